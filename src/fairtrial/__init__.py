@@ -1,0 +1,3 @@
+"""Give every optimizer setting a fair trial."""
+
+__version__ = "0.1.0"

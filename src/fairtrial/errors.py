@@ -1,0 +1,69 @@
+"""What can go wrong, as one tree of exceptions.
+
+Everything that a user can mend is a `FairtrialError`; its message is one line that says what was wrong, where,
+and what is allowed. The command line prints that line and exits with the error's code. Any other exception is a
+bug of ours or an error in the user's own code, and keeps its traceback.
+
+    FairtrialError
+    ├── StudyError            a study file, an override or a name that does not resolve
+    │   └── StudyNotFoundError
+    ├── DataError             a data set that is missing, damaged or not what it claims to be
+    ├── WeightsError          a weights file that does not fit the model
+    ├── StoreError            a database that can't be opened, read or written
+    │   └── StoreVersionError written by a newer fairtrial
+    └── ReportError           a table or figure that can't be made from what was recorded
+
+    Diverged                  not an error: a training loop says that its loss is no longer finite
+"""
+
+
+class FairtrialError(Exception):
+    """Base class of every error that a user can mend.
+
+    Attributes:
+        exit_code: the command line's exit status for this error.
+    """
+
+    exit_code = 1
+
+
+class StudyError(FairtrialError):
+    """A study file, an override or a study's name is not usable."""
+
+    exit_code = 2
+
+
+class StudyNotFoundError(StudyError):
+    """No file, shipped study or stored study answers to the name."""
+
+
+class DataError(FairtrialError):
+    """A data set is missing, damaged, or not what it claims to be."""
+
+
+class WeightsError(FairtrialError):
+    """A weights file can't be read, or does not fit the model."""
+
+
+class StoreError(FairtrialError):
+    """The database can't be opened, read or written."""
+
+
+class StoreVersionError(StoreError):
+    """The database was written by a newer fairtrial than this one."""
+
+
+class ReportError(FairtrialError):
+    """A table, figure or export can't be made from what was recorded."""
+
+
+class Diverged(Exception):  # noqa: N818  (an outcome, not an error)
+    """Raise this in a training loop when the loss is no longer finite; the trial is recorded as diverged.
+
+    Args:
+        where: what was seen and when, for example ``"train_loss is nan in epoch 3, batch 120"``.
+    """
+
+    def __init__(self, where: str) -> None:
+        super().__init__(where)
+        self.where = where
