@@ -1,0 +1,1 @@
+"""Arrays in, frozen results out: what the records say."""

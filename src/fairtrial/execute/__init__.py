@@ -1,0 +1,1 @@
+"""Where trials run: one small contract, and executors that keep it."""

@@ -1,0 +1,1 @@
+"""Frozen results in, documents out: tables, figures, exports, progress."""

@@ -18,12 +18,15 @@ from fairtrial.spec.sections import (
     Step,
     Training,
 )
+from fairtrial.spec.study import FORMAT, Arm, Study, content, digest, override, parse_toml
 
 __all__ = [
     "DATA_SIZES",
+    "FORMAT",
     "SGD",
     "Adam",
     "AdamW",
+    "Arm",
     "Constant",
     "Cosine",
     "Data",
@@ -35,5 +38,10 @@ __all__ = [
     "Section",
     "Settings",
     "Step",
+    "Study",
     "Training",
+    "content",
+    "digest",
+    "override",
+    "parse_toml",
 ]

@@ -26,6 +26,7 @@ class Interval:
         return math.isfinite(value) and above and below
 
     def __call__(self, value: float) -> float:
+        """Return the value if it lies in the interval, else raise what pydantic expects."""
         if value not in self:
             raise PydanticCustomError("interval", "must lie in {interval}", {"interval": self.text})
         return value
@@ -38,6 +39,7 @@ class AtLeast:
         self.low = low
 
     def __call__(self, value: int) -> int:
+        """Return the value if it is not too low, else raise what pydantic expects."""
         if value < self.low:
             raise PydanticCustomError("at_least", "must be a whole number from {low}", {"low": self.low})
         return value

@@ -1,0 +1,1 @@
+"""Where records stay: one small contract, and stores that keep it."""

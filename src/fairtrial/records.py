@@ -1,0 +1,147 @@
+"""What passes between plan, workers, store and report: trials, epoch records, outcomes, machines."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from functools import cached_property
+from typing import Protocol
+
+from fairtrial.spec import FORMAT, Settings, content, digest
+
+#: Metrics of an epoch record in the order in which tables and exports show them; a training loop may add its own.
+METRICS = (
+    "train_loss",
+    "train_acc",
+    "test_loss",
+    "test_acc",
+    "val_loss",
+    "val_acc",
+    "train_seconds",
+    "eval_seconds",
+)
+
+
+class Outcome(StrEnum):
+    """How a trial ended. Three ways, kept apart everywhere."""
+
+    FINISHED = "finished"
+    DIVERGED = "diverged"
+    FAILED = "failed"
+
+
+class Listener(Protocol):
+    """Told how far a training loop is within an epoch; advisory, never recorded."""
+
+    def __call__(self, trial: "Trial", batch: int, batches: int, metrics: Mapping[str, float]) -> None:
+        """Take note of progress.
+
+        Args:
+            trial: the trial that reports.
+            batch: batches done in this epoch, from 1.
+            batches: batches an epoch.
+            metrics: what is known so far, such as ``{"train_acc": 0.31}``; fractions.
+        """
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One arm at one seed: one training run, and all that a training loop needs to know.
+
+    Attributes:
+        arm: the arm's name.
+        seed: the replicate. Initial weights come from it alone, the order of batches from it and the epoch
+            alone, so that all arms share both.
+        settings: the arm's full configuration.
+    """
+
+    arm: str
+    seed: int
+    settings: Settings
+    listener: Listener | None = field(default=None, compare=False, repr=False)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256, in hexadecimal, of the full configuration, the arm's name and the seed.
+
+        A changed default changes it, so that no trial is ever taken for another. Studies that share a trial share its
+        record: going from three seeds to five trains two more, not five.
+        """
+        table = {"format": FORMAT, "arm": self.arm, "seed": self.seed, "settings": content(self.settings)}
+        return digest(table)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs to train, from the settings."""
+        return self.settings.training.epochs
+
+    def progress(self, batch: int, batches: int, **metrics: float) -> None:
+        """Tell whoever watches how far this epoch is; costs nothing if nobody does."""
+        if self.listener is not None:
+            self.listener(self, batch, batches, metrics)
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What a trial reports after an epoch.
+
+    Attributes:
+        arm: the arm's name.
+        seed: the replicate.
+        epoch: from 1.
+        metrics: by name; losses in nats, accuracies as fractions, times in seconds.
+    """
+
+    arm: str
+    seed: int
+    epoch: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and with what a trial ran.
+
+    Attributes:
+        versions: package versions by name, ``python`` among them.
+        processor: the processor's name as the system gives it.
+        device: ``"cpu"``, or the accelerator's name.
+        threads: threads that one training run uses.
+        system: operating system and release.
+        git_commit: commit of the folder that holds the study file, if it is a repository; with ``+`` behind it if
+            that folder has uncommitted changes.
+    """
+
+    versions: Mapping[str, str]
+    processor: str
+    device: str
+    threads: int
+    system: str
+    git_commit: str | None = None
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What the store knows of one trial.
+
+    Attributes:
+        arm: the arm's name.
+        seed: the replicate.
+        trial: the trial's hash.
+        outcome: how it ended; None while it runs, or if it was interrupted.
+        detail: for a diverged trial what was seen and when, for a failed one its traceback.
+        started: when the last attempt began, in UTC.
+        ended: when it ended, in UTC.
+        machine: where it ran.
+        epochs: its records, in order.
+    """
+
+    arm: str
+    seed: int
+    trial: str
+    outcome: Outcome | None
+    detail: str
+    started: datetime
+    ended: datetime | None
+    machine: Machine
+    epochs: tuple[EpochRecord, ...]
