@@ -1,6 +1,7 @@
 """What a study says: sections, arms, and the TOML around them."""
 
 from fairtrial.spec.sections import (
+    BUILT_IN,
     DATA_SIZES,
     SGD,
     Adam,
@@ -21,6 +22,7 @@ from fairtrial.spec.sections import (
 from fairtrial.spec.study import FORMAT, Arm, Study, content, digest, override, parse_toml
 
 __all__ = [
+    "BUILT_IN",
     "DATA_SIZES",
     "FORMAT",
     "SGD",

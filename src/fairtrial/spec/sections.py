@@ -1,8 +1,21 @@
 """The sections of a study: what is trained, on what, and how. Frozen; an unknown key is an error."""
 
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    AllowInfNan,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    Tag,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from fairtrial.spec.numbers import BelowOne, Count, CountOrZero, Fraction, NonNegative, Positive
@@ -100,16 +113,31 @@ class Model(Section):
         return self
 
 
+#: The name of fairtrial's own training loop.
+BUILT_IN = "fairtrial"
+
+
+def _loop_name(name: str) -> str:
+    module, _, function = name.partition(":")
+    dotted = all(part.isidentifier() for part in module.split("."))
+    if name != BUILT_IN and not (dotted and function.isidentifier()):
+        raise PydanticCustomError("loop", 'must be "fairtrial" or "module:function"')
+    return name
+
+
 class Training(Section):
     """How long, and in what steps.
 
     Attributes:
         epochs: passes over the training images.
         batch_size: images a step; the last batch of an epoch may be smaller, as in Keras's ``fit``.
+        loop: who trains: fairtrial itself, or a function of the user's as ``"module:function"``. A user's loop gets
+            the whole trial, and takes from its settings what it understands.
     """
 
     epochs: Count = 10
     batch_size: Count = 64
+    loop: Annotated[str, AfterValidator(_loop_name)] = BUILT_IN
 
 
 class Adam(Section):
@@ -260,17 +288,30 @@ KINDS: dict[str, dict[str, type[Section]]] = {
 }
 
 
+#: A plain value in a study file.
+Scalar: TypeAlias = StrictBool | StrictInt | Annotated[StrictFloat, AllowInfNan(False)] | StrictStr
+
+
 class Settings(Section):
-    """Everything that decides a training run but the seed: one arm, fully resolved."""
+    """Everything that decides a training run but the seed: one arm, fully resolved.
+
+    Attributes:
+        params: settings that a training loop of the user's own understands; fairtrial's has no use for them.
+    """
 
     data: Data = Data()
     model: Model = Model()
     training: Training = Training()
     optimizer: Optimizer = Adam()
     schedule: Schedule = Constant()
+    params: dict[str, Scalar | list[Scalar]] = {}
 
     @model_validator(mode="after")
-    def _schedule_fits(self) -> Self:
+    def _rules_across_sections(self) -> Self:
+        if self.params and self.training.loop == BUILT_IN:
+            raise PydanticCustomError(
+                "params", "params: fairtrial's own training loop has none; name yours in training.loop"
+            )
         if self.schedule.warmup_epochs > self.training.epochs:
             raise PydanticCustomError(
                 "warmup",

@@ -271,7 +271,7 @@ def _dotted(table: Table, prefix: str = "") -> list[str]:
 def _plain(settings: Settings) -> dict[str, Any]:
     """Write settings as TOML can: no nulls, lists for tuples."""
     table = settings.model_dump(mode="json")
-    return {key: {k: v for k, v in section.items() if v is not None} for key, section in table.items()}
+    return {key: {k: v for k, v in section.items() if v is not None} for key, section in table.items() if section}
 
 
 def _pick(settings: Settings, keys: Sequence[str]) -> dict[str, Any]:

@@ -1,0 +1,113 @@
+"""The contract of executors, and the one way in which a trial becomes messages.
+
+An executor runs trials somewhere and tells what comes of them. It promises:
+
+* Order. The messages of one trial come as one `Started`, its `Epoch` records by rising epoch, and one `Ended`. Those of
+  different trials may mix.
+* Failures. What goes wrong inside a training loop is a message (`Ended` with outcome ``failed`` and the traceback),
+  never an exception of the executor. Ctrl-C is no failure: it passes through, and the trial stays without an end.
+* Threads. All methods are called from one thread, the conductor's. Trials may be submitted while messages are read.
+* End. `messages` ends when every submitted trial has ended.
+* Results. Records depend on the trial alone: whatever the executor, the same numbers.
+
+Progress within an epoch goes to the trial's listener. It may be dropped, and nothing depends on it.
+"""
+
+import math
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol, TypeAlias
+
+from fairtrial.errors import Diverged
+from fairtrial.records import EpochRecord, Machine, Outcome, Trial
+
+#: A training loop: built in, or brought along.
+TrainingLoop: TypeAlias = Callable[[Trial], Iterator[Mapping[str, float]]]
+
+
+@dataclass(frozen=True)
+class Started:
+    """A trial begins, on a machine, at a time (UTC)."""
+
+    trial: Trial
+    machine: Machine
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """A trial has finished an epoch."""
+
+    trial: Trial
+    record: EpochRecord
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A trial has ended, at a time (UTC); ``detail`` says what happened unless it finished."""
+
+    trial: Trial
+    outcome: Outcome
+    detail: str
+    at: datetime
+
+
+Message: TypeAlias = Started | Epoch | Ended
+
+
+class Executor(AbstractContextManager["Executor"], Protocol):
+    """Runs trials. Leaving the context stops what still runs."""
+
+    def submit(self, trial: Trial) -> None:
+        """Queue a trial; trials start in the order of submission."""
+
+    def messages(self) -> Iterator[Message]:
+        """Run what was submitted and tell what comes of it, until every trial has ended."""
+
+
+def drive(trial: Trial, loop: TrainingLoop, machine: Machine) -> Iterator[Message]:
+    """Run one trial and turn what its training loop does into messages.
+
+    A loop ends well by running out. It diverges by raising `Diverged` or by yielding a loss (a metric named ``loss`` or
+    ``..._loss``) that is not finite; that record is not kept, because a mean over it would be no number. It fails by
+    raising anything else, or by yielding what is no record. Closing this generator closes the training loop.
+    """
+    yield Started(trial, machine, _now())
+    outcome, detail = Outcome.FINISHED, ""
+    try:
+        with closing(_as_generator(loop(trial))) as epochs:
+            for epoch, metrics in enumerate(epochs, start=1):
+                yield Epoch(trial, EpochRecord(trial.arm, trial.seed, epoch, _checked(metrics, epoch)))
+    except Diverged as divergence:
+        outcome, detail = Outcome.DIVERGED, divergence.where
+    except Exception:  # noqa: BLE001  (a user's loop may raise anything; its traceback is the record)
+        outcome, detail = Outcome.FAILED, traceback.format_exc()
+    yield Ended(trial, outcome, detail, _now())
+
+
+def _as_generator(epochs: Iterator[Mapping[str, float]]) -> Iterator[Mapping[str, float]]:
+    """Give any iterator the close method that generators have."""
+    yield from epochs
+
+
+def _checked(metrics: Mapping[str, float], epoch: int) -> dict[str, float]:
+    """Check one epoch's metrics.
+
+    Raises:
+        Diverged: a loss is not finite.
+        TypeError, ValueError: not a mapping from names to numbers.
+    """
+    if not isinstance(metrics, Mapping):
+        raise TypeError(f"a training loop must yield a dict of metrics, not {type(metrics).__name__}")
+    checked = {str(name): float(value) for name, value in metrics.items()}
+    for name, value in checked.items():
+        if (name == "loss" or name.endswith("_loss")) and not math.isfinite(value):
+            raise Diverged(f"{name} is {value} after epoch {epoch}")
+    return checked
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
