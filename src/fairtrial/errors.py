@@ -10,6 +10,7 @@ bug of ours or an error in the user's own code, and keeps its traceback.
     ├── DataError             a data set that is missing, damaged or not what it claims to be
     ├── WeightsError          a weights file that does not fit the model
     ├── StoreError            a database that can't be opened, read or written
+    │   ├── StoreMissingError there is none yet
     │   └── StoreVersionError written by a newer fairtrial
     └── ReportError           a table or figure that can't be made from what was recorded
 
@@ -47,6 +48,10 @@ class WeightsError(FairtrialError):
 
 class StoreError(FairtrialError):
     """The database can't be opened, read or written."""
+
+
+class StoreMissingError(StoreError):
+    """There is no database at that place yet."""
 
 
 class StoreVersionError(StoreError):

@@ -15,7 +15,7 @@ Progress within an epoch goes to the trial's listener. It may be dropped, and no
 
 import math
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -68,7 +68,7 @@ class Executor(AbstractContextManager["Executor"], Protocol):
         """Run what was submitted and tell what comes of it, until every trial has ended."""
 
 
-def drive(trial: Trial, loop: TrainingLoop, machine: Machine) -> Iterator[Message]:
+def drive(trial: Trial, loop: TrainingLoop, machine: Machine) -> Generator[Message, None, None]:
     """Run one trial and turn what its training loop does into messages.
 
     A loop ends well by running out. It diverges by raising `Diverged` or by yielding a loss (a metric named ``loss`` or
@@ -88,7 +88,7 @@ def drive(trial: Trial, loop: TrainingLoop, machine: Machine) -> Iterator[Messag
     yield Ended(trial, outcome, detail, _now())
 
 
-def _as_generator(epochs: Iterator[Mapping[str, float]]) -> Iterator[Mapping[str, float]]:
+def _as_generator(epochs: Iterator[Mapping[str, float]]) -> Generator[Mapping[str, float], None, None]:
     """Give any iterator the close method that generators have."""
     yield from epochs
 

@@ -1,0 +1,280 @@
+"""The command line: thin commands over the package."""
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import fairtrial
+from fairtrial import lookup
+from fairtrial.errors import FairtrialError, StoreMissingError
+from fairtrial.records import Outcome, TrialResult
+from fairtrial.report.live import DownloadBar, LiveWatcher
+from fairtrial.spec import Study
+from fairtrial.store.base import StoredStudy
+from fairtrial.store.sql import SQLStore
+
+if TYPE_CHECKING:
+    from fairtrial.study import StudyRun
+
+#: Where records go unless the user says otherwise.
+DEFAULT_STORE = "fairtrial.db"
+
+#: Exit status after Ctrl-C: 128 and the number of the signal, as shells have it.
+INTERRUPTED = 130
+
+app = typer.Typer(
+    help="Give every optimizer setting a fair trial: run controlled comparisons of training settings.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+class TableFormat(StrEnum):
+    """Formats of `fairtrial table`."""
+
+    TEXT = "text"
+    MARKDOWN = "markdown"
+    CSV = "csv"
+    LATEX = "latex"
+    JSON = "json"
+
+
+class ExportFormat(StrEnum):
+    """Formats of `fairtrial export`."""
+
+    CSV = "csv"
+    PARQUET = "parquet"
+    JSON = "json"
+
+
+StudyArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="STUDY",
+        help="A TOML file, the name of a study that ships with fairtrial, or the NAME or NAME@HASH of one in the store.",
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the study, such as training.epochs=3."),
+]
+StoreOption = Annotated[
+    str, typer.Option("--store", metavar="URL", envvar="FAIRTRIAL_STORE", help="The database: a file or a URL.")
+]
+
+
+def main() -> None:
+    """Run the command line; whatever a user can mend ends in one line on standard error."""
+    usage_error = typer.BadParameter.__mro__[1]  # typer keeps the class itself to itself
+    try:
+        sys.exit(app(standalone_mode=False))
+    except FairtrialError as error:
+        _complain(str(error))
+        sys.exit(error.exit_code)
+    except usage_error as error:
+        _complain(f"{error.format_message()} (see fairtrial --help)")  # type: ignore[attr-defined]
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output has gone, as in `fairtrial export ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+@app.callback(invoke_without_command=True)
+def version_option(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Handle the options that stand before any command."""
+    if version:
+        _out(f"fairtrial {fairtrial.__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    study: StudyArgument,
+    assignments: SetOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again.")] = False,
+) -> None:
+    """Run what is missing of a study, and print its table."""
+    found = lookup.to_run(study, assignments or [], _stored(store))
+    folder = lookup.source_folder(study)
+    sys.path.insert(0, str(folder or Path.cwd()))  # where a user's own training loop lies
+    try:
+        done = _train(found, store, folder, retry_failed=retry_failed)
+    except KeyboardInterrupt:
+        again = _command("run", study, assignments, store)
+        _say(f"interrupted; every finished epoch is in {store}. To go on:\n  {again}")
+        raise typer.Exit(INTERRUPTED) from None
+    _print_table(done.study, done.results)
+    _say(f"figures: {_command('plot', found.label, None, store)}")
+    if failed := done.count(Outcome.FAILED):
+        again = _command("run", study, assignments, store)
+        _complain(f"{failed} of {len(done.results)} trials failed; to try them again: {again} --retry-failed")
+        raise typer.Exit(1)
+
+
+@app.command()
+def table(
+    study: StudyArgument,
+    assignments: SetOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    form: Annotated[TableFormat, typer.Option("--format", help="How to write it.")] = TableFormat.TEXT,
+) -> None:
+    """Print what was measured: the paper's Table 1, with mean and spread over seeds."""
+    found, results = _results(study, assignments, store)
+    _print_table(found, results, form)
+
+
+@app.command()
+def plot(
+    study: StudyArgument,
+    assignments: SetOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="Where to write; by default figures/NAME-HASH beside where you are.")
+    ] = None,
+) -> None:
+    """Draw test accuracy and training loss per epoch, as PNG, SVG and PDF."""
+    from fairtrial.report import charts  # noqa: PLC0415
+
+    found, results = _results(study, assignments, store)
+    target = folder or Path("figures") / found.label.replace("@", "-")
+    for figure in charts.figures(found, results):
+        for path in charts.write(figure, target):
+            _out(str(path))
+
+
+@app.command()
+def export(
+    study: StudyArgument,
+    assignments: SetOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    form: Annotated[ExportFormat, typer.Option("--format", help="How to write it.")] = ExportFormat.CSV,
+    out: Annotated[Path | None, typer.Option("--out", help="Where to write; by default standard output.")] = None,
+) -> None:
+    """Write every epoch record."""
+    from fairtrial.report import export as exporting  # noqa: PLC0415
+
+    found, results = _results(study, assignments, store)
+    exporting.export(found, results, form.value, out)
+
+
+@app.command()
+def show(
+    study: StudyArgument,
+    assignments: SetOption = None,
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Print a study as TOML, every default spelt out: a start for one of your own."""
+    _out(lookup.to_run(study, assignments or [], _stored(store)).to_toml().rstrip())
+
+
+@app.command("ls")
+def list_studies(store: StoreOption = DEFAULT_STORE) -> None:
+    """List the studies in the store, and how far each is."""
+    stored = _stored(store)
+    grid = Table("study", "last run (UTC)", "done", box=None, pad_edge=False, header_style="bold")
+    for study in stored:
+        grid.add_row(study.label, f"{study.last_run:%Y-%m-%d %H:%M}", _how_far(study))
+    if stored:
+        Console(highlight=False, soft_wrap=True).print(grid)
+    else:
+        _out(f"no studies in {store} yet")
+    _out(f"studies that ship with fairtrial: {', '.join(lookup.shipped())}")
+
+
+@app.command()
+def data(
+    name: Annotated[str, typer.Argument(help="cifar10 or digits.")],
+    source: Annotated[
+        Path | None, typer.Option("--from", help="A folder or archive to read instead of downloading.")
+    ] = None,
+) -> None:
+    """Fetch a data set, verify it, and say where it lies."""
+    from fairtrial.workload import data as datasets  # noqa: PLC0415
+
+    with DownloadBar(_console()) as bar:
+        fetched = datasets.fetch(name, source=source, progress=bar)
+    _out(str(fetched))
+
+
+def _train(study: Study, store: str, folder: Path | None, *, retry_failed: bool) -> "StudyRun":
+    """Get everything ready, then run: nothing is written before the data are known to be whole."""
+    from fairtrial import study as conductor  # noqa: PLC0415
+    from fairtrial.workload import loops  # noqa: PLC0415
+
+    with DownloadBar(_console()) as bar:
+        loops.prepare(study, progress=bar)
+    commit = lookup.git_commit(folder) if folder else None
+    with SQLStore(store) as opened, LiveWatcher(_console()) as watcher:
+        return conductor.run(study, store=opened, watcher=watcher, retry_failed=retry_failed, git_commit=commit)
+
+
+def _results(study: str, assignments: list[str] | None, store: str) -> tuple[Study, list[TrialResult]]:
+    with SQLStore(store, create=False) as opened:
+        found = lookup.to_read(study, assignments or [], opened.studies())
+        return found, opened.results(found)
+
+
+def _stored(store: str) -> list[StoredStudy]:
+    try:
+        with SQLStore(store, create=False) as opened:
+            return opened.studies()
+    except StoreMissingError:
+        return []
+
+
+def _print_table(study: Study, results: Sequence[TrialResult], form: TableFormat = TableFormat.TEXT) -> None:
+    from fairtrial.evidence.summary import summarise  # noqa: PLC0415
+    from fairtrial.report import tables  # noqa: PLC0415
+
+    screen = Console()
+    text = tables.table(summarise(study, results), form.value, width=screen.width, color=screen.is_terminal)
+    _out(text.rstrip("\n"))
+
+
+def _how_far(study: StoredStudy) -> str:
+    """Write how far a study is: ``7 of 10 trials, 1 diverged, 1 interrupted or running``."""
+    ended = sum(study.outcomes.values())
+    parts = [f"{ended} of {study.trials} trials"]
+    parts += [f"{n} {outcome}" for outcome, n in study.outcomes.items() if n and outcome is not Outcome.FINISHED]
+    parts += [f"{study.started} interrupted or running"] if study.started else []
+    return ", ".join(parts)
+
+
+def _command(verb: str, study: str, assignments: list[str] | None, store: str) -> str:
+    """Write the command line that does something with the same study in the same store."""
+    words = ["fairtrial", verb, study]
+    words += [word for assignment in assignments or [] for word in ("--set", assignment)]
+    words += ["--store", store] if store != DEFAULT_STORE else []
+    return shlex.join(words)
+
+
+def _console() -> Console:
+    """Standard error, where everything goes that is not the answer itself."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def _out(text: str) -> None:
+    print(text)  # noqa: T201
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)  # noqa: T201
+
+
+def _complain(message: str) -> None:
+    _say(f"fairtrial: {message}")

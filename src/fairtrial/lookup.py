@@ -1,0 +1,164 @@
+"""From what a user writes (a file, a name, NAME@HASH) to a study."""
+
+import hashlib
+import re
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from fairtrial.errors import StudyError, StudyNotFoundError
+from fairtrial.spec import Study, override, parse_toml
+from fairtrial.store.base import StoredStudy
+
+_LABEL = re.compile(r"(?P<name>[^@]+)@(?P<hash>[0-9a-f]{4,64})")
+
+
+def shipped() -> list[str]:
+    """List the studies that ship with the package."""
+    files = resources.files("fairtrial.studies").iterdir()
+    return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
+
+
+def load(path: Path, assignments: Sequence[str] = ()) -> Study:
+    """Read a study file.
+
+    Args:
+        path: a TOML file.
+        assignments: ``KEY=VALUE`` overrides.
+
+    Raises:
+        StudyError: no such file, or not a study; the message begins with the file's name.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise StudyNotFoundError(f"{path}: {reason}") from error
+    return _build(text, assignments, str(path), folder=path.parent)
+
+
+def to_run(reference: str, assignments: Sequence[str], stored: Sequence[StoredStudy]) -> Study:
+    """Find the study that ``fairtrial run`` means.
+
+    A name that ships with the package means the study as it ships, whatever was run under that name before; any other
+    name means the one of that name that ran last.
+
+    Args:
+        reference: a TOML file, a name, or NAME@HASH.
+        assignments: ``KEY=VALUE`` overrides.
+        stored: the studies in the store, the one that ran last first.
+
+    Raises:
+        StudyError: no study answers to the reference, or it is not valid.
+    """
+    if _is_file(reference):
+        return load(Path(reference), assignments)
+    if reference in shipped():
+        return _load_shipped(reference, assignments)
+    return _from_store(reference, assignments, stored)
+
+
+def to_read(reference: str, assignments: Sequence[str], stored: Sequence[StoredStudy]) -> Study:
+    """Find the study whose records a user wants to see.
+
+    A bare name means the one of that name that ran last; with overrides it means what ``run`` with the same overrides
+    means.
+
+    Args:
+        reference, assignments, stored: as `to_run`'s.
+
+    Raises:
+        StudyError: no study answers to the reference, or it has not been run in this store.
+    """
+    named = [study for study in stored if study.name == reference]
+    if named and not assignments and not _is_file(reference):
+        return _build(named[0].toml, (), named[0].label)
+    study = to_run(reference, assignments, stored)
+    if study.hash in {known.hash for known in stored}:
+        return study
+    same_name = [known.label for known in stored if known.name == study.name]
+    hint = f"; this store has {', '.join(same_name)}" if same_name else ""
+    raise StudyNotFoundError(f"{study.label} has not been run in this store{hint}")
+
+
+def source_folder(reference: str) -> Path | None:
+    """Name the folder that holds a study file; None for a study from the package or the store."""
+    return Path(reference).resolve().parent if _is_file(reference) else None
+
+
+def git_commit(folder: Path) -> str | None:
+    """Name the git commit of a folder, with ``+`` behind it if tracked files have changed; None if there is none."""
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"],  # noqa: S607
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return described.stdout.strip() or None if described.returncode == 0 else None
+
+
+def _is_file(reference: str) -> bool:
+    """Tell whether a reference is a path: it ends in .toml or has a separator in it, which no study's name has."""
+    return reference.endswith(".toml") or "/" in reference or "\\" in reference
+
+
+def _load_shipped(name: str, assignments: Sequence[str]) -> Study:
+    text = resources.files("fairtrial.studies").joinpath(f"{name}.toml").read_text(encoding="utf-8")
+    return _build(text, assignments, name)
+
+
+def _from_store(reference: str, assignments: Sequence[str], stored: Iterable[StoredStudy]) -> Study:
+    label = _LABEL.fullmatch(reference)
+    if label:
+        found = [s for s in stored if s.name == label["name"] and s.hash.startswith(label["hash"])]
+        if len(found) > 1:
+            raise StudyError(f"{reference}: {len(found)} studies begin like this; write more of the hash")
+    else:
+        found = [s for s in stored if s.name == reference][:1]
+    if found:
+        return _build(found[0].toml, assignments, found[0].label)
+    known = list(dict.fromkeys([*shipped(), *(s.label if label else s.name for s in stored)]))
+    raise StudyNotFoundError(
+        f"{reference}: no file, no study that ships with fairtrial and none in this store; known: {', '.join(known)}"
+    )
+
+
+def _build(text: str, assignments: Sequence[str], source: str, folder: Path | None = None) -> Study:
+    try:
+        table = override(parse_toml(text), assignments)
+        return Study.from_dict(_with_files(table, folder or Path()))
+    except StudyError as error:
+        raise type(error)(f"{source}: {error}") from error
+
+
+def _with_files(table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Make the paths in a study absolute, and pin each weights file by its digest.
+
+    Only what a study file says is looked at, so that a study from the store, whose digests are there already, can be
+    read where its files are not.
+    """
+    result = dict(table)
+    if isinstance(table.get("arms"), Mapping):
+        arms = table["arms"].items()
+        result["arms"] = {k: _with_files(v, folder) if isinstance(v, Mapping) else v for k, v in arms}
+    data, model = table.get("data"), table.get("model")
+    if isinstance(data, Mapping) and isinstance(data.get("path"), str):
+        result["data"] = {**data, "path": str((folder / data["path"]).resolve())}
+    if isinstance(model, Mapping) and isinstance(model.get("weights"), str) and "weights_sha256" not in model:
+        path = (folder / model["weights"]).resolve()
+        result["model"] = {**model, "weights": str(path), "weights_sha256": _sha256(path)}
+    return result
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise StudyError(f'model.weights = "{path}": {error.strerror}') from error

@@ -1,0 +1,206 @@
+"""Progress while a study runs: bars on a terminal, lines elsewhere."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
+
+from fairtrial.records import EpochRecord, Machine, Outcome, Trial
+from fairtrial.spec import Study
+from fairtrial.study import Watcher
+
+
+@dataclass
+class Forecast:
+    """How much of the work is done, and how long the rest will take at the pace so far.
+
+    Work is counted in epochs, parts of an epoch by their batches. Only this call's own work and time enter the pace.
+
+    Attributes:
+        total: epochs to train.
+        started: when the work began, in seconds of `perf_counter`; None until the first trial begins.
+    """
+
+    total: float
+    started: float | None = None
+    done: float = 0.0
+    running: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def fraction(self) -> float:
+        """Share of the work that is done, from 0 to 1."""
+        return min(1.0, (self.done + sum(self.running.values())) / self.total) if self.total else 1.0
+
+    def seconds_left(self, now: float) -> float | None:
+        """Estimate the seconds that are left; None while there is nothing to judge by."""
+        if self.started is None or self.fraction == 0:
+            return None
+        return (now - self.started) * (1 - self.fraction) / self.fraction
+
+    def at(self, trial: Trial, epochs: float) -> None:
+        """Note how many epochs of a running trial are done."""
+        self.running[trial.hash] = epochs
+
+    def ended(self, trial: Trial) -> None:
+        """Note that a trial needs no more work, whether it did all its epochs or not."""
+        self.running.pop(trial.hash, None)
+        self.done += trial.epochs
+
+
+class LiveWatcher(Watcher):
+    """Shows a study's progress: the whole of it with the time left, and every running trial with its accuracy.
+
+    Args:
+        console: where to show it. If it is no terminal, a line is printed for each epoch instead of moving bars.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True)
+        self._forecast = Forecast(0)
+        self._numbers: dict[str, int] = {}
+        self._epochs: dict[str, int] = {}
+        self._tasks: dict[str, TaskID] = {}
+        self._whole: TaskID | None = None
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=None),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[note]}", markup=False),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._progress.stop()
+
+    def planned(self, study: Study, trials: Sequence[Trial], missing: Sequence[Trial]) -> None:
+        """Say what is about to run."""
+        self._numbers = {trial.hash: number for number, trial in enumerate(trials, start=1)}
+        self._forecast = Forecast(sum(trial.epochs for trial in missing))
+        there = len(trials) - len(missing)
+        self._say(
+            f"{study.label}: {_count(len(study.arms), 'arm')}, {_count(study.seeds, 'seed')}, "
+            f"{_count(len(trials), 'trial')}" + (f", {there} of them done already" if there else "")
+        )
+        if missing:
+            self._whole = self._progress.add_task("study", total=1.0, note="")
+
+    def started(self, trial: Trial, machine: Machine) -> None:
+        """Show a trial that begins; the first one starts the clock."""
+        if self._forecast.started is None:
+            self._forecast.started = perf_counter()
+            self._say(
+                f"on {machine.device if machine.device != 'cpu' else machine.processor}, {machine.threads} threads"
+            )
+        self._epochs[trial.hash] = 0
+        self._tasks[trial.hash] = self._progress.add_task(self._name(trial), total=trial.epochs, note="")
+
+    def progressed(self, trial: Trial, batch: int, batches: int, metrics: Mapping[str, float]) -> None:
+        """Show how far a trial is within its epoch."""
+        epoch = self._epochs.get(trial.hash, 0)
+        note = f"epoch {epoch + 1}/{trial.epochs}  batch {batch}/{batches}"
+        if "train_acc" in metrics:
+            note += f"  training {metrics['train_acc']:.1%}"
+        self._update(trial, epoch + batch / batches, note)
+
+    def epoch(self, trial: Trial, record: EpochRecord) -> None:
+        """Show an epoch's record."""
+        self._epochs[trial.hash] = record.epoch
+        note = f"epoch {record.epoch}/{trial.epochs}  {_accuracies(record.metrics)}".rstrip()
+        self._update(trial, record.epoch, note)
+        if not self._console.is_terminal:
+            self._say(f"{self._name(trial)}, {note}{self._left()}")
+
+    def ended(self, trial: Trial, outcome: Outcome, detail: str) -> None:
+        """Show how a trial ended; what did not finish is told in full sentences."""
+        self._forecast.ended(trial)
+        task = self._tasks.pop(trial.hash, None)
+        if task is not None:
+            self._progress.remove_task(task)
+        if outcome is Outcome.DIVERGED:
+            self._say(f"{self._name(trial)}: diverged: {detail}", style="yellow")
+        elif outcome is Outcome.FAILED:
+            self._say(f"{self._name(trial)}: failed\n{detail.rstrip()}", style="red")
+        elif self._console.is_terminal:
+            self._say(f"{self._name(trial)}: finished")
+
+    def _update(self, trial: Trial, epochs: float, note: str) -> None:
+        self._forecast.at(trial, epochs)
+        if trial.hash in self._tasks:
+            self._progress.update(self._tasks[trial.hash], completed=epochs, note=note)
+        if self._whole is not None:
+            self._progress.update(self._whole, completed=self._forecast.fraction, note=self._left().lstrip(", "))
+
+    def _left(self) -> str:
+        left = self._forecast.seconds_left(perf_counter())
+        return "" if left is None else f", {duration(left)} left"
+
+    def _name(self, trial: Trial) -> str:
+        return f"trial {self._numbers.get(trial.hash, '?')}/{len(self._numbers)} {trial.arm} seed {trial.seed}"
+
+    def _say(self, text: str, style: str = "") -> None:
+        self._console.print(escape(text), style=style or None, soft_wrap=True, highlight=False)
+
+
+class DownloadBar:
+    """Shows how far a fetch is; to be called with bytes done, bytes in all (None if unknown) and what is fetched.
+
+    Args:
+        console: where to show it. If it is no terminal, a line is printed as each thing begins.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True)
+        self._tasks: dict[str, TaskID] = {}
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, done: int, total: int | None, what: str) -> None:
+        """Show progress."""
+        if what not in self._tasks:
+            self._tasks[what] = self._progress.add_task(what, total=total)
+            if not self._console.is_terminal:
+                self._console.print(escape(what), soft_wrap=True, highlight=False)
+        self._progress.update(self._tasks[what], completed=done, total=total)
+
+
+def duration(seconds: float) -> str:
+    """Write a duration as people say it: ``42 s``, ``3 min 10 s``, ``2 h 05 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _accuracies(metrics: Mapping[str, float]) -> str:
+    shown = {"training": "train_acc", "validation": "val_acc", "test": "test_acc"}
+    return "  ".join(f"{name} {metrics[key]:.2%}" for name, key in shown.items() if key in metrics)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")

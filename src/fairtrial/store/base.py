@@ -1,0 +1,73 @@
+"""The contract of stores.
+
+A store keeps studies, trials and epoch records. It promises:
+
+* One writer. Only the conductor writes. Readers see whole transactions, also while it writes.
+* Nothing lost. When a method returns, what it was told is on the disk.
+* Trials by content. A trial is known by its hash. Studies that share a trial share its record.
+* Attempts. Beginning a trial again keeps the records of the attempt before until new ones take their place; when a
+  trial ends, only records of its last attempt remain.
+* Order. Results come in the order of the study's plan, epoch records by rising epoch.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from fairtrial.records import EpochRecord, Machine, Outcome, Trial, TrialResult
+from fairtrial.spec import Study
+
+
+@dataclass(frozen=True)
+class StoredStudy:
+    """A study in a store, and how far it is.
+
+    Attributes:
+        name: the study's name.
+        hash: its content hash.
+        toml: the study itself, every default spelt out.
+        last_run: when it was last run, in UTC.
+        trials: how many trials it plans.
+        outcomes: how many of them have ended, by outcome.
+        started: how many have begun but not ended: they run now, or were interrupted.
+    """
+
+    name: str
+    hash: str
+    toml: str
+    last_run: datetime
+    trials: int
+    outcomes: Mapping[Outcome, int]
+    started: int
+
+    @property
+    def label(self) -> str:
+        """The study's name with the head of its hash, as `Study.label`."""
+        return f"{self.name}@{self.hash[:8]}"
+
+
+class Store(AbstractContextManager["Store"], Protocol):
+    """Keeps what was planned and what came of it. Leaving the context closes it."""
+
+    def add_study(self, study: Study, trials: Sequence[Trial], at: datetime) -> None:
+        """Record that a study runs, with its planned trials; known ones are left as they are."""
+
+    def studies(self) -> list[StoredStudy]:
+        """List all studies, the one that ran last first."""
+
+    def outcomes(self, trials: Sequence[Trial]) -> dict[str, Outcome | None]:
+        """Look up by hash how trials ended; None for those that did not. Unknown ones are left out."""
+
+    def begin(self, trial: Trial, machine: Machine, at: datetime) -> int:
+        """Record that a trial begins, and return the number of this attempt, from 1."""
+
+    def add_epoch(self, trial: Trial, record: EpochRecord) -> None:
+        """Record an epoch of a trial that has begun."""
+
+    def end(self, trial: Trial, outcome: Outcome, detail: str, at: datetime) -> None:
+        """Record how a trial ended, and drop what earlier attempts left behind."""
+
+    def results(self, study: Study) -> list[TrialResult]:
+        """Read what is known of a study's trials; those that never began are left out."""

@@ -1,0 +1,212 @@
+"""A store in a SQL database, by SQLAlchemy: SQLite in a file by default."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Self
+
+from sqlalchemy import Connection, CursorResult, Row, Select, delete, func, insert, select, update
+
+from fairtrial.errors import StoreError
+from fairtrial.records import METRICS, EpochRecord, Machine, Outcome, Trial, TrialResult
+from fairtrial.spec import Study, content
+from fairtrial.store import schema
+from fairtrial.store.base import StoredStudy
+from fairtrial.store.engine import DatabaseEngine
+
+#: Most rows a statement names by hash: SQLite allows 32,766 parameters a statement, older releases 999.
+CHUNK = 500
+
+
+class SQLStore:
+    """Keeps the promises of `store.base` in a SQL database.
+
+    Args:
+        place: a file's path or a database URL that SQLAlchemy understands.
+        create: make the database if there is none; otherwise a missing one is an error.
+
+    Raises:
+        StoreError: the database can't be opened, or is not fairtrial's.
+        StoreVersionError: a newer fairtrial wrote it.
+    """
+
+    def __init__(self, place: str, *, create: bool = True) -> None:
+        self._database = DatabaseEngine(place, create=create)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._database.close()
+
+    def add_study(self, study: Study, trials: Sequence[Trial], at: datetime) -> None:
+        """Record that a study runs, with its planned trials; known ones are left as they are."""
+        with self._database.write() as connection:
+            known = connection.scalar(select(schema.studies.c.hash).where(schema.studies.c.hash == study.hash))
+            if known is not None:
+                touch = update(schema.studies).where(schema.studies.c.hash == study.hash)
+                connection.execute(touch.values(last_run_at=at))
+                return
+            row = {"hash": study.hash, "name": study.name, "toml": study.to_toml()}
+            connection.execute(insert(schema.studies).values(**row, created_at=at, last_run_at=at))
+            there = _known(connection, trials)
+            new = [_trial_row(trial) for trial in trials if trial.hash not in there]
+            links = [
+                {"study": study.hash, "trial": trial.hash, "position": position}
+                for position, trial in enumerate(trials)
+            ]
+            if new:
+                connection.execute(insert(schema.trials), new)
+            connection.execute(insert(schema.study_trials), links)
+
+    def studies(self) -> list[StoredStudy]:
+        """List all studies, the one that ran last first."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(schema.studies).order_by(schema.studies.c.last_run_at.desc())).all()
+            counts = connection.execute(_COUNTS).all()
+        progress: dict[str, dict[tuple[str | None, bool], int]] = {}
+        for study, outcome, begun, trials in counts:
+            progress.setdefault(study, {})[outcome, bool(begun)] = trials
+        return [_stored_study(row, progress.get(row.hash, {})) for row in rows]
+
+    def outcomes(self, trials: Sequence[Trial]) -> dict[str, Outcome | None]:
+        """Look up by hash how trials ended; None for those that did not. Unknown ones are left out."""
+        with self._database.read() as connection:
+            return _known(connection, trials)
+
+    def begin(self, trial: Trial, machine: Machine, at: datetime) -> int:
+        """Record that a trial begins, and return the number of this attempt, from 1."""
+        with self._database.write() as connection:
+            begun = update(schema.trials).where(schema.trials.c.hash == trial.hash)
+            _expect_one(
+                connection.execute(
+                    begun.values(
+                        attempts=schema.trials.c.attempts + 1,
+                        outcome=None,
+                        detail="",
+                        started_at=at,
+                        ended_at=None,
+                        machine=dataclasses.asdict(machine),
+                    )
+                ),
+                trial,
+            )
+            return _attempt(connection, trial)
+
+    def add_epoch(self, trial: Trial, record: EpochRecord) -> None:
+        """Record an epoch of a trial that has begun."""
+        row = {"trial": trial.hash, "epoch": record.epoch, **_metric_columns(record.metrics)}
+        same = (schema.epoch_records.c.trial == trial.hash) & (schema.epoch_records.c.epoch == record.epoch)
+        with self._database.write() as connection:
+            connection.execute(delete(schema.epoch_records).where(same))  # of an attempt before
+            connection.execute(insert(schema.epoch_records).values(**row, attempt=_attempt(connection, trial)))
+
+    def end(self, trial: Trial, outcome: Outcome, detail: str, at: datetime) -> None:
+        """Record how a trial ended, and drop what earlier attempts left behind."""
+        with self._database.write() as connection:
+            stale = schema.epoch_records.c.attempt < _attempt(connection, trial)
+            connection.execute(delete(schema.epoch_records).where(schema.epoch_records.c.trial == trial.hash, stale))
+            ended = update(schema.trials).where(schema.trials.c.hash == trial.hash)
+            _expect_one(connection.execute(ended.values(outcome=outcome.value, detail=detail, ended_at=at)), trial)
+
+    def results(self, study: Study) -> list[TrialResult]:
+        """Read what is known of a study's trials; those that never began are left out."""
+        of_study = schema.study_trials.c.study == study.hash
+        began = schema.trials.c.attempts > 0
+        trials = select(schema.trials).join(schema.study_trials).where(of_study, began)
+        epochs = select(schema.epoch_records).join(
+            schema.study_trials, schema.study_trials.c.trial == schema.epoch_records.c.trial
+        )
+        epochs = epochs.where(of_study).order_by(schema.epoch_records.c.trial, schema.epoch_records.c.epoch)
+        with self._database.read() as connection:
+            rows = connection.execute(trials.order_by(schema.study_trials.c.position)).all()
+            records = _by_trial(connection, epochs)
+        return [_trial_result(row, records.get(row.hash, [])) for row in rows]
+
+
+_COUNTS = (
+    select(
+        schema.study_trials.c.study,
+        schema.trials.c.outcome,
+        (schema.trials.c.attempts > 0).label("begun"),
+        func.count(),
+    )
+    .join(schema.trials)
+    .group_by(schema.study_trials.c.study, schema.trials.c.outcome, schema.trials.c.attempts > 0)
+)
+
+
+def _known(connection: Connection, trials: Sequence[Trial]) -> dict[str, Outcome | None]:
+    known: dict[str, Outcome | None] = {}
+    for start in range(0, len(trials), CHUNK):
+        hashes = [trial.hash for trial in trials[start : start + CHUNK]]
+        rows = connection.execute(
+            select(schema.trials.c.hash, schema.trials.c.outcome).where(schema.trials.c.hash.in_(hashes))
+        )
+        known |= {row.hash: Outcome(row.outcome) if row.outcome else None for row in rows}
+    return known
+
+
+def _attempt(connection: Connection, trial: Trial) -> int:
+    attempt = connection.scalar(select(schema.trials.c.attempts).where(schema.trials.c.hash == trial.hash))
+    if not attempt:
+        raise StoreError(f"trial {trial.arm}, seed {trial.seed} has not begun in this store")
+    return int(attempt)
+
+
+def _expect_one(result: CursorResult[Any], trial: Trial) -> None:
+    if result.rowcount != 1:
+        raise StoreError(f"trial {trial.arm}, seed {trial.seed} is not in this store")
+
+
+def _trial_row(trial: Trial) -> dict[str, Any]:
+    settings = content(trial.settings)
+    return {"hash": trial.hash, "arm": trial.arm, "seed": trial.seed, "settings": settings, "attempts": 0, "detail": ""}
+
+
+def _metric_columns(metrics: Mapping[str, float]) -> dict[str, Any]:
+    """Spread metrics over the columns of their own, and the rest as JSON, which has no NaN and no infinity."""
+    columns: dict[str, Any] = {name: metrics[name] for name in METRICS if name in metrics}
+    extra = {name: _json_number(value) for name, value in metrics.items() if name not in METRICS}
+    return columns | {"extra": extra or None}
+
+
+def _json_number(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)
+
+
+def _by_trial(connection: Connection, epochs: Select[Any]) -> dict[str, list[tuple[int, dict[str, float]]]]:
+    records: dict[str, list[tuple[int, dict[str, float]]]] = {}
+    for row in connection.execute(epochs):
+        trial, epoch, _, *values, extra = row
+        metrics = {name: value for name, value in zip(METRICS, values, strict=True) if value is not None}
+        metrics |= {name: float(value) for name, value in (extra or {}).items()}
+        records.setdefault(trial, []).append((epoch, metrics))
+    return records
+
+
+def _trial_result(row: Row[Any], records: Sequence[tuple[int, dict[str, float]]]) -> TrialResult:
+    return TrialResult(
+        arm=row.arm,
+        seed=row.seed,
+        trial=row.hash,
+        outcome=Outcome(row.outcome) if row.outcome else None,
+        detail=row.detail,
+        started=row.started_at,
+        ended=row.ended_at,
+        machine=Machine(**row.machine),
+        epochs=tuple(EpochRecord(row.arm, row.seed, epoch, metrics) for epoch, metrics in records),
+    )
+
+
+def _stored_study(row: Row[Any], progress: Mapping[tuple[str | None, bool], int]) -> StoredStudy:
+    return StoredStudy(
+        name=row.name,
+        hash=row.hash,
+        toml=row.toml,
+        last_run=row.last_run_at,
+        trials=sum(progress.values()),
+        outcomes={outcome: progress.get((outcome.value, True), 0) for outcome in Outcome},
+        started=progress.get((None, True), 0),
+    )

@@ -1,0 +1,130 @@
+"""The conductor: plan, execute, record. The only writer to the store."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from fairtrial.execute.base import Ended, Epoch, Executor, Message, Started
+from fairtrial.plan import plan
+from fairtrial.records import EpochRecord, Machine, Outcome, Trial, TrialResult
+from fairtrial.spec import Study
+from fairtrial.store.base import Store
+
+
+class Watcher:
+    """Told what happens while a study runs. Does nothing; override what you want to see."""
+
+    def planned(self, study: Study, trials: Sequence[Trial], missing: Sequence[Trial]) -> None:
+        """A study is about to run: all its trials, and those that are still to be trained."""
+
+    def started(self, trial: Trial, machine: Machine) -> None:
+        """A trial has begun."""
+
+    def progressed(self, trial: Trial, batch: int, batches: int, metrics: Mapping[str, float]) -> None:
+        """A trial is at a batch of its current epoch."""
+
+    def epoch(self, trial: Trial, record: EpochRecord) -> None:
+        """An epoch record is in the store."""
+
+    def ended(self, trial: Trial, outcome: Outcome, detail: str) -> None:
+        """A trial's outcome is in the store."""
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """What one call of `run` did.
+
+    Attributes:
+        study: the study.
+        trained: how many trials this call trained.
+        results: all that the store now knows of the study's trials, in the order of the plan.
+    """
+
+    study: Study
+    trained: int
+    results: tuple[TrialResult, ...]
+
+    def count(self, outcome: Outcome) -> int:
+        """Count the study's trials that ended in one way."""
+        return sum(result.outcome is outcome for result in self.results)
+
+
+def run(
+    study: Study,
+    *,
+    store: Store,
+    executor: Executor | None = None,
+    watcher: Watcher | None = None,
+    retry_failed: bool = False,
+    git_commit: str | None = None,
+) -> StudyRun:
+    """Run what is missing of a study.
+
+    Args:
+        study: what to run.
+        store: where the records go, and where it stands what is there already.
+        executor: where trials run; in this process by default.
+        watcher: told what happens.
+        retry_failed: run failed trials again. Diverged ones are results, and stay.
+        git_commit: noted in each trial's provenance.
+
+    Returns:
+        What was done, and the results of the whole study.
+
+    Raises:
+        KeyboardInterrupt: passes through; every finished epoch is in the store, and the next run goes on.
+    """
+    watcher = watcher or Watcher()
+    trials = plan(study)
+    store.add_study(study, trials, datetime.now(UTC))
+    missing = _missing(trials, store.outcomes(trials), retry_failed=retry_failed)
+    watcher.planned(study, trials, missing)
+    if missing:
+        _execute(missing, store, executor or _inline(), watcher, git_commit)
+    return StudyRun(study, len(missing), tuple(store.results(study)))
+
+
+def _missing(
+    trials: Sequence[Trial], outcomes: Mapping[str, Outcome | None], *, retry_failed: bool
+) -> tuple[Trial, ...]:
+    again = {None, Outcome.FAILED} if retry_failed else {None}
+    return tuple(trial for trial in trials if outcomes.get(trial.hash) in again)
+
+
+def _execute(
+    trials: Sequence[Trial], store: Store, executor: Executor, watcher: Watcher, git_commit: str | None
+) -> None:
+    with executor:
+        for trial in trials:
+            executor.submit(replace(trial, listener=watcher.progressed))
+        for message in executor.messages():
+            _record(message, store, git_commit)
+            _tell(message, watcher)
+
+
+def _record(message: Message, store: Store, git_commit: str | None) -> None:
+    match message:
+        case Started(trial, machine, at):
+            store.begin(trial, replace(machine, git_commit=git_commit), at)
+        case Epoch(trial, record):
+            store.add_epoch(trial, record)
+        case Ended(trial, outcome, detail, at):
+            store.end(trial, outcome, detail, at)
+
+
+def _tell(message: Message, watcher: Watcher) -> None:
+    match message:
+        case Started(trial, machine, _):
+            watcher.started(trial, machine)
+        case Epoch(trial, record):
+            watcher.epoch(trial, record)
+        case Ended(trial, outcome, detail, _):
+            watcher.ended(trial, outcome, detail)
+
+
+def _inline() -> Executor:
+    """Make the default executor; torch is loaded here and not before."""
+    from fairtrial.execute.inline import InlineExecutor  # noqa: PLC0415
+    from fairtrial.workload import loops, machine  # noqa: PLC0415
+
+    return InlineExecutor(loops.run, machine.this_machine)
