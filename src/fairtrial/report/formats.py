@@ -1,0 +1,151 @@
+"""A summary in the formats that documents and other programs take: Markdown, LaTeX, CSV and JSON."""
+
+import csv
+import json
+import re
+from collections.abc import Callable, Mapping
+from io import StringIO
+from typing import Any
+
+from fairtrial.evidence.summary import ArmSummary, Spread, StudySummary
+from fairtrial.report.grid import Column, grid, rows
+from fairtrial.report.settings import adam_columns, differing_columns
+
+_LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "±": r"$\pm$",
+        **{char: f"\\{char}" for char in "&%$#_{}"},
+    }
+)
+_LATEX_TITLES = {"beta1": r"$\beta_1$", "beta2": r"$\beta_2$", "eps": r"$\epsilon$"}
+
+
+def markdown(summary: StudySummary) -> str:
+    """Write a pipe table, as GitHub and most others read it, with the notes as a list below."""
+    table = grid(summary)
+    lines = [[" ".join(column.title) for column in table.columns]]
+    lines.append([":--" if column.key == "arm" else "--:" for column in table.columns])
+    lines += [[_markdown(" ".join(cell)) for cell in row] for row in rows(table.columns)]
+    notes = [f"- {_markdown(note)}" for note in table.notes]
+    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", *notes]) + "\n"
+
+
+def latex(summary: StudySummary) -> str:
+    """Write a floating table that needs the package booktabs and nothing else."""
+    table = grid(summary)
+    aligned = "".join("l" if column.key == "arm" else "r" for column in table.columns)
+    head = " & ".join(_latex_title(column) for column in table.columns)
+    body = [
+        " & ".join(_latex_cell(column, cell) for column, cell in zip(table.columns, row, strict=True))
+        for row in rows(table.columns)
+    ]
+    return "\n".join(
+        [
+            r"% needs \usepackage{booktabs}",
+            r"\begin{table}",
+            r"  \centering",
+            rf"  \caption{{{_latex(table.label)}. {_latex(' '.join(table.notes))}}}",
+            rf"  \begin{{tabular}}{{{aligned}}}",
+            r"    \toprule",
+            rf"    {head} \\",
+            r"    \midrule",
+            *(rf"    {line} \\" for line in body),
+            r"    \bottomrule",
+            r"  \end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def comma_separated(summary: StudySummary) -> str:
+    """Write one row an arm: accuracies as fractions, an empty field where there is nothing.
+
+    The columns arm to interrupted are always there, then come mean and standard deviation of each metric, then the
+    other settings in which the arms differ, named by their place.
+    """
+    settings = adam_columns(summary)
+    others = differing_columns(summary)
+    counts = ("seeds", "finished", "diverged", "failed", "interrupted")
+    metrics = [f"{name}_{part}" for name in summary.arms[0].metrics for part in ("mean", "sd")]
+    out = StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["arm", *(c.key for c in settings), *counts, *metrics, *(c.key for c in others)])
+    for index, arm in enumerate(summary.arms):
+        spreads = [number for spread in arm.metrics.values() for number in (spread.mean, spread.sd)]
+        ended = [arm.finished, arm.diverged, arm.failed, arm.interrupted]
+        own, other = ([_field(column.values[index]) for column in part] for part in (settings, others))
+        writer.writerow([arm.arm, *own, summary.seeds, *ended, *spreads, *other])
+    return out.getvalue()
+
+
+def as_json(summary: StudySummary) -> str:
+    """Write the contract that other programs rely on: accuracies as fractions, null where there is nothing.
+
+    Keys may be added, never renamed or removed.
+    """
+    table = {
+        "study": summary.study,
+        "hash": summary.hash,
+        "reference": summary.reference,
+        "planned_seeds": summary.seeds,
+        "arms": [_arm(arm) for arm in summary.arms],
+    }
+    return json.dumps(table, indent=2, allow_nan=False) + "\n"
+
+
+def _arm(arm: ArmSummary) -> dict[str, Any]:
+    return {
+        "arm": arm.arm,
+        "settings": arm.settings,
+        "seeds": arm.seeds,
+        "finished": arm.finished,
+        "diverged": arm.diverged,
+        "failed": arm.failed,
+        "interrupted": arm.interrupted,
+        "outcomes": arm.outcomes,
+        **{name: _spread(spread) for name, spread in arm.metrics.items()},
+    }
+
+
+def _spread(spread: Spread) -> dict[str, Any]:
+    return {"mean": spread.mean, "sd": spread.sd, "values": spread.values}
+
+
+def _field(value: object) -> object:
+    """Leave numbers and words to the CSV writer; write lists and truth values as JSON does."""
+    return json.dumps(value) if isinstance(value, list | bool) else value
+
+
+def _markdown(text: str) -> str:
+    return re.sub(r"([\\|*_])", r"\\\1", text)
+
+
+def _latex(text: str) -> str:
+    return text.translate(_LATEX)
+
+
+def _latex_title(column: Column) -> str:
+    lines = r" \\ ".join(_latex(line) for line in column.title)
+    return _LATEX_TITLES.get(column.key) or (rf"\shortstack{{{lines}}}" if len(column.title) > 1 else lines)
+
+
+def _latex_cell(column: Column, cell: tuple[str, ...]) -> str:
+    """Typeset a cell; a setting such as ``1e-8`` becomes a power of ten, a lone hyphen a dash."""
+    text = " ".join(cell)
+    if column.setting and (power := re.fullmatch(r"([\d.]+)e(-?\d+)", text)):
+        mantissa = "" if power[1] == "1" else rf"{power[1]} \times "
+        return f"${mantissa}10^{{{power[2]}}}$"
+    return "--" if text == "-" else _latex(text)
+
+
+#: Each format by its name.
+WRITERS: Mapping[str, Callable[[StudySummary], str]] = {
+    "markdown": markdown,
+    "csv": comma_separated,
+    "latex": latex,
+    "json": as_json,
+}
