@@ -1,3 +1,76 @@
-"""Give every optimizer setting a fair trial."""
+"""Give every optimizer setting a fair trial.
+
+fairtrial runs controlled comparisons of training settings, and says which differences are real, which are nothing, and
+which are not decided yet.
+
+>>> import fairtrial
+>>> study = fairtrial.load("quick")
+>>> [arm.name for arm in study.arms]
+['baseline', 'high_beta1', 'low_beta2', 'large_eps', 'very_high_smoothing']
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fairtrial.errors import Diverged, FairtrialError
+    from fairtrial.evidence.summary import summarise
+    from fairtrial.lookup import load
+    from fairtrial.records import EpochRecord, Machine, Outcome, Trial, TrialResult
+    from fairtrial.report.tables import table
+    from fairtrial.spec import Arm, Study
+    from fairtrial.store.sql import SQLStore
+    from fairtrial.study import StudyRun, Watcher, run
 
 __version__ = "0.1.0"
+
+# Names are loaded when they are first used, so that `import fairtrial` costs nothing.
+_HOMES = {
+    "Arm": "spec",
+    "Diverged": "errors",
+    "EpochRecord": "records",
+    "FairtrialError": "errors",
+    "Machine": "records",
+    "Outcome": "records",
+    "SQLStore": "store.sql",
+    "Study": "spec",
+    "StudyRun": "study",
+    "Trial": "records",
+    "TrialResult": "records",
+    "Watcher": "study",
+    "load": "lookup",
+    "run": "study",
+    "summarise": "evidence.summary",
+    "table": "report.tables",
+}
+
+__all__ = [
+    "Arm",
+    "Diverged",
+    "EpochRecord",
+    "FairtrialError",
+    "Machine",
+    "Outcome",
+    "SQLStore",
+    "Study",
+    "StudyRun",
+    "Trial",
+    "TrialResult",
+    "Watcher",
+    "load",
+    "run",
+    "summarise",
+    "table",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fairtrial' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"fairtrial.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

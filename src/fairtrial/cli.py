@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, cast
 
 import typer
 from rich.console import Console
@@ -14,15 +14,13 @@ from rich.table import Table
 
 import fairtrial
 from fairtrial import lookup
+from fairtrial import study as conductor
 from fairtrial.errors import FairtrialError, StoreMissingError
 from fairtrial.records import Outcome, TrialResult
 from fairtrial.report.live import DownloadBar, LiveWatcher
 from fairtrial.spec import Study
 from fairtrial.store.base import StoredStudy
 from fairtrial.store.sql import SQLStore
-
-if TYPE_CHECKING:
-    from fairtrial.study import StudyRun
 
 #: Where records go unless the user says otherwise.
 DEFAULT_STORE = "fairtrial.db"
@@ -61,7 +59,7 @@ StudyArgument = Annotated[
     str,
     typer.Argument(
         metavar="STUDY",
-        help="A TOML file, the name of a study that ships with fairtrial, or the NAME or NAME@HASH of one in the store.",
+        help="A TOML file, a study that ships with fairtrial, or NAME or NAME@HASH of one in the store.",
     ),
 ]
 SetOption = Annotated[
@@ -75,14 +73,14 @@ StoreOption = Annotated[
 
 def main() -> None:
     """Run the command line; whatever a user can mend ends in one line on standard error."""
-    usage_error = typer.BadParameter.__mro__[1]  # typer keeps the class itself to itself
+    usage_error = cast("type[Exception]", typer.BadParameter.__mro__[1])  # typer keeps the class itself to itself
     try:
         sys.exit(app(standalone_mode=False))
     except FairtrialError as error:
         _complain(str(error))
         sys.exit(error.exit_code)
     except usage_error as error:
-        _complain(f"{error.format_message()} (see fairtrial --help)")  # type: ignore[attr-defined]
+        _complain(f"{getattr(error, 'message', error)} (see fairtrial --help)")
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
@@ -211,13 +209,7 @@ def data(
     _out(str(fetched))
 
 
-def _train(study: Study, store: str, folder: Path | None, *, retry_failed: bool) -> "StudyRun":
-    """Get everything ready, then run: nothing is written before the data are known to be whole."""
-    from fairtrial import study as conductor  # noqa: PLC0415
-    from fairtrial.workload import loops  # noqa: PLC0415
-
-    with DownloadBar(_console()) as bar:
-        loops.prepare(study, progress=bar)
+def _train(study: Study, store: str, folder: Path | None, *, retry_failed: bool) -> conductor.StudyRun:
     commit = lookup.git_commit(folder) if folder else None
     with SQLStore(store) as opened, LiveWatcher(_console()) as watcher:
         return conductor.run(study, store=opened, watcher=watcher, retry_failed=retry_failed, git_commit=commit)

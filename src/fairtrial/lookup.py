@@ -21,16 +21,20 @@ def shipped() -> list[str]:
     return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
 
 
-def load(path: Path, assignments: Sequence[str] = ()) -> Study:
-    """Read a study file.
+def load(source: str | Path, assignments: Sequence[str] = ()) -> Study:
+    """Read a study.
 
     Args:
-        path: a TOML file.
-        assignments: ``KEY=VALUE`` overrides.
+        source: a TOML file, or the name of a study that ships with the package.
+        assignments: ``KEY=VALUE`` overrides, such as ``["training.epochs=3"]``.
 
     Raises:
         StudyError: no such file, or not a study; the message begins with the file's name.
     """
+    if source in shipped():
+        text = resources.files("fairtrial.studies").joinpath(f"{source}.toml").read_text(encoding="utf-8")
+        return _build(text, assignments, str(source))
+    path = Path(source)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -53,10 +57,8 @@ def to_run(reference: str, assignments: Sequence[str], stored: Sequence[StoredSt
     Raises:
         StudyError: no study answers to the reference, or it is not valid.
     """
-    if _is_file(reference):
-        return load(Path(reference), assignments)
-    if reference in shipped():
-        return _load_shipped(reference, assignments)
+    if _is_file(reference) or reference in shipped():
+        return load(reference, assignments)
     return _from_store(reference, assignments, stored)
 
 
@@ -67,7 +69,9 @@ def to_read(reference: str, assignments: Sequence[str], stored: Sequence[StoredS
     means.
 
     Args:
-        reference, assignments, stored: as `to_run`'s.
+        reference: a TOML file, a name, or NAME@HASH.
+        assignments: ``KEY=VALUE`` overrides.
+        stored: the studies in the store, the one that ran last first.
 
     Raises:
         StudyError: no study answers to the reference, or it has not been run in this store.
@@ -91,7 +95,7 @@ def source_folder(reference: str) -> Path | None:
 def git_commit(folder: Path) -> str | None:
     """Name the git commit of a folder, with ``+`` behind it if tracked files have changed; None if there is none."""
     try:
-        described = subprocess.run(
+        described = subprocess.run(  # noqa: S603
             ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"],  # noqa: S607
             capture_output=True,
             text=True,
@@ -106,11 +110,6 @@ def git_commit(folder: Path) -> str | None:
 def _is_file(reference: str) -> bool:
     """Tell whether a reference is a path: it ends in .toml or has a separator in it, which no study's name has."""
     return reference.endswith(".toml") or "/" in reference or "\\" in reference
-
-
-def _load_shipped(name: str, assignments: Sequence[str]) -> Study:
-    text = resources.files("fairtrial.studies").joinpath(f"{name}.toml").read_text(encoding="utf-8")
-    return _build(text, assignments, name)
 
 
 def _from_store(reference: str, assignments: Sequence[str], stored: Iterable[StoredStudy]) -> Study:

@@ -14,6 +14,9 @@ from fairtrial.store.base import Store
 class Watcher:
     """Told what happens while a study runs. Does nothing; override what you want to see."""
 
+    def fetching(self, done: int, total: int | None, what: str) -> None:
+        """Data are being fetched: bytes done, bytes in all if known, and what it is."""
+
     def planned(self, study: Study, trials: Sequence[Trial], missing: Sequence[Trial]) -> None:
         """A study is about to run: all its trials, and those that are still to be trained."""
 
@@ -63,7 +66,7 @@ def run(
     Args:
         study: what to run.
         store: where the records go, and where it stands what is there already.
-        executor: where trials run; in this process by default.
+        executor: where trials run; by default in this process, after data, weights and training loops were checked.
         watcher: told what happens.
         retry_failed: run failed trials again. Diverged ones are results, and stay.
         git_commit: noted in each trial's provenance.
@@ -72,15 +75,23 @@ def run(
         What was done, and the results of the whole study.
 
     Raises:
+        FairtrialError: something that every trial needs is missing or damaged; nothing was trained.
         KeyboardInterrupt: passes through; every finished epoch is in the store, and the next run goes on.
+
+    Example:
+        >>> study = fairtrial.load("quick")                                           # doctest: +SKIP
+        >>> with fairtrial.SQLStore("fairtrial.db") as store:                         # doctest: +SKIP
+        ...     done = fairtrial.run(study, store=store)
     """
     watcher = watcher or Watcher()
     trials = plan(study)
-    store.add_study(study, trials, datetime.now(UTC))
     missing = _missing(trials, store.outcomes(trials), retry_failed=retry_failed)
+    if missing and executor is None:
+        executor = _inline(study, watcher)
+    store.add_study(study, trials, datetime.now(UTC))
     watcher.planned(study, trials, missing)
-    if missing:
-        _execute(missing, store, executor or _inline(), watcher, git_commit)
+    if executor is not None:
+        _execute(missing, store, executor, watcher, git_commit)
     return StudyRun(study, len(missing), tuple(store.results(study)))
 
 
@@ -94,6 +105,7 @@ def _missing(
 def _execute(
     trials: Sequence[Trial], store: Store, executor: Executor, watcher: Watcher, git_commit: str | None
 ) -> None:
+    """Run trials and record what comes of them; what the watcher is told is in the store already."""
     with executor:
         for trial in trials:
             executor.submit(replace(trial, listener=watcher.progressed))
@@ -122,9 +134,10 @@ def _tell(message: Message, watcher: Watcher) -> None:
             watcher.ended(trial, outcome, detail)
 
 
-def _inline() -> Executor:
-    """Make the default executor; torch is loaded here and not before."""
+def _inline(study: Study, watcher: Watcher) -> Executor:
+    """Make the default executor, and see to it that it can train; torch is loaded here and not before."""
     from fairtrial.execute.inline import InlineExecutor  # noqa: PLC0415
     from fairtrial.workload import loops, machine  # noqa: PLC0415
 
+    loops.prepare(study, progress=watcher.fetching)
     return InlineExecutor(loops.run, machine.this_machine)

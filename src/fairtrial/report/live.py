@@ -65,6 +65,7 @@ class LiveWatcher(Watcher):
         self._epochs: dict[str, int] = {}
         self._tasks: dict[str, TaskID] = {}
         self._whole: TaskID | None = None
+        self._downloads: DownloadBar | None = None
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
@@ -76,14 +77,21 @@ class LiveWatcher(Watcher):
         )
 
     def __enter__(self) -> Self:
-        self._progress.start()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        self._stop_downloads()
         self._progress.stop()
+
+    def fetching(self, done: int, total: int | None, what: str) -> None:
+        """Show how far a fetch is."""
+        if self._downloads is None:
+            self._downloads = DownloadBar(self._console).__enter__()
+        self._downloads(done, total, what)
 
     def planned(self, study: Study, trials: Sequence[Trial], missing: Sequence[Trial]) -> None:
         """Say what is about to run."""
+        self._stop_downloads()
         self._numbers = {trial.hash: number for number, trial in enumerate(trials, start=1)}
         self._forecast = Forecast(sum(trial.epochs for trial in missing))
         there = len(trials) - len(missing)
@@ -92,6 +100,7 @@ class LiveWatcher(Watcher):
             f"{_count(len(trials), 'trial')}" + (f", {there} of them done already" if there else "")
         )
         if missing:
+            self._progress.start()
             self._whole = self._progress.add_task("study", total=1.0, note="")
 
     def started(self, trial: Trial, machine: Machine) -> None:
@@ -132,6 +141,12 @@ class LiveWatcher(Watcher):
             self._say(f"{self._name(trial)}: failed\n{detail.rstrip()}", style="red")
         elif self._console.is_terminal:
             self._say(f"{self._name(trial)}: finished")
+
+    def _stop_downloads(self) -> None:
+        """Take the download's bars away: a terminal shows one set of moving bars at a time."""
+        if self._downloads is not None:
+            self._downloads.__exit__(None, None, None)
+            self._downloads = None
 
     def _update(self, trial: Trial, epochs: float, note: str) -> None:
         self._forecast.at(trial, epochs)

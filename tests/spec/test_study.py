@@ -1,0 +1,248 @@
+"""Studies: resolution of arms, hashes, TOML round trip, overrides and every error's wording."""
+
+import math
+import tomllib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fairtrial.errors import StudyError
+from fairtrial.spec import SGD, Adam, Cosine, Study, content, override, parse_toml
+
+
+def table(**changes):
+    """A small valid study; keywords replace top-level keys."""
+    base = {"name": "s", "reference": "a", "seeds": 2, "arms": {"a": {}, "b": {"optimizer": {"eps": 1e-6}}}}
+    return base | changes
+
+
+def test_arms_are_differences_from_the_studys_own_settings():
+    study = Study.from_dict(
+        table(
+            optimizer={"lr": 0.01, "betas": [0.8, 0.99]},
+            arms={"a": {}, "b": {"optimizer": {"eps": 1e-6}}, "c": {"training": {"epochs": 3}}},
+        )
+    )
+    assert study.arm("a").settings.optimizer == Adam(lr=0.01, betas=(0.8, 0.99))
+    assert study.arm("b").settings.optimizer == Adam(lr=0.01, betas=(0.8, 0.99), eps=1e-6)
+    assert study.arm("b").changes == ("optimizer.eps",)
+    assert study.arm("c").settings.training.epochs == 3
+
+
+def test_another_kind_of_optimizer_inherits_nothing():
+    arms = {"a": {}, "sgd": {"optimizer": {"name": "sgd", "momentum": 0.9}}}
+    study = Study.from_dict(table(optimizer={"lr": 0.5, "weight_decay": 0.1}, arms=arms))
+    assert study.arm("sgd").settings.optimizer == SGD(name="sgd", momentum=0.9)
+
+
+def test_naming_the_same_kind_inherits():
+    arms = {"a": {}, "b": {"optimizer": {"name": "adam", "eps": 1e-6}}}
+    study = Study.from_dict(table(optimizer={"lr": 0.5}, arms=arms))
+    assert study.arm("b").settings.optimizer == Adam(lr=0.5, eps=1e-6)
+
+
+def test_toml_numbers_are_numbers():
+    study = Study.from_toml('name="s"\nreference="a"\noptimizer.eps=1e-8\noptimizer.lr=1\n[arms.a]\n')
+    assert study.settings.optimizer == Adam(lr=1.0, eps=1e-8)
+
+
+ERRORS = {
+    "betas": ({"optimizer": {"betas": [0.9, 1.2]}}, "optimizer.betas[1] = 1.2: must lie in [0, 1)"),
+    "arm's betas": (
+        {"arms": {"a": {}, "b": {"optimizer": {"betas": [0.9, 1.2]}}}},
+        "arms.b.optimizer.betas[1] = 1.2: must lie in [0, 1)",
+    ),
+    "key": ({"training": {"epocs": 1}}, "unknown key `epocs` in [training]: did you mean `epochs`?"),
+    "key at the top": ({"epocs": 1}, "unknown key `epocs`: did you mean `epochs` in [training]?"),
+    "section": ({"trainin": {}}, "unknown key `trainin`: did you mean `training`?"),
+    "arm's key": (
+        {"arms": {"a": {}, "b": {"optimizer": {"epsilon": 1}}}},
+        "unknown key `epsilon` in [arms.b.optimizer]: did you mean `eps`?",
+    ),
+    "another kind's key": (
+        {"optimizer": {"name": "sgd", "betas": [0.9, 0.9]}},
+        "unknown key `betas` in [optimizer]: known: `name`, `lr`, `momentum`, `nesterov`, `weight_decay`",
+    ),
+    "kind": ({"optimizer": {"name": "adm"}}, 'optimizer.name = "adm": did you mean `adam`?'),
+    "choice": ({"data": {"name": "mnist"}}, 'data.name = "mnist": must be "cifar10" or "digits"'),
+    "whole": ({"training": {"epochs": 2.5}}, "training.epochs = 2.5: must be a whole number"),
+    "positive": ({"training": {"epochs": 0}}, "training.epochs = 0: must be a whole number from 1"),
+    "string for number": ({"optimizer": {"lr": "1e-3"}}, 'optimizer.lr = "1e-3": must be a number'),
+    "bool for number": ({"optimizer": {"lr": True}}, "optimizer.lr = true: must be a number"),
+    "nan": ({"optimizer": {"eps": math.nan}}, "optimizer.eps = nan: must lie in [0, inf)"),
+    "infinity": ({"optimizer": {"lr": math.inf}}, "optimizer.lr = inf: must lie in (0, inf)"),
+    "short list": ({"optimizer": {"betas": [0.9]}}, "optimizer.betas[1]: is missing"),
+    "long list": (
+        {"optimizer": {"betas": [0.9, 0.9, 0.9]}},
+        "optimizer.betas = [0.9, 0.9, 0.9]: must have 2 entries",
+    ),
+    "no table": ({"training": 5}, "training = 5: must be a table"),
+    "no kind's table": ({"optimizer": 5}, "optimizer = 5: must be a table"),
+    "missing key": ({"schedule": {"name": "step"}}, "schedule.milestones: is missing"),
+    "no seeds": ({"seeds": 0}, "seeds = 0: must be a whole number from 1"),
+    "bool seeds": ({"seeds": True}, "seeds = true: must be a whole number from 1"),
+    "name": ({"name": "a b"}, 'name = "a b": must be a name of letters, digits, `_`, `-` and `.`'),
+    "reference": ({"reference": "aa"}, 'reference = "aa": no arm has that name; did you mean `a`?'),
+    "no arms": ({"arms": {}}, "arms: must be a table with at least one arm, such as [arms.baseline]"),
+    "arm no table": ({"arms": {"a": {}, "b": 3}}, "arms.b = 3: must be a table of settings"),
+    "twins": (
+        {"arms": {"a": {}, "b": {"optimizer": {"eps": 1e-8}}}},
+        "arms.b: has the same settings as arms.a; arms must differ",
+    ),
+    "too many images": (
+        {"data": {"train": 50_000, "validation": 1}},
+        "data: train + validation = 50001: cifar10 has 50000 training images",
+    ),
+    "too many tests": ({"data": {"test": 20_000}}, "data: test = 20000: cifar10 has 10000 test images"),
+    "warm-up": (
+        {"schedule": {"warmup_epochs": 11}},
+        "schedule.warmup_epochs = 11.0: must not exceed training.epochs = 10",
+    ),
+    "nesterov": (
+        {"optimizer": {"name": "sgd", "nesterov": True}},
+        "optimizer: nesterov = true needs a momentum above 0",
+    ),
+    "milestones": ({"schedule": {"name": "step", "milestones": [3, 2]}}, "schedule: milestones must rise"),
+    "loop": ({"training": {"loop": "my loop"}}, 'training.loop = "my loop": must be "fairtrial" or "module:function"'),
+    "params": (
+        {"params": {"k": 1}},
+        "params: fairtrial's own training loop has none; name yours in training.loop",
+    ),
+    "two at once": (
+        {"training": {"epochs": 0, "batch_size": 0}},
+        "training.epochs = 0: must be a whole number from 1; training.batch_size = 0: must be a whole number from 1",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), ERRORS.values(), ids=ERRORS.keys())
+def test_an_error_names_the_key_its_place_and_what_is_allowed(changes, message):
+    with pytest.raises(StudyError) as caught:
+        Study.from_dict(table(**changes))
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("key", ["name", "reference", "arms"])
+def test_a_missing_key_is_named(key):
+    incomplete = table()
+    del incomplete[key]
+    with pytest.raises(StudyError, match=f"^{key}: is missing$"):
+        Study.from_dict(incomplete)
+
+
+def test_toml_that_does_not_parse_says_where():
+    with pytest.raises(StudyError, match=r"not valid TOML: .*line 2, column 8"):
+        Study.from_toml('name = "s"\narms = ]\nseeds = 1')
+
+
+def test_an_unknown_arm_is_named():
+    with pytest.raises(StudyError, match="s has no arm `bb`: did you mean `b`"):
+        Study.from_dict(table(arms={"a": {}, "b": {"seeds": 1}} | {"b": {"optimizer": {"lr": 1}}})).arm("bb")
+
+
+unit = st.floats(0, 1, exclude_max=True)
+rate = st.floats(1e-12, 1e3)
+adam_changes = st.fixed_dictionaries(
+    {"name": st.just("adam")},
+    optional={
+        "lr": rate,
+        "betas": st.lists(unit, min_size=2, max_size=2),
+        "eps": st.floats(0, 1),
+        "eps_convention": st.sampled_from(["torch", "keras"]),
+    },
+)
+sgd_changes = st.fixed_dictionaries({"name": st.just("sgd")}, optional={"lr": rate, "momentum": unit})
+changes = st.fixed_dictionaries(
+    {},
+    optional={
+        "optimizer": adam_changes | sgd_changes,
+        "training": st.fixed_dictionaries(
+            {}, optional={"epochs": st.integers(1, 99), "batch_size": st.integers(1, 99)}
+        ),
+        "data": st.fixed_dictionaries({}, optional={"train": st.integers(1, 999), "validation": st.integers(0, 99)}),
+        "model": st.fixed_dictionaries({}, optional={"stem": st.sampled_from(["stock", "cifar"]), "width": rate}),
+        "schedule": st.just({"name": "cosine", "final": 0.1}) | st.just({"name": "step", "milestones": [1, 2]}),
+    },
+)
+names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,8}", fullmatch=True)
+
+
+@given(name=names, own=changes, arms=st.dictionaries(names, changes, min_size=1, max_size=4), data=st.data())
+def test_a_study_survives_toml(name, own, arms, data):
+    """Whatever study is valid: writing and reading it gives an equal study with an equal hash."""
+    reference = data.draw(st.sampled_from(sorted(arms)))
+    try:
+        study = Study.from_dict({"name": name, "reference": reference, "seeds": 3, "arms": arms} | own)
+    except StudyError as error:
+        assert "same settings" in str(error)  # two arms drawn alike; nothing else here is invalid
+        return
+    again = Study.from_toml(study.to_toml())
+    assert again == study
+    assert again.hash == study.hash
+    assert [arm.name for arm in again.arms] == list(arms)
+
+
+def test_the_hash_covers_all_that_decides_a_run():
+    base = Study.from_dict(table())
+    others = [
+        {"name": "t"},
+        {"seeds": 3},
+        {"reference": "b"},
+        {"optimizer": {"lr": 0.1}},
+        {"arms": {"a": {}, "c": {"optimizer": {"eps": 1e-6}}}},
+    ]
+    hashes = {Study.from_dict(table(**other)).hash for other in others} | {base.hash}
+    assert len(hashes) == len(others) + 1
+
+
+def test_the_hash_is_of_resolved_settings():
+    """Spelling a default out changes nothing; so a default that changes later changes the hash."""
+    assert Study.from_dict(table()).hash == Study.from_dict(table(optimizer={"lr": 1e-3})).hash
+    assert content(Study.from_dict(table()).settings)["optimizer"]["lr"] == 1e-3
+
+
+def test_places_are_no_settings():
+    digest = "0" * 64
+    here = Study.from_dict(table(data={"path": "here"}, model={"weights": "x", "weights_sha256": digest}))
+    there = Study.from_dict(table(data={"path": "there"}, model={"weights": "y", "weights_sha256": digest}))
+    assert here.hash == there.hash
+
+
+def test_override_reads_values_as_toml():
+    changed = override(table(), ["training.epochs=3", "optimizer.betas=[0.5, 0.6]", "arms.b.optimizer.eps=1e-5"])
+    study = Study.from_dict(override(changed, ["data.name=digits", "seeds = 7"]))
+    assert study.settings.training.epochs == 3
+    assert study.arm("b").settings.optimizer == Adam(betas=(0.5, 0.6), eps=1e-5)
+    assert (study.settings.data.name, study.seeds) == ("digits", 7)
+
+
+def test_override_leaves_its_input_alone():
+    before = table(training={"epochs": 1})
+    override(before, ["training.epochs=3", "arms.b.optimizer.eps=1"])
+    assert before == table(training={"epochs": 1})
+
+
+def test_override_can_change_the_kind():
+    study = Study.from_dict(override(table(schedule={"name": "step", "milestones": [1]}), ["schedule.name=cosine"]))
+    assert study.settings.schedule == Cosine(name="cosine")
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("seeds", "--set seeds: must be KEY=VALUE, for example training.epochs=3"),
+        ("=3", "--set =3: must be KEY=VALUE, for example training.epochs=3"),
+        ("a..b=3", "--set a..b=3: must be KEY=VALUE, for example training.epochs=3"),
+        ("seeds.min=3", "--set seeds: is no table, so nothing can be set below it"),
+    ],
+)
+def test_a_bad_override_is_named(assignment, message):
+    with pytest.raises(StudyError) as caught:
+        override(table(), [assignment])
+    assert str(caught.value) == message
+
+
+def test_parse_toml_is_the_standard_librarys():
+    text = 'a = 1e-8\nb.c = "x"'
+    assert parse_toml(text) == tomllib.loads(text)
