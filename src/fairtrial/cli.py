@@ -30,7 +30,6 @@ INTERRUPTED = 130
 
 app = typer.Typer(
     help="Give every optimizer setting a fair trial: run controlled comparisons of training settings.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -90,13 +89,16 @@ def main() -> None:
 
 
 @app.callback(invoke_without_command=True)
-def version_option(
+def no_command(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
-    """Handle the options that stand before any command."""
+    """Handle what stands before any command."""
     if version:
         _out(f"fairtrial {fairtrial.__version__}")
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        _out(context.get_help())
 
 
 @app.command()
@@ -206,7 +208,8 @@ def data(
 
     with DownloadBar(_console()) as bar:
         fetched = datasets.fetch(name, source=source, progress=bar)
-    _out(str(fetched))
+    there = "is here already, unchanged" if fetched.cached else f"decoded from {fetched.origin}"
+    _out(f"{fetched.name}: {there}\n  in {fetched.path}, {fetched.bytes / 1e6:.0f} MB\n  SHA-256 {fetched.digest}")
 
 
 def _train(study: Study, store: str, folder: Path | None, *, retry_failed: bool) -> conductor.StudyRun:

@@ -19,7 +19,7 @@ _NULLS = {"data.train": "all", "data.test": "all"}
 
 
 #: The sections, those that studies compare most often first.
-_SECTIONS = ("optimizer", "schedule", "training", "model", "data")
+_SECTIONS = ("optimizer", "schedule", "training", "params", "model", "data")
 
 
 @dataclass(frozen=True)
