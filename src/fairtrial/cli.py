@@ -72,14 +72,14 @@ StoreOption = Annotated[
 
 def main() -> None:
     """Run the command line; whatever a user can mend ends in one line on standard error."""
-    usage_error = cast("type[Exception]", typer.BadParameter.__mro__[1])  # typer keeps the class itself to itself
+    usage_error = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])  # typer keeps the class itself to itself
     try:
         sys.exit(app(standalone_mode=False))
     except FairtrialError as error:
         _complain(str(error))
         sys.exit(error.exit_code)
     except usage_error as error:
-        _complain(f"{getattr(error, 'message', error)} (see fairtrial --help)")
+        _complain(f"{error.format_message()} (see fairtrial --help)")
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

@@ -172,11 +172,8 @@ names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,8}", fullmatch=True)
 def test_a_study_survives_toml(name, own, arms, data):
     """Whatever study is valid: writing and reading it gives an equal study with an equal hash."""
     reference = data.draw(st.sampled_from(sorted(arms)))
-    try:
-        study = Study.from_dict({"name": name, "reference": reference, "seeds": 3, "arms": arms} | own)
-    except StudyError as error:
-        assert "same settings" in str(error)  # two arms drawn alike; nothing else here is invalid
-        return
+    arms = {name: arm | {"model": {"dropout": 1 - 1 / (2 + n)}} for n, (name, arm) in enumerate(arms.items())}
+    study = Study.from_dict({"name": name, "reference": reference, "seeds": 3, "arms": arms} | own)
     again = Study.from_toml(study.to_toml())
     assert again == study
     assert again.hash == study.hash

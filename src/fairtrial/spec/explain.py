@@ -87,7 +87,8 @@ def _line(details: ErrorDetails, prefix: str) -> str:
     if kind == "extra_forbidden":
         unknown = str(parts[-1])
         table = place(parts[:-1], prefix)
-        hint = did_you_mean(unknown, _known_keys(parts[:-1], details["loc"]))
+        elsewhere = settings_keys() if len(parts) == 1 else None
+        hint = did_you_mean(unknown, _known_keys(parts[:-1], details["loc"]), elsewhere)
         return f"unknown key `{unknown}`" + (f" in [{table}]" if table else "") + f": {hint}"
     if kind == "kind":
         named = value.get("name", "") if isinstance(value, Mapping) else value

@@ -115,8 +115,7 @@ def fetching(name: str, progress: Progress) -> Iterator[Path]:
                 yield Path(workspace)
     except OSError as error:
         raise DataError(
-            f"{home}: can't be written to ({error.strerror or error}); "
-            "set FAIRTRIAL_CACHE to a folder that can"
+            f"{home}: can't be written to ({error.strerror or error}); set FAIRTRIAL_CACHE to a folder that can"
         ) from error
 
 

@@ -98,9 +98,7 @@ class _Form:
 def _decode_python(contents: Contents, layout: Layout, where: str) -> Arrays:
     arrays = layout.empty()
     for name, images, labels in _batches(arrays):
-        planes, labels[:] = pickled.read_batch(
-            contents.pop(name), len(images), layout.image_bytes, f"{where}{name}"
-        )
+        planes, labels[:] = pickled.read_batch(contents.pop(name), len(images), layout.image_bytes, f"{where}{name}")
         images[:] = _interleaved(planes, layout)
     return arrays
 
@@ -176,9 +174,7 @@ def _png(content: bytes, size: tuple[int, int], where: str) -> Pixels:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             if image.size != size or image.mode != "RGB":
                 width, height = image.size
-                raise DataError(
-                    f"{where}: {width} x {height} {image.mode} pixels, expected {size[0]} x {size[1]} RGB"
-                )
+                raise DataError(f"{where}: {width} x {height} {image.mode} pixels, expected {size[0]} x {size[1]} RGB")
             return np.asarray(image, np.uint8)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{where}: not a readable PNG ({error})") from error

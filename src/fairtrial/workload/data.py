@@ -195,6 +195,4 @@ def _digits(*, verify: bool) -> Arrays:
 
 def _no_path_for_digits(path: object) -> None:
     if path is not None:
-        raise DataError(
-            f"{path}: the digits come with scikit-learn and from nowhere else; leave the path out"
-        )
+        raise DataError(f"{path}: the digits come with scikit-learn and from nowhere else; leave the path out")

@@ -1,0 +1,47 @@
+"""Fixtures that every suite may use."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from fairtrial.spec import Study
+
+settings.register_profile("fairtrial", deadline=None, derandomize=True)
+settings.load_profile("fairtrial")
+sys.path.insert(0, str(Path(__file__).parent))  # tests/loops.py and tests/builders.py, for the tests and their workers
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path, monkeypatch):
+    """Run every test in a folder of its own, untouched by the environment of whoever runs it."""
+    for name in [name for name in os.environ if name.startswith("FAIRTRIAL_") and name != "FAIRTRIAL_CACHE"]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def make_study():
+    """Build a study of quick loops; keywords are top-level keys."""
+
+    def make(**changes):
+        base = {
+            "name": "small",
+            "reference": "a",
+            "seeds": 2,
+            "training": {"epochs": 3, "loop": "loops:good"},
+            "arms": {"a": {}, "b": {"params": {"pace": 2}}},
+        }
+        return Study.from_dict(base | changes)
+
+    return make
+
+
+@pytest.fixture
+def mixed_study(make_study):
+    """A study with an arm for every way in which a trial can end."""
+    ends = ["well", "nan", "inf", "says so", "raises", "no record"]
+    arms = {end.replace(" ", "_"): {"params": {"end": end}} for end in ends}
+    return make_study(reference="well", training={"epochs": 3, "loop": "loops:mixed"}, arms=arms)

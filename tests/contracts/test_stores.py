@@ -1,0 +1,151 @@
+"""What every store promises (`fairtrial.store.base`), asked of each."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from fairtrial.errors import StoreError
+from fairtrial.plan import plan
+from fairtrial.records import EpochRecord, Machine, Outcome
+from fairtrial.store.sql import SQLStore
+
+MACHINE = Machine({"torch": "2"}, "processor", "cpu", 2, "system", "abc+")
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
+
+
+@pytest.fixture
+def reopen(tmp_path):
+    """Open the same store, as often as one likes."""
+    return lambda: SQLStore(str(tmp_path / "store.db"))
+
+
+@pytest.fixture
+def store(reopen):
+    with reopen() as opened:
+        yield opened
+
+
+def record(trial, epoch, **metrics):
+    return EpochRecord(trial.arm, trial.seed, epoch, {"train_loss": 1 / 3, "test_acc": 0.1 + epoch / 7, **metrics})
+
+
+def test_what_goes_in_comes_out_to_the_bit(store, reopen, make_study):
+    study = make_study()
+    trials = plan(study)
+    store.add_study(study, trials, NOW)
+    records = [record(trials[0], epoch, grad_norm=1e-300, odd=float("inf")) for epoch in (1, 2)]
+    assert store.begin(trials[0], MACHINE, NOW) == 1
+    for one in records:
+        store.add_epoch(trials[0], one)
+    store.end(trials[0], Outcome.FINISHED, "", NOW + timedelta(seconds=9))
+    with reopen() as again:
+        (result,) = again.results(study)
+    assert result.epochs == tuple(records)
+    assert (result.arm, result.seed, result.trial) == ("a", 0, trials[0].hash)
+    assert (result.outcome, result.machine) == (Outcome.FINISHED, MACHINE)
+    assert (result.started, result.ended) == (NOW, NOW + timedelta(seconds=9))
+
+
+def test_moments_come_back_in_utc(store, make_study):
+    study = make_study()
+    elsewhere = NOW.astimezone(tz=datetime.now().astimezone().tzinfo)
+    store.add_study(study, plan(study), elsewhere)
+    assert store.studies()[0].last_run == NOW
+    assert store.studies()[0].last_run.utcoffset() == timedelta(0)
+
+
+def test_results_come_in_the_order_of_the_plan(store, make_study):
+    study = make_study()
+    trials = plan(study)
+    store.add_study(study, trials, NOW)
+    for trial in reversed(trials):
+        store.begin(trial, MACHINE, NOW)
+        for epoch in (2, 1):
+            store.add_epoch(trial, record(trial, epoch))
+    results = store.results(study)
+    assert [result.trial for result in results] == [trial.hash for trial in trials]
+    assert all([one.epoch for one in result.epochs] == [1, 2] for result in results)
+
+
+def test_studies_share_the_trials_they_have_in_common(store, make_study):
+    small, large = make_study(seeds=1), make_study(seeds=3)
+    for study in (small, large):
+        store.add_study(study, plan(study), NOW)
+    trial = plan(small)[0]
+    store.begin(trial, MACHINE, NOW)
+    store.end(trial, Outcome.FINISHED, "", NOW)
+    assert [result.trial for result in store.results(large)] == [trial.hash]
+    assert store.outcomes(plan(large)) == {t.hash: Outcome.FINISHED if t == trial else None for t in plan(large)}
+
+
+def test_unknown_trials_have_no_outcome(store, make_study):
+    assert store.outcomes(plan(make_study())) == {}
+
+
+def test_the_study_that_ran_last_comes_first(store, make_study):
+    one, two = make_study(), make_study(name="other")
+    for minute, study in enumerate([one, two, one]):
+        store.add_study(study, plan(study), NOW + timedelta(minutes=minute))
+    assert [study.name for study in store.studies()] == ["small", "other"]
+    assert store.studies()[0].toml == one.to_toml()
+
+
+def test_progress_is_counted_by_outcome(store, make_study):
+    study = make_study(seeds=3)
+    trials = plan(study)
+    store.add_study(study, trials, NOW)
+    for trial, outcome in zip(trials, [*Outcome, None], strict=False):
+        store.begin(trial, MACHINE, NOW)
+        if outcome:
+            store.end(trial, outcome, "why", NOW)
+    (stored,) = store.studies()
+    assert stored.outcomes == dict.fromkeys(Outcome, 1)
+    assert (stored.trials, stored.started) == (6, 1)
+
+
+def test_a_new_attempt_keeps_old_records_until_it_replaces_them(store, make_study):
+    study = make_study()
+    trial = plan(study)[0]
+    store.add_study(study, plan(study), NOW)
+    store.begin(trial, MACHINE, NOW)
+    for epoch in (1, 2, 3):
+        store.add_epoch(trial, record(trial, epoch))
+    assert store.begin(trial, replace(MACHINE, threads=1), NOW) == 2
+    store.add_epoch(trial, record(trial, 1, train_acc=0.9))
+    (result,) = store.results(study)
+    assert [one.epoch for one in result.epochs] == [1, 2, 3]
+    assert result.epochs[0].metrics["train_acc"] == 0.9
+    assert (result.outcome, result.machine.threads) == (None, 1)
+    store.end(trial, Outcome.DIVERGED, "loss is nan", NOW)
+    (result,) = store.results(study)
+    assert [one.epoch for one in result.epochs] == [1]
+    assert (result.outcome, result.detail) == (Outcome.DIVERGED, "loss is nan")
+
+
+def test_only_planned_trials_begin_and_only_begun_ones_go_on(store, make_study):
+    study = make_study()
+    trial = plan(study)[0]
+    with pytest.raises(StoreError, match="trial a, seed 0 is not in this store"):
+        store.begin(trial, MACHINE, NOW)
+    store.add_study(study, plan(study), NOW)
+    with pytest.raises(StoreError, match="trial a, seed 0 has not begun"):
+        store.add_epoch(trial, record(trial, 1))
+    assert store.results(study) == []
+
+
+def test_readers_see_whole_transactions_while_one_writes(store, reopen, make_study):
+    study = make_study()
+    store.add_study(study, plan(study), NOW)
+    trial = plan(study)[0]
+    store.begin(trial, MACHINE, NOW)
+    with reopen() as reader:
+        for epoch in range(1, 20):
+            store.add_epoch(trial, record(trial, epoch))
+            assert len(reader.results(study)[0].epochs) == epoch
+
+
+def test_many_trials_at_once(store, make_study):
+    study = make_study(seeds=800)
+    store.add_study(study, plan(study), NOW)
+    assert len(store.outcomes(plan(study))) == 1600

@@ -1,0 +1,100 @@
+"""Opening databases: what is refused, and in what words."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from fairtrial.errors import StoreError, StoreMissingError, StoreVersionError
+from fairtrial.store import engine
+from fairtrial.store.sql import SQLStore
+
+
+def test_a_path_and_a_url_name_the_same_file(tmp_path):
+    path = tmp_path / "a store.db"
+    with SQLStore(str(path)):
+        pass
+    with SQLStore(f"sqlite:///{path}", create=False) as store:
+        assert store.studies() == []
+
+
+def test_reading_makes_no_file(tmp_path):
+    with pytest.raises(StoreMissingError, match=r"no store at none\.db: run a study first, or name another"):
+        SQLStore("none.db", create=False)
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_an_empty_database_is_no_store_yet(tmp_path):
+    (tmp_path / "empty.db").touch()
+    with pytest.raises(StoreMissingError, match=r"empty\.db holds no studies yet"):
+        SQLStore("empty.db", create=False)
+
+
+def test_a_newer_store_is_refused(tmp_path):
+    with SQLStore("s.db"):
+        pass
+    with sqlite3.connect("s.db") as connection:
+        connection.execute("UPDATE fairtrial_schema SET version = 99")
+    connection.close()
+    with pytest.raises(StoreVersionError, match=r"was written by a newer fairtrial .* version 99, this one knows 1"):
+        SQLStore("s.db")
+
+
+def test_a_foreign_database_is_refused_and_left_alone():
+    foreign = create_engine("sqlite:///f.db")
+    with foreign.begin() as connection:
+        connection.execute(text("CREATE TABLE theirs (x INTEGER)"))
+    foreign.dispose()
+    with pytest.raises(StoreError, match=r"f\.db is a database, but not one of fairtrial's"):
+        SQLStore("f.db")
+    with sqlite3.connect("f.db") as connection:
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("theirs",)]
+    connection.close()
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path):
+    (tmp_path / "t.db").write_text("not a database " * 100)
+    with pytest.raises(StoreError, match=r"the store t\.db can't be opened: file is not a database"):
+        SQLStore("t.db")
+
+
+def test_a_folder_that_is_not_there_is_named():
+    with pytest.raises(StoreError, match=r"the store no/such/s\.db can't be opened: unable to open database file"):
+        SQLStore("no/such/s.db")
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("nonsense://x", r"--store nonsense://x: no driver for it is installed"),
+        ("://", r"--store ://: must be a file's path or a URL such as sqlite:///fairtrial\.db"),
+    ],
+)
+def test_a_bad_url_is_named(url, message):
+    with pytest.raises(StoreError, match=message):
+        SQLStore(url)
+
+
+def test_passwords_stay_out_of_messages():
+    with pytest.raises(StoreError) as caught:
+        SQLStore("nonsense://user:secret@host/db")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_lock_past_the_patience_is_an_error_in_one_line(monkeypatch):
+    monkeypatch.setattr(engine, "PATIENCE", 0.1)
+    with SQLStore("s.db") as store:
+        holder = sqlite3.connect("s.db", isolation_level=None)
+        holder.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StoreError, match=r"the store s\.db can't be read: database is locked"):
+            store.studies()
+        holder.close()
+        assert store.studies() == []
+
+
+def test_commits_are_synced_and_foreign_keys_hold():
+    with SQLStore("s.db") as store, store._database.read() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+        assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+    assert Path("s.db").stat().st_size > 0

@@ -1,0 +1,291 @@
+"""The command line: what it prints, what it refuses, and with which exit status."""
+
+import csv
+import io
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fairtrial import cli
+from fairtrial.lookup import load
+
+STUDY = """
+name = "mine"
+reference = "a"
+seeds = 2
+[training]
+epochs = 2
+loop = "loops:good"
+[arms.a]
+[arms.b]
+params.pace = 2
+"""
+
+
+@pytest.fixture
+def study(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(STUDY)
+    return str(path)
+
+
+@pytest.fixture
+def fairtrial(monkeypatch, capsys):
+    """Run a command; return exit status, standard output and standard error."""
+
+    def command(*words):
+        monkeypatch.setattr(sys, "argv", ["fairtrial", *words])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        out, err = capsys.readouterr()
+        return end.value.code or 0, out, err
+
+    return command
+
+
+def refused(fairtrial, *words):
+    """Run a command that must fail with one line; return that line without the program's name."""
+    status, out, err = fairtrial(*words)
+    assert status != 0
+    assert out == ""
+    assert err.count("\n") == 1, err
+    assert err.startswith("fairtrial: ")
+    return err.removeprefix("fairtrial: ").rstrip("\n")
+
+
+def test_run_trains_shows_progress_and_prints_the_table(fairtrial, study):
+    status, out, err = fairtrial("run", study)
+    assert status == 0
+    label = load(study).label
+    assert f"{label}: 2 arms, 2 seeds, 4 trials" in err
+    assert "trial 4/4 b seed 1, epoch 2/2  training" in err
+    assert f"figures: fairtrial plot {label}" in err
+    assert "a *" in out
+    assert "±" in out
+    assert "5.0" in out  # seconds: two epochs of 2.0 + 0.5
+
+
+def test_a_second_run_trains_nothing_and_prints_the_same_table(fairtrial, study):
+    _, first, _ = fairtrial("run", study)
+    status, second, err = fairtrial("run", study)
+    assert (status, second) == (0, first)
+    assert "4 trials, 4 of them done already" in err
+    assert "epoch" not in err
+
+
+def test_the_table_in_every_format(fairtrial, study):
+    fairtrial("run", study)
+    status, out, _ = fairtrial("table", study, "--format", "json")
+    table = json.loads(out)
+    assert (status, table["study"], table["hash"]) == (0, "mine", load(study).hash)
+    assert [arm["arm"] for arm in table["arms"]] == ["a", "b"]
+    keys = {"best_test_acc", "best_train_acc", "final_test_acc", "final_train_loss", "seconds"}
+    for arm in table["arms"]:
+        assert {"settings", "seeds", "finished", "diverged", "failed"} | keys <= set(arm)
+        assert (arm["finished"], arm["seeds"], len(arm["best_test_acc"]["values"])) == (2, [0, 1], 2)
+    for form, mark in {"text": "──", "markdown": "| --", "latex": r"\toprule", "csv": "best_test_acc_mean"}.items():
+        status, out, _ = fairtrial("table", study, "--format", form)
+        assert status == 0
+        assert mark in out
+
+
+def test_every_epoch_record_is_exported(fairtrial, study, tmp_path):
+    fairtrial("run", study)
+    _, out, _ = fairtrial("export", study)
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert [(row["arm"], row["seed"], row["epoch"]) for row in rows] == [
+        (arm, seed, epoch) for seed in "01" for arm in "ab" for epoch in "12"
+    ]
+    assert float(rows[0]["grad_norm"]) == 1.0
+    status, _, _ = fairtrial("export", study, "--format", "parquet", "--out", str(tmp_path / "records.parquet"))
+    assert status == 0
+    assert (tmp_path / "records.parquet").read_bytes()[:4] == b"PAR1"
+
+
+@pytest.mark.slow
+def test_figures_are_written_where_it_says(fairtrial, study):
+    fairtrial("run", study)
+    status, out, _ = fairtrial("plot", study)
+    assert status == 0
+    paths = [Path(line) for line in out.splitlines()]
+    assert sorted({path.suffix for path in paths}) == [".pdf", ".png", ".svg"]
+    assert len(paths) == 6
+    assert all(path.stat().st_size > 1000 for path in paths)
+    assert {str(path.parent) for path in paths} == {f"figures/{load(study).label.replace('@', '-')}"}
+
+
+def test_ls_lists_studies_and_how_far_each_is(fairtrial, study):
+    _, out, _ = fairtrial("ls")
+    assert out == "no studies in fairtrial.db yet\nstudies that ship with fairtrial: paper, quick\n"
+    fairtrial("run", study)
+    fairtrial("run", study, "--set", "seeds=1")
+    _, out, _ = fairtrial("ls")
+    assert load(study).label in out
+    assert "4 of 4 trials" in out
+    assert load(study, ["seeds=1"]).label in out
+    assert "2 of 2 trials" in out
+
+
+def test_the_forms_of_a_studys_name(fairtrial, study):
+    fairtrial("run", study)
+    fairtrial("run", study, "--set", "training.epochs=3")
+    changed = load(study, ["training.epochs=3"])
+    for words in (["mine"], [changed.label], [study, "--set", "training.epochs=3"]):
+        _, out, _ = fairtrial("table", *words, "--format", "json")
+        assert json.loads(out)["hash"] == changed.hash
+    _, out, _ = fairtrial("table", study, "--format", "json")
+    assert json.loads(out)["hash"] == load(study).hash
+
+
+def test_show_prints_a_study_that_can_be_run(fairtrial, tmp_path):
+    _, out, _ = fairtrial("show", "paper", "--set", "seeds=3")
+    (tmp_path / "copy.toml").write_text(out)
+    assert load(tmp_path / "copy.toml") == load("paper", ["seeds=3"])
+
+
+def test_another_store(fairtrial, study, tmp_path, monkeypatch):
+    fairtrial("run", study, "--store", "other.db")
+    assert not (tmp_path / "fairtrial.db").exists()
+    assert refused(fairtrial, "table", study).startswith("no store at fairtrial.db: run a study first")
+    monkeypatch.setenv("FAIRTRIAL_STORE", "other.db")
+    assert fairtrial("table", study)[0] == 0
+
+
+def test_failed_trials_are_shown_and_the_status_says_so(fairtrial, study, tmp_path):
+    Path(study).write_text(STUDY.replace("good", "mixed").replace("[arms.a]", '[arms.a]\nparams.end="raises"')
+                           .replace("params.pace = 2", 'params.end = "nan"'))  # fmt: skip
+    status, out, err = fairtrial("run", study)
+    assert status == 1
+    assert "2 failed" in out
+    assert "2 diverged" in out
+    assert "RuntimeError: boom" in err
+    assert "trial 2/4 b seed 0: diverged: train_loss is nan after epoch 2" in err
+    assert err.endswith(f"fairtrial: 2 of 4 trials failed; to try them again: fairtrial run {study} --retry-failed\n")
+
+
+def write(path, text):
+    Path(path).write_text(text)
+    return path
+
+
+REFUSALS = {
+    "a missing file": (["run", "none.toml"], "none.toml: No such file or directory"),
+    "an unknown study": (["run", "nonsense"], "nonsense: no file, no study that ships"),
+    "TOML that does not parse": (["run", "broken.toml"], "broken.toml: not valid TOML: "),
+    "a wrong type": (["run", "quick", "--set", "seeds=two"], 'quick: seeds = "two": must be a whole number from 1'),
+    "a wrong range": (
+        ["run", "paper", "--set", "arms.high_beta1.optimizer.betas=[0.9, 1.2]"],
+        "paper: arms.high_beta1.optimizer.betas[1] = 1.2: must lie in [0, 1)",
+    ),
+    "an unknown key": (["run", "paper", "--set", "epocs=3"], "paper: unknown key `epocs`: did you mean `epochs`"),
+    "an unknown reference": (
+        ["run", "paper", "--set", "reference=basline"],
+        'paper: reference = "basline": no arm has that name; did you mean `baseline`?',
+    ),
+    "twins": (
+        ["run", "paper", "--set", "arms.large_eps.optimizer.eps=1e-8"],
+        "paper: arms.large_eps: has the same settings as arms.baseline; arms must differ",
+    ),
+    "a data folder with the wrong files": (["run", "quick", "--set", "data.path=."], ""),
+    "a data folder that is not there": (["run", "quick", "--set", "data.path=nowhere"], ""),
+    "an unknown data set": (["data", "mnist"], "mnist: no such data set; known are cifar10, digits"),
+    "a wrong source": (["data", "cifar10", "--from", "."], ""),
+    "no store": (["table", "quick"], "no store at fairtrial.db"),
+    "a store that is no database": (["ls", "--store", "broken.toml"], "the store broken.toml can't be opened"),
+    "a newer store": (["ls", "--store", "newer.db"], "newer.db was written by a newer fairtrial"),
+    "a newer store, when running": (["run", "digits.toml", "--store", "newer.db"], "newer.db was written by a newer"),
+    "an unknown command": (["rnu"], "No such command 'rnu'."),
+    "an unknown option": (["run", "quick", "--fast"], "No such option: --fast"),
+    "a missing argument": (["run"], "Missing argument 'STUDY'"),
+    "an unknown format": (["table", "quick", "--format", "xml"], "Invalid value for '--format': 'xml' is not one of"),
+    "weights that are not there": (
+        ["run", "weights.toml"],
+        "weights.toml: model.weights = ",
+    ),
+    "a loop that is not there": (
+        ["run", "loop.toml"],
+        'training.loop = "no_such:train": no module named no_such',
+    ),
+}
+
+
+@pytest.mark.parametrize(("words", "message"), REFUSALS.values(), ids=REFUSALS.keys())
+def test_bad_input_is_one_line_and_a_status(fairtrial, words, message, tmp_path, monkeypatch):
+    monkeypatch.setenv("FAIRTRIAL_CACHE", str(tmp_path / "cache"))
+    arms = 'reference = "a"\n[arms.a]\n'
+    write("broken.toml", "name = [\n" * 40)
+    write("digits.toml", 'name = "d"\ndata.name = "digits"\n' + arms)
+    write("weights.toml", 'name = "w"\nmodel.weights = "none.pt"\n' + arms)
+    write("loop.toml", 'name = "l"\ntraining.loop = "no_such:train"\n' + arms)
+    cli.SQLStore("newer.db").__exit__()
+    with sqlite3.connect("newer.db") as connection:
+        connection.execute("UPDATE fairtrial_schema SET version = 99")
+    connection.close()
+    assert refused(fairtrial, *words).startswith(message)
+
+
+def test_no_command_prints_help(fairtrial):
+    status, out, _ = fairtrial()
+    assert status == 0
+    assert "Usage" in out
+    for command in ("run", "table", "plot", "export", "show", "ls", "data"):
+        assert f"\n  {command}" in out
+
+
+def test_the_version(fairtrial):
+    import fairtrial as package
+
+    assert fairtrial("--version") == (0, f"fairtrial {package.__version__}\n", "")
+
+
+def start(*words, **environment):
+    """Start the command line in a process of its own."""
+    python_path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    return subprocess.Popen(
+        [sys.executable, "-c", "from fairtrial.cli import main; main()", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": python_path} | environment,
+    )
+
+
+def test_ctrl_c_ends_at_once_keeps_epochs_and_says_how_to_go_on(tmp_path, fairtrial):
+    slow = STUDY.replace("loops:good", "slow:train").replace("epochs = 2", "epochs = 1000")
+    write("slow.toml", slow)
+    write(
+        "slow.py", "import time\ndef train(trial):\n  while True:\n    time.sleep(0.05)\n    yield {'test_acc': 0.5}\n"
+    )
+    process = start("run", "slow.toml")
+    for line in process.stderr:
+        if "epoch 3/" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    begun = time.monotonic()
+    _, err = process.communicate(timeout=30)
+    assert time.monotonic() - begun < 5  # the promise, not a measurement
+    assert process.returncode == 130
+    assert "interrupted; every finished epoch is in fairtrial.db. To go on:\n  fairtrial run slow.toml\n" in err
+    assert "Traceback" not in err
+    _, out, _ = fairtrial("export", "slow.toml")
+    assert len(out.splitlines()) >= 1 + 3
+    _, out, _ = fairtrial("ls")
+    assert "0 of 4 trials, 1 interrupted or running" in out
+
+
+def test_a_reader_that_goes_away_is_no_error(fairtrial, study):
+    fairtrial("run", study, "--set", "training.epochs=3000", "--set", "seeds=1")
+    process = start("export", study, "--set", "training.epochs=3000", "--set", "seeds=1")
+    process.stdout.readline()
+    process.stdout.close()
+    err = process.stderr.read()
+    process.wait(timeout=30)
+    process.stderr.close()
+    assert err == ""

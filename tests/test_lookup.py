@@ -1,0 +1,175 @@
+"""From what a user writes to a study."""
+
+import hashlib
+import subprocess
+from datetime import UTC, datetime
+
+import pytest
+
+import fairtrial
+from fairtrial import lookup
+from fairtrial.errors import StudyError, StudyNotFoundError
+from fairtrial.spec import Study
+from fairtrial.store.base import StoredStudy
+
+TEXT = 'name = "mine"\nreference = "a"\n[arms.a]\n[arms.b]\noptimizer.eps = 1e-6\n'
+
+
+def stored(*studies: Study) -> list[StoredStudy]:
+    """As a store lists them, the first ran last."""
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    return [StoredStudy(study.name, study.hash, study.to_toml(), now, 1, {}, 0) for study in studies]
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(TEXT)
+    return path
+
+
+@pytest.fixture
+def mine(file):
+    return lookup.load(file)
+
+
+def test_shipped_studies_are_valid_and_named_as_their_files():
+    assert lookup.shipped() == ["paper", "quick"]
+    assert [lookup.load(name).name for name in lookup.shipped()] == ["paper", "quick"]
+
+
+def test_the_paper_is_the_papers_to_the_letter():
+    study = lookup.load("paper")
+    table = {arm.name: (*arm.settings.optimizer.betas, arm.settings.optimizer.eps) for arm in study.arms}
+    assert table == {
+        "baseline": (0.9, 0.999, 1e-8),
+        "high_beta1": (0.95, 0.999, 1e-8),
+        "low_beta2": (0.9, 0.99, 1e-8),
+        "large_eps": (0.9, 0.999, 1e-6),
+        "very_high_smoothing": (0.99, 0.9999, 1e-7),
+    }
+    settings = study.settings
+    assert (study.reference, study.seeds) == ("baseline", 1)
+    assert (settings.data.name, settings.data.train, settings.data.test, settings.data.validation) == (
+        "cifar10",
+        None,
+        None,
+        0,
+    )
+    assert (settings.model.stem, settings.model.flavour, settings.model.width, settings.model.dropout) == (
+        "stock",
+        "torchvision",
+        1.0,
+        0.0,
+    )
+    assert (settings.optimizer.name, settings.optimizer.lr, settings.optimizer.eps_convention) == (
+        "adam",
+        1e-3,
+        "torch",
+    )
+    assert (settings.training.epochs, settings.training.batch_size) == (10, 64)
+    assert (settings.schedule.name, settings.schedule.warmup_epochs) == ("constant", 0.0)
+
+
+def test_quick_is_the_paper_made_small():
+    paper, quick = lookup.load("paper"), lookup.load("quick")
+    assert [arm.name for arm in quick.arms] == [arm.name for arm in paper.arms]
+    assert [arm.settings.optimizer for arm in quick.arms] == [arm.settings.optimizer for arm in paper.arms]
+    data = quick.settings.data
+    assert (data.train, data.test, quick.settings.training.epochs, quick.seeds) == (5000, 1000, 2, 2)
+
+
+def test_a_file_a_shipped_name_a_stored_name_and_a_label(file, mine):
+    other = lookup.load(file, ["seeds=5"])
+    assert lookup.to_run(str(file), [], []) == mine
+    assert lookup.to_run("quick", ["seeds=1"], []) == lookup.load("quick", ["seeds=1"])
+    assert lookup.to_run("mine", [], stored(other, mine)) == other
+    assert lookup.to_run(mine.label, [], stored(other, mine)) == mine
+    assert lookup.to_run("mine", ["training.epochs=2"], stored(mine)) == lookup.load(file, ["training.epochs=2"])
+
+
+def test_to_run_a_shipped_name_means_the_shipped_study():
+    changed = lookup.load("quick", ["seeds=1"])
+    assert lookup.to_run("quick", [], stored(changed)) == lookup.load("quick")
+
+
+def test_to_read_a_bare_name_means_the_one_that_ran_last(file, mine):
+    changed = lookup.load("quick", ["seeds=1"])
+    whole = lookup.load("quick")
+    assert lookup.to_read("quick", [], stored(changed, whole)) == changed
+    assert lookup.to_read("quick", ["seeds=2"], stored(changed, whole)) == whole
+    assert lookup.to_read(whole.label, [], stored(changed, whole)) == whole
+    assert lookup.to_read(str(file), [], stored(mine)) == mine
+
+
+def test_to_read_says_what_the_store_has_instead(mine, file):
+    with pytest.raises(StudyNotFoundError) as caught:
+        lookup.to_read(str(file), ["seeds=9"], stored(mine))
+    wanted = lookup.load(file, ["seeds=9"])
+    assert str(caught.value) == f"{wanted.label} has not been run in this store; this store has {mine.label}"
+
+
+def test_an_unknown_name_lists_the_known_ones(mine):
+    with pytest.raises(StudyNotFoundError, match=r"qick: no file, no study .*; known: paper, quick, mine$"):
+        lookup.to_run("qick", [], stored(mine))
+    with pytest.raises(StudyNotFoundError, match=rf"mine@ffff: .*; known: paper, quick, {mine.label}$"):
+        lookup.to_run("mine@ffff", [], stored(mine))
+
+
+def test_a_file_that_is_not_there_or_not_text(tmp_path):
+    with pytest.raises(StudyNotFoundError, match=r"^none\.toml: No such file or directory$"):
+        lookup.to_run("none.toml", [], [])
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(StudyNotFoundError, match=r"^binary\.toml: not UTF-8 text$"):
+        lookup.to_run("binary.toml", [], [])
+    with pytest.raises(StudyNotFoundError, match=r"^\.: Is a directory$"):
+        lookup.to_run("./", [], [])
+
+
+def test_errors_begin_with_the_files_name(file):
+    file.write_text(TEXT + "lr = 3\n")
+    with pytest.raises(
+        StudyError, match=r"mine\.toml: unknown key `lr` in \[arms\.b\]: did you mean `lr` in \[optimizer\]"
+    ):
+        lookup.load(file)
+
+
+def test_files_named_in_a_study_are_relative_to_it_and_weights_are_pinned(tmp_path):
+    folder = tmp_path / "studies"
+    folder.mkdir()
+    (folder / "w.pt").write_bytes(b"weights")
+    extra = 'model.weights = "w.pt"\ndata.path = "images"\n'
+    (folder / "s.toml").write_text(extra + TEXT)
+    settings = lookup.load(folder / "s.toml").settings
+    assert settings.model.weights == str(folder / "w.pt")
+    assert settings.model.weights_sha256 == hashlib.sha256(b"weights").hexdigest()
+    assert settings.data.path == str(folder / "images")
+    before = lookup.load(folder / "s.toml").hash
+    (folder / "w.pt").write_bytes(b"other weights")
+    assert lookup.load(folder / "s.toml").hash != before
+    (folder / "w.pt").unlink()
+    with pytest.raises(StudyError, match=r'model\.weights = ".*w\.pt": No such file'):
+        lookup.load(folder / "s.toml")
+
+
+def test_the_commit_of_a_studys_folder(tmp_path):
+    assert lookup.git_commit(tmp_path) is None
+
+    def git(*words):
+        identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
+        subprocess.run(["git", "-C", str(tmp_path), *identity, *words], check=True, capture_output=True)
+
+    git("init")
+    (tmp_path / "f").write_text("1")
+    git("add", "f")
+    git("commit", "-m", "m")
+    clean = lookup.git_commit(tmp_path)
+    assert clean is not None
+    assert len(clean) == 40
+    (tmp_path / "f").write_text("2")
+    assert lookup.git_commit(tmp_path) == clean + "+"
+
+
+def test_the_python_face_loads_files_and_shipped_studies(file, mine):
+    assert fairtrial.load(file) == fairtrial.load(str(file)) == mine
+    assert fairtrial.load("paper").name == "paper"

@@ -1,0 +1,206 @@
+"""The conductor: what it runs, what it records, what it leaves alone."""
+
+import math
+from contextlib import ExitStack
+
+import pytest
+
+import fairtrial
+from fairtrial.errors import StudyError
+from fairtrial.execute.inline import InlineExecutor
+from fairtrial.plan import plan
+from fairtrial.records import Machine, Outcome
+from fairtrial.store.sql import SQLStore
+from fairtrial.study import Watcher, run
+
+MACHINE = Machine({}, "processor", "cpu", 1, "system")
+
+
+@pytest.fixture
+def store():
+    with SQLStore("fairtrial.db") as opened:
+        yield opened
+
+
+class Diary(Watcher):
+    """Writes down what it is told."""
+
+    def __init__(self):
+        self.lines = []
+
+    def planned(self, study, trials, missing):
+        self.lines.append(("planned", len(trials), len(missing)))
+
+    def started(self, trial, machine):
+        self.lines.append(("started", trial.arm, trial.seed))
+
+    def progressed(self, trial, batch, batches, metrics):
+        self.lines.append(("progressed", trial.arm, batch, batches, dict(metrics)))
+
+    def epoch(self, trial, record):
+        self.lines.append(("epoch", record.arm, record.seed, record.epoch))
+
+    def ended(self, trial, outcome, detail):
+        self.lines.append(("ended", trial.arm, outcome))
+
+
+def test_everything_planned_is_trained_and_recorded(store, make_study):
+    study = make_study()
+    done = run(study, store=store, git_commit="abc")
+    assert done.trained == 4
+    assert [(r.arm, r.seed, r.outcome) for r in done.results] == [
+        (arm, seed, Outcome.FINISHED) for seed in (0, 1) for arm in ("a", "b")
+    ]
+    assert all([one.epoch for one in result.epochs] == [1, 2, 3] for result in done.results)
+    last = done.results[-1].epochs[-1]
+    assert last.metrics["train_acc"] == 1 - math.exp(-2 * 3 / 5) + 0.01
+    assert last.metrics["grad_norm"] == 1 / 3
+    assert all(result.machine.git_commit == "abc" for result in done.results)
+    assert "torch" in done.results[0].machine.versions
+
+
+def test_the_watcher_hears_all_of_it_in_order(store, make_study):
+    diary = Diary()
+    run(make_study(seeds=1, arms={"a": {}}, training={"epochs": 2, "loop": "loops:good"}), store=store, watcher=diary)
+    progress = ("progressed", "a", 1, 2, {"train_acc": 0.5})
+    assert diary.lines == [
+        ("planned", 1, 1),
+        ("started", "a", 0),
+        progress,
+        ("epoch", "a", 0, 1),
+        progress,
+        ("epoch", "a", 0, 2),
+        ("ended", "a", Outcome.FINISHED),
+    ]
+
+
+def test_what_the_watcher_hears_is_in_the_store_already(store, make_study):
+    study = make_study()
+
+    class Checker(Watcher):
+        def epoch(self, trial, record):
+            (result,) = [r for r in store.results(study) if r.trial == trial.hash]
+            assert record in result.epochs
+
+    run(study, store=store, watcher=Checker())
+
+
+def test_a_second_run_has_nothing_to_do(store, make_study):
+    study = make_study()
+    first = run(study, store=store)
+    second = run(study, store=store)
+    assert (second.trained, second.results) == (0, first.results)
+
+
+def test_more_seeds_train_only_the_new_ones(store, make_study):
+    run(make_study(seeds=1), store=store)
+    done = run(make_study(seeds=3), store=store)
+    assert (done.trained, len(done.results)) == (4, 6)
+
+
+def test_every_end_is_an_outcome_of_its_own(store, mixed_study):
+    done = run(mixed_study, store=store)
+    outcomes = {result.arm: (result.outcome, result.detail.strip().split("\n")[-1]) for result in done.results}
+    assert outcomes == {
+        "well": (Outcome.FINISHED, ""),
+        "nan": (Outcome.DIVERGED, "train_loss is nan after epoch 2"),
+        "inf": (Outcome.DIVERGED, "test_loss is inf after epoch 2"),
+        "says_so": (Outcome.DIVERGED, "weights exploded in epoch 2"),
+        "raises": (Outcome.FAILED, "RuntimeError: boom"),
+        "no_record": (Outcome.FAILED, "TypeError: a training loop must yield a dict of metrics, not float"),
+    }
+    assert {r.arm: len(r.epochs) for r in done.results} == dict.fromkeys(outcomes, 1) | {"well": 3}
+    assert (done.count(Outcome.DIVERGED), done.count(Outcome.FAILED)) == (6, 4)
+
+
+def test_failed_trials_are_retried_only_on_demand(store, mixed_study):
+    run(mixed_study, store=store)
+    assert run(mixed_study, store=store).trained == 0
+    again = run(mixed_study, store=store, retry_failed=True)
+    assert again.trained == 4
+    assert again.count(Outcome.FAILED) == 4
+
+
+def test_an_interrupt_keeps_finished_epochs_and_the_next_run_goes_on(store, make_study, monkeypatch):
+    ends = {end: {"params": {"end": end}} for end in ("well", "interrupt", "later")}
+    study = make_study(seeds=1, reference="well", training={"epochs": 3, "loop": "loops:mixed"}, arms=ends)
+    monkeypatch.setenv("FAIRTRIAL_TEST_INTERRUPT", "1")
+    with pytest.raises(KeyboardInterrupt):
+        run(study, store=store)
+    seen = {result.arm: (result.outcome, len(result.epochs)) for result in store.results(study)}
+    assert seen == {"well": (Outcome.FINISHED, 3), "interrupt": (None, 1)}
+    monkeypatch.delenv("FAIRTRIAL_TEST_INTERRUPT")
+    done = run(study, store=store)
+    assert (done.trained, done.count(Outcome.FINISHED)) == (2, 3)
+    assert all(len(result.epochs) == 3 for result in done.results)
+
+
+def test_interrupted_and_resumed_equals_uninterrupted(store, make_study, monkeypatch):
+    study = make_study(
+        seeds=1,
+        reference="x",
+        training={"epochs": 3, "loop": "loops:mixed"},
+        arms={"x": {"params": {"end": "interrupt"}}},
+    )
+    with SQLStore("other.db") as other:
+        whole = run(study, store=other)
+    monkeypatch.setenv("FAIRTRIAL_TEST_INTERRUPT", "1")
+    with pytest.raises(KeyboardInterrupt):
+        run(study, store=store)
+    monkeypatch.delenv("FAIRTRIAL_TEST_INTERRUPT")
+    assert [r.epochs for r in run(study, store=store).results] == [r.epochs for r in whole.results]
+
+
+def test_a_loop_that_is_not_there_is_told_before_anything_runs(store, make_study):
+    for loop, message in {
+        "loops:nothing": 'training.loop = "loops:nothing": loops has no function nothing',
+        "loops:not_callable": 'training.loop = "loops:not_callable": loops has no function not_callable',
+        "no_such:train": 'training.loop = "no_such:train": no module named no_such beside the study or installed',
+    }.items():
+        with pytest.raises(StudyError) as caught:
+            run(make_study(training={"epochs": 1, "loop": loop}), store=store)
+        assert str(caught.value) == message
+    assert store.studies() == []
+
+
+def test_an_executor_of_ones_own(store, make_study):
+    executor = InlineExecutor(lambda trial: iter([{"test_acc": 0.5}]), lambda: MACHINE)
+    done = run(make_study(), store=store, executor=executor)
+    assert [dict(r.epochs[0].metrics) for r in done.results] == [{"test_acc": 0.5}] * 4
+
+
+def test_leaving_early_closes_the_training_loop(store, make_study):
+    closed = []
+
+    def loop(trial):
+        with ExitStack() as stack:
+            stack.callback(closed.append, trial.arm)
+            yield {"test_acc": 0.1}
+            yield {"test_acc": 0.2}
+
+    class Stop(Watcher):
+        def epoch(self, trial, record):
+            raise KeyboardInterrupt
+
+    executor = InlineExecutor(loop, lambda: MACHINE)
+    with pytest.raises(KeyboardInterrupt):
+        run(make_study(), store=store, executor=executor, watcher=Stop())
+    assert closed == ["a"]
+
+
+def test_the_plan_finishes_whole_seeds_first(make_study):
+    assert [(t.seed, t.arm) for t in plan(make_study())] == [(0, "a"), (0, "b"), (1, "a"), (1, "b")]
+
+
+def test_a_trials_hash_is_of_configuration_arm_and_seed(make_study):
+    trials = [*plan(make_study()), *plan(make_study(training={"epochs": 4, "loop": "loops:good"}))]
+    renamed = plan(make_study(reference="c", arms={"c": {}, "b": {"params": {"pace": 2}}}))[0]
+    assert len({trial.hash for trial in [*trials, renamed]}) == 9
+    assert plan(make_study(name="other", seeds=5))[0].hash == trials[0].hash  # neither name nor seeds of the study
+
+
+def test_the_python_face(make_study):
+    study = make_study()
+    with fairtrial.SQLStore("fairtrial.db") as opened:
+        results = fairtrial.run(study, store=opened).results
+    assert "a *" in fairtrial.table(fairtrial.summarise(study, results))
