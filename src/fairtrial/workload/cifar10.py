@@ -150,8 +150,8 @@ def _choose(source: Path, present: set[str]) -> tuple[str, _Form]:
     if len(missing) < len(form.files):
         raise DataError(f"{source / folder}: lacks {', '.join(missing)} of CIFAR-10's {form.label}")
     raise DataError(
-        f"{source}: holds no CIFAR-10: expected data_batch_1 to data_batch_5 and test_batch (python version), or "
-        "the same with .bin (binary version), there or in cifar-10-batches-py or cifar-10-batches-bin"
+        f"{source}: holds no CIFAR-10: expected data_batch_1 to data_batch_5 and test_batch (python version) "
+        "or the same with .bin (binary version), there or in cifar-10-batches-py or cifar-10-batches-bin"
     )
 
 

@@ -218,7 +218,7 @@ def _root_cause(error: BaseException) -> str:
 
 
 def _npm_reason(stderr: str) -> str:
-    """The first two lines of npm's complaint: its code, and what that means."""
+    """The two lines of npm's complaint that matter: its code, and what that means."""
     lines = [line.removeprefix("npm error").removeprefix("npm ERR!").strip() for line in stderr.splitlines()]
-    said = [line for line in lines if line and not line.startswith("npm warn")]
+    said = [line for line in lines if line and not line.startswith(("npm warn", "syscall ", "errno "))]
     return "; ".join(said[:2]) or "no reason given"

@@ -50,7 +50,8 @@ def open_archive(source: Path) -> Iterator[tarfile.TarFile]:
         with tarfile.open(source) as archive:
             yield archive
     except _BROKEN_ARCHIVE as error:
-        raise DataError(f"{source}: not a readable tar archive ({error})") from error
+        reason = str(error).partition(":\n")[0]  # what follows is a line for each compression that was tried
+        raise DataError(f"{source}: not a readable tar archive ({reason})") from error
 
 
 def _file(path: Path, limit: int) -> bytes:

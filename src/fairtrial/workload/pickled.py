@@ -1,12 +1,13 @@
 """Read one batch file of the python version of CIFAR-10 without letting it run anything.
 
 Those files are pickles, and a pickle is a program: `pickle.load` calls whatever the file names. The files
-need four names only, all NumPy's, and here even these stand for small records that do nothing but keep what
+need three names only, all NumPy's, and here even these stand for small records that do nothing but keep what
 they are given; the array is then built from the record by us. Any other name is refused.
 """
 
 import io
 import pickle
+import pickletools
 from typing import NoReturn
 
 import numpy as np
@@ -47,15 +48,26 @@ def read_batch(content: bytes, images: int, image_bytes: int, where: str) -> tup
         DataError: the file is damaged, asks for anything to be imported, or holds something else.
     """
     try:
+        _check_memo(content)
         batch = _Reader(io.BytesIO(content), encoding="bytes").load()
     except _BROKEN_PICKLE as error:
         raise DataError(f"{where}: not a batch of CIFAR-10 ({_line(error)})") from error
     if not isinstance(batch, dict):
         raise DataError(f"{where}: holds a {type(batch).__name__}, expected a dictionary")
     return (
-        _pixels(batch.get(b"data", batch.get("data")), (images, image_bytes), where),
-        _labels(batch.get(b"labels", batch.get("labels")), images, where),
+        _pixels(batch.get(b"data"), (images, image_bytes), where),
+        _labels(batch.get(b"labels"), images, where),
     )
+
+
+def _check_memo(content: bytes) -> None:
+    """Refuse a stream that numbers its memories beyond reason.
+
+    They count up from 0, but pickle makes room for any number that it meets, up to 32 GiB at once.
+    """
+    for opcode, argument, _ in pickletools.genops(content):
+        if opcode.name in {"PUT", "LONG_BINPUT"} and int(str(argument)) > len(content):
+            raise pickle.UnpicklingError("it is damaged or was made up")
 
 
 class _Dtype:
@@ -81,11 +93,10 @@ class _Array:
 
 
 class _Reader(pickle.Unpickler):
-    """An unpickler for which four names exist. NumPy 2 moved one of them, so it has two addresses."""
+    """An unpickler for which three names exist: those in the official files, written by Python 2."""
 
     _KNOWN: dict[tuple[str, str], object] = {  # noqa: RUF012  (never written to)
         ("numpy.core.multiarray", "_reconstruct"): _Array,
-        ("numpy._core.multiarray", "_reconstruct"): _Array,
         ("numpy", "ndarray"): "numpy.ndarray",
         ("numpy", "dtype"): _Dtype,
     }
