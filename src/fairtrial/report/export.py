@@ -1,0 +1,130 @@
+"""Every epoch record of a study, for other programs: CSV, Parquet, JSON."""
+
+import csv
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO, StringIO
+from pathlib import Path
+from typing import Any, Literal
+
+import fairtrial
+from fairtrial.errors import ReportError
+from fairtrial.evidence.summary import join
+from fairtrial.records import METRICS, TrialResult
+from fairtrial.report.files import write_atomically
+from fairtrial.spec import Study
+
+Format = Literal["csv", "parquet", "json"]
+
+#: Columns of every export, before the metrics and after them.
+HEAD = ("study", "hash", "arm", "seed", "epoch")
+TAIL = ("outcome",)
+
+#: One epoch record by column.
+Row = dict[str, Any]
+
+
+def export(study: Study, results: Sequence[TrialResult], format: Format, path: Path | None = None) -> bytes:  # noqa: A002
+    """Write every epoch record, one row each: by arm in the study's order, then by seed and epoch.
+
+    The columns are study, hash, arm, seed, epoch, each metric that was recorded, and the outcome of the record's trial
+    (nothing for a trial that was interrupted or still runs). Losses are in nats, accuracies fractions, times seconds.
+
+    | format | metric that is not there | NaN | infinite |
+    |---|---|---|---|
+    | csv, UTF-8 | empty | ``nan`` | ``inf``, ``-inf`` |
+    | json, a list of objects | null | null | null |
+    | parquet | null | NaN | infinity |
+
+    A Parquet file's schema also holds the study as TOML (``fairtrial.study``) and the version of fairtrial
+    (``fairtrial.version``).
+
+    Args:
+        study: the study.
+        results: its trials, in any order.
+        format: ``"csv"``, ``"parquet"`` or ``"json"``.
+        path: a file to write to, all at once or not at all; by default the content is only returned.
+
+    Returns:
+        The content of the file.
+
+    Raises:
+        ReportError: there is no such format, or the file can't be written.
+        ValueError: a result is not of this study, or one trial is there twice.
+    """
+    if format not in _WRITERS:
+        raise ReportError(f'export format "{format}": must be one of {", ".join(_WRITERS)}')
+    trials = list(join(study, results).values())
+    metrics = _metrics(trials)
+    columns = [*HEAD, *metrics.values(), *TAIL]
+    rows = [row for trial in trials for row in _rows(study, trial, metrics)]
+    content = _WRITERS[format](columns, rows, study)
+    if path is not None:
+        write_atomically(path, content)
+    return content
+
+
+def _metrics(trials: Sequence[TrialResult]) -> dict[str, str]:
+    """Name the column of each recorded metric: fairtrial's own first, then the user's, sorted.
+
+    A metric that is called like one of the other columns becomes ``metrics.NAME``.
+    """
+    found = {name for trial in trials for record in trial.epochs for name in record.metrics}
+    ordered = [name for name in METRICS if name in found] + sorted(found.difference(METRICS))
+    return {name: f"metrics.{name}" if name in {*HEAD, *TAIL} else name for name in ordered}
+
+
+def _rows(study: Study, trial: TrialResult, metrics: Mapping[str, str]) -> list[Row]:
+    outcome = None if trial.outcome is None else trial.outcome.value
+    head: Row = {"study": study.name, "hash": study.hash, "arm": trial.arm, "seed": trial.seed}
+    return [
+        {
+            **head,
+            "epoch": record.epoch,
+            **{column: _number(record.metrics.get(name)) for name, column in metrics.items()},
+            "outcome": outcome,
+        }
+        for record in sorted(trial.epochs, key=lambda record: record.epoch)
+    ]
+
+
+def _number(value: float | None) -> float | None:
+    """Whatever number a training loop reported, as a plain float."""
+    return None if value is None else float(value)
+
+
+def _csv(columns: Sequence[str], rows: Sequence[Row], study: Study) -> bytes:  # noqa: ARG001
+    out = StringIO()
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue().encode()
+
+
+def _json(columns: Sequence[str], rows: Sequence[Row], study: Study) -> bytes:  # noqa: ARG001
+    finite = [{column: _null(value) for column, value in row.items()} for row in rows]
+    return (json.dumps(finite, indent=1, allow_nan=False) + "\n").encode()
+
+
+def _null(value: object) -> object:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _parquet(columns: Sequence[str], rows: Sequence[Row], study: Study) -> bytes:
+    import pyarrow as pa  # noqa: PLC0415  (slow to load, and needed for this format alone)
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    types = dict.fromkeys(("study", "hash", "arm", "outcome"), pa.string()) | {"seed": pa.int64(), "epoch": pa.int64()}
+    metadata = {"fairtrial.study": study.to_toml(), "fairtrial.version": fairtrial.__version__}
+    schema = pa.schema([(column, types.get(column, pa.float64())) for column in columns], metadata=metadata)
+    out = BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), out)
+    return out.getvalue()
+
+
+_WRITERS: Mapping[str, Callable[[Sequence[str], Sequence[Row], Study], bytes]] = {
+    "csv": _csv,
+    "parquet": _parquet,
+    "json": _json,
+}

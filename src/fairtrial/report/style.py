@@ -1,0 +1,71 @@
+"""How figures look: one line style an arm that survives print, photocopies and colour blindness, and a sober frame."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+#: Okabe and Ito's palette (2008), black first, without its yellow, which is too pale for a line on white.
+PALETTE = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+
+#: Dash patterns in pixels: solid, dashed, dotted, dash-dotted, long dashes.
+DASHES: tuple[tuple[float, ...], ...] = ((1, 0), (6, 3), (2, 2), (8, 2, 2, 2), (12, 3))
+
+#: Vega's names of point shapes.
+SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross")
+
+#: An x, two strokes, as an SVG path in Vega's unit square: where a trial diverged.
+CROSS = "M-1,-1L1,1M1,-1L-1,1"
+
+#: Liberation Sans comes with vl-convert, so that a figure is the same on every machine.
+FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
+
+
+@dataclass(frozen=True)
+class LineStyle:
+    """One arm's look.
+
+    Attributes:
+        color: as ``#rrggbb``.
+        dash: lengths of strokes and gaps, in pixels.
+        shape: Vega's name of the point shape.
+    """
+
+    color: str
+    dash: tuple[float, ...]
+    shape: str
+
+
+def line_styles(arms: Sequence[str], reference: str) -> dict[str, LineStyle]:
+    """Give each arm a style of its own; the reference is solid black.
+
+    The numbers of colours, dashes and shapes share few factors, so that two arms of the same colour differ in dash and
+    shape; no two of the first 210 arms look the same.
+    """
+    others = count(1)
+    index = {arm: 0 if arm == reference else next(others) for arm in arms}
+    return {
+        arm: LineStyle(PALETTE[at % len(PALETTE)], DASHES[at % len(DASHES)], SHAPES[at % len(SHAPES)])
+        for arm, at in index.items()
+    }
+
+
+def frame() -> dict[str, Any]:
+    """Vega-Lite's configuration for every figure: white ground, thin axes, faint lines behind the data."""
+    axis = {"labelFontSize": 11, "titleFontSize": 12, "titleFontWeight": "normal", "titlePadding": 8}
+    return {
+        "background": "white",
+        "font": FONT,
+        "padding": 8,
+        "view": {"stroke": None},
+        "axis": axis | {"gridColor": "#e6e6e6", "domainColor": "#333333", "tickColor": "#333333"},
+        "title": {
+            "anchor": "start",
+            "fontSize": 13,
+            "fontWeight": "bold",
+            "subtitleFontSize": 10.5,
+            "subtitleColor": "#444444",
+            "subtitlePadding": 4,
+            "offset": 12,
+        },
+    }
