@@ -72,7 +72,9 @@ StoreOption = Annotated[
 
 def main() -> None:
     """Run the command line; whatever a user can mend ends in one line on standard error."""
-    usage_error = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])  # typer keeps the class itself to itself
+    usage_error = cast(
+        "type[typer.BadParameter]", typer.BadParameter.__mro__[1]
+    )  # typer keeps the class itself to itself
     try:
         sys.exit(app(standalone_mode=False))
     except FairtrialError as error:

@@ -114,9 +114,7 @@ def test_one_flipped_bit_is_found_and_the_file_named(mini, filled, which):
     content[-1] ^= 1
     path.write_bytes(content)
     assert cache.read(mini.layout, verify=False) is not None
-    with pytest.raises(
-        DataError, match=rf"{which}\.npy is damaged \(its contents have changed\); set aside as "
-    ):
+    with pytest.raises(DataError, match=rf"{which}\.npy is damaged \(its contents have changed\); set aside as "):
         cache.read(mini.layout, verify=True)
     assert [path.name for path in filled.glob("*.bad")] == [f"{which}.npy.bad"]
 

@@ -97,9 +97,7 @@ def test_a_file_that_is_no_archive(look, tmp_path):
         look(tmp_path / "notes.txt")
 
 
-@pytest.mark.parametrize(
-    "image", [Image.new("RGB", (16, 19)), Image.new("L", (16, 20))], ids=["one row short", "grey"]
-)
+@pytest.mark.parametrize("image", [Image.new("RGB", (16, 19)), Image.new("L", (16, 20))], ids=["one row short", "grey"])
 def test_a_png_of_another_kind(mini, tmp_path, image):
     folder = mini.folder("png", tmp_path)
     buffer = io.BytesIO()

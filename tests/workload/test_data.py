@@ -104,9 +104,7 @@ class TestFetch:
             fetched = data.fetch("cifar10", source=source)
             assert (fetched.origin, fetched.digest) == (str(source), mini.layout.digest)
 
-    def test_a_named_source_is_checked_even_where_the_data_are_cached(
-        self, mini, use_recipe, official, tmp_path
-    ):
+    def test_a_named_source_is_checked_even_where_the_data_are_cached(self, mini, use_recipe, official, tmp_path):
         use_recipe(official)
         data.fetch("cifar10")
         with pytest.raises(DataError, match="no such file or folder"):
@@ -189,9 +187,7 @@ class TestLoad:
         data.load(Data())
         with pytest.raises(DataError, match="holds no CIFAR-10"):
             data.load(Data(path=str(tmp_path)))
-        assert (
-            len(data.load(Data(path=str(tmp_path)), verify=False).train) == 100
-        )  # a worker, elsewhere perhaps
+        assert len(data.load(Data(path=str(tmp_path)), verify=False).train) == 100  # a worker, elsewhere perhaps
 
     def test_verify_finds_a_flipped_bit(self, use_recipe, official):
         use_recipe(official)
@@ -215,9 +211,7 @@ class TestLoad:
 
     def test_other_digits_are_an_error(self, monkeypatch):
         arrays = data.digits.decode()
-        monkeypatch.setattr(
-            data.digits, "decode", lambda: arrays._replace(test_labels=arrays.test_labels[::-1])
-        )
+        monkeypatch.setattr(data.digits, "decode", lambda: arrays._replace(test_labels=arrays.test_labels[::-1]))
         with pytest.raises(DataError, match="scikit-learn's digits: these are not"):
             data.load(Data(name="digits"))
 

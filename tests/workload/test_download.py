@@ -105,9 +105,7 @@ def test_a_proxy_does_the_resolving(closed_address, places, monkeypatch):
     monkeypatch.setenv("http_proxy", closed_address)
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
-    with pytest.raises(
-        UnreachableError, match="Connection refused"
-    ):  # the proxy's own, not a resolver's complaint
+    with pytest.raises(UnreachableError, match="Connection refused"):  # the proxy's own, not a resolver's complaint
         obtain(web("http://example.invalid/mini.tar.gz"), *places, silent)
 
 
@@ -131,9 +129,7 @@ def test_npm_delivers_something_else(fake_npm, places, tmp_path):
 
 
 def test_npm_fails(fake_npm, places):
-    fake_npm(
-        complaint=r"npm warn old\nnpm error code E404\nnpm error errno 1\nnpm error Not Found\nnpm error x\n"
-    )
+    fake_npm(complaint=r"npm warn old\nnpm error code E404\nnpm error errno 1\nnpm error Not Found\nnpm error x\n")
     with pytest.raises(UnreachableError, match=r"^npm failed: code E404; Not Found$"):
         obtain(npm(), *places, silent)
 

@@ -22,9 +22,7 @@ def test_folder_and_archive_give_the_same(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "a").write_bytes(b"A")
     (tmp_path / "b").write_bytes(b"B")
-    packed = archive_of(
-        tmp_path / "x.tar.gz", (tarfile.TarInfo("./sub/a"), b"A"), (tarfile.TarInfo("b"), b"B")
-    )
+    packed = archive_of(tmp_path / "x.tar.gz", (tarfile.TarInfo("./sub/a"), b"A"), (tarfile.TarInfo("b"), b"B"))
     wanted = {"sub/a", "b", "c"}
     expected = {"sub/a": b"A", "b": b"B"}
     assert files.read(tmp_path, wanted, 10) == files.read(packed, wanted, 10) == expected

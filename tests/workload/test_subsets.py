@@ -28,9 +28,7 @@ def assert_balanced(taken, available):
 
 @given(labels=labels, seed=seeds, stream=st.integers(1, 3), data=st.data())
 def test_every_beginning_of_the_order_is_balanced(labels, seed, stream, data):
-    candidates = np.flatnonzero(
-        data.draw(st.lists(st.booleans(), min_size=len(labels), max_size=len(labels)))
-    )
+    candidates = np.flatnonzero(data.draw(st.lists(st.booleans(), min_size=len(labels), max_size=len(labels))))
     order = subsets.balanced_order(candidates, labels, stream, seed)
     assert sorted(order) == candidates.tolist()
     available = np.bincount(labels[candidates], minlength=5)
@@ -91,9 +89,7 @@ def test_seeds_and_parts_draw_differently():
 
 def test_large_seeds_do_not_run_into_each_other():
     some = np.arange(1000, dtype=np.uint8) % 10
-    drawn = {
-        tuple(subsets.choose(section(10, subset_seed=s), some, some).train) for s in (0, 2**32, 2**64, 2**96)
-    }
+    drawn = {tuple(subsets.choose(section(10, subset_seed=s), some, some).train) for s in (0, 2**32, 2**64, 2**96)}
     assert len(drawn) == 4
 
 

@@ -132,6 +132,8 @@ def fetch(name: str, *, source: Path | None = None, progress: Progress | None = 
     if name not in RECIPES:
         raise DataError(f"{name}: no such data set; known are {', '.join(sorted([*RECIPES, 'digits']))}")
     recipe = RECIPES[name]
+    if source is not None:
+        recipe.check(source)
     if source is None and cache.read(recipe.layout, verify=True) is not None:
         return _fetched(recipe.layout, cached=True)
     with cache.fetching(name, tell) as workspace:

@@ -10,7 +10,7 @@ class Progress(Protocol):
     few words, such as ``"cifar-10-python.tar.gz"``. A new ``what`` means a new step.
     """
 
-    def __call__(self, done_bytes: int, total_bytes: int | None, what: str) -> None:
+    def __call__(self, done_bytes: int, total_bytes: int | None, what: str, /) -> None:
         """Take note of the state; called often, so it should return quickly."""
 
 

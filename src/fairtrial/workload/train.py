@@ -97,7 +97,7 @@ class Learner:
         logits = self.network(inputs)
         loss = cross_entropy(logits, labels)
         self.optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.schedule.step()
         return loss.detach(), logits.detach()
@@ -153,7 +153,7 @@ def evaluate(network: nn.Module, images: data.ImageSet, device: torch.device) ->
     """Measure loss and accuracy in evaluation mode, and put the network back into training mode."""
     network.eval()
     tally = Tally.empty(device)
-    for indices in torch.arange(len(images)).split(EVALUATION_BATCH):
+    for indices in torch.split(torch.arange(len(images)), EVALUATION_BATCH):
         inputs, labels = (tensor.to(device) for tensor in images.batch(indices))
         logits = network(inputs)
         tally.add(cross_entropy(logits, labels), logits, labels)
@@ -168,7 +168,7 @@ def choose_device() -> torch.device:
 
 def _train_epoch(trial: Trial, epoch: int, learner: Learner, images: data.ImageSet) -> dict[str, float]:
     """Train one epoch and return its ``train_loss`` and ``train_acc``."""
-    order = batch_order(trial.seed, epoch, len(images)).split(trial.settings.training.batch_size)
+    order = torch.split(batch_order(trial.seed, epoch, len(images)), trial.settings.training.batch_size)
     tally, reported = Tally.empty(learner.device), perf_counter()
     with torch.random.fork_rng():  # dropout draws from the global state, which belongs to the user
         torch.manual_seed(_noise_seed(trial.seed, epoch))

@@ -1,0 +1,57 @@
+"""Finding training loops, and getting everything ready before any trial starts."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from fairtrial import spec
+from fairtrial.errors import StudyError, WeightsError
+from fairtrial.plan import plan
+from fairtrial.workload import loops
+from fairtrial.workload.train import train
+
+DIGITS = {"name": "digits", "train": 64, "test": 10}
+
+
+def study(**changes):
+    return spec.Study.from_dict({"name": "s", "reference": "a", "arms": {"a": {}}, "data": DIGITS} | changes)
+
+
+def test_the_built_in_loop_and_a_users():
+    assert loops.find("fairtrial") is train
+    records = list(loops.run(plan(study(training={"epochs": 2, "loop": "loops:good"}))[0]))
+    assert len(records) == 2
+
+
+def test_a_module_that_fails_while_it_is_imported_keeps_its_traceback(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    Path("broken_loop.py").write_text("import no_such_dependency\n")
+    with pytest.raises(ModuleNotFoundError, match="no_such_dependency"):
+        loops.find("broken_loop:train")
+    Path("worse_loop.py").write_text("raise RuntimeError('at import')\n")
+    with pytest.raises(RuntimeError, match="at import"):
+        loops.find("worse_loop:train")
+
+
+def test_a_missing_package_above_the_module_is_named():
+    with pytest.raises(StudyError, match="no module named no_such beside the study or installed"):
+        loops.find("no_such.module:train")
+    assert "no_such" not in sys.modules
+
+
+def test_each_data_set_is_loaded_once():
+    arms = {"a": {}, "b": {"optimizer": {"lr": 0.1}}, "c": {"data": {"train": 32}}}
+    datasets = loops.prepare(study(arms=arms))
+    assert [len(dataset.train) for dataset in datasets] == [64, 32]
+
+
+def test_a_users_loop_needs_no_data():
+    assert loops.prepare(study(training={"loop": "loops:good"}, data={"name": "cifar10", "path": "nowhere"})) == ()
+
+
+def test_weights_that_do_not_fit_are_told_before_any_trial(tmp_path):
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(b"no tensors")
+    with pytest.raises(WeightsError, match=r"w\.safetensors"):
+        loops.prepare(study(model={"weights": str(path)}))
