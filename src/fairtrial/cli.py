@@ -171,7 +171,9 @@ def export(
     from fairtrial.report import export as exporting  # noqa: PLC0415
 
     found, results = _results(study, assignments, store)
-    exporting.export(found, results, form.value, out)
+    content = exporting.export(found, results, form.value, out)
+    if out is None:
+        sys.stdout.buffer.write(content)
 
 
 @app.command()
