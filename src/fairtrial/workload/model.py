@@ -103,9 +103,7 @@ class MobileNetV2(nn.Module):
             stride = 1 if small_images and stage == 2 else first_stride
             for block in range(blocks):
                 features.append(
-                    InvertedResidual(
-                        flavour, inputs, outputs, stride=stride if block == 0 else 1, expansion=expansion
-                    )
+                    InvertedResidual(flavour, inputs, outputs, stride=stride if block == 0 else 1, expansion=expansion)
                 )
                 inputs = outputs
         features.append(ConvNormActivation(flavour, inputs, last, kernel=1))

@@ -70,9 +70,7 @@ def read(path: Path, *, sha256: str | None = None) -> dict[str, torch.Tensor]:
         raise WeightsError(f"{path}: the file's SHA-256 is {found}, not {sha256} as weights_sha256 states")
     try:
         decoded = _decode(content, path.suffix)
-    except (
-        Exception
-    ) as error:  # neither library says what a damaged file raises, and torch's unpickler varies
+    except Exception as error:  # neither library says what a damaged file raises, and torch's unpickler varies
         raise WeightsError(f"{path}: {_REFUSED[path.suffix]}") from error
     return _plain_tensors(decoded, path)
 
@@ -90,9 +88,7 @@ def _plain_tensors(decoded: object, path: Path) -> dict[str, torch.Tensor]:
         raise WeightsError(f"{path}: holds a {type(decoded).__name__}, not a state_dict (names to tensors)")
     for name, value in decoded.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
-            raise WeightsError(
-                f"{path}: not a state_dict (names to tensors): {name!r} is a {type(value).__name__}"
-            )
+            raise WeightsError(f"{path}: not a state_dict (names to tensors): {name!r} is a {type(value).__name__}")
         if value.layout is not torch.strided or value.is_quantized or value.is_meta:
             raise WeightsError(f"{path}: {name} is not a dense tensor")
     return dict(decoded)
@@ -124,7 +120,5 @@ def _misfit(tensors: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]
     floats = {name: own[name].is_floating_point() for name in shared}
     if mistyped := [name for name in shared if tensors[name].is_floating_point() != floats[name]]:
         name = mistyped[0]
-        parts.append(
-            f"{len(mistyped)} of another type, the first is {name}: {tensors[name].dtype} in the file"
-        )
+        parts.append(f"{len(mistyped)} of another type, the first is {name}: {tensors[name].dtype} in the file")
     return "; ".join(parts)
