@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import platform
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -15,9 +16,13 @@ from fairtrial.workload.train import choose_device
 PACKAGES = ("numpy", "torch")
 
 
-@cache
 def this_machine() -> Machine:
     """Describe the process that trains: versions, processor, device and threads."""
+    return replace(_unchanging(), threads=torch.get_num_threads())
+
+
+@cache
+def _unchanging() -> Machine:
     device = choose_device()
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     return Machine(

@@ -8,7 +8,7 @@ rounded, each pixel becomes a square of 4x4, and the grey value is repeated as r
 import numpy as np
 
 from fairtrial.spec import DATA_SIZES
-from fairtrial.workload.layout import Arrays, Layout
+from fairtrial.workload.data.layout import Arrays, Layout
 
 LAYOUT = Layout(
     name="digits",

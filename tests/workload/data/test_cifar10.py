@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from fairtrial.errors import DataError
-from fairtrial.workload import cifar10
-from fairtrial.workload.layout import digest
+from fairtrial.workload.data import cifar10
+from fairtrial.workload.data.layout import digest
 
 FORMS = {"python": "cifar-10-batches-py", "binary": "cifar-10-batches-bin", "png": "package"}
 

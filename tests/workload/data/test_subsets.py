@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairtrial.spec import Data
-from fairtrial.workload import subsets
+from fairtrial.workload.data import subsets
 
 labels = st.lists(st.integers(0, 4), min_size=1, max_size=60).map(lambda given: np.array(given, np.uint8))
 seeds = st.integers(0, 2**64)

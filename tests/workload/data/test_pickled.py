@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairtrial.errors import DataError
-from fairtrial.workload.pickled import read_batch
+from fairtrial.workload.data.pickled import read_batch
 
 
 def read(content):

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from fairtrial.errors import DataError
-from fairtrial.workload.progress import Progress
+from fairtrial.workload.data.progress import Progress
 
 #: Seconds to wait for the address to be resolved, and again for a connection.
 CONNECT_SECONDS = 5.0

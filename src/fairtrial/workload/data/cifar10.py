@@ -18,8 +18,8 @@ import numpy as np
 
 from fairtrial.errors import DataError
 from fairtrial.spec import DATA_SIZES
-from fairtrial.workload import files, pickled
-from fairtrial.workload.layout import Arrays, Layout, Pixels
+from fairtrial.workload.data import files, pickled
+from fairtrial.workload.data.layout import Arrays, Layout, Pixels
 
 LAYOUT = Layout(
     name="cifar10",

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from fairtrial.errors import DataError
 from fairtrial.spec import Data
-from fairtrial.workload import cache, cifar10, digits
-from fairtrial.workload.dataset import Dataset, ImageSet, assemble
-from fairtrial.workload.download import NpmPackage, Source, UnreachableError, WebArchive, obtain
-from fairtrial.workload.layout import Arrays, Layout
-from fairtrial.workload.progress import Progress, silent
+from fairtrial.workload.data import cache, cifar10, digits
+from fairtrial.workload.data.dataset import Dataset, ImageSet, assemble
+from fairtrial.workload.data.download import NpmPackage, Source, UnreachableError, WebArchive, obtain
+from fairtrial.workload.data.layout import Arrays, Layout
+from fairtrial.workload.data.progress import Progress, silent
 
 __all__ = ["Dataset", "Fetched", "ImageSet", "Progress", "fetch", "load"]
 

@@ -6,8 +6,8 @@ import tarfile
 import pytest
 
 from fairtrial.errors import DataError
-from fairtrial.workload import cifar10, files
-from fairtrial.workload.layout import digest
+from fairtrial.workload.data import cifar10, files
+from fairtrial.workload.data.layout import digest
 
 
 def archive_of(path, *members):

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 
 from fairtrial.spec import Data
-from fairtrial.workload import subsets
-from fairtrial.workload.layout import Arrays, Layout, Pixels
+from fairtrial.workload.data import subsets
+from fairtrial.workload.data.layout import Arrays, Layout, Pixels
 
 
 @dataclass(frozen=True, eq=False)

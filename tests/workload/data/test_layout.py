@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fairtrial.errors import DataError
-from fairtrial.workload.layout import Arrays, digest
+from fairtrial.workload.data.layout import Arrays, digest
 
 
 def test_digest_is_sha256_over_all_bytes_in_order(mini):

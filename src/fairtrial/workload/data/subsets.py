@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairtrial.spec import Data
-from fairtrial.workload.layout import Pixels
+from fairtrial.workload.data.layout import Pixels
 
 Indices = NDArray[np.int64]
 
