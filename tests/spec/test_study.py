@@ -42,6 +42,11 @@ def test_naming_the_same_kind_inherits():
     assert study.arm("b").settings.optimizer == Adam(lr=0.5, eps=1e-6)
 
 
+def test_a_batch_of_one_is_fine_where_maps_are_larger():
+    study = Study.from_dict(table(data={"train": 65}, model={"stem": "cifar"}))
+    assert study.settings.data.train == 65
+
+
 def test_toml_numbers_are_numbers():
     study = Study.from_toml('name="s"\nreference="a"\noptimizer.eps=1e-8\noptimizer.lr=1\n[arms.a]\n')
     assert study.settings.optimizer == Adam(lr=1.0, eps=1e-8)
@@ -109,6 +114,11 @@ ERRORS = {
         {"params": {"k": 1}},
         "params: fairtrial's own training loop has none; name yours in training.loop",
     ),
+    "a batch of one": (
+        {"data": {"train": 65}},
+        "training.batch_size = 64: 65 training images leave a batch of one, which batch normalisation can't train on "
+        "with the stock stem",
+    ),
     "two at once": (
         {"training": {"epochs": 0, "batch_size": 0}},
         "training.epochs = 0: must be a whole number from 1; training.batch_size = 0: must be a whole number from 1",
@@ -158,9 +168,9 @@ changes = st.fixed_dictionaries(
     optional={
         "optimizer": adam_changes | sgd_changes,
         "training": st.fixed_dictionaries(
-            {}, optional={"epochs": st.integers(1, 99), "batch_size": st.integers(1, 99)}
+            {}, optional={"epochs": st.integers(1, 99), "batch_size": st.integers(1000, 2000)}
         ),
-        "data": st.fixed_dictionaries({}, optional={"train": st.integers(1, 999), "validation": st.integers(0, 99)}),
+        "data": st.fixed_dictionaries({}, optional={"train": st.integers(2, 999), "validation": st.integers(0, 99)}),
         "model": st.fixed_dictionaries({}, optional={"stem": st.sampled_from(["stock", "cifar"]), "width": rate}),
         "schedule": st.just({"name": "cosine", "final": 0.1}) | st.just({"name": "step", "milestones": [1, 2]}),
     },

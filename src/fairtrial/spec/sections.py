@@ -312,6 +312,7 @@ class Settings(Section):
             raise PydanticCustomError(
                 "params", "params: fairtrial's own training loop has none; name yours in training.loop"
             )
+        self._check_last_batch()
         if self.schedule.warmup_epochs > self.training.epochs:
             raise PydanticCustomError(
                 "warmup",
@@ -319,3 +320,15 @@ class Settings(Section):
                 {"warmup": self.schedule.warmup_epochs, "epochs": self.training.epochs},
             )
         return self
+
+    def _check_last_batch(self) -> None:
+        """Refuse a batch of one image where the last feature map is one pixel: batch norm has no variance there."""
+        images = self.data.train or DATA_SIZES[self.data.name].train - self.data.validation
+        last = (images % self.training.batch_size) or self.training.batch_size
+        if last == 1 and self.training.loop == BUILT_IN and self.model.stem == "stock":
+            raise PydanticCustomError(
+                "last_batch",
+                "training.batch_size = {batch_size}: {images} training images leave a batch of one, which batch "
+                "normalisation can't train on with the stock stem",
+                {"batch_size": self.training.batch_size, "images": images},
+            )
