@@ -1,6 +1,7 @@
 """Files of weights: what is loaded, and the one line for each thing that can be wrong with one."""
 
 import contextlib
+import functools
 import hashlib
 import re
 from collections.abc import Callable
@@ -31,10 +32,14 @@ def build(path: Path | None = None, *, sha256: str | None = None, classes: int =
     return model.build(spec, classes=classes, image_size=32, seed=seed)
 
 
+@functools.cache
+def _initial(classes: int) -> State:
+    return build(classes=classes, seed=9).state_dict()
+
+
 def trained(classes: int = 10) -> State:
     """A state_dict that differs from every initial one in every tensor, running statistics and counts included."""
-    state = build(classes=classes, seed=9).state_dict()
-    return {name: value + 1 for name, value in state.items()}
+    return {name: value + 1 for name, value in _initial(classes).items()}
 
 
 def save(state: State, path: Path) -> Path:
