@@ -1,5 +1,8 @@
 """From a study to its trials. Pure."""
 
+import heapq
+from collections.abc import Sequence
+
 from fairtrial.records import Trial
 from fairtrial.spec import Study
 
@@ -17,3 +20,19 @@ def plan(study: Study) -> tuple[Trial, ...]:
         ``seeds * len(arms)`` trials.
     """
     return tuple(Trial(arm.name, seed, arm.settings) for seed in range(study.seeds) for arm in study.arms)
+
+
+def makespan(seconds: Sequence[float], workers: int) -> float:
+    """Tell how long a list of jobs takes when each goes, in order, to the worker that is free first.
+
+    Args:
+        seconds: the duration of each job.
+        workers: how many run at a time.
+
+    Returns:
+        Seconds until the last job ends; 0 without jobs.
+    """
+    free_at = [0.0] * workers
+    for duration in seconds:
+        heapq.heapreplace(free_at, free_at[0] + duration)
+    return max(free_at)

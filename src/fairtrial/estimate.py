@@ -1,0 +1,100 @@
+"""What a study will cost on this machine, before it runs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fairtrial.plan import makespan, plan
+from fairtrial.records import Outcome, Trial, TrialResult
+from fairtrial.spec import BUILT_IN, Settings, Study
+
+#: Bytes that a SQLite store grows by for each trial and each epoch record (measured: 195 trials of 10 epochs, 3.8 kB a
+#: trial, of which an epoch record takes 0.18).
+TRIAL_BYTES, EPOCH_BYTES = 2_000, 180
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What is left to do of a study, and what it will cost.
+
+    Attributes:
+        trials: trials that the study plans.
+        missing: how many of them are still to be trained.
+        workers: worker processes that the estimate counts on.
+        threads: threads of each.
+        step_ms: milliseconds a training step, timed just now; None where nothing was timed.
+        seconds: wall time of what is left; None if nobody can know: a loop of the user's own that was never run.
+        bytes: what the store will grow by.
+    """
+
+    trials: int
+    missing: int
+    workers: int
+    threads: int
+    step_ms: float | None
+    seconds: float | None
+    bytes: int
+
+
+def estimate(study: Study, results: Sequence[TrialResult], *, workers: int, threads: int) -> Estimate:
+    """Estimate the cost of what is missing of a study.
+
+    A trial of fairtrial's own loop is timed on a few steps and one evaluation; its data are fetched first. A trial of a
+    user's loop is taken to last as long as finished trials of the same arm did, or of any arm.
+
+    Args:
+        study: the study.
+        results: what the store knows of it.
+        workers: worker processes.
+        threads: threads of each.
+    """
+    ended = {result.trial for result in results if result.outcome is not None}
+    trials = plan(study)
+    missing = [trial for trial in trials if trial.hash not in ended]
+    timed = _time_settings(study, missing, threads)
+    seconds = [_trial_seconds(trial, timed, results) for trial in missing]
+    known = [value for value in seconds if value is not None]
+    first = next(iter(timed.values()), None)
+    return Estimate(
+        trials=len(trials),
+        missing=len(missing),
+        workers=workers,
+        threads=threads,
+        step_ms=first[0] * 1e3 if first else None,
+        seconds=makespan(known, workers) if len(known) == len(seconds) else None,
+        bytes=sum(TRIAL_BYTES + EPOCH_BYTES * trial.epochs for trial in missing),
+    )
+
+
+def _time_settings(study: Study, trials: Sequence[Trial], threads: int) -> dict[str, tuple[float, float]]:
+    """Time each kind of trial once: seconds a step and seconds a trial, by what decides them."""
+    ours = [trial for trial in trials if trial.settings.training.loop == BUILT_IN]
+    if not ours:
+        return {}
+    from fairtrial.workload import bench, data, loops  # noqa: PLC0415
+
+    loops.prepare(study)
+    timed: dict[str, tuple[float, float]] = {}
+    for trial in ours:
+        kind = _kind(trial.settings)
+        if kind not in timed:
+            pace = bench.pace(trial, threads=threads)
+            whole = pace.trial_seconds(trial.settings, data.load(trial.settings.data, verify=False))
+            timed[kind] = pace.step_seconds, whole
+    return timed
+
+
+def _kind(settings: Settings) -> str:
+    """What a trial's duration depends on: everything but the numbers given to the optimizer."""
+    parts = (settings.data, settings.model, settings.training, settings.optimizer.name)
+    return "|".join(part if isinstance(part, str) else part.model_dump_json() for part in parts)
+
+
+def _trial_seconds(
+    trial: Trial, timed: dict[str, tuple[float, float]], results: Sequence[TrialResult]
+) -> float | None:
+    if trial.settings.training.loop == BUILT_IN:
+        return timed[_kind(trial.settings)][1]
+    finished = [result for result in results if result.outcome is Outcome.FINISHED and result.ended]
+    alike = [result for result in finished if result.arm == trial.arm] or finished
+    seconds = [(result.ended - result.started).total_seconds() for result in alike if result.ended]
+    return sum(seconds) / len(seconds) if seconds else None

@@ -1,0 +1,44 @@
+"""What a study will cost, and what a machine can do, as text and JSON."""
+
+import dataclasses
+import json
+import platform
+
+from fairtrial.estimate import Estimate
+from fairtrial.report.live import duration
+from fairtrial.spec import Study
+from fairtrial.workload.bench import Bench
+
+
+def plan_text(study: Study, cost: Estimate, store: str) -> str:
+    """Write an estimate in three lines."""
+    done = cost.trials - cost.missing
+    lines = [f"{study.label}: {cost.trials} trials, {done} done, {cost.missing} to train"]
+    if cost.missing:
+        pool = f"{cost.workers} workers of {cost.threads} thread{'s' if cost.threads > 1 else ''}"
+        timed = f" ({cost.step_ms:.0f} ms a step, timed just now)" if cost.step_ms else ""
+        unknown = "unknown: this training loop has not finished a trial in this store yet"
+        lines.append(f"time: {unknown if cost.seconds is None else f'about {duration(cost.seconds)} with {pool}{timed}'}")
+        lines.append(f"disk: about {cost.bytes / 1e3:.0f} kB more in {store}")
+    return "\n".join(lines)
+
+
+def bench_text(measured: Bench) -> str:
+    """Write what was measured as a small table."""
+    private = measured.worker_private_bytes
+    rows = [
+        ("plain layers", f"{measured.plain.step_ms:.1f} ms a step, {measured.plain.images_per_second:.0f} images/s"),
+        ("fast layers", f"{measured.fast.step_ms:.1f} ms a step, {measured.fast.images_per_second:.0f} images/s"),
+        ("fast over plain", f"{measured.plain.step_ms / measured.fast.step_ms:.2f} times the speed"),
+        ("matrix products alone", f"{measured.matmul_ms:.1f} ms; the fast step is {measured.step_over_matmul:.2f} times that"),
+        ("outside steps", f"{measured.overhead_share:.1%} of a short trial"),
+        ("private memory", "not told by this system" if private is None else f"{private / 2**20:.0f} MiB a worker"),
+        ("path", measured.path),
+        ("machine", f"{platform.platform()}, {measured.threads} thread{'s' if measured.threads > 1 else ''}"),
+    ]
+    return "\n".join(f"{name:22} {value}" for name, value in rows)
+
+
+def bench_json(measured: Bench) -> str:
+    """Write what was measured as JSON, a contract that other programs rely on."""
+    return json.dumps(dataclasses.asdict(measured), indent=2, allow_nan=False)
