@@ -8,7 +8,6 @@ import pytest
 import fairtrial
 from fairtrial.errors import StudyError
 from fairtrial.execute.inline import InlineExecutor
-from fairtrial.plan import plan
 from fairtrial.records import Machine, Outcome
 from fairtrial.store.sql import SQLStore
 from fairtrial.study import Watcher, run
@@ -186,17 +185,6 @@ def test_leaving_early_closes_the_training_loop(store, make_study):
     with pytest.raises(KeyboardInterrupt):
         run(make_study(), store=store, executor=executor, watcher=Stop())
     assert closed == ["a"]
-
-
-def test_the_plan_finishes_whole_seeds_first(make_study):
-    assert [(t.seed, t.arm) for t in plan(make_study())] == [(0, "a"), (0, "b"), (1, "a"), (1, "b")]
-
-
-def test_a_trials_hash_is_of_configuration_arm_and_seed(make_study):
-    trials = [*plan(make_study()), *plan(make_study(training={"epochs": 4, "loop": "loops:good"}))]
-    renamed = plan(make_study(reference="c", arms={"c": {}, "b": {"params": {"pace": 2}}}))[0]
-    assert len({trial.hash for trial in [*trials, renamed]}) == 9
-    assert plan(make_study(name="other", seeds=5))[0].hash == trials[0].hash  # neither name nor seeds of the study
 
 
 def test_the_python_face(make_study):

@@ -3,11 +3,14 @@
 import dataclasses
 import json
 import platform
+from typing import TYPE_CHECKING
 
 from fairtrial.estimate import Estimate
 from fairtrial.report.live import duration
 from fairtrial.spec import Study
-from fairtrial.workload.bench import Bench
+
+if TYPE_CHECKING:  # the module itself loads torch
+    from fairtrial.workload.bench import Bench
 
 
 def plan_text(study: Study, cost: Estimate, store: str) -> str:
@@ -23,14 +26,14 @@ def plan_text(study: Study, cost: Estimate, store: str) -> str:
     return "\n".join(lines)
 
 
-def bench_text(measured: Bench) -> str:
+def bench_text(measured: "Bench") -> str:
     """Write what was measured as a small table."""
     private = measured.worker_private_bytes
     rows = [
         ("plain layers", f"{measured.plain.step_ms:.1f} ms a step, {measured.plain.images_per_second:.0f} images/s"),
         ("fast layers", f"{measured.fast.step_ms:.1f} ms a step, {measured.fast.images_per_second:.0f} images/s"),
         ("fast over plain", f"{measured.plain.step_ms / measured.fast.step_ms:.2f} times the speed"),
-        ("matrix products alone", f"{measured.matmul_ms:.1f} ms; the fast step is {measured.step_over_matmul:.2f} times that"),
+        ("its matrix products", f"{measured.matmul_ms:.1f} ms; the fast step is {measured.step_over_matmul:.2f} times that"),
         ("outside steps", f"{measured.overhead_share:.1%} of a short trial"),
         ("private memory", "not told by this system" if private is None else f"{private / 2**20:.0f} MiB a worker"),
         ("path", measured.path),
@@ -39,6 +42,6 @@ def bench_text(measured: Bench) -> str:
     return "\n".join(f"{name:22} {value}" for name, value in rows)
 
 
-def bench_json(measured: Bench) -> str:
+def bench_json(measured: "Bench") -> str:
     """Write what was measured as JSON, a contract that other programs rely on."""
     return json.dumps(dataclasses.asdict(measured), indent=2, allow_nan=False)
