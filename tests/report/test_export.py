@@ -1,0 +1,142 @@
+"""Every epoch record, in three formats."""
+
+import csv
+import io
+import json
+import math
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+import fairtrial
+from builders import learning, make_results, make_study
+from fairtrial.errors import ReportError
+from fairtrial.records import Outcome
+from fairtrial.report.export import export
+from fairtrial.spec import Study
+
+LEARNED = ["train_loss", "train_acc", "test_loss", "test_acc", "train_seconds", "eval_seconds"]
+HEAD = ["study", "hash", "arm", "seed", "epoch"]
+
+
+def rows(content):
+    return list(csv.DictReader(io.StringIO(content.decode())))
+
+
+def odd_results(study):
+    """Metrics of a user's own, one that is missing now and then, NaN and the infinities."""
+
+    def curve(arm, seed, epoch):
+        metrics = {"zeta": 1.0, "alpha": -math.inf, "train_loss": math.nan if epoch == 2 else math.inf}
+        return metrics if epoch == 1 else metrics | {"test_acc": 0.1 + 0.2}
+
+    return make_results(study, curve, ended={(study.arms[0].name, 0): Outcome.DIVERGED}, skip={("b", 1)})
+
+
+def test_every_record_in_order_whatever_the_order_of_the_results():
+    study = make_study(("b", "a"), seeds=2, epochs=3)
+    content = rows(export(study, make_results(study)[::-1], "csv"))
+    assert list(content[0]) == [*HEAD, *LEARNED, "outcome"]
+    keys = [(row["arm"], int(row["seed"]), int(row["epoch"])) for row in content]
+    assert keys == [(arm, seed, epoch) for arm in "ba" for seed in range(2) for epoch in (1, 2, 3)]
+    for row, key in zip(content, keys, strict=True):
+        assert {metric: float(row[metric]) for metric in LEARNED} == learning(*key)
+        assert (row["study"], row["hash"], row["outcome"]) == ("made_up", study.hash, "finished")
+
+
+def test_the_metrics_of_a_users_own_come_last_and_sorted():
+    study = make_study(("a", "b"), seeds=2, epochs=2)
+    (first, *_) = rows(export(study, odd_results(study), "csv"))
+    assert list(first) == [*HEAD, "train_loss", "test_acc", "alpha", "zeta", "outcome"]
+
+
+def test_csv_writes_what_pandas_reads():
+    study = make_study(("a", "b"), seeds=2, epochs=2)
+    content = export(study, odd_results(study), "csv")
+    assert [row["train_loss"] for row in rows(content)[1:3]] == ["inf", "nan"]
+    frame = pd.read_csv(io.BytesIO(content))
+    assert frame["train_loss"].tolist()[1] == math.inf
+    assert math.isnan(frame["train_loss"][2])
+    assert frame["alpha"].eq(-math.inf).all()
+    assert frame["test_acc"].isna().tolist() == [True, True, False, True, False]
+    assert frame["test_acc"][2] == 0.1 + 0.2
+
+
+def test_json_has_null_for_what_json_has_no_word_for():
+    study = make_study(("a", "b"), seeds=2, epochs=2)
+    content = json.loads(
+        export(study, odd_results(study), "json"), parse_constant=lambda constant: pytest.fail(f"{constant} in JSON")
+    )
+    assert len(content) == 1 + 2 + 2
+    assert list(content[0]) == [*HEAD, "train_loss", "test_acc", "alpha", "zeta", "outcome"]
+    assert content[0] | {"hash": ""} == {
+        "study": "made_up",
+        "hash": "",
+        "arm": "a",
+        "seed": 0,
+        "epoch": 1,
+        "train_loss": None,
+        "test_acc": None,
+        "alpha": None,
+        "zeta": 1.0,
+        "outcome": "diverged",
+    }
+
+
+def test_parquet_keeps_types_nan_and_gaps_and_holds_the_study():
+    study = make_study(("a", "b"), seeds=2, epochs=2)
+    content = export(study, odd_results(study), "parquet")
+    table = pq.read_table(io.BytesIO(content))
+    types = dict(zip(table.column_names, map(str, table.schema.types), strict=True))
+    floats = dict.fromkeys(["train_loss", "test_acc", "alpha", "zeta"], "double")
+    strings = dict.fromkeys(["study", "hash", "arm", "outcome"], "string")
+    assert types == floats | strings | {"seed": "int64", "epoch": "int64"}
+    losses = table.column("train_loss").to_pylist()
+    assert losses[1] == math.inf
+    assert math.isnan(losses[2])
+    assert table.column("test_acc").to_pylist() == [None, None, 0.1 + 0.2, None, 0.1 + 0.2]
+    metadata = table.schema.metadata
+    assert Study.from_toml(metadata[b"fairtrial.study"].decode()) == study
+    assert metadata[b"fairtrial.version"].decode() == fairtrial.__version__
+
+
+def test_pandas_reads_the_parquet_file(tmp_path):
+    study = make_study(("a", "b"), seeds=2, epochs=2)
+    export(study, make_results(study), "parquet", tmp_path / "records.parquet")
+    frame = pd.read_parquet(tmp_path / "records.parquet")
+    assert frame.shape == (8, len(HEAD) + len(LEARNED) + 1)
+    assert frame["test_acc"][0] == learning("a", 0, 1)["test_acc"]
+
+
+def test_an_interrupted_trial_has_no_outcome():
+    study = make_study(("a",), seeds=1)
+    results = make_results(study, ended={("a", 0): None})
+    assert {row["outcome"] for row in rows(export(study, results, "csv"))} == {""}
+    assert {row["outcome"] for row in json.loads(export(study, results, "json"))} == {None}
+
+
+def test_a_metric_that_is_called_like_a_column_overwrites_nothing():
+    study = make_study(("a",), seeds=1, epochs=1)
+    results = make_results(study, lambda arm, seed, epoch: {"seed": 7.0, "outcome": 8.0})
+    (row,) = json.loads(export(study, results, "json"))
+    assert (row["seed"], row["outcome"]) == (0, "finished")
+    assert (row["metrics.seed"], row["metrics.outcome"]) == (7.0, 8.0)
+
+
+@pytest.mark.parametrize("name", ["csv", "json", "parquet"])
+def test_a_study_without_records_is_an_empty_table_and_the_file_is_what_is_returned(tmp_path, name):
+    path = tmp_path / f"records.{name}"
+    content = export(make_study(("a",)), [], name, path)
+    assert path.read_bytes() == content
+    frame = {"csv": pd.read_csv, "json": pd.read_json, "parquet": pd.read_parquet}[name](path)
+    assert len(frame) == 0
+    assert name == "json" or list(frame.columns) == [*HEAD, "outcome"]
+
+
+def test_errors_are_one_line(tmp_path):
+    study = make_study(("a",))
+    with pytest.raises(ReportError, match=r'"xlsx": must be one of csv, parquet, json$'):
+        export(study, [], "xlsx")
+    with pytest.raises(ReportError, match=r"can't be written: No such file or directory$"):
+        export(study, [], "csv", tmp_path / "missing" / "records.csv")
