@@ -59,7 +59,7 @@ def learning(arm: str, seed: int, epoch: int) -> dict[str, float]:
     noise = math.sin(7 * seed + 3 * epoch + sum(map(ord, arm))) / 60
     test_acc = 0.45 + skill + 0.3 * (1 - math.exp(-epoch / 3)) + noise
     return {
-        "train_loss": 2.3 * math.exp(-epoch / 5) - skill - noise,
+        "train_loss": 0.4 + 1.9 * math.exp(-epoch / 5) - skill - noise,
         "train_acc": test_acc + 0.02 * epoch / (1 + epoch),
         "test_loss": 1.2 - skill,
         "test_acc": test_acc,

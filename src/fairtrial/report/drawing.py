@@ -1,5 +1,6 @@
 """From the data of learning curves to a chart: band, line and points an arm, a legend that shows all three."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import ceil, log10
@@ -55,7 +56,9 @@ def draw(study: Study, data: CurveData, kind: Kind) -> alt.HConcatChart:
     labels = {curve.arm: _label(curve, study.seeds) for curve in data.curves}
     styles = line_styles(list(labels), study.reference)
     shift = _shifts(data)
-    lines = [row for curve in data.curves for row in _line(curve, kind.factor, shift[curve.arm])]
+    lines = [
+        row for at, curve in enumerate(data.curves) for row in _line(curve, kind.factor, shift[curve.arm], first=at)
+    ]
     broken = [row for curve in data.curves for row in _broken(curve, kind.factor, shift[curve.arm])]
     domain = _range(lines, broken, bounded=kind.bounded)
     beyond = any(row["last"] and not _within(row["y"], domain) for row in broken)
@@ -123,11 +126,17 @@ def _channels(styles: Mapping[str, LineStyle]) -> tuple[alt.Color, alt.StrokeDas
 
 
 def _over(rows: Rows, chart: alt.Chart) -> alt.Chart:
-    """Put rows under a chart, as inline data: Altair's limit of 5000 rows is for data frames."""
-    return chart.properties(data=alt.InlineData(values=rows))
+    """Put rows into a chart, as JSON text.
+
+    Altair would validate and copy lists of rows again and again (seconds, at a few thousand rows), and refuse data
+    frames above 5000 rows.
+    """
+    data = alt.InlineData(values=json.dumps(rows, allow_nan=False), format=alt.JsonDataFormat(type="json"))
+    return chart.properties(data=data)
 
 
-def _line(curve: ArmCurve, factor: float, shift: float) -> Iterator[dict[str, Any]]:
+def _line(curve: ArmCurve, factor: float, shift: float, first: int) -> Iterator[dict[str, Any]]:
+    """Lay out a line's rows; where points are thinned out, each arm's begin at another epoch, off the others'."""
     every, last = ceil(len(curve.points) / MARKED), len(curve.points) - 1
     for index, point in enumerate(curve.points):
         yield {
@@ -138,7 +147,7 @@ def _line(curve: ArmCurve, factor: float, shift: float) -> Iterator[dict[str, An
             "low": point.low * factor,
             "high": point.high * factor,
             "n": point.n,
-            "marked": index % every == 0 or index == last,
+            "marked": index % every == first % every or index == last,
         }
 
 

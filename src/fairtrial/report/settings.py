@@ -1,6 +1,7 @@
 """Which settings a table shows, and how it writes them."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -60,7 +61,9 @@ def differing_columns(summary: StudySummary) -> tuple[SettingColumn, ...]:
     flat = [_flat(arm.settings) for arm in summary.arms]
     keys = list(dict.fromkeys(key for section in _SECTIONS for key in _keys(flat, section)))
     wanted = [key for key in keys if key not in {"optimizer.betas", "optimizer.eps"} and _differ(flat, key)]
-    return tuple(SettingColumn(key, _title(key), tuple(arm.get(key) for arm in flat)) for key in wanted)
+    short = Counter(_title(key) for key in wanted)
+    titles = {key: _title(key) if short[_title(key)] == 1 else key for key in wanted}
+    return tuple(SettingColumn(key, titles[key], tuple(arm.get(key) for arm in flat)) for key in wanted)
 
 
 def write(value: object) -> str:
@@ -105,7 +108,7 @@ def _default(arm: Mapping[str, Any], key: str) -> object:
 
 def _title(key: str) -> str:
     section, _, name = key.partition(".")
-    if name == "name":
+    if name == "name" and section != "params":
         return section
     if name == "weights_sha256":
         return "weights"

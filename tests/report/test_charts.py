@@ -1,0 +1,233 @@
+"""The figures: what the specification says, and that files are what their names say."""
+
+import json
+import struct
+
+import pytest
+
+from builders import PAPER_ARMS, learning, make_results, make_study
+from fairtrial.errors import ReportError
+from fairtrial.records import Outcome
+from fairtrial.report.charts import figures, write
+from fairtrial.report.style import PALETTE
+
+
+def spec(study, results=None, figure=0):
+    """The Vega-Lite specification of a figure, with each layer's rows."""
+    whole = figures(study, make_results(study) if results is None else results)[figure].chart.to_dict()
+    for view in whole["hconcat"]:
+        for layer in view["layer"]:
+            layer["rows"] = json.loads(whole["datasets"][layer["data"]["name"]])
+    return whole
+
+
+def layers(study, results=None, figure=0):
+    """The layers of the plot by what they are."""
+    names = ["band", "broken", "line", "point", "cross"]
+    return dict(zip(names, spec(study, results, figure)["hconcat"][0]["layer"], strict=True))
+
+
+def legend(whole):
+    return [row["label"] for row in whole["hconcat"][1]["layer"][1]["rows"]]
+
+
+def test_two_figures_with_units_on_their_axes():
+    study = make_study()
+    accuracy, loss = figures(study, make_results(study))
+    assert (accuracy.name, accuracy.data.metric) == ("test_accuracy", "test_acc")
+    assert (loss.name, loss.data.metric) == ("training_loss", "train_loss")
+    titles = [layers(study, figure=figure)["line"]["encoding"]["y"]["title"] for figure in (0, 1)]
+    assert titles == ["Test accuracy (%)", "Training loss (nats)"]
+    assert layers(study)["line"]["encoding"]["x"]["title"] == "Epoch"
+
+
+def test_lines_and_bands_are_drawn_from_the_data_in_percent():
+    study = make_study(("a", "b"), seeds=3, epochs=4)
+    (accuracy, _) = figures(study, make_results(study))
+    drawn = layers(study)
+    rows = drawn["line"]["rows"]
+    assert [(row["arm"], row["x"]) for row in rows] == [(arm, epoch) for arm in "ab" for epoch in (1, 2, 3, 4)]
+    points = [point for curve in accuracy.data.curves for point in curve.points]
+    for row, point in zip(rows, points, strict=True):
+        assert [row["low"], row["mean"], row["high"]] == pytest.approx(
+            [100 * point.low, 100 * point.mean, 100 * point.high]
+        )
+    assert drawn["band"]["rows"] == rows
+    low, high = drawn["line"]["encoding"]["y"]["scale"]["domain"]
+    assert low < min(row["low"] for row in rows) < max(row["high"] for row in rows) < high
+
+
+def test_arms_differ_in_colour_dash_and_shape():
+    study = make_study(PAPER_ARMS)
+    drawn = layers(study)
+    color = drawn["line"]["encoding"]["color"]["scale"]
+    assert color == {"domain": list(PAPER_ARMS), "range": list(PALETTE[:5])}
+    assert len({tuple(dash) for dash in drawn["line"]["encoding"]["strokeDash"]["scale"]["range"]}) == 5
+    assert len(set(drawn["point"]["encoding"]["shape"]["scale"]["range"])) == 5
+
+
+def test_the_legend_names_every_arm_beside_the_plot():
+    whole = spec(make_study(PAPER_ARMS))
+    assert legend(whole) == list(PAPER_ARMS)
+    line, point, text = whole["hconcat"][1]["layer"]
+    assert {row["arm"] for row in line["rows"]} == set(PAPER_ARMS)
+    assert set(point["encoding"]) >= {"color", "shape"}
+    assert text["encoding"]["text"]["field"] == "label"
+
+
+def test_one_seed_has_no_band_and_the_figure_says_so():
+    study = make_study(seeds=1)
+    assert layers(study)["band"]["rows"] == []
+    assert "the spread between seeds is not known" in spec(study)["title"]["subtitle"][0]
+
+
+def test_the_subtitle_says_what_line_and_band_are():
+    study = make_study(("a", "b"), seeds=3)
+    assert spec(study)["title"]["subtitle"] == [f"{study.label}. Line: mean of 3 seeds; band: lowest to highest seed."]
+    fewer = make_results(study, skip={("b", 2)})
+    assert "Line: mean of 2 to 3 seeds" in spec(study, fewer)["title"]["subtitle"][0]
+
+
+def test_a_diverged_trial_is_a_faint_line_that_ends_in_a_cross():
+    study = make_study(("a", "b"), seeds=2, epochs=4)
+    results = make_results(study, ended={("b", 1): Outcome.DIVERGED}, epochs={("b", 1): 3})
+    drawn = layers(study, results)
+    assert [(row["arm"], row["seed"], row["epoch"]) for row in drawn["broken"]["rows"]] == [
+        ("b", 1, epoch) for epoch in (1, 2, 3)
+    ]
+    (cross,) = drawn["cross"]["rows"]
+    assert cross["epoch"] == 3
+    assert cross["y"] == pytest.approx(100 * learning("b", 1, 3)["test_acc"])
+    assert {row["n"] for row in drawn["line"]["rows"] if row["arm"] == "b"} == {1}
+    whole = spec(study, results)
+    assert legend(whole) == ["a", "b (1 of 2 diverged)"]
+    assert any("enters no mean" in remark for remark in whole["title"]["subtitle"])
+
+
+def test_a_loss_that_ran_away_does_not_dwarf_the_others():
+    study = make_study(("a", "b"), seeds=1, epochs=4)
+
+    def curve(arm, seed, epoch):
+        return {"train_loss": 10.0**epoch if arm == "b" else 2.0 - epoch / 10}
+
+    results = make_results(study, curve, ended={("b", 0): Outcome.DIVERGED}, epochs={("b", 0): 3})
+    drawn = layers(study, results)
+    scale = drawn["line"]["encoding"]["y"]["scale"]
+    assert scale["domain"][1] < 3
+    assert scale["clamp"] is True
+    assert drawn["broken"]["rows"] == []
+    assert [row["y"] for row in drawn["cross"]["rows"]] == [1000.0]
+    assert "A × on the frame" in spec(study, results)["title"]["subtitle"][1]
+
+
+def test_what_is_left_out_is_said():
+    study = make_study(("a", "b", "c"), seeds=2)
+    results = make_results(study, ended={("a", 0): Outcome.FAILED, ("b", 1): None}, skip={("c", 0), ("c", 1)})
+    whole = spec(study, results)
+    assert whole["title"]["subtitle"][-1] == "Left out: 2 failed or unfinished trials."
+    assert legend(whole) == ["a", "b", "c (no data)"]
+
+
+def test_when_all_trials_diverged_they_are_still_drawn():
+    study = make_study(("a",), seeds=2, epochs=4)
+    results = make_results(study, ended={("a", seed): Outcome.DIVERGED for seed in range(2)})
+    whole = spec(study, results)
+    assert "No trial finished." in whole["title"]["subtitle"][0]
+    assert len(layers(study, results)["cross"]["rows"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("epochs", "ticks"),
+    [(1, [1]), (2, [1, 2]), (10, list(range(1, 11))), (24, list(range(2, 25, 2))), (100, list(range(10, 101, 10)))],
+)
+def test_epochs_are_whole_numbers_and_not_too_many(epochs, ticks):
+    axis = layers(make_study(("a",), seeds=1, epochs=epochs))["line"]["encoding"]["x"]["axis"]
+    assert axis["values"] == ticks
+    assert axis["format"] == "d"
+
+
+def test_one_epoch_shows_points_side_by_side():
+    study = make_study(("a", "b", "c"), seeds=2, epochs=1)
+    drawn = layers(study)
+    places = [row["x"] for row in drawn["point"]["rows"]]
+    low, high = drawn["line"]["encoding"]["x"]["scale"]["domain"]
+    assert len(set(places)) == 3
+    assert low < min(places) < max(places) < high
+    assert drawn["band"]["mark"]["type"] == "rule"
+
+
+def test_long_runs_thin_out_the_points_but_not_the_line():
+    study = make_study(("a",), seeds=1, epochs=100)
+    drawn = layers(study)
+    assert len(drawn["line"]["rows"]) == 100
+    assert 8 <= len(drawn["point"]["rows"]) <= 13
+    assert drawn["point"]["rows"][-1]["epoch"] == 100
+
+
+def test_thinned_points_of_different_arms_do_not_hide_each_other():
+    rows = layers(make_study(("a", "b"), seeds=1, epochs=100))["point"]["rows"]
+    a, b = ({row["epoch"] for row in rows if row["arm"] == arm} for arm in "ab")
+    assert a & b == {100}
+
+
+def test_more_rows_than_altairs_limit(tmp_path):
+    study = make_study([f"arm{index}" for index in range(11)], seeds=1, epochs=500)
+    assert len(layers(study)["line"]["rows"]) == 5500
+    assert write(figures(study, make_results(study))[0], tmp_path, ["svg"])
+
+
+def test_a_loop_that_reports_one_metric_gets_one_figure():
+    study = make_study(("a",), seeds=1)
+    drawn = figures(study, make_results(study, lambda arm, seed, epoch: {"train_loss": 1.0}))
+    assert [figure.name for figure in drawn] == ["training_loss"]
+
+
+def test_nothing_to_draw():
+    study = make_study(("a",))
+    for results in ([], make_results(study, ended={("a", seed): None for seed in range(3)})):
+        with pytest.raises(ReportError, match=r"^made_up@\w{8}: nothing to draw: [^\n]*`test_acc` or `train_loss`$"):
+            figures(study, results)
+
+
+@pytest.fixture(scope="module")
+def figure():
+    study = make_study(("a", "b"), seeds=2)
+    return figures(study, make_results(study))[0]
+
+
+class TestFiles:
+    def test_files_are_what_their_names_say(self, figure, tmp_path):
+        paths = write(figure, tmp_path / "made" / "here")
+        assert [path.name for path in paths] == ["test_accuracy.png", "test_accuracy.svg", "test_accuracy.pdf"]
+        png, svg, pdf = (path.read_bytes() for path in paths)
+        assert png.startswith(b"\x89PNG\r\n\x1a\n")
+        width, height = struct.unpack(">II", png[16:24])
+        assert width > 3 * 420
+        assert height > 3 * 270
+        resolution = png.index(b"pHYs") + 4
+        assert struct.unpack(">I", png[resolution : resolution + 4])[0] == pytest.approx(216 / 0.0254, rel=0.01)
+        assert svg.startswith(b"<svg")
+        assert b"Test accuracy (%)" in svg
+        assert b"<image" not in svg
+        assert pdf.startswith(b"%PDF-")
+        assert b"/LiberationSans" in pdf.replace(b"+", b"/")
+
+    def test_the_formats_that_were_asked_for(self, figure, tmp_path):
+        assert [path.name for path in write(figure, tmp_path, ["svg"])] == ["test_accuracy.svg"]
+        assert [path.name for path in tmp_path.iterdir()] == ["test_accuracy.svg"]
+
+    def test_a_diverged_trial_can_be_drawn(self, tmp_path):
+        study = make_study(("a", "b"), seeds=1)
+        (accuracy, _) = figures(study, make_results(study, ended={("b", 0): Outcome.DIVERGED}))
+        (path,) = write(accuracy, tmp_path, ["svg"])
+        assert "1 of 1 diverged" in path.read_text()
+
+    def test_errors_are_one_line(self, figure, tmp_path):
+        with pytest.raises(ReportError, match=r'"gif": must be one of png, svg, pdf$'):
+            write(figure, tmp_path, ["gif"])
+        (tmp_path / "file").touch()
+        with pytest.raises(ReportError, match=r"file: can't be made: File exists$"):
+            write(figure, tmp_path / "file", ["svg"])
+
+    def test_the_specification_holds_no_nan(self, figure):
+        json.dumps(figure.chart.to_dict(), allow_nan=False)

@@ -1,0 +1,91 @@
+"""The numbers behind the figures."""
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from builders import learning, make_results, make_study
+from fairtrial.records import Outcome
+from fairtrial.report.curves import BrokenCurve, curve_data
+
+
+def test_mean_lowest_and_highest_over_the_finished_seeds():
+    study = make_study(("a", "b"), seeds=3, epochs=4)
+    data = curve_data(study, make_results(study), "test_acc")
+    assert [curve.arm for curve in data.curves] == ["a", "b"]
+    assert (data.metric, data.epochs, data.counts) == ("test_acc", 4, {3})
+    for epoch, point in enumerate(data.curves[1].points, start=1):
+        values = [learning("b", seed, epoch)["test_acc"] for seed in range(3)]
+        assert point.epoch == epoch
+        assert list(point.values.items()) == list(enumerate(values))
+        assert point.mean == pytest.approx(sum(values) / 3)
+        assert (point.low, point.high, point.n) == (min(values), max(values), 3)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.permutations(range(6)))
+def test_the_order_of_results_does_not_matter(order):
+    study = make_study(("a", "b"), seeds=3)
+    results = make_results(study, ended={("b", 1): Outcome.DIVERGED})
+    assert curve_data(study, [results[index] for index in order], "train_loss") == curve_data(
+        study, results, "train_loss"
+    )
+
+
+def test_only_finished_trials_enter_the_mean_and_none_is_lost():
+    study = make_study(("a",), seeds=5, epochs=4)
+    ended = {("a", 1): Outcome.DIVERGED, ("a", 2): Outcome.FAILED, ("a", 3): None}
+    (curve,) = curve_data(study, make_results(study, ended=ended), "train_loss").curves
+    assert {tuple(point.values) for point in curve.points} == {(0, 4)}
+    losses = tuple(learning("a", 1, epoch)["train_loss"] for epoch in (1, 2))
+    assert curve.diverged == (BrokenCurve(1, (1, 2), losses),)
+    assert curve.omitted == 2
+
+
+def test_a_diverged_trial_ends_at_its_last_finite_value():
+    study = make_study(("a",), seeds=1, epochs=4)
+    losses = {1: 2.0, 2: 50.0, 3: math.inf, 4: math.nan}
+    results = make_results(
+        study,
+        lambda arm, seed, epoch: {"train_loss": losses[epoch]},
+        ended={("a", 0): Outcome.DIVERGED},
+        epochs={("a", 0): 4},
+    )
+    data = curve_data(study, results, "train_loss")
+    assert data.curves[0].diverged == (BrokenCurve(0, (1, 2), (2.0, 50.0)),)
+    assert not data.empty
+
+
+def test_a_trial_that_diverged_at_once_is_there_without_values():
+    study = make_study(("a",), seeds=1)
+    results = make_results(study, ended={("a", 0): Outcome.DIVERGED}, epochs={("a", 0): 0})
+    data = curve_data(study, results, "train_loss")
+    assert data.curves[0].diverged == (BrokenCurve(0, (), ()),)
+    assert data.empty
+    assert data.epochs == 0
+
+
+def test_gaps_of_single_seeds_and_epochs():
+    study = make_study(("a",), seeds=2, epochs=3)
+
+    def curve(arm, seed, epoch):
+        if epoch == 2:
+            return {"test_acc": math.nan if seed else 0.5}
+        return {} if epoch == 3 else {"test_acc": 0.4}
+
+    points = curve_data(study, make_results(study, curve), "test_acc").curves[0].points
+    assert [(point.epoch, point.n, point.mean) for point in points] == [(1, 2, 0.4), (2, 1, 0.5)]
+
+
+def test_an_arm_without_trials_and_a_metric_that_nobody_reports():
+    study = make_study(("a", "b"), seeds=1)
+    results = make_results(study, skip={("b", 0)})
+    assert curve_data(study, results, "test_acc").curves[1].points == ()
+    assert curve_data(study, results, "val_acc").empty
+
+
+def test_a_foreign_result_is_a_bug():
+    with pytest.raises(ValueError, match="has no trial of arm"):
+        curve_data(make_study(("a",)), make_results(make_study(("b",))), "test_acc")

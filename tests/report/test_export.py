@@ -1,0 +1,151 @@
+"""Every epoch record, in three formats."""
+
+import csv
+import io
+import json
+import math
+
+import pyarrow.parquet as pq
+import pytest
+
+import fairtrial
+from builders import learning, make_results, make_study
+from fairtrial.errors import ReportError
+from fairtrial.records import Outcome
+from fairtrial.report.export import export
+from fairtrial.spec import Study
+
+LEARNED = ["train_loss", "train_acc", "test_loss", "test_acc", "train_seconds", "eval_seconds"]
+HEAD = ["study", "hash", "arm", "seed", "epoch"]
+
+
+def rows(content):
+    return list(csv.DictReader(io.StringIO(content.decode())))
+
+
+def odd_results(study):
+    """Metrics of a user's own, one that is missing now and then, NaN and the infinities."""
+
+    def curve(arm, seed, epoch):
+        metrics = {"zeta": 1.0, "alpha": -math.inf, "train_loss": math.nan if epoch == 2 else math.inf}
+        return metrics if epoch == 1 else metrics | {"test_acc": 0.1 + 0.2}
+
+    return make_results(study, curve, ended={(study.arms[0].name, 0): Outcome.DIVERGED}, skip={("b", 1)})
+
+
+def test_every_record_in_order_whatever_the_order_of_the_results():
+    study = make_study(("b", "a"), seeds=2, epochs=3)
+    content = rows(export(study, make_results(study)[::-1], "csv"))
+    assert list(content[0]) == [*HEAD, *LEARNED, "outcome"]
+    keys = [(row["arm"], int(row["seed"]), int(row["epoch"])) for row in content]
+    assert keys == [(arm, seed, epoch) for arm in "ba" for seed in range(2) for epoch in (1, 2, 3)]
+    for row, key in zip(content, keys, strict=True):
+        assert {metric: float(row[metric]) for metric in LEARNED} == learning(*key)
+        assert (row["study"], row["hash"], row["outcome"]) == ("made_up", study.hash, "finished")
+
+
+def test_the_metrics_of_a_users_own_come_last_and_sorted():
+    study = make_study(("a",), seeds=1)
+    own = ["alpha", "beta", "delta", "eta", "gamma", "zeta"]
+    results = make_results(study, lambda arm, seed, epoch: dict.fromkeys([*own[::-1], "test_acc", "train_loss"], 1.0))
+    assert list(rows(export(study, results, "csv"))[0]) == [*HEAD, "train_loss", "test_acc", *own, "outcome"]
+
+
+def test_csv_tells_what_is_missing_from_what_is_no_number():
+    study = make_study(("a", "b"), seeds=2, epochs=2)
+    content = rows(export(study, odd_results(study), "csv"))
+    assert [row["train_loss"] for row in content] == ["inf", "inf", "nan", "inf", "nan"]
+    assert {row["alpha"] for row in content} == {"-inf"}
+    assert [row["test_acc"] for row in content] == ["", "", "0.30000000000000004", "", "0.30000000000000004"]
+
+
+def test_json_has_null_for_what_json_has_no_word_for():
+    study = make_study(("a", "b"), seeds=2, epochs=2)
+    content = json.loads(
+        export(study, odd_results(study), "json"), parse_constant=lambda constant: pytest.fail(f"{constant} in JSON")
+    )
+    assert len(content) == 1 + 2 + 2
+    assert list(content[0]) == [*HEAD, "train_loss", "test_acc", "alpha", "zeta", "outcome"]
+    assert content[0] | {"hash": ""} == {
+        "study": "made_up",
+        "hash": "",
+        "arm": "a",
+        "seed": 0,
+        "epoch": 1,
+        "train_loss": None,
+        "test_acc": None,
+        "alpha": None,
+        "zeta": 1.0,
+        "outcome": "diverged",
+    }
+
+
+def test_parquet_keeps_types_nan_and_gaps_and_holds_the_study():
+    study = make_study(("a", "b"), seeds=2, epochs=2)
+    content = export(study, odd_results(study), "parquet")
+    table = pq.read_table(io.BytesIO(content))
+    types = dict(zip(table.column_names, map(str, table.schema.types), strict=True))
+    floats = dict.fromkeys(["train_loss", "test_acc", "alpha", "zeta"], "double")
+    strings = dict.fromkeys(["study", "hash", "arm", "outcome"], "string")
+    assert types == floats | strings | {"seed": "int64", "epoch": "int64"}
+    losses = table.column("train_loss").to_pylist()
+    assert losses[1] == math.inf
+    assert math.isnan(losses[2])
+    assert table.column("test_acc").to_pylist() == [None, None, 0.1 + 0.2, None, 0.1 + 0.2]
+    metadata = table.schema.metadata
+    assert Study.from_toml(metadata[b"fairtrial.study"].decode()) == study
+    assert metadata[b"fairtrial.version"].decode() == fairtrial.__version__
+
+
+@pytest.mark.parametrize("name", ["csv", "json", "parquet"])
+def test_pandas_reads_every_format(tmp_path, name):
+    pandas = pytest.importorskip("pandas")
+    study = make_study(("a", "b"), seeds=2, epochs=2)
+    path = tmp_path / f"records.{name}"
+    export(study, odd_results(study), name, path)
+    frame = getattr(pandas, f"read_{name}")(path)
+    assert frame.shape == (5, len(HEAD) + 5)
+    assert frame["test_acc"].isna().tolist() == [True, True, False, True, False]
+    assert frame["test_acc"][2] == pytest.approx(0.3)
+    if name != "json":
+        assert frame["train_loss"][1] == math.inf
+        assert math.isnan(frame["train_loss"][2])
+
+
+def test_an_interrupted_trial_has_no_outcome():
+    study = make_study(("a",), seeds=1)
+    results = make_results(study, ended={("a", 0): None})
+    assert {row["outcome"] for row in rows(export(study, results, "csv"))} == {""}
+    assert {row["outcome"] for row in json.loads(export(study, results, "json"))} == {None}
+
+
+def test_a_metric_that_is_called_like_a_column_overwrites_nothing():
+    study = make_study(("a",), seeds=1, epochs=1)
+    results = make_results(study, lambda arm, seed, epoch: {"seed": 7.0, "outcome": 8.0})
+    (row,) = json.loads(export(study, results, "json"))
+    assert (row["seed"], row["outcome"]) == (0, "finished")
+    assert (row["metrics.seed"], row["metrics.outcome"]) == (7.0, 8.0)
+
+
+@pytest.mark.parametrize("name", ["csv", "json", "parquet"])
+def test_a_study_without_records_is_an_empty_table_and_the_file_is_what_is_returned(tmp_path, name):
+    path = tmp_path / f"records.{name}"
+    content = export(make_study(("a",)), [], name, path)
+    assert path.read_bytes() == content
+    empty = {
+        "csv": b"study,hash,arm,seed,epoch,outcome\n",
+        "json": b"[]\n",
+    }
+    if name in empty:
+        assert content == empty[name]
+    else:
+        table = pq.read_table(path)
+        assert (table.column_names, table.num_rows) == ([*HEAD, "outcome"], 0)
+
+
+def test_errors_are_one_line(tmp_path):
+    study = make_study(("a",))
+    with pytest.raises(ReportError, match=r'"xlsx": must be one of csv, parquet, json$'):
+        export(study, [], "xlsx")
+    with pytest.raises(ReportError, match=r"can't be written: No such file or directory$"):
+        export(study, [], "csv", tmp_path / "missing" / "records.csv")

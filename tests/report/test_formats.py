@@ -1,0 +1,152 @@
+"""Markdown, LaTeX, CSV and JSON."""
+
+import csv
+import io
+import json
+import math
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from builders import learning, make_results, make_study
+from fairtrial.evidence.summary import StudySummary, summarise
+from fairtrial.records import Outcome
+from fairtrial.report.tables import table
+
+METRICS = ["best_test_acc", "best_train_acc", "final_test_acc", "final_train_loss", "seconds"]
+SGD = {"adam": {}, "sgd": {"optimizer": {"name": "sgd", "lr": 0.1}}}
+
+
+def make(study=None, **options):
+    study = study or make_study()
+    return summarise(study, make_results(study, **options))
+
+
+class TestMarkdown:
+    def test_a_pipe_table_whose_lines_have_equally_many_cells(self):
+        lines = table(make(ended={("low_beta2", 1): Outcome.DIVERGED}), "markdown").splitlines()
+        end = lines.index("")
+        heads = ["arm", "beta1", "beta2", "epsilon", "best test accuracy (%)", "best train accuracy (%)"]
+        assert lines[0].strip("| ").split(" | ") == [*heads, "time (s)", "seeds"]
+        assert lines[1].strip("| ").split(" | ") == [":--"] + ["--:"] * 7
+        assert end == 2 + 5
+        assert {len(re.split(r"(?<!\\)\|", each)) for each in lines[:end]} == {10}
+        assert all(each.startswith("- ") for each in lines[end + 1 :])
+
+    def test_names_and_the_mark_are_escaped(self):
+        output = table(make(), "markdown")
+        assert r"| baseline \* | 0.9 | 0.999 | 1e-8 |" in output
+        assert r"| high\_beta1 |" in output
+        assert r"- \* reference." in output
+
+
+class TestLatex:
+    def test_the_structure_of_a_booktabs_table(self):
+        lines = [line.strip() for line in table(make(), "latex").splitlines()]
+        begins = [match[1] for line in lines if (match := re.match(r"\\begin\{(\w+)\}", line))]
+        ends = [match[1] for line in lines if (match := re.match(r"\\end\{(\w+)\}", line))]
+        assert begins == ends[::-1] == ["table", "tabular"]
+        assert [line for line in lines if line.endswith("rule")] == [r"\toprule", r"\midrule", r"\bottomrule"]
+        columns = re.search(r"\\begin\{tabular\}\{(\w+)\}", "\n".join(lines))[1]
+        rows = [line for line in lines if " & " in line]
+        assert len(rows) == 1 + 5
+        assert all(row.endswith(r" \\") and row.count(" & ") == len(columns) - 1 for row in rows)
+
+    @settings(deadline=None)
+    @given(st.text(st.characters(codec="ascii", categories=("L", "N", "P", "S", "Zs"))))
+    def test_whatever_a_name_holds_is_escaped(self, name):
+        summary = make(make_study(("a",), seeds=2))
+        summary = StudySummary(**{**vars(summary), "study": name})
+        caption = next(line for line in table(summary, "latex").splitlines() if r"\caption" in line)
+        bare = re.sub(r"\\(textbackslash|textasciitilde|textasciicircum)\{\}|\\[&%$#_{}]|\$\\pm\$", "", caption)
+        assert re.fullmatch(r"\s*\\caption\{[^\\{}$&#^_~%]*\}", bare)
+
+    def test_names_numbers_and_gaps_are_typeset(self):
+        output = table(make(), "latex")
+        assert r"high\_beta1 & 0.95 & 0.999 & $10^{-8}$ & " in output
+        assert re.search(r"\d\d\.\d\d \$\\pm\$ \d\.\d\d", output)
+        assert r"arm & $\beta_1$ & $\beta_2$ & $\epsilon$ & \shortstack{best test \\ accuracy (\%)} & " in output
+        gaps = table(make(make_study({**SGD, "b": {"optimizer": {"eps": 2.5e-6}}})), "latex")
+        assert "sgd & -- & -- & -- & sgd & 0.1 & " in gaps
+        assert r"$2.5 \times 10^{-6}$" in gaps
+
+    def test_no_package_but_booktabs(self):
+        used = set(re.findall(r"\\([a-z]+)", table(make(make_study(SGD), ended={("sgd", 0): None}), "latex"), re.I))
+        plain = {"begin", "end", "centering", "caption", "shortstack", "pm", "beta", "epsilon", "times", "usepackage"}
+        assert used <= plain | {"toprule", "midrule", "bottomrule"}
+
+
+class TestCsv:
+    def read(self, summary):
+        return list(csv.DictReader(io.StringIO(table(summary, "csv"))))
+
+    def test_one_row_an_arm_with_exact_fractions(self):
+        summary = make(ended={("large_eps", 0): Outcome.FAILED, ("large_eps", 1): None})
+        rows = self.read(summary)
+        spreads = [f"{name}_{part}" for name in METRICS for part in ("mean", "sd")]
+        counts = ["seeds", "finished", "diverged", "failed", "interrupted"]
+        assert list(rows[0]) == ["arm", "beta1", "beta2", "eps", *counts, *spreads]
+        assert [row["arm"] for row in rows] == [arm.arm for arm in summary.arms]
+        assert [rows[3][key] for key in counts] == ["3", "1", "0", "1", "1"]
+        assert rows[3]["best_test_acc_sd"] == ""
+        for row, arm in zip(rows, summary.arms, strict=True):
+            assert float(row["best_test_acc_mean"]) == arm.metrics["best_test_acc"].mean
+            assert float(row["beta2"]) == arm.settings["optimizer"]["betas"][1]
+        assert float(rows[3]["eps"]) == 1e-6
+
+    def test_other_settings_are_named_by_their_place(self):
+        rows = self.read(
+            make(make_study({**SGD, "n": {"optimizer": {"name": "sgd", "momentum": 0.9, "nesterov": True}}}))
+        )
+        assert (rows[1]["beta1"], rows[1]["eps"]) == ("", "")
+        assert [row["optimizer.name"] for row in rows] == ["adam", "sgd", "sgd"]
+        assert [row["optimizer.nesterov"] for row in rows] == ["", "false", "true"]
+
+
+class TestJson:
+    def test_the_contract(self):
+        study = make_study(("a", "b"), seeds=3)
+        summary = make(study, ended={("b", 0): Outcome.DIVERGED, ("b", 1): None})
+        content = json.loads(table(summary, "json"))
+        assert content["study"] == "made_up"
+        assert content["hash"] == study.hash
+        a, b = content["arms"]
+        assert set(a) == {
+            "arm",
+            "settings",
+            "seeds",
+            "finished",
+            "diverged",
+            "failed",
+            "interrupted",
+            "outcomes",
+            *METRICS,
+        }
+        assert a["arm"] == "a"
+        assert a["settings"]["optimizer"] == {
+            "name": "adam",
+            "lr": 0.001,
+            "betas": [0.9, 0.999],
+            "eps": 1e-8,
+            "eps_convention": "torch",
+            "weight_decay": 0.0,
+        }
+        assert a["seeds"] == [0, 1, 2]
+        assert (a["finished"], a["diverged"], a["failed"]) == (3, 0, 0)
+        best = [max(learning("a", seed, epoch)["test_acc"] for epoch in range(1, 5)) for seed in range(3)]
+        assert a["best_test_acc"]["values"] == best
+        assert a["best_test_acc"]["mean"] == pytest.approx(sum(best) / 3)
+        assert set(a["seconds"]) == {"mean", "sd", "values"}
+        assert (b["seeds"], b["finished"], b["diverged"], b["interrupted"]) == ([2], 1, 1, 1)
+        assert b["outcomes"] == {"0": "diverged", "1": None, "2": "finished"}
+        assert b["seconds"]["sd"] is None
+
+    @pytest.mark.parametrize("odd", [math.nan, math.inf])
+    def test_there_is_no_nan_and_no_infinity(self, odd):
+        study = make_study(("a",), seeds=2)
+        summary = make(study, curve=lambda arm, seed, epoch: dict.fromkeys(("test_acc", "train_loss"), odd))
+        output = table(summary, "json")
+        (arm,) = json.loads(output, parse_constant=lambda constant: pytest.fail(f"{constant} in JSON"))["arms"]
+        assert arm["best_test_acc"] == arm["final_train_loss"] == {"mean": None, "sd": None, "values": [None, None]}

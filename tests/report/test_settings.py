@@ -1,0 +1,86 @@
+"""Which settings make a column, and how they are written."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from builders import PAPER_ARMS, make_study
+from fairtrial.evidence.summary import summarise
+from fairtrial.report.settings import adam_columns, differing_columns, write
+
+
+def differing(arms, **sections):
+    summary = summarise(make_study(arms, **sections), [])
+    return {column.title: column.cells for column in differing_columns(summary)}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1e-8, "1e-8"),
+        (1e-10, "1e-10"),
+        (2.5e-6, "2.5e-6"),
+        (1e16, "1e16"),
+        (0.99999999, "0.99999999"),
+        (0.0, "0"),
+        (1.0, "1"),
+        (64, "64"),
+        (True, "true"),
+        ([5, 8], "[5, 8]"),
+        ("cosine", "cosine"),
+    ],
+)
+def test_written_short_and_exact(value, text):
+    assert write(value) == text
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_a_written_float_reads_back(value):
+    assert float(write(value)) == value
+
+
+def test_the_papers_arms_differ_in_adams_settings_alone():
+    summary = summarise(make_study(PAPER_ARMS), [])
+    assert differing_columns(summary) == ()
+    assert [column.cells for column in adam_columns(summary)] == [
+        ("0.9", "0.95", "0.9", "0.9", "0.99"),
+        ("0.999", "0.999", "0.99", "0.999", "0.9999"),
+        ("1e-8", "1e-8", "1e-8", "1e-6", "1e-7"),
+    ]
+
+
+def test_what_differs_makes_a_column_and_nothing_else_does():
+    arms = {"a": {}, "b": {"optimizer": {"lr": 0.01}}, "c": {"training": {"batch_size": 128}}}
+    assert differing(arms) == {"lr": ("0.001", "0.01", "0.001"), "batch_size": ("64", "64", "128")}
+
+
+def test_another_optimizer_shows_what_was_chosen_not_its_defaults():
+    arms = {"adam": {}, "sgd": {"optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9}}}
+    assert differing(arms) == {"optimizer": ("adam", "sgd"), "lr": ("0.001", "0.1"), "momentum": ("-", "0.9")}
+    assert [column.cells[1] for column in adam_columns(summarise(make_study(arms), []))] == ["-", "-", "-"]
+
+
+def test_another_schedule():
+    arms = {"a": {}, "b": {"schedule": {"name": "step", "milestones": [2, 3]}}, "c": {"schedule": {"name": "cosine"}}}
+    assert differing(arms) == {"schedule": ("constant", "step", "cosine"), "milestones": ("-", "[2, 3]", "-")}
+
+
+def test_the_size_of_the_data_names_its_section_and_all_of_it_is_called_all():
+    assert differing({"a": {}, "b": {"data": {"train": 5000}}}) == {"data.train": ("all", "5000")}
+
+
+def test_weights_are_told_by_the_head_of_their_digest():
+    arms = {"a": {}, "b": {"model": {"weights": "w.pt", "weights_sha256": "12345678" + "0" * 56}}}
+    assert differing(arms) == {"weights": ("-", "12345678")}
+
+
+def test_a_users_own_setting_that_is_called_like_another_names_its_place():
+    summary = summarise(make_study({"a": {}, "b": {"optimizer": {"lr": 0.01}}}), [])
+    own = [{"lr": 1, "name": "x"}, {"lr": 2, "name": "y"}]
+    arms = tuple(
+        replace(arm, settings={**arm.settings, "params": params}) for arm, params in zip(summary.arms, own, strict=True)
+    )
+    titles = [column.title for column in differing_columns(replace(summary, arms=arms))]
+    assert titles == ["optimizer.lr", "params.lr", "name"]

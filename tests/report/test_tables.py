@@ -1,0 +1,141 @@
+"""The table on the screen: what it says, and that it fits."""
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from builders import PAPER_ARMS, make_results, make_study
+from fairtrial.errors import ReportError
+from fairtrial.evidence.summary import Spread, StudySummary, summarise
+from fairtrial.records import Outcome
+from fairtrial.report.tables import FORMATS, table
+
+CROWDED = {
+    **PAPER_ARMS,
+    "sgd": {"optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9}},
+    "cosine": {"schedule": {"name": "cosine", "warmup_epochs": 0.5}},
+    "wide": {"model": {"width": 1.4}, "training": {"batch_size": 128}},
+}
+
+
+def text(study, results=None, **options):
+    return table(summarise(study, make_results(study) if results is None else results), "text", **options)
+
+
+def line(output, arm):
+    """The cells of an arm's only line."""
+    (found,) = [line for line in output.splitlines() if re.match(rf"{arm}\b", line)]
+    return re.split(r" {1,}(?![±])(?<!± )", found)
+
+
+def replace(summary, arm, **metrics):
+    arms = list(summary.arms)
+    index = [each.arm for each in arms].index(arm)
+    old = arms[index]
+    arms[index] = type(old)(**{**vars(old), "metrics": {**old.metrics, **metrics}})
+    return StudySummary(**{**vars(summary), "arms": tuple(arms)})
+
+
+def test_the_papers_table_in_one_piece_at_80_columns():
+    study = make_study(seeds=2, epochs=2)
+    summary = summarise(study, make_results(study))
+    spread = Spread((0.8118, 0.8186), 0.8152, 0.00342)
+    output = table(replace(summary, "baseline", best_test_acc=spread, seconds=Spread((1.0, 2.0), 725.04, 3.18)))
+    assert output.startswith(f"{study.label}\n")
+    heads = output.splitlines()[1:3]
+    assert heads[0].split() == ["best", "test", "best", "train"]
+    assert heads[1].split() == ["arm", "beta1", "beta2", "epsilon", "accuracy", "(%)", "accuracy", "(%)", "time", "(s)"]
+    cells = line(output, "baseline")
+    assert cells[:6] == ["baseline", "*", "0.9", "0.999", "1e-8", "81.52 ± 0.34"]
+    assert cells[-1] == "725.0 ± 3.2"
+    assert "* reference." in output
+    assert "Mean ± sample standard deviation over 2 of 2 seeds an arm." in output
+    assert "the test set itself" in output
+    assert output.endswith(".\n")
+    assert not output.endswith("\n\n")
+
+
+def test_one_seed_has_no_plus_minus_and_says_what_that_means():
+    output = text(make_study(seeds=1))
+    assert "±" not in output
+    assert "One run an arm" in output
+
+
+def test_what_did_not_finish_stands_where_the_mean_would_or_beside_it():
+    study = make_study(("a", "b", "c", "d", "e"), seeds=3)
+    ended = {("b", seed): Outcome.DIVERGED for seed in range(2)} | {("b", 2): Outcome.FAILED}
+    ended |= {("c", 0): Outcome.DIVERGED, ("d", 1): None}
+    output = text(study, make_results(study, ended=ended, skip={("e", seed) for seed in range(3)}), width=200)
+    assert re.search(r"^b .* 2 diverged, 1 failed +- +- +0/3$", output, re.MULTILINE)
+    assert re.search(r"^c .* \d\d\.\d\d ± \d.* 2/3, 1 diverged$", output, re.MULTILINE)
+    assert re.search(r"^d .* 2/3, 1 unfinished$", output, re.MULTILINE)
+    assert re.search(r"^e .* not run +- +- +0/3$", output, re.MULTILINE)
+    assert re.search(r"^a .* 3/3$", output, re.MULTILINE)
+    assert "Diverged and failed trials enter no mean." in output
+    assert "Unfinished: interrupted, or still running." in output
+
+
+def test_a_mean_over_fewer_trials_than_finished_says_of_how_many():
+    study = make_study(("a",), seeds=3)
+    summary = replace(summarise(study, make_results(study)), "a", best_test_acc=Spread((0.5, None, 0.6), 0.55, 0.0707))
+    assert "55.00 ± 7.07 (n=2)" in table(summary, width=200)
+
+
+def test_a_validation_split_adds_its_column():
+    study = make_study(("a",), seeds=1, data={"validation": 100})
+    results = make_results(study, lambda arm, seed, epoch: {"val_acc": 0.5, "test_acc": epoch / 100})
+    output = text(study, results)
+    assert "best val. (%)" in output
+    assert re.search(r"^a .* 4\.00 +1\.00 ", output, re.MULTILINE)
+
+
+def test_without_adam_there_are_no_betas():
+    study = make_study({"slow": {}, "fast": {"optimizer": {"lr": 0.1}}}, optimizer={"name": "sgd"})
+    output = text(study)
+    assert "beta1" not in output
+    assert re.search(r"arm +lr ", output)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    arms=st.sampled_from([PAPER_ARMS, CROWDED]),
+    width=st.integers(40, 200),
+    ended=st.dictionaries(
+        st.tuples(st.sampled_from(sorted(PAPER_ARMS)), st.integers(0, 2)), st.sampled_from([*Outcome, None])
+    ),
+)
+def test_no_line_is_too_wide_and_no_number_is_broken(arms, width, ended):
+    study = make_study(arms)
+    results = make_results(study, ended=ended)
+    output, wide = text(study, results, width=width), text(study, results, width=1000)
+    assert max(map(len, output.splitlines())) <= width
+    assert sorted(re.findall(r"\d+\.\d+", output)) == sorted(re.findall(r"\d+\.\d+", wide))
+    for arm in arms:
+        assert arm in output
+
+
+def test_plain_text_has_no_escapes_and_no_trailing_blanks(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    output = text(make_study())
+    assert "\x1b" not in output
+    assert all(each == each.rstrip() for each in output.splitlines())
+
+
+def test_colour_marks_what_diverged():
+    study = make_study(("a", "b"), seeds=1)
+    output = text(study, make_results(study, ended={("b", 0): Outcome.DIVERGED}), color=True)
+    assert re.search(r"\x1b\[31m *1 diverged\x1b\[0m", output)
+
+
+def test_an_unknown_format_names_the_known_ones():
+    with pytest.raises(ReportError, match="text, markdown, csv, latex, json"):
+        table(summarise(make_study(), []), "html")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_of_a_study_that_has_not_run_ends_in_one_line_break(name):
+    output = table(summarise(make_study(), []), name)
+    assert output == output.strip("\n") + "\n"
+    assert "very" in output
