@@ -94,7 +94,7 @@ class WorkerProcess:
             code = self._process.wait(GRACE)
         except subprocess.TimeoutExpired:
             self.close()
-            return "worker has closed its pipe"
+            return "worker no longer answered, and was ended"
         self._crash_log.seek(0)
         trace = self._crash_log.read().decode(errors="replace").strip()
         self.close()
