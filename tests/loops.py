@@ -73,9 +73,11 @@ def dying(trial):
             socket.socket(fileno=pipe).shutdown(socket.SHUT_WR)
             time.sleep(60)
         if end == "leave a child behind":  # it holds the pipe open, as a DataLoader's would
-            if os.fork() == 0:
+            child = os.fork()
+            if child == 0:
                 time.sleep(60)
                 os._exit(0)
+            Path("child").write_text(str(child))
             os.kill(os.getpid(), signal.SIGKILL)
         yield metrics
 

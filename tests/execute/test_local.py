@@ -71,7 +71,6 @@ DEATHS = {
     "sys.exit": "worker exited with status 3 before it was done",
     "segfault": "worker killed by signal 11 (SIGSEGV); native code has crashed",
     "close the pipe": "worker no longer answered, and was ended",
-    "leave a child behind": "worker killed by signal 9 (SIGKILL); out of memory is the usual reason",
 }
 
 
@@ -94,6 +93,15 @@ def test_a_crash_in_native_code_has_the_traceback_of_python(dying_study):
     messages = execute(LocalExecutor(loops.dying, loops.machine, workers=1), dying_study("segfault"))
     assert "loops.py" in ends(messages)["bad"].detail
     assert "in dying" in ends(messages)["bad"].detail
+
+
+def test_a_death_is_noticed_though_a_child_holds_the_pipe(dying_study):
+    messages = execute(LocalExecutor(loops.dying, loops.machine, workers=1), dying_study("leave a child behind"))
+    child = int(Path("child").read_text())
+    assert alive(child)
+    os.kill(child, signal.SIGKILL)
+    assert "SIGKILL" in ends(messages)["bad"].detail
+    assert ends(messages)["b"].outcome is Outcome.FINISHED
 
 
 def test_a_trial_whose_worker_died_before_it_began_goes_to_another(make_study):

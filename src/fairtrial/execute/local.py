@@ -90,7 +90,7 @@ class LocalExecutor:
         """Run the queued trials, and those queued meanwhile. Closing this iterator ends the workers that are at work.
 
         Raises:
-            FairtrialError: workers end, one after another, before they can begin a trial.
+            FairtrialError: workers can't be started, or end, one after another, before they begin a trial.
         """
         try:
             self._assign()

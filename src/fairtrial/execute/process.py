@@ -13,6 +13,7 @@ from multiprocessing import Pipe
 from time import monotonic
 from typing import cast
 
+from fairtrial.errors import FairtrialError
 from fairtrial.execute.worker import Job, Report
 from fairtrial.records import Trial
 
@@ -43,6 +44,9 @@ class WorkerProcess:
         job: what it does with every trial.
         environment: variables on top of this process's own.
 
+    Raises:
+        FairtrialError: the system does not let it start.
+
     Attributes:
         connection: this process's end of the pipe; readable when there is a report, or when the worker has ended.
         trial: the trial that the worker has in hand.
@@ -54,14 +58,13 @@ class WorkerProcess:
         self.started = False
         self._crash_log = tempfile.TemporaryFile()  # noqa: SIM115  (closed by `close`)
         self.connection, theirs = Pipe()
-        fds = (theirs.fileno(), self._crash_log.fileno())
-        with theirs, _interrupts_held():
-            self._process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-P", "-c", _PROGRAM, *map(str, fds), *map(str, sys.path)],
-                pass_fds=fds,
-                stdin=subprocess.DEVNULL,
-                env=os.environ | environment,
-            )
+        try:
+            with theirs, _interrupts_held():
+                self._process = _start((theirs.fileno(), self._crash_log.fileno()), os.environ | environment)
+        except OSError as error:
+            self.connection.close()
+            self._crash_log.close()
+            raise FairtrialError(f"a worker process can't be started: {error.strerror or error}") from error
         self._send(job)
 
     @property
@@ -130,6 +133,15 @@ def end_all(workers: Iterable[WorkerProcess]) -> None:
     deadline = monotonic() + GRACE
     for worker in workers:
         worker.close(max(0.0, deadline - monotonic()))
+
+
+def _start(fds: tuple[int, int], environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(  # noqa: S603
+        [sys.executable, "-P", "-c", _PROGRAM, *map(str, fds), *map(str, sys.path)],
+        pass_fds=fds,
+        stdin=subprocess.DEVNULL,
+        env=environment,
+    )
 
 
 def _describe(code: int) -> str:
