@@ -1,8 +1,8 @@
 """How much of a study's work is done, and how long the rest will take."""
 
-import heapq
 from collections.abc import Iterable
 
+from fairtrial.plan import makespan
 from fairtrial.records import Trial
 
 
@@ -50,11 +50,8 @@ class Forecast:
         if epochs == 0:
             return None
         pace = (self._seconds + sum(now - trial.began for trial in running)) / epochs
-        free_at = sorted(max(0.0, trial.epochs - trial.done) for trial in running)
-        free_at = [0.0] * (self.workers - len(free_at)) + free_at
-        for epochs in self._waiting.values():
-            heapq.heapreplace(free_at, free_at[0] + epochs)
-        return pace * max(free_at)
+        left = [max(0.0, trial.epochs - trial.done) for trial in running] + [*self._waiting.values()]
+        return pace * makespan(left, max(self.workers, len(running)))
 
     def began(self, trial: Trial, now: float) -> None:
         """Note that a trial has begun."""
