@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from fairtrial.execute.inline import InlineExecutor
+from fairtrial.execute.slots import Slots
 from fairtrial.spec import Study
 
 settings.register_profile("fairtrial", deadline=None, derandomize=True)
@@ -20,6 +22,19 @@ def _alone(tmp_path, monkeypatch):
     for name in [name for name in os.environ if name.startswith("FAIRTRIAL_") and name != "FAIRTRIAL_CACHE"]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def inline(monkeypatch):
+    """Let studies run in this process, where it takes no time to begin; tests/test_workers.py has the workers."""
+
+    def executor(study, trials, workers, threads, watcher):
+        from fairtrial.workload import loops, machine
+
+        loops.prepare(study, progress=watcher.fetching)
+        return InlineExecutor(loops.run, machine.this_machine), Slots(1, 1, 1)
+
+    monkeypatch.setattr("fairtrial.study._local", executor)
 
 
 @pytest.fixture

@@ -1,10 +1,23 @@
 """Training loops of users, for tests: quick, deterministic, and with every way to end."""
 
+import ctypes
 import math
 import os
 import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 from fairtrial import Diverged
+from fairtrial.records import Machine
+
+
+def machine():
+    """Describe a machine that nobody has."""
+    return Machine({"torch": "2"}, "processor", "cpu", 1, "system")
 
 
 def good(trial):
@@ -41,6 +54,99 @@ def mixed(trial):
         if end == "interrupt" and "FAIRTRIAL_TEST_INTERRUPT" in os.environ:
             signal.raise_signal(signal.SIGINT)
         yield metrics
+
+
+def dying(trial):
+    """Take the process down, as the arm's parameter `end` says, in the second epoch."""
+    for epoch, metrics in enumerate(good(trial), start=1):
+        end = trial.settings.params.get("end", "well") if epoch == 2 else "well"
+        if end == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if end == "exit":
+            os._exit(0)
+        if end == "sys.exit":
+            sys.exit(3)
+        if end == "segfault":
+            ctypes.string_at(0)
+        if end == "close the pipe":
+            (pipe,) = (number for number in range(3, 100) if is_socket(number))
+            socket.socket(fileno=pipe).shutdown(socket.SHUT_WR)
+            time.sleep(60)
+        if end == "leave a child behind":  # it holds the pipe open, as a DataLoader's would
+            child = os.fork()
+            if child == 0:
+                time.sleep(60)
+                os._exit(0)
+            Path("child").write_text(str(child))
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield metrics
+
+
+def beating(trial):
+    """Never end; add to a file, named for arm and seed, all the time."""
+    with Path(f"{trial.arm}{trial.seed}").open("ab", buffering=0) as file:
+        for count in range(1_000_000):
+            file.write(b".")
+            time.sleep(0.01)
+            if count % 5 == 0:
+                yield {"pid": os.getpid()}
+
+
+def meeting(trial):
+    """Wait until trials of both seeds run at once."""
+    Path(f"here{trial.seed}").touch()
+    while not Path(f"here{1 - trial.seed}").exists():
+        time.sleep(0.01)
+    yield {"pid": os.getpid()}
+
+
+def looking_around(trial):
+    """Report what a worker process is like."""
+    os.kill(os.getpid(), signal.SIGINT)
+    sys.stdout.write("printed by a loop\n")
+    yield {
+        "pid": os.getpid(),
+        "threads": int(os.environ["OMP_NUM_THREADS"]),
+        "place": int(os.environ.get("TEST_PLACE", "-1")),
+        "set_ups": SET_UPS,
+        "inherited": subprocess.check_output(["sh", "-c", LIST_SOCKETS], close_fds=False).count(b"\n"),
+    }
+
+
+SET_UPS = 0
+LIST_SOCKETS = "for file in /proc/self/fd/*; do if test -S $file; then echo $file; fi; done"
+
+
+def is_socket(number):
+    """Tell whether a file descriptor is an open socket."""
+    try:
+        return stat.S_ISSOCK(os.fstat(number).st_mode)
+    except OSError:
+        return False
+
+
+def set_up():
+    """Count how often this is called in this process."""
+    global SET_UPS  # noqa: PLW0603
+    SET_UPS += 1
+
+
+def place(number):
+    """Tell a worker its place."""
+    return {"TEST_PLACE": str(number)}
+
+
+def machine_that_dies_once():
+    """Kill the first process that asks."""
+    if not Path("died").exists():
+        Path("died").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return machine()
+
+
+def machine_that_dies():
+    """Take down every process that asks."""
+    os._exit(7)
 
 
 not_callable = 3

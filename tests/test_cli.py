@@ -16,6 +16,8 @@ import pytest
 from fairtrial import cli
 from fairtrial.lookup import load
 
+pytestmark = pytest.mark.usefixtures("inline")
+
 STUDY = """
 name = "mine"
 reference = "a"
@@ -263,7 +265,7 @@ def test_ctrl_c_ends_at_once_keeps_epochs_and_says_how_to_go_on(tmp_path, fairtr
     write(
         "slow.py", "import time\ndef train(trial):\n  while True:\n    time.sleep(0.05)\n    yield {'test_acc': 0.5}\n"
     )
-    process = start("run", "slow.toml")
+    process = start("run", "slow.toml", "--workers", "1")
     for line in process.stderr:
         if "epoch 3/" in line:
             break
@@ -272,7 +274,8 @@ def test_ctrl_c_ends_at_once_keeps_epochs_and_says_how_to_go_on(tmp_path, fairtr
     _, err = process.communicate(timeout=30)
     assert time.monotonic() - begun < 5  # the promise, not a measurement
     assert process.returncode == 130
-    assert "interrupted; every finished epoch is in fairtrial.db. To go on:\n  fairtrial run slow.toml\n" in err
+    again = "fairtrial run slow.toml --workers 1"
+    assert f"interrupted; every finished epoch is in fairtrial.db. To go on:\n  {again}\n" in err
     assert "Traceback" not in err
     _, out, _ = fairtrial("export", "slow.toml")
     assert len(out.splitlines()) >= 1 + 3

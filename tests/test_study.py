@@ -12,6 +12,8 @@ from fairtrial.records import Machine, Outcome
 from fairtrial.store.sql import SQLStore
 from fairtrial.study import Watcher, run
 
+pytestmark = pytest.mark.usefixtures("inline")
+
 MACHINE = Machine({}, "processor", "cpu", 1, "system")
 
 

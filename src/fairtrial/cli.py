@@ -108,22 +108,32 @@ def run(
     study: StudyArgument,
     assignments: SetOption = None,
     store: StoreOption = DEFAULT_STORE,
+    *,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again.")] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Trials to run side by side; by default one a GPU, or as many as there are cores for."
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Threads of each worker, by default 1. It can change the last digits of a result."),
+    ] = None,
 ) -> None:
     """Run what is missing of a study, and print its table."""
     found = lookup.to_run(study, assignments or [], _stored(store))
     folder = lookup.source_folder(study)
     sys.path.insert(0, str(folder or Path.cwd()))  # where a user's own training loop lies
+    again = _command("run", study, assignments, store, workers=workers, threads=threads)
     try:
-        done = _train(found, store, folder, retry_failed=retry_failed)
+        done = _train(found, store, folder, retry_failed=retry_failed, workers=workers, threads=threads)
     except KeyboardInterrupt:
-        again = _command("run", study, assignments, store)
         _say(f"interrupted; every finished epoch is in {store}. To go on:\n  {again}")
         raise typer.Exit(INTERRUPTED) from None
     _print_table(done.study, done.results)
     _say(f"figures: {_command('plot', found.label, None, store)}")
     if failed := done.count(Outcome.FAILED):
-        again = _command("run", study, assignments, store)
         _complain(f"{failed} of {len(done.results)} trials failed; to try them again: {again} --retry-failed")
         raise typer.Exit(1)
 
@@ -216,10 +226,19 @@ def data(
     _out(f"{fetched.name}: {there}\n  in {fetched.path}, {fetched.bytes / 1e6:.0f} MB\n  SHA-256 {fetched.digest}")
 
 
-def _train(study: Study, store: str, folder: Path | None, *, retry_failed: bool) -> conductor.StudyRun:
-    commit = lookup.git_commit(folder) if folder else None
+def _train(
+    study: Study, store: str, folder: Path | None, *, retry_failed: bool, workers: int | None, threads: int | None
+) -> conductor.StudyRun:
     with SQLStore(store) as opened, LiveWatcher(_console()) as watcher:
-        return conductor.run(study, store=opened, watcher=watcher, retry_failed=retry_failed, git_commit=commit)
+        return conductor.run(
+            study,
+            store=opened,
+            workers=workers,
+            threads=threads,
+            watcher=watcher,
+            retry_failed=retry_failed,
+            git_commit=lookup.git_commit(folder) if folder else None,
+        )
 
 
 def _results(study: str, assignments: list[str] | None, store: str) -> tuple[Study, list[TrialResult]]:
@@ -254,11 +273,12 @@ def _how_far(study: StoredStudy) -> str:
     return ", ".join(parts)
 
 
-def _command(verb: str, study: str, assignments: list[str] | None, store: str) -> str:
+def _command(verb: str, study: str, assignments: list[str] | None, store: str, **options: int | None) -> str:
     """Write the command line that does something with the same study in the same store."""
     words = ["fairtrial", verb, study]
     words += [word for assignment in assignments or [] for word in ("--set", assignment)]
     words += ["--store", store] if store != DEFAULT_STORE else []
+    words += [word for name, value in options.items() if value is not None for word in (f"--{name}", str(value))]
     return shlex.join(words)
 
 

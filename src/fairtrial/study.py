@@ -3,8 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 
+from fairtrial.errors import FairtrialError, StudyError
 from fairtrial.execute.base import Ended, Epoch, Executor, Message, Started
+from fairtrial.execute.slots import Slots, check_counts, choose_slots
 from fairtrial.plan import plan
 from fairtrial.records import EpochRecord, Machine, Outcome, Trial, TrialResult
 from fairtrial.spec import Study
@@ -19,6 +22,9 @@ class Watcher:
 
     def planned(self, study: Study, trials: Sequence[Trial], missing: Sequence[Trial]) -> None:
         """A study is about to run: all its trials, and those that are still to be trained."""
+
+    def staffed(self, slots: Slots) -> None:
+        """Trials are about to run on this machine: how many side by side, and with how many threads each."""
 
     def started(self, trial: Trial, machine: Machine) -> None:
         """A trial has begun."""
@@ -57,6 +63,8 @@ def run(
     *,
     store: Store,
     executor: Executor | None = None,
+    workers: int | None = None,
+    threads: int | None = None,
     watcher: Watcher | None = None,
     retry_failed: bool = False,
     git_commit: str | None = None,
@@ -66,7 +74,11 @@ def run(
     Args:
         study: what to run.
         store: where the records go, and where it stands what is there already.
-        executor: where trials run; by default in this process, after data, weights and training loops were checked.
+        executor: where trials run; by default in worker processes on this machine, after data, weights and training
+            loops were checked. Workers do not import the script that calls this, so it needs no
+            ``if __name__ == "__main__"``, and a training loop must stand in a module of its own.
+        workers: worker processes of the default executor; by default one a GPU, or as many as the cores have room for.
+        threads: threads of each worker, by default one. Another number can change the last bits of the records.
         watcher: told what happens.
         retry_failed: run failed trials again. Diverged ones are results, and stay.
         git_commit: noted in each trial's provenance.
@@ -84,12 +96,18 @@ def run(
         ...     done = fairtrial.run(study, store=store)
     """
     watcher = watcher or Watcher()
+    if executor is not None and (workers, threads) != (None, None):
+        raise FairtrialError("workers and threads are the default executor's; leave them out where one is given")
+    check_counts(workers=workers, threads=threads)
     trials = plan(study)
     missing = _missing(trials, store.outcomes(trials), retry_failed=retry_failed)
+    slots = None
     if missing and executor is None:
-        executor = _inline(study, watcher)
+        executor, slots = _local(study, len(missing), workers, threads, watcher)
     store.add_study(study, trials, datetime.now(UTC))
     watcher.planned(study, trials, missing)
+    if slots is not None:
+        watcher.staffed(slots)
     if executor is not None:
         _execute(missing, store, executor, watcher, git_commit)
     return StudyRun(study, len(missing), tuple(store.results(study)))
@@ -134,10 +152,26 @@ def _tell(message: Message, watcher: Watcher) -> None:
             watcher.ended(trial, outcome, detail)
 
 
-def _inline(study: Study, watcher: Watcher) -> Executor:
+def _local(
+    study: Study, trials: int, workers: int | None, threads: int | None, watcher: Watcher
+) -> tuple[Executor, Slots]:
     """Make the default executor, and see to it that it can train; torch is loaded here and not before."""
-    from fairtrial.execute.inline import InlineExecutor  # noqa: PLC0415
+    from fairtrial.execute.local import LocalExecutor  # noqa: PLC0415
     from fairtrial.workload import loops, machine  # noqa: PLC0415
 
+    for name in {arm.settings.training.loop for arm in study.arms}:
+        if name.startswith("__main__:"):
+            raise StudyError(
+                f'training.loop = "{name}": workers don\'t import the script that starts them; name a module'
+            )
     loops.prepare(study, progress=watcher.fetching)
-    return InlineExecutor(loops.run, machine.this_machine)
+    slots = choose_slots(trials, workers, threads, gpus=machine.gpus())
+    executor = LocalExecutor(
+        loops.run,
+        machine.this_machine,
+        workers=slots.workers,
+        threads=slots.threads,
+        set_up=partial(machine.use_threads, slots.threads),
+        environment=machine.show_one_gpu,
+    )
+    return executor, slots

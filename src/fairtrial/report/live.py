@@ -1,7 +1,6 @@
 """Progress while a study runs: bars on a terminal, lines elsewhere."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Self
 
@@ -9,46 +8,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
+from fairtrial.execute.slots import Slots
 from fairtrial.records import EpochRecord, Machine, Outcome, Trial
+from fairtrial.report.forecast import Forecast
 from fairtrial.spec import Study
 from fairtrial.study import Watcher
 
-
-@dataclass
-class Forecast:
-    """How much of the work is done, and how long the rest will take at the pace so far.
-
-    Work is counted in epochs, parts of an epoch by their batches. Only this call's own work and time enter the pace.
-
-    Attributes:
-        total: epochs to train.
-        started: when the work began, in seconds of `perf_counter`; None until the first trial begins.
-    """
-
-    total: float
-    started: float | None = None
-    done: float = 0.0
-    running: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def fraction(self) -> float:
-        """Share of the work that is done, from 0 to 1."""
-        return min(1.0, (self.done + sum(self.running.values())) / self.total) if self.total else 1.0
-
-    def seconds_left(self, now: float) -> float | None:
-        """Estimate the seconds that are left; None while there is nothing to judge by."""
-        if self.started is None or self.fraction == 0:
-            return None
-        return (now - self.started) * (1 - self.fraction) / self.fraction
-
-    def at(self, trial: Trial, epochs: float) -> None:
-        """Note how many epochs of a running trial are done."""
-        self.running[trial.hash] = epochs
-
-    def ended(self, trial: Trial) -> None:
-        """Note that a trial needs no more work, whether it did all its epochs or not."""
-        self.running.pop(trial.hash, None)
-        self.done += trial.epochs
+#: Seconds between two estimates of the time that is left: numbers that jump with every batch can't be read.
+SECONDS_AN_ESTIMATE = 0.5
 
 
 class LiveWatcher(Watcher):
@@ -60,7 +27,10 @@ class LiveWatcher(Watcher):
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
-        self._forecast = Forecast(0)
+        self._forecast = Forecast()
+        self._left, self._next_estimate = "", 0.0
+        self._slots: Slots | None = None
+        self._machine_told = False
         self._numbers: dict[str, int] = {}
         self._epochs: dict[str, int] = {}
         self._tasks: dict[str, TaskID] = {}
@@ -93,7 +63,8 @@ class LiveWatcher(Watcher):
         """Say what is about to run."""
         self._stop_downloads()
         self._numbers = {trial.hash: number for number, trial in enumerate(trials, start=1)}
-        self._forecast = Forecast(sum(trial.epochs for trial in missing))
+        self._forecast, self._next_estimate = Forecast(missing), 0.0
+        self._slots, self._machine_told = None, False
         there = len(trials) - len(missing)
         self._say(
             f"{study.label}: {_count(len(study.arms), 'arm')}, {_count(study.seeds, 'seed')}, "
@@ -103,13 +74,17 @@ class LiveWatcher(Watcher):
             self._progress.start()
             self._whole = self._progress.add_task("study", total=1.0, note="")
 
+    def staffed(self, slots: Slots) -> None:
+        """Take note of how many trials will run side by side."""
+        self._slots = slots
+        self._forecast.workers = slots.workers
+
     def started(self, trial: Trial, machine: Machine) -> None:
-        """Show a trial that begins; the first one starts the clock."""
-        if self._forecast.started is None:
-            self._forecast.started = perf_counter()
-            self._say(
-                f"on {machine.device if machine.device != 'cpu' else machine.processor}, {machine.threads} threads"
-            )
+        """Show a trial that begins; with the first one, the machine."""
+        self._forecast.began(trial, perf_counter())
+        if not self._machine_told:
+            self._machine_told = True
+            self._say(f"on {_processor(machine)}, {_room(self._slots, machine)}")
         self._epochs[trial.hash] = 0
         self._tasks[trial.hash] = self._progress.add_task(self._name(trial), total=trial.epochs, note="")
 
@@ -127,11 +102,12 @@ class LiveWatcher(Watcher):
         note = f"epoch {record.epoch}/{trial.epochs}  {_accuracies(record.metrics)}".rstrip()
         self._update(trial, record.epoch, note)
         if not self._console.is_terminal:
-            self._say(f"{self._name(trial)}, {note}{self._left()}")
+            self._say(f"{self._name(trial)}, {note}{self._left}")
 
     def ended(self, trial: Trial, outcome: Outcome, detail: str) -> None:
         """Show how a trial ended; what did not finish is told in full sentences."""
-        self._forecast.ended(trial)
+        self._forecast.ended(trial, perf_counter())
+        self._show_whole()
         task = self._tasks.pop(trial.hash, None)
         if task is not None:
             self._progress.remove_task(task)
@@ -152,12 +128,17 @@ class LiveWatcher(Watcher):
         self._forecast.at(trial, epochs)
         if trial.hash in self._tasks:
             self._progress.update(self._tasks[trial.hash], completed=epochs, note=note)
-        if self._whole is not None:
-            self._progress.update(self._whole, completed=self._forecast.fraction, note=self._left().lstrip(", "))
+        self._show_whole()
 
-    def _left(self) -> str:
-        left = self._forecast.seconds_left(perf_counter())
-        return "" if left is None else f", {duration(left)} left"
+    def _show_whole(self) -> None:
+        """Show how far the whole study is."""
+        now = perf_counter()
+        if now >= self._next_estimate:
+            self._next_estimate = now + SECONDS_AN_ESTIMATE
+            seconds = self._forecast.seconds_left(now)
+            self._left = "" if seconds is None else f", {duration(seconds)} left"
+        if self._whole is not None:
+            self._progress.update(self._whole, completed=self._forecast.fraction, note=self._left.lstrip(", "))
 
     def _name(self, trial: Trial) -> str:
         return f"trial {self._numbers.get(trial.hash, '?')}/{len(self._numbers)} {trial.arm} seed {trial.seed}"
@@ -210,6 +191,18 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _processor(machine: Machine) -> str:
+    return machine.processor if machine.device == "cpu" else machine.device
+
+
+def _room(slots: Slots | None, machine: Machine) -> str:
+    """Write what trials have to themselves: ``2 workers with 1 thread each``."""
+    if slots is None:
+        return _count(machine.threads, "thread")
+    room = f"{_count(slots.workers, 'worker')} with {_count(slots.threads, 'thread')} each"
+    return room + (f", more than its {_count(slots.cores, 'core')} can run at once" if slots.crowded else "")
 
 
 def _accuracies(metrics: Mapping[str, float]) -> str:

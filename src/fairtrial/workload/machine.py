@@ -1,6 +1,7 @@
 """What a training run runs on."""
 
 import importlib.metadata
+import os
 import platform
 from dataclasses import replace
 from functools import cache
@@ -32,6 +33,34 @@ def _unchanging() -> Machine:
         threads=torch.get_num_threads(),
         system=platform.platform(),
     )
+
+
+def use_threads(threads: int) -> None:
+    """Let torch compute with so many threads in this process; a worker does this before its first trial."""
+    torch.set_num_threads(threads)
+
+
+def gpus() -> int:
+    """Count the CUDA devices that this process sees."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def show_one_gpu(worker: int) -> dict[str, str]:
+    """Give the environment in which a worker process sees one of this process's CUDA devices and no other.
+
+    Not measured: none of this has been run on a machine with CUDA.
+
+    Args:
+        worker: the worker's place, from 0; with more workers than devices they share.
+
+    Returns:
+        ``CUDA_VISIBLE_DEVICES``, or nothing where there is no CUDA.
+    """
+    count = gpus()
+    if not count:
+        return {}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
+    return {"CUDA_VISIBLE_DEVICES": visible.split(",")[worker % count]}
 
 
 def _processor() -> str:

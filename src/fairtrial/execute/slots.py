@@ -1,0 +1,75 @@
+"""How many trials run side by side on one machine, and with how many threads each. Pure but for counting cores."""
+
+import os
+from dataclasses import dataclass
+
+from fairtrial.errors import FairtrialError
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Room for trials on one machine.
+
+    Attributes:
+        workers: worker processes, each with one trial at a time.
+        threads: threads of each worker.
+        cores: cores that this process may use.
+    """
+
+    workers: int
+    threads: int
+    cores: int
+
+    @property
+    def crowded(self) -> bool:
+        """Whether there are more threads than cores, so that trials wait for each other."""
+        return self.workers * self.threads > self.cores
+
+
+def choose_slots(
+    trials: int, workers: int | None, threads: int | None, *, cores: int | None = None, gpus: int = 0
+) -> Slots:
+    """Decide how many workers a set of trials gets, and how many threads each.
+
+    The number of threads never follows from the number of trials: it can change the last bits of a record, and a study
+    that is resumed must go on with the numbers it began with.
+
+    Args:
+        trials: trials to run; more workers than that are never started.
+        workers: what the user asked for, or None: a worker a GPU, or as many as the cores have room for.
+        threads: what the user asked for, or None: one. Two trials on two cores beat one trial on two threads.
+        cores: cores that may be used; by default those of this process.
+        gpus: GPUs on this machine.
+
+    Raises:
+        FairtrialError: a number below 1.
+
+    Example:
+        >>> choose_slots(trials=10, workers=None, threads=None, cores=8)
+        Slots(workers=8, threads=1, cores=8)
+        >>> choose_slots(trials=10, workers=None, threads=4, cores=8)
+        Slots(workers=2, threads=4, cores=8)
+    """
+    check_counts(workers=workers, threads=threads)
+    cores = cores or usable_cores()
+    threads = threads or 1
+    workers = workers or gpus or max(1, cores // threads)
+    return Slots(max(1, min(workers, trials)), threads, cores)
+
+
+def check_counts(**numbers: int | None) -> None:
+    """Refuse numbers of workers or threads that mean nothing; None is always good.
+
+    Raises:
+        FairtrialError: naming the number and what is allowed.
+    """
+    for name, number in numbers.items():
+        if number is not None and (type(number) is not int or number < 1):
+            raise FairtrialError(f"{name} = {number!r}: must be a whole number from 1 up")
+
+
+def usable_cores() -> int:
+    """Count the cores that this process may run on, which can be fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,97 @@
+"""The time that is left, for trials one after another and side by side."""
+
+import heapq
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fairtrial.plan import plan
+from fairtrial.report.forecast import Forecast
+
+
+@pytest.fixture
+def trials(make_study):
+    return lambda count, epochs=4: plan(make_study(seeds=count, arms={"a": {}}, training={"epochs": epochs}))
+
+
+def simulate(trials, workers, pace):
+    """Run trials at a steady pace; give the forecast, and what truly is left, after every epoch of every trial."""
+    forecast, queue, running, seen = Forecast(trials, workers), list(trials), [], []
+    free = [(0.0, place) for place in range(workers)]
+    for trial in queue:
+        begin, place = heapq.heappop(free)
+        running.append((trial, begin))
+        heapq.heappush(free, (begin + trial.epochs * pace, place))
+    end = max(moment for moment, _ in free)
+    events = []
+    for trial, begin in running:
+        events.append((begin, 1, lambda now, t=trial: forecast.began(t, now)))
+        events += [
+            (begin + epoch * pace, 0, lambda now, t=trial, e=epoch: forecast.at(t, e))
+            for epoch in range(1, trial.epochs + 1)
+        ]
+        events.append((begin + trial.epochs * pace, 0.5, lambda now, t=trial: forecast.ended(t, now)))
+    for now in sorted({event[0] for event in events}):
+        for _, _, happen in sorted((e for e in events if e[0] == now), key=lambda e: e[1]):
+            happen(now)
+        seen.append((forecast.seconds_left(now), end - now))
+    return seen
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 8])
+@pytest.mark.parametrize("count", [1, 2, 5, 6])
+def test_at_a_steady_pace_it_is_right_from_the_first_epoch_on(trials, workers, count):
+    seen = simulate(trials(count), workers, pace=10.0)
+    assert seen[0][0] is None
+    for guess, truth in seen[1:]:
+        assert guess == pytest.approx(truth)
+
+
+def test_the_last_trial_runs_alone(trials):
+    first, second, third = trials(3)
+    forecast = Forecast([first, second, third], workers=2)
+    for trial in (first, second):
+        forecast.began(trial, now=100.0)
+        forecast.at(trial, 2.0)
+    assert forecast.seconds_left(now=120.0) == pytest.approx(2 * 10 + 4 * 10)
+
+
+def test_parts_of_an_epoch_count(trials):
+    (trial,) = trials(1)
+    forecast = Forecast([trial])
+    forecast.began(trial, now=0.0)
+    forecast.at(trial, 0.5)
+    assert forecast.seconds_left(now=5.0) == pytest.approx(35.0)
+    assert forecast.fraction == pytest.approx(0.125)
+
+
+def test_a_trial_that_ends_early_is_no_more_work_and_does_not_quicken_the_pace(trials):
+    first, second = trials(2)
+    forecast = Forecast([first, second])
+    forecast.began(first, now=0.0)
+    forecast.at(first, 1.0)
+    forecast.ended(first, now=10.0)
+    assert forecast.fraction == 0.5
+    assert forecast.seconds_left(now=10.0) == pytest.approx(40.0)
+
+
+def test_nothing_to_do_is_done():
+    assert Forecast([]).fraction == 1.0
+
+
+@given(steps=st.lists(st.tuples(st.integers(0, 3), st.floats(0, 4), st.booleans()), max_size=30))
+def test_it_is_never_negative_whatever_comes(steps):
+    from fairtrial.spec import Study
+
+    table = {"name": "s", "reference": "a", "seeds": 4, "training": {"epochs": 4}, "arms": {"a": {}}}
+    trials = plan(Study.from_dict(table))
+    forecast = Forecast(trials, workers=2)
+    for now, (number, epochs, ends) in enumerate(steps):
+        forecast.began(trials[number], float(now))
+        forecast.at(trials[number], epochs)
+        if ends:
+            forecast.ended(trials[number], float(now))
+        assert 0 <= forecast.fraction <= 1
+        left = forecast.seconds_left(float(now))
+        assert left is None or left >= 0

@@ -1,0 +1,169 @@
+"""The conductor and the command line with workers: the default on one machine."""
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+import loops
+from fairtrial import cli
+from fairtrial.errors import FairtrialError, StudyError
+from fairtrial.execute.inline import InlineExecutor
+from fairtrial.execute.slots import Slots
+from fairtrial.plan import plan
+from fairtrial.records import Machine, Outcome
+from fairtrial.report.live import LiveWatcher
+from fairtrial.store.sql import SQLStore
+from fairtrial.study import Watcher, run
+
+MACHINE = Machine({}, "a processor", "cpu", 1, "system")
+
+
+@pytest.fixture
+def store():
+    with SQLStore("fairtrial.db") as opened:
+        yield opened
+
+
+class Staff(Watcher):
+    def __init__(self):
+        self.slots = []
+
+    def staffed(self, slots):
+        self.slots.append(slots)
+
+
+@pytest.mark.slow
+def test_by_default_trials_run_in_workers_with_one_thread(store, make_study, monkeypatch):
+    monkeypatch.setattr("fairtrial.execute.slots.usable_cores", lambda: 2)
+    staff = Staff()
+    done = run(make_study(), store=store, watcher=staff)
+    assert staff.slots == [Slots(2, 1, 2)]
+    assert done.count(Outcome.FINISHED) == 4
+    assert {result.machine.threads for result in done.results} == {1}
+    with SQLStore("other.db") as other:
+        inline = run(make_study(), store=other, executor=InlineExecutor(loops.good, loops.machine))
+    assert [result.epochs for result in done.results] == [result.epochs for result in inline.results]
+
+
+@pytest.mark.slow
+def test_every_end_comes_out_of_workers_as_it_does_inline(store, mixed_study):
+    done = run(mixed_study, store=store, workers=2, threads=2)
+    assert {result.arm: result.outcome.value for result in done.results} == {
+        "well": "finished",
+        "nan": "diverged",
+        "inf": "diverged",
+        "says_so": "diverged",
+        "raises": "failed",
+        "no_record": "failed",
+    }
+    assert {result.machine.threads for result in done.results} == {2}
+
+
+def test_numbers_are_refused_before_anything_else(store, make_study):
+    with pytest.raises(FairtrialError, match=r"^workers = 0: must be a whole number from 1 up$"):
+        run(make_study(), store=store, workers=0)
+    with pytest.raises(FairtrialError, match=r"^threads = -1: must be a whole number from 1 up$"):
+        run(make_study(), store=store, threads=-1)
+    assert store.studies() == []
+
+
+def test_an_executor_brings_its_own_workers(store, make_study):
+    with pytest.raises(FairtrialError, match="leave them out where one is given"):
+        run(make_study(), store=store, executor=InlineExecutor(loops.good, loops.machine), workers=2)
+
+
+def test_a_loop_in_the_script_is_refused(store, make_study):
+    study = make_study(training={"loop": "__main__:train"})
+    with pytest.raises(StudyError, match=r'^training.loop = "__main__:train": workers don.t import the script'):
+        run(study, store=store)
+    assert store.studies() == []
+
+
+@pytest.mark.slow
+def test_the_command_line_refuses_none_and_takes_one(make_study, monkeypatch, capsys):
+    Path("small.toml").write_text(make_study(seeds=1).to_toml())
+    for words, status in ((["--workers", "0"], 2), (["--threads", "-1"], 2), (["--workers", "1", "--threads", "1"], 0)):
+        monkeypatch.setattr(sys, "argv", ["fairtrial", "run", "small.toml", *words])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        assert (end.value.code or 0) == status
+        err = capsys.readouterr().err
+        if status:
+            assert err.count("\n") == 1
+            assert err.startswith(f"fairtrial: Invalid value for '{words[0]}': ")
+        else:
+            assert ", 1 worker with 1 thread each\n" in err
+
+
+SCRIPT = """
+import fairtrial
+
+print("begun")
+with fairtrial.SQLStore("fairtrial.db") as store:
+    done = fairtrial.run(fairtrial.load("small.toml"), store=store, workers=2)
+print(done.trained, done.count(fairtrial.Outcome.FINISHED))
+"""
+
+
+@pytest.mark.slow
+def test_a_script_without_a_guard_runs(make_study):
+    Path("small.toml").write_text(make_study(training={"loop": "own:train", "epochs": 1}).to_toml())
+    Path("own.py").write_text("def train(trial):\n    yield {'test_acc': trial.seed / 2}\n")
+    Path("script.py").write_text(SCRIPT)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "script.py"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300, env=environment)
+    assert (done.stderr, done.stdout) == ("", "begun\n4 4\n")
+
+
+def shown(terminal=False):
+    """Make a watcher and the console that it shows things on."""
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=100, height=20)
+    return console, LiveWatcher(console)
+
+
+@pytest.mark.parametrize(
+    ("slots", "line"),
+    [
+        (Slots(2, 1, 2), "on a processor, 2 workers with 1 thread each"),
+        (Slots(1, 4, 4), "on a processor, 1 worker with 4 threads each"),
+        (Slots(4, 1, 2), "on a processor, 4 workers with 1 thread each, more than its 2 cores can run at once"),
+        (None, "on a processor, 1 thread"),
+    ],
+)
+def test_it_is_said_what_trials_have_to_themselves(make_study, slots, line):
+    console, watcher = shown()
+    study = make_study()
+    with watcher:
+        watcher.planned(study, plan(study), plan(study))
+        if slots:
+            watcher.staffed(slots)
+        for trial in plan(study)[:2]:
+            watcher.started(trial, MACHINE)
+    assert console.file.getvalue().splitlines()[1:] == [line]
+
+
+def test_every_running_trial_has_a_row(make_study):
+    _, watcher = shown(terminal=True)
+    study = make_study()
+    first, second, *_ = plan(study)
+    with watcher:
+        watcher.planned(study, plan(study), plan(study))
+        watcher.staffed(Slots(2, 1, 2))
+        for trial, acc in ((first, 0.25), (second, 0.75)):
+            watcher.started(trial, MACHINE)
+            watcher.progressed(trial, 3, 4, {"train_acc": acc})
+        rows = [(str(task.description), task.completed, task.fields["note"]) for task in watcher._progress.tasks]
+        watcher.ended(first, Outcome.FINISHED, "")
+        left = [str(task.description) for task in watcher._progress.tasks]
+    assert rows[0][:2] == ("study", pytest.approx(2 * 0.75 / 12))
+    assert rows[1:] == [
+        ("trial 1/4 a seed 0", 0.75, "epoch 1/3  batch 3/4  training 25.0%"),
+        ("trial 2/4 b seed 0", 0.75, "epoch 1/3  batch 3/4  training 75.0%"),
+    ]
+    assert left == ["study", "trial 2/4 b seed 0"]
