@@ -28,5 +28,5 @@ def test_makespan(seconds, workers, expected):
 
 @given(st.lists(st.floats(0, 100), min_size=1), st.integers(1, 8))
 def test_makespan_lies_between_its_bounds(seconds, workers):
-    bound = max(sum(seconds) / workers, max(seconds))
+    bound = max(sum(seconds) / workers, *seconds)
     assert bound * (1 - 1e-9) <= makespan(seconds, workers) <= sum(seconds) / workers + max(seconds) + 1e-9

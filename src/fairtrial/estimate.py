@@ -89,9 +89,7 @@ def _kind(settings: Settings) -> str:
     return "|".join(part if isinstance(part, str) else part.model_dump_json() for part in parts)
 
 
-def _trial_seconds(
-    trial: Trial, timed: dict[str, tuple[float, float]], results: Sequence[TrialResult]
-) -> float | None:
+def _trial_seconds(trial: Trial, timed: dict[str, tuple[float, float]], results: Sequence[TrialResult]) -> float | None:
     if trial.settings.training.loop == BUILT_IN:
         return timed[_kind(trial.settings)][1]
     finished = [result for result in results if result.outcome is Outcome.FINISHED and result.ended]

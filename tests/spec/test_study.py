@@ -116,8 +116,10 @@ ERRORS = {
     ),
     "a batch of one": (
         {"data": {"train": 65}},
-        "training.batch_size = 64: 65 training images leave a batch of one, which batch normalisation can't train on "
-        "with the stock stem",
+        (
+            "training.batch_size = 64: 65 training images leave a batch of one, which batch normalisation can't train "
+            "on with the stock stem"
+        ),
     ),
     "two at once": (
         {"training": {"epochs": 0, "batch_size": 0}},

@@ -21,7 +21,9 @@ def plan_text(study: Study, cost: Estimate, store: str) -> str:
         pool = f"{cost.workers} workers of {cost.threads} thread{'s' if cost.threads > 1 else ''}"
         timed = f" ({cost.step_ms:.0f} ms a step, timed just now)" if cost.step_ms else ""
         unknown = "unknown: this training loop has not finished a trial in this store yet"
-        lines.append(f"time: {unknown if cost.seconds is None else f'about {duration(cost.seconds)} with {pool}{timed}'}")
+        lines.append(
+            f"time: {unknown if cost.seconds is None else f'about {duration(cost.seconds)} with {pool}{timed}'}"
+        )
         lines.append(f"disk: about {cost.bytes / 1e3:.0f} kB more in {store}")
     return "\n".join(lines)
 
@@ -33,7 +35,10 @@ def bench_text(measured: "Bench") -> str:
         ("plain layers", f"{measured.plain.step_ms:.1f} ms a step, {measured.plain.images_per_second:.0f} images/s"),
         ("fast layers", f"{measured.fast.step_ms:.1f} ms a step, {measured.fast.images_per_second:.0f} images/s"),
         ("fast over plain", f"{measured.plain.step_ms / measured.fast.step_ms:.2f} times the speed"),
-        ("its matrix products", f"{measured.matmul_ms:.1f} ms; the fast step is {measured.step_over_matmul:.2f} times that"),
+        (
+            "its matrix products",
+            f"{measured.matmul_ms:.1f} ms; the fast step is {measured.step_over_matmul:.2f} times that",
+        ),
         ("outside steps", f"{measured.overhead_share:.1%} of a short trial"),
         ("private memory", "not told by this system" if private is None else f"{private / 2**20:.0f} MiB a worker"),
         ("path", measured.path),
