@@ -1,0 +1,250 @@
+"""Layers that are fast on a CPU, with the parameters, names and results of torch's own.
+
+`accelerate` turns the layers of any model into fast ones, in place. A fast layer is a subclass of the layer that it
+was. It computes with compiled kernels (`kernels`) where it can, and does what its parent does where it can't: for other
+devices and dtypes, under autocast, torch.compile or hooks, for settings that the kernels don't know, and where there is
+no compiler. `path` says which it is.
+
+Layers that stand next to each other in an `nn.Sequential` are computed together, as a chain (`chain`).
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fairtrial.workload import chain, kernels
+from fairtrial.workload.chain import Unit
+from fairtrial.workload.flavours import BiasedBatchNorm2d, OneSidedConv2d
+from fairtrial.workload.geometry import Kind, kind_of, shape_of
+from fairtrial.workload.kernels import Activation
+
+_ACTIVATIONS: dict[type[nn.Module], Activation] = {nn.ReLU: Activation.RELU, nn.ReLU6: Activation.RELU6}
+
+
+def accelerate(model: nn.Module) -> nn.Module:
+    """Turn a model's layers into fast ones, in place.
+
+    Convolutions, batch norms and sequences of them change their class and nothing else: parameters stay the same
+    objects, the state_dict keeps its names, shapes and order, and the results are the same to rounding. Layers of
+    other classes, the user's own subclasses among them, stay as they are.
+
+    Args:
+        model: any model, on any device.
+
+    Returns:
+        The same model.
+
+    Example:
+        >>> layer = accelerate(nn.Sequential(nn.Conv2d(8, 16, 1), nn.BatchNorm2d(16), nn.ReLU6()))
+        >>> layer(torch.ones(2, 8, 4, 4)).shape
+        torch.Size([2, 16, 4, 4])
+    """
+    for module in model.modules():
+        if "forward" in vars(module):  # someone has put another forward pass into this very object
+            continue
+        kind = type(module)
+        if kind in _FAST:
+            module.__class__ = _FAST[kind]
+        elif isinstance(module, nn.Sequential) and kind.forward is nn.Sequential.forward:
+            module.__class__ = _fast_sequential(kind)
+    return model
+
+
+def path() -> str:
+    """Say which layers this process uses: ``"compiled kernels (g++ 12.2.0, AVX-512)"``, or ``"plain: "`` and why."""
+    return kernels.path()
+
+
+class FastConv2d(nn.Conv2d):
+    """`torch.nn.Conv2d`, fast where it is pointwise, depthwise 3x3, or reads few channels."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Convolve images of shape (batch, channels, height, width)."""
+        fast = _run([Unit(self, None)], images)
+        if fast is not None:
+            return fast
+        if kind_of(self) is Kind.POINTWISE and images.dim() == 4 and images.device.type == "cpu":
+            rows = functional.linear(images.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias)
+            return rows.permute(0, 3, 1, 2)
+        return super().forward(images)
+
+
+class FastOneSidedConv2d(OneSidedConv2d):
+    """`OneSidedConv2d`, fast where it is depthwise or reads few channels."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Convolve images of shape (batch, channels, height, width)."""
+        fast = _run([Unit(self, None)], images)
+        return super().forward(images) if fast is None else fast
+
+
+class FastBatchNorm2d(nn.BatchNorm2d):
+    """`torch.nn.BatchNorm2d`, fast."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalise features of shape (batch, channels, height, width)."""
+        fast = _run([Unit(None, self)], images)
+        return super().forward(images) if fast is None else fast
+
+
+class FastBiasedBatchNorm2d(BiasedBatchNorm2d):
+    """`BiasedBatchNorm2d`, fast."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Normalise features of shape (batch, channels, height, width)."""
+        fast = _run([Unit(None, self)], features)
+        return super().forward(features) if fast is None else fast
+
+
+_FAST: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Conv2d: FastConv2d,
+    OneSidedConv2d: FastOneSidedConv2d,
+    nn.BatchNorm2d: FastBatchNorm2d,
+    BiasedBatchNorm2d: FastBiasedBatchNorm2d,
+}
+_CONVS, _NORMS = (FastConv2d, FastOneSidedConv2d), (FastBatchNorm2d, FastBiasedBatchNorm2d)
+
+
+class FastSequential(nn.Sequential):
+    """`torch.nn.Sequential`, which computes neighbouring layers together."""
+
+    def forward(self, features: Any) -> Any:
+        """Put features through all layers, in order."""
+        for part in _parts(self):
+            fast = _run(part.units, features)
+            if fast is not None:
+                features = fast
+                continue
+            for layer in part.layers:
+                features = layer(features)
+        return features
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """Pickle and copy by the class that the sequence was, because ours is made where it is needed."""
+        return _new_sequential, (_plain_class(type(self)),), self.__dict__
+
+
+@cache
+def _fast_sequential(kind: type[nn.Sequential]) -> type[FastSequential]:
+    """The fast subclass of a class of sequences, whose other methods it keeps."""
+    if kind is nn.Sequential:
+        return FastSequential
+    return type(f"Fast{kind.__name__}", (FastSequential, kind), {"__module__": __name__})
+
+
+def _plain_class(kind: type[FastSequential]) -> type[nn.Sequential]:
+    return nn.Sequential if kind is FastSequential else kind.__bases__[1]
+
+
+def _new_sequential(kind: type[nn.Sequential]) -> FastSequential:
+    fast = _fast_sequential(kind)
+    return fast.__new__(fast)
+
+
+class _Part:
+    """Some neighbouring layers of a sequence.
+
+    Attributes:
+        layers: the layers.
+        units: the same layers as a chain; empty where the part is one layer that no chain can take.
+    """
+
+    def __init__(self) -> None:
+        self.layers: list[nn.Module] = []
+        self.units: list[Unit] = []
+
+    def take(self, layer: nn.Module) -> bool:
+        """Lengthen the chain by a layer, if it can be."""
+        last = self.units[-1] if self.units else None
+        activation = _ACTIVATIONS.get(type(layer))
+        if _is_hooked(layer):
+            return False
+        if isinstance(layer, _CONVS) and kind_of(layer) is not None:
+            self.units.append(Unit(layer, None))
+        elif isinstance(layer, _NORMS):
+            if last is not None and last.norm is None:
+                self.units[-1] = Unit(last.conv, layer)
+            else:
+                self.units.append(Unit(None, layer))
+        elif activation is not None and last is not None and last.norm is not None and not last.activation:
+            self.units[-1] = Unit(last.conv, last.norm, activation)
+        else:
+            return False
+        self.layers.append(layer)
+        return True
+
+
+def _parts(sequence: nn.Sequential) -> Iterator[_Part]:
+    """Divide a sequence into chains as long as they can be, and single layers between them."""
+    part = _Part()
+    for layer in _leaves(sequence):
+        if part.take(layer):
+            continue
+        if part.layers:
+            yield part
+            part = _Part()
+            if part.take(layer):
+                continue
+        single = _Part()
+        single.layers.append(layer)
+        yield single
+    if part.layers:
+        yield part
+
+
+def _leaves(sequence: nn.Sequential) -> Iterator[nn.Module]:
+    """The layers of a sequence, those of sequences within it among them."""
+    for layer in sequence:
+        if isinstance(layer, FastSequential) and not _is_hooked(layer):
+            yield from _leaves(layer)
+        else:
+            yield layer
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    """Whether someone wants to hear of a module's passes, or has replaced its forward pass."""
+    # torch has no public name for these; its own Module.__call__ asks them the same question.
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)  # noqa: SLF001
+    return any(hooks) or "forward" in vars(module)
+
+
+def _run(units: Sequence[Unit], images: Tensor) -> Tensor | None:
+    """Put images through a chain with the compiled kernels; None where they can't be used."""
+    if not units or type(images) is not Tensor or images.dim() != 4 or images.device.type != "cpu":
+        return None
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_autocast_enabled("cpu"):
+        return None
+    compiled = kernels.load(images.dtype)
+    return chain.run(compiled, units, images) if compiled is not None and _fit(units, images) else None
+
+
+def _fit(units: Sequence[Unit], images: Tensor) -> bool:
+    """Whether the kernels can take these images through these layers. Where not, the plain layers say what is wrong."""
+    batch, channels, height, width = images.shape
+    for unit in units:
+        if unit.conv is not None:
+            if kind_of(unit.conv) is None or unit.conv.in_channels != channels:
+                return False
+            shape = shape_of(unit.conv, batch, height, width)
+            channels, height, width = unit.conv.out_channels, shape.out_height, shape.out_width
+        pixels = batch * height * width if height > 0 and width > 0 else 0
+        if pixels < 1 or (unit.norm is not None and not _norm_fits(unit.norm, channels, pixels, images.dtype)):
+            return False
+        if not all(tensor is None or _is_plain(tensor, images.dtype) for tensor in unit.parameters()):
+            return False
+    return True
+
+
+def _norm_fits(norm: nn.BatchNorm2d, channels: int, pixels: int, dtype: torch.dtype) -> bool:
+    statistics = norm.running_mean, norm.running_var
+    if norm.num_features != channels or not norm.affine or (norm.training and (norm.momentum is None or pixels < 2)):
+        return False
+    return all(tensor is not None and _is_plain(tensor, dtype) for tensor in statistics)
+
+
+def _is_plain(tensor: Tensor, dtype: torch.dtype) -> bool:
+    return type(tensor) in {nn.Parameter, Tensor} and tensor.dtype == dtype and tensor.device.type == "cpu"
