@@ -7,32 +7,43 @@ convolution is taken while that convolution reads it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_input
 
-from fairtrial.workload.flavours import BiasedBatchNorm2d
-from fairtrial.workload.geometry import Kind, kind_of, shape_of
-from fairtrial.workload.kernels import Activation, Kernels, Shape, Value
+from fairtrial.workload.geometry import Kind
+from fairtrial.workload.kernels import Activation, Kernels, Norm, Shape, Value
 
 
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """A convolution, the batch norm behind it, the activation behind that; either of the first two may be missing."""
+class Conv(NamedTuple):
+    """A convolution's tensors and sizes.
 
-    conv: nn.Conv2d | None
-    norm: nn.BatchNorm2d | None
-    activation: Activation = Activation.NONE
+    Attributes:
+        kind: how it is computed.
+        weight: (output channels, input channels / groups, height, width).
+        bias: (output channels,) or None; None for a depthwise one.
+        shape: the sizes.
+    """
+
+    kind: Kind
+    weight: Tensor
+    bias: Tensor | None
+    shape: Shape
+
+
+class Unit(NamedTuple):
+    """A convolution and the batch norm behind it; one of the two may be missing."""
+
+    conv: Conv | None
+    norm: Norm | None
 
     def parameters(self) -> tuple[Tensor | None, ...]:
         """Weight and bias of the convolution, weight and bias of the norm; None for what is missing."""
-        conv, norm = self.conv, self.norm
-        of_conv = (None, None) if conv is None else (conv.weight, conv.bias)
-        return of_conv + ((None, None) if norm is None else (norm.weight, norm.bias))
+        of_conv = (None, None) if self.conv is None else self.conv[1:3]
+        return of_conv + ((None, None) if self.norm is None else self.norm[:2])
 
 
 def run(kernels: Kernels, units: Sequence[Unit], images: Tensor) -> Tensor:
@@ -40,8 +51,8 @@ def run(kernels: Kernels, units: Sequence[Unit], images: Tensor) -> Tensor:
 
     Args:
         kernels: for the dtype of the images and all parameters.
-        units: the chain. Its layers fit each other and the images; with a norm in training mode, its input has two
-            pixels or more.
+        units: the chain. Its layers fit each other and the images; where a norm takes its statistics from the batch,
+            its input has two pixels or more.
         images: (batch, channels, height, width), in any memory format.
 
     Returns:
@@ -50,98 +61,80 @@ def run(kernels: Kernels, units: Sequence[Unit], images: Tensor) -> Tensor:
     parameters = [parameter for unit in units for parameter in unit.parameters()]
     if torch.is_grad_enabled() and (images.requires_grad or any(p is not None and p.requires_grad for p in parameters)):
         output: Tensor = _Chain.apply(images, kernels, units, *parameters)  # type: ignore[no-untyped-call]
-        return output
+        return _nchw(output)
     value, owned = Value(_nhwc(images)), False
     for unit in units:
-        value = _forward(kernels, unit, value, fold=True).output
+        _, value = _forward(kernels, unit, value, fold=True)
         owned = owned or unit.conv is not None
     return _nchw(kernels.finish(value, in_place=owned))
 
 
-@dataclass(frozen=True, slots=True)
-class _Done:
-    """One unit after its forward pass.
-
-    Attributes:
-        output: what the next unit reads.
-        source: what the convolution read: for a depthwise one perhaps unfinished, for a dense one its windows.
-        kind: how the convolution was computed; None where there is none.
-        shape: its sizes.
-        from_batch: whether the norm took its statistics from the batch.
-    """
-
-    output: Value
-    source: Value
-    kind: Kind | None
-    shape: Shape | None
-    from_batch: bool
-
-
-def _forward(kernels: Kernels, unit: Unit, value: Value, *, fold: bool = False) -> _Done:
+def _forward(kernels: Kernels, unit: Unit, value: Value, *, fold: bool = False) -> tuple[Value, Value]:
     """Put a value through one unit.
 
     Args:
         kernels: for its dtype.
-        unit: whose layers.
+        unit: the layers.
         value: the unit's input.
         fold: whether a depthwise convolution may put its output through a norm that is known beforehand.
+
+    Returns:
+        What the convolution read: for a depthwise one perhaps unfinished, for a dense one its windows; and what the
+        next unit reads.
     """
-    conv, norm = unit.conv, unit.norm
-    from_batch = norm is not None and norm.training
-    rows = None if norm is None or from_batch else kernels.norm_from_running(norm)
-    moments = kind = shape = None
-    if conv is not None:
-        kind, shape = kind_of(conv), shape_of(conv, *value.raw.shape[:3])
-    if conv is not None and shape is not None and kind is Kind.DEPTHWISE:
-        after = Value(value.raw, rows, unit.activation) if fold and rows is not None else None
-        raw, moments = kernels.depthwise_forward(value, _taps(conv.weight), shape, after=after, moments=from_batch)
-        if after is not None:
-            return _Done(Value(raw), value, kind, shape, from_batch)
+    conv, norm = unit
+    moments = rows = None
+    activation = Activation.NONE if norm is None else norm.activation
+    if conv is not None and conv.kind is Kind.DEPTHWISE:
+        from_batch = norm is not None and norm.from_batch
+        if fold and norm is not None and not from_batch:
+            after = Value(value.raw, kernels.norm_rows(norm, value.raw, None), activation)
+            return value, Value(kernels.depthwise_forward(value, _taps(conv.weight), conv.shape, after=after)[0])
+        raw, moments = kernels.depthwise_forward(value, _taps(conv.weight), conv.shape, moments=from_batch)
     else:
         value = Value(kernels.finish(value))
         raw = value.raw
-        if conv is not None and shape is not None:
-            if kind is Kind.WINDOWS:
-                value = Value(kernels.windows(value.raw, shape, conv.kernel_size[0]))
-            raw = _product(value.raw, conv).view(shape.images, shape.out_height, shape.out_width, conv.out_channels)
-    if norm is not None and from_batch:
-        rows = _rows_from_batch(kernels, norm, raw, moments)
-    return _Done(Value(raw, rows, unit.activation), value, kind, shape, from_batch)
-
-
-def _rows_from_batch(kernels: Kernels, norm: nn.BatchNorm2d, raw: Tensor, moments: Tensor | None) -> Tensor:
-    pixels = raw.numel() // raw.shape[3]
-    correction = 1.0 if isinstance(norm, BiasedBatchNorm2d) else pixels / (pixels - 1)
-    if moments is None:
-        moments = kernels.moments(raw)
-    return kernels.norm_from_batch(norm, moments, pixels, correction)
+        if conv is not None:
+            if conv.kind is Kind.WINDOWS:
+                value = Value(kernels.windows(raw, conv.shape, conv.weight.shape[2]))
+            raw = _product(value.raw, conv)
+    if norm is not None:
+        rows = kernels.norm_rows(norm, raw, moments)
+    return value, Value(raw, rows, activation)
 
 
 class _Chain(torch.autograd.Function):
-    """The chain as autograd sees it: images and all parameters in, one feature map out."""
+    """The chain as autograd sees it: images and all parameters in, one feature map out.
+
+    The map is NHWC and no view of another tensor: autograd lets no one change a custom function's view in place, as an
+    activation behind the chain may want to.
+    """
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, kernels: Kernels, units: Sequence[Unit], *_: Tensor | None) -> Tensor:
         value = Value(_nhwc(images))
-        done = []
+        read_and_made = []
         for unit in units:
-            done.append(_forward(kernels, unit, value))
-            value = done[-1].output
-        # Autograd looks after what others can change; the maps in between are nobody's but ours.
-        ctx.save_for_backward(*(None if unit.conv is None else unit.conv.weight for unit in units))
-        ctx.kernels, ctx.done = kernels, done
-        ctx.images_shape = images.shape
-        return _nchw(kernels.finish(value))
+            read_and_made.append(_forward(kernels, unit, value))
+            value = read_and_made[-1][1]
+        # Autograd looks after the tensors that others can change; the maps in between are nobody's but ours.
+        ctx.save_for_backward(images, *(None if unit.conv is None else unit.conv.weight for unit in units))
+        ctx.kernels, ctx.units, ctx.read_and_made = kernels, units, read_and_made
+        return kernels.finish(value)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        weights, needed = ctx.saved_tensors, ctx.needs_input_grad
-        way = _WayBack(ctx.kernels, _nhwc(gradient))
+        needed = ctx.needs_input_grad
+        _ = ctx.saved_tensors  # autograd's own complaint, if any of them has changed or the graph is gone
+        way = _WayBack(ctx.kernels, gradient.contiguous())
         gradients: list[Tensor | None] = []
-        for index in range(len(weights) - 1, -1, -1):
+        for index in range(len(ctx.units) - 1, -1, -1):
+            (conv, norm), (read, made) = ctx.units[index], ctx.read_and_made[index]
             wants = needed[3 + 4 * index], needed[4 + 4 * index], index > 0 or needed[0]
-            gradients = [*way.through(ctx.done[index], weights[index], wants), *gradients]
+            at_norm = (None, None) if norm is None else way.through_norm(norm, conv, made)
+            at_conv = (None, None) if conv is None else way.through_conv(conv, read, made, wants)
+            gradients = [*at_conv, *at_norm, *gradients]
         return (_nchw(way.gradient) if needed[0] else None, None, None, *gradients)
 
 
@@ -149,7 +142,7 @@ class _WayBack:
     """The gradient on its way from a chain's output to its input.
 
     Attributes:
-        gradient: (images, height, width, channels), at the output of the unit that comes next.
+        gradient: (images, height, width, channels), at the output of what comes next.
     """
 
     def __init__(self, kernels: Kernels, gradient: Tensor) -> None:
@@ -157,66 +150,73 @@ class _WayBack:
         self._kernels = kernels
         self._owned = False  # autograd's gradient may be read by others too
         self._sums: Tensor | None = None  # of the next norm, if taken already: the gradient is then behind its cut
+        self._left: tuple[Value, Tensor] | None = None  # a norm left to the convolution before it
 
-    def through(self, done: _Done, weight: Tensor | None, wants: tuple[bool, bool, bool]) -> tuple[Tensor | None, ...]:
-        """Go through one unit.
-
-        Args:
-            done: the unit.
-            weight: of its convolution.
-            wants: whether the gradients of the convolution's weight, its bias and its input are asked for.
-
-        Returns:
-            The gradients of the parameters, in the order of `Unit.parameters`.
-        """
-        behind, coefficients = done.output, None
-        at_norm: tuple[Tensor | None, Tensor | None] = (None, None)
-        if behind.rows is not None:
-            if self._sums is None:
-                self._sums = self._kernels.norm_sums(self.gradient, behind)
-            else:
-                behind = behind._replace(activation=Activation.NONE)
-            *at_norm_, coefficients = self._kernels.norm_coefficients(self._sums, behind, from_batch=done.from_batch)
-            at_norm, self._sums = (at_norm_[0], at_norm_[1]), None
-        if done.kind is Kind.DEPTHWISE and weight is not None and done.shape is not None:
-            self.gradient, at_weight, self._sums = self._kernels.depthwise_backward(
-                self.gradient, behind, coefficients, done.source, _taps(weight), done.shape
+    def through_norm(self, norm: Norm, conv: Conv | None, made: Value) -> tuple[Tensor, Tensor]:
+        """Go through a norm, or leave that to the depthwise convolution before it; return the parameters' gradients."""
+        if self._sums is not None:
+            made = made._replace(activation=Activation.NONE)
+        if conv is not None and conv.kind is Kind.DEPTHWISE:
+            weight, bias, coefficients = self._kernels.norm_coefficients(
+                self.gradient, made, self._sums, from_batch=norm.from_batch
+            )
+            self._left = made, coefficients
+        else:
+            weight, bias, self.gradient = self._kernels.norm_backward(
+                self.gradient, made, self._sums, from_batch=norm.from_batch, in_place=self._owned
             )
             self._owned = True
-            return at_weight.view(weight.shape), None, *at_norm
-        if coefficients is not None:
-            self.gradient = self._kernels.norm_backward(self.gradient, behind, coefficients, in_place=self._owned)
-            self._owned = True
-        if weight is None or done.shape is None:
-            return None, None, *at_norm
-        return *self._through_product(done, weight, done.shape, wants), *at_norm
+        self._sums = None
+        return weight, bias
 
-    def _through_product(
-        self, done: _Done, weight: Tensor, shape: Shape, wants: tuple[bool, bool, bool]
+    def through_conv(
+        self, conv: Conv, read: Value, made: Value, wants: tuple[bool, bool, bool]
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Go through a convolution that was a matrix product; return the gradients of its weight and bias."""
+        """Go through a convolution.
+
+        Args:
+            conv: the convolution.
+            read: what it read.
+            made: what it made.
+            wants: whether the gradients of its weight, its bias and its input are asked for.
+
+        Returns:
+            The gradients of its weight and its bias.
+        """
         wants_weight, wants_bias, wants_input = wants
-        rows = self.gradient.flatten(0, 2)
-        at_bias = rows.sum(0) if wants_bias else None
-        at_weight = None
+        at_weight, rows = None, self.gradient.flatten(0, 2)
+        if conv.kind is Kind.DEPTHWISE:
+            behind, coefficients = self._left or (Value(made.raw), None)
+            self.gradient, taps, self._sums = self._kernels.depthwise_backward(
+                self.gradient, behind, coefficients, read, _taps(conv.weight), conv.shape
+            )
+            self._owned, self._left = True, None
+            return taps.view(conv.weight.shape), None
         if wants_weight:
-            size = weight.shape[2:]
-            product = rows.t().mm(done.source.raw.flatten(0, -2))
-            at_weight = product.view(len(weight), *size, weight.shape[1]).permute(0, 3, 1, 2)
-        if wants_input:
-            if done.kind is Kind.POINTWISE:
-                self.gradient = rows.mm(weight.flatten(1)).view(*done.source.raw.shape)
-            else:
-                self.gradient = _dense_input_gradient(self.gradient, weight, shape)
+            outputs, inputs, *size = conv.weight.shape
+            product = rows.t().mm(read.raw.flatten(0, -2))
+            at_weight = product.view(outputs, *size, inputs).permute(0, 3, 1, 2)
+        if wants_input and conv.kind is Kind.POINTWISE:
+            self.gradient = rows.mm(conv.weight.flatten(1)).view(read.raw.shape)
             self._owned = True
-        return at_weight, at_bias
+        elif wants_input:
+            self.gradient = _dense_input_gradient(self.gradient, conv.weight, conv.shape)
+            self._owned = True
+        return at_weight, rows.sum(0) if wants_bias else None
 
 
-def _product(rows: Tensor, conv: nn.Conv2d) -> Tensor:
+def _product(rows: Tensor, conv: Conv) -> Tensor:
     """Multiply pixels, or windows, by a convolution's kernel as a matrix."""
+    shape = conv.shape
     matrix = conv.weight.permute(0, 2, 3, 1).flatten(1).t()
     rows = rows.flatten(0, -2)
-    return rows.mm(matrix) if conv.bias is None else torch.addmm(conv.bias, rows, matrix)
+    output = rows.new_empty((shape.images, shape.out_height, shape.out_width, len(conv.weight)))
+    flat = output.view(len(rows), len(conv.weight))
+    if conv.bias is None:
+        torch.mm(rows, matrix, out=flat)
+    else:
+        torch.addmm(conv.bias, rows, matrix, out=flat)
+    return output
 
 
 def _dense_input_gradient(gradient: Tensor, weight: Tensor, shape: Shape) -> Tensor:

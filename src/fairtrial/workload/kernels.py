@@ -13,7 +13,7 @@ from functools import cache
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fairtrial.workload.compiler import NoKernelsError, find_compiler, library
 
@@ -22,13 +22,10 @@ _INSTRUCTIONS = {64: "AVX-512", 32: "AVX", 16: "128-bit vectors"}
 
 _POINTER, _INDEX, _INT, _DOUBLE = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_double
 _SIGNATURES: dict[str, tuple[type, ...]] = {
-    "batch_moments": (_POINTER, _INDEX, _INDEX, _POINTER, _INT),
-    "norm_from_batch": (_POINTER, _INDEX, _INDEX, *(_POINTER,) * 2, *(_DOUBLE,) * 3, *(_POINTER,) * 3),
+    "norm_from_batch": (*(_POINTER,) * 2, *(_INDEX,) * 2, *(_POINTER,) * 2, *(_DOUBLE,) * 3, *(_POINTER,) * 3, _INT),
     "norm_from_running": (_INDEX, *(_POINTER,) * 2, _DOUBLE, *(_POINTER,) * 3),
     "norm_forward": (_POINTER, _POINTER, _INT, _INDEX, _INDEX, _POINTER, _INT),
-    "norm_sums": (*(_POINTER,) * 3, _INT, _INDEX, _INDEX, _POINTER, _INT),
-    "norm_coefficients": (_POINTER, _INDEX, _INDEX, _POINTER, _INT, *(_POINTER,) * 3),
-    "norm_backward": (*(_POINTER,) * 4, _INT, _INDEX, _INDEX, _POINTER, _INT),
+    "norm_backward": (*(_POINTER,) * 3, _INT, _POINTER, _INT, *(_INDEX,) * 2, *(_POINTER,) * 4, _INT),
     "depthwise_forward": (_POINTER, _POINTER, _INT, _POINTER, _POINTER, _INT, *(_POINTER,) * 3, _INT),
     "depthwise_backward": (*(_POINTER,) * 4, _INT, _POINTER, _POINTER, _INT, *(_POINTER,) * 5, _INT),
     "windows": (_POINTER, _POINTER, _INDEX, _POINTER, _INT),
@@ -81,6 +78,34 @@ class Value(NamedTuple):
         return self.raw.numel() // self.raw.shape[3]
 
 
+class Norm(NamedTuple):
+    """A batch norm's tensors and settings.
+
+    Attributes:
+        weight: (channels,).
+        bias: (channels,).
+        running_mean: (channels,).
+        running_var: (channels,).
+        tracked: the number of batches that the running statistics have seen, or None.
+        eps: added to the variance.
+        momentum: the newest batch's weight in the running statistics.
+        correction: what the biased variance is multiplied by for the running one.
+        from_batch: whether the statistics come from the batch, and the running ones move.
+        activation: what follows.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+    tracked: Tensor | None
+    eps: float
+    momentum: float
+    correction: float
+    from_batch: bool
+    activation: Activation
+
+
 class Kernels:
     """The kernels for one dtype.
 
@@ -100,47 +125,26 @@ class Kernels:
         self._call = handle
         self.instructions = _INSTRUCTIONS[handle.vector_bytes()]
 
-    def moments(self, values: Tensor) -> Tensor:
-        """Compute mean and sum of squared deviations of each channel: float64 (2, channels)."""
-        channels = values.shape[3]
-        moments = torch.empty((2, channels), dtype=torch.float64)
-        self._call.batch_moments(
-            values.data_ptr(), values.numel() // channels, channels, moments.data_ptr(), torch.get_num_threads()
-        )
-        return moments
-
-    def norm_from_batch(self, norm: nn.BatchNorm2d, moments: Tensor, pixels: int, correction: float) -> Tensor:
-        """Compute a norm's rows from a batch, and move its running statistics.
+    def norm_rows(self, norm: Norm, values: Tensor, moments: Tensor | None) -> Tensor:
+        """Compute a norm's rows, from its input or from its running statistics, which move in the first case.
 
         Args:
             norm: the layer.
-            moments: of its input.
-            pixels: how many each channel had, at least 2.
-            correction: what the biased variance is multiplied by for the running variance.
+            values: its input.
+            moments: the input's, where they are known. Used up.
         """
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        assert norm.momentum is not None
-        channels = norm.num_features
-        rows = norm.weight.new_empty((4, channels))
+        channels = values.shape[3]
+        rows = values.new_empty((4, channels))
+        weight, bias, mean, variance = (tensor.data_ptr() for tensor in norm[:4])
+        if not norm.from_batch:
+            self._call.norm_from_running(channels, weight, bias, norm.eps, mean, variance, rows.data_ptr())
+            return rows
         self._call.norm_from_batch(
-            moments.data_ptr(), pixels, channels, norm.weight.data_ptr(), norm.bias.data_ptr(), norm.eps, norm.momentum,
-            correction, norm.running_mean.data_ptr(), norm.running_var.data_ptr(), rows.data_ptr(),
+            values.data_ptr(), _address(moments), values.numel() // channels, channels, weight, bias, norm.eps,
+            norm.momentum, norm.correction, mean, variance, rows.data_ptr(), torch.get_num_threads(),
         )  # fmt: skip
-        if norm.num_batches_tracked is not None:
-            norm.num_batches_tracked.add_(1)
-        return rows
-
-    def norm_from_running(self, norm: nn.BatchNorm2d) -> Tensor:
-        """Compute a norm's rows from its running statistics."""
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        channels = norm.num_features
-        rows = norm.weight.new_empty((4, channels))
-        self._call.norm_from_running(
-            channels, norm.weight.data_ptr(), norm.bias.data_ptr(), norm.eps, norm.running_mean.data_ptr(),
-            norm.running_var.data_ptr(), rows.data_ptr(),
-        )  # fmt: skip
+        if norm.tracked is not None:
+            norm.tracked.add_(1)
         return rows
 
     def finish(self, value: Value, *, in_place: bool = False) -> Tensor:
@@ -154,43 +158,49 @@ class Kernels:
         )  # fmt: skip
         return output
 
-    def norm_sums(self, gradient: Tensor, value: Value) -> Tensor:
-        """Compute what a norm's backward pass needs of all pixels: float64 (2, channels).
+    def norm_backward(
+        self, gradient: Tensor, value: Value, sums: Tensor | None, *, from_batch: bool, in_place: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Go back through a norm.
 
         Args:
-            gradient: at the norm's activation's output.
-            value: the norm's input, with its rows.
-        """
-        assert value.rows is not None
-        channels = value.raw.shape[3]
-        sums = torch.empty((2, channels), dtype=torch.float64)
-        self._call.norm_sums(
-            gradient.data_ptr(), value.raw.data_ptr(), value.rows.data_ptr(), value.activation, value.pixels, channels,
-            sums.data_ptr(), torch.get_num_threads(),
-        )  # fmt: skip
-        return sums
+            gradient: at its activation's output; with sums, behind the activation.
+            value: its input, with its rows.
+            sums: what `depthwise_backward` has found.
+            from_batch: whether its statistics came from the batch.
+            in_place: whether the gradient may be overwritten.
 
-    def norm_coefficients(self, sums: Tensor, value: Value, *, from_batch: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """Turn the sums into the gradients of weight and bias, and what `norm_backward` takes as coefficients."""
-        assert value.rows is not None
-        channels = value.raw.shape[3]
-        weight, bias = value.rows.new_empty(channels), value.rows.new_empty(channels)
-        coefficients = value.rows.new_empty((2, channels))
-        self._call.norm_coefficients(
-            sums.data_ptr(), value.pixels, channels, value.rows.data_ptr(), from_batch, weight.data_ptr(),
-            bias.data_ptr(), coefficients.data_ptr(),
-        )  # fmt: skip
+        Returns:
+            The gradients at its weight, its bias and its input.
+        """
+        output = gradient if in_place else torch.empty_like(gradient)
+        weight, bias = self._norm_backward(gradient, value, sums, from_batch, None, output)
+        return weight, bias, output
+
+    def norm_coefficients(
+        self, gradient: Tensor, value: Value, sums: Tensor | None, *, from_batch: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Begin as `norm_backward` does, and leave the rest to `depthwise_backward`.
+
+        Returns:
+            The gradients at its weight and its bias, and the coefficients.
+        """
+        coefficients = gradient.new_empty((2, gradient.shape[3]))
+        weight, bias = self._norm_backward(gradient, value, sums, from_batch, coefficients, None)
         return weight, bias, coefficients
 
-    def norm_backward(self, gradient: Tensor, value: Value, coefficients: Tensor, *, in_place: bool) -> Tensor:
-        """Compute the gradient at a norm's input from that at its activation's output."""
-        assert value.rows is not None
-        output = gradient if in_place else torch.empty_like(gradient)
+    def _norm_backward(
+        self, gradient: Tensor, value: Value, sums: Tensor | None, from_batch: bool,
+        coefficients: Tensor | None, output: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        channels = gradient.shape[3]
+        weight, bias = gradient.new_empty(channels), gradient.new_empty(channels)
         self._call.norm_backward(
-            gradient.data_ptr(), value.raw.data_ptr(), value.rows.data_ptr(), coefficients.data_ptr(), value.activation,
-            value.pixels, value.raw.shape[3], output.data_ptr(), torch.get_num_threads(),
+            gradient.data_ptr(), value.raw.data_ptr(), _address(value.rows), value.activation, _address(sums),
+            from_batch, value.pixels, channels, weight.data_ptr(), bias.data_ptr(), _address(coefficients),
+            _address(output), torch.get_num_threads(),
         )  # fmt: skip
-        return output
+        return weight, bias
 
     def depthwise_forward(
         self, value: Value, weight: Tensor, shape: Shape, *, after: Value | None = None, moments: bool = False

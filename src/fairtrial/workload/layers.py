@@ -10,19 +10,28 @@ Layers that stand next to each other in an `nn.Sequential` are computed together
 
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from fairtrial.workload import chain, kernels
-from fairtrial.workload.chain import Unit
+from fairtrial.workload.chain import Conv, Unit
 from fairtrial.workload.flavours import BiasedBatchNorm2d, OneSidedConv2d
 from fairtrial.workload.geometry import Kind, kind_of, shape_of
-from fairtrial.workload.kernels import Activation
+from fairtrial.workload.kernels import Activation, Norm
 
+_PLAIN = {Tensor, nn.Parameter}
 _ACTIVATIONS: dict[type[nn.Module], Activation] = {nn.ReLU: Activation.RELU, nn.ReLU6: Activation.RELU6}
+
+
+class Triple(NamedTuple):
+    """A convolution, the batch norm behind it and that norm's activation, as modules; the first or the others may miss."""
+
+    conv: nn.Conv2d | None = None
+    norm: nn.BatchNorm2d | None = None
+    activation: Activation = Activation.NONE
 
 
 def accelerate(model: nn.Module) -> nn.Module:
@@ -64,7 +73,7 @@ class FastConv2d(nn.Conv2d):
 
     def forward(self, images: Tensor) -> Tensor:
         """Convolve images of shape (batch, channels, height, width)."""
-        fast = _run([Unit(self, None)], images)
+        fast = _run([Triple(self)], images)
         if fast is not None:
             return fast
         if kind_of(self) is Kind.POINTWISE and images.dim() == 4 and images.device.type == "cpu":
@@ -78,7 +87,7 @@ class FastOneSidedConv2d(OneSidedConv2d):
 
     def forward(self, images: Tensor) -> Tensor:
         """Convolve images of shape (batch, channels, height, width)."""
-        fast = _run([Unit(self, None)], images)
+        fast = _run([Triple(self)], images)
         return super().forward(images) if fast is None else fast
 
 
@@ -87,7 +96,7 @@ class FastBatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalise features of shape (batch, channels, height, width)."""
-        fast = _run([Unit(None, self)], images)
+        fast = _run([Triple(None, self)], images)
         return super().forward(images) if fast is None else fast
 
 
@@ -96,7 +105,7 @@ class FastBiasedBatchNorm2d(BiasedBatchNorm2d):
 
     def forward(self, features: Tensor) -> Tensor:
         """Normalise features of shape (batch, channels, height, width)."""
-        fast = _run([Unit(None, self)], features)
+        fast = _run([Triple(None, self)], features)
         return super().forward(features) if fast is None else fast
 
 
@@ -155,7 +164,7 @@ class _Part:
 
     def __init__(self) -> None:
         self.layers: list[nn.Module] = []
-        self.units: list[Unit] = []
+        self.units: list[Triple] = []
 
     def take(self, layer: nn.Module) -> bool:
         """Lengthen the chain by a layer, if it can be."""
@@ -164,14 +173,14 @@ class _Part:
         if _is_hooked(layer):
             return False
         if isinstance(layer, _CONVS) and kind_of(layer) is not None:
-            self.units.append(Unit(layer, None))
+            self.units.append(Triple(layer))
         elif isinstance(layer, _NORMS):
             if last is not None and last.norm is None:
-                self.units[-1] = Unit(last.conv, layer)
+                self.units[-1] = Triple(last.conv, layer)
             else:
-                self.units.append(Unit(None, layer))
+                self.units.append(Triple(None, layer))
         elif activation is not None and last is not None and last.norm is not None and not last.activation:
-            self.units[-1] = Unit(last.conv, last.norm, activation)
+            self.units[-1] = Triple(last.conv, last.norm, activation)
         else:
             return False
         self.layers.append(layer)
@@ -212,39 +221,65 @@ def _is_hooked(module: nn.Module) -> bool:
     return any(hooks) or "forward" in vars(module)
 
 
-def _run(units: Sequence[Unit], images: Tensor) -> Tensor | None:
+def _run(triples: Sequence[Triple], images: Tensor) -> Tensor | None:
     """Put images through a chain with the compiled kernels; None where they can't be used."""
-    if not units or type(images) is not Tensor or images.dim() != 4 or images.device.type != "cpu":
+    if not triples or type(images) is not Tensor or images.dim() != 4 or images.device.type != "cpu":
         return None
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_autocast_enabled("cpu"):
         return None
     compiled = kernels.load(images.dtype)
-    return chain.run(compiled, units, images) if compiled is not None and _fit(units, images) else None
+    units = None if compiled is None else _units(triples, images)
+    return None if compiled is None or units is None else chain.run(compiled, units, images)
 
 
-def _fit(units: Sequence[Unit], images: Tensor) -> bool:
-    """Whether the kernels can take these images through these layers. Where not, the plain layers say what is wrong."""
+def _units(triples: Sequence[Triple], images: Tensor) -> list[Unit] | None:
+    """Read the modules out; None where the kernels can't take them. Then the plain layers do, or say what is wrong."""
     batch, channels, height, width = images.shape
-    for unit in units:
-        if unit.conv is not None:
-            if kind_of(unit.conv) is None or unit.conv.in_channels != channels:
-                return False
-            shape = shape_of(unit.conv, batch, height, width)
-            channels, height, width = unit.conv.out_channels, shape.out_height, shape.out_width
-        pixels = batch * height * width if height > 0 and width > 0 else 0
-        if pixels < 1 or (unit.norm is not None and not _norm_fits(unit.norm, channels, pixels, images.dtype)):
-            return False
-        if not all(tensor is None or _is_plain(tensor, images.dtype) for tensor in unit.parameters()):
-            return False
-    return True
+    units = []
+    for triple in triples:
+        conv = norm = None
+        if triple.conv is not None:
+            conv = _conv(triple.conv, batch, channels, height, width)
+            if conv is None or not _are_plain(conv[1:3], images.dtype):
+                return None
+            channels, height, width = len(conv.weight), conv.shape.out_height, conv.shape.out_width
+        pixels = batch * height * width
+        if pixels == 0:
+            return None
+        if triple.norm is not None:
+            norm = _norm(triple.norm, triple.activation, pixels)
+            if norm is None or len(norm.weight) != channels or not _are_plain(norm[:4], images.dtype):
+                return None
+            if not all(tensor.is_contiguous() for tensor in norm[:4]):
+                return None
+        units.append(Unit(conv, norm))
+    return units
 
 
-def _norm_fits(norm: nn.BatchNorm2d, channels: int, pixels: int, dtype: torch.dtype) -> bool:
-    statistics = norm.running_mean, norm.running_var
-    if norm.num_features != channels or not norm.affine or (norm.training and (norm.momentum is None or pixels < 2)):
-        return False
-    return all(tensor is not None and _is_plain(tensor, dtype) for tensor in statistics)
+def _conv(module: nn.Conv2d, batch: int, channels: int, height: int, width: int) -> Conv | None:
+    kind = kind_of(module)
+    if kind is None or module.in_channels != channels:
+        return None
+    shape = shape_of(module, batch, height, width)
+    return Conv(kind, module.weight, module.bias, shape) if shape.out_height > 0 < shape.out_width else None
 
 
-def _is_plain(tensor: Tensor, dtype: torch.dtype) -> bool:
-    return type(tensor) in {nn.Parameter, Tensor} and tensor.dtype == dtype and tensor.device.type == "cpu"
+def _norm(module: nn.BatchNorm2d, activation: Activation, pixels: int) -> Norm | None:
+    training = module.training
+    mean, variance, momentum = module.running_mean, module.running_var, module.momentum
+    if mean is None or variance is None or not module.affine or (training and (momentum is None or pixels < 2)):
+        return None
+    correction = pixels / (pixels - 1) if training and not isinstance(module, BiasedBatchNorm2d) else 1.0
+    return Norm(
+        module.weight, module.bias, mean, variance, module.num_batches_tracked, module.eps, momentum or 0.0,
+        correction, training, activation,
+    )  # fmt: skip
+
+
+def _are_plain(tensors: Sequence[Tensor | None], dtype: torch.dtype) -> bool:
+    """Whether tensors are ordinary ones that lie in memory."""
+    return all(
+        tensor is None
+        or (type(tensor) in _PLAIN and tensor.dtype == dtype and tensor.device.type == "cpu")
+        for tensor in tensors
+    )

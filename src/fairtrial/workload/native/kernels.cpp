@@ -17,78 +17,70 @@ void batch_moments(const T* values, Index rows, Index channels, double* moments,
   Moments<T>::merge(parts, channels, moments, moments + channels);
 }
 
-// Turns moments into an affine, and moves the running statistics towards them. `correction` turns the biased variance
-// into the one that the running average takes.
+// Turns a mean and a variance into a norm's rows.
 template <class T>
-void norm_from_batch(const double* moments, Index rows, Index channels, const T* weight, const T* bias, double eps,
-                     double momentum, double correction, T* running_mean, T* running_var, T* affine) {
+void set_rows(Index channels, const double* mean, const double* variance, const T* weight, const T* bias, double eps,
+              T* __restrict norm) {
   for (Index c = 0; c < channels; ++c) {
-    const double mean = moments[c], variance = moments[channels + c] / double(rows);
-    const double inverse_deviation = 1 / std::sqrt(variance + eps);
-    affine[c] = T(mean);
-    affine[channels + c] = T(double(weight[c]) * inverse_deviation);
+    const double inverse_deviation = 1 / std::sqrt(variance[c] + eps), scale = double(weight[c]) * inverse_deviation;
+    norm[c] = T(mean[c]);
+    norm[channels + c] = T(scale);
     // What T cannot hold of the mean goes into the shift.
-    affine[2 * channels + c] = T(double(bias[c]) + (double(T(mean)) - mean) * double(weight[c]) * inverse_deviation);
-    affine[3 * channels + c] = T(inverse_deviation);
-    running_mean[c] = T((1 - momentum) * double(running_mean[c]) + momentum * mean);
-    running_var[c] = T((1 - momentum) * double(running_var[c]) + momentum * variance * correction);
+    norm[2 * channels + c] = T(double(bias[c]) + (double(T(mean[c])) - mean[c]) * scale);
+    norm[3 * channels + c] = T(inverse_deviation);
   }
 }
 
+// Moves running statistics towards a batch's. `correction` turns the biased variance into the one that they take.
 template <class T>
-void norm_from_running(Index channels, const T* weight, const T* bias, double eps, const T* running_mean,
-                       const T* running_var, T* affine) {
+void move_running(Index channels, const double* mean, const double* variance, double momentum, double correction,
+                  T* __restrict running_mean, T* __restrict running_var) {
   for (Index c = 0; c < channels; ++c) {
-    const double inverse_deviation = 1 / std::sqrt(double(running_var[c]) + eps);
-    affine[c] = running_mean[c];
-    affine[channels + c] = T(double(weight[c]) * inverse_deviation);
-    affine[2 * channels + c] = bias[c];
-    affine[3 * channels + c] = T(inverse_deviation);
+    running_mean[c] = T((1 - momentum) * double(running_mean[c]) + momentum * mean[c]);
+    running_var[c] = T((1 - momentum) * double(running_var[c]) + momentum * variance[c] * correction);
+  }
+}
+
+// Turns a norm's sums into the gradients of its weight and bias, and into what `SlabNormBack` takes off.
+template <class T>
+void set_coefficients(const double* sums, Index rows, Index channels, const T* norm, bool from_batch,
+                      T* __restrict weight_gradient, T* __restrict bias_gradient, T* __restrict coefficients) {
+  const double share = from_batch ? 1 / double(rows) : 0;
+  for (Index c = 0; c < channels; ++c) {
+    const double inverse_deviation = double(norm[3 * channels + c]), product = sums[channels + c] * inverse_deviation;
+    weight_gradient[c] = T(product);
+    bias_gradient[c] = T(sums[c]);
+    coefficients[c] = T(sums[c] * share);
+    coefficients[channels + c] = T(product * inverse_deviation * share);
   }
 }
 
 template <class T>
-void norm_forward(const T* input, const T* affine, int activation, Index rows, Index channels, T* output, int threads) {
-  const MaybeNorm<T> norm{affine, Cut<T>(activation), channels};
-  each_place<T>(rows, channels, threads, [&](auto slab, Index place, Index c) {
+void norm_forward(const T* input, const Norm<T>& norm, Index rows, T* output, int threads) {
+  each_place(rows, norm.channels, output, threads, [&](auto slab, Index c) {
     using S = decltype(slab);
-    S::store(output + place, norm(S::load(input + place), c, slab));
+    return [input, finish = SlabNorm<T, S>(norm, c)](Index place) { return finish(S::load(input + place)); };
   });
 }
 
 template <class T>
-void norm_sums(const T* gradient, const T* input, const T* affine, int activation, Index rows, Index channels,
-               double* sums, int threads) {
+void norm_sums(const T* gradient, const T* input, const Norm<T>& norm, Index rows, double* sums, int threads) {
+  const Index channels = norm.channels;
   std::vector<Sums<T>> parts(threads, Sums<T>(channels));
   each_part(rows, threads, [&](int part, Index begin, Index end) {
-    add_gradients(parts[part], gradient + begin * channels, input + begin * channels, Affine<T>(affine, channels),
-                  Cut<T>(activation), end - begin);
+    add_gradients(parts[part], gradient + begin * channels, input + begin * channels, norm, end - begin);
   });
   sum_parts(parts, channels, sums);
 }
 
-// Turns the sums into the gradients of weight and bias, and into what `input_gradient` takes off.
 template <class T>
-void norm_coefficients(const double* sums, Index rows, Index channels, const T* affine, int from_batch,
-                       T* weight_gradient, T* bias_gradient, T* coefficients) {
-  for (Index c = 0; c < channels; ++c) {
-    const double inverse_deviation = double(affine[3 * channels + c]), inner = sums[c], product = sums[channels + c];
-    weight_gradient[c] = T(product * inverse_deviation);
-    bias_gradient[c] = T(inner);
-    coefficients[c] = from_batch ? T(inner / double(rows)) : T(0);
-    coefficients[channels + c] = from_batch ? T(product * inverse_deviation * inverse_deviation / double(rows)) : T(0);
-  }
-}
-
-template <class T>
-void norm_backward(const T* gradient, const T* input, const T* affine, const T* coefficients, int activation, Index rows,
-                   Index channels, T* output, int threads) {
-  const Affine<T> norm(affine, channels);
-  const Cut<T> cut(activation);
-  each_place<T>(rows, channels, threads, [&](auto slab, Index place, Index c) {
+void norm_input_gradient(const T* gradient, const T* input, const Norm<T>& norm, const T* coefficients, Index rows, T* output,
+                   int threads) {
+  each_place(rows, norm.channels, output, threads, [&](auto slab, Index c) {
     using S = decltype(slab);
-    S::store(output + place,
-             input_gradient(slab, gradient + place, input + place, norm, coefficients, channels, cut, c));
+    return [=, back = SlabNormBack<T, S>(norm, coefficients, c)](Index place) {
+      return back(S::load(input + place), S::load(gradient + place));
+    };
   });
 }
 
@@ -121,8 +113,7 @@ void windows(const T* input, const Shape& s, Index size, T* rows, int threads) {
 
 using fairtrial::Index;
 using Real = FAIRTRIAL_REAL;
-using Cut = fairtrial::Cut<Real>;
-using MaybeNorm = fairtrial::MaybeNorm<Real>;
+using Norm = fairtrial::Norm<Real>;
 
 static fairtrial::Shape shape_of(const Index* numbers) {
   fairtrial::Shape shape;
@@ -134,48 +125,62 @@ extern "C" {
 
 int vector_bytes() { return FAIRTRIAL_VECTOR_BYTES; }
 
-void batch_moments(const Real* values, Index rows, Index channels, double* moments, int threads) {
-  fairtrial::batch_moments(values, rows, channels, moments, threads);
+// A batch norm's rows from a batch of `rows` pixels, whose moments may be given; moves its running statistics.
+void norm_from_batch(const Real* values, double* moments, Index rows, Index channels, const Real* weight,
+                     const Real* bias, double eps, double momentum, double correction, Real* running_mean,
+                     Real* running_var, Real* norm, int threads) {
+  std::vector<double> own;
+  if (!moments) {
+    own.resize(2 * channels);
+    moments = own.data();
+    fairtrial::batch_moments(values, rows, channels, moments, threads);
+  }
+  double* variance = moments + channels;
+  for (Index c = 0; c < channels; ++c) variance[c] /= double(rows);
+  fairtrial::set_rows(channels, moments, variance, weight, bias, eps, norm);
+  fairtrial::move_running(channels, moments, variance, momentum, correction, running_mean, running_var);
 }
 
-void norm_from_batch(const double* moments, Index rows, Index channels, const Real* weight, const Real* bias,
-                     double eps, double momentum, double correction, Real* running_mean, Real* running_var,
-                     Real* affine) {
-  fairtrial::norm_from_batch(moments, rows, channels, weight, bias, eps, momentum, correction, running_mean,
-                             running_var, affine);
-}
-
+// A batch norm's rows from its running statistics.
 void norm_from_running(Index channels, const Real* weight, const Real* bias, double eps, const Real* running_mean,
-                       const Real* running_var, Real* affine) {
-  fairtrial::norm_from_running(channels, weight, bias, eps, running_mean, running_var, affine);
+                       const Real* running_var, Real* norm) {
+  const std::vector<double> mean(running_mean, running_mean + channels), variance(running_var, running_var + channels);
+  fairtrial::set_rows(channels, mean.data(), variance.data(), weight, bias, eps, norm);
 }
 
-void norm_forward(const Real* input, const Real* affine, int activation, Index rows, Index channels, Real* output,
+void norm_forward(const Real* input, const Real* rows, int activation, Index pixels, Index channels, Real* output,
                   int threads) {
-  fairtrial::norm_forward(input, affine, activation, rows, channels, output, threads);
+  fairtrial::norm_forward(input, Norm(rows, channels, activation), pixels, output, threads);
 }
 
-void norm_sums(const Real* gradient, const Real* input, const Real* affine, int activation, Index rows, Index channels,
-               double* sums, int threads) {
-  fairtrial::norm_sums(gradient, input, affine, activation, rows, channels, sums, threads);
-}
-
-void norm_coefficients(const double* sums, Index rows, Index channels, const Real* affine, int from_batch,
-                       Real* weight_gradient, Real* bias_gradient, Real* coefficients) {
-  fairtrial::norm_coefficients(sums, rows, channels, affine, from_batch, weight_gradient, bias_gradient, coefficients);
-}
-
-void norm_backward(const Real* gradient, const Real* input, const Real* affine, const Real* coefficients,
-                   int activation, Index rows, Index channels, Real* output, int threads) {
-  fairtrial::norm_backward(gradient, input, affine, coefficients, activation, rows, channels, output, threads);
+// A batch norm's backward pass. The sums of `add_gradients` may be given. Without an `output` it ends with the
+// coefficients, which are then for `depthwise_backward`.
+void norm_backward(const Real* gradient, const Real* input, const Real* rows, int activation, const double* sums,
+                   int from_batch, Index pixels, Index channels, Real* weight_gradient, Real* bias_gradient,
+                   Real* coefficients, Real* output, int threads) {
+  const Norm norm(rows, channels, activation);
+  std::vector<double> own_sums;
+  std::vector<Real> own_coefficients;
+  if (!sums) {
+    own_sums.resize(2 * channels);
+    fairtrial::norm_sums(gradient, input, norm, pixels, own_sums.data(), threads);
+    sums = own_sums.data();
+  }
+  if (!coefficients) {
+    own_coefficients.resize(2 * channels);
+    coefficients = own_coefficients.data();
+  }
+  fairtrial::set_coefficients(sums, pixels, channels, rows, from_batch != 0, weight_gradient, bias_gradient,
+                              coefficients);
+  if (output) fairtrial::norm_input_gradient(gradient, input, norm, coefficients, pixels, output, threads);
 }
 
 void depthwise_forward(const Real* input, const Real* before, int before_activation, const Real* weight,
                        const Real* after, int after_activation, const Index* shape, Real* output, double* moments,
                        int threads) {
   const fairtrial::Shape s = shape_of(shape);
-  fairtrial::depthwise_forward(input, MaybeNorm{before, Cut(before_activation), s.channels}, weight,
-                               MaybeNorm{after, Cut(after_activation), s.channels}, s, output, moments, threads);
+  fairtrial::depthwise_forward(input, Norm(before, s.channels, before_activation), weight,
+                               Norm(after, s.channels, after_activation), s, output, moments, threads);
 }
 
 void depthwise_backward(const Real* gradient, const Real* behind, const Real* coefficients, const Real* output,
@@ -184,8 +189,8 @@ void depthwise_backward(const Real* gradient, const Real* behind, const Real* co
                         double* sums, int threads) {
   const fairtrial::Shape s = shape_of(shape);
   fairtrial::depthwise_backward(
-      gradient, fairtrial::NormBehind<Real>{behind, coefficients, output, Cut(behind_activation)}, input,
-      MaybeNorm{before, Cut(before_activation), s.channels}, weight, s, input_gradient, weight_gradient, sums, threads);
+      gradient, fairtrial::NormBehind<Real>{Norm(behind, s.channels, behind_activation), coefficients, output}, input,
+      Norm(before, s.channels, before_activation), weight, s, input_gradient, weight_gradient, sums, threads);
 }
 
 void windows(const Real* input, const Index* shape, Index size, Real* rows, int threads) {

@@ -1,6 +1,6 @@
 // Batch norm with its activation, over a matrix of pixels by channels.
 //
-// An "affine" is four rows of a number a channel: mean, scale, shift, inverse deviation. The layer computes
+// A norm is four rows of a number a channel: mean, scale, shift, inverse deviation. The layer computes
 // cut((y - mean) * scale + shift); subtracting first keeps the digits of channels with a large mean.
 #pragma once
 
@@ -13,20 +13,54 @@ constexpr Index kRowsTogether = 8;
 // Pixels whose sums are kept in T before they go into doubles.
 constexpr Index kRowsInT = 128;
 
+// A norm and its activation, or the activation alone where `rows` is null.
 template <class T>
-struct Affine {
-  const T *mean, *scale, *shift, *inverse_deviation;
+struct Norm {
+  const T* rows;
+  Index channels;
+  Cut<T> cut;
 
-  Affine(const T* rows, Index channels)
-      : mean(rows), scale(rows + channels), shift(rows + 2 * channels), inverse_deviation(rows + 3 * channels) {}
+  Norm(const T* rows, Index channels, int activation) : rows(rows), channels(channels), cut(activation) {}
 
-  template <class S>
-  typename S::Vector centred(typename S::Vector value, Index channel, S) const {
-    return value - S::load(mean + channel);
+  const T* row(int number) const { return rows + number * channels; }
+};
+
+// The same for one slab, its coefficients in registers. Without a norm: mean 0, scale 1, shift 0.
+template <class T, class S>
+struct SlabNorm {
+  using V = typename S::Vector;
+  V mean, scale, shift;
+  Cut<T> cut;
+
+  SlabNorm(const Norm<T>& norm, Index c) : mean(V{}), scale(S::all(1)), shift(V{}), cut(norm.cut) {
+    if (!norm.rows) return;
+    mean = S::load(norm.row(0) + c);
+    scale = S::load(norm.row(1) + c);
+    shift = S::load(norm.row(2) + c);
   }
-  template <class S>
-  typename S::Vector scaled(typename S::Vector centred, Index channel, S) const {
-    return centred * S::load(scale + channel) + S::load(shift + channel);
+  V before_cut(V value) const { return (value - mean) * scale + shift; }
+  V operator()(V value) const { return cut(before_cut(value)); }
+  // From the gradient behind the activation to the one before it.
+  V inner(V value, V gradient) const { return cut.gradient(before_cut(value), gradient); }
+};
+
+// The way back through a norm for one slab. `coefficients` are two rows: what the mean and what the variance of the
+// batch take off; both zero where the statistics did not come from the batch.
+template <class T, class S>
+struct SlabNormBack {
+  using V = typename S::Vector;
+  SlabNorm<T, S> norm;
+  V of_mean, of_variance;
+  bool present;
+
+  SlabNormBack(const Norm<T>& norm, const T* coefficients, Index c)
+      : norm(norm, c), of_mean(V{}), of_variance(V{}), present(norm.rows) {
+    if (!present) return;
+    of_mean = S::load(coefficients + c);
+    of_variance = S::load(coefficients + norm.channels + c);
+  }
+  V operator()(V value, V gradient) const {
+    return (norm.inner(value, gradient) - of_mean - (value - norm.mean) * of_variance) * norm.scale;
   }
 };
 
@@ -40,12 +74,12 @@ struct Sums {
   explicit Sums(Index channels)
       : channels(channels), few_first(channels), few_second(channels), first(channels), second(channels) {}
 
-  // Adds what body(Slab, place, channel, first&, second&) adds for each pixel and slab.
-  template <class Body>
-  void add(Index rows, Body body) {
+  // Adds what prepare(Slab, channel)(place, first&, second&) adds, for each pixel and slab.
+  template <class Prepare>
+  void add(Index rows, Prepare prepare) {
     for (Index begin = 0; begin < rows; begin += kRowsInT) {
       const Index end = std::min(begin + kRowsInT, rows);
-      for (Index top = begin; top < end; top += kRowsTogether) add_few(top, std::min(top + kRowsTogether, end), body);
+      for (Index top = begin; top < end; top += kRowsTogether) add_few(top, std::min(top + kRowsTogether, end), prepare);
       for (Index c = 0; c < channels; ++c) {
         first[c] += few_first[c];
         second[c] += few_second[c];
@@ -55,12 +89,13 @@ struct Sums {
   }
 
  private:
-  template <class Body>
-  void add_few(Index top, Index end, Body& body) {
+  template <class Prepare>
+  void add_few(Index top, Index end, Prepare& prepare) {
     each_slab<T>(channels, [&](auto slab, Index c) {
       using S = decltype(slab);
+      const auto add_one = prepare(slab, c);
       auto one = S::load(&few_first[c]), two = S::load(&few_second[c]);
-      for (Index row = top; row < end; ++row) body(slab, row * channels + c, c, one, two);
+      for (Index row = top; row < end; ++row) add_one(row * channels + c, one, two);
       S::store(&few_first[c], one);
       S::store(&few_second[c], two);
     });
@@ -93,11 +128,13 @@ struct Moments {
     if (rows == 0) set_origin(values, std::min<Index>(count, 16));
     rows += count;
     const T* from = origin.data();
-    sums.add(count, [=](auto slab, Index place, Index c, auto& first, auto& second) {
+    sums.add(count, [=](auto slab, Index c) {
       using S = decltype(slab);
-      const auto deviation = S::load(values + place) - S::load(from + c);
-      first += deviation;
-      second += deviation * deviation;
+      return [values, middle = S::load(from + c)](Index place, auto& first, auto& second) {
+        const auto deviation = S::load(values + place) - middle;
+        first += deviation;
+        second += deviation * deviation;
+      };
     });
   }
 
@@ -127,35 +164,28 @@ struct Moments {
 
 // Adds to `sums`, a channel: the gradient behind the activation, and its product with the centred input.
 template <class T>
-void add_gradients(Sums<T>& sums, const T* gradient, const T* input, Affine<T> affine, Cut<T> cut, Index rows) {
-  sums.add(rows, [=](auto slab, Index place, Index c, auto& first, auto& second) {
+void add_gradients(Sums<T>& sums, const T* gradient, const T* input, const Norm<T>& norm, Index rows) {
+  sums.add(rows, [&](auto slab, Index c) {
     using S = decltype(slab);
-    const auto centred = affine.centred(S::load(input + place), c, slab);
-    const auto inner = cut.gradient(affine.scaled(centred, c, slab), S::load(gradient + place));
-    first += inner;
-    second += inner * centred;
+    return [=, back = SlabNorm<T, S>(norm, c)](Index place, auto& first, auto& second) {
+      const auto value = S::load(input + place), inner = back.inner(value, S::load(gradient + place));
+      first += inner;
+      second += inner * (value - back.mean);
+    };
   });
 }
 
-// The gradient with respect to batch norm's input, for one slab. `coefficients` are two rows: what the mean and what the
-// variance of the batch take off; both zero where the statistics did not come from the batch.
-template <class T, class S>
-inline typename S::Vector input_gradient(S slab, const T* gradient, const T* input, Affine<T> affine,
-                                         const T* coefficients, Index channels, Cut<T> cut, Index c) {
-  const auto centred = affine.centred(S::load(input), c, slab);
-  const auto inner = cut.gradient(affine.scaled(centred, c, slab), S::load(gradient));
-  const auto taken = S::load(coefficients + c) + centred * S::load(coefficients + channels + c);
-  return (inner - taken) * S::load(affine.scale + c);
-}
-
-// Calls body(Slab, place, channel) for every pixel and slab, a few pixels at a time.
-template <class T, class Body>
-void each_place(Index rows, Index channels, int threads, Body body) {
+// For every pixel and slab, output = prepare(Slab, channel)(place); a few pixels at a time, so that what `prepare` loads
+// serves all of them.
+template <class T, class Prepare>
+void each_place(Index rows, Index channels, T* output, int threads, Prepare prepare) {
   each_part(rows, threads, [&](int, Index begin, Index end) {
     for (Index top = begin; top < end; top += kRowsTogether) {
       const Index bottom = std::min(top + kRowsTogether, end);
       each_slab<T>(channels, [&](auto slab, Index c) {
-        for (Index row = top; row < bottom; ++row) body(slab, row * channels + c, c);
+        const auto compute = prepare(slab, c);
+        for (Index row = top; row < bottom; ++row)
+          decltype(slab)::store(output + row * channels + c, compute(row * channels + c));
       });
     }
   });
