@@ -123,7 +123,7 @@ class _Chain(torch.autograd.Function):
         return kernels.finish(value)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         needed = ctx.needs_input_grad
         _ = ctx.saved_tensors  # autograd's own complaint, if any of them has changed or the graph is gone
@@ -188,7 +188,7 @@ class _WayBack:
         if conv.kind is Kind.DEPTHWISE:
             behind, coefficients = self._left or (Value(made.raw), None)
             self.gradient, taps, self._sums = self._kernels.depthwise_backward(
-                self.gradient, behind, coefficients, read, _taps(conv.weight), conv.shape
+                self.gradient, read, _taps(conv.weight), conv.shape, behind=behind, coefficients=coefficients
             )
             self._owned, self._left = True, None
             return taps.view(conv.weight.shape), None
@@ -221,10 +221,11 @@ def _product(rows: Tensor, conv: Conv) -> Tensor:
 
 def _dense_input_gradient(gradient: Tensor, weight: Tensor, shape: Shape) -> Tensor:
     """The gradient at the input of a dense convolution. Seldom asked for: such convolutions read the images."""
-    size, stride = weight.shape[2], shape.stride
-    height = max((shape.out_height - 1) * stride + size, shape.top + shape.height)
-    width = max((shape.out_width - 1) * stride + size, shape.left + shape.width)
-    padded = conv2d_input((shape.images, shape.channels, height, width), weight, _nchw(gradient), stride)
+    kernel, stride = weight.shape[2], shape.stride
+    height = max((shape.out_height - 1) * stride + kernel, shape.top + shape.height)
+    width = max((shape.out_width - 1) * stride + kernel, shape.left + shape.width)
+    size = (shape.images, shape.channels, height, width)
+    padded: Tensor = conv2d_input(size, weight, _nchw(gradient), stride)  # type: ignore[no-untyped-call]
     cropped = padded[:, :, shape.top : shape.top + shape.height, shape.left : shape.left + shape.width]
     return _nhwc(cropped)
 

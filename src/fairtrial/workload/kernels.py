@@ -174,7 +174,7 @@ class Kernels:
             The gradients at its weight, its bias and its input.
         """
         output = gradient if in_place else torch.empty_like(gradient)
-        weight, bias = self._norm_backward(gradient, value, sums, from_batch, None, output)
+        weight, bias = self._norm_backward(gradient, value, sums, from_batch=from_batch, output=output)
         return weight, bias, output
 
     def norm_coefficients(
@@ -186,12 +186,12 @@ class Kernels:
             The gradients at its weight and its bias, and the coefficients.
         """
         coefficients = gradient.new_empty((2, gradient.shape[3]))
-        weight, bias = self._norm_backward(gradient, value, sums, from_batch, coefficients, None)
+        weight, bias = self._norm_backward(gradient, value, sums, from_batch=from_batch, coefficients=coefficients)
         return weight, bias, coefficients
 
     def _norm_backward(
-        self, gradient: Tensor, value: Value, sums: Tensor | None, from_batch: bool,
-        coefficients: Tensor | None, output: Tensor | None,
+        self, gradient: Tensor, value: Value, sums: Tensor | None, *, from_batch: bool,
+        coefficients: Tensor | None = None, output: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         channels = gradient.shape[3]
         weight, bias = gradient.new_empty(channels), gradient.new_empty(channels)
@@ -224,17 +224,18 @@ class Kernels:
         return output, found
 
     def depthwise_backward(
-        self, gradient: Tensor, behind: Value, coefficients: Tensor | None, value: Value, weight: Tensor, shape: Shape
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        self, gradient: Tensor, value: Value, weight: Tensor, shape: Shape, *,
+        behind: Value, coefficients: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
         """Compute a convolution's gradients.
 
         Args:
             gradient: at the output of the norm behind it, or at its own if that has no rows.
-            behind: the convolution's output, with that norm.
-            coefficients: of that norm.
             value: the convolution's input.
             weight: (channels, 9).
             shape: the convolution's sizes.
+            behind: the convolution's output, with the norm behind it.
+            coefficients: of that norm.
 
         Returns:
             The gradient at the input's norm's output, behind the activation; the weight's, (channels, 9); and, where

@@ -9,7 +9,6 @@ Layers that stand next to each other in an `nn.Sequential` are computed together
 """
 
 from collections.abc import Iterator, Sequence
-from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -27,7 +26,7 @@ _ACTIVATIONS: dict[type[nn.Module], Activation] = {nn.ReLU: Activation.RELU, nn.
 
 
 class Triple(NamedTuple):
-    """A convolution, the batch norm behind it and that norm's activation, as modules; the first or the others may miss."""
+    """A convolution, the batch norm behind it and that norm's activation; either module may be missing."""
 
     conv: nn.Conv2d | None = None
     norm: nn.BatchNorm2d | None = None
@@ -55,11 +54,12 @@ def accelerate(model: nn.Module) -> nn.Module:
     for module in model.modules():
         if "forward" in vars(module):  # someone has put another forward pass into this very object
             continue
-        kind = type(module)
-        if kind in _FAST:
-            module.__class__ = _FAST[kind]
-        elif isinstance(module, nn.Sequential) and kind.forward is nn.Sequential.forward:
-            module.__class__ = _fast_sequential(kind)
+        if type(module) in _FAST:
+            module.__class__ = _FAST[type(module)]
+        elif isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
+            module.__class__ = _fast_sequential(type(module))
+    for dtype in {parameter.dtype for parameter in model.parameters() if parameter.device.type == "cpu"}:
+        kernels.load(dtype)  # now, and not within the first step, which someone may time
     return model
 
 
@@ -137,12 +137,14 @@ class FastSequential(nn.Sequential):
         return _new_sequential, (_plain_class(type(self)),), self.__dict__
 
 
-@cache
 def _fast_sequential(kind: type[nn.Sequential]) -> type[FastSequential]:
     """The fast subclass of a class of sequences, whose other methods it keeps."""
-    if kind is nn.Sequential:
-        return FastSequential
-    return type(f"Fast{kind.__name__}", (FastSequential, kind), {"__module__": __name__})
+    if kind not in _FAST_SEQUENCES:
+        _FAST_SEQUENCES[kind] = type(f"Fast{kind.__name__}", (FastSequential, kind), {"__module__": __name__})
+    return _FAST_SEQUENCES[kind]
+
+
+_FAST_SEQUENCES: dict[type[nn.Sequential], type[FastSequential]] = {nn.Sequential: FastSequential}
 
 
 def _plain_class(kind: type[FastSequential]) -> type[nn.Sequential]:
@@ -225,7 +227,9 @@ def _run(triples: Sequence[Triple], images: Tensor) -> Tensor | None:
     """Put images through a chain with the compiled kernels; None where they can't be used."""
     if not triples or type(images) is not Tensor or images.dim() != 4 or images.device.type != "cpu":
         return None
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_autocast_enabled("cpu"):
+    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+        return None
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return None
     compiled = kernels.load(images.dtype)
     units = None if compiled is None else _units(triples, images)
@@ -267,7 +271,9 @@ def _conv(module: nn.Conv2d, batch: int, channels: int, height: int, width: int)
 def _norm(module: nn.BatchNorm2d, activation: Activation, pixels: int) -> Norm | None:
     training = module.training
     mean, variance, momentum = module.running_mean, module.running_var, module.momentum
-    if mean is None or variance is None or not module.affine or (training and (momentum is None or pixels < 2)):
+    if mean is None or variance is None or not module.affine or module.eps <= 0:
+        return None
+    if training and (momentum is None or pixels < 2):
         return None
     correction = pixels / (pixels - 1) if training and not isinstance(module, BiasedBatchNorm2d) else 1.0
     return Norm(
@@ -279,7 +285,6 @@ def _norm(module: nn.BatchNorm2d, activation: Activation, pixels: int) -> Norm |
 def _are_plain(tensors: Sequence[Tensor | None], dtype: torch.dtype) -> bool:
     """Whether tensors are ordinary ones that lie in memory."""
     return all(
-        tensor is None
-        or (type(tensor) in _PLAIN and tensor.dtype == dtype and tensor.device.type == "cpu")
+        tensor is None or (type(tensor) in _PLAIN and tensor.dtype == dtype and tensor.device.type == "cpu")
         for tensor in tensors
     )
