@@ -16,6 +16,8 @@ from fairtrial import spec
 from fairtrial.errors import Diverged
 from fairtrial.records import Trial
 from fairtrial.workload import data, model
+from fairtrial.workload.allocator import keep_freed_memory
+from fairtrial.workload.layers import accelerate
 from fairtrial.workload.optimizer import build_optimizer, build_schedule
 
 #: Images a forward pass of an evaluation: large enough to keep the cores busy, small enough to stay in their caches.
@@ -76,8 +78,8 @@ class Learner:
     def build(cls, trial: Trial, dataset: data.Dataset) -> "Learner":
         """Make the learner of a trial as it is before the first step."""
         settings, device = trial.settings, choose_device()
-        network = model.build(
-            settings.model, classes=dataset.classes, image_size=dataset.image_size, seed=trial.seed
+        network = accelerate(
+            model.build(settings.model, classes=dataset.classes, image_size=dataset.image_size, seed=trial.seed)
         ).to(device)
         optimizer = build_optimizer(settings.optimizer, network.parameters())
         steps = math.ceil(len(dataset.train) / settings.training.batch_size)
@@ -121,6 +123,7 @@ def train(trial: Trial) -> Iterator[dict[str, float]]:
     Raises:
         Diverged: the training loss is no longer finite.
     """
+    keep_freed_memory()
     dataset = _load(trial.settings.data)
     learner = Learner.build(trial, dataset)
     held_out = {"test": dataset.test} | ({"val": dataset.validation} if dataset.validation else {})

@@ -1,0 +1,139 @@
+"""Compiling the kernels in ``native`` with the machine's own C++ compiler, once, into a cache that all processes share.
+
+A library's name says everything that it depends on: the sources, the flags, the compiler and the processor. So a
+change of any of them makes another library, and a library that is there is the right one. It is written under another
+name and then renamed: whoever sees it sees all of it, and processes that compile at the same time do no harm.
+"""
+
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+from fairtrial.workload.cache import folder
+
+#: Set to "off", it keeps the kernels from being used.
+SWITCH = "FAIRTRIAL_KERNELS"
+
+#: Names under which a compiler is looked for where the environment variable CXX names none.
+COMPILERS = ("g++", "clang++", "c++")
+
+#: NaN and infinities must come through as they are, so nothing that assumes them away (-ffast-math).
+FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+
+#: Tried in turn: not every compiler knows its own processor, or has OpenMP at hand (then kernels use one thread).
+EXTRAS = (("-march=native", "-fopenmp"), ("-march=native",), ())
+
+_SECONDS = 300
+
+
+class NoKernelsError(Exception):
+    """There can be no compiled kernels here; the message says why."""
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """A C++ compiler.
+
+    Attributes:
+        path: its program.
+        version: the first line that it prints about itself.
+    """
+
+    path: str
+    version: str
+
+    @property
+    def label(self) -> str:
+        """Name and version in short: ``g++ 12.2.0``."""
+        words = self.version.split()
+        numbers = [word for word in words if word[0].isdigit()]
+        return f"{Path(self.path).name} {numbers[0]}" if numbers else Path(self.path).name
+
+
+def library(real: str) -> Path:
+    """Find the library for one type in the cache, or compile it into the cache.
+
+    Args:
+        real: ``"float"`` or ``"double"``.
+
+    Raises:
+        NoKernelsError: kernels are switched off, there is no compiler, it fails, or the cache can't be written to.
+    """
+    compiler, sources = find_compiler(), _sources()
+    path = folder("kernels") / f"{_key(compiler, sources, real)}.so"
+    try:
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix="compiling-", dir=path.parent) as workspace:
+                _compile(compiler, sources, real, Path(workspace)).replace(path)
+    except OSError as error:
+        raise NoKernelsError(f"{path.parent} can't be written to ({error.strerror or error})") from error
+    return path
+
+
+@cache
+def find_compiler() -> Compiler:
+    """Find a C++ compiler: the one that CXX names, or the first of `COMPILERS` that runs.
+
+    Raises:
+        NoKernelsError: kernels are switched off, or there is none.
+    """
+    if os.environ.get(SWITCH, "").lower() == "off":
+        raise NoKernelsError(f"switched off by {SWITCH}")
+    named = os.environ.get("CXX")
+    for name in (named,) if named else COMPILERS:
+        if (path := shutil.which(name)) is None:
+            continue
+        told = _run([path, "--version"])
+        if told.returncode == 0 and told.stdout.strip():
+            return Compiler(path, told.stdout.splitlines()[0])
+    raise NoKernelsError(f"no compiler found (looked for {named or ', '.join(COMPILERS)})")
+
+
+def _compile(compiler: Compiler, sources: dict[str, str], real: str, workspace: Path) -> Path:
+    for name, text in sources.items():
+        (workspace / name).write_text(text, encoding="utf-8")
+    made = workspace / "kernels.so"
+    for extra in EXTRAS:
+        told = _run(
+            [compiler.path, *FLAGS, *extra, f"-DFAIRTRIAL_REAL={real}", str(workspace / "kernels.cpp"), "-o", str(made)]
+        )
+        if told.returncode == 0 and made.exists():
+            return made
+    complaint = next((line for line in told.stderr.splitlines() if "error" in line), told.stderr.strip()[:200])
+    raise NoKernelsError(f"{compiler.label} failed: {complaint}")
+
+
+def _sources() -> dict[str, str]:
+    home = resources.files("fairtrial.workload") / "native"
+    files = sorted(home.iterdir(), key=lambda file: file.name)
+    return {file.name: file.read_text(encoding="utf-8") for file in files if file.name.endswith((".cpp", ".h"))}
+
+
+def _key(compiler: Compiler, sources: dict[str, str], real: str) -> str:
+    parts = (*sources, *sources.values(), real, *FLAGS, str(EXTRAS), compiler.path, compiler.version, _processor())
+    return f"{real}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:32]}"
+
+
+def _processor() -> str:
+    """What ``-march=native`` depends on: a cache folder may be shared by machines with other instructions."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # not Linux
+        return f"{platform.machine()} {platform.processor()}"
+    told = {line for line in lines if line.startswith(("flags", "Features", "model name", "CPU part"))}
+    return f"{platform.machine()} {sorted(told)}"
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_SECONDS, check=False)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NoKernelsError(f"{command[0]} can't be run ({error})") from error

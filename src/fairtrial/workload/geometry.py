@@ -1,0 +1,55 @@
+"""Which convolutions the fast layers know, and their sizes."""
+
+from enum import Enum, auto
+
+from torch import nn
+
+from fairtrial.workload.flavours import OneSidedConv2d
+from fairtrial.workload.kernels import Shape
+
+#: A dense convolution with more input channels than this is left to torch: its windows would take too much memory.
+MOST_WINDOW_CHANNELS = 4
+
+
+class Kind(Enum):
+    """How a convolution is computed."""
+
+    POINTWISE = auto()  #: 1x1: a matrix product over pixels
+    DEPTHWISE = auto()  #: 3x3, a channel at a time: a kernel of ours
+    WINDOWS = auto()  #: any size, few input channels: its windows as a matrix, then a matrix product
+
+
+def kind_of(conv: nn.Conv2d) -> Kind | None:
+    """Tell how a convolution is computed; None if it is none of those that the fast layers know."""
+    padding = conv.padding
+    if isinstance(padding, str) or conv.padding_mode != "zeros" or conv.dilation != (1, 1):
+        return None
+    one_sided = isinstance(conv, OneSidedConv2d)
+    if conv.stride[0] != conv.stride[1] or padding[0] != padding[1] or (one_sided and padding != (0, 0)):
+        return None
+    if conv.groups == 1:
+        if conv.kernel_size == (1, 1) and conv.stride == (1, 1) and padding == (0, 0) and not one_sided:
+            return Kind.POINTWISE
+        square = conv.kernel_size[0] == conv.kernel_size[1] > 1
+        return Kind.WINDOWS if square and conv.in_channels <= MOST_WINDOW_CHANNELS else None
+    depthwise = conv.groups == conv.in_channels == conv.out_channels and conv.bias is None
+    return Kind.DEPTHWISE if depthwise and conv.kernel_size == (3, 3) and padding[0] < 3 else None
+
+
+def shape_of(conv: nn.Conv2d, images: int, height: int, width: int) -> Shape:
+    """Compute the sizes of a convolution of images of a size; an output may come out empty.
+
+    Args:
+        conv: one whose `kind_of` is not None.
+        images: how many.
+        height: in pixels.
+        width: in pixels.
+    """
+    size, stride = conv.kernel_size[0], conv.stride[0]
+    pad = int(conv.padding[0])
+    top = bottom = left = right = pad
+    if isinstance(conv, OneSidedConv2d):
+        top, bottom, left, right = height % 2, 1, width % 2, 1
+    out_height = (height + top + bottom - size) // stride + 1
+    out_width = (width + left + right - size) // stride + 1
+    return Shape(images, height, width, conv.in_channels, out_height, out_width, stride, top, left)

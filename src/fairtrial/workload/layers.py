@@ -1,0 +1,290 @@
+"""Layers that are fast on a CPU, with the parameters, names and results of torch's own.
+
+`accelerate` turns the layers of any model into fast ones, in place. A fast layer is a subclass of the layer that it
+was. It computes with compiled kernels (`kernels`) where it can, and does what its parent does where it can't: for other
+devices and dtypes, under autocast, torch.compile or hooks, for settings that the kernels don't know, and where there is
+no compiler. `path` says which it is.
+
+Layers that stand next to each other in an `nn.Sequential` are computed together, as a chain (`chain`).
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fairtrial.workload import chain, kernels
+from fairtrial.workload.chain import Conv, Unit
+from fairtrial.workload.flavours import BiasedBatchNorm2d, OneSidedConv2d
+from fairtrial.workload.geometry import Kind, kind_of, shape_of
+from fairtrial.workload.kernels import Activation, Norm
+
+_PLAIN = {Tensor, nn.Parameter}
+_ACTIVATIONS: dict[type[nn.Module], Activation] = {nn.ReLU: Activation.RELU, nn.ReLU6: Activation.RELU6}
+
+
+class Triple(NamedTuple):
+    """A convolution, the batch norm behind it and that norm's activation; either module may be missing."""
+
+    conv: nn.Conv2d | None = None
+    norm: nn.BatchNorm2d | None = None
+    activation: Activation = Activation.NONE
+
+
+def accelerate(model: nn.Module) -> nn.Module:
+    """Turn a model's layers into fast ones, in place.
+
+    Convolutions, batch norms and sequences of them change their class and nothing else: parameters stay the same
+    objects, the state_dict keeps its names, shapes and order, and the results are the same to rounding. Layers of
+    other classes, the user's own subclasses among them, stay as they are.
+
+    Args:
+        model: any model, on any device.
+
+    Returns:
+        The same model.
+
+    Example:
+        >>> layer = accelerate(nn.Sequential(nn.Conv2d(8, 16, 1), nn.BatchNorm2d(16), nn.ReLU6()))
+        >>> layer(torch.ones(2, 8, 4, 4)).shape
+        torch.Size([2, 16, 4, 4])
+    """
+    for module in model.modules():
+        if "forward" in vars(module):  # someone has put another forward pass into this very object
+            continue
+        if type(module) in _FAST:
+            module.__class__ = _FAST[type(module)]
+        elif isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
+            module.__class__ = _fast_sequential(type(module))
+    for dtype in {parameter.dtype for parameter in model.parameters() if parameter.device.type == "cpu"}:
+        kernels.load(dtype)  # now, and not within the first step, which someone may time
+    return model
+
+
+def path() -> str:
+    """Say which layers this process uses: ``"compiled kernels (g++ 12.2.0, AVX-512)"``, or ``"plain: "`` and why."""
+    return kernels.path()
+
+
+class FastConv2d(nn.Conv2d):
+    """`torch.nn.Conv2d`, fast where it is pointwise, depthwise 3x3, or reads few channels."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Convolve images of shape (batch, channels, height, width)."""
+        fast = _run([Triple(self)], images)
+        if fast is not None:
+            return fast
+        if kind_of(self) is Kind.POINTWISE and images.dim() == 4 and images.device.type == "cpu":
+            rows = functional.linear(images.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias)
+            return rows.permute(0, 3, 1, 2)
+        return super().forward(images)
+
+
+class FastOneSidedConv2d(OneSidedConv2d):
+    """`OneSidedConv2d`, fast where it is depthwise or reads few channels."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Convolve images of shape (batch, channels, height, width)."""
+        fast = _run([Triple(self)], images)
+        return super().forward(images) if fast is None else fast
+
+
+class FastBatchNorm2d(nn.BatchNorm2d):
+    """`torch.nn.BatchNorm2d`, fast."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalise features of shape (batch, channels, height, width)."""
+        fast = _run([Triple(None, self)], images)
+        return super().forward(images) if fast is None else fast
+
+
+class FastBiasedBatchNorm2d(BiasedBatchNorm2d):
+    """`BiasedBatchNorm2d`, fast."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Normalise features of shape (batch, channels, height, width)."""
+        fast = _run([Triple(None, self)], features)
+        return super().forward(features) if fast is None else fast
+
+
+_FAST: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Conv2d: FastConv2d,
+    OneSidedConv2d: FastOneSidedConv2d,
+    nn.BatchNorm2d: FastBatchNorm2d,
+    BiasedBatchNorm2d: FastBiasedBatchNorm2d,
+}
+_CONVS, _NORMS = (FastConv2d, FastOneSidedConv2d), (FastBatchNorm2d, FastBiasedBatchNorm2d)
+
+
+class FastSequential(nn.Sequential):
+    """`torch.nn.Sequential`, which computes neighbouring layers together."""
+
+    def forward(self, features: Any) -> Any:
+        """Put features through all layers, in order."""
+        for part in _parts(self):
+            fast = _run(part.units, features)
+            if fast is not None:
+                features = fast
+                continue
+            for layer in part.layers:
+                features = layer(features)
+        return features
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """Pickle and copy by the class that the sequence was, because ours is made where it is needed."""
+        return _new_sequential, (_plain_class(type(self)),), self.__dict__
+
+
+def _fast_sequential(kind: type[nn.Sequential]) -> type[FastSequential]:
+    """The fast subclass of a class of sequences, whose other methods it keeps."""
+    if kind not in _FAST_SEQUENCES:
+        _FAST_SEQUENCES[kind] = type(f"Fast{kind.__name__}", (FastSequential, kind), {"__module__": __name__})
+    return _FAST_SEQUENCES[kind]
+
+
+_FAST_SEQUENCES: dict[type[nn.Sequential], type[FastSequential]] = {nn.Sequential: FastSequential}
+
+
+def _plain_class(kind: type[FastSequential]) -> type[nn.Sequential]:
+    return nn.Sequential if kind is FastSequential else kind.__bases__[1]
+
+
+def _new_sequential(kind: type[nn.Sequential]) -> FastSequential:
+    fast = _fast_sequential(kind)
+    return fast.__new__(fast)
+
+
+class _Part:
+    """Some neighbouring layers of a sequence.
+
+    Attributes:
+        layers: the layers.
+        units: the same layers as a chain; empty where the part is one layer that no chain can take.
+    """
+
+    def __init__(self) -> None:
+        self.layers: list[nn.Module] = []
+        self.units: list[Triple] = []
+
+    def take(self, layer: nn.Module) -> bool:
+        """Lengthen the chain by a layer, if it can be."""
+        last = self.units[-1] if self.units else None
+        activation = _ACTIVATIONS.get(type(layer))
+        if _is_hooked(layer):
+            return False
+        if isinstance(layer, _CONVS) and kind_of(layer) is not None:
+            self.units.append(Triple(layer))
+        elif isinstance(layer, _NORMS):
+            if last is not None and last.norm is None:
+                self.units[-1] = Triple(last.conv, layer)
+            else:
+                self.units.append(Triple(None, layer))
+        elif activation is not None and last is not None and last.norm is not None and not last.activation:
+            self.units[-1] = Triple(last.conv, last.norm, activation)
+        else:
+            return False
+        self.layers.append(layer)
+        return True
+
+
+def _parts(sequence: nn.Sequential) -> Iterator[_Part]:
+    """Divide a sequence into chains as long as they can be, and single layers between them."""
+    part = _Part()
+    for layer in _leaves(sequence):
+        if part.take(layer):
+            continue
+        if part.layers:
+            yield part
+            part = _Part()
+            if part.take(layer):
+                continue
+        single = _Part()
+        single.layers.append(layer)
+        yield single
+    if part.layers:
+        yield part
+
+
+def _leaves(sequence: nn.Sequential) -> Iterator[nn.Module]:
+    """The layers of a sequence, those of sequences within it among them."""
+    for layer in sequence:
+        if isinstance(layer, FastSequential) and not _is_hooked(layer):
+            yield from _leaves(layer)
+        else:
+            yield layer
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    """Whether someone wants to hear of a module's passes, or has replaced its forward pass."""
+    # torch has no public name for these; its own Module.__call__ asks them the same question.
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)  # noqa: SLF001
+    return any(hooks) or "forward" in vars(module)
+
+
+def _run(triples: Sequence[Triple], images: Tensor) -> Tensor | None:
+    """Put images through a chain with the compiled kernels; None where they can't be used."""
+    if not triples or type(images) is not Tensor or images.dim() != 4 or images.device.type != "cpu":
+        return None
+    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+        return None
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        return None
+    compiled = kernels.load(images.dtype)
+    units = None if compiled is None else _units(triples, images)
+    return None if compiled is None or units is None else chain.run(compiled, units, images)
+
+
+def _units(triples: Sequence[Triple], images: Tensor) -> list[Unit] | None:
+    """Read the modules out; None where the kernels can't take them. Then the plain layers do, or say what is wrong."""
+    batch, channels, height, width = images.shape
+    units = []
+    for triple in triples:
+        conv = norm = None
+        if triple.conv is not None:
+            conv = _conv(triple.conv, batch, channels, height, width)
+            if conv is None or not _are_plain(conv[1:3], images.dtype):
+                return None
+            channels, height, width = len(conv.weight), conv.shape.out_height, conv.shape.out_width
+        pixels = batch * height * width
+        if pixels == 0:
+            return None
+        if triple.norm is not None:
+            norm = _norm(triple.norm, triple.activation, pixels)
+            if norm is None or len(norm.weight) != channels or not _are_plain(norm[:4], images.dtype):
+                return None
+            if not all(tensor.is_contiguous() for tensor in norm[:4]):
+                return None
+        units.append(Unit(conv, norm))
+    return units
+
+
+def _conv(module: nn.Conv2d, batch: int, channels: int, height: int, width: int) -> Conv | None:
+    kind = kind_of(module)
+    if kind is None or module.in_channels != channels:
+        return None
+    shape = shape_of(module, batch, height, width)
+    return Conv(kind, module.weight, module.bias, shape) if shape.out_height > 0 < shape.out_width else None
+
+
+def _norm(module: nn.BatchNorm2d, activation: Activation, pixels: int) -> Norm | None:
+    training = module.training
+    mean, variance, momentum = module.running_mean, module.running_var, module.momentum
+    if mean is None or variance is None or not module.affine or module.eps <= 0:
+        return None
+    if training and (momentum is None or pixels < 2):
+        return None
+    correction = pixels / (pixels - 1) if training and not isinstance(module, BiasedBatchNorm2d) else 1.0
+    return Norm(
+        module.weight, module.bias, mean, variance, module.num_batches_tracked, module.eps, momentum or 0.0,
+        correction, training, activation,
+    )  # fmt: skip
+
+
+def _are_plain(tensors: Sequence[Tensor | None], dtype: torch.dtype) -> bool:
+    """Whether tensors are ordinary ones that lie in memory."""
+    return all(
+        tensor is None or (type(tensor) in _PLAIN and tensor.dtype == dtype and tensor.device.type == "cpu")
+        for tensor in tensors
+    )

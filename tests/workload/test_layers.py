@@ -1,0 +1,564 @@
+"""Fast layers against the plain ones that they replace, with the compiled kernels and without."""
+
+import copy
+import io
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from fairtrial.spec import Model
+from fairtrial.workload import compiler, kernels, layers, model
+from fairtrial.workload.flavours import BiasedBatchNorm2d, OneSidedConv2d
+
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(params=["compiled", "plain"])
+def either_path(request, monkeypatch):
+    """Run a test with the compiled kernels, if this machine can have them, and without."""
+    if request.param == "plain":
+        monkeypatch.setattr(kernels, "load", lambda dtype: None)
+    else:
+        needs_kernels()
+
+
+def needs_kernels():
+    if kernels.load(torch.float32) is None:
+        pytest.skip(layers.path())
+
+
+def images(*shape, dtype=torch.float64, seed=0, requires_grad=False):
+    values = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).to(dtype)
+    return values.contiguous(memory_format=torch.channels_last).requires_grad_(requires_grad)
+
+
+def scramble(module, seed=1):
+    """Give every parameter and buffer a value that a wrong formula would show."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        if tensor.is_floating_point():
+            noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor.dtype)
+            with torch.no_grad():
+                tensor.copy_(noise.abs() + 0.5 if name.endswith(("running_var", "1.weight")) else noise)
+    return module
+
+
+def distance(found, expected):
+    """Largest difference relative to the largest value."""
+    assert found.shape == expected.shape
+    assert found.dtype == expected.dtype
+    return ((found - expected).abs().max() / expected.abs().max().clamp_min(1e-3)).item()
+
+
+def assert_same(fast, plain, inputs, tolerance=None):
+    """Hold outputs, all gradients and all buffers of two modules against each other."""
+    tolerance = tolerance or TOLERANCE[inputs.dtype]
+    results = []
+    for module in (fast, plain):
+        given = inputs.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+        output = module(given)
+        weights = images(*output.shape, dtype=output.dtype, seed=7) if output.dim() == 4 else torch.ones_like(output)
+        (output * weights).sum().backward()
+        gradients = {name: parameter.grad for name, parameter in module.named_parameters()}
+        results.append(
+            {"output": output.detach(), "input gradient": given.grad, **gradients, **dict(module.named_buffers())}
+        )
+    found, expected = results
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        if value is None or not value.is_floating_point():
+            assert (found[name] is None and value is None) or torch.equal(found[name], value), name
+        else:
+            assert distance(found[name], value) < tolerance, name
+
+
+def pair(plain):
+    """A module and its accelerated copy."""
+    plain = scramble(plain)
+    return layers.accelerate(copy.deepcopy(plain)), plain
+
+
+def block(stride=1, dtype=torch.float64, conv=nn.Conv2d, norm=nn.BatchNorm2d, channels=(5, 24, 11)):
+    """An inverted residual block without its residual: odd widths, so that every tail of a vector is met."""
+    inputs, hidden, outputs = channels
+    padding = 0 if conv is OneSidedConv2d else 1
+    return nn.Sequential(
+        nn.Sequential(nn.Conv2d(inputs, hidden, 1, bias=False), norm(hidden), nn.ReLU6(inplace=True)),
+        nn.Sequential(
+            conv(hidden, hidden, 3, stride, padding, groups=hidden, bias=False), norm(hidden), nn.ReLU6(inplace=True)
+        ),
+        nn.Conv2d(hidden, outputs, 1, bias=False),
+        norm(outputs),
+    ).to(dtype)
+
+
+SIZES = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16)
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", SIZES)
+def test_a_block_is_the_plain_block(size, stride, training):
+    needs_kernels()
+    fast, plain = (module.train(training) for module in pair(block(stride)))
+    for batch in (1, 2, 3):
+        if training and batch * (-(-size // stride)) ** 2 < 2:
+            continue
+        assert_same(fast, plain, images(batch, 5, size, size))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [1, 2, 4, 7, 8])
+@pytest.mark.parametrize("batch", [63, 64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_block_in_batches_of_the_papers_size(size, batch, stride, dtype):
+    needs_kernels()
+    fast, plain = pair(block(stride, dtype, channels=(16, 40, 8)))
+    if dtype is torch.float32:
+        plain.double()  # rounding in the plain layers is not ours to match
+    for module in (fast, plain):
+        module.train()
+    check_float32(fast, plain, images(batch, 16, size, size, dtype=dtype))
+
+
+def check_float32(fast, plain, inputs):
+    """Compare outputs and gradients in float32 with float64, where a ReLU6 near its corner may go either way."""
+    output, exact = fast(inputs), plain(inputs.double())
+    assert distance(output.detach().double(), exact.detach()) < TOLERANCE[inputs.dtype]
+    for result in (output, exact):
+        (result * images(*result.shape, dtype=result.dtype, seed=3)).sum().backward()
+    for (name, found), expected in zip(fast.named_parameters(), plain.parameters(), strict=True):
+        error = (found.grad.double() - expected.grad).norm() / expected.grad.norm().clamp_min(1e-2)
+        assert error < (1e-9 if inputs.dtype is torch.float64 else 5e-3), name
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d, BiasedBatchNorm2d])
+def test_the_keras_flavour(size, norm):
+    """Zeros on one side only, and running averages of the biased variance."""
+    needs_kernels()
+    assert_same(*pair(block(2, conv=OneSidedConv2d, norm=norm)), images(3, 5, size, size))
+
+
+@pytest.mark.parametrize("size", [3, 8, 15, 32])
+@pytest.mark.parametrize(("conv", "stride", "padding"), [(nn.Conv2d, 1, 1), (nn.Conv2d, 2, 1), (OneSidedConv2d, 2, 0)])
+def test_the_first_convolution(size, conv, stride, padding, either_path):
+    fast, plain = pair(
+        nn.Sequential(conv(3, 16, 3, stride, padding, bias=False), nn.BatchNorm2d(16), nn.ReLU6()).double()
+    )
+    assert_same(fast, plain, images(2, 3, size, size))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(4, 6, 1),
+        nn.Conv2d(4, 6, 1, bias=False),
+        nn.Conv2d(4, 4, 3, padding=1, groups=4, bias=False),
+        nn.Conv2d(4, 4, 3, padding=0, groups=4, bias=False),
+        nn.Conv2d(4, 4, 3, padding=2, stride=3, groups=4, bias=False),
+        nn.Conv2d(4, 5, 5, padding=2, stride=2),
+        nn.BatchNorm2d(4),
+        nn.BatchNorm2d(4, momentum=0.3, eps=0.1),
+        BiasedBatchNorm2d(4),
+    ],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+def test_a_layer_alone(layer, training, either_path):
+    fast, plain = pair(copy.deepcopy(layer).double())
+    assert type(fast) is not type(plain)
+    assert_same(fast.train(training), plain.train(training), images(3, 4, 7, 5))
+    assert_same(fast, plain, images(3, 4, 7, 5).contiguous())  # NCHW in memory
+
+
+@pytest.mark.parametrize(
+    "sequence",
+    [
+        nn.Sequential(nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 1), nn.ReLU(), nn.BatchNorm2d(4)),
+        nn.Sequential(nn.Conv2d(4, 4, 3, 1, 1, groups=4, bias=False), nn.Conv2d(4, 4, 3, 2, 1, groups=4, bias=False)),
+        nn.Sequential(
+            nn.Conv2d(4, 4, 3, 1, 1, groups=4, bias=False), nn.BatchNorm2d(4), nn.ReLU(),
+            nn.Conv2d(4, 4, 3, 1, 1, groups=4, bias=False), nn.BatchNorm2d(4), nn.Hardswish(), nn.BatchNorm2d(4),
+        ),
+        nn.Sequential(nn.Conv2d(4, 8, 3, padding=1, groups=2), nn.BatchNorm2d(8), nn.ReLU6(), nn.Dropout(0.0)),
+    ],
+    ids=["norm first", "two depthwise", "norms between depthwise", "a convolution not known"],
+)  # fmt: skip
+def test_other_orders_of_layers(sequence, either_path):
+    assert_same(*pair(copy.deepcopy(sequence).double()), images(3, 4, 6, 6))
+
+
+@pytest.mark.parametrize("stem", ["stock", "cifar"])
+@pytest.mark.parametrize("flavour", ["torchvision", "keras"])
+def test_mobilenet_is_the_plain_one(stem, flavour, either_path):
+    plain = model.build(Model(stem=stem, flavour=flavour, width=0.35), classes=10, image_size=32, seed=0).double()
+    fast = layers.accelerate(copy.deepcopy(plain))
+    names, tensors = zip(*plain.state_dict().items(), strict=True)
+    assert tuple(fast.state_dict()) == names
+    size = 32 if stem == "stock" else 16
+    batch = images(6, 3, size, size).sigmoid().contiguous(memory_format=torch.channels_last)
+    for network in (plain, fast):
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
+        for _ in range(2):
+            optimizer.zero_grad()
+            functional.cross_entropy(network(batch), torch.arange(6)).backward()
+            optimizer.step()
+    for name, expected in plain.state_dict().items():
+        assert fast.state_dict()[name].shape == expected.shape
+        assert fast.state_dict()[name].stride() == expected.stride()
+        assert distance(fast.state_dict()[name].double(), expected.double()) < 1e-7, name  # two steps amplify rounding
+    for network in (plain, fast):
+        network.eval()
+    with torch.inference_mode():
+        assert distance(fast(batch), plain(batch)) < 1e-6
+
+
+def test_mobilenets_gradients_are_the_plain_ones():
+    needs_kernels()
+    plain = model.build(Model(), classes=10, image_size=32, seed=0).double()
+    fast = layers.accelerate(copy.deepcopy(plain))
+    batch = images(4, 3, 32, 32)
+    losses = [functional.cross_entropy(network(batch), torch.arange(4)) for network in (plain, fast)]
+    for loss in losses:
+        loss.backward()
+    assert abs(losses[0].item() - losses[1].item()) < 1e-12
+    scale = max(parameter.grad.norm() for parameter in plain.parameters())
+    for (name, expected), found in zip(plain.named_parameters(), fast.parameters(), strict=True):
+        # Where the exact gradient is zero, as at a bias before another norm, there is only rounding to compare.
+        assert (found.grad - expected.grad).norm() < 1e-10 * (expected.grad.norm() + 1e-3 * scale), name
+
+
+def test_statistics_keep_their_digits_beside_a_large_mean():
+    """In float32, of values near 1000 with deviation 1; sums of squares would lose the variance altogether."""
+    needs_kernels()
+    norm = layers.accelerate(nn.BatchNorm2d(20))
+    values = images(64, 20, 4, 4, dtype=torch.float32) + 1000
+    exact = functional.batch_norm(values.double(), None, None, training=True)
+    assert distance(norm(values).detach().double(), exact) < 1e-4
+    variance = values.double().var((0, 2, 3))
+    torch.testing.assert_close(norm.running_var.double(), 0.9 + 0.1 * variance, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_not_finite_comes_through(bad, either_path):
+    fast, plain = pair(block().float())
+    values = images(4, 5, 4, 4, dtype=torch.float32)
+    values[1, 2, 3, 0] = bad
+    assert torch.equal(fast(values).isnan(), plain(values).isnan())
+    assert fast(values).isnan().any()
+    fast.eval()
+    plain.eval()
+    assert torch.equal(fast(values).isfinite(), plain(values).isfinite())
+
+
+def test_repeats_are_the_same_to_the_bit(either_path):
+    def run():
+        network = layers.accelerate(model.build(Model(width=0.35), classes=10, image_size=32, seed=0))
+        loss = functional.cross_entropy(network(images(8, 3, 32, 32, dtype=torch.float32)), torch.arange(8))
+        loss.backward()
+        return [loss.detach(), *(p.grad for p in network.parameters()), *network.buffers()]
+
+    for one, other in zip(run(), run(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_two_threads_divide_the_work(monkeypatch):
+    needs_kernels()
+    torch.set_num_threads(2)
+    for batch in (1, 2, 5):
+        assert_same(*pair(block(2)), images(batch, 5, 7, 7))
+    fast, _ = pair(block())
+    assert torch.equal(fast(images(5, 5, 4, 4)), fast(images(5, 5, 4, 4)))
+
+
+def test_one_value_a_channel_is_the_same_error(either_path):
+    fast, plain = pair(nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)))
+    for module in (plain, fast):
+        with pytest.raises(ValueError, match="more than 1 value per channel"):
+            module(torch.ones(1, 4, 1, 1))
+
+
+def test_what_torch_refuses_is_refused(either_path):
+    for module in pair(block().float()):
+        with pytest.raises(RuntimeError, match="6"):
+            module(torch.ones(2, 6, 4, 4))
+
+
+def test_a_batch_of_no_images(either_path):
+    fast, plain = (module.eval() for module in pair(block().float()))
+    assert fast(torch.ones(0, 5, 4, 4)).shape == plain(torch.ones(0, 5, 4, 4)).shape == (0, 11, 4, 4)
+
+
+class Network(nn.Module):
+    """A user's own model: a layer used twice, a residual, layers side by side, a subclass, a hook."""
+
+    class OwnConv(nn.Conv2d):
+        def forward(self, features):
+            return super().forward(features) + 1
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.shared = block(channels=(8, 16, 8)).float()
+        self.own = self.OwnConv(8, 8, 1)
+        self.norm, self.relu = nn.BatchNorm2d(8), nn.ReLU(inplace=True)
+        self.known = nn.ModuleList([nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 3, padding=1)])
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, pictures):
+        features = self.stem(pictures)
+        features = features + self.shared(self.shared(features))
+        features = self.relu(self.norm(self.own(features)))
+        features = self.known[0](features) + self.known[1](features)
+        return self.head(features.mean((2, 3)))
+
+
+def test_a_users_own_model(either_path):
+    fast, plain = pair(Network().double())
+    assert type(fast.own) is Network.OwnConv
+    assert isinstance(fast.shared[0][0], nn.Conv2d)
+    assert_same(fast, plain, images(4, 3, 6, 6), tolerance=1e-9)
+
+
+def test_names_order_and_objects_stay():
+    plain = Network()
+    parameters, names = list(plain.parameters()), list(plain.state_dict())
+    fast = layers.accelerate(plain)
+    assert fast is plain
+    assert all(one is other for one, other in zip(fast.parameters(), parameters, strict=True))
+    assert list(fast.state_dict()) == names
+    assert layers.accelerate(fast) is fast  # twice is once
+    assert_same(fast.double(), copy.deepcopy(fast), images(2, 3, 5, 5), tolerance=1e-12)
+
+
+class Doubled(nn.Sequential):
+    """A subclass with a method of its own, and no forward pass of its own."""
+
+    def first(self):
+        return self[0]
+
+
+class Backwards(nn.Sequential):
+    def forward(self, features):
+        for layer in reversed(self):
+            features = layer(features)
+        return features
+
+
+def test_subclasses_of_sequential():
+    fast = layers.accelerate(Doubled(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)))
+    assert isinstance(fast, Doubled)
+    assert fast.first() is fast[0]
+    assert isinstance(fast, layers.FastSequential)
+    assert type(layers.accelerate(Backwards(nn.Conv2d(4, 4, 1)))) is Backwards
+    assert fast[:1](torch.ones(2, 4, 1, 1)).shape == (2, 4, 1, 1)
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
+def test_copies_and_pickles(duplicate):
+    fast = layers.accelerate(Doubled(block(), nn.ReLU()))
+    other = duplicate(fast)
+    assert type(other) is type(fast)
+    assert not {id(p) for p in other.parameters()} & {id(p) for p in fast.parameters()}
+    assert_same(other, fast, images(2, 5, 4, 4), tolerance=1e-15)
+    file = io.BytesIO()
+    torch.save(fast.state_dict(), file)
+    file.seek(0)
+    block_again = Doubled(block(), nn.ReLU())
+    block_again.load_state_dict(torch.load(file, weights_only=True))
+    fast.load_state_dict(block_again.state_dict())
+
+
+LEFT_ALONE = {
+    "groups": nn.Conv2d(4, 4, 3, padding=1, groups=2),
+    "dilation": nn.Conv2d(4, 4, 3, padding=2, dilation=2, groups=4, bias=False),
+    "padding mode": nn.Conv2d(4, 4, 3, padding=1, groups=4, bias=False, padding_mode="reflect"),
+    "padding by name": nn.Conv2d(4, 4, 3, padding="same", groups=4, bias=False),
+    "two strides": nn.Conv2d(4, 4, 3, stride=(1, 2), padding=1, groups=4, bias=False),
+    "strided pointwise": nn.Conv2d(4, 4, 1, stride=2),
+    "no affine": nn.BatchNorm2d(4, affine=False),
+    "no statistics": nn.BatchNorm2d(4, track_running_stats=False),
+    "no momentum": nn.BatchNorm2d(4, momentum=None),
+}
+
+
+@pytest.mark.parametrize("layer", LEFT_ALONE.values(), ids=LEFT_ALONE)
+def test_settings_that_are_not_known_take_the_plain_path(layer, monkeypatch):
+    monkeypatch.setattr(layers.chain, "run", lambda *_: pytest.fail("the kernels were used"))
+    plain = copy.deepcopy(layer).double()
+    fast = layers.accelerate(nn.Sequential(copy.deepcopy(plain), nn.ReLU6()))
+    assert_same(fast, nn.Sequential(plain, nn.ReLU6()), images(3, 4, 6, 6), tolerance=1e-15)
+
+
+def test_other_dtypes_and_modes_take_the_plain_path(monkeypatch):
+    monkeypatch.setattr(layers.chain, "run", lambda *_: pytest.fail("the kernels were used"))
+    fast = layers.accelerate(nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.ReLU6()))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert fast(torch.ones(2, 4, 3, 3)).isfinite().all()
+    assert fast.bfloat16()(torch.ones(2, 4, 3, 3, dtype=torch.bfloat16)).dtype == torch.bfloat16
+    assert fast.float().to("meta")(torch.ones(2, 4, 3, 3, device="meta")).device.type == "meta"
+    with pytest.raises(RuntimeError):
+        layers.accelerate(nn.Conv2d(4, 4, 1))(torch.ones(2, 4, 3, 3, dtype=torch.float64))
+
+
+def test_hooks_see_what_they_always_saw(either_path):
+    fast, plain = pair(block())
+    seen = []
+    for module in (fast, plain):
+        module[0][1].register_forward_hook(lambda _module, given, output: seen.append((given[0], output)))
+        module[1].register_full_backward_hook(lambda _module, given, output: seen.append((given[0], output[0])))
+    assert_same(fast, plain, images(2, 5, 4, 4))
+    assert len(seen) == 4
+    for found, expected in zip(seen[:2], seen[2:], strict=True):
+        for one, other in zip(found, expected, strict=True):
+            assert distance(one.detach(), other.detach()) < 1e-10
+
+
+def test_a_forward_pass_put_into_an_object_is_kept():
+    sequence = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
+    sequence[0].forward = lambda features: features * 2
+    fast = layers.accelerate(sequence.eval())
+    assert torch.allclose(fast(torch.ones(2, 4, 1, 1)), torch.full((2, 4, 1, 1), 2.0), atol=1e-4)
+
+
+def test_the_output_may_be_changed_in_place(either_path):
+    """As an in-place activation does that stands outside the sequence."""
+    fast, plain = pair(nn.ModuleList([block(), nn.ReLU(inplace=True)]))
+    assert_same(
+        nn.Sequential(layers.accelerate(fast[0]), nn.Identity(), fast[1]),
+        nn.Sequential(plain[0], nn.Identity(), plain[1]),
+        images(2, 5, 4, 4),
+    )
+
+
+@pytest.mark.parametrize("change", ["input", "weight"])
+def test_a_tensor_changed_before_the_backward_pass_is_an_error(change):
+    needs_kernels()
+    fast, _ = pair(block())
+    given = images(2, 5, 4, 4, requires_grad=True) * 1
+    output = fast(given)
+    with torch.no_grad():
+        (given if change == "input" else fast[2].weight).mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        output.sum().backward()
+
+
+def test_backward_twice(either_path):
+    fast, _ = pair(block())
+    output = fast(images(2, 5, 4, 4)).square().sum()
+    output.backward(retain_graph=True)
+    once = [parameter.grad.clone() for parameter in fast.parameters()]
+    output.backward()
+    for first, parameter in zip(once, fast.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, 2 * first, rtol=1e-12, atol=1e-12)
+    with pytest.raises(RuntimeError, match="second time"):
+        output.backward()
+
+
+def test_frozen_parameters_get_no_gradient(either_path):
+    fast, plain = pair(block())
+    for module in (fast, plain):
+        module[0].requires_grad_(False)
+        module[1][0].weight.requires_grad_(False)
+    assert_same(fast, plain, images(2, 5, 4, 4))
+
+
+def test_without_a_gradient_nothing_is_kept(either_path):
+    fast, plain = pair(block())
+    for mode in (torch.no_grad, torch.inference_mode):
+        for training in (True, False):
+            with mode():
+                found, expected = (module.train(training)(images(2, 5, 4, 4)) for module in (fast, plain))
+            assert not found.requires_grad
+            assert distance(found, expected) < 1e-10
+    assert distance(fast[0][1].running_var, plain[0][1].running_var) < 1e-10
+
+
+def test_the_input_is_not_written_to():
+    needs_kernels()
+    fast, _ = pair(nn.Sequential(nn.BatchNorm2d(4), nn.ReLU6()).double())
+    given = images(2, 4, 3, 3)
+    kept = given.clone()
+    with torch.no_grad():
+        fast(given)
+    fast(given).sum().backward()
+    assert torch.equal(given, kept)
+
+
+@pytest.fixture
+def fresh(monkeypatch):
+    """Forget what was found out about the compiler and the kernels, before and after."""
+    forget = (compiler.find_compiler, kernels.load, kernels.path)
+    for function in forget:
+        function.cache_clear()
+    yield monkeypatch
+    monkeypatch.undo()
+    for function in forget:
+        function.cache_clear()
+
+
+def works_plainly():
+    fast, _ = pair(block().float())
+    assert kernels.load(torch.float32) is None
+    assert torch.equal(fast.eval()(images(2, 5, 4, 4, dtype=torch.float32)).isfinite(), torch.ones(2, 11, 4, 4).bool())
+
+
+def test_the_switch_turns_the_kernels_off(fresh):
+    fresh.setenv("FAIRTRIAL_KERNELS", "off")
+    works_plainly()
+    assert layers.path() == "plain: switched off by FAIRTRIAL_KERNELS"
+
+
+def test_no_compiler(fresh, tmp_path):
+    fresh.setenv("PATH", str(tmp_path))
+    fresh.delenv("CXX", raising=False)
+    works_plainly()
+    assert layers.path() == "plain: no compiler found (looked for g++, clang++, c++)"
+
+
+def test_a_compiler_that_fails(fresh, tmp_path):
+    fake = tmp_path / "fake++"
+    fake.write_text(
+        '#!/bin/sh\nif [ "$1" = --version ]; then echo fake 1.2; exit 0; fi\necho "error: no" >&2\nexit 1\n'
+    )
+    fake.chmod(0o755)
+    fresh.setenv("CXX", str(fake))
+    fresh.setenv("FAIRTRIAL_CACHE", str(tmp_path))
+    works_plainly()
+    assert layers.path() == "plain: fake++ 1.2 failed: error: no"
+
+
+def test_a_cache_that_cant_be_written_to(fresh, tmp_path):
+    needs_kernels()
+    for function in (compiler.find_compiler, kernels.load, kernels.path):
+        function.cache_clear()
+    (tmp_path / "kernels").write_text("a file where the folder should be")
+    fresh.setenv("FAIRTRIAL_CACHE", str(tmp_path))
+    works_plainly()
+    assert "can't be written to" in layers.path()
+
+
+@pytest.mark.slow
+def test_the_first_process_compiles_and_the_next_finds_it(fresh, tmp_path):
+    needs_kernels()
+    for function in (compiler.find_compiler, kernels.load, kernels.path):
+        function.cache_clear()
+    fresh.setenv("FAIRTRIAL_CACHE", str(tmp_path))
+    made = compiler.library("float")
+    written = made.stat().st_mtime_ns
+    assert compiler.library("float") == made
+    assert made.stat().st_mtime_ns == written
+    assert [path.name for path in (tmp_path / "kernels").iterdir()] == [made.name]
+    assert layers.path().startswith("compiled kernels (")
