@@ -1,5 +1,6 @@
 """The command line: thin commands over the package."""
 
+import contextlib
 import os
 import shlex
 import sys
@@ -69,6 +70,15 @@ StoreOption = Annotated[
     str, typer.Option("--store", metavar="URL", envvar="FAIRTRIAL_STORE", help="The database: a file or a URL.")
 ]
 
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Trials to run side by side; by default one a GPU, or as many as there are cores for."),
+]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Threads of each worker, by default 1. It can change the last digits of a result."),
+]
+
 
 def main() -> None:
     """Run the command line; whatever a user can mend ends in one line on standard error."""
@@ -110,16 +120,8 @@ def run(
     store: StoreOption = DEFAULT_STORE,
     *,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again.")] = False,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Trials to run side by side; by default one a GPU, or as many as there are cores for."
-        ),
-    ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(min=1, help="Threads of each worker, by default 1. It can change the last digits of a result."),
-    ] = None,
+    workers: WorkersOption = None,
+    threads: ThreadsOption = None,
 ) -> None:
     """Run what is missing of a study, and print its table."""
     found = lookup.to_run(study, assignments or [], _stored(store))
@@ -194,6 +196,42 @@ def show(
 ) -> None:
     """Print a study as TOML, every default spelt out: a start for one of your own."""
     _out(lookup.to_run(study, assignments or [], _stored(store)).to_toml().rstrip())
+
+
+@app.command("plan")
+def plan_study(
+    study: StudyArgument,
+    assignments: SetOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    workers: WorkersOption = None,
+    threads: ThreadsOption = None,
+) -> None:
+    """Say what is left of a study and what it will cost here: trials, time, disk."""
+    from fairtrial.estimate import estimate  # noqa: PLC0415
+    from fairtrial.report.costs import plan_text  # noqa: PLC0415
+
+    found = lookup.to_run(study, assignments or [], _stored(store))
+    sys.path.insert(0, str(lookup.source_folder(study) or Path.cwd()))
+    results: list[TrialResult] = []
+    with contextlib.suppress(StoreMissingError), SQLStore(store, create=False) as opened:
+        results = opened.results(found)
+    _out(plan_text(found, estimate(found, results, workers=workers, threads=threads), store))
+
+
+@app.command()
+def bench(
+    study: Annotated[str, typer.Argument(metavar="[STUDY]", help="Whose first arm is timed.")] = "paper",
+    assignments: SetOption = None,
+    threads: ThreadsOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure this machine: a training step by the plain and the fast path, beside its matrix products alone."""
+    from fairtrial.report import costs  # noqa: PLC0415
+    from fairtrial.workload import bench as benching  # noqa: PLC0415
+
+    found = lookup.to_run(study, assignments or [], [])
+    measured = benching.bench(found, threads=threads or 1)
+    _out(costs.bench_json(measured) if as_json else costs.bench_text(measured))
 
 
 @app.command("ls")

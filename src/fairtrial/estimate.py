@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fairtrial.execute.slots import choose_slots
 from fairtrial.plan import makespan, plan
 from fairtrial.records import Outcome, Trial, TrialResult
 from fairtrial.spec import BUILT_IN, Settings, Study
@@ -35,7 +36,9 @@ class Estimate:
     bytes: int
 
 
-def estimate(study: Study, results: Sequence[TrialResult], *, workers: int, threads: int) -> Estimate:
+def estimate(
+    study: Study, results: Sequence[TrialResult], *, workers: int | None = None, threads: int | None = None
+) -> Estimate:
     """Estimate the cost of what is missing of a study.
 
     A trial of fairtrial's own loop is timed on a few steps and one evaluation; its data are fetched first. A trial of a
@@ -44,23 +47,24 @@ def estimate(study: Study, results: Sequence[TrialResult], *, workers: int, thre
     Args:
         study: the study.
         results: what the store knows of it.
-        workers: worker processes.
-        threads: threads of each.
+        workers: worker processes, chosen as `run` chooses them if None.
+        threads: threads of each, likewise.
     """
     ended = {result.trial for result in results if result.outcome is not None}
     trials = plan(study)
     missing = [trial for trial in trials if trial.hash not in ended]
-    timed = _time_settings(study, missing, threads)
+    slots = choose_slots(len(missing), workers, threads)
+    timed = _time_settings(study, missing, slots.threads)
     seconds = [_trial_seconds(trial, timed, results) for trial in missing]
     known = [value for value in seconds if value is not None]
     first = next(iter(timed.values()), None)
     return Estimate(
         trials=len(trials),
         missing=len(missing),
-        workers=workers,
-        threads=threads,
+        workers=slots.workers,
+        threads=slots.threads,
         step_ms=first[0] * 1e3 if first else None,
-        seconds=makespan(known, workers) if len(known) == len(seconds) else None,
+        seconds=makespan(known, slots.workers) if len(known) == len(seconds) else None,
         bytes=sum(TRIAL_BYTES + EPOCH_BYTES * trial.epochs for trial in missing),
     )
 

@@ -205,7 +205,7 @@ def test_other_orders_of_layers(sequence, either_path):
 def test_mobilenet_is_the_plain_one(stem, flavour, either_path):
     plain = model.build(Model(stem=stem, flavour=flavour, width=0.35), classes=10, image_size=32, seed=0).double()
     fast = layers.accelerate(copy.deepcopy(plain))
-    names, tensors = zip(*plain.state_dict().items(), strict=True)
+    names, _ = zip(*plain.state_dict().items(), strict=True)
     assert tuple(fast.state_dict()) == names
     size = 32 if stem == "stock" else 16
     batch = images(6, 3, size, size).sigmoid().contiguous(memory_format=torch.channels_last)

@@ -6,7 +6,7 @@ import platform
 from typing import TYPE_CHECKING
 
 from fairtrial.estimate import Estimate
-from fairtrial.report.live import duration
+from fairtrial.report.live import count, duration
 from fairtrial.spec import Study
 
 if TYPE_CHECKING:  # the module itself loads torch
@@ -18,7 +18,7 @@ def plan_text(study: Study, cost: Estimate, store: str) -> str:
     done = cost.trials - cost.missing
     lines = [f"{study.label}: {cost.trials} trials, {done} done, {cost.missing} to train"]
     if cost.missing:
-        pool = f"{cost.workers} workers of {cost.threads} thread{'s' if cost.threads > 1 else ''}"
+        pool = f"{count(cost.workers, 'worker')} of {count(cost.threads, 'thread')}"
         timed = f" ({cost.step_ms:.0f} ms a step, timed just now)" if cost.step_ms else ""
         unknown = "unknown: this training loop has not finished a trial in this store yet"
         lines.append(
@@ -42,7 +42,7 @@ def bench_text(measured: "Bench") -> str:
         ("outside steps", f"{measured.overhead_share:.1%} of a short trial"),
         ("private memory", "not told by this system" if private is None else f"{private / 2**20:.0f} MiB a worker"),
         ("path", measured.path),
-        ("machine", f"{platform.platform()}, {measured.threads} thread{'s' if measured.threads > 1 else ''}"),
+        ("machine", f"{platform.platform()}, {count(measured.threads, 'thread')}"),
     ]
     return "\n".join(f"{name:22} {value}" for name, value in rows)
 

@@ -67,8 +67,8 @@ class LiveWatcher(Watcher):
         self._slots, self._machine_told = None, False
         there = len(trials) - len(missing)
         self._say(
-            f"{study.label}: {_count(len(study.arms), 'arm')}, {_count(study.seeds, 'seed')}, "
-            f"{_count(len(trials), 'trial')}" + (f", {there} of them done already" if there else "")
+            f"{study.label}: {count(len(study.arms), 'arm')}, {count(study.seeds, 'seed')}, "
+            f"{count(len(trials), 'trial')}" + (f", {there} of them done already" if there else "")
         )
         if missing:
             self._progress.start()
@@ -200,9 +200,9 @@ def _processor(machine: Machine) -> str:
 def _room(slots: Slots | None, machine: Machine) -> str:
     """Write what trials have to themselves: ``2 workers with 1 thread each``."""
     if slots is None:
-        return _count(machine.threads, "thread")
-    room = f"{_count(slots.workers, 'worker')} with {_count(slots.threads, 'thread')} each"
-    return room + (f", more than its {_count(slots.cores, 'core')} can run at once" if slots.crowded else "")
+        return count(machine.threads, "thread")
+    room = f"{count(slots.workers, 'worker')} with {count(slots.threads, 'thread')} each"
+    return room + (f", more than its {count(slots.cores, 'core')} can run at once" if slots.crowded else "")
 
 
 def _accuracies(metrics: Mapping[str, float]) -> str:
@@ -210,5 +210,6 @@ def _accuracies(metrics: Mapping[str, float]) -> str:
     return "  ".join(f"{name} {metrics[key]:.2%}" for name, key in shown.items() if key in metrics)
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
+    """Write a number of things: ``1 seed``, ``3 seeds``."""
     return f"{number} {noun}" + ("" if number == 1 else "s")

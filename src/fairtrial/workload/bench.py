@@ -4,7 +4,7 @@ import math
 import multiprocessing
 import statistics
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -15,6 +15,7 @@ from fairtrial import spec
 from fairtrial.plan import plan
 from fairtrial.records import Trial
 from fairtrial.workload import data, layers, loops, train
+from fairtrial.workload.allocator import keep_freed_memory
 from fairtrial.workload.machine import use_threads
 
 #: Rounds of a comparison; in each round every side runs in turn, so that a machine whose speed drifts stays fair.
@@ -68,6 +69,7 @@ def bench(study: spec.Study, *, threads: int = 1, rounds: int = ROUNDS) -> Bench
         rounds: how often each side runs; medians are over these.
     """
     use_threads(threads)
+    keep_freed_memory()  # for all sides: page faults are no part of what the layers or the products need
     loops.prepare(study)
     trial = plan(study)[0]
     dataset = data.load(trial.settings.data, verify=False)
@@ -121,6 +123,7 @@ def pace(trial: Trial, *, threads: int = 1, steps: int = 12) -> Pace:
         steps: steps to take.
     """
     use_threads(threads)
+    keep_freed_memory()
     started = perf_counter()
     dataset = data.load(trial.settings.data, verify=False)
     learner = train.Learner.build(trial, dataset)
@@ -128,7 +131,7 @@ def pace(trial: Trial, *, threads: int = 1, steps: int = 12) -> Pace:
     batch = min(trial.settings.training.batch_size, len(dataset.train))
     inputs, labels = dataset.train.batch(torch.arange(batch))
     times = [_seconds(lambda: learner.step(inputs, labels)) for _ in range(steps)]
-    few = dataset.test.head(train.EVALUATION_BATCH)
+    few = _head(dataset.test, train.EVALUATION_BATCH)
     train.evaluate(learner.network, few, learner.device)
     evaluation = _seconds(lambda: train.evaluate(learner.network, few, learner.device))
     return Pace(statistics.median(times[steps // 2 :]), evaluation / len(few), built - started)
@@ -158,7 +161,7 @@ def overhead(trial: Trial, steps: int = 60) -> float:
         inside += perf_counter() - before
         return result
 
-    train.Learner.step = timed_step  # type: ignore[method-assign]
+    train.Learner.step = timed_step  # type: ignore[method-assign, assignment]
     try:
         before = perf_counter()
         (record,) = train.train(short)
@@ -216,6 +219,12 @@ def _three_products(rows: int, inner: int, columns: int, *, input_gradient: bool
         yield lambda: grad @ weight
 
 
+def _head(images: data.ImageSet, count: int) -> data.ImageSet:
+    """The first images of a set."""
+    index = torch.arange(len(images)) if images.index is None else images.index
+    return replace(images, index=index[:count], labels=images.labels[:count])
+
+
 def _multiply(products: list[Callable[[], Tensor]]) -> None:
     for product in products:
         product()
@@ -224,12 +233,10 @@ def _multiply(products: list[Callable[[], Tensor]]) -> None:
 def _interleave(sides: list[Callable[[], object]], rounds: int, repeats: int = 3) -> list[float]:
     """Time several things in turn; the median seconds of each, after one round that warms up."""
     times: list[list[float]] = [[] for _ in sides]
-    for round_number in range(rounds + 1):
+    for _ in range(rounds + 1):
         for side, seen in zip(sides, times, strict=True):
-            elapsed = [_seconds(side) for _ in range(repeats)]
-            if round_number:
-                seen += elapsed
-    return [statistics.median(seen) for seen in times]
+            seen.extend(_seconds(side) for _ in range(repeats))
+    return [statistics.median(seen[repeats:]) for seen in times]
 
 
 def _seconds(action: Callable[[], object]) -> float:

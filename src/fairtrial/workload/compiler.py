@@ -16,7 +16,7 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from fairtrial.workload.cache import folder
+from fairtrial.workload.data.cache import folder
 
 #: Set to "off", it keeps the kernels from being used.
 SWITCH = "FAIRTRIAL_KERNELS"

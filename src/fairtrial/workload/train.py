@@ -75,12 +75,17 @@ class Learner:
     device: torch.device
 
     @classmethod
-    def build(cls, trial: Trial, dataset: data.Dataset) -> "Learner":
-        """Make the learner of a trial as it is before the first step."""
+    def build(cls, trial: Trial, dataset: data.Dataset, *, fast: bool = True) -> "Learner":
+        """Make the learner of a trial as it is before the first step.
+
+        Args:
+            trial: what will be trained.
+            dataset: what it will be trained on.
+            fast: use the fast layers; without them the same network is computed by torch's own, for comparisons.
+        """
         settings, device = trial.settings, choose_device()
-        network = accelerate(
-            model.build(settings.model, classes=dataset.classes, image_size=dataset.image_size, seed=trial.seed)
-        ).to(device)
+        network = model.build(settings.model, classes=dataset.classes, image_size=dataset.image_size, seed=trial.seed)
+        network = (accelerate(network) if fast else network).to(device)
         optimizer = build_optimizer(settings.optimizer, network.parameters())
         steps = math.ceil(len(dataset.train) / settings.training.batch_size)
         schedule = build_schedule(settings.schedule, optimizer, steps_per_epoch=steps, epochs=trial.epochs)
