@@ -9,10 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from builders import make_study
-from fairtrial.plan import plan
-from fairtrial.spec import Model
-from fairtrial.workload import kernels, layers, model, train
+from fairtrial.spec import Adam, Data, Model
+from fairtrial.workload import data, kernels, layers, model, train
 from fairtrial.workload.flavours import BiasedBatchNorm2d, OneSidedConv2d
 from fairtrial.workload.optimizer import build_optimizer
 
@@ -203,8 +201,15 @@ def test_other_orders_of_layers(sequence, either_path):
     assert_same(*pair(copy.deepcopy(sequence).double()), images(3, 4, 6, 6))
 
 
-@pytest.mark.parametrize("stem", ["stock", "cifar"])
-@pytest.mark.parametrize("flavour", ["torchvision", "keras"])
+@pytest.mark.parametrize(
+    ("stem", "flavour"),
+    [
+        ("stock", "torchvision"),
+        ("cifar", "keras"),
+        pytest.param("stock", "keras", marks=pytest.mark.slow),
+        pytest.param("cifar", "torchvision", marks=pytest.mark.slow),
+    ],
+)
 def test_mobilenet_is_the_plain_one(stem, flavour, either_path):
     plain = model.build(Model(stem=stem, flavour=flavour, width=0.35), classes=10, image_size=32, seed=0).double()
     fast = layers.accelerate(copy.deepcopy(plain))
@@ -522,6 +527,7 @@ def test_an_epoch_is_the_same_to_rounding(either_path):
 
 
 @pytest.mark.slow
-def test_an_epoch_gives_the_same_curve_within_noise(either_path):
+def test_an_epoch_gives_the_same_curve_within_noise():
+    needs_kernels()
     fast, plain = losses(torch.float32, layers.accelerate), losses(torch.float32, lambda network: network)
     assert (fast.mean() - plain.mean()).abs() < 0.1
