@@ -8,6 +8,7 @@ name and then renamed: whoever sees it sees all of it, and processes that compil
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
@@ -52,9 +53,8 @@ class Compiler:
     @property
     def label(self) -> str:
         """Name and version in short: ``g++ 12.2.0``."""
-        words = self.version.split()
-        numbers = [word for word in words if word[0].isdigit()]
-        return f"{Path(self.path).name} {numbers[0]}" if numbers else Path(self.path).name
+        number = re.search(r"\d+(\.\d+)+", self.version)
+        return f"{Path(self.path).name} {number[0]}" if number else Path(self.path).name
 
 
 def library(real: str) -> Path:

@@ -22,7 +22,7 @@ _INSTRUCTIONS = {64: "AVX-512", 32: "AVX", 16: "128-bit vectors"}
 
 _POINTER, _INDEX, _INT, _DOUBLE = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_double
 _SIGNATURES: dict[str, tuple[type, ...]] = {
-    "norm_from_batch": (*(_POINTER,) * 2, *(_INDEX,) * 2, *(_POINTER,) * 2, *(_DOUBLE,) * 3, *(_POINTER,) * 3, _INT),
+    "norm_from_batch": (*(_POINTER,) * 2, *(_INDEX,) * 2, *(_POINTER,) * 2, *(_DOUBLE,) * 3, *(_POINTER,) * 4, _INT),
     "norm_from_running": (_INDEX, *(_POINTER,) * 2, _DOUBLE, *(_POINTER,) * 3),
     "norm_forward": (_POINTER, _POINTER, _INT, _INDEX, _INDEX, _POINTER, _INT),
     "norm_backward": (*(_POINTER,) * 3, _INT, _POINTER, _INT, *(_INDEX,) * 2, *(_POINTER,) * 4, _INT),
@@ -141,10 +141,9 @@ class Kernels:
             return rows
         self._call.norm_from_batch(
             values.data_ptr(), _address(moments), values.numel() // channels, channels, weight, bias, norm.eps,
-            norm.momentum, norm.correction, mean, variance, rows.data_ptr(), torch.get_num_threads(),
+            norm.momentum, norm.correction, mean, variance, _address(norm.tracked), rows.data_ptr(),
+            torch.get_num_threads(),
         )  # fmt: skip
-        if norm.tracked is not None:
-            norm.tracked.add_(1)
         return rows
 
     def finish(self, value: Value, *, in_place: bool = False) -> Tensor:

@@ -225,7 +225,7 @@ def _is_hooked(module: nn.Module) -> bool:
 
 def _run(triples: Sequence[Triple], images: Tensor) -> Tensor | None:
     """Put images through a chain with the compiled kernels; None where they can't be used."""
-    if not triples or type(images) is not Tensor or images.dim() != 4 or images.device.type != "cpu":
+    if not triples or type(images) is not Tensor or images.dim() != 4 or not images.is_cpu:
         return None
     if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
         return None
@@ -254,8 +254,6 @@ def _units(triples: Sequence[Triple], images: Tensor) -> list[Unit] | None:
             norm = _norm(triple.norm, triple.activation, pixels)
             if norm is None or len(norm.weight) != channels or not _are_plain(norm[:4], images.dtype):
                 return None
-            if not all(tensor.is_contiguous() for tensor in norm[:4]):
-                return None
         units.append(Unit(conv, norm))
     return units
 
@@ -269,22 +267,26 @@ def _conv(module: nn.Conv2d, batch: int, channels: int, height: int, width: int)
 
 
 def _norm(module: nn.BatchNorm2d, activation: Activation, pixels: int) -> Norm | None:
-    training = module.training
-    mean, variance, momentum = module.running_mean, module.running_var, module.momentum
+    training, momentum = module.training, module.momentum
+    weight, bias, mean, variance = module.weight, module.bias, module.running_mean, module.running_var
     if mean is None or variance is None or not module.affine or module.eps <= 0:
         return None
     if training and (momentum is None or pixels < 2):
         return None
+    if not all(tensor.is_contiguous() for tensor in (weight, bias, mean, variance)):
+        return None
     correction = pixels / (pixels - 1) if training and not isinstance(module, BiasedBatchNorm2d) else 1.0
     return Norm(
-        module.weight, module.bias, mean, variance, module.num_batches_tracked, module.eps, momentum or 0.0,
-        correction, training, activation,
+        weight, bias, mean, variance, module.num_batches_tracked, module.eps, momentum or 0.0, correction, training,
+        activation,
     )  # fmt: skip
 
 
 def _are_plain(tensors: Sequence[Tensor | None], dtype: torch.dtype) -> bool:
     """Whether tensors are ordinary ones that lie in memory."""
-    return all(
-        tensor is None or (type(tensor) in _PLAIN and tensor.dtype == dtype and tensor.device.type == "cpu")
-        for tensor in tensors
-    )
+    for tensor in tensors:
+        if tensor is None:
+            continue
+        if type(tensor) not in _PLAIN or tensor.dtype != dtype or not tensor.is_cpu:
+            return False
+    return True

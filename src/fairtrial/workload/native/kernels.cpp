@@ -128,7 +128,7 @@ int vector_bytes() { return FAIRTRIAL_VECTOR_BYTES; }
 // A batch norm's rows from a batch of `rows` pixels, whose moments may be given; moves its running statistics.
 void norm_from_batch(const Real* values, double* moments, Index rows, Index channels, const Real* weight,
                      const Real* bias, double eps, double momentum, double correction, Real* running_mean,
-                     Real* running_var, Real* norm, int threads) {
+                     Real* running_var, Index* batches_tracked, Real* norm, int threads) {
   std::vector<double> own;
   if (!moments) {
     own.resize(2 * channels);
@@ -139,6 +139,7 @@ void norm_from_batch(const Real* values, double* moments, Index rows, Index chan
   for (Index c = 0; c < channels; ++c) variance[c] /= double(rows);
   fairtrial::set_rows(channels, moments, variance, weight, bias, eps, norm);
   fairtrial::move_running(channels, moments, variance, momentum, correction, running_mean, running_var);
+  if (batches_tracked) ++*batches_tracked;
 }
 
 // A batch norm's rows from its running statistics.
