@@ -110,6 +110,8 @@ class Machine:
         system: operating system and release.
         git_commit: commit of the folder that holds the study file, if it is a repository; with ``+`` behind it if
             that folder has uncommitted changes.
+        layers: what computes the layers of fairtrial's own loop, such as ``"compiled kernels (g++ 12.2.0, AVX-512)"``;
+            another path gives the same results to rounding, not to the bit. Empty for a loop of the user's own.
     """
 
     versions: Mapping[str, str]
@@ -118,6 +120,7 @@ class Machine:
     threads: int
     system: str
     git_commit: str | None = None
+    layers: str = ""
 
 
 @dataclass(frozen=True)

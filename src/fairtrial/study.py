@@ -10,7 +10,7 @@ from fairtrial.execute.base import Ended, Epoch, Executor, Message, Started
 from fairtrial.execute.slots import Slots, check_counts, choose_slots
 from fairtrial.plan import plan
 from fairtrial.records import EpochRecord, Machine, Outcome, Trial, TrialResult
-from fairtrial.spec import Study
+from fairtrial.spec import BUILT_IN, Study
 from fairtrial.store.base import Store
 
 
@@ -159,7 +159,8 @@ def _local(
     from fairtrial.execute.local import LocalExecutor  # noqa: PLC0415
     from fairtrial.workload import loops, machine  # noqa: PLC0415
 
-    for name in {arm.settings.training.loop for arm in study.arms}:
+    named = {arm.settings.training.loop for arm in study.arms}
+    for name in named:
         if name.startswith("__main__:"):
             raise StudyError(
                 f'training.loop = "{name}": workers don\'t import the script that starts them; name a module'
@@ -168,7 +169,7 @@ def _local(
     slots = choose_slots(trials, workers, threads, gpus=machine.gpus())
     executor = LocalExecutor(
         loops.run,
-        machine.this_machine,
+        machine.our_machine if BUILT_IN in named else machine.this_machine,
         workers=slots.workers,
         threads=slots.threads,
         set_up=partial(machine.use_threads, slots.threads),

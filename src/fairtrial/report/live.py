@@ -84,7 +84,8 @@ class LiveWatcher(Watcher):
         self._forecast.began(trial, perf_counter())
         if not self._machine_told:
             self._machine_told = True
-            self._say(f"on {_processor(machine)}, {_room(self._slots, machine)}")
+            layers = f"; {machine.layers}" if machine.layers else ""
+            self._say(f"on {_processor(machine)}, {_room(self._slots, machine)}{layers}")
         self._epochs[trial.hash] = 0
         self._tasks[trial.hash] = self._progress.add_task(self._name(trial), total=trial.epochs, note="")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from fairtrial import spec
 from fairtrial.errors import StudyError
 from fairtrial.records import Trial
-from fairtrial.workload import data, model
+from fairtrial.workload import data, layers, model
 from fairtrial.workload.train import train
 
 
@@ -66,6 +66,7 @@ def prepare(study: spec.Study, progress: data.Progress | None = None) -> tuple[d
         find(settings.training.loop)
         if settings.training.loop != spec.BUILT_IN:
             continue
+        layers.path()  # compiles the kernels once, before many workers want them at the same time
         if settings.data not in datasets:
             datasets[settings.data] = data.load(settings.data, progress=progress)
         if settings.model.weights:

@@ -11,6 +11,7 @@ import torch
 
 import fairtrial
 from fairtrial.records import Machine
+from fairtrial.workload import layers
 from fairtrial.workload.train import choose_device
 
 #: Packages whose version can change a trial's numbers.
@@ -20,6 +21,12 @@ PACKAGES = ("numpy", "torch")
 def this_machine() -> Machine:
     """Describe the process that trains: versions, processor, device and threads."""
     return replace(_unchanging(), threads=torch.get_num_threads())
+
+
+def our_machine() -> Machine:
+    """Describe a process that trains with fairtrial's own loop: `this_machine`, and what computes its layers."""
+    machine = this_machine()
+    return replace(machine, layers=layers.path() if machine.device == "cpu" else "torch's own")
 
 
 @cache

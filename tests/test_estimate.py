@@ -1,0 +1,57 @@
+"""What a study will cost, before it runs."""
+
+import pytest
+
+from builders import make_results, make_study
+from fairtrial.estimate import EPOCH_BYTES, TRIAL_BYTES, estimate
+from fairtrial.records import Outcome
+from fairtrial.report.costs import plan_text
+from fairtrial.spec import Study
+
+LOOP = {"training": {"loop": "loops:good"}}
+
+
+@pytest.fixture
+def study():
+    return make_study({"a": {}, "b": {"params": {"pace": 2}}}, seeds=3, epochs=4, **LOOP)
+
+
+def test_a_users_loop_that_never_ran_is_unknown(study):
+    cost = estimate(study, [], workers=2, threads=1)
+    assert (cost.trials, cost.missing, cost.seconds, cost.step_ms) == (6, 6, None, None)
+    assert cost.bytes == 6 * (TRIAL_BYTES + 4 * EPOCH_BYTES)
+    assert "unknown: this training loop has not finished a trial" in plan_text(study, cost, "s.db")
+
+
+def test_a_users_loop_is_judged_by_what_its_arm_took(study):
+    results = [r for r in make_results(study, ended={}) if r.seed == 0]
+    took = {r.arm: (r.ended - r.started).total_seconds() for r in results}
+    assert all(seconds > 0 for seconds in took.values())
+    cost = estimate(study, results, workers=2, threads=1)
+    assert cost.missing == 4
+    assert cost.seconds == pytest.approx(2 * max(took.values()))
+    assert estimate(study, results, workers=1, threads=1).seconds == pytest.approx(2 * sum(took.values()))
+
+
+def test_only_what_is_missing_costs(study):
+    cost = estimate(study, make_results(study))
+    assert (cost.missing, cost.seconds, cost.bytes) == (0, 0, 0)
+    assert plan_text(study, cost, "s.db") == f"{study.label}: 6 trials, 6 done, 0 to train"
+
+
+def test_a_diverged_trial_is_done_and_an_interrupted_one_is_not(study):
+    ended = {("a", 0): Outcome.DIVERGED, ("b", 1): None}
+    assert estimate(study, make_results(study, ended=ended)).missing == 1
+
+
+def test_our_own_loop_is_timed():
+    digits = {"data": {"name": "digits", "train": 64, "test": 20}, "model": {"width": 0.25}}
+    head = {"name": "s", "reference": "a", "arms": {"a": {}, "b": {"optimizer": {"eps": 1e-6}}}}
+    study = Study.from_dict(head | digits | {"training": {"epochs": 3, "batch_size": 32}})
+    cost = estimate(study, [], workers=1, threads=1)
+    assert cost.step_ms is not None
+    assert cost.seconds is not None
+    assert cost.seconds >= 2 * 3 * 2 * cost.step_ms / 1e3  # two arms, three epochs, two steps
+    text = plan_text(study, cost, "s.db")
+    assert "with 1 worker of 1 thread (" in text
+    assert "kB more in s.db" in text
