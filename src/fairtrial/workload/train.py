@@ -78,9 +78,8 @@ class Learner:
     def build(cls, trial: Trial, dataset: data.Dataset) -> "Learner":
         """Make the learner of a trial as it is before the first step."""
         settings, device = trial.settings, choose_device()
-        network = accelerate(
-            model.build(settings.model, classes=dataset.classes, image_size=dataset.image_size, seed=trial.seed)
-        ).to(device)
+        network = model.build(settings.model, classes=dataset.classes, image_size=dataset.image_size, seed=trial.seed)
+        network = accelerate(network.to(device))
         optimizer = build_optimizer(settings.optimizer, network.parameters())
         steps = math.ceil(len(dataset.train) / settings.training.batch_size)
         schedule = build_schedule(settings.schedule, optimizer, steps_per_epoch=steps, epochs=trial.epochs)

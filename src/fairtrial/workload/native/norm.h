@@ -115,7 +115,7 @@ void sum_parts(const std::vector<Sums<T>>& parts, Index channels, double* rows) 
 }
 
 // Mean and sum of squared deviations of each channel, in one pass. Deviations are taken from the mean of the first few
-// pixels, which keeps the digits that a sum of plain squares would lose (Chan, Golub & LeVeque 1983, section 3).
+// pixels, which keeps the digits that a sum of plain squares would lose (Chan, Golub & LeVeque 1983, The American Statistician 37).
 template <class T>
 struct Moments {
   Sums<T> sums;
@@ -138,7 +138,7 @@ struct Moments {
     });
   }
 
-  // Merges the moments of parts into `mean` and `squares`, by the updating formula of the same paper (eq. 2.1).
+  // Merges the moments of parts into `mean` and `squares`, by the updating formula of the same paper.
   static void merge(const std::vector<Moments>& parts, Index channels, double* mean, double* squares) {
     std::fill(mean, mean + channels, 0.0);
     std::fill(squares, squares + channels, 0.0);
