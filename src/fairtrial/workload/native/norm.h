@@ -115,7 +115,8 @@ void sum_parts(const std::vector<Sums<T>>& parts, Index channels, double* rows) 
 }
 
 // Mean and sum of squared deviations of each channel, in one pass. Deviations are taken from the mean of the first few
-// pixels, which keeps the digits that a sum of plain squares would lose (Chan, Golub & LeVeque 1983, The American Statistician 37).
+// pixels, which keeps the digits that a sum of plain squares would lose (Chan, Golub & LeVeque 1983, The American
+// Statistician 37).
 template <class T>
 struct Moments {
   Sums<T> sums;
