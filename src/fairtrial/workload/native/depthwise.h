@@ -71,14 +71,10 @@ void bring(S, const T* image, const Shape& s, const Norm<T>& norm, Index c, type
   const SlabNorm<T, S> finish(norm, c);
   const Index rows = std::min(s.height, s.padded_height() - s.top);
   const Index columns = std::min(s.width, s.padded_width() - s.left);
-  const Index ahead = s.in_pixels() * s.channels;
   for (Index i = 0; i < rows; ++i) {
     const T* from = image + i * s.width * s.channels + c;
     auto* to = padded + (i + s.top) * s.padded_width() + s.left;
-    for (Index j = 0; j < columns; ++j) {
-      __builtin_prefetch(from + j * s.channels + ahead);  // the next image's pixel: the stride is too wide to foresee
-      to[j] = finish(S::load(from + j * s.channels));
-    }
+    for (Index j = 0; j < columns; ++j) to[j] = finish(S::load(from + j * s.channels));
   }
 }
 
@@ -138,12 +134,9 @@ void bring_gradient(S, const T* gradient, const NormBehind<T>& behind, const Sha
                     Index width, typename S::Vector* padded) {
   const SlabNormBack<T, S> back(behind.norm, behind.coefficients, c);
   Index place = image * s.out_pixels() * s.channels + c;
-  const Index ahead = s.out_pixels() * s.channels;
   for (Index i = 0; i < s.out_height; ++i) {
     auto* to = padded + (i + 2) * width + 2;
     for (Index j = 0; j < s.out_width; ++j, place += s.channels) {
-      __builtin_prefetch(gradient + place + ahead);
-      __builtin_prefetch(behind.output + place + ahead);
       const auto value = S::load(gradient + place);
       to[j] = back.present ? back(S::load(behind.output + place), value) : value;
     }

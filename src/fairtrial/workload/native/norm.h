@@ -79,7 +79,8 @@ struct Sums {
   void add(Index rows, Prepare prepare) {
     for (Index begin = 0; begin < rows; begin += kRowsInT) {
       const Index end = std::min(begin + kRowsInT, rows);
-      for (Index top = begin; top < end; top += kRowsTogether) add_few(top, std::min(top + kRowsTogether, end), prepare);
+      for (Index top = begin; top < end; top += kRowsTogether)
+        add_few(top, std::min(top + kRowsTogether, end), prepare);
       for (Index c = 0; c < channels; ++c) {
         first[c] += few_first[c];
         second[c] += few_second[c];
@@ -176,8 +177,8 @@ void add_gradients(Sums<T>& sums, const T* gradient, const T* input, const Norm<
   });
 }
 
-// For every pixel and slab, output = prepare(Slab, channel)(place); a few pixels at a time, so that what `prepare` loads
-// serves all of them.
+// For every pixel and slab, output = prepare(Slab, channel)(place); a few pixels at a time, so that what `prepare`
+// loads serves all of them.
 template <class T, class Prepare>
 void each_place(Index rows, Index channels, T* output, int threads, Prepare prepare) {
   each_part(rows, threads, [&](int, Index begin, Index end) {
