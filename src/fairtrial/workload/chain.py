@@ -210,8 +210,8 @@ def _product(rows: Tensor, conv: Conv) -> Tensor:
     shape = conv.shape
     matrix = conv.weight.permute(0, 2, 3, 1).flatten(1).t()
     rows = rows.flatten(0, -2)
-    output = rows.new_empty((shape.images, shape.out_height, shape.out_width, len(conv.weight)))
-    flat = output.view(len(rows), len(conv.weight))
+    output = rows.new_empty((shape.images, shape.out_height, shape.out_width, conv.weight.shape[0]))
+    flat = output.view(-1, output.shape[3])
     if conv.bias is None:
         torch.mm(rows, matrix, out=flat)
     else:

@@ -85,7 +85,9 @@ class Learner:
         """
         settings, device = trial.settings, choose_device()
         network = model.build(settings.model, classes=dataset.classes, image_size=dataset.image_size, seed=trial.seed)
-        network = (accelerate(network) if fast else network).to(device)
+        network = network.to(device)
+        if fast:
+            network = accelerate(network)
         optimizer = build_optimizer(settings.optimizer, network.parameters())
         steps = math.ceil(len(dataset.train) / settings.training.batch_size)
         schedule = build_schedule(settings.schedule, optimizer, steps_per_epoch=steps, epochs=trial.epochs)

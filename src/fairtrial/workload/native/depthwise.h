@@ -69,15 +69,12 @@ struct Taps {
 template <class T, class S>
 void bring(S, const T* image, const Shape& s, const Norm<T>& norm, Index c, typename S::Vector* padded) {
   const SlabNorm<T, S> finish(norm, c);
-  const Index rows = std::min(s.height, s.padded_height() - s.top), columns = std::min(s.width, s.padded_width() - s.left);
-  const Index ahead = s.in_pixels() * s.channels;
+  const Index rows = std::min(s.height, s.padded_height() - s.top);
+  const Index columns = std::min(s.width, s.padded_width() - s.left);
   for (Index i = 0; i < rows; ++i) {
     const T* from = image + i * s.width * s.channels + c;
     auto* to = padded + (i + s.top) * s.padded_width() + s.left;
-    for (Index j = 0; j < columns; ++j) {
-      __builtin_prefetch(from + j * s.channels + ahead);
-      to[j] = finish(S::load(from + j * s.channels));
-    }
+    for (Index j = 0; j < columns; ++j) to[j] = finish(S::load(from + j * s.channels));
   }
 }
 
@@ -137,12 +134,9 @@ void bring_gradient(S, const T* gradient, const NormBehind<T>& behind, const Sha
                     Index width, typename S::Vector* padded) {
   const SlabNormBack<T, S> back(behind.norm, behind.coefficients, c);
   Index place = image * s.out_pixels() * s.channels + c;
-  const Index ahead = s.out_pixels() * s.channels;
   for (Index i = 0; i < s.out_height; ++i) {
     auto* to = padded + (i + 2) * width + 2;
     for (Index j = 0; j < s.out_width; ++j, place += s.channels) {
-      __builtin_prefetch(gradient + place + ahead);
-      __builtin_prefetch(behind.output + place + ahead);
       const auto value = S::load(gradient + place);
       to[j] = back.present ? back(S::load(behind.output + place), value) : value;
     }
@@ -206,12 +200,14 @@ void scatter(S, const typename S::Vector* gradient, const T* taps, const Shape& 
 template <class T, class S>
 void write_input_gradient(S, const typename S::Vector* inputs, const typename S::Vector* gradients, Cut<T> cut,
                           const Shape& s, Index c, T* output) {
-  const Index rows = std::min(s.height, s.padded_height() - s.top), columns = std::min(s.width, s.padded_width() - s.left);
+  const Index rows = std::min(s.height, s.padded_height() - s.top);
+  const Index columns = std::min(s.width, s.padded_width() - s.left);
   for (Index i = 0; i < s.height; ++i) {
     const Index start = (i + s.top) * s.padded_width() + s.left;
     T* to = output + i * s.width * s.channels + c;
     const Index read = i < rows ? columns : 0;  // what no window holds has no gradient
-    for (Index j = 0; j < read; ++j) S::store(to + j * s.channels, cut.gradient(inputs[start + j], gradients[start + j]));
+    for (Index j = 0; j < read; ++j)
+      S::store(to + j * s.channels, cut.gradient(inputs[start + j], gradients[start + j]));
     for (Index j = read; j < s.width; ++j) S::store(to + j * s.channels, typename S::Vector{});
   }
 }
@@ -256,7 +252,8 @@ void depthwise_backward(const T* gradient, const NormBehind<T>& behind, const T*
           }
         });
       }
-      if (sums) add_gradients(parts[part], input_gradient + start, input + start, masked, (last - first) * s.in_pixels());
+      if (!sums) continue;
+      add_gradients(parts[part], input_gradient + start, input + start, masked, (last - first) * s.in_pixels());
     }
   });
   for (Index c = 0; c < s.channels; ++c) {

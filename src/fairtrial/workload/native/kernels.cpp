@@ -74,8 +74,8 @@ void norm_sums(const T* gradient, const T* input, const Norm<T>& norm, Index row
 }
 
 template <class T>
-void norm_input_gradient(const T* gradient, const T* input, const Norm<T>& norm, const T* coefficients, Index rows, T* output,
-                   int threads) {
+void norm_input_gradient(const T* gradient, const T* input, const Norm<T>& norm, const T* coefficients, Index rows,
+                         T* output, int threads) {
   each_place(rows, norm.channels, output, threads, [&](auto slab, Index c) {
     using S = decltype(slab);
     return [=, back = SlabNormBack<T, S>(norm, coefficients, c)](Index place) {

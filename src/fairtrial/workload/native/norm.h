@@ -79,7 +79,8 @@ struct Sums {
   void add(Index rows, Prepare prepare) {
     for (Index begin = 0; begin < rows; begin += kRowsInT) {
       const Index end = std::min(begin + kRowsInT, rows);
-      for (Index top = begin; top < end; top += kRowsTogether) add_few(top, std::min(top + kRowsTogether, end), prepare);
+      for (Index top = begin; top < end; top += kRowsTogether)
+        add_few(top, std::min(top + kRowsTogether, end), prepare);
       for (Index c = 0; c < channels; ++c) {
         first[c] += few_first[c];
         second[c] += few_second[c];
@@ -115,7 +116,8 @@ void sum_parts(const std::vector<Sums<T>>& parts, Index channels, double* rows) 
 }
 
 // Mean and sum of squared deviations of each channel, in one pass. Deviations are taken from the mean of the first few
-// pixels, which keeps the digits that a sum of plain squares would lose (Chan, Golub & LeVeque 1983, section 3).
+// pixels, which keeps the digits that a sum of plain squares would lose (Chan, Golub & LeVeque 1983, The American
+// Statistician 37).
 template <class T>
 struct Moments {
   Sums<T> sums;
@@ -138,7 +140,7 @@ struct Moments {
     });
   }
 
-  // Merges the moments of parts into `mean` and `squares`, by the updating formula of the same paper (eq. 2.1).
+  // Merges the moments of parts into `mean` and `squares`, by the updating formula of the same paper.
   static void merge(const std::vector<Moments>& parts, Index channels, double* mean, double* squares) {
     std::fill(mean, mean + channels, 0.0);
     std::fill(squares, squares + channels, 0.0);
@@ -175,8 +177,8 @@ void add_gradients(Sums<T>& sums, const T* gradient, const T* input, const Norm<
   });
 }
 
-// For every pixel and slab, output = prepare(Slab, channel)(place); a few pixels at a time, so that what `prepare` loads
-// serves all of them.
+// For every pixel and slab, output = prepare(Slab, channel)(place); a few pixels at a time, so that what `prepare`
+// loads serves all of them.
 template <class T, class Prepare>
 void each_place(Index rows, Index channels, T* output, int threads, Prepare prepare) {
   each_part(rows, threads, [&](int, Index begin, Index end) {

@@ -51,8 +51,8 @@ inline void each_slab(Index channels, Body body) {
   for (; channel < channels; ++channel) body(Slab<T, 1>{}, channel);
 }
 
-// Calls body(part, begin, end) for `parts` nearly equal parts of `items`, a thread each. The division depends on the two
-// numbers alone, so that sums over parts, taken in order, are the same in every run.
+// Calls body(part, begin, end) for `parts` nearly equal parts of `items`, a thread each. The division depends on the
+// two numbers alone, so that sums over parts, taken in order, are the same in every run.
 template <class Body>
 inline void each_part(Index items, int parts, Body body) {
   if (parts == 1) return body(0, Index{0}, items);

@@ -1,0 +1,47 @@
+"""What the documents show must work: study files parse, commands exist, links lead somewhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from fairtrial.cli import app
+from fairtrial.spec import Study
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page):
+    """The indented code blocks of a page."""
+    found = re.findall(r"(?:^(?: {4}.*)?\n)+", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return ["\n".join(line[4:] for line in block.splitlines()) for block in found if block.strip()]
+
+
+STUDIES = [(page.name, block) for page in PAGES for block in blocks(page) if "reference =" in block]
+
+
+def test_there_are_studies_to_check():
+    assert len(STUDIES) >= 2
+
+
+@pytest.mark.parametrize(("page", "text"), STUDIES)
+def test_studies_in_the_documents_are_valid(page, text):
+    assert Study.from_toml(text).arms
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_in_the_documents_exist(page):
+    known = {command.name or command.callback.__name__ for command in app.registered_commands}
+    used = set(
+        re.findall(
+            r"fairtrial (run|table|plot|export|show|ls|data|plan|bench|[a-z]+) [a-z]+\.?\w*", "\n".join(blocks(page))
+        )
+    )
+    assert used <= known | {"import"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))
+    assert [target for target in targets if not (page.parent / target).exists()] == []
