@@ -51,9 +51,20 @@ def mixed(trial):
             raise RuntimeError("boom")
         if end == "no record":
             yield 3.0
+        if end == "empty":
+            yield {}
+        if end == "percent":
+            metrics["test_acc"] = 81.5
+        if end == "too many":
+            yield from good(trial)
         if end == "interrupt" and "FAIRTRIAL_TEST_INTERRUPT" in os.environ:
             signal.raise_signal(signal.SIGINT)
         yield metrics
+
+
+def nothing_at_all(trial):
+    """Yield no record."""
+    yield from ()
 
 
 def dying(trial):

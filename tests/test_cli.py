@@ -251,7 +251,7 @@ def start(*words, **environment):
     """Start the command line in a process of its own."""
     python_path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
-        [sys.executable, "-c", "from fairtrial.cli import main; main()", *words],
+        [sys.executable, "-c", "from fairtrial.__main__ import main; main()", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -2,6 +2,7 @@
 
 import hashlib
 import subprocess
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -150,6 +151,40 @@ def test_files_named_in_a_study_are_relative_to_it_and_weights_are_pinned(tmp_pa
     (folder / "w.pt").unlink()
     with pytest.raises(StudyError, match=r'model\.weights = ".*w\.pt": No such file'):
         lookup.load(folder / "s.toml")
+
+
+def test_a_stated_digest_pins_a_file_that_is_still_relative_to_the_study(tmp_path):
+    folder = tmp_path / "studies"
+    folder.mkdir()
+    digest = "0" * 64
+    (folder / "s.toml").write_text(f'model = {{ weights = "w.pt", weights_sha256 = "{digest}" }}\n' + TEXT)
+    model = lookup.load(folder / "s.toml").settings.model
+    assert (model.weights, model.weights_sha256) == (str(folder / "w.pt"), digest)
+
+
+def test_overridden_weights_are_another_study_wherever_the_study_comes_from(file, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).write_bytes(name.encode())
+    one, two = (lookup.load(file, [f"model.weights={name}"]) for name in ("one", "two"))
+    assert one.hash != two.hash
+    again = lookup.to_run(one.label, ["model.weights=two"], stored(one))
+    assert again.settings.model.weights_sha256 == hashlib.sha256(b"two").hexdigest()
+    assert again.hash == two.hash
+
+
+def test_overridden_paths_are_relative_to_where_the_user_stands(file, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert lookup.load(file, ["data.path=images"]).settings.data.path == str(tmp_path / "elsewhere" / "images")
+
+
+def test_a_study_that_no_longer_means_what_it_meant_is_refused(mine):
+    (old,) = stored(mine)
+    old = replace(old, hash="0" * 64)
+    for find in (lookup.to_read, lookup.to_run):
+        for reference in ("mine", old.label):
+            with pytest.raises(StudyError, match="mine@00000000: was run by a fairtrial with other settings"):
+                find(reference, [], [old])
 
 
 def test_the_commit_of_a_studys_folder(tmp_path):

@@ -109,17 +109,29 @@ def test_every_end_is_an_outcome_of_its_own(store, mixed_study):
         "says_so": (Outcome.DIVERGED, "weights exploded in epoch 2"),
         "raises": (Outcome.FAILED, "RuntimeError: boom"),
         "no_record": (Outcome.FAILED, "TypeError: a training loop must yield a dict of metrics, not float"),
+        "empty": (Outcome.FAILED, "ValueError: the training loop yielded an empty record in epoch 2"),
+        "percent": (
+            Outcome.FAILED,
+            "ValueError: test_acc = 81.5 in epoch 2: accuracies are fractions, from 0 to 1",
+        ),
+        "too_many": (Outcome.FAILED, "ValueError: the training loop yielded more than its 3 epochs"),
     }
-    assert {r.arm: len(r.epochs) for r in done.results} == dict.fromkeys(outcomes, 1) | {"well": 3}
-    assert (done.count(Outcome.DIVERGED), done.count(Outcome.FAILED)) == (6, 4)
+    assert {r.arm: len(r.epochs) for r in done.results} == dict.fromkeys(outcomes, 1) | {"well": 3, "too_many": 3}
+    assert (done.count(Outcome.DIVERGED), done.count(Outcome.FAILED)) == (6, 10)
+
+
+def test_a_loop_that_yields_nothing_has_failed(store, make_study):
+    done = run(make_study(training={"epochs": 2, "loop": "loops:nothing_at_all"}), store=store)
+    assert done.count(Outcome.FAILED) == 4
+    assert done.results[0].detail.rstrip().endswith("ValueError: the training loop yielded nothing")
 
 
 def test_failed_trials_are_retried_only_on_demand(store, mixed_study):
     run(mixed_study, store=store)
     assert run(mixed_study, store=store).trained == 0
     again = run(mixed_study, store=store, retry_failed=True)
-    assert again.trained == 4
-    assert again.count(Outcome.FAILED) == 4
+    assert again.trained == 10
+    assert again.count(Outcome.FAILED) == 10
 
 
 def test_an_interrupt_keeps_finished_epochs_and_the_next_run_goes_on(store, make_study, monkeypatch):
@@ -154,7 +166,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(store, make_study, monkeyp
 
 def test_a_loop_that_is_not_there_is_told_before_anything_runs(store, make_study):
     for loop, message in {
-        "loops:nothing": 'training.loop = "loops:nothing": loops has no function nothing',
+        "loops:missing": 'training.loop = "loops:missing": loops has no function missing',
         "loops:not_callable": 'training.loop = "loops:not_callable": loops has no function not_callable',
         "no_such:train": 'training.loop = "no_such:train": no module named no_such beside the study or installed',
     }.items():

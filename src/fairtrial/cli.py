@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from rich.table import Table
 import fairtrial
 from fairtrial import lookup
 from fairtrial import study as conductor
-from fairtrial.errors import FairtrialError, StoreMissingError
+from fairtrial.errors import FairtrialError, ReportError, StoreMissingError
 from fairtrial.records import Outcome, TrialResult
 from fairtrial.report.live import DownloadBar, LiveWatcher
 from fairtrial.spec import Study
@@ -91,10 +92,9 @@ def main() -> None:
         _complain(str(error))
         sys.exit(error.exit_code)
     except usage_error as error:
-        _complain(f"{error.format_message()} (see fairtrial --help)")
+        message = error.format_message().replace("Value error, ", "")  # the validator's word, not the user's
+        _complain(f"{message} (see fairtrial --help)")
         sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
     except BrokenPipeError:  # the reader of our output has gone, as in `fairtrial export ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -131,7 +131,7 @@ def run(
     try:
         done = _train(found, store, folder, retry_failed=retry_failed, workers=workers, threads=threads)
     except KeyboardInterrupt:
-        _say(f"interrupted; every finished epoch is in {store}. To go on:\n  {again}")
+        _say(f"interrupted; every finished epoch is in {_without_password(store)}. To go on:\n  {again}")
         raise typer.Exit(INTERRUPTED) from None
     _print_table(done.study, done.results)
     _say(f"figures: {_command('plot', found.label, None, store)}")
@@ -182,6 +182,8 @@ def export(
     """Write every epoch record."""
     from fairtrial.report import export as exporting  # noqa: PLC0415
 
+    if form is ExportFormat.PARQUET and out is None and sys.stdout.isatty():
+        raise ReportError("--format parquet: writes bytes, not text; name a file with --out")
     found, results = _results(study, assignments, store)
     content = exporting.export(found, results, form.value, out)
     if out is None:
@@ -315,9 +317,14 @@ def _command(verb: str, study: str, assignments: list[str] | None, store: str, *
     """Write the command line that does something with the same study in the same store."""
     words = ["fairtrial", verb, study]
     words += [word for assignment in assignments or [] for word in ("--set", assignment)]
-    words += ["--store", store] if store != DEFAULT_STORE else []
+    words += ["--store", _without_password(store)] if store != DEFAULT_STORE else []
     words += [word for name, value in options.items() if value is not None for word in (f"--{name}", str(value))]
     return shlex.join(words)
+
+
+def _without_password(store: str) -> str:
+    """Write a database URL so that it can be shown."""
+    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", store)
 
 
 def _console() -> Console:

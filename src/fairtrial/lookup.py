@@ -1,6 +1,7 @@
 """From what a user writes (a file, a name, NAME@HASH) to a study."""
 
 import hashlib
+import json
 import re
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
@@ -78,7 +79,7 @@ def to_read(reference: str, assignments: Sequence[str], stored: Sequence[StoredS
     """
     named = [study for study in stored if study.name == reference]
     if named and not assignments and not _is_file(reference):
-        return _build(named[0].toml, (), named[0].label)
+        return _stored(named[0])
     study = to_run(reference, assignments, stored)
     if study.hash in {known.hash for known in stored}:
         return study
@@ -121,27 +122,41 @@ def _from_store(reference: str, assignments: Sequence[str], stored: Iterable[Sto
     else:
         found = [s for s in stored if s.name == reference][:1]
     if found:
-        return _build(found[0].toml, assignments, found[0].label)
+        study = _stored(found[0])
+        return _build(found[0].toml, assignments, found[0].label) if assignments else study
     known = list(dict.fromkeys([*shipped(), *(s.label if label else s.name for s in stored)]))
     raise StudyNotFoundError(
         f"{reference}: no file, no study that ships with fairtrial and none in this store; known: {', '.join(known)}"
     )
 
 
+def _stored(found: StoredStudy) -> Study:
+    """Build a study from the store, and make sure that it still means what it meant when it ran.
+
+    Raises:
+        StudyError: a release since has other defaults or trains otherwise, so its records are not this study's.
+    """
+    study = _build(found.toml, (), found.label)
+    if study.hash != found.hash:
+        raise StudyError(
+            f"{found.label}: was run by a fairtrial with other settings or another way to train; this one would run "
+            f"it as {study.label}. Its records stay in the store, for the release that made them"
+        )
+    return study
+
+
 def _build(text: str, assignments: Sequence[str], source: str, folder: Path | None = None) -> Study:
     try:
-        table = override(parse_toml(text), assignments)
-        return Study.from_dict(_with_files(table, folder or Path()))
+        table = parse_toml(text)
+        if folder is not None:
+            table = _with_files(table, folder)
+        return Study.from_dict(override(table, _with_places(assignments)))
     except StudyError as error:
         raise type(error)(f"{source}: {error}") from error
 
 
 def _with_files(table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Make the paths in a study absolute, and pin each weights file by its digest.
-
-    Only what a study file says is looked at, so that a study from the store, whose digests are there already, can be
-    read where its files are not.
-    """
+    """Make the paths in a study file absolute, and pin each weights file by its digest unless the study states one."""
     result = dict(table)
     if isinstance(table.get("arms"), Mapping):
         arms = table["arms"].items()
@@ -149,10 +164,26 @@ def _with_files(table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     data, model = table.get("data"), table.get("model")
     if isinstance(data, Mapping) and isinstance(data.get("path"), str):
         result["data"] = {**data, "path": str((folder / data["path"]).resolve())}
-    if isinstance(model, Mapping) and isinstance(model.get("weights"), str) and "weights_sha256" not in model:
+    if isinstance(model, Mapping) and isinstance(model.get("weights"), str):
         path = (folder / model["weights"]).resolve()
-        result["model"] = {**model, "weights": str(path), "weights_sha256": _sha256(path)}
+        result["model"] = {"weights_sha256": _sha256(path), **model} if "weights_sha256" not in model else dict(model)
+        result["model"]["weights"] = str(path)
     return result
+
+
+def _with_places(assignments: Sequence[str]) -> list[str]:
+    """Make the paths in overrides absolute, from where the user stands, and pin each weights file by its digest."""
+    placed: list[str] = []
+    for assignment in assignments:
+        key, equals, text = (part.strip() for part in assignment.partition("="))
+        if not equals or not key.endswith(("data.path", "model.weights")):
+            placed.append(assignment)
+            continue
+        path = Path(text.strip("'\"")).expanduser().resolve()
+        placed.append(f"{key}={json.dumps(str(path))}")
+        if key.endswith("model.weights"):
+            placed.append(f"{key}_sha256={json.dumps(_sha256(path))}")
+    return placed
 
 
 def _sha256(path: Path) -> str:

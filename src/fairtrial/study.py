@@ -124,22 +124,23 @@ def _execute(
     trials: Sequence[Trial], store: Store, executor: Executor, watcher: Watcher, git_commit: str | None
 ) -> None:
     """Run trials and record what comes of them; what the watcher is told is in the store already."""
+    attempts: dict[str, int] = {}
     with executor:
         for trial in trials:
             executor.submit(replace(trial, listener=watcher.progressed))
         for message in executor.messages():
-            _record(message, store, git_commit)
+            _record(message, store, attempts, git_commit)
             _tell(message, watcher)
 
 
-def _record(message: Message, store: Store, git_commit: str | None) -> None:
+def _record(message: Message, store: Store, attempts: dict[str, int], git_commit: str | None) -> None:
     match message:
         case Started(trial, machine, at):
-            store.begin(trial, replace(machine, git_commit=git_commit), at)
+            attempts[trial.hash] = store.begin(trial, replace(machine, git_commit=git_commit), at)
         case Epoch(trial, record):
-            store.add_epoch(trial, record)
+            store.add_epoch(trial, attempts[trial.hash], record)
         case Ended(trial, outcome, detail, at):
-            store.end(trial, outcome, detail, at)
+            store.end(trial, attempts[trial.hash], outcome, detail, at)
 
 
 def _tell(message: Message, watcher: Watcher) -> None:

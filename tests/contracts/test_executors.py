@@ -108,6 +108,13 @@ def test_every_end_of_a_loop_is_an_outcome(make, mixed_study):
         ("says_so", Outcome.DIVERGED, "weights exploded in epoch 2"),
         ("raises", Outcome.FAILED, "RuntimeError: boom"),
         ("no_record", Outcome.FAILED, "TypeError: a training loop must yield a dict of metrics, not float"),
+        ("empty", Outcome.FAILED, "ValueError: the training loop yielded an empty record in epoch 2"),
+        (
+            "percent",
+            Outcome.FAILED,
+            "ValueError: test_acc = 81.5 in epoch 2: accuracies are fractions, from 0 to 1",
+        ),
+        ("too_many", Outcome.FAILED, "ValueError: the training loop yielded more than its 3 epochs"),
     }
     assert len(ends) == 12
     assert all("loops.py" in end.detail for end in ends if end.trial.arm == "raises")

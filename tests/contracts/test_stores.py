@@ -37,8 +37,8 @@ def test_what_goes_in_comes_out_to_the_bit(store, reopen, make_study):
     records = [record(trials[0], epoch, grad_norm=1e-300, odd=float("inf")) for epoch in (1, 2)]
     assert store.begin(trials[0], MACHINE, NOW) == 1
     for one in records:
-        store.add_epoch(trials[0], one)
-    store.end(trials[0], Outcome.FINISHED, "", NOW + timedelta(seconds=9))
+        store.add_epoch(trials[0], 1, one)
+    store.end(trials[0], 1, Outcome.FINISHED, "", NOW + timedelta(seconds=9))
     with reopen() as again:
         (result,) = again.results(study)
     assert result.epochs == tuple(records)
@@ -62,7 +62,7 @@ def test_results_come_in_the_order_of_the_plan(store, make_study):
     for trial in reversed(trials):
         store.begin(trial, MACHINE, NOW)
         for epoch in (2, 1):
-            store.add_epoch(trial, record(trial, epoch))
+            store.add_epoch(trial, 1, record(trial, epoch))
     results = store.results(study)
     assert [result.trial for result in results] == [trial.hash for trial in trials]
     assert all([one.epoch for one in result.epochs] == [1, 2] for result in results)
@@ -74,7 +74,7 @@ def test_studies_share_the_trials_they_have_in_common(store, make_study):
         store.add_study(study, plan(study), NOW)
     trial = plan(small)[0]
     store.begin(trial, MACHINE, NOW)
-    store.end(trial, Outcome.FINISHED, "", NOW)
+    store.end(trial, 1, Outcome.FINISHED, "", NOW)
     assert [result.trial for result in store.results(large)] == [trial.hash]
     assert store.outcomes(plan(large)) == {t.hash: Outcome.FINISHED if t == trial else None for t in plan(large)}
 
@@ -98,7 +98,7 @@ def test_progress_is_counted_by_outcome(store, make_study):
     for trial, outcome in zip(trials, [*Outcome, None], strict=False):
         store.begin(trial, MACHINE, NOW)
         if outcome:
-            store.end(trial, outcome, "why", NOW)
+            store.end(trial, 1, outcome, "why", NOW)
     (stored,) = store.studies()
     assert stored.outcomes == dict.fromkeys(Outcome, 1)
     assert (stored.trials, stored.started) == (6, 1)
@@ -110,14 +110,14 @@ def test_a_new_attempt_keeps_old_records_until_it_replaces_them(store, make_stud
     store.add_study(study, plan(study), NOW)
     store.begin(trial, MACHINE, NOW)
     for epoch in (1, 2, 3):
-        store.add_epoch(trial, record(trial, epoch))
+        store.add_epoch(trial, 1, record(trial, epoch))
     assert store.begin(trial, replace(MACHINE, threads=1), NOW) == 2
-    store.add_epoch(trial, record(trial, 1, train_acc=0.9))
+    store.add_epoch(trial, 2, record(trial, 1, train_acc=0.9))
     (result,) = store.results(study)
     assert [one.epoch for one in result.epochs] == [1, 2, 3]
     assert result.epochs[0].metrics["train_acc"] == 0.9
     assert (result.outcome, result.machine.threads) == (None, 1)
-    store.end(trial, Outcome.DIVERGED, "loss is nan", NOW)
+    store.end(trial, 2, Outcome.DIVERGED, "loss is nan", NOW)
     (result,) = store.results(study)
     assert [one.epoch for one in result.epochs] == [1]
     assert (result.outcome, result.detail) == (Outcome.DIVERGED, "loss is nan")
@@ -130,8 +130,30 @@ def test_only_planned_trials_begin_and_only_begun_ones_go_on(store, make_study):
         store.begin(trial, MACHINE, NOW)
     store.add_study(study, plan(study), NOW)
     with pytest.raises(StoreError, match="trial a, seed 0 has not begun"):
-        store.add_epoch(trial, record(trial, 1))
+        store.add_epoch(trial, 1, record(trial, 1))
     assert store.results(study) == []
+
+
+def test_a_superseded_attempt_is_refused_and_spoils_nothing(store, reopen, make_study):
+    """Two runs on one store: the one that began last owns the trial, and no finished trial lacks an epoch."""
+    study = make_study()
+    trial = plan(study)[0]
+    store.add_study(study, plan(study), NOW)
+    first = store.begin(trial, MACHINE, NOW)
+    store.add_epoch(trial, first, record(trial, 1))
+    with reopen() as other:
+        second = other.begin(trial, MACHINE, NOW)
+        for late in (
+            lambda: store.add_epoch(trial, first, record(trial, 2)),
+            lambda: store.end(trial, first, Outcome.FINISHED, "", NOW),
+        ):
+            with pytest.raises(StoreError, match="trial a, seed 0 was begun again by another run in this store"):
+                late()
+        for epoch in (1, 2):
+            other.add_epoch(trial, second, record(trial, epoch))
+        other.end(trial, second, Outcome.FINISHED, "", NOW)
+    (result,) = store.results(study)
+    assert [one.epoch for one in result.epochs] == [1, 2]
 
 
 def test_readers_see_whole_transactions_while_one_writes(store, reopen, make_study):
@@ -141,7 +163,7 @@ def test_readers_see_whole_transactions_while_one_writes(store, reopen, make_stu
     store.begin(trial, MACHINE, NOW)
     with reopen() as reader:
         for epoch in range(1, 20):
-            store.add_epoch(trial, record(trial, epoch))
+            store.add_epoch(trial, 1, record(trial, epoch))
             assert len(reader.results(study)[0].epochs) == epoch
 
 

@@ -73,19 +73,37 @@ def drive(trial: Trial, loop: TrainingLoop, machine: Machine) -> Generator[Messa
 
     A loop ends well by running out. It diverges by raising `Diverged` or by yielding a loss (a metric named ``loss`` or
     ``..._loss``) that is not finite; that record is not kept, because a mean over it would be no number. It fails by
-    raising anything else, or by yielding what is no record. Closing this generator closes the training loop.
+    raising anything else, by yielding what is no record, and by yielding none, or more than it has epochs; it may stop
+    earlier. Closing this generator closes the training loop.
     """
     yield Started(trial, machine, _now())
     outcome, detail = Outcome.FINISHED, ""
     try:
-        with closing(_as_generator(loop(trial))) as epochs:
-            for epoch, metrics in enumerate(epochs, start=1):
-                yield Epoch(trial, EpochRecord(trial.arm, trial.seed, epoch, _checked(metrics, epoch)))
+        with closing(_records(trial, loop(trial))) as records:
+            for record in records:
+                yield Epoch(trial, record)
     except Diverged as divergence:
         outcome, detail = Outcome.DIVERGED, divergence.where
     except Exception:  # noqa: BLE001  (a user's loop may raise anything; its traceback is the record)
         outcome, detail = Outcome.FAILED, traceback.format_exc()
     yield Ended(trial, outcome, detail, _now())
+
+
+def _records(trial: Trial, epochs: Iterator[Mapping[str, float]]) -> Generator[EpochRecord, None, None]:
+    """Number and check what a training loop yields.
+
+    Raises:
+        Diverged: a loss is not finite.
+        TypeError, ValueError: it is no record, or there are none, or too many.
+    """
+    epoch = 0
+    with closing(_as_generator(epochs)) as yielded:
+        for epoch, metrics in enumerate(yielded, start=1):
+            if epoch > trial.epochs:
+                raise ValueError(f"the training loop yielded more than its {trial.epochs} epochs")
+            yield EpochRecord(trial.arm, trial.seed, epoch, _checked(metrics, epoch))
+    if epoch == 0:
+        raise ValueError("the training loop yielded nothing")
 
 
 def _as_generator(epochs: Iterator[Mapping[str, float]]) -> Generator[Mapping[str, float], None, None]:
@@ -103,7 +121,11 @@ def _checked(metrics: Mapping[str, float], epoch: int) -> dict[str, float]:
     if not isinstance(metrics, Mapping):
         raise TypeError(f"a training loop must yield a dict of metrics, not {type(metrics).__name__}")
     checked = {str(name): float(value) for name, value in metrics.items()}
+    if not checked:
+        raise ValueError(f"the training loop yielded an empty record in epoch {epoch}")
     for name, value in checked.items():
+        if name.endswith("_acc") and not 0 <= value <= 1:
+            raise ValueError(f"{name} = {value} in epoch {epoch}: accuracies are fractions, from 0 to 1")
         if (name == "loss" or name.endswith("_loss")) and not math.isfinite(value):
             raise Diverged(f"{name} is {value} after epoch {epoch}")
     return checked

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # the module itself loads torch
 def plan_text(study: Study, cost: Estimate, store: str) -> str:
     """Write an estimate in three lines."""
     done = cost.trials - cost.missing
-    lines = [f"{study.label}: {cost.trials} trials, {done} done, {cost.missing} to train"]
+    lines = [f"{study.label}: {count(cost.trials, 'trial')}, {done} done, {cost.missing} to train"]
     if cost.missing:
         pool = f"{count(cost.workers, 'worker')} of {count(cost.threads, 'thread')}"
         timed = f" ({cost.step_ms:.0f} ms a step, timed just now)" if cost.step_ms else ""

@@ -22,6 +22,8 @@ Table: TypeAlias = Mapping[str, Any]
 FORMAT = 1
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+#: An arm's name has no dot, so that a dotted key can name its settings.
+ARM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 class Arm(Section):
@@ -218,8 +220,8 @@ def _arms(table: Table) -> dict[str, Table]:
     if not isinstance(arms, Mapping) or not arms:
         raise StudyError("arms: must be a table with at least one arm, such as [arms.baseline]")
     for name, changes in arms.items():
-        if not NAME.fullmatch(name):
-            raise StudyError(f'arms."{name}": an arm\'s name is made of letters, digits, `_`, `-` and `.`')
+        if not ARM_NAME.fullmatch(name):
+            raise StudyError(f"arms.{show(name)}: an arm's name is made of letters, digits, `_` and `-`")
         if not isinstance(changes, Mapping):
             raise StudyError(f"arms.{name} = {show(changes)}: must be a table of settings")
     return dict(arms)

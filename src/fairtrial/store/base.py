@@ -6,7 +6,7 @@ A store keeps studies, trials and epoch records. It promises:
 * Nothing lost. When a method returns, what it was told is on the disk.
 * Trials by content. A trial is known by its hash. Studies that share a trial share its record.
 * Attempts. Beginning a trial again keeps the records of the attempt before until new ones take their place; when a
-  trial ends, only records of its last attempt remain.
+  trial ends, only records of its last attempt remain. What an attempt that was superseded still says is refused.
 * Order. Results come in the order of the study's plan, epoch records by rising epoch.
 """
 
@@ -63,11 +63,11 @@ class Store(AbstractContextManager["Store"], Protocol):
     def begin(self, trial: Trial, machine: Machine, at: datetime) -> int:
         """Record that a trial begins, and return the number of this attempt, from 1."""
 
-    def add_epoch(self, trial: Trial, record: EpochRecord) -> None:
-        """Record an epoch of a trial that has begun."""
+    def add_epoch(self, trial: Trial, attempt: int, record: EpochRecord) -> None:
+        """Record an epoch of an attempt; a `StoreError` if another attempt has begun since."""
 
-    def end(self, trial: Trial, outcome: Outcome, detail: str, at: datetime) -> None:
-        """Record how a trial ended, and drop what earlier attempts left behind."""
+    def end(self, trial: Trial, attempt: int, outcome: Outcome, detail: str, at: datetime) -> None:
+        """Record how an attempt ended, and drop what earlier ones left behind; errors as `add_epoch`'s."""
 
     def results(self, study: Study) -> list[TrialResult]:
         """Read what is known of a study's trials; those that never began are left out."""

@@ -94,18 +94,20 @@ class SQLStore:
             )
             return _attempt(connection, trial)
 
-    def add_epoch(self, trial: Trial, record: EpochRecord) -> None:
-        """Record an epoch of a trial that has begun."""
+    def add_epoch(self, trial: Trial, attempt: int, record: EpochRecord) -> None:
+        """Record an epoch of an attempt; a `StoreError` if another attempt has begun since."""
         row = {"trial": trial.hash, "epoch": record.epoch, **_metric_columns(record.metrics)}
         same = (schema.epoch_records.c.trial == trial.hash) & (schema.epoch_records.c.epoch == record.epoch)
         with self._database.write() as connection:
+            _expect_current(connection, trial, attempt)
             connection.execute(delete(schema.epoch_records).where(same))  # of an attempt before
-            connection.execute(insert(schema.epoch_records).values(**row, attempt=_attempt(connection, trial)))
+            connection.execute(insert(schema.epoch_records).values(**row, attempt=attempt))
 
-    def end(self, trial: Trial, outcome: Outcome, detail: str, at: datetime) -> None:
-        """Record how a trial ended, and drop what earlier attempts left behind."""
+    def end(self, trial: Trial, attempt: int, outcome: Outcome, detail: str, at: datetime) -> None:
+        """Record how an attempt ended, and drop what earlier ones left behind; errors as `add_epoch`'s."""
         with self._database.write() as connection:
-            stale = schema.epoch_records.c.attempt < _attempt(connection, trial)
+            _expect_current(connection, trial, attempt)
+            stale = schema.epoch_records.c.attempt < attempt
             connection.execute(delete(schema.epoch_records).where(schema.epoch_records.c.trial == trial.hash, stale))
             ended = update(schema.trials).where(schema.trials.c.hash == trial.hash)
             _expect_one(connection.execute(ended.values(outcome=outcome.value, detail=detail, ended_at=at)), trial)
@@ -153,6 +155,14 @@ def _attempt(connection: Connection, trial: Trial) -> int:
     if not attempt:
         raise StoreError(f"trial {trial.arm}, seed {trial.seed} has not begun in this store")
     return int(attempt)
+
+
+def _expect_current(connection: Connection, trial: Trial, attempt: int) -> None:
+    current = _attempt(connection, trial)
+    if current != attempt:
+        raise StoreError(
+            f"trial {trial.arm}, seed {trial.seed} was begun again by another run in this store; this run gives way"
+        )
 
 
 def _expect_one(result: CursorResult[Any], trial: Trial) -> None:

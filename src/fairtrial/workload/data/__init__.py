@@ -85,7 +85,8 @@ def load(spec: Data, *, verify: bool = True, progress: Progress | None = None) -
     """Load a data set and take the parts that a study asks for; fetch it first where it isn't cached.
 
     Args:
-        spec: the study's data section. Where the data are cached, ``spec.path`` is looked at but not read.
+        spec: the study's data section. With ``verify``, ``spec.path`` is read and checked even where the data are
+            cached.
         verify: hash the arrays. Once a study is enough: its workers can pass False, and map them only.
         progress: told about a download.
 
@@ -102,7 +103,7 @@ def load(spec: Data, *, verify: bool = True, progress: Progress | None = None) -
     recipe = RECIPES[spec.name]
     source = Path(spec.path).expanduser() if spec.path else None
     if source and verify:
-        recipe.check(source)
+        fetch(spec.name, source=source, progress=progress)  # reads it to the end: a wrong file is never passed over
     arrays = cache.read(recipe.layout, verify=verify)
     if arrays is None:
         fetch(spec.name, source=source, progress=progress)
