@@ -100,6 +100,7 @@ def test_parquet_keeps_types_nan_and_gaps_and_holds_the_study():
 @pytest.mark.parametrize("name", ["csv", "json", "parquet"])
 def test_pandas_reads_every_format(tmp_path, name):
     import pandas
+
     study = make_study(("a", "b"), seeds=2, epochs=2)
     path = tmp_path / f"records.{name}"
     export(study, odd_results(study), name, path)
