@@ -1,6 +1,7 @@
 """Fixtures that every suite may use."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from fairtrial.spec import Study
 
 settings.register_profile("fairtrial", deadline=None, derandomize=True)
 settings.load_profile("fairtrial")
+# A shell that runs the suite in the background makes it ignore Ctrl-C, which some tests send.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, str(Path(__file__).parent))  # tests/loops.py and tests/builders.py, for the tests and their workers
 
 
