@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fairtrial.workload import chain, kernels
-from fairtrial.workload.chain import Conv, Unit
 from fairtrial.workload.flavours import BiasedBatchNorm2d, OneSidedConv2d
-from fairtrial.workload.geometry import Kind, kind_of, shape_of
-from fairtrial.workload.kernels import Activation, Norm
+from fairtrial.workload.geometry import kind_of, shape_of
+from fairtrial.workload.kernels import Activation, Conv, Kind, Norm, Shape, Unit
 
 _PLAIN = {Tensor, nn.Parameter}
 _ACTIVATIONS: dict[type[nn.Module], Activation] = {nn.ReLU: Activation.RELU, nn.ReLU6: Activation.RELU6}
@@ -260,7 +259,8 @@ def _units(triples: Sequence[Triple], images: Tensor) -> list[Unit] | None:
             norm = _norm(triple.norm, triple.activation, pixels)
             if norm is None or norm.weight.shape[0] != channels or not _are_plain(norm[:4], images.dtype):
                 return None
-        units.append(Unit(conv, norm))
+        shape = Shape(batch, height, width, channels, height, width, 1, 0, 0) if conv is None else conv.shape
+        units.append(Unit(conv, norm, shape))
     return units
 
 
