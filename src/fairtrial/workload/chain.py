@@ -1,33 +1,31 @@
 """A chain of convolutions and batch norms as one node of autograd's graph."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fairtrial.workload.kernels import Kernels, Unit
+from fairtrial.workload.kernels import Chain, Kernels
 
 
-def run(kernels: Kernels, units: Sequence[Unit], images: Tensor) -> Tensor:
+def run(kernels: Kernels, chain: Chain, images: Tensor) -> Tensor:
     """Put images through a chain.
 
     Args:
         kernels: for the dtype of the images and all parameters.
-        units: the chain. Its layers fit each other and the images; where a norm takes its statistics from the batch,
-            its input has two pixels or more.
-        images: (batch, channels, height, width), in any memory format.
+        chain: the layers. Where a norm takes its statistics from the batch, its input has two pixels or more.
+        images: (batch, channels, height, width), in any memory format, of the size that the chain is for.
 
     Returns:
         (batch, channels, height, width), in channels_last memory format.
     """
     if torch.is_grad_enabled():
-        parameters = [parameter for unit in units for parameter in unit.parameters()]
+        parameters = chain.parameters
         if images.requires_grad or any(p is not None and p.requires_grad for p in parameters):
-            output: Tensor = _Chain.apply(images, kernels, units, *parameters)  # type: ignore[no-untyped-call]
+            output: Tensor = _Chain.apply(images, kernels, chain, *parameters)  # type: ignore[no-untyped-call]
             return _nchw(output)
-    return _nchw(kernels.forward(units, _nhwc(images))[0])
+    return _nchw(kernels.forward(chain, _nhwc(images))[0])
 
 
 class _Chain(torch.autograd.Function):
@@ -38,11 +36,11 @@ class _Chain(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, images: Tensor, kernels: Kernels, units: Sequence[Unit], *_: Tensor | None) -> Tensor:
-        output, tape = kernels.forward(units, _nhwc(images))
+    def forward(ctx: Any, images: Tensor, kernels: Kernels, chain: Chain, *_: Tensor | None) -> Tensor:
+        output, tape = kernels.forward(chain, _nhwc(images))
         # Autograd looks after the tensors that others can change; the maps in between are nobody's but ours.
-        ctx.save_for_backward(images, *(None if unit.conv is None else unit.conv.weight for unit in units))
-        ctx.kernels, ctx.units, ctx.tape = kernels, units, tape
+        ctx.save_for_backward(images, *(None if unit.conv is None else unit.conv.weight for unit in chain.units))
+        ctx.kernels, ctx.chain, ctx.tape = kernels, chain, tape
         return output
 
     @staticmethod
@@ -51,7 +49,7 @@ class _Chain(torch.autograd.Function):
         needed = ctx.needs_input_grad
         _ = ctx.saved_tensors  # autograd's own complaint, if any of them has changed or the graph is gone
         at_images, gradients = ctx.kernels.backward(
-            ctx.units, ctx.tape, gradient.contiguous(), needed[3:], wants_input=needed[0]
+            ctx.chain, ctx.tape, gradient.contiguous(), needed[3:], wants_input=needed[0]
         )
         return (None if at_images is None else _nchw(at_images), None, None, *gradients)
 

@@ -6,7 +6,7 @@ Nothing is checked: `chain` calls these functions with what it has checked. A ca
 
 import ctypes
 from collections.abc import Sequence
-from enum import Enum, IntEnum
+from enum import IntEnum
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -135,7 +135,7 @@ class Unit(NamedTuple):
 class _Unit(ctypes.Structure):
     """A unit as the kernels read it: `fairtrial::Unit` in native/chain.h, field by field."""
 
-    _fields_ = [  # noqa: RUF012  (ctypes asks for a plain list)
+    _fields_ = [
         ("kind", _INDEX), ("shape", _INDEX * 9), ("outputs", _INDEX), ("size", _INDEX),
         ("from_batch", _INDEX), ("activation", _INDEX),
         ("eps", _DOUBLE), ("momentum", _DOUBLE), ("correction", _DOUBLE),
@@ -157,15 +157,87 @@ class Tape(NamedTuple):
         units: as the kernels read them; they point into the other tensors.
         images: the chain's input.
         kept: all maps and norms' rows, in one piece.
-        weights: copies of weights that did not lie as the kernels need them, which must live as long.
-        largest: numbers of the largest map that any unit reads.
+        weights: copies of weights that do not lie as the kernels need them.
     """
 
     units: "ctypes.Array[_Unit]"
     images: Tensor
     kept: Tensor
     weights: list[Tensor]
-    largest: int
+
+
+class Chain:
+    """A chain, ready for the kernels: made once, used for every batch of one size.
+
+    Args:
+        units: layers that fit each other. Their tensors must stay where they are in memory as long as this is used.
+
+    Attributes:
+        units: the same.
+        parameters: of all units, in order; see `Unit.parameters`.
+        largest: numbers of the largest map that any unit reads or makes.
+    """
+
+    def __init__(self, units: Sequence[Unit]) -> None:
+        self.units = tuple(units)
+        self.parameters = [parameter for unit in units for parameter in unit.parameters()]
+        self._sizes = [unit.shape.pixels * unit.outputs for unit in units]
+        first, last = units[0].shape, units[-1]
+        self.largest = max(*self._sizes, first.images * first.height * first.width * first.channels)
+        self.output_shape = (last.shape.images, last.shape.out_height, last.shape.out_width, last.outputs)
+        self._rows = [4 * unit.outputs if unit.norm else 0 for unit in units]
+        self._room = sum(_aligned(size) for size in (*self._sizes, *self._rows))
+        self._copied: list[tuple[int, Conv]] = []
+        self._form = (_Unit * len(units))()
+        for index, (native, unit) in enumerate(zip(self._form, units, strict=True)):
+            native.shape[:] = unit.shape
+            native.outputs = unit.outputs
+            if unit.norm is not None:
+                _set_norm(native, unit.norm)
+            if unit.conv is not None:
+                _set_conv(native, unit.conv)
+                if not native.weight:
+                    self._copied.append((index, unit.conv))
+
+    def lay_out(self, images: Tensor, output: Tensor) -> Tape:
+        """Say to the kernels where everything lies, and make room for what they keep."""
+        kept = images.new_empty(self._room)
+        place, step = kept.data_ptr(), kept.element_size()
+        natives = type(self._form).from_buffer_copy(self._form)
+        for native, size, row in zip(natives, self._sizes, self._rows, strict=True):
+            native.raw = place
+            place += _aligned(size) * step
+            native.rows = place
+            place += _aligned(row) * step
+        if self.units[0].conv is None:
+            natives[0].raw = images.data_ptr()  # a norm's input is its own
+        if self.units[-1].norm is None:
+            natives[len(natives) - 1].raw = output.data_ptr()
+        weights = []
+        for index, conv in self._copied:
+            weights.append(_as_read(conv))
+            natives[index].weight = weights[-1].data_ptr()
+        return Tape(natives, images, kept, weights)
+
+    def gradients(self, tape: Tape, wanted: Sequence[bool]) -> list[Tensor | None]:
+        """Make room for the gradients that are asked for, and say to the kernels where it is."""
+        gradients: list[Tensor | None] = []
+        for index, (parameter, is_wanted) in enumerate(zip(self.parameters, wanted, strict=True)):
+            gradient = shown = None
+            if parameter is not None and is_wanted:
+                if index % 4 == 0 and self._kind(index // 4) is Kind.WINDOWS:
+                    outputs, inputs, height, width = parameter.shape
+                    gradient = parameter.new_empty((outputs, height, width, inputs))
+                    shown = gradient.permute(0, 3, 1, 2)
+                else:
+                    gradient = shown = torch.empty_like(parameter, memory_format=torch.contiguous_format)
+            setattr(tape.units[index // 4], _GRADIENTS[index % 4], _address(gradient))
+            gradients.append(shown)
+        return gradients
+
+    def _kind(self, unit: int) -> Kind:
+        conv = self.units[unit].conv
+        return Kind.NONE if conv is None else conv.kind
 
 
 class Kernels:
@@ -190,83 +262,63 @@ class Kernels:
         self._product = _blas(product)
         self.instructions = _INSTRUCTIONS[handle.vector_bytes()]
 
-    def forward(self, units: Sequence[Unit], images: Tensor) -> tuple[Tensor, Tape]:
+    def forward(self, chain: Chain, images: Tensor) -> tuple[Tensor, Tape]:
         """Put images through a chain.
 
         Args:
-            units: the chain, its layers fitting each other and the images.
-            images: NHWC.
+            chain: the layers.
+            images: NHWC, of the size that the chain is for.
 
         Returns:
             The output, and what `backward` needs.
         """
-        last = units[-1]
-        output = images.new_empty((last.shape.images, last.shape.out_height, last.shape.out_width, last.outputs))
-        tape = _lay_out(units, images, output)
+        output = images.new_empty(chain.output_shape)
+        tape = chain.lay_out(images, output)
         self._forward(
-            tape.units, len(units), images.data_ptr(), output.data_ptr(), self._product, torch.get_num_threads()
+            tape.units, len(chain.units), images.data_ptr(), output.data_ptr(), self._product, torch.get_num_threads()
         )
         return output, tape
 
     def backward(
-        self, units: Sequence[Unit], tape: Tape, gradient: Tensor, wanted: Sequence[bool], *, wants_input: bool
+        self, chain: Chain, tape: Tape, gradient: Tensor, wanted: Sequence[bool], *, wants_input: bool
     ) -> tuple[Tensor | None, list[Tensor | None]]:
         """Go back through a chain.
 
         Args:
-            units: the chain.
+            chain: the layers.
             tape: what `forward` gave.
             gradient: at the output, NHWC.
-            wanted: which of the units' parameters need their gradients, in the order of `Unit.parameters`.
+            wanted: which parameters need their gradients, in the order of `Chain.parameters`.
             wants_input: whether the images do.
 
         Returns:
             The gradient at the images or None, and those of the parameters or None.
         """
-        gradients = _gradients(units, tape, wanted)
+        gradients = chain.gradients(tape, wanted)
         at_images = torch.empty_like(tape.images) if wants_input else None
-        buffers = gradient.new_empty((2, tape.largest))
-        begins = (_POINTER * 2)(buffers[0].data_ptr(), buffers[1].data_ptr())
+        buffers = gradient.new_empty((2, chain.largest))
+        begin, step = buffers.data_ptr(), chain.largest * buffers.element_size()
         self._backward(
-            tape.units, len(units), tape.images.data_ptr(), gradient.data_ptr(), begins, _address(at_images),
-            self._product, torch.get_num_threads(),
+            tape.units, len(chain.units), tape.images.data_ptr(), gradient.data_ptr(),
+            (_POINTER * 2)(begin, begin + step), _address(at_images), self._product, torch.get_num_threads(),
         )  # fmt: skip
         return at_images, gradients
 
 
-def _lay_out(units: Sequence[Unit], images: Tensor, output: Tensor) -> Tape:
-    """Say to the kernels where everything lies, and make room for what they keep."""
-    sizes = [unit.shape.pixels * unit.outputs for unit in units]
-    rows = [4 * unit.outputs if unit.norm else 0 for unit in units]
-    kept = images.new_empty(sum(_aligned(size) for size in (*sizes, *rows)))
-    place, step, weights = kept.data_ptr(), kept.element_size(), []
-    natives = (_Unit * len(units))()
-    largest = images.numel()
-    for native, unit, size, row in zip(natives, units, sizes, rows, strict=True):
-        native.shape[:] = unit.shape
-        native.outputs = unit.outputs
-        native.raw, place = place, place + _aligned(size) * step
-        native.rows, place = place, place + _aligned(row) * step
-        if unit.conv is not None:
-            weights.append(_set_conv(native, unit.conv))
-        if unit.norm is not None:
-            _set_norm(native, unit.norm)
-        largest = max(largest, size)
-    if units[0].conv is None:
-        natives[0].raw = images.data_ptr()  # a norm's input is its own
-    if units[-1].norm is None:
-        natives[len(units) - 1].raw = output.data_ptr()
-    return Tape(natives, images, kept, weights, largest)
+def _set_conv(native: _Unit, conv: Conv) -> None:
+    """Describe a convolution; its weight stays null if it has to be copied for each pass."""
+    native.kind, native.bias = conv.kind, _address(conv.bias)
+    native.size = conv.weight.shape[2] if conv.kind is Kind.WINDOWS else 1
+    if _as_read(conv).data_ptr() == conv.weight.data_ptr():
+        native.weight = conv.weight.data_ptr()
 
 
-def _set_conv(native: _Unit, conv: Conv) -> Tensor:
+def _as_read(conv: Conv) -> Tensor:
+    """A convolution's weight as the kernels read it: itself if it lies that way, else a copy."""
     weight = conv.weight.detach()
     if conv.kind is Kind.WINDOWS:
         weight = weight.permute(0, 2, 3, 1)
-    weight = weight.contiguous()
-    native.kind, native.size = conv.kind, weight.shape[2] if conv.kind is Kind.WINDOWS else 1
-    native.weight, native.bias = weight.data_ptr(), _address(conv.bias)
-    return weight
+    return weight.contiguous()
 
 
 def _set_norm(native: _Unit, norm: Norm) -> None:
@@ -276,25 +328,6 @@ def _set_norm(native: _Unit, norm: Norm) -> None:
     native.tracked = _address(norm.tracked)
     native.eps, native.momentum, native.correction = norm.eps, norm.momentum, norm.correction
     native.from_batch, native.activation = norm.from_batch, norm.activation
-
-
-def _gradients(units: Sequence[Unit], tape: Tape, wanted: Sequence[bool]) -> list[Tensor | None]:
-    """Make room for the gradients that are asked for, and say to the kernels where it is."""
-    parameters = [parameter for unit in units for parameter in unit.parameters()]
-    gradients: list[Tensor | None] = []
-    for index, (parameter, is_wanted) in enumerate(zip(parameters, wanted, strict=True)):
-        native, unit = tape.units[index // 4], units[index // 4]
-        gradient = shown = None
-        if parameter is not None and is_wanted:
-            if index % 4 == 0 and unit.conv is not None and unit.conv.kind is Kind.WINDOWS:
-                outputs, inputs, height, width = parameter.shape
-                gradient = parameter.new_empty((outputs, height, width, inputs))
-                shown = gradient.permute(0, 3, 1, 2)
-            else:
-                gradient = shown = torch.empty_like(parameter, memory_format=torch.contiguous_format)
-        setattr(native, _GRADIENTS[index % 4], _address(gradient))
-        gradients.append(shown)
-    return gradients
 
 
 def _aligned(numbers: int) -> int:

@@ -5,6 +5,8 @@
 // product (normalising, statistics, gradients of norms) finds its numbers in the processor's cache.
 #pragma once
 
+#include <memory>
+
 #include "depthwise.h"
 #include "product.h"
 
@@ -69,6 +71,22 @@ void norm_input_gradient(const T* gradient, const T* input, const Norm<T>& norm,
     };
   });
 }
+
+// Room for numbers that are written before they are read: unlike a vector, it is not filled with zeros first.
+template <class T>
+class Room {
+ public:
+  explicit Room(Index numbers = 0) { make(numbers); }
+
+  void make(Index numbers) {
+    if (numbers > size_) begin_.reset(new T[size_ = numbers]);
+  }
+  T* data() const { return begin_.get(); }
+
+ private:
+  Index size_ = 0;
+  std::unique_ptr<T[]> begin_;
+};
 
 // Sums over pixels that come block by block; a part for each thread.
 template <class T, class Part>
@@ -188,7 +206,7 @@ class Chain {
       Read<T> read = read_of(u);
       std::vector<double> moments(2 * unit.outputs);
       double* wanted = unit.norm_weight && unit.from_batch ? moments.data() : nullptr;
-      std::vector<T> whole;
+      Room<T> whole;
       if (unit.kind != kDepthwise) read = finished_if_needed(unit, read, whole);
       if (unit.kind == kDepthwise) {
         depthwise_forward(read.raw, read.norm, unit.weight, Norm<T>(nullptr, unit.outputs, 0), unit.shape, unit.raw,
@@ -207,7 +225,7 @@ class Chain {
   // Fills in the gradients of all parameters that are asked for, and the input's unless it is null. `buffers` are two,
   // each with room for the largest map between two units.
   void backward(const T* gradient, T* const* buffers, T* input_gradient) {
-    Way way{gradient, false, {}, {}};
+    Way way{gradient, false, {}};
     for (Index u = count_ - 1; u >= 0; --u) {
       const Unit<T>& unit = units_[u];
       T* next = u == 0 ? input_gradient : buffers[way.gradient == buffers[0]];
@@ -232,7 +250,6 @@ class Chain {
     const T* gradient;
     bool cut;
     std::vector<double> sums;
-    std::vector<T> whole;
   };
 
   Read<T> read_of(Index u) const {
@@ -241,11 +258,11 @@ class Chain {
   }
 
   // Products read finished pixels block by block; windows and norms need the whole map.
-  Read<T> finished_if_needed(const Unit<T>& unit, const Read<T>& read, std::vector<T>& whole) const {
+  Read<T> finished_if_needed(const Unit<T>& unit, const Read<T>& read, Room<T>& whole) const {
     if (unit.kind == kPointwise || read.finished()) return read;
     T* to = unit.raw;
     if (unit.kind == kWindows) {
-      whole.resize(unit.in_pixels() * unit.shape.channels);
+      whole.make(unit.in_pixels() * unit.shape.channels);
       to = whole.data();
     }
     norm_forward(read.raw, read.norm, unit.in_pixels(), to, threads_);
@@ -279,9 +296,9 @@ class Chain {
   }
 
   // A block of what a product reads: where it lies, or brought into `scratch`.
-  const T* block_of(const Unit<T>& unit, const Read<T>& read, Index begin, Index end, std::vector<T>& scratch) const {
+  const T* block_of(const Unit<T>& unit, const Read<T>& read, Index begin, Index end, Room<T>& scratch) const {
     if (unit.kind == kPointwise && read.finished()) return read.raw + begin * unit.depth();
-    scratch.resize(block(unit) * unit.depth());
+    scratch.make(block(unit) * unit.depth());
     if (unit.kind == kWindows)
       windows(unit, read.raw, begin, end, scratch.data());
     else
@@ -292,7 +309,7 @@ class Chain {
   void multiply(const Unit<T>& unit, const Read<T>& read, double* moments) const {
     const Index outputs = unit.outputs, depth = unit.depth(), all = unit.pixels(), step = block(unit);
     ByParts<T, Moments<T>> parts(moments, outputs, threads_);
-    std::vector<T> scratch;
+    Room<T> scratch;
     for (Index begin = 0; begin < all; begin += step) {
       const Index end = std::min(begin + step, all);
       T* made = unit.raw + begin * outputs;
@@ -312,14 +329,14 @@ class Chain {
     if (unit.kind == kNone) {
       norm_input_gradient<T>(way.gradient, unit.raw, norm, coefficients, unit.pixels(), next, threads_);
     } else if (unit.kind == kDepthwise) {
-      std::vector<T> unwanted(unit.weight_gradient ? 0 : 9 * unit.outputs);
+      Room<T> unwanted(unit.weight_gradient ? 0 : 9 * unit.outputs);
       if (!read.finished()) way.sums.resize(2 * unit.shape.channels);
       depthwise_backward(way.gradient, NormBehind<T>{norm, coefficients, unit.raw}, read.raw, read.norm, unit.weight,
                          unit.shape, next, unit.weight_gradient ? unit.weight_gradient : unwanted.data(),
                          read.finished() ? nullptr : way.sums.data(), threads_);
       way.cut = !read.finished();
     } else {
-      std::vector<T> whole;
+      Room<T> whole;
       back_through_product(unit, finished_if_needed(unit, read, whole), norm, coefficients, way, next);
     }
   }
@@ -329,7 +346,7 @@ class Chain {
     const Index outputs = unit.outputs, depth = unit.depth(), all = unit.pixels(), step = block(unit);
     const bool windowed = unit.kind == kWindows;
     ByParts<T, Sums<T>> parts(next && !read.finished(), depth, threads_);
-    std::vector<T> scratch, behind(norm.rows ? step * outputs : 0), at_windows(next && windowed ? step * depth : 0);
+    Room<T> scratch, behind(norm.rows ? step * outputs : 0), at_windows(next && windowed ? step * depth : 0);
     std::vector<double> of_bias(unit.bias_gradient ? outputs : 0);
     if (next && windowed) std::fill(next, next + unit.in_pixels() * unit.shape.channels, T(0));
     for (Index begin = 0; begin < all; begin += step) {
