@@ -1,8 +1,8 @@
 // A chain of convolutions and batch norms, forward and backward.
 //
-// Between two units a feature map stays unfinished: the batch norm and the activation behind a convolution are worked in
-// where the next unit reads the map. Matrix products go block by block of pixels, so that what comes before and after a
-// product (normalising, statistics, gradients of norms) finds its numbers in the processor's cache.
+// Between two units a feature map stays unfinished: the batch norm and the activation behind a convolution are worked
+// in where the next unit reads the map. Matrix products go block by block of pixels, so that what comes before and after
+// a product (normalising, statistics, gradients of norms) finds its numbers in the processor's cache.
 #pragma once
 
 #include <memory>
@@ -28,11 +28,12 @@ struct Unit {
   Index size;      // of the kernel of kWindows
   Index from_batch, activation;
   double eps, momentum, correction;
-  const T *weight, *bias;            // kPointwise (outputs, channels), kDepthwise (channels, 9), kWindows (outputs, y, x, channels)
+  // kPointwise (outputs, channels), kDepthwise (channels, 9), kWindows (outputs, y, x, channels)
+  const T *weight, *bias;
   const T *norm_weight, *norm_bias;  // both null without a norm
   T *running_mean, *running_var;
   Index* batches_tracked;  // or null
-  T *raw, *rows;           // what the convolution makes (pixels, outputs), and the norm's rows, both kept for the way back
+  T *raw, *rows;           // what the convolution makes (pixels, outputs), and the norm's rows; kept for the way back
   T *weight_gradient, *bias_gradient, *norm_weight_gradient, *norm_bias_gradient;  // null where not asked for
 
   Index pixels() const { return shape.images * shape.out_pixels(); }
@@ -229,7 +230,8 @@ class Chain {
     for (Index u = count_ - 1; u >= 0; --u) {
       const Unit<T>& unit = units_[u];
       T* next = u == 0 ? input_gradient : buffers[way.gradient == buffers[0]];
-      if (u == 0 && unit.kind != kPointwise && unit.kind != kWindows && !next) next = buffers[way.gradient == buffers[0]];
+      const bool writes_anyway = unit.kind == kDepthwise || unit.kind == kNone;
+      if (!next && writes_anyway) next = buffers[way.gradient == buffers[0]];
       const Norm<T> norm = unit.norm(way.cut);
       std::vector<T> coefficients(unit.norm_weight ? 2 * unit.outputs : 0);
       if (unit.norm_weight) {

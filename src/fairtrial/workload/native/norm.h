@@ -81,11 +81,16 @@ struct Sums {
       const Index end = std::min(begin + kRowsInT, rows);
       for (Index top = begin; top < end; top += kRowsTogether)
         add_few(top, std::min(top + kRowsTogether, end), prepare);
-      for (Index c = 0; c < channels; ++c) {
-        first[c] += few_first[c];
-        second[c] += few_second[c];
-        few_first[c] = few_second[c] = T(0);
-      }
+      flush();
+    }
+  }
+
+  // Moves what was summed in T to the doubles.
+  void flush() {
+    for (Index c = 0; c < channels; ++c) {
+      first[c] += few_first[c];
+      second[c] += few_second[c];
+      few_first[c] = few_second[c] = T(0);
     }
   }
 
@@ -157,7 +162,7 @@ struct Moments {
     }
   }
 
- private:
+  // Sets what deviations are taken from.
   void set_origin(const T* values, Index count) {
     for (Index row = 0; row < count; ++row)
       for (Index c = 0; c < sums.channels; ++c) origin[c] += values[row * sums.channels + c] / T(count);
