@@ -1,8 +1,8 @@
 // A chain of convolutions and batch norms, forward and backward.
 //
 // Between two units a feature map stays unfinished: the batch norm and the activation behind a convolution are worked
-// in where the next unit reads the map. Matrix products go block by block of pixels, so that what comes before and after
-// a product (normalising, statistics, gradients of norms) finds its numbers in the processor's cache.
+// in where the next unit reads the map. Matrix products go block by block of pixels, so that what comes before and
+// after a product (normalising, statistics, gradients of norms) finds its numbers in the processor's cache.
 #pragma once
 
 #include <memory>

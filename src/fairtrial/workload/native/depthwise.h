@@ -1,7 +1,7 @@
 // Depthwise 3x3 convolution over NHWC, forward and backward, with the batch norms on either side of it.
 //
-// Maps of one or two pixels across have kernels of their own, which keep a whole image in registers; all others go
-// through a scratch of a few padded rows.
+// A block of pixels (`Block`) is taken slab by slab, the nine weights in registers, while the next block is on its way
+// from memory. Maps of one and of 2x2 pixels have code of their own, in which no window meets the border at run time.
 #pragma once
 
 #include "depthwise_backward.h"
@@ -10,17 +10,24 @@
 
 namespace fairtrial {
 
-// output = after(convolution(before(input))). With `moments`, the mean and the squared deviations of the output too,
-// and then there is no `after`.
+// Weights (channels, 1, 3, 3) as nine rows of channels.
+template <class T>
+std::vector<T> tap_rows(const T* weight, Index channels) {
+  std::vector<T> taps(9 * channels);
+  for (Index c = 0; c < channels; ++c)
+    for (int tap = 0; tap < 9; ++tap) taps[tap * channels + c] = weight[c * 9 + tap];
+  return taps;
+}
+
+// output = after(convolution(before(input))). With `moments`, the mean and the squared deviations of the output too.
 template <class T>
 void depthwise_forward(const T* input, const Norm<T>& before, const T* weight, const Norm<T>& after, const Shape& s,
                        T* output, double* moments, int threads) {
   const std::vector<T> taps = tap_rows(weight, s.channels);
   std::vector<Moments<T>> parts(moments ? threads : 0, Moments<T>(s.channels));
   each_part(s.images, threads, [&](int part, Index begin, Index end) {
-    if (begin == end) return;
     const Forward<T> pass{input, before, taps.data(), after, s, output, moments ? &parts[part] : nullptr};
-    if (!small_forward(pass, begin, end)) forward(pass, begin, end);
+    if (!forward_small(pass, begin, end)) forward(pass, begin, end);
   });
   if (moments) Moments<T>::merge(parts, s.channels, moments, moments + s.channels);
 }
@@ -31,20 +38,19 @@ template <class T>
 void depthwise_backward(const T* gradient, const NormBehind<T>& behind, const T* input, const Norm<T>& before,
                         const T* weight, const Shape& s, T* input_gradient, T* weight_gradient, double* sums,
                         int threads) {
-  const Index channels = s.channels;
-  const std::vector<T> taps = tap_rows(weight, channels);
-  std::vector<Totals<T>> parts(threads, Totals<T>(kTotals * channels));
+  const std::vector<T> taps = tap_rows(weight, s.channels);
+  std::vector<Totals<T>> parts;
+  parts.reserve(threads);
+  for (int part = 0; part < threads; ++part) parts.emplace_back(s.channels);
   each_part(s.images, threads, [&](int part, Index begin, Index end) {
-    if (begin == end) return;
     const Backward<T> pass{gradient, behind, input, before, taps.data(), s, input_gradient, &parts[part]};
-    if (!small_backward(pass, begin, end)) backward(pass, begin, end);
+    if (!backward_small(pass, begin, end)) backward(pass, begin, end);
   });
-  std::vector<double>& all = parts[0].all;
-  for (int part = 1; part < threads; ++part)
-    for (Index i = 0; i < kTotals * channels; ++i) all[i] += parts[part].all[i];
-  for (Index c = 0; c < channels; ++c)
-    for (int tap = 0; tap < 9; ++tap) weight_gradient[c * 9 + tap] = T(all[tap * channels + c]);
-  if (sums) std::copy(all.begin() + 9 * channels, all.end(), sums);
+  for (int part = 1; part < threads; ++part) parts[0].add(parts[part]);
+  const std::vector<double>& all = parts[0].all;
+  for (Index c = 0; c < s.channels; ++c)
+    for (int tap = 0; tap < 9; ++tap) weight_gradient[c * 9 + tap] = T(all[tap * s.channels + c]);
+  if (sums) std::copy(all.begin() + 9 * s.channels, all.end(), sums);
 }
 
 }  // namespace fairtrial

@@ -1,168 +1,283 @@
-// The backward pass by blocks of rows.
+// Depthwise 3x3 convolution, backward.
+//
+// The input is gone through once. A pixel gathers from the windows that hold it, and adds to the gradient of the weights
+// by which it went into them.
 #pragma once
 
 #include "depthwise_blocks.h"
 
 namespace fairtrial {
 
-// Rows and columns of zeros before the gradient in the scratch: windows that begin above or left of the output.
+// What the backward pass knows of the batch norm behind the convolution.
+template <class T>
+struct NormBehind {
+  Norm<T> norm;
+  const T *coefficients, *output;
+};
+
+// Eleven sums a channel: the gradients of the nine weights, and the two of `add_gradients`. In T for some pixels, in
+// double for all.
+template <class T>
+struct Totals {
+  std::vector<T> few;
+  std::vector<double> all;
+
+  explicit Totals(Index channels) : few(11 * channels), all(11 * channels) {}
+
+  void flush() {
+    T* __restrict from = few.data();
+    double* __restrict to = all.data();
+    for (std::size_t i = 0; i < few.size(); ++i) {
+      to[i] += from[i];
+      from[i] = T(0);
+    }
+  }
+  void add(const Totals& other) {
+    for (std::size_t i = 0; i < all.size(); ++i) all[i] += other.all[i];
+  }
+};
+
+// All that a backward pass reads and writes.
+template <class T>
+struct Backward {
+  const T* gradient;
+  NormBehind<T> behind;
+  const T* input;
+  Norm<T> before;
+  const T* taps;
+  Shape shape;
+  T* input_gradient;
+  Totals<T>* totals;
+};
+
+// Reads one slab of the gradient at the convolution's own output.
+template <class T, class S>
+class GradientSlab {
+ public:
+  using V = typename S::Vector;
+
+  GradientSlab(const Backward<T>& pass, Index c)
+      : back_(pass.behind.norm, pass.behind.coefficients, c), gradient_(pass.gradient), output_(pass.behind.output) {}
+
+  V get(Index place, Index ahead) const {
+    ask_to_read(gradient_ + place, ahead);
+    const V value = S::load(gradient_ + place);
+    if (!back_.present) return value;
+    ask_to_read(output_ + place, ahead);
+    return back_(S::load(output_ + place), value);
+  }
+
+ private:
+  SlabNormBack<T, S> back_;
+  const T *gradient_, *output_;
+};
+
+// Reads one slab of the convolution's input, takes the gradient there to memory, and counts it.
+template <class T, class S>
+class InputSlab {
+ public:
+  using V = typename S::Vector;
+
+  InputSlab(const Backward<T>& pass, Index c)
+      : finish_(pass.before, c), channels_(pass.shape.channels), input_(pass.input), output_(pass.input_gradient),
+        sums_(pass.totals->few.data() + 9 * channels_ + c), first_(S::load(sums_)),
+        second_(S::load(sums_ + channels_)) {}
+
+  // Calls gather(value) for the gradient at a pixel of that value.
+  template <class Gather>
+  void visit(Index place, Index ahead, Gather gather) {
+    ask_to_read(input_ + place, ahead);
+    ask_to_write(output_ + place, ahead);
+    const V raw = S::load(input_ + place), value = finish_(raw);
+    const V gradient = finish_.cut.gradient(value, gather(value));
+    S::store(output_ + place, gradient);
+    first_ += gradient;
+    second_ += gradient * (raw - finish_.mean);
+  }
+  void leave() const {
+    S::store(sums_, first_);
+    S::store(sums_ + channels_, second_);
+  }
+
+ private:
+  SlabNorm<T, S> finish_;
+  Index channels_;
+  const T* input_;
+  T *output_, *sums_;
+  V first_, second_;
+};
+
+template <class T, class Compute>
+void each_block(const Backward<T>& pass, const Blocks& blocks, Index begin, Index end, Compute compute) {
+  Index waiting = 0;
+  blocks.each(begin, end, [&](const Block& block) {
+    compute(block);
+    waiting += block.rows() * pass.shape.width;
+    if (waiting < kRowsInT) return;
+    pass.totals->flush();
+    waiting = 0;
+  });
+  pass.totals->flush();
+}
+
+// Zeros before the gradient's first row and column, for the pixels whose windows would begin there.
 struct Border {
   Index rows, columns;
 };
 
-// Brings the rows of the gradient that a block newly needs into the scratch, through the norm behind the convolution.
-template <class T, class S, class Lines>
-void bring_gradient(S, const Backward<T>& pass, const Lines lines, const Block b, const Border border, Index from_row,
-                    Index to_row, Index jump, bool clears, Index c) {
-  using V = typename S::Vector;
-  const Index channels = pass.s.channels, out_width = pass.s.out_width, out_height = pass.s.out_height;
-  const SlabNormBack<T, S> back(pass.behind.norm, pass.behind.coefficients, c);
-  const T *gradients = pass.gradient, *outputs = pass.behind.output;
-  for (Index image = 0; image < b.images; ++image) {
-    for (Index r = from_row; r < to_row; ++r) {
-      T* to = lines.row(image, r) + border.columns * S::width;
-      const Index i = r - border.rows;
-      if (i < 0 || i >= out_height) {
-        if (clears)
-          for (Index j = 0; j < out_width; ++j) S::store(to + j * S::width, V{});
+// Brings one slab of the padded rows `from` to `to` of the gradient into the scratch.
+template <class T, class S>
+void bring_gradient(S, const Backward<T>& pass, const PaddedRows<T, S> padded, const Border border, const Block block,
+                    Index from, Index to, Index c) {
+  const Index height = pass.shape.out_height, width = pass.shape.out_width, step = pass.shape.channels;
+  const Index ahead = block.images * std::min(height, to - from) * width * step;
+  const GradientSlab<T, S> gradient(pass, c);
+  for (Index image = 0; image < block.images; ++image) {
+    for (Index row = from; row < to; ++row) {
+      T* to_pixel = padded.row(image, row) + border.columns * S::width;
+      const Index i = row - border.rows;
+      if (i < 0 || i >= height) {
+        for (Index j = 0; padded.rolls() && j < width; ++j) S::store(to_pixel + j * S::width, typename S::Vector{});
         continue;
       }
-      Index place = ((b.image + image) * out_height + i) * out_width * channels + c;
-      for (Index j = 0; j < out_width; ++j, place += channels, to += S::width) {
-        ahead(gradients + place + jump);
-        const V value = S::load(gradients + place);
-        if (back.present) {
-          ahead(outputs + place + jump);
-          S::store(to, back(S::load(outputs + place), value));
-        } else {
-          S::store(to, value);
-        }
-      }
+      Index place = ((block.image + image) * height + i) * width * step + c;
+      for (Index j = 0; j < width; ++j, place += step, to_pixel += S::width)
+        S::store(to_pixel, gradient.get(place, ahead));
     }
   }
 }
 
-// Writes the gradient at the input, in those rows of a block that lie P rows behind the beginning of a window, modulo
-// the stride; each pixel gathers from the windows that hold it. The weight's gradient is taken on the way. `Reach` is
-// the stride, or 3 for every stride that is larger: each Reach-th tap of a row or column meets a pixel.
-template <int Reach, int P, class T, class S, class Lines>
-void gather(S, const Backward<T>& pass, const Lines lines, const Block b, const Border border, Index c) {
+// The weights of one slab that a pixel can meet whose row is `Phase` modulo the stride, and the sums of their gradients.
+// In a column of phase q it meets those at (y, x) with y = Phase and x = q modulo the stride.
+template <int Stride, int Phase, class T, class S>
+class TapSlab {
+ public:
   using V = typename S::Vector;
-  const Shape& s = pass.s;
-  const Index step = Reach < 3 ? Reach : s.stride, top = s.top, left = s.left, width = s.width, height = s.height;
-  const Index y0 = b.top + (P + step - (b.top + top) % step) % step, channels = s.channels;
-  if (y0 >= b.bottom) return;
-  const SlabNorm<T, S> finish(pass.before, c);
-  T* few = pass.totals->few.data() + c;
-  V w[9], d[9], first = S::load(few + 9 * channels), second = S::load(few + 10 * channels);
+
+  TapSlab(const Backward<T>& pass, Index c) : channels_(pass.shape.channels), few_(pass.totals->few.data() + c) {
 #pragma GCC unroll 9
-  for (int tap = 0; tap < 9; ++tap) {
-    if (tap / 3 % Reach != P) continue;
-    w[tap] = S::load(pass.taps + tap * channels + c);
-    d[tap] = S::load(few + tap * channels);
+    for (int tap = 0; tap < 9; ++tap) {
+      if (tap / 3 % Stride != Phase) continue;
+      weights_[tap] = S::load(pass.taps + tap * channels_ + c);
+      sums_[tap] = S::load(few_ + tap * channels_);
+    }
   }
-  const Index jump = (b.bottom - b.top) * b.images * width * channels;
-  const Index cell0 = left / step, x0 = cell0 * step - left;
-  const T* input = pass.input + c;
-  T* output = pass.input_gradient + c;
-  for (Index image = 0; image < b.images; ++image) {
-    for (Index y = y0; y < b.bottom; y += step) {
-      const T* g[3];
-#pragma GCC unroll 3
-      for (int tap = 0; tap < 3; ++tap)
-        if (tap % Reach == P)
-          g[tap] = lines.row(image, (y + top - tap) / step + border.rows) + (cell0 + border.columns) * S::width;
-      const Index row = ((b.image + image) * height + y) * width * channels;
-      for (Index cell = x0; cell < width; cell += step) {
-#pragma GCC unroll 3
-        for (int q = 0; q < Reach; ++q) {
-          const Index x = cell + q;
-          if (Reach > 1 && (x < 0 || x >= width)) continue;
-          const T* in = input + row + x * channels;
-          T* to = output + row + x * channels;
-          ahead(in + jump);
-          ahead_write(to + jump);
-          const V raw = S::load(in), value = finish(raw);
-          V sum = {};
+  // The gradient at a pixel. `rows` point to the gradient of the window that holds it first, for each tap's row.
+  V meet(const T* const* rows, int q, V value) {
+    V gradient = {};
 #pragma GCC unroll 9
-          for (int tap = 0; tap < 9; ++tap) {
-            if (tap / 3 % Reach != P || tap % 3 % Reach != q) continue;
-            const V there = S::load(g[tap / 3] - tap % 3 / Reach * S::width);
-            sum += there * w[tap];
-            d[tap] += there * value;
-          }
-          const V inner = finish.cut.gradient(value, sum);
-          S::store(to, inner);
-          first += inner;
-          second += inner * (raw - finish.mean);
-        }
-        for (Index x = cell + 3; x < std::min(cell + step, width); ++x)
-          if (Reach == 3 && x >= 0) S::store(output + row + x * channels, V{});
+    for (int tap = 0; tap < 9; ++tap) {
+      if (tap / 3 % Stride != Phase || tap % 3 % Stride != q) continue;
+      const V there = S::load(rows[tap / 3] - tap % 3 / Stride * S::width);
+      gradient += there * weights_[tap];
+      sums_[tap] += there * value;
+    }
+    return gradient;
+  }
+  void leave() const {
+#pragma GCC unroll 9
+    for (int tap = 0; tap < 9; ++tap)
+      if (tap / 3 % Stride == Phase) S::store(few_ + tap * channels_, sums_[tap]);
+  }
+
+ private:
+  Index channels_;
+  T* few_;
+  V weights_[9], sums_[9];
+};
+
+// One slab of those rows of a block that are `Phase` modulo the stride, counted from the first row of zeros.
+template <int Stride, int Phase, class T, class S>
+void gather(S, const Backward<T>& pass, const PaddedRows<T, S> padded, const Border border, const Block block,
+            Index c) {
+  const Index top = pass.shape.top, left = pass.shape.left, height = pass.shape.height, width = pass.shape.width;
+  const Index step = pass.shape.channels, ahead = block.rows() * width * step;
+  const Index start = block.top + (block.top + top + Phase) % Stride;
+  if (start >= block.bottom) return;
+  TapSlab<Stride, Phase, T, S> taps(pass, c);
+  InputSlab<T, S> input(pass, c);
+  for (Index image = 0; image < block.images; ++image) {
+    for (Index y = start; y < block.bottom; y += Stride) {
+      const T* rows[3] = {};
 #pragma GCC unroll 3
-        for (int tap = 0; tap < 3; ++tap)
-          if (tap % Reach == P) g[tap] += S::width;
+      for (int tap = Phase; tap < 3; tap += Stride)
+        rows[tap] = padded.row(image, (y + top - tap) / Stride + border.rows) +
+                    (left / Stride + border.columns) * S::width;
+      const Index row = ((block.image + image) * height + y) * width;
+      for (Index first = -(left % Stride); first < width; first += Stride) {
+#pragma GCC unroll 2
+        for (int q = 0; q < Stride; ++q) {
+          const Index x = first + q;
+          if (Stride > 1 && (x < 0 || x >= width)) continue;
+          input.visit((row + x) * step + c, ahead, [&](auto value) { return taps.meet(rows, q, value); });
+        }
+#pragma GCC unroll 3
+        for (int tap = Phase; tap < 3; tap += Stride) rows[tap] += S::width;
       }
     }
   }
-#pragma GCC unroll 9
-  for (int tap = 0; tap < 9; ++tap)
-    if (tap / 3 % Reach == P) S::store(few + tap * channels, d[tap]);
-  S::store(few + 9 * channels, first);
-  S::store(few + 10 * channels, second);
+  taps.leave();
+  input.leave();
 }
 
-// With a stride above 3, clears the rows that no window holds.
-template <class T, class S>
-void zero_rows(S, const Backward<T>& pass, const Block& b, Index c) {
-  const Shape& s = pass.s;
-  for (Index image = 0; image < b.images; ++image)
-    for (Index y = b.top; y < b.bottom; ++y)
-      for (Index x = 0; x < s.width; ++x)
-        if ((y + s.top) % s.stride > 2)
-          S::store(pass.input_gradient + (((b.image + image) * s.height + y) * s.width + x) * s.channels + c,
-                   typename S::Vector{});
-}
-
-// All rows of a block.
-template <class T, class S, class Lines>
-void gather_all(S slab, const Backward<T>& pass, const Lines& lines, const Block& b, const Border& border, Index c) {
-  if (pass.s.stride == 1) {
-    gather<1, 0>(slab, pass, lines, b, border, c);
-  } else if (pass.s.stride == 2) {
-    gather<2, 0>(slab, pass, lines, b, border, c);
-    gather<2, 1>(slab, pass, lines, b, border, c);
-  } else {
-    gather<3, 0>(slab, pass, lines, b, border, c);
-    gather<3, 1>(slab, pass, lines, b, border, c);
-    gather<3, 2>(slab, pass, lines, b, border, c);
-    zero_rows(slab, pass, b, c);
-  }
-}
-
-// Images from `begin` to `end`.
+// For strides 1 and 2.
 template <class T>
-void backward(const Backward<T>& pass, Index begin, Index end) {
-  const Shape& s = pass.s;
-  const Blocks blocks(s.height, s.width);
-  const Index channels = s.channels, stride = s.stride;
-  const Border border{(2 - s.top) / stride, (2 - s.left) / stride};
-  const Index after_rows = std::max<Index>(0, (s.height - 1 + s.top) / stride - (s.out_height - 1));
-  const Index after_columns = std::max<Index>(0, (s.width - 1 + s.left) / stride - (s.out_width - 1));
-  Rows<T> scratch(blocks.whole() ? border.rows + s.out_height + after_rows : (blocks.rows + 1) / stride + 1,
-                  border.columns + s.out_width + after_columns, blocks.images, s.channels, !blocks.whole());
-  // The first row of the scratch that the input's row y reads, and the one behind the last that the row before y reads.
-  const auto first = [&](Index y) { return (y + s.top - 2 + border.rows * stride + stride - 1) / stride; };
-  const auto behind = [&](Index y) { return (y - 1 + s.top) / stride + 1 + border.rows; };
-  each_block(pass, blocks, begin, end, [&](Block b) {
-    const Index from_row = b.top == 0 ? 0 : std::max(first(b.top), behind(b.top));
-    const Index to_row = behind(b.bottom);
-    const Index jump = (blocks.whole() ? blocks.images * s.out_height : to_row - from_row) * s.out_width * channels;
-    each_slab<T>(channels, [&](auto slab, Index c) {
-      const auto lines = scratch.of(slab, c);
-      bring_gradient(slab, pass, lines, b, border, from_row, to_row, jump, !blocks.whole(), c);
-      gather_all(slab, pass, lines, b, border, c);
+void backward_gathering(const Backward<T>& pass, Index begin, Index end) {
+  const Shape& s = pass.shape;
+  const Blocks blocks(s, s.height);
+  const Border border{(2 - s.top) / s.stride, (2 - s.left) / s.stride};
+  // The rows of the padded gradient that the input's rows y and up, or up to y, meet.
+  const auto first_of = [&](Index y) { return (y + s.top - 2 + s.stride - 1) / s.stride + border.rows; };
+  const auto end_of = [&](Index y) { return (y - 1 + s.top) / s.stride + 1 + border.rows; };
+  const Index rows = blocks.whole() ? end_of(s.height) : (blocks.rows + 1) / s.stride + 1;
+  const Index columns = (s.width - 1 + s.left) / s.stride + 1;
+  Scratch<T> scratch(std::max(rows, s.out_height + border.rows), std::max(columns, s.out_width) + border.columns,
+                     s.channels, blocks);
+  each_block(pass, blocks, begin, end, [&](const Block& block) {
+    const Index from = block.top == 0 ? 0 : std::max(first_of(block.top), end_of(block.top));
+    const Index to = end_of(block.bottom);
+    each_slab<T>(s.channels, [&](auto slab, Index c) {
+      const auto padded = scratch.of(slab, c);
+      bring_gradient(slab, pass, padded, border, block, from, to, c);
+      if (s.stride == 1) return gather<1, 0>(slab, pass, padded, border, block, c);
+      gather<2, 0>(slab, pass, padded, border, block, c);
+      gather<2, 1>(slab, pass, padded, border, block, c);
     });
   });
+}
+
+// For strides of 3 and more, with which a pixel lies in one window at most.
+template <class T>
+void backward_apart(const Backward<T>& pass, Index begin, Index end) {
+  const Shape& s = pass.shape;
+  each_block(pass, Blocks(s, s.height), begin, end, [&](const Block& block) {
+    each_slab<T>(s.channels, [&](auto slab, Index c) {
+      using S = decltype(slab);
+      const GradientSlab<T, S> gradient(pass, c);
+      InputSlab<T, S> input(pass, c);
+      const Index lines = block.rows() * s.width, first = (block.image * s.height + block.top) * s.width;
+      for (Index pixel = first; pixel < first + lines; ++pixel) {
+        const Index y = pixel / s.width % s.height + s.top, x = pixel % s.width + s.left;
+        const Index tap_y = y % s.stride, tap_x = x % s.stride, i = y / s.stride, j = x / s.stride;
+        const bool held = tap_y < 3 && tap_x < 3 && i < s.out_height && j < s.out_width;
+        input.visit(pixel * s.channels + c, 0, [&](auto value) {
+          if (!held) return decltype(value){};
+          const Index image = pixel / s.in_pixels(), tap = (tap_y * 3 + tap_x) * s.channels + c;
+          const auto there = gradient.get(((image * s.out_height + i) * s.out_width + j) * s.channels + c, 0);
+          T* sum = pass.totals->few.data() + tap;
+          S::store(sum, S::load(sum) + there * value);
+          return there * S::load(pass.taps + tap);
+        });
+      }
+      input.leave();
+    });
+  });
+}
+
+template <class T>
+void backward(const Backward<T>& pass, Index begin, Index end) {
+  if (pass.shape.stride < 3) return backward_gathering(pass, begin, end);
+  backward_apart(pass, begin, end);
 }
 
 }  // namespace fairtrial

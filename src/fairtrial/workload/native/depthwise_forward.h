@@ -1,90 +1,149 @@
-// The forward pass by blocks of rows.
+// Depthwise 3x3 convolution, forward.
 #pragma once
 
 #include "depthwise_blocks.h"
 
 namespace fairtrial {
 
-// Brings the padded rows that a block newly needs into the scratch, normalised and cut. With `clears`, the rows above
-// and below an image are set to zero; else nothing has ever been written there.
-template <class T, class S, class Lines>
-void bring(S, const Forward<T>& pass, const Lines lines, const Block b, Index from_row, Index to_row, Index columns,
-           Index jump, bool clears, Index c) {
-  const Index top = pass.s.top, left = pass.s.left, height = pass.s.height, width = pass.s.width;
-  const Index channels = pass.s.channels;
+// All that a forward pass reads and writes. `moments` may be null.
+template <class T>
+struct Forward {
+  const T* input;
+  Norm<T> before;
+  const T* taps;
+  Norm<T> after;
+  Shape shape;
+  T* output;
+  Moments<T>* moments;
+};
+
+// Takes one slab's output to memory, through the norm, and counts it if it is to be counted.
+template <class T, class S, bool Counts>
+class OutputSlab {
+ public:
+  using V = typename S::Vector;
+
+  OutputSlab(const Forward<T>& pass, Index c)
+      : finishes_(pass.after.rows || std::isfinite(pass.after.cut.low)), finish_(pass.after, c) {
+    if constexpr (Counts) {
+      origin_ = S::load(&pass.moments->origin[c]);
+      first_ = S::load(&pass.moments->sums.few_first[c]);
+      second_ = S::load(&pass.moments->sums.few_second[c]);
+    }
+  }
+  void put(T* to, V value) {
+    if (finishes_) value = finish_(value);
+    S::store(to, value);
+    if constexpr (Counts) {
+      const V deviation = value - origin_;
+      first_ += deviation;
+      second_ += deviation * deviation;
+    }
+  }
+  void leave(const Forward<T>& pass, Index c) const {
+    if constexpr (Counts) {
+      S::store(&pass.moments->sums.few_first[c], first_);
+      S::store(&pass.moments->sums.few_second[c], second_);
+    }
+  }
+
+ private:
+  bool finishes_;
+  SlabNorm<T, S> finish_;
+  V origin_{}, first_{}, second_{};
+};
+
+// Calls compute(Block, counts) for every block. With moments the first block is computed twice: its mean is what
+// deviations are taken from.
+template <class T, class Compute>
+void each_block(const Forward<T>& pass, const Blocks& blocks, Index begin, Index end, Compute compute) {
+  if (!pass.moments) return blocks.each(begin, end, [&](const Block& block) { compute(block, std::false_type{}); });
+  const Shape& s = pass.shape;
+  Moments<T>& moments = *pass.moments;
+  Index waiting = 0;
+  blocks.each(begin, end, [&](const Block& block) {
+    const Index pixels = block.rows() * s.out_width;
+    if (moments.rows == 0) {
+      compute(block, std::false_type{});
+      moments.set_origin(pass.output + block.image * s.out_pixels() * s.channels, std::min<Index>(pixels, 16));
+    }
+    compute(block, std::true_type{});
+    moments.rows += pixels;
+    waiting += pixels;
+    if (waiting < kRowsInT) return;
+    moments.sums.flush();
+    waiting = 0;
+  });
+  moments.sums.flush();
+}
+
+// Brings one slab of the padded rows `from` to `to` into the scratch, finished.
+template <class T, class S>
+void bring(S, const Forward<T>& pass, const PaddedRows<T, S> padded, const Block block, Index from, Index to, Index c) {
+  const Index top = pass.shape.top, height = pass.shape.height, width = pass.shape.width, step = pass.shape.channels;
+  const Index columns = std::min(width, padded.width - pass.shape.left), left = pass.shape.left;
+  const Index ahead = block.images * std::min(height, to - from) * width * step;
   const SlabNorm<T, S> finish(pass.before, c);
-  for (Index image = 0; image < b.images; ++image) {
-    for (Index r = from_row; r < to_row; ++r) {
-      T* to = lines.row(image, r) + left * S::width;
-      const Index y = r - top;
+  for (Index image = 0; image < block.images; ++image) {
+    for (Index row = from; row < to; ++row) {
+      T* place = padded.row(image, row) + left * S::width;
+      const Index y = row - top;
       if (y < 0 || y >= height) {
-        if (clears)
-          for (Index j = 0; j < columns; ++j) S::store(to + j * S::width, typename S::Vector{});
+        for (Index j = 0; padded.rolls() && j < columns; ++j) S::store(place + j * S::width, typename S::Vector{});
         continue;
       }
-      const T* from = pass.input + ((b.image + image) * height + y) * width * channels + c;
-      for (Index j = 0; j < columns; ++j, from += channels, to += S::width) {
-        ahead(from + jump);
-        S::store(to, finish(S::load(from)));
+      const T* pixel = pass.input + ((block.image + image) * height + y) * width * step + c;
+      for (Index j = 0; j < columns; ++j, pixel += step, place += S::width) {
+        ask_to_read(pixel, ahead);
+        S::store(place, finish(S::load(pixel)));
       }
     }
   }
 }
 
-// Convolves a block's rows in the scratch, the nine weights in registers.
-template <bool Counts, class T, class S, class Lines>
-void convolve(S, const Forward<T>& pass, const Lines lines, const Block b, Index c) {
+// Computes one slab of a block's output.
+template <bool Counts, class T, class S>
+void convolve(S, const Forward<T>& pass, const PaddedRows<T, S> padded, const Block block, Index c) {
   using V = typename S::Vector;
-  const Index stride = pass.s.stride, out_width = pass.s.out_width, channels = pass.s.channels;
-  V w[9];
+  const Index stride = pass.shape.stride, height = pass.shape.out_height, width = pass.shape.out_width;
+  const Index step = pass.shape.channels, ahead = block.rows() * width * step;
+  V weights[9];
 #pragma GCC unroll 9
-  for (int tap = 0; tap < 9; ++tap) w[tap] = S::load(pass.taps + tap * channels + c);
-  Sink<T, S, Counts> sink(pass, c);
-  const Index jump = (b.bottom - b.top) * b.images * out_width * channels;
-  for (Index image = 0; image < b.images; ++image) {
-    for (Index i = b.top; i < b.bottom; ++i) {
-      const T* one = lines.row(image, i * stride);
-      const T* two = lines.row(image, i * stride + 1);
-      const T* three = lines.row(image, i * stride + 2);
-      T* to = pass.output + ((b.image + image) * pass.s.out_height + i) * out_width * channels + c;
-      for (Index j = 0; j < out_width; ++j) {
-        V sum = S::load(one) * w[0];
-        sum += S::load(one + S::width) * w[1];
-        sum += S::load(one + 2 * S::width) * w[2];
-        sum += S::load(two) * w[3];
-        sum += S::load(two + S::width) * w[4];
-        sum += S::load(two + 2 * S::width) * w[5];
-        sum += S::load(three) * w[6];
-        sum += S::load(three + S::width) * w[7];
-        sum += S::load(three + 2 * S::width) * w[8];
-        one += stride * S::width;
-        two += stride * S::width;
-        three += stride * S::width;
-        ahead_write(to + jump);
-        sink(to, sum);
-        to += channels;
+  for (int tap = 0; tap < 9; ++tap) weights[tap] = S::load(pass.taps + tap * step + c);
+  OutputSlab<T, S, Counts> output(pass, c);
+  for (Index image = 0; image < block.images; ++image) {
+    for (Index i = block.top; i < block.bottom; ++i) {
+      const T* rows[3];
+#pragma GCC unroll 3
+      for (int y = 0; y < 3; ++y) rows[y] = padded.row(image, i * stride + y);
+      T* to = pass.output + ((block.image + image) * height + i) * width * step + c;
+      for (Index j = 0; j < width; ++j, to += step) {
+        V sum = S::load(rows[0]) * weights[0];
+#pragma GCC unroll 8
+        for (int tap = 1; tap < 9; ++tap) sum += S::load(rows[tap / 3] + tap % 3 * S::width) * weights[tap];
+#pragma GCC unroll 3
+        for (int y = 0; y < 3; ++y) rows[y] += stride * S::width;
+        ask_to_write(to, ahead);
+        output.put(to, sum);
       }
     }
   }
-  sink.leave(pass, c);
+  output.leave(pass, c);
 }
 
-// Images from `begin` to `end`.
 template <class T>
 void forward(const Forward<T>& pass, Index begin, Index end) {
-  const Shape& s = pass.s;
-  const Blocks blocks(s.out_height, s.out_width);
-  const Index padded_width = (s.out_width - 1) * s.stride + 3;
-  const Index columns = std::min(s.width, padded_width - s.left);
-  Rows<T> scratch((blocks.rows - 1) * s.stride + 3, padded_width, blocks.images, s.channels, !blocks.whole());
-  each_block(pass, blocks, begin, end, [&](Block b, auto counts) {
-    const Index from_row = b.top == 0 ? 0 : std::max(b.top * s.stride, (b.top - 1) * s.stride + 3);
-    const Index to_row = (b.bottom - 1) * s.stride + 3;
-    const Index jump = (blocks.whole() ? blocks.images * s.height : to_row - from_row) * s.width * s.channels;
+  const Shape& s = pass.shape;
+  const Blocks blocks(s, s.out_height);
+  Scratch<T> scratch((blocks.rows - 1) * s.stride + 3, (s.out_width - 1) * s.stride + 3, s.channels, blocks);
+  each_block(pass, blocks, begin, end, [&](const Block& block, auto counts) {
+    // Of the rows in the scratch, the block above has brought some.
+    const Index from = block.top == 0 ? 0 : std::max(block.top * s.stride, (block.top - 1) * s.stride + 3);
+    const Index to = (block.bottom - 1) * s.stride + 3;
     each_slab<T>(s.channels, [&](auto slab, Index c) {
-      const auto lines = scratch.of(slab, c);
-      bring(slab, pass, lines, b, from_row, to_row, columns, jump, !blocks.whole(), c);
-      convolve<decltype(counts)::value>(slab, pass, lines, b, c);
+      const auto padded = scratch.of(slab, c);
+      bring(slab, pass, padded, block, from, to, c);
+      convolve<decltype(counts)::value>(slab, pass, padded, block, c);
     });
   });
 }

@@ -1,177 +1,159 @@
-// Both passes over maps of one or two pixels across, whose images fit into registers: which pixel lies under which tap
-// is known to the compiler, and taps that only ever meet zeros are never computed.
+// Depthwise 3x3 convolution of maps so small that one slab of an image lies in registers, forward and backward.
+//
+// Which pixel lies under which tap is known when this is compiled, so there is no border and nothing to multiply by its
+// zeros: a map of one pixel meets the middle tap alone.
 #pragma once
 
-#include "depthwise_blocks.h"
+#include <utility>
+
+#include "depthwise_backward.h"
+#include "depthwise_forward.h"
 
 #define FAIRTRIAL_INLINE __attribute__((always_inline))
 
 namespace fairtrial {
 
+// Calls body(0), ..., body(N - 1), each number a type of its own.
 template <class Body, int... I>
-FAIRTRIAL_INLINE inline void unroll(std::integer_sequence<int, I...>, const Body& body) {
+FAIRTRIAL_INLINE inline void each_number(std::integer_sequence<int, I...>, const Body& body) {
   (body(std::integral_constant<int, I>{}), ...);
 }
-
-// Calls body(0), body(1), ... body(N - 1), the numbers known to the compiler.
 template <int N, class Body>
-FAIRTRIAL_INLINE inline void times(const Body& body) {
-  unroll(std::make_integer_sequence<int, N>{}, body);
+FAIRTRIAL_INLINE inline void each_number(const Body& body) {
+  each_number(std::make_integer_sequence<int, N>{}, body);
 }
 
-// Square maps of Size pixels across, with `Before` zeros above and to the left.
+// Square maps of `size` pixels a side, with `Before` zeros above and to the left.
 template <int Size, int Stride, int Before>
 struct Small {
-  static constexpr int out = (Size - 1) / Stride + 1, in_pixels = Size * Size, out_pixels = out * out;
-  // The input pixel under a tap of an output pixel, or -1 where there is a zero.
-  static constexpr int under(int o, int tap) {
-    const int y = o / out * Stride + tap / 3 - Before, x = o % out * Stride + tap % 3 - Before;
+  static constexpr int out_size = (Size - 1) / Stride + 1, in_pixels = Size * Size, out_pixels = out_size * out_size;
+
+  static bool fits(const Shape& s) {
+    return s.height == Size && s.width == Size && s.out_height == out_size && s.out_width == out_size &&
+           (s.stride == Stride || out_size == 1) && s.top == Before && s.left == Before;
+  }
+  // The pixel that an output pixel has under a tap; -1 in the border.
+  static constexpr int under(int output, int tap) {
+    const int y = output / out_size * Stride + tap / 3 - Before, x = output % out_size * Stride + tap % 3 - Before;
     return y < 0 || y >= Size || x < 0 || x >= Size ? -1 : y * Size + x;
   }
-  static constexpr bool used(int tap) {
-    for (int o = 0; o < out_pixels; ++o)
-      if (under(o, tap) >= 0) return true;
+  // The output pixel that has a pixel under a tap; -1 if there is none.
+  static constexpr int over(int pixel, int tap) {
+    for (int output = 0; output < out_pixels; ++output)
+      if (under(output, tap) == pixel) return output;
+    return -1;
+  }
+  static constexpr bool uses(int tap) {
+    for (int output = 0; output < out_pixels; ++output)
+      if (under(output, tap) >= 0) return true;
     return false;
   }
-  static bool is(const Shape& s) {
-    return s.height == Size && s.width == Size && s.out_height == out && s.out_width == out && s.top == Before &&
-           s.left == Before && (s.stride == Stride || out == 1);
-  }
 };
 
-template <class M, bool Counts, class T, class S>
-void small_forward_slab(S, const Forward<T>& pass, const Block b, Index c) {
+template <class Map, bool Counts, class T, class S>
+void forward_small_slab(S, const Forward<T>& pass, const Block block, Index c) {
   using V = typename S::Vector;
-  const Index channels = pass.s.channels;
+  const Index step = pass.shape.channels;
+  const Index in_step = Map::in_pixels * step, out_step = Map::out_pixels * step;
+  const Index in_ahead = block.images * in_step, out_ahead = block.images * out_step;
   const SlabNorm<T, S> finish(pass.before, c);
-  V w[9];
-  times<9>([&](auto tap) FAIRTRIAL_INLINE {
-    if constexpr (M::used(tap)) w[tap] = S::load(pass.taps + tap * channels + c);
+  OutputSlab<T, S, Counts> output(pass, c);
+  V weights[9];
+  each_number<9>([&](auto tap) FAIRTRIAL_INLINE {
+    if constexpr (Map::uses(tap)) weights[tap] = S::load(pass.taps + tap * step + c);
   });
-  Sink<T, S, Counts> sink(pass, c);
-  const T* from = pass.input + b.image * M::in_pixels * channels + c;
-  T* to = pass.output + b.image * M::out_pixels * channels + c;
-  const Index jump_in = b.images * M::in_pixels * channels, jump_out = b.images * M::out_pixels * channels;
-  for (Index image = 0; image < b.images; ++image, from += M::in_pixels * channels, to += M::out_pixels * channels) {
-    V value[M::in_pixels];
-    times<M::in_pixels>([&](auto i) FAIRTRIAL_INLINE {
-      ahead(from + i * channels + jump_in);
-      value[i] = finish(S::load(from + i * channels));
+  const T* from = pass.input + block.image * in_step + c;
+  T* to = pass.output + block.image * out_step + c;
+  for (Index image = 0; image < block.images; ++image, from += in_step, to += out_step) {
+    V values[Map::in_pixels];
+    each_number<Map::in_pixels>([&](auto pixel) FAIRTRIAL_INLINE {
+      ask_to_read(from + pixel * step, in_ahead);
+      values[pixel] = finish(S::load(from + pixel * step));
     });
-    times<M::out_pixels>([&](auto o) FAIRTRIAL_INLINE {
+    each_number<Map::out_pixels>([&](auto pixel) FAIRTRIAL_INLINE {
       V sum = {};
-      times<9>([&](auto tap) FAIRTRIAL_INLINE {
-        constexpr int at = M::under(o, tap);
-        if constexpr (at >= 0) sum += value[at] * w[tap];
+      each_number<9>([&](auto tap) FAIRTRIAL_INLINE {
+        constexpr int under = Map::under(pixel, tap);
+        if constexpr (under >= 0) sum += values[under] * weights[tap];
       });
-      ahead_write(to + o * channels + jump_out);
-      sink(to + o * channels, sum);
+      ask_to_write(to + pixel * step, out_ahead);
+      output.put(to + pixel * step, sum);
     });
   }
-  sink.leave(pass, c);
+  output.leave(pass, c);
 }
 
-template <class M, class T, class S>
-void small_backward_slab(S, const Backward<T>& pass, const Block b, Index c) {
+template <class Map, class T, class S>
+void backward_small_slab(S, const Backward<T>& pass, const Block block, Index c) {
   using V = typename S::Vector;
-  const Index channels = pass.s.channels;
-  const SlabNorm<T, S> finish(pass.before, c);
-  const SlabNormBack<T, S> back(pass.behind.norm, pass.behind.coefficients, c);
+  const Index step = pass.shape.channels;
+  const Index in_step = Map::in_pixels * step, out_step = Map::out_pixels * step;
+  const Index in_ahead = block.images * in_step, out_ahead = block.images * out_step;
+  const GradientSlab<T, S> gradient(pass, c);
+  InputSlab<T, S> input(pass, c);
   T* few = pass.totals->few.data() + c;
-  V d[9], w[9], first = S::load(few + 9 * channels), second = S::load(few + 10 * channels);
-  times<9>([&](auto tap) FAIRTRIAL_INLINE {
-    if constexpr (M::used(tap)) {
-      w[tap] = S::load(pass.taps + tap * channels + c);
-      d[tap] = S::load(few + tap * channels);
+  V weights[9], sums[9];
+  each_number<9>([&](auto tap) FAIRTRIAL_INLINE {
+    if constexpr (Map::uses(tap)) {
+      weights[tap] = S::load(pass.taps + tap * step + c);
+      sums[tap] = S::load(few + tap * step);
     }
   });
-  const T* in = pass.input + b.image * M::in_pixels * channels + c;
-  T* to = pass.input_gradient + b.image * M::in_pixels * channels + c;
-  const T* gradient = pass.gradient + b.image * M::out_pixels * channels + c;
-  const T* out = pass.behind.output + b.image * M::out_pixels * channels + c;
-  const Index jump_in = b.images * M::in_pixels * channels, jump_out = b.images * M::out_pixels * channels;
-  for (Index image = 0; image < b.images; ++image) {
-    V g[M::out_pixels];
-    times<M::out_pixels>([&](auto o) FAIRTRIAL_INLINE {
-      ahead(gradient + o * channels + jump_out);
-      g[o] = S::load(gradient + o * channels);
-      if (back.present) {
-        ahead(out + o * channels + jump_out);
-        g[o] = back(S::load(out + o * channels), g[o]);
-      }
+  for (Index image = block.image; image < block.image + block.images; ++image) {
+    V gradients[Map::out_pixels];
+    each_number<Map::out_pixels>([&](auto pixel) FAIRTRIAL_INLINE {
+      gradients[pixel] = gradient.get(image * out_step + pixel * step + c, out_ahead);
     });
-    times<M::in_pixels>([&](auto i) FAIRTRIAL_INLINE {
-      ahead(in + i * channels + jump_in);
-      ahead_write(to + i * channels + jump_in);
-      const V raw = S::load(in + i * channels), value = finish(raw);
-      V sum = {};
-      times<9>([&](auto tap) FAIRTRIAL_INLINE {
-        times<M::out_pixels>([&](auto o) FAIRTRIAL_INLINE {
-          if constexpr (M::under(o, tap) == i) {
-            sum += g[o] * w[tap];
-            d[tap] += g[o] * value;
+    each_number<Map::in_pixels>([&](auto at) FAIRTRIAL_INLINE {
+      input.visit(image * in_step + at * step + c, in_ahead, [&](V value) FAIRTRIAL_INLINE {
+        V sum = {};
+        each_number<9>([&](auto tap) FAIRTRIAL_INLINE {
+          constexpr int over = Map::over(at, tap);
+          if constexpr (over >= 0) {
+            sum += gradients[over] * weights[tap];
+            sums[tap] += gradients[over] * value;
           }
         });
+        return sum;
       });
-      const V inner = finish.cut.gradient(value, sum);
-      S::store(to + i * channels, inner);
-      first += inner;
-      second += inner * (raw - finish.mean);
     });
-    in += M::in_pixels * channels;
-    to += M::in_pixels * channels;
-    gradient += M::out_pixels * channels;
-    out += M::out_pixels * channels;
   }
-  times<9>([&](auto tap) FAIRTRIAL_INLINE {
-    if constexpr (M::used(tap)) S::store(few + tap * channels, d[tap]);
+  each_number<9>([&](auto tap) FAIRTRIAL_INLINE {
+    if constexpr (Map::uses(tap)) S::store(few + tap * step, sums[tap]);
   });
-  S::store(few + 9 * channels, first);
-  S::store(few + 10 * channels, second);
+  input.leave();
 }
 
-template <class M, class T>
-bool forward_as(const Forward<T>& pass, Index begin, Index end) {
-  if (!M::is(pass.s)) return false;
-  each_block(pass, Blocks(pass.s.out_height, pass.s.out_width), begin, end, [&](Block b, auto counts) {
-    each_slab<T>(pass.s.channels, [&](auto slab, Index c) {
-      small_forward_slab<M, decltype(counts)::value>(slab, pass, b, c);
+template <class Map, class T>
+bool forward_if(const Forward<T>& pass, Index begin, Index end) {
+  if (!Map::fits(pass.shape)) return false;
+  each_block(pass, Blocks(pass.shape, Map::out_size), begin, end, [&](const Block& block, auto counts) {
+    each_slab<T>(pass.shape.channels, [&](auto slab, Index c) {
+      forward_small_slab<Map, decltype(counts)::value>(slab, pass, block, c);
     });
   });
   return true;
 }
 
-template <class M, class T>
-bool backward_as(const Backward<T>& pass, Index begin, Index end) {
-  if (!M::is(pass.s)) return false;
-  each_block(pass, Blocks(pass.s.height, pass.s.width), begin, end, [&](Block b) {
-    each_slab<T>(pass.s.channels, [&](auto slab, Index c) { small_backward_slab<M>(slab, pass, b, c); });
+template <class Map, class T>
+bool backward_if(const Backward<T>& pass, Index begin, Index end) {
+  if (!Map::fits(pass.shape)) return false;
+  each_block(pass, Blocks(pass.shape, pass.shape.height), begin, end, [&](const Block& block) {
+    each_slab<T>(pass.shape.channels, [&](auto slab, Index c) { backward_small_slab<Map>(slab, pass, block, c); });
   });
   return true;
 }
 
-// The maps that there are kernels for; false for all others.
-template <class... M>
-struct AnyOf {
-  template <class T>
-  static bool forward(const Forward<T>& pass, Index begin, Index end) {
-    return (forward_as<M>(pass, begin, end) || ...);
-  }
-  template <class T>
-  static bool backward(const Backward<T>& pass, Index begin, Index end) {
-    return (backward_as<M>(pass, begin, end) || ...);
-  }
-};
-using AnySmall = AnyOf<Small<1, 1, 1>, Small<2, 1, 1>, Small<2, 2, 1>, Small<2, 2, 0>>;
-
+// Do what is to be done and say so, if the maps are small enough. Maps of 4x4 pixels gain nothing from this.
 template <class T>
-bool small_forward(const Forward<T>& pass, Index begin, Index end) {
-  return AnySmall::forward(pass, begin, end);
+bool forward_small(const Forward<T>& pass, Index begin, Index end) {
+  return forward_if<Small<1, 1, 1>>(pass, begin, end) || forward_if<Small<2, 1, 1>>(pass, begin, end) ||
+         forward_if<Small<2, 2, 1>>(pass, begin, end) || forward_if<Small<2, 2, 0>>(pass, begin, end);
 }
-
 template <class T>
-bool small_backward(const Backward<T>& pass, Index begin, Index end) {
-  return AnySmall::backward(pass, begin, end);
+bool backward_small(const Backward<T>& pass, Index begin, Index end) {
+  return backward_if<Small<1, 1, 1>>(pass, begin, end) || backward_if<Small<2, 1, 1>>(pass, begin, end) ||
+         backward_if<Small<2, 2, 1>>(pass, begin, end) || backward_if<Small<2, 2, 0>>(pass, begin, end);
 }
 
 }  // namespace fairtrial
