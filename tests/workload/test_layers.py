@@ -8,6 +8,8 @@ import weakref
 
 import pytest
 import torch
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
@@ -161,6 +163,38 @@ def gradients(module, inputs):
     (output * images(*output.shape, dtype=output.dtype, seed=3)).sum().backward()
     named = {name: parameter.grad for name, parameter in module.named_parameters()}
     return {"output": output.detach(), "input": inputs.grad, **named}
+
+
+@given(
+    size=st.tuples(st.integers(1, 19), st.integers(1, 19)),
+    stride=st.integers(1, 5),
+    padding=st.integers(0, 2),
+    channels=st.sampled_from([1, 5, 8, 13, 24]),
+    batch=st.integers(1, 5),
+    training=st.booleans(),
+)
+@settings(max_examples=50)
+@example(size=(1, 1), stride=1, padding=1, channels=24, batch=62, training=True)
+@example(size=(2, 2), stride=1, padding=1, channels=13, batch=63, training=True)
+@example(size=(2, 2), stride=2, padding=1, channels=24, batch=62, training=True)
+@example(size=(3, 5), stride=2, padding=1, channels=8, batch=63, training=True)
+@example(size=(9, 9), stride=1, padding=1, channels=24, batch=62, training=True)
+@example(size=(17, 15), stride=2, padding=1, channels=8, batch=64, training=True)
+@example(size=(300, 2), stride=2, padding=1, channels=5, batch=2, training=True)
+@example(size=(2, 300), stride=1, padding=2, channels=5, batch=2, training=True)
+def test_depthwise_between_norms_is_the_plain_one(size, stride, padding, channels, batch, training):
+    """Maps of any size and shape: taken by rows or whole, of one pixel, with windows apart from each other."""
+    needs_kernels()
+    assume(min(size) + 2 * padding >= 3)
+    sequence = nn.Sequential(
+        nn.BatchNorm2d(channels), nn.ReLU6(),
+        nn.Conv2d(channels, channels, 3, stride, padding, groups=channels, bias=False),
+        nn.BatchNorm2d(channels), nn.ReLU6(),
+    )  # fmt: skip
+    fast, plain = (module.train(training) for module in pair(sequence.double()))
+    outputs = [(pixels + 2 * padding - 3) // stride + 1 for pixels in size]
+    assume(not training or batch * min(outputs[0] * outputs[1], size[0] * size[1]) > 1)
+    assert_same(fast, plain, images(batch, channels, *size))
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -14,8 +14,8 @@ namespace fairtrial {
 template <class T>
 std::vector<T> tap_rows(const T* weight, Index channels) {
   std::vector<T> taps(9 * channels);
-  for (Index c = 0; c < channels; ++c)
-    for (int tap = 0; tap < 9; ++tap) taps[tap * channels + c] = weight[c * 9 + tap];
+  for (int tap = 0; tap < 9; ++tap)
+    for (Index c = 0; c < channels; ++c) taps[tap * channels + c] = weight[c * 9 + tap];
   return taps;
 }
 

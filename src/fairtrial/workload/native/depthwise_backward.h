@@ -1,7 +1,7 @@
 // Depthwise 3x3 convolution, backward.
 //
-// The input is gone through once. A pixel gathers from the windows that hold it, and adds to the gradient of the weights
-// by which it went into them.
+// The input is gone through once. A pixel gathers from the windows that hold it, and adds to the gradient of the
+// weights by which it went into them.
 #pragma once
 
 #include "depthwise_blocks.h"
@@ -147,7 +147,7 @@ void bring_gradient(S, const Backward<T>& pass, const PaddedRows<T, S> padded, c
   }
 }
 
-// The weights of one slab that a pixel can meet whose row is `Phase` modulo the stride, and the sums of their gradients.
+// The weights of one slab that a pixel can meet whose row is `Phase` modulo the stride, and their gradients' sums.
 // In a column of phase q it meets those at (y, x) with y = Phase and x = q modulo the stride.
 template <int Stride, int Phase, class T, class S>
 class TapSlab {

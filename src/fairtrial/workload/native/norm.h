@@ -164,8 +164,9 @@ struct Moments {
 
   // Sets what deviations are taken from.
   void set_origin(const T* values, Index count) {
+    const T share = T(1) / T(count);
     for (Index row = 0; row < count; ++row)
-      for (Index c = 0; c < sums.channels; ++c) origin[c] += values[row * sums.channels + c] / T(count);
+      for (Index c = 0; c < sums.channels; ++c) origin[c] += values[row * sums.channels + c] * share;
   }
 };
 
