@@ -126,6 +126,13 @@ def test_a_loop_that_yields_nothing_has_failed(store, make_study):
     assert done.results[0].detail.rstrip().endswith("ValueError: the training loop yielded nothing")
 
 
+def test_fingerprints_are_recorded(store, make_study):
+    done = run(make_study(training={"epochs": 3, "loop": "loops:telling"}), store=store)
+    assert [result.fingerprints for result in done.results] == [
+        {"initial_weights": f"weights {seed}", "batch_order": f"order {seed}", "data": "all"} for seed in (0, 0, 1, 1)
+    ]
+
+
 def test_failed_trials_are_retried_only_on_demand(store, mixed_study):
     run(mixed_study, store=store)
     assert run(mixed_study, store=store).trained == 0

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fairtrial.spec import Arm, Study
     from fairtrial.store.sql import SQLStore
     from fairtrial.study import StudyRun, Watcher, run
+    from fairtrial.workload.fingerprints import fingerprint
 
 __version__ = "0.1.0"
 
@@ -38,6 +39,7 @@ _HOMES = {
     "Trial": "records",
     "TrialResult": "records",
     "Watcher": "study",
+    "fingerprint": "workload.fingerprints",
     "load": "lookup",
     "run": "study",
     "summarise": "evidence.summary",
@@ -57,6 +59,7 @@ __all__ = [
     "Trial",
     "TrialResult",
     "Watcher",
+    "fingerprint",
     "load",
     "run",
     "summarise",

@@ -53,12 +53,15 @@ class Trial:
         seed: the replicate. Initial weights come from it alone, the order of batches from it and the epoch
             alone, so that all arms share both.
         settings: the arm's full configuration.
+        listener: told how far the training loop is; None if nobody watches.
+        fingerprints: what this attempt has reported by `fingerprint` so far. No part of what the trial is.
     """
 
     arm: str
     seed: int
     settings: Settings
     listener: Listener | None = field(default=None, compare=False, repr=False)
+    fingerprints: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
     def hash(self) -> str:
@@ -79,6 +82,30 @@ class Trial:
         """Tell whoever watches how far this epoch is; costs nothing if nobody does."""
         if self.listener is not None:
             self.listener(self, batch, batches, metrics)
+
+    def fingerprint(self, **digests: str) -> None:
+        """Report what this trial has in common with the other arms of its seed, so that the pairing can be proved.
+
+        Call it before the first step, or whenever the thing is known; a name that is reported again replaces the value
+        from before. A comparison of two arms is refused where both have a fingerprint of one name at one seed and the
+        two differ.
+
+        Args:
+            **digests: a digest by name. fairtrial's own loop reports ``initial_weights`` and ``batch_order``; a loop of
+                the user's own may report these, by `fairtrial.fingerprint` or any digest, and others.
+
+        Raises:
+            TypeError, ValueError: a digest is no text, or empty.
+
+        Example:
+            >>> trial.fingerprint(initial_weights=fairtrial.fingerprint(model.state_dict()))  # doctest: +SKIP
+        """
+        for name, value in digests.items():
+            if not isinstance(value, str):
+                raise TypeError(f"fingerprint {name} must be a string, not {type(value).__name__}")
+            if not value:
+                raise ValueError(f"fingerprint {name} is empty")
+        self.fingerprints.update(digests)
 
 
 @dataclass(frozen=True)
@@ -137,6 +164,8 @@ class TrialResult:
         ended: when it ended, in UTC.
         machine: where it ran.
         epochs: its records, in order.
+        fingerprints: digests, by name, of what the arms of a seed are meant to share, as the last attempt reported
+            them: ``initial_weights`` and ``batch_order`` from fairtrial's own loop. One that is not there is unknown.
     """
 
     arm: str
@@ -148,3 +177,4 @@ class TrialResult:
     ended: datetime | None
     machine: Machine
     epochs: tuple[EpochRecord, ...]
+    fingerprints: Mapping[str, str] = field(default_factory=dict)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from fairtrial.errors import FairtrialError, StudyError
-from fairtrial.execute.base import Ended, Epoch, Executor, Message, Started
+from fairtrial.execute.base import Ended, Epoch, Executor, Fingerprinted, Message, Started
 from fairtrial.execute.slots import Slots, check_counts, choose_slots
 from fairtrial.plan import plan
 from fairtrial.records import EpochRecord, Machine, Outcome, Trial, TrialResult
@@ -137,6 +137,8 @@ def _record(message: Message, store: Store, attempts: dict[str, int], git_commit
     match message:
         case Started(trial, machine, at):
             attempts[trial.hash] = store.begin(trial, replace(machine, git_commit=git_commit), at)
+        case Fingerprinted(trial, fingerprints):
+            store.add_fingerprints(trial, attempts[trial.hash], fingerprints)
         case Epoch(trial, record):
             store.add_epoch(trial, attempts[trial.hash], record)
         case Ended(trial, outcome, detail, at):

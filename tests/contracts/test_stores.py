@@ -123,6 +123,26 @@ def test_a_new_attempt_keeps_old_records_until_it_replaces_them(store, make_stud
     assert (result.outcome, result.detail) == (Outcome.DIVERGED, "loss is nan")
 
 
+def test_fingerprints_are_those_of_the_last_attempt(store, make_study):
+    study = make_study()
+    trial, other = plan(study)[:2]
+    store.add_study(study, plan(study), NOW)
+    for one in (trial, other):
+        store.begin(one, MACHINE, NOW)
+    assert [result.fingerprints for result in store.results(study)] == [{}, {}]
+    store.add_fingerprints(trial, 1, {"initial_weights": "ab", "batch_order": "unknown"})
+    store.add_fingerprints(trial, 1, {"initial_weights": "ab", "batch_order": "cd"})
+    store.end(trial, 1, Outcome.FAILED, "why", NOW)
+    assert [result.fingerprints for result in store.results(study)] == [
+        {"initial_weights": "ab", "batch_order": "cd"},
+        {},
+    ]
+    store.begin(trial, MACHINE, NOW)
+    assert store.results(study)[0].fingerprints == {}
+    store.add_fingerprints(trial, 2, {"initial_weights": "ef"})
+    assert store.results(study)[0].fingerprints == {"initial_weights": "ef"}
+
+
 def test_only_planned_trials_begin_and_only_begun_ones_go_on(store, make_study):
     study = make_study()
     trial = plan(study)[0]
@@ -131,6 +151,8 @@ def test_only_planned_trials_begin_and_only_begun_ones_go_on(store, make_study):
     store.add_study(study, plan(study), NOW)
     with pytest.raises(StoreError, match="trial a, seed 0 has not begun"):
         store.add_epoch(trial, 1, record(trial, 1))
+    with pytest.raises(StoreError, match="trial a, seed 0 has not begun"):
+        store.add_fingerprints(trial, 1, {"initial_weights": "ab"})
     assert store.results(study) == []
 
 
@@ -145,6 +167,7 @@ def test_a_superseded_attempt_is_refused_and_spoils_nothing(store, reopen, make_
         second = other.begin(trial, MACHINE, NOW)
         for late in (
             lambda: store.add_epoch(trial, first, record(trial, 2)),
+            lambda: store.add_fingerprints(trial, first, {"initial_weights": "late"}),
             lambda: store.end(trial, first, Outcome.FINISHED, "", NOW),
         ):
             with pytest.raises(StoreError, match="trial a, seed 0 was begun again by another run in this store"):
@@ -154,6 +177,7 @@ def test_a_superseded_attempt_is_refused_and_spoils_nothing(store, reopen, make_
         other.end(trial, second, Outcome.FINISHED, "", NOW)
     (result,) = store.results(study)
     assert [one.epoch for one in result.epochs] == [1, 2]
+    assert result.fingerprints == {}
 
 
 def test_readers_see_whole_transactions_while_one_writes(store, reopen, make_study):

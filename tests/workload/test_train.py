@@ -10,6 +10,7 @@ from fairtrial import spec
 from fairtrial.errors import Diverged
 from fairtrial.plan import plan
 from fairtrial.workload import data, train
+from fairtrial.workload.fingerprints import fingerprint
 from fairtrial.workload.train import Learner, batch_order, evaluate
 
 SMALL = {"data": {"name": "digits", "train": 70, "test": 30}, "model": {"width": 0.25}}
@@ -75,6 +76,26 @@ def test_all_arms_of_a_seed_share_initial_weights_and_batch_order(study, monkeyp
     assert not torch.equal(seen.orders["a", 0][0], seen.orders["a", 1][0])
     assert not torch.equal(seen.orders["a", 0][0], seen.orders["a", 0][1])
     assert not same(seen.final["a", 0], seen.final["b", 0])  # the arms did train differently
+
+
+def test_a_trial_tells_the_fingerprints_of_what_it_really_used(study, monkeypatch):
+    seen = Recorder(monkeypatch)
+    trials = plan(study)
+    for trial in trials:
+        records = train.train(trial)
+        next(records)
+        assert sorted(trial.fingerprints) == ["batch_order", "initial_weights"]  # known before the second epoch
+        list(records)
+        key = (trial.arm, trial.seed)
+        told, used = seen.orders[key][:2], seen.orders[key][2:]  # drawn to be told, then drawn to be used
+        assert all(torch.equal(one, other) for one, other in zip(told, used, strict=True))
+        assert trial.fingerprints == {
+            "initial_weights": fingerprint(seen.initial[key]),
+            "batch_order": fingerprint((str(epoch), order) for epoch, order in enumerate(used, start=1)),
+        }
+    by_seed = [{tuple(sorted(trial.fingerprints.items())) for trial in trials if trial.seed == seed} for seed in (0, 1)]
+    assert [len(told) for told in by_seed] == [1, 1]
+    assert by_seed[0].isdisjoint(by_seed[1])
 
 
 def without_seconds(records):

@@ -88,6 +88,7 @@ class SQLStore:
                         started_at=at,
                         ended_at=None,
                         machine=dataclasses.asdict(machine),
+                        fingerprints={},
                     )
                 ),
                 trial,
@@ -102,6 +103,13 @@ class SQLStore:
             _expect_current(connection, trial, attempt)
             connection.execute(delete(schema.epoch_records).where(same))  # of an attempt before
             connection.execute(insert(schema.epoch_records).values(**row, attempt=attempt))
+
+    def add_fingerprints(self, trial: Trial, attempt: int, fingerprints: Mapping[str, str]) -> None:
+        """Record an attempt's fingerprints in place of those it had; errors as `add_epoch`'s."""
+        with self._database.write() as connection:
+            _expect_current(connection, trial, attempt)
+            told = update(schema.trials).where(schema.trials.c.hash == trial.hash)
+            _expect_one(connection.execute(told.values(fingerprints=dict(fingerprints))), trial)
 
     def end(self, trial: Trial, attempt: int, outcome: Outcome, detail: str, at: datetime) -> None:
         """Record how an attempt ended, and drop what earlier ones left behind; errors as `add_epoch`'s."""
@@ -207,6 +215,7 @@ def _trial_result(row: Row[Any], records: Sequence[tuple[int, dict[str, float]]]
         ended=row.ended_at,
         machine=Machine(**row.machine),
         epochs=tuple(EpochRecord(row.arm, row.seed, epoch, metrics) for epoch, metrics in records),
+        fingerprints=row.fingerprints or {},
     )
 
 

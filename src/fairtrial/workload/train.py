@@ -17,6 +17,7 @@ from fairtrial.errors import Diverged
 from fairtrial.records import Trial
 from fairtrial.workload import data, model
 from fairtrial.workload.allocator import keep_freed_memory
+from fairtrial.workload.fingerprints import fingerprint
 from fairtrial.workload.layers import accelerate
 from fairtrial.workload.optimizer import build_optimizer, build_schedule
 
@@ -116,7 +117,8 @@ def train(trial: Trial) -> Iterator[dict[str, float]]:
     """Train one arm at one seed with fairtrial's own loop.
 
     The initial weights come from the seed alone and the order of batches from the seed and the epoch alone, so that
-    all arms of a seed share both. Two runs on one machine with as many threads give the same bits.
+    all arms of a seed share both; the trial's fingerprints, of the weights before the first step and of the orders of
+    all epochs, let others see that they do. Two runs on one machine with as many threads give the same bits.
 
     Args:
         trial: what to train. Its data must be in the cache already; `loops.prepare` sees to that.
@@ -133,6 +135,8 @@ def train(trial: Trial) -> Iterator[dict[str, float]]:
     keep_freed_memory()
     dataset = _load(trial.settings.data)
     learner = Learner.build(trial, dataset)
+    orders = ((str(epoch), batch_order(trial.seed, epoch, len(dataset.train))) for epoch in range(1, trial.epochs + 1))
+    trial.fingerprint(initial_weights=fingerprint(learner.network.state_dict()), batch_order=fingerprint(orders))
     held_out = {"test": dataset.test} | ({"val": dataset.validation} if dataset.validation else {})
     for epoch in range(1, trial.epochs + 1):
         start = perf_counter()
