@@ -9,18 +9,6 @@ from typing import Protocol
 
 from fairtrial.spec import FORMAT, Settings, content, digest
 
-#: Metrics of an epoch record in the order in which tables and exports show them; a training loop may add its own.
-METRICS = (
-    "train_loss",
-    "train_acc",
-    "test_loss",
-    "test_acc",
-    "val_loss",
-    "val_acc",
-    "train_seconds",
-    "eval_seconds",
-)
-
 
 class Outcome(StrEnum):
     """How a trial ended. Three ways, kept apart everywhere."""
@@ -50,9 +38,10 @@ class Trial:
 
     Attributes:
         arm: the arm's name.
-        seed: the replicate. Initial weights come from it alone, the order of batches from it and the epoch
-            alone, so that all arms share both.
+        seed: the replicate. All arms of a seed share initial weights and the order of batches.
         settings: the arm's full configuration.
+        noise: the seeds of the initial weights and of the order of batches, where a study varies the two apart and they
+            are not both the trial's own; see `weights_seed` and `order_seed`.
         listener: told how far the training loop is; None if nobody watches.
         fingerprints: what this attempt has reported by `fingerprint` so far. No part of what the trial is.
     """
@@ -60,18 +49,29 @@ class Trial:
     arm: str
     seed: int
     settings: Settings
+    noise: tuple[int, int] | None = None
     listener: Listener | None = field(default=None, compare=False, repr=False)
     fingerprints: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256, in hexadecimal, of the full configuration, the arm's name and the seed.
+        """SHA-256, in hexadecimal, of the full configuration, the arm's name and the seed, or seeds.
 
         A changed default changes it, so that no trial is ever taken for another. Studies that share a trial share its
         record: going from three seeds to five trains two more, not five.
         """
         table = {"format": FORMAT, "arm": self.arm, "seed": self.seed, "settings": content(self.settings)}
-        return digest(table)
+        return digest(table if self.noise is None else table | {"noise": self.noise})
+
+    @property
+    def weights_seed(self) -> int:
+        """What the initial weights are to come from, and from nothing else."""
+        return self.seed if self.noise is None else self.noise[0]
+
+    @property
+    def order_seed(self) -> int:
+        """What the order of batches is to come from, together with the epoch, and from nothing else; dropout too."""
+        return self.seed if self.noise is None else self.noise[1]
 
     @property
     def epochs(self) -> int:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from sqlalchemy import JSON, Column, DateTime, Dialect, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text
 from sqlalchemy.types import TypeDecorator
 
-from fairtrial.records import METRICS
+from fairtrial.spec import METRICS
 
 #: Version of the tables below, kept in the database. It stays 1 until the first release, whatever changes.
 VERSION = 1

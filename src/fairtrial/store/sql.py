@@ -9,8 +9,8 @@ from typing import Any, Self
 from sqlalchemy import Connection, CursorResult, Row, Select, delete, func, insert, select, update
 
 from fairtrial.errors import StoreError
-from fairtrial.records import METRICS, EpochRecord, Machine, Outcome, Trial, TrialResult
-from fairtrial.spec import Study, content
+from fairtrial.records import EpochRecord, Machine, Outcome, Trial, TrialResult
+from fairtrial.spec import METRICS, Study, content
 from fairtrial.store import schema
 from fairtrial.store.base import StoredStudy
 from fairtrial.store.engine import DatabaseEngine
