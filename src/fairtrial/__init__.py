@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fairtrial.errors import Diverged, FairtrialError
+    from fairtrial.evidence.judge import judge
     from fairtrial.evidence.summary import summarise
+    from fairtrial.evidence.verdicts import Comparison, Verdict
     from fairtrial.lookup import load
     from fairtrial.records import EpochRecord, Machine, Outcome, Trial, TrialResult
     from fairtrial.report.tables import table
@@ -27,6 +29,7 @@ __version__ = "0.1.0"
 # Names are loaded when they are first used, so that `import fairtrial` costs nothing.
 _HOMES = {
     "Arm": "spec",
+    "Comparison": "evidence.verdicts",
     "Diverged": "errors",
     "EpochRecord": "records",
     "FairtrialError": "errors",
@@ -37,7 +40,9 @@ _HOMES = {
     "StudyRun": "study",
     "Trial": "records",
     "TrialResult": "records",
+    "Verdict": "evidence.verdicts",
     "Watcher": "study",
+    "judge": "evidence.judge",
     "load": "lookup",
     "run": "study",
     "summarise": "evidence.summary",
@@ -46,6 +51,7 @@ _HOMES = {
 
 __all__ = [
     "Arm",
+    "Comparison",
     "Diverged",
     "EpochRecord",
     "FairtrialError",
@@ -56,7 +62,9 @@ __all__ = [
     "StudyRun",
     "Trial",
     "TrialResult",
+    "Verdict",
     "Watcher",
+    "judge",
     "load",
     "run",
     "summarise",

@@ -56,9 +56,7 @@ def detectable_differences(
         >>> [round(row.difference, 2) for row in detectable_differences(sd=0.01, seeds=(3, 12))]
         [0.03, 0.01]
     """
-    return tuple(
-        Detectable(count, smallest_detectable(sd, [count], arms, alpha=alpha, power=power)) for count in seeds
-    )
+    return tuple(Detectable(count, smallest_detectable(sd, [count], arms, alpha=alpha, power=power)) for count in seeds)
 
 
 def smallest_detectable(

@@ -28,7 +28,8 @@ class Judged:
 
     Attributes:
         finding: `UNDECIDED`, `HIGHER`, `LOWER` or `EQUIVALENT`.
-        look: index of the look that the finding is from: the one that settled the arm, or the last one taken.
+        look: index of the look that the finding is from: the one that settled the arm, or the last one taken; -1
+            before the first.
         estimates: mean and spread at that look.
         half_width: half the interval's width at that look; NaN where there is no interval.
         level: smallest level at which a look up to that one would have left zero out; NaN where there is none.
@@ -46,7 +47,7 @@ def judge_many(differences: FloatArray, plan: Plan, alpha: float = 0.05, margin:
 
     Args:
         differences: (studies, seeds, arms), arm minus reference, seeds in the order in which they finished; NaN where
-            there is none. There must be seeds enough for the first look.
+            there is none.
         plan: arms, looks and kind of pooling.
         alpha: error rate of all arms and looks together.
         margin: differences within plus or minus this do not matter; None for no verdict of equivalence.
@@ -62,7 +63,9 @@ def judge_many(differences: FloatArray, plan: Plan, alpha: float = 0.05, margin:
     return Judged(
         finding=np.concatenate([part.finding for part in parts]),
         look=np.concatenate([part.look for part in parts]),
-        estimates=Estimates(*(np.concatenate(field) for field in zip(*(part.estimates for part in parts), strict=True))),
+        estimates=Estimates(
+            *(np.concatenate(field) for field in zip(*(part.estimates for part in parts), strict=True))
+        ),
         half_width=np.concatenate([part.half_width for part in parts]),
         level=np.concatenate([part.level for part in parts]),
     )
@@ -71,6 +74,8 @@ def judge_many(differences: FloatArray, plan: Plan, alpha: float = 0.05, margin:
 def _replay(differences: FloatArray, plan: Plan, alpha: float, margin: float | None) -> Judged:
     level = boundary(plan).level(alpha)
     seen = np.isfinite(differences)
+    if differences.shape[1] < plan.looks[0]:
+        return _unlooked(estimate(differences, seen, plan.pooling))
     now = _look(differences, seen, plan, 0, level, margin)
     for index, seeds in enumerate(plan.looks[1:], start=1):
         settled = now.finding != UNDECIDED
@@ -101,12 +106,20 @@ def _look(
     )
 
 
+def _unlooked(found: Estimates) -> Judged:
+    """What can be said before the first look: nothing."""
+    nothing = np.full(found.mean.shape, np.nan)
+    return Judged(np.zeros(found.mean.shape, np.int8), np.full(found.mean.shape, -1), found, nothing, nothing)
+
+
 def _merge(settled: BoolArray, before: Judged, after: Judged) -> Judged:
     """Keep what was settled before, take the later look for the rest."""
     return Judged(
         finding=np.where(settled, before.finding, after.finding),
         look=np.where(settled, before.look, after.look),
-        estimates=Estimates(*(np.where(settled, *pair) for pair in zip(before.estimates, after.estimates, strict=True))),
+        estimates=Estimates(
+            *(np.where(settled, *pair) for pair in zip(before.estimates, after.estimates, strict=True))
+        ),
         half_width=np.where(settled, before.half_width, after.half_width),
         level=np.where(settled, before.level, np.fmin(before.level, after.level)),
     )
