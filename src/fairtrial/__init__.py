@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fairtrial.errors import Diverged, FairtrialError
+    from fairtrial.evidence.judge import judge
     from fairtrial.evidence.summary import summarise
+    from fairtrial.evidence.verdicts import Comparison, Verdict
     from fairtrial.lookup import load
     from fairtrial.records import EpochRecord, Machine, Outcome, Trial, TrialResult
     from fairtrial.report.tables import table
@@ -28,6 +30,7 @@ __version__ = "0.1.0"
 # Names are loaded when they are first used, so that `import fairtrial` costs nothing.
 _HOMES = {
     "Arm": "spec",
+    "Comparison": "evidence.verdicts",
     "Diverged": "errors",
     "EpochRecord": "records",
     "FairtrialError": "errors",
@@ -38,8 +41,10 @@ _HOMES = {
     "StudyRun": "study",
     "Trial": "records",
     "TrialResult": "records",
+    "Verdict": "evidence.verdicts",
     "Watcher": "study",
     "fingerprint": "workload.fingerprints",
+    "judge": "evidence.judge",
     "load": "lookup",
     "run": "study",
     "summarise": "evidence.summary",
@@ -48,6 +53,7 @@ _HOMES = {
 
 __all__ = [
     "Arm",
+    "Comparison",
     "Diverged",
     "EpochRecord",
     "FairtrialError",
@@ -58,8 +64,10 @@ __all__ = [
     "StudyRun",
     "Trial",
     "TrialResult",
+    "Verdict",
     "Watcher",
     "fingerprint",
+    "judge",
     "load",
     "run",
     "summarise",
