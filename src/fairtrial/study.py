@@ -103,7 +103,7 @@ def run(
     missing = _missing(trials, store.outcomes(trials), retry_failed=retry_failed)
     slots = None
     if missing and executor is None:
-        executor, slots = _local(study, len(missing), workers, threads, watcher)
+        executor, slots = _local(study, missing, workers, threads, watcher)
     store.add_study(study, trials, datetime.now(UTC))
     watcher.planned(study, trials, missing)
     if slots is not None:
@@ -156,7 +156,7 @@ def _tell(message: Message, watcher: Watcher) -> None:
 
 
 def _local(
-    study: Study, trials: int, workers: int | None, threads: int | None, watcher: Watcher
+    study: Study, trials: Sequence[Trial], workers: int | None, threads: int | None, watcher: Watcher
 ) -> tuple[Executor, Slots]:
     """Make the default executor, and see to it that it can train; torch is loaded here and not before."""
     from fairtrial.execute.local import LocalExecutor  # noqa: PLC0415
@@ -169,13 +169,13 @@ def _local(
                 f'training.loop = "{name}": workers don\'t import the script that starts them; name a module'
             )
     loops.prepare(study, progress=watcher.fetching)
-    slots = choose_slots(trials, workers, threads, gpus=machine.gpus())
+    slots = choose_slots(len(trials), workers, threads, gpus=machine.gpus())
     executor = LocalExecutor(
         loops.run,
         machine.our_machine if BUILT_IN in named else machine.this_machine,
         workers=slots.workers,
         threads=slots.threads,
-        set_up=partial(machine.use_threads, slots.threads),
+        set_up=partial(machine.set_up_worker, slots.threads, compiles=loops.compile_layers(trials)),
         environment=machine.show_one_gpu,
     )
     return executor, slots

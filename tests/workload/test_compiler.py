@@ -80,6 +80,26 @@ def test_a_cache_that_cant_be_written_to(working_compiler, fresh, tmp_path):
     assert "can't be written to" in layers.path()
 
 
+def test_a_process_may_be_kept_from_compiling(working_compiler, fresh, tmp_path):
+    fresh.setenv("FAIRTRIAL_CACHE", str(tmp_path))
+    fresh.setattr(compiler, "_forbidden", False)
+    assert not compiler.is_cached("float")
+    compiler.forbid_compiling()
+    assert works_plainly()
+    assert layers.path() == "plain: not compiled yet, which fewer than 50 steps would not repay"
+    library = compiler._path("float")
+    library.parent.mkdir()
+    library.touch()
+    assert compiler.is_cached("float")
+    assert compiler.library("float") == library
+
+
+def test_nothing_is_cached_without_a_compiler(fresh, tmp_path):
+    fresh.setenv("PATH", str(tmp_path))
+    fresh.delenv("CXX", raising=False)
+    assert not compiler.is_cached("float")
+
+
 def test_the_key_holds_all_that_matters(fresh, tmp_path):
     sources = {"kernels.cpp": "int x;"}
     known = compiler.Compiler("/usr/bin/g++", "g++ 12.2.0")

@@ -1,8 +1,10 @@
 """Fast layers against the plain ones that they replace, with the compiled kernels and without."""
 
 import copy
+import gc
 import io
 import pickle
+import weakref
 
 import pytest
 import torch
@@ -119,29 +121,46 @@ def test_a_block_is_the_plain_block(size, stride, training):
         assert_same(fast, plain, images(batch, 5, size, size))
 
 
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("size", [1, 2, 4, 7, 8])
-@pytest.mark.parametrize("batch", [63, 64])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_a_block_in_batches_of_the_papers_size(size, batch, stride, dtype):
+@pytest.mark.parametrize("size", [1, 2, 4, 7, 8, pytest.param(15, marks=pytest.mark.slow), 16])
+@pytest.mark.parametrize("batch", [62, 63, 64])
+def test_a_block_in_batches_of_the_papers_size(size, batch, stride, training):
     needs_kernels()
-    fast, plain = pair(block(stride, dtype, channels=(16, 40, 8)))
-    if dtype is torch.float32:
-        plain.double()  # rounding in the plain layers is not ours to match
-    for module in (fast, plain):
-        module.train()
-    check_float32(fast, plain, images(batch, 16, size, size, dtype=dtype))
+    fast, plain = (module.train(training) for module in pair(block(stride, channels=(16, 40, 8))))
+    assert_same(fast, plain, images(batch, 16, size, size))
 
 
-def check_float32(fast, plain, inputs):
-    """Compare outputs and gradients in float32 with float64, where a ReLU6 near its corner may go either way."""
-    output, exact = fast(inputs), plain(inputs.double())
-    assert distance(output.detach().double(), exact.detach()) < TOLERANCE[inputs.dtype]
-    for result in (output, exact):
-        (result * images(*result.shape, dtype=result.dtype, seed=3)).sum().backward()
-    for (name, found), expected in zip(fast.named_parameters(), plain.parameters(), strict=True):
-        error = (found.grad.double() - expected.grad).norm() / expected.grad.norm().clamp_min(1e-2)
-        assert error < (1e-9 if inputs.dtype is torch.float64 else 5e-3), name
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [1, 2, 4, 7, 8, 15, 16])
+@pytest.mark.parametrize("batch", [1, 2, 63, 64])
+def test_a_block_in_float32_is_as_near_to_float64_as_can_be(size, batch, stride, training):
+    """Within 1e-4, or where rounding does more, as with statistics of two values, at most twice as far as torch is."""
+    needs_kernels()
+    training = training and batch * (-(-size // stride)) ** 2 > 1  # there are no statistics of one value
+    fast, plain = pair(block(stride, torch.float32, channels=(16, 40, 8)))
+    exact = copy.deepcopy(plain).double()
+    results = [
+        gradients(module.train(training), images(batch, 16, size, size, dtype=dtype))
+        for module, dtype in ((fast, torch.float32), (plain, torch.float32), (exact, torch.float64))
+    ]
+    largest = max(value.norm() for value in results[2].values())
+    for name, expected in results[2].items():
+        # Where the exact gradient is zero, as at a bias before another norm, there is only rounding to compare.
+        ours, torchs = (
+            (result[name].double() - expected).norm() / (expected.norm() + 1e-3 * largest) for result in results[:2]
+        )
+        assert ours < max(TOLERANCE[torch.float32], 2 * torchs), name
+
+
+def gradients(module, inputs):
+    """Output and gradients of a module, of a sum of its outputs with some weights."""
+    inputs.requires_grad_()
+    output = module(inputs)
+    (output * images(*output.shape, dtype=output.dtype, seed=3)).sum().backward()
+    named = {name: parameter.grad for name, parameter in module.named_parameters()}
+    return {"output": output.detach(), "input": inputs.grad, **named}
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -268,6 +287,48 @@ def test_what_is_not_finite_comes_through(bad, either_path):
     fast.eval()
     plain.eval()
     assert torch.equal(fast(values).isfinite(), plain(values).isfinite())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_products_without_blas(dtype, monkeypatch):
+    """Where torch shows no BLAS, a kernel of ours multiplies."""
+    needs_kernels()
+    compiled = kernels.Kernels(dtype)
+    assert compiled._product, "torch for Linux shows its BLAS"
+    monkeypatch.setattr(compiled, "_product", None)
+    monkeypatch.setattr(kernels, "load", lambda dtype: compiled)
+    first = nn.Sequential(nn.Conv2d(3, 5, 3, 2, 1, bias=dtype is torch.float64), nn.BatchNorm2d(5), nn.ReLU6())
+    fast, plain = pair(nn.Sequential(first, block()).to(dtype))
+    assert_same(fast, plain, images(7, 3, 13, 9, dtype=dtype))
+
+
+def test_a_layer_that_was_changed_is_looked_at_anew(either_path):
+    """After another size, other weights, a hook, other settings; and a layer that is gone is let go."""
+    fast, plain = pair(block(channels=(5, 8, 5)))
+    assert_same(fast, plain, images(3, 5, 6, 6))
+    assert_same(fast, plain, images(2, 5, 4, 8))
+    for module in (fast, plain):
+        module.zero_grad()
+        module[2].weight.data = module[2].weight.data.flip(0)
+        module[0][1].eps = 0.5
+        module[3].momentum = 0.7
+        module[1][0].stride = (2, 2)
+    assert_same(fast, plain, images(2, 5, 4, 8))
+    for module in (fast, plain):
+        module.zero_grad()
+        module[2] = scramble(nn.Conv2d(8, 5, 1, bias=True).double())
+        module[1][2] = nn.ReLU()
+    assert_same(fast, plain, images(2, 5, 4, 8))
+    heard = []
+    fast[0][0].register_forward_hook(lambda *_: heard.append(1))
+    assert_same(fast, plain, images(2, 5, 4, 8))
+    assert heard
+    layer = layers.accelerate(nn.Conv2d(4, 4, 1))
+    layer(torch.ones(1, 4, 2, 2))
+    gone = weakref.ref(layer)
+    del layer
+    gc.collect()
+    assert gone() is None
 
 
 def test_repeats_are_the_same_to_the_bit(either_path):

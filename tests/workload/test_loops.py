@@ -8,7 +8,7 @@ import pytest
 from fairtrial import spec
 from fairtrial.errors import StudyError, WeightsError
 from fairtrial.plan import plan
-from fairtrial.workload import loops
+from fairtrial.workload import compiler, layers, loops
 from fairtrial.workload.train import train
 
 DIGITS = {"name": "digits", "train": 64, "test": 10}
@@ -44,6 +44,19 @@ def test_each_data_set_is_loaded_once():
     arms = {"a": {}, "b": {"optimizer": {"lr": 0.1}}, "c": {"data": {"train": 32}}}
     datasets = loops.prepare(study(arms=arms))
     assert [len(dataset.train) for dataset in datasets] == [64, 32]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "cached", "compiles"), [(24, False, False), (25, False, True), (1, True, True)], ids=str
+)
+def test_layers_are_compiled_if_the_steps_ahead_repay_it(epochs, cached, compiles, monkeypatch):
+    asked = []
+    monkeypatch.setattr(compiler, "is_cached", lambda real: cached)
+    monkeypatch.setattr(layers, "path", lambda: asked.append(1))
+    ahead = plan(study(training={"epochs": epochs, "batch_size": 64}, seeds=2))  # of one step an epoch
+    users = plan(study(training={"epochs": 1000, "loop": "loops:good"}))
+    assert loops.compile_layers([*ahead, *users]) is compiles
+    assert len(asked) == compiles
 
 
 def test_a_users_loop_needs_no_data():

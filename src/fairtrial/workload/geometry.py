@@ -1,22 +1,12 @@
 """Which convolutions the fast layers know, and their sizes."""
 
-from enum import Enum, auto
-
 from torch import nn
 
 from fairtrial.workload.flavours import OneSidedConv2d
-from fairtrial.workload.kernels import Shape
+from fairtrial.workload.kernels import Kind, Shape
 
 #: A dense convolution with more input channels than this is left to torch: its windows would take too much memory.
 MOST_WINDOW_CHANNELS = 4
-
-
-class Kind(Enum):
-    """How a convolution is computed."""
-
-    POINTWISE = auto()  #: 1x1: a matrix product over pixels
-    DEPTHWISE = auto()  #: 3x3, a channel at a time: a kernel of ours
-    WINDOWS = auto()  #: any size, few input channels: its windows as a matrix, then a matrix product
 
 
 def kind_of(conv: nn.Conv2d) -> Kind | None:

@@ -2,34 +2,34 @@
 
 Everything here works on dense tensors in NHWC order, shape (images, height, width, channels), of one dtype on the CPU.
 Nothing is checked: `chain` calls these functions with what it has checked. A call releases the interpreter's lock.
-
-A *norm's rows* are a tensor (4, channels): mean, scale, shift and inverse standard deviation of a batch norm, which
-computes ``cut((y - mean) * scale + shift)``; cutting is its activation.
 """
 
 import ctypes
+from collections.abc import Sequence
 from enum import IntEnum
 from functools import cache
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from fairtrial.workload.compiler import NoKernelsError, find_compiler, library
 
-_REALS = {torch.float32: "float", torch.float64: "double"}
+#: For each dtype, the type's name in C++ and BLAS's function that multiplies matrices of it.
+_REALS = {torch.float32: ("float", "sgemm_"), torch.float64: ("double", "dgemm_")}
 _INSTRUCTIONS = {64: "AVX-512", 32: "AVX", 16: "128-bit vectors"}
 
 _POINTER, _INDEX, _INT, _DOUBLE = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_double
-_SIGNATURES: dict[str, tuple[type, ...]] = {
-    "norm_from_batch": (*(_POINTER,) * 2, *(_INDEX,) * 2, *(_POINTER,) * 2, *(_DOUBLE,) * 3, *(_POINTER,) * 4, _INT),
-    "norm_from_running": (_INDEX, *(_POINTER,) * 2, _DOUBLE, *(_POINTER,) * 3),
-    "norm_forward": (_POINTER, _POINTER, _INT, _INDEX, _INDEX, _POINTER, _INT),
-    "norm_backward": (*(_POINTER,) * 3, _INT, _POINTER, _INT, *(_INDEX,) * 2, *(_POINTER,) * 4, _INT),
-    "depthwise_forward": (_POINTER, _POINTER, _INT, _POINTER, _POINTER, _INT, *(_POINTER,) * 3, _INT),
-    "depthwise_backward": (*(_POINTER,) * 4, _INT, _POINTER, _POINTER, _INT, *(_POINTER,) * 5, _INT),
-    "windows": (_POINTER, _POINTER, _INDEX, _POINTER, _INT),
-}
+
+
+class Kind(IntEnum):
+    """How a convolution is computed."""
+
+    NONE = 0  #: there is none
+    POINTWISE = 1  #: 1x1: a matrix product over pixels
+    DEPTHWISE = 2  #: 3x3, a channel at a time
+    WINDOWS = 3  #: any size, few input channels: a matrix product over its windows
 
 
 class Activation(IntEnum):
@@ -58,24 +58,26 @@ class Shape(NamedTuple):
     top: int
     left: int
 
-
-class Value(NamedTuple):
-    """A feature map, which may still have to go through a batch norm and its activation.
-
-    Attributes:
-        raw: what a layer wrote, (images, height, width, channels).
-        rows: the norm's rows, or None for a map that is finished.
-        activation: the norm's; NONE where there is no norm.
-    """
-
-    raw: Tensor
-    rows: Tensor | None = None
-    activation: Activation = Activation.NONE
-
     @property
     def pixels(self) -> int:
-        """Pixels of all images."""
-        return self.raw.numel() // self.raw.shape[3]
+        """Pixels of all outputs."""
+        return self.images * self.out_height * self.out_width
+
+
+class Conv(NamedTuple):
+    """A convolution's tensors and sizes.
+
+    Attributes:
+        kind: how it is computed.
+        weight: (output channels, input channels / groups, height, width).
+        bias: (output channels,) or None; None for a depthwise one.
+        shape: the sizes.
+    """
+
+    kind: Kind
+    weight: Tensor
+    bias: Tensor | None
+    shape: Shape
 
 
 class Norm(NamedTuple):
@@ -106,157 +108,241 @@ class Norm(NamedTuple):
     activation: Activation
 
 
+class Unit(NamedTuple):
+    """A convolution and the batch norm behind it; one of the two may be missing.
+
+    Attributes:
+        conv: the convolution.
+        norm: the batch norm.
+        shape: the convolution's sizes; for a norm alone those of its input, with an output like it.
+    """
+
+    conv: Conv | None
+    norm: Norm | None
+    shape: Shape
+
+    @property
+    def outputs(self) -> int:
+        """Channels of the output."""
+        return self.shape.channels if self.conv is None else self.conv.weight.shape[0]
+
+    def parameters(self) -> tuple[Tensor | None, ...]:
+        """Weight and bias of the convolution, weight and bias of the norm; None for what is missing."""
+        of_conv = (None, None) if self.conv is None else self.conv[1:3]
+        return of_conv + ((None, None) if self.norm is None else self.norm[:2])
+
+
+class _Unit(ctypes.Structure):
+    """A unit as the kernels read it: `fairtrial::Unit` in native/chain.h, field by field."""
+
+    _fields_ = [
+        ("kind", _INDEX), ("shape", _INDEX * 9), ("outputs", _INDEX), ("size", _INDEX),
+        ("from_batch", _INDEX), ("activation", _INDEX),
+        ("eps", _DOUBLE), ("momentum", _DOUBLE), ("correction", _DOUBLE),
+        ("weight", _POINTER), ("bias", _POINTER), ("norm_weight", _POINTER), ("norm_bias", _POINTER),
+        ("running_mean", _POINTER), ("running_var", _POINTER), ("tracked", _POINTER),
+        ("raw", _POINTER), ("rows", _POINTER),
+        ("weight_gradient", _POINTER), ("bias_gradient", _POINTER),
+        ("norm_weight_gradient", _POINTER), ("norm_bias_gradient", _POINTER),
+    ]  # fmt: skip
+
+
+_GRADIENTS = ("weight_gradient", "bias_gradient", "norm_weight_gradient", "norm_bias_gradient")
+
+
+class Tape(NamedTuple):
+    """What a forward pass leaves for the way back.
+
+    Attributes:
+        units: as the kernels read them; they point into the other tensors.
+        images: the chain's input.
+        kept: all maps and norms' rows, in one piece.
+        weights: copies of weights that do not lie as the kernels need them.
+    """
+
+    units: "ctypes.Array[_Unit]"
+    images: Tensor
+    kept: Tensor
+    weights: list[Tensor]
+
+
+class Chain:
+    """A chain, ready for the kernels: made once, used for every batch of one size.
+
+    Args:
+        units: layers that fit each other. Their tensors must stay where they are in memory as long as this is used.
+
+    Attributes:
+        units: the same.
+        parameters: of all units, in order; see `Unit.parameters`.
+        largest: numbers of the largest map that any unit reads or makes.
+    """
+
+    def __init__(self, units: Sequence[Unit]) -> None:
+        self.units = tuple(units)
+        self.parameters = [parameter for unit in units for parameter in unit.parameters()]
+        self._sizes = [unit.shape.pixels * unit.outputs for unit in units]
+        first, last = units[0].shape, units[-1]
+        self.largest = max(*self._sizes, first.images * first.height * first.width * first.channels)
+        self.output_shape = (last.shape.images, last.shape.out_height, last.shape.out_width, last.outputs)
+        self._rows = [4 * unit.outputs if unit.norm else 0 for unit in units]
+        self._room = sum(_aligned(size) for size in (*self._sizes, *self._rows))
+        self._copied: list[tuple[int, Conv]] = []
+        self._form = (_Unit * len(units))()
+        for index, (native, unit) in enumerate(zip(self._form, units, strict=True)):
+            native.shape[:] = unit.shape
+            native.outputs = unit.outputs
+            if unit.norm is not None:
+                _set_norm(native, unit.norm)
+            if unit.conv is not None:
+                _set_conv(native, unit.conv)
+                if not native.weight:
+                    self._copied.append((index, unit.conv))
+
+    def lay_out(self, images: Tensor, output: Tensor) -> Tape:
+        """Say to the kernels where everything lies, and make room for what they keep."""
+        kept = images.new_empty(self._room)
+        place, step = kept.data_ptr(), kept.element_size()
+        natives = type(self._form).from_buffer_copy(self._form)
+        for native, size, row in zip(natives, self._sizes, self._rows, strict=True):
+            native.raw = place
+            place += _aligned(size) * step
+            native.rows = place
+            place += _aligned(row) * step
+        if self.units[0].conv is None:
+            natives[0].raw = images.data_ptr()  # a norm's input is its own
+        if self.units[-1].norm is None:
+            natives[len(natives) - 1].raw = output.data_ptr()
+        weights = []
+        for index, conv in self._copied:
+            weights.append(_as_read(conv))
+            natives[index].weight = weights[-1].data_ptr()
+        return Tape(natives, images, kept, weights)
+
+    def gradients(self, tape: Tape, wanted: Sequence[bool]) -> list[Tensor | None]:
+        """Make room for the gradients that are asked for, and say to the kernels where it is."""
+        gradients: list[Tensor | None] = []
+        for index, (parameter, is_wanted) in enumerate(zip(self.parameters, wanted, strict=True)):
+            gradient = shown = None
+            if parameter is not None and is_wanted:
+                if index % 4 == 0 and self._kind(index // 4) is Kind.WINDOWS:
+                    outputs, inputs, height, width = parameter.shape
+                    gradient = parameter.new_empty((outputs, height, width, inputs))
+                    shown = gradient.permute(0, 3, 1, 2)
+                else:
+                    gradient = shown = torch.empty_like(parameter, memory_format=torch.contiguous_format)
+            setattr(tape.units[index // 4], _GRADIENTS[index % 4], _address(gradient))
+            gradients.append(shown)
+        return gradients
+
+    def _kind(self, unit: int) -> Kind:
+        conv = self.units[unit].conv
+        return Kind.NONE if conv is None else conv.kind
+
+
 class Kernels:
     """The kernels for one dtype.
 
     Args:
-        real: the dtype's name in C++.
+        dtype: one that they are there for.
     """
 
-    def __init__(self, real: str) -> None:
+    def __init__(self, dtype: torch.dtype) -> None:
+        real, product = _REALS[dtype]
         path = library(real)
         try:
             handle = ctypes.CDLL(str(path))
         except OSError as error:
             raise NoKernelsError(f"{path} can't be loaded ({error})") from error
-        for name, arguments in _SIGNATURES.items():
-            function = getattr(handle, name)
-            function.argtypes, function.restype = arguments, None
-        self._call = handle
+        self._forward = handle.chain_forward
+        self._forward.argtypes = (_POINTER, _INDEX, _POINTER, _POINTER, _POINTER, _INT)
+        self._backward = handle.chain_backward
+        self._backward.argtypes = (_POINTER, _INDEX, _POINTER, _POINTER, _POINTER, _POINTER, _POINTER, _INT)
+        self._forward.restype = self._backward.restype = None
+        self._product = _blas(product)
         self.instructions = _INSTRUCTIONS[handle.vector_bytes()]
 
-    def norm_rows(self, norm: Norm, values: Tensor, moments: Tensor | None) -> Tensor:
-        """Compute a norm's rows, from its input or from its running statistics, which move in the first case.
+    def forward(self, chain: Chain, images: Tensor) -> tuple[Tensor, Tape]:
+        """Put images through a chain.
 
         Args:
-            norm: the layer.
-            values: its input.
-            moments: the input's, where they are known. Used up.
-        """
-        channels = values.shape[3]
-        rows = values.new_empty((4, channels))
-        weight, bias, mean, variance = (tensor.data_ptr() for tensor in norm[:4])
-        if not norm.from_batch:
-            self._call.norm_from_running(channels, weight, bias, norm.eps, mean, variance, rows.data_ptr())
-            return rows
-        self._call.norm_from_batch(
-            values.data_ptr(), _address(moments), values.numel() // channels, channels, weight, bias, norm.eps,
-            norm.momentum, norm.correction, mean, variance, _address(norm.tracked), rows.data_ptr(),
-            torch.get_num_threads(),
-        )  # fmt: skip
-        return rows
-
-    def finish(self, value: Value, *, in_place: bool = False) -> Tensor:
-        """Put a map through its norm and activation; a finished map is returned as it is."""
-        if value.rows is None:
-            return value.raw
-        output = value.raw if in_place else torch.empty_like(value.raw)
-        self._call.norm_forward(
-            value.raw.data_ptr(), value.rows.data_ptr(), value.activation, value.pixels, value.raw.shape[3],
-            output.data_ptr(), torch.get_num_threads(),
-        )  # fmt: skip
-        return output
-
-    def norm_backward(
-        self, gradient: Tensor, value: Value, sums: Tensor | None, *, from_batch: bool, in_place: bool
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Go back through a norm.
-
-        Args:
-            gradient: at its activation's output; with sums, behind the activation.
-            value: its input, with its rows.
-            sums: what `depthwise_backward` has found.
-            from_batch: whether its statistics came from the batch.
-            in_place: whether the gradient may be overwritten.
+            chain: the layers.
+            images: NHWC, of the size that the chain is for.
 
         Returns:
-            The gradients at its weight, its bias and its input.
+            The output, and what `backward` needs.
         """
-        output = gradient if in_place else torch.empty_like(gradient)
-        weight, bias = self._norm_backward(gradient, value, sums, from_batch=from_batch, output=output)
-        return weight, bias, output
+        output = images.new_empty(chain.output_shape)
+        tape = chain.lay_out(images, output)
+        self._forward(
+            tape.units, len(chain.units), images.data_ptr(), output.data_ptr(), self._product, torch.get_num_threads()
+        )
+        return output, tape
 
-    def norm_coefficients(
-        self, gradient: Tensor, value: Value, sums: Tensor | None, *, from_batch: bool
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Begin as `norm_backward` does, and leave the rest to `depthwise_backward`.
-
-        Returns:
-            The gradients at its weight and its bias, and the coefficients.
-        """
-        coefficients = gradient.new_empty((2, gradient.shape[3]))
-        weight, bias = self._norm_backward(gradient, value, sums, from_batch=from_batch, coefficients=coefficients)
-        return weight, bias, coefficients
-
-    def _norm_backward(
-        self, gradient: Tensor, value: Value, sums: Tensor | None, *, from_batch: bool,
-        coefficients: Tensor | None = None, output: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        channels = gradient.shape[3]
-        weight, bias = gradient.new_empty(channels), gradient.new_empty(channels)
-        self._call.norm_backward(
-            gradient.data_ptr(), value.raw.data_ptr(), _address(value.rows), value.activation, _address(sums),
-            from_batch, value.pixels, channels, weight.data_ptr(), bias.data_ptr(), _address(coefficients),
-            _address(output), torch.get_num_threads(),
-        )  # fmt: skip
-        return weight, bias
-
-    def depthwise_forward(
-        self, value: Value, weight: Tensor, shape: Shape, *, after: Value | None = None, moments: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
-        """Convolve a map, finishing it on the way.
+    def backward(
+        self, chain: Chain, tape: Tape, gradient: Tensor, wanted: Sequence[bool], *, wants_input: bool
+    ) -> tuple[Tensor | None, list[Tensor | None]]:
+        """Go back through a chain.
 
         Args:
-            value: the map.
-            weight: (channels, 9).
-            shape: the convolution's sizes.
-            after: whose rows and activation to put the output through.
-            moments: whether to compute the output's.
-        """
-        output = value.raw.new_empty((shape.images, shape.out_height, shape.out_width, shape.channels))
-        found = torch.empty((2, shape.channels), dtype=torch.float64) if moments else None
-        rows, activation = (after.rows, after.activation) if after else (None, Activation.NONE)
-        self._call.depthwise_forward(
-            value.raw.data_ptr(), _address(value.rows), value.activation, weight.data_ptr(), _address(rows), activation,
-            (_INDEX * 9)(*shape), output.data_ptr(), _address(found), torch.get_num_threads(),
-        )  # fmt: skip
-        return output, found
-
-    def depthwise_backward(
-        self, gradient: Tensor, value: Value, weight: Tensor, shape: Shape, *,
-        behind: Value, coefficients: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
-        """Compute a convolution's gradients.
-
-        Args:
-            gradient: at the output of the norm behind it, or at its own if that has no rows.
-            value: the convolution's input.
-            weight: (channels, 9).
-            shape: the convolution's sizes.
-            behind: the convolution's output, with the norm behind it.
-            coefficients: of that norm.
+            chain: the layers.
+            tape: what `forward` gave.
+            gradient: at the output, NHWC.
+            wanted: which parameters need their gradients, in the order of `Chain.parameters`.
+            wants_input: whether the images do.
 
         Returns:
-            The gradient at the input's norm's output, behind the activation; the weight's, (channels, 9); and, where
-            the input has a norm, the sums that its backward pass needs.
+            The gradient at the images or None, and those of the parameters or None.
         """
-        at_input, at_weight = torch.empty_like(value.raw), torch.empty_like(weight)
-        sums = None if value.rows is None else torch.empty((2, shape.channels), dtype=torch.float64)
-        self._call.depthwise_backward(
-            gradient.data_ptr(), _address(behind.rows), _address(coefficients), behind.raw.data_ptr(),
-            behind.activation, value.raw.data_ptr(), _address(value.rows), value.activation, weight.data_ptr(),
-            (_INDEX * 9)(*shape), at_input.data_ptr(), at_weight.data_ptr(), _address(sums), torch.get_num_threads(),
+        gradients = chain.gradients(tape, wanted)
+        at_images = torch.empty_like(tape.images) if wants_input else None
+        buffers = gradient.new_empty((2, chain.largest))
+        begin, step = buffers.data_ptr(), chain.largest * buffers.element_size()
+        self._backward(
+            tape.units, len(chain.units), tape.images.data_ptr(), gradient.data_ptr(),
+            (_POINTER * 2)(begin, begin + step), _address(at_images), self._product, torch.get_num_threads(),
         )  # fmt: skip
-        return at_input, at_weight, sums
+        return at_images, gradients
 
-    def windows(self, values: Tensor, shape: Shape, size: int) -> Tensor:
-        """Lay a dense convolution's windows out as a matrix (output pixels, size * size * channels)."""
-        pixels = shape.images * shape.out_height * shape.out_width
-        rows = values.new_empty((pixels, size * size * shape.channels))
-        self._call.windows(
-            values.data_ptr(), (_INDEX * 9)(*shape), size, rows.data_ptr(), torch.get_num_threads()
-        )  # fmt: skip
-        return rows
+
+def _set_conv(native: _Unit, conv: Conv) -> None:
+    """Describe a convolution; its weight stays null if it has to be copied for each pass."""
+    native.kind, native.bias = conv.kind, _address(conv.bias)
+    native.size = conv.weight.shape[2] if conv.kind is Kind.WINDOWS else 1
+    if _as_read(conv).data_ptr() == conv.weight.data_ptr():
+        native.weight = conv.weight.data_ptr()
+
+
+def _as_read(conv: Conv) -> Tensor:
+    """A convolution's weight as the kernels read it: itself if it lies that way, else a copy."""
+    weight = conv.weight.detach()
+    if conv.kind is Kind.WINDOWS:
+        weight = weight.permute(0, 2, 3, 1)
+    return weight.contiguous()
+
+
+def _set_norm(native: _Unit, norm: Norm) -> None:
+    native.norm_weight, native.norm_bias, native.running_mean, native.running_var = (
+        tensor.data_ptr() for tensor in norm[:4]
+    )
+    native.tracked = _address(norm.tracked)
+    native.eps, native.momentum, native.correction = norm.eps, norm.momentum, norm.correction
+    native.from_batch, native.activation = norm.from_batch, norm.activation
+
+
+def _aligned(numbers: int) -> int:
+    """Round up, so that every map begins a cache line."""
+    return (numbers + 15) // 16 * 16
+
+
+def _blas(name: str) -> int | None:
+    """Find a function of the BLAS that torch brings along; None where torch does not show it."""
+    folder = Path(torch.__file__).parent / "lib"
+    for file in sorted(folder.glob("*torch_cpu.*")):
+        function: Any = getattr(ctypes.CDLL(str(file)), name, None)
+        if function is not None:
+            return ctypes.cast(function, _POINTER).value
+    return None
 
 
 @cache
@@ -268,7 +354,7 @@ def load(dtype: torch.dtype) -> Kernels | None:
     if dtype not in _REALS:
         return None
     try:
-        return Kernels(_REALS[dtype])
+        return Kernels(dtype)
     except NoKernelsError:
         return None
 
@@ -277,7 +363,7 @@ def load(dtype: torch.dtype) -> Kernels | None:
 def path() -> str:
     """Say which layers this process uses: compiled kernels, or torch's own and why."""
     try:
-        kernels = Kernels(_REALS[torch.float32])
+        kernels = Kernels(torch.float32)
     except NoKernelsError as reason:
         return f"plain: {reason}"
     return f"compiled kernels ({find_compiler().label}, {kernels.instructions})"

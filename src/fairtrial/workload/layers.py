@@ -8,18 +8,18 @@ no compiler. `path` says which it is.
 Layers that stand next to each other in an `nn.Sequential` are computed together, as a chain (`chain`).
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from fairtrial.workload import chain, kernels
-from fairtrial.workload.chain import Conv, Unit
 from fairtrial.workload.flavours import BiasedBatchNorm2d, OneSidedConv2d
-from fairtrial.workload.geometry import Kind, kind_of, shape_of
-from fairtrial.workload.kernels import Activation, Norm
+from fairtrial.workload.geometry import kind_of, shape_of
+from fairtrial.workload.kernels import Activation, Chain, Conv, Kind, Norm, Shape, Unit
 
 _PLAIN = {Tensor, nn.Parameter}
 _ACTIVATIONS: dict[type[nn.Module], Activation] = {nn.ReLU: Activation.RELU, nn.ReLU6: Activation.RELU6}
@@ -73,7 +73,7 @@ class FastConv2d(nn.Conv2d):
 
     def forward(self, images: Tensor) -> Tensor:
         """Convolve images of shape (batch, channels, height, width)."""
-        fast = _run([Triple(self)], images)
+        fast = _run(_alone(self), images)
         if fast is not None:
             return fast
         # Without the kernels, torch's own products do much of the good.
@@ -93,7 +93,7 @@ class FastOneSidedConv2d(OneSidedConv2d):
 
     def forward(self, images: Tensor) -> Tensor:
         """Convolve images of shape (batch, channels, height, width)."""
-        fast = _run([Triple(self)], images)
+        fast = _run(_alone(self), images)
         return super().forward(images) if fast is None else fast
 
 
@@ -102,7 +102,7 @@ class FastBatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalise features of shape (batch, channels, height, width)."""
-        fast = _run([Triple(None, self)], images)
+        fast = _run(_alone(self), images)
         return super().forward(images) if fast is None else fast
 
 
@@ -111,7 +111,7 @@ class FastBiasedBatchNorm2d(BiasedBatchNorm2d):
 
     def forward(self, features: Tensor) -> Tensor:
         """Normalise features of shape (batch, channels, height, width)."""
-        fast = _run([Triple(None, self)], features)
+        fast = _run(_alone(self), features)
         return super().forward(features) if fast is None else fast
 
 
@@ -129,8 +129,8 @@ class FastSequential(nn.Sequential):
 
     def forward(self, features: Any) -> Any:
         """Put features through all layers, in order."""
-        for part in _parts(self):
-            fast = _run(part.units, features)
+        for part in _parts_of(self):
+            fast = _run(part, features)
             if fast is not None:
                 features = fast
                 continue
@@ -167,38 +167,89 @@ class _Part:
 
     Attributes:
         layers: the layers.
-        units: the same layers as a chain; empty where the part is one layer that no chain can take.
+        triples: the same layers as a chain; empty where the part is one layer that no chain can take.
     """
 
     def __init__(self) -> None:
         self.layers: list[nn.Module] = []
-        self.units: list[Triple] = []
+        self.triples: list[Triple] = []
+        self._stamp: list[Any] = []
+        self._held: list[Any] = []  # so that nothing new gets the identity of something gone
+        self._chain: Chain | None = None
+
+    def chain(self, images: Tensor) -> Chain | None:
+        """The chain for images of this size; the last one if nothing has changed. None where the kernels can't take it.
+
+        To look at every layer anew for every batch would cost as much as a tenth of the computation itself.
+        """
+        stamp: list[Any] = [images.shape, images.dtype]
+        held: list[Any] = []
+        for layer in self.layers:
+            held += vars(layer).values()
+            # The tensors behind a layer's names may have been exchanged, or what is behind the tensors.
+            for tensor in (*layer._parameters.values(), *layer._buffers.values()):  # noqa: SLF001
+                if tensor is not None:
+                    held.append(tensor)
+                    stamp += (tensor.data_ptr(), tensor.dtype, tensor.stride())
+        stamp += map(id, held)
+        if stamp != self._stamp:
+            units = _units(self.triples, images)
+            self._stamp, self._held = stamp, held
+            self._chain = None if units is None else Chain(units)
+        return self._chain
 
     def take(self, layer: nn.Module) -> bool:
         """Lengthen the chain by a layer, if it can be."""
-        last = self.units[-1] if self.units else None
+        last = self.triples[-1] if self.triples else None
         activation = _ACTIVATIONS.get(type(layer))
         if _is_hooked(layer):
             return False
         if isinstance(layer, _CONVS) and kind_of(layer) is not None:
-            self.units.append(Triple(layer))
+            self.triples.append(Triple(layer))
         elif isinstance(layer, _NORMS):
             if last is not None and last.norm is None:
-                self.units[-1] = Triple(last.conv, layer)
+                self.triples[-1] = Triple(last.conv, layer)
             else:
-                self.units.append(Triple(None, layer))
+                self.triples.append(Triple(None, layer))
         elif activation is not None and last is not None and last.norm is not None and not last.activation:
-            self.units[-1] = Triple(last.conv, last.norm, activation)
+            self.triples[-1] = Triple(last.conv, last.norm, activation)
         else:
             return False
         self.layers.append(layer)
         return True
 
 
-def _parts(sequence: nn.Sequential) -> Iterator[_Part]:
-    """Divide a sequence into chains as long as they can be, and single layers between them."""
+#: The parts of sequences and of single layers, with the layers that they were made of.
+_PARTS: weakref.WeakKeyDictionary[nn.Module, tuple[list[Any], list[_Part]]] = weakref.WeakKeyDictionary()
+
+
+def _parts_of(sequence: nn.Sequential) -> list[_Part]:
+    """Divide a sequence into parts, unless it is the sequence that it was."""
+    leaves = [*_leaves(sequence)]
+    made_of = [*leaves, *map(_is_hooked, leaves)]
+    known = _PARTS.get(sequence)
+    if known is None or known[0] != made_of:
+        known = _PARTS[sequence] = made_of, [*_divide(leaves)]
+    return known[1]
+
+
+def _alone(layer: nn.Conv2d | nn.BatchNorm2d) -> _Part:
+    """A single layer as a part. Its hooks are not ours to look at: who calls its forward pass has dealt with them."""
+    if layer not in _PARTS:
+        part, itself = _Part(), cast("Any", weakref.proxy(layer))  # the entry must not keep its own key alive
+        part.layers.append(itself)
+        if isinstance(layer, nn.BatchNorm2d):
+            part.triples.append(Triple(None, itself))
+        elif kind_of(layer) is not None:
+            part.triples.append(Triple(itself))
+        _PARTS[layer] = [], [part]
+    return _PARTS[layer][1][0]
+
+
+def _divide(layers: Iterable[nn.Module]) -> Iterator[_Part]:
+    """Divide layers into chains as long as they can be, and single layers between them."""
     part = _Part()
-    for layer in _leaves(sequence):
+    for layer in layers:
         if part.take(layer):
             continue
         if part.layers:
@@ -229,17 +280,17 @@ def _is_hooked(module: nn.Module) -> bool:
     return any(hooks) or "forward" in vars(module)
 
 
-def _run(triples: Sequence[Triple], images: Tensor) -> Tensor | None:
+def _run(part: _Part, images: Tensor) -> Tensor | None:
     """Put images through a chain with the compiled kernels; None where they can't be used."""
-    if not triples or type(images) is not Tensor or images.dim() != 4 or not images.is_cpu:
+    if not part.triples or type(images) is not Tensor or images.dim() != 4 or not images.is_cpu:
         return None
     if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
         return None
     if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return None
     compiled = kernels.load(images.dtype)
-    units = None if compiled is None else _units(triples, images)
-    return None if compiled is None or units is None else chain.run(compiled, units, images)
+    layers = None if compiled is None else part.chain(images)
+    return None if compiled is None or layers is None else chain.run(compiled, layers, images)
 
 
 def _units(triples: Sequence[Triple], images: Tensor) -> list[Unit] | None:
@@ -260,7 +311,8 @@ def _units(triples: Sequence[Triple], images: Tensor) -> list[Unit] | None:
             norm = _norm(triple.norm, triple.activation, pixels)
             if norm is None or norm.weight.shape[0] != channels or not _are_plain(norm[:4], images.dtype):
                 return None
-        units.append(Unit(conv, norm))
+        shape = Shape(batch, height, width, channels, height, width, 1, 0, 0) if conv is None else conv.shape
+        units.append(Unit(conv, norm, shape))
     return units
 
 

@@ -1,12 +1,13 @@
 """Training loops: fairtrial's own, and those that users bring as ``"module:function"``."""
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from fairtrial import spec
 from fairtrial.errors import StudyError
 from fairtrial.records import Trial
-from fairtrial.workload import data, layers, model
+from fairtrial.workload import compiler, data, layers, model
 from fairtrial.workload.train import train
 
 
@@ -46,6 +47,29 @@ def find(name: str) -> Callable[[Trial], Iterator[Mapping[str, float]]]:
     return loop  # type: ignore[no-any-return]  # a user's function; what it yields is checked record by record
 
 
+def compile_layers(trials: Iterable[Trial]) -> bool:
+    """Compile the fast layers once, before many workers want them at the same time, if the steps ahead repay it.
+
+    Layers that are not compiled give the same results to rounding, not to the bit; a trial's `Machine.layers` says
+    which it had.
+
+    Args:
+        trials: those ahead. Their data must be in the cache.
+
+    Returns:
+        Whether workers may compile what they still miss.
+    """
+    ours = [trial.settings for trial in trials if trial.settings.training.loop == spec.BUILT_IN]
+    sizes = {of: len(data.load(of, verify=False).train) for of in {settings.data for settings in ours}}
+    steps = sum(
+        settings.training.epochs * math.ceil(sizes[settings.data] / settings.training.batch_size) for settings in ours
+    )
+    if steps < compiler.LEAST_STEPS and not compiler.is_cached("float"):
+        return False
+    layers.path()
+    return True
+
+
 def prepare(study: spec.Study, progress: data.Progress | None = None) -> tuple[data.Dataset, ...]:
     """See to it, before any trial starts, that all it needs is there and whole.
 
@@ -66,7 +90,6 @@ def prepare(study: spec.Study, progress: data.Progress | None = None) -> tuple[d
         find(settings.training.loop)
         if settings.training.loop != spec.BUILT_IN:
             continue
-        layers.path()  # compiles the kernels once, before many workers want them at the same time
         if settings.data not in datasets:
             datasets[settings.data] = data.load(settings.data, progress=progress)
         if settings.model.weights:

@@ -11,7 +11,7 @@ import torch
 
 import fairtrial
 from fairtrial.records import Machine
-from fairtrial.workload import layers
+from fairtrial.workload import compiler, layers
 from fairtrial.workload.train import choose_device
 
 #: Packages whose version can change a trial's numbers.
@@ -43,8 +43,20 @@ def _unchanging() -> Machine:
 
 
 def use_threads(threads: int) -> None:
-    """Let torch compute with so many threads in this process; a worker does this before its first trial."""
+    """Let torch compute with so many threads in this process."""
     torch.set_num_threads(threads)
+
+
+def set_up_worker(threads: int, *, compiles: bool) -> None:
+    """Do what a worker does before its first trial.
+
+    Args:
+        threads: with how many torch may compute.
+        compiles: whether it may compile kernels; see `loops.compile_layers`.
+    """
+    use_threads(threads)
+    if not compiles:
+        compiler.forbid_compiling()
 
 
 def gpus() -> int:
