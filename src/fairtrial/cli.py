@@ -20,7 +20,7 @@ from fairtrial import study as conductor
 from fairtrial.errors import FairtrialError, ReportError, StoreMissingError
 from fairtrial.records import Outcome, TrialResult
 from fairtrial.report.live import DownloadBar, LiveWatcher
-from fairtrial.spec import Study
+from fairtrial.spec import Study, parse_toml
 from fairtrial.store.base import StoredStudy
 from fairtrial.store.sql import SQLStore
 
@@ -307,7 +307,8 @@ def _print_table(study: Study, results: Sequence[TrialResult], form: TableFormat
 def _how_far(study: StoredStudy) -> str:
     """Write how far a study is: ``7 of 10 trials, 1 diverged, 1 interrupted or running``."""
     ended = sum(study.outcomes.values())
-    parts = [f"{ended} of {study.trials} trials"]
+    sequential = isinstance(parse_toml(study.toml)["seeds"], dict)
+    parts = [f"{ended} of {'at most ' if sequential else ''}{study.trials} trials"]
     parts += [f"{n} {outcome}" for outcome, n in study.outcomes.items() if n and outcome is not Outcome.FINISHED]
     parts += [f"{study.started} interrupted or running"] if study.started else []
     return ", ".join(parts)

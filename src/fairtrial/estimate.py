@@ -18,7 +18,7 @@ class Estimate:
     """What is left to do of a study, and what it will cost.
 
     Attributes:
-        trials: trials that the study plans.
+        trials: trials that the study plans; of a sequential study, where arms may stop early, at most. So is the rest.
         missing: how many of them are still to be trained.
         workers: worker processes that the estimate counts on.
         threads: threads of each.

@@ -79,6 +79,17 @@ def test_studies_share_the_trials_they_have_in_common(store, make_study):
     assert store.outcomes(plan(large)) == {t.hash: Outcome.FINISHED if t == trial else None for t in plan(large)}
 
 
+def test_results_need_no_study_only_its_trials(store, make_study):
+    known, asked = make_study(), make_study(name="other", seeds=3)
+    store.add_study(known, plan(known), NOW)
+    trial = plan(known)[3]
+    store.begin(trial, MACHINE, NOW)
+    store.add_epoch(trial, 1, record(trial, 1))
+    (result,) = store.results(asked)
+    assert (result.trial, len(result.epochs)) == (trial.hash, 1)
+    assert store.results(make_study(training={"epochs": 4, "loop": "loops:good"})) == []
+
+
 def test_unknown_trials_have_no_outcome(store, make_study):
     assert store.outcomes(plan(make_study())) == {}
 
@@ -195,3 +206,7 @@ def test_many_trials_at_once(store, make_study):
     study = make_study(seeds=800)
     store.add_study(study, plan(study), NOW)
     assert len(store.outcomes(plan(study))) == 1600
+    last = plan(study)[-1]
+    store.begin(last, MACHINE, NOW)
+    store.add_epoch(last, 1, record(last, 1))
+    assert [(result.trial, len(result.epochs)) for result in store.results(study)] == [(last.hash, 1)]

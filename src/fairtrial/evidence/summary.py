@@ -89,7 +89,8 @@ class StudySummary:
     Attributes:
         study: the study's name.
         hash: the study's content hash.
-        seeds: number of seeds planned for each arm.
+        seeds: number of seeds planned for each arm, at most.
+        min_seeds: number that each arm gets in any case; fewer than ``seeds`` in a sequential study.
         reference: name of the arm that the others are compared with.
         arms: in the study's order; an arm without any trial is there as well.
     """
@@ -97,6 +98,7 @@ class StudySummary:
     study: str
     hash: str
     seeds: int
+    min_seeds: int
     reference: str
     arms: tuple[ArmSummary, ...]
 
@@ -118,6 +120,7 @@ def summarise(study: Study, results: Sequence[TrialResult]) -> StudySummary:
         study=study.name,
         hash=study.hash,
         seeds=study.seeds,
+        min_seeds=study.min_seeds,
         reference=study.reference,
         arms=tuple(_arm(arm, trials, measures) for arm in study.arms),
     )

@@ -16,14 +16,14 @@ if TYPE_CHECKING:  # the module itself loads torch
 def plan_text(study: Study, cost: Estimate, store: str) -> str:
     """Write an estimate in three lines."""
     done = cost.trials - cost.missing
-    lines = [f"{study.label}: {count(cost.trials, 'trial')}, {done} done, {cost.missing} to train"]
+    at_most = "at most " if study.sequential else ""
+    lines = [f"{study.label}: {at_most}{count(cost.trials, 'trial')}, {done} done, {cost.missing} to train"]
     if cost.missing:
         pool = f"{count(cost.workers, 'worker')} of {count(cost.threads, 'thread')}"
         timed = f" ({cost.step_ms:.0f} ms a step, timed just now)" if cost.step_ms else ""
         unknown = "unknown: this training loop has not finished a trial in this store yet"
-        lines.append(
-            f"time: {unknown if cost.seconds is None else f'about {duration(cost.seconds)} with {pool}{timed}'}"
-        )
+        known = f"{at_most}about {duration(cost.seconds or 0.0)} with {pool}{timed}"
+        lines.append(f"time: {unknown if cost.seconds is None else known}")
         lines.append(f"disk: about {cost.bytes / 1e3:.0f} kB more in {store}")
     return "\n".join(lines)
 

@@ -132,7 +132,9 @@ def _notes(summary: StudySummary) -> tuple[str, ...]:
         notes.append("One run an arm: nothing here shows how far results spread from seed to seed.")
     else:
         complete = all(arm.finished == summary.seeds for arm in summary.arms)
-        seeds = f"{summary.seeds} of {summary.seeds} seeds" if complete else f"the finished of {summary.seeds} seeds"
+        at_most = "at most " if summary.min_seeds < summary.seeds else ""
+        finished = f"the finished of {at_most}{summary.seeds} seeds"
+        seeds = f"{summary.seeds} of {summary.seeds} seeds" if complete else finished
         notes.append(f"Mean ± sample standard deviation over {seeds} an arm.")
     if any(arm.diverged or arm.failed for arm in summary.arms):
         notes.append("Diverged and failed trials enter no mean.")

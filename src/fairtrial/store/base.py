@@ -74,4 +74,7 @@ class Store(AbstractContextManager["Store"], Protocol):
         """Record how an attempt ended, and drop what earlier ones left behind; errors as `add_epoch`'s."""
 
     def results(self, study: Study) -> list[TrialResult]:
-        """Read what is known of a study's trials; those that never began are left out."""
+        """Read what is known of a study's trials; those that never began are left out.
+
+        The study itself need not be in the store: others may have trained some of its trials.
+        """
