@@ -133,6 +133,9 @@ def test_ls_lists_studies_and_how_far_each_is(fairtrial, study):
     assert "4 of 4 trials" in out
     assert load(study, ["seeds=1"]).label in out
     assert "2 of 2 trials" in out
+    fairtrial("run", study, "--set", "seeds.max=3")
+    _, out, _ = fairtrial("ls")
+    assert "6 of at most 6 trials" in out
 
 
 def test_the_forms_of_a_studys_name(fairtrial, study):

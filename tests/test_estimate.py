@@ -39,6 +39,14 @@ def test_only_what_is_missing_costs(study):
     assert plan_text(study, cost, "s.db") == f"{study.label}: 6 trials, 6 done, 0 to train"
 
 
+def test_a_sequential_study_costs_at_most_so_much():
+    study = make_study({"a": {}, "b": {"params": {"pace": 2}}}, seeds={"min": 1, "max": 3}, **LOOP)
+    results = [result for result in make_results(study) if result.seed == 0]
+    first, second, _ = plan_text(study, estimate(study, results, workers=1, threads=1), "s.db").splitlines()
+    assert first == f"{study.label}: at most 6 trials, 2 done, 4 to train"
+    assert second == "time: at most about 40 min 00 s with 1 worker of 1 thread"
+
+
 def test_a_diverged_trial_is_done_and_an_interrupted_one_is_not(study):
     ended = {("a", 0): Outcome.DIVERGED, ("b", 1): None}
     assert estimate(study, make_results(study, ended=ended)).missing == 1
