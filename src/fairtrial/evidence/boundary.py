@@ -16,6 +16,7 @@ seeds and the tests share a spread; one arm at one look needs none, there the le
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from scipy import special
@@ -59,7 +60,7 @@ class Plan:
         looks = tuple(int(look) for look in looks)
         if arms < 1:
             raise ValueError(f"arms = {arms}: must be at least 1")
-        if not looks or looks[0] < 2 or any(a >= b for a, b in zip(looks, looks[1:], strict=False)):
+        if not looks or looks[0] < 2 or any(a >= b for a, b in pairwise(looks)):
             raise ValueError(f"looks = {list(looks)}: must be ascending numbers of seeds, each at least 2")
         if pooling not in {"guarded", "pooled", "own"}:
             raise ValueError(f'pooling = {pooling!r}: must be "guarded", "pooled" or "own"')
@@ -160,7 +161,9 @@ def boundary(plan: Plan) -> Boundary:
         0.05
     """
     exact = plan.arms == 1 and len(plan.looks) == 1
-    smallest, means, scales = [], [], []
+    smallest: list[FloatArray] = []
+    means: list[FloatArray] = []
+    scales: list[FloatArray] = []
     for noise in _noise(plan, PATHS if exact else STUDIES):
         mean, scale = complete(noise, plan.looks, plan.pooling)
         if len(means) * _CHUNK < PATHS:

@@ -183,11 +183,8 @@ def _caveats(question: _Question, arm: _Arm, more: int | None) -> Iterator[str]:
         yield "Fewer than two pairs show no spread, so there is no interval."
     if arm.count > 1 and arm.sd == 0.0:
         yield from _equal_differences(arm)
-    elif arm.look >= 0 and _spreads_more(arm):
-        yield (
-            f"Its differences spread {arm.sd / arm.pooled:.1f} times as much as those of all arms together, which "
-            "the method allows for in part only."
-        )
+    elif arm.look >= 0:
+        yield from _unequal_spread(arm)
     if arm.finding == EQUIVALENT and abs(arm.mean) > arm.half:
         yield "The difference is real, since the interval leaves zero out, but lies within the margin."
     if arm.finding == UNDECIDED and arm.look >= 0:
@@ -202,10 +199,16 @@ def _equal_differences(arm: _Arm) -> Iterator[str]:
         yield f"{what}: without spread there is no interval and no verdict."
 
 
-def _spreads_more(arm: _Arm) -> bool:
-    """Whether the arm's own variance is too large beside the pooled one, by an F test as if they were independent."""
-    ratio = (arm.sd / arm.pooled) ** 2 if arm.pooled > 0.0 else 1.0
-    return bool(special.fdtrc(max(arm.count - 1, 1), max(arm.df, 1), ratio) < UNEQUAL) if ratio > 1.0 else False
+def _unequal_spread(arm: _Arm) -> Iterator[str]:
+    """Say so where the arm's own variance is too large or small beside the pooled one, by an approximate F test."""
+    if not (arm.pooled > 0.0 and arm.df > arm.count - 1):
+        return
+    times = arm.sd / arm.pooled
+    much = f"Its differences spread {times:.1f} times as much as those of all arms together"
+    if special.fdtrc(arm.count - 1, arm.df, times**2) < UNEQUAL:
+        yield f"{much}, which the method allows for in part only."
+    elif special.fdtr(arm.count - 1, arm.df, times**2) < UNEQUAL:
+        yield f"{much}; the noisier arms widen its interval."
 
 
 def _outlook(question: _Question, arm: _Arm, more: int | None) -> Iterator[str]:

@@ -86,7 +86,7 @@ def _replay(differences: FloatArray, plan: Plan, alpha: float, margin: float | N
     return now
 
 
-def _look(
+def _look(  # noqa: PLR0917  (the replay's own step)
     differences: FloatArray, seen: BoolArray, plan: Plan, index: int, level: float, margin: float | None
 ) -> Judged:
     """What one look by itself says."""
