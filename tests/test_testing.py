@@ -38,10 +38,20 @@ def test_arms_of_a_seed_share_its_effects_and_differ_by_their_means():
 
 
 def test_best_is_final_and_training_accuracy_lies_above():
-    (result,) = simulated_results(simulated_study({"a": {"gap": 0.1}}, seeds=1, epochs=5))
+    (result,) = simulated_results(simulated_study({"a": {"gap": 0.1, "gap_sd": 0.0}}, seeds=1, epochs=5))
     accuracies = [record.metrics["test_acc"] for record in result.epochs]
     assert accuracies == sorted(accuracies)
     assert result.epochs[-1].metrics["train_acc"] == pytest.approx(accuracies[-1] + 0.1)
+
+
+def test_gaps_and_times_spread_about_their_means():
+    results = simulated_results(simulated_study({"a": {}}, seeds=200, epochs=2))
+    last = [result.epochs[-1].metrics for result in results]
+    gaps = [metrics["train_acc"] - metrics["test_acc"] for metrics in last]
+    seconds = [metrics["train_seconds"] + metrics["eval_seconds"] for metrics in last]
+    assert (np.mean(gaps), np.std(gaps)) == pytest.approx((0.05, 0.003), rel=0.2)
+    assert np.mean(seconds) == pytest.approx(10.0, rel=0.01)
+    assert np.std(seconds) == pytest.approx(0.1, rel=0.2)
 
 
 def test_weights_and_order_have_effects_of_their_own():

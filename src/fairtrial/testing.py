@@ -44,7 +44,7 @@ MACHINE = Machine(versions={}, processor="simulated", device="simulated", thread
 LOOP = "fairtrial.testing:simulate"
 
 # Streams of random numbers that must not run into each other.
-_WEIGHTS, _ORDER, _NOISE, _FATE = range(4)
+_WEIGHTS, _ORDER, _NOISE, _FATE, _REST = range(5)
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class SimulatedArm:
 
     Attributes:
         mean: true mean of the final test accuracy, which is also the best.
-        gap: how much higher the training accuracy ends.
+        gap: true mean of how much higher the training accuracy ends.
+        gap_sd: standard deviation of that.
         weights_sd: standard deviation of what a set of initial weights adds, to all arms alike.
         order_sd: standard deviation of what an order of batches adds, to all arms alike.
         noise_sd: standard deviation of what is each trial's own.
@@ -64,13 +65,15 @@ class SimulatedArm:
         fail_rate: probability that it raises instead.
         diverge_seeds: seeds that diverge in any case.
         fail_seeds: seeds that raise in any case.
-        seconds: what an epoch is said to take; nobody waits for it.
+        seconds: what an epoch is said to take, on average; nobody waits for it.
+        seconds_sd: standard deviation of a trial's pace, as a fraction of that.
         sleep: seconds for which an epoch really sleeps.
         arm: a name, for arms that differ in nothing else.
     """
 
     mean: float = 0.8
     gap: float = 0.05
+    gap_sd: float = 0.003
     weights_sd: float = 0.008
     order_sd: float = 0.006
     noise_sd: float = 0.005
@@ -81,6 +84,7 @@ class SimulatedArm:
     diverge_seeds: tuple[int, ...] = ()
     fail_seeds: tuple[int, ...] = ()
     seconds: float = 10.0
+    seconds_sd: float = 0.01
     sleep: float = 0.0
     arm: str = ""
 
@@ -119,6 +123,8 @@ def simulate(trial: Trial) -> Iterator[dict[str, float]]:
     trial.fingerprint(initial_weights=f"simulated {trial.weights_seed}", batch_order=f"simulated {trial.order_seed}")
     diverges, fails = _fate(trial, arm)
     final = _final_accuracy(trial, arm)
+    gap, pace = _rng(_REST, _number(trial.arm), trial.weights_seed, trial.order_seed).standard_normal(2)
+    gap, seconds = arm.gap + arm.gap_sd * gap, arm.seconds * math.exp(arm.seconds_sd * pace)
     for epoch in range(1, trial.epochs + 1):
         if 2 * epoch > trial.epochs and diverges:
             raise Diverged(f"simulated: train_loss is nan in epoch {epoch}")
@@ -126,7 +132,8 @@ def simulate(trial: Trial) -> Iterator[dict[str, float]]:
             raise RuntimeError("simulated failure")
         if arm.sleep:
             time.sleep(arm.sleep)
-        yield _record(final, arm, progress=epoch / trial.epochs)
+        part = math.expm1(-arm.rate * epoch / trial.epochs) / math.expm1(-arm.rate)
+        yield _record(part * final, part * (final + gap), seconds)
 
 
 def simulated_study(
@@ -228,17 +235,16 @@ def _final_accuracy(trial: Trial, arm: SimulatedArm) -> float:
     return arm.mean + shared + arm.noise_sd * float(own[0])
 
 
-def _record(final: float, arm: SimulatedArm, progress: float) -> dict[str, float]:
-    """One epoch; the last has the final accuracy itself, and accuracies stay within what they can be."""
-    part = -math.expm1(-arm.rate * progress) / -math.expm1(-arm.rate)
-    test, train = (min(max(part * (final + extra), 0.0), 1.0) for extra in (0.0, arm.gap))
+def _record(test: float, train: float, seconds: float) -> dict[str, float]:
+    """What an epoch reports, accuracies kept within what they can be."""
+    test, train = (min(max(value, 0.0), 1.0) for value in (test, train))
     return {
         "train_loss": -math.log(max(train, 1e-6)),
         "train_acc": train,
         "test_loss": -math.log(max(test, 1e-6)),
         "test_acc": test,
-        "train_seconds": 0.9 * arm.seconds,
-        "eval_seconds": 0.1 * arm.seconds,
+        "train_seconds": 0.9 * seconds,
+        "eval_seconds": 0.1 * seconds,
     }
 
 
