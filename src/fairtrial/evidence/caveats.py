@@ -21,8 +21,9 @@ def held_fixed(study: Study) -> tuple[str, ...]:
     """
     arms = [arm.settings for arm in study.arms]
     parts = [part for part in (_epochs(arms), _batch(arms), _schedule(arms), _data(arms), _model(arms)) if part]
-    also = f"The same for every arm, too: {', '.join(parts)}." if parts else None
-    return tuple(sentence for sentence in (_learning_rate(arms), also) if sentence)
+    rate = _learning_rate(arms)
+    also = f"{'Also the' if rate else 'The'} same for every arm: {', '.join(parts)}." if parts else None
+    return tuple(sentence for sentence in (rate, also) if sentence)
 
 
 def of_metric(metric: str) -> tuple[str, ...]:

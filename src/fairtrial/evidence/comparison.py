@@ -30,7 +30,10 @@ class StudyVerdict:
         margin: differences within plus or minus this do not matter; None if the study set none.
         alpha: error rate of all arms and looks together.
         looks: numbers of seeds after which the study is looked at; none with a single seed.
+        seeds: number of seeds that were looked at.
         comparisons: one an arm, in the study's order, without the reference.
+        lost: how many trials of each arm ended without a result, the reference's too: by arm, then ``"diverged"``,
+            ``"failed"`` or ``"missed"`` (the target). Arms that lost none are not there.
         refused: why arms can't be compared at all, by name.
     """
 
@@ -42,7 +45,9 @@ class StudyVerdict:
     margin: float | None
     alpha: float
     looks: tuple[int, ...]
+    seeds: int
     comparisons: tuple[Comparison, ...]
+    lost: dict[str, dict[str, int]]
     refused: dict[str, str]
 
     @property
@@ -148,7 +153,9 @@ class _Comparing:
             margin=self._evidence.margin,
             alpha=self._evidence.alpha,
             looks=looks(self._study),
+            seeds=self.seeds,
             comparisons=tuple(self._dressed(row, shared) for row in self._judged),
+            lost=self._losses(),
             refused=self._refused,
         )
 
@@ -224,19 +231,31 @@ class _Comparing:
     def _pairing(self, arm: str) -> tuple[str, ...]:
         return pairing_caveats(self._study, arm, self._results)
 
+    def _losses(self) -> dict[str, dict[str, int]]:
+        found: dict[str, dict[str, int]] = {}
+        for (arm, _), how in sorted(self._cells.lost.items()):
+            counts = found.setdefault(arm, {})
+            counts[how] = counts.get(how, 0) + 1
+        return found
+
     def _lost(self, row: Comparison, standing: Standing) -> Iterator[str]:
         """Say what became of the trials without a number, of the arm and of the reference."""
         reference = self._study.reference
-        for arm, other, seeds in ((row.arm, reference, standing.arm), (reference, row.arm, standing.other)):
-            for how in sorted({self._cells.lost[arm, seed] for seed in seeds}):
-                which = [seed for seed in seeds if self._cells.lost[arm, seed] == how]
-                verb = "missed the target" if how == MISSED else how
-                yield f"{arm} {verb} at {seed_list(which)}, {other} did not: that speaks against {arm}."
+        for how, seeds in self._by_fate(row.arm, standing.arm):
+            yield f"It {how} at {seed_list(seeds)} and {reference} did not, which speaks against it."
+        for how, seeds in self._by_fate(reference, standing.other):
+            yield f"{reference} {how} at {seed_list(seeds)} and this arm did not, which speaks for it."
         if _allowed(row.verdict, standing) is not row.verdict:
             yield f"The seeds that both finished, by themselves, say {row.verdict.value}; the lost ones leave it open."
         both = [seed for arm, seed in self._cells.lost if arm == row.arm and (reference, seed) in self._cells.lost]
         if both:
-            yield f"Neither {row.arm} nor {reference} has a result at {seed_list(sorted(both))}."
+            yield f"Neither it nor {reference} has a result at {seed_list(sorted(both))}."
+
+    def _by_fate(self, arm: str, seeds: Sequence[int]) -> Iterator[tuple[str, list[int]]]:
+        fates = {seed: self._cells.lost[arm, seed] for seed in seeds}
+        for fate in sorted(set(fates.values())):
+            how = "missed the target" if fate == MISSED else fate
+            yield how, [seed for seed in seeds if fates[seed] == fate]
 
     def _exploring(self) -> Iterator[str]:
         own = self._study.evidence
