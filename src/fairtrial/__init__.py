@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fairtrial.errors import Diverged, FairtrialError
+    from fairtrial.evidence.claims import StudyClaims, check_claims
+    from fairtrial.evidence.comparison import StudyVerdict, compare
     from fairtrial.evidence.judge import judge
     from fairtrial.evidence.summary import summarise
     from fairtrial.evidence.verdicts import Comparison, Verdict
     from fairtrial.lookup import load
     from fairtrial.records import EpochRecord, Machine, Outcome, Trial, TrialResult
     from fairtrial.report.tables import table
+    from fairtrial.report.verdicts import describe
     from fairtrial.spec import Arm, Study
     from fairtrial.store.sql import SQLStore
     from fairtrial.study import StudyRun, Watcher, run
@@ -38,11 +41,16 @@ _HOMES = {
     "Outcome": "records",
     "SQLStore": "store.sql",
     "Study": "spec",
+    "StudyClaims": "evidence.claims",
     "StudyRun": "study",
+    "StudyVerdict": "evidence.comparison",
     "Trial": "records",
     "TrialResult": "records",
     "Verdict": "evidence.verdicts",
     "Watcher": "study",
+    "check_claims": "evidence.claims",
+    "compare": "evidence.comparison",
+    "describe": "report.verdicts",
     "fingerprint": "workload.fingerprints",
     "judge": "evidence.judge",
     "load": "lookup",
@@ -61,11 +69,16 @@ __all__ = [
     "Outcome",
     "SQLStore",
     "Study",
+    "StudyClaims",
     "StudyRun",
+    "StudyVerdict",
     "Trial",
     "TrialResult",
     "Verdict",
     "Watcher",
+    "check_claims",
+    "compare",
+    "describe",
     "fingerprint",
     "judge",
     "load",

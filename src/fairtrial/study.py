@@ -92,7 +92,8 @@ def run(
         watcher: told what happens.
         retry_failed: run failed trials again. Diverged ones are results, and stay.
         git_commit: noted in each trial's provenance.
-        settled: decides which arms of a sequential study need no further seeds; see `course.Settled`.
+        settled: decides which arms of a sequential study need no further seeds, see `course.Settled`; by default the
+            verdicts that its own [evidence] asks for.
 
     Returns:
         What was done, and the results of the whole study.
@@ -110,7 +111,7 @@ def run(
     if executor is not None and (workers, threads) != (None, None):
         raise FairtrialError("workers and threads are the default executor's; leave them out where one is given")
     check_counts(workers=workers, threads=threads)
-    course = Course(study, settled)
+    course = Course(study, settled or (_by_verdict() if study.sequential else None))
     ended = _ended(store.outcomes(plan(study)), retry_failed=retry_failed)
     before, step = len(ended), course.advance(ended, partial(store.results, study))
     missing = [trial for trial in course.possible if trial.hash not in ended] if step.trials else []
@@ -126,6 +127,13 @@ def run(
     if executor is not None:
         conductor.execute(step, executor)
     return StudyRun(study, len(ended) - before, tuple(store.results(study)))
+
+
+def _by_verdict() -> Settled:
+    """Let the verdicts decide; SciPy is loaded here and not before."""
+    from fairtrial.evidence.comparison import settled  # noqa: PLC0415
+
+    return settled
 
 
 def _ended(outcomes: Mapping[str, Outcome | None], *, retry_failed: bool) -> set[str]:

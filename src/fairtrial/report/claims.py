@@ -86,8 +86,8 @@ def _unit(one: TestedClaim) -> Unit:
 
 def _notes(found: StudyClaims) -> Iterator[str]:
     yield (
-        f"With {percent(1 - found.alpha)} probability all intervals hold at once, for all claims and looks; then no claim "
-        "is wrongly called supported or contradicted."
+        f"With {percent(1 - found.alpha)} probability all intervals hold at once, for all claims and looks; then no "
+        "claim is wrongly called supported or contradicted."
     )
     if any(one.claim.against == ALL_OTHERS for one in found.claims):
         yield "A claim against all others shows the difference that decides it."

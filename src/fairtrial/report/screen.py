@@ -92,7 +92,9 @@ def _cell(column: Column, cell: Cell, *, stacked: bool) -> Text:
 def _hanging(sentence: str, console: Console) -> list[Text]:
     """A sentence on lines that fit, those after the first further in."""
     first, *others = sentence.split("\n")
-    lines = [line for text in (_styled(first), *map(Text, others)) for line in text.wrap(console, console.width - 6)]
+    head = _styled(first)
+    lines = [head] if len(head) <= console.width - 2 else list(head.wrap(console, console.width - 6))
+    lines += [line for text in others for line in Text(text).wrap(console, console.width - 6)]
     return [Text("  " if number == 0 else "      ").append_text(line) for number, line in enumerate(lines)]
 
 

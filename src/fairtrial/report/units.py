@@ -44,8 +44,8 @@ class Unit:
         return text.removeprefix("-") if float(text) == 0.0 else text
 
     def amount(self, value: float) -> str:
-        """Write a number with the unit's name: ``1.31 points``, ``0.4 s``."""
-        return f"{self.number(value)} {self.name}".rstrip()
+        """Write a number with the unit's name: ``1.31 points``, ``0.4 s``, ``2.1%``."""
+        return f"{self.number(value)}{'' if self.name == '%' else ' '}{self.name}".rstrip()
 
     def between(self, low: float, high: float) -> str:
         """Write a range: ``-0.40 to 2.19``."""

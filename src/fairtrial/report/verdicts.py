@@ -52,11 +52,11 @@ def describe(
     if format == "json":
         return verdict_json(found, noise) if isinstance(found, StudyVerdict) else claims_json(found)
     screen = format == "text"
-    page = verdict_grid if isinstance(found, StudyVerdict) else claims_grid
-    grids = [page(found, screen=screen)]
-    if noise and isinstance(found, StudyVerdict):
-        grids.append(noise_grid(found, noise))
-    if format == "text":
+    if isinstance(found, StudyVerdict):
+        grids = [verdict_grid(found, screen=screen), *([noise_grid(found, noise)] if noise else [])]
+    else:
+        grids = [claims_grid(found, screen=screen)]
+    if screen:
         return "\n".join(screen_text(grid, width, color) for grid in grids)
     return "\n".join((markdown if format == "markdown" else latex)(grid) for grid in grids)
 
@@ -182,8 +182,8 @@ def _columns(found: StudyVerdict, measured: Unit) -> Iterator[Column]:
 def _notes(found: StudyVerdict) -> Iterator[str]:
     level = percent(1 - found.alpha)
     yield (
-        f"Differences: the arm minus {found.reference}, seed by seed. With {level} probability the intervals of all arms "
-        "and looks hold at once; p is adjusted likewise."
+        f"Differences: the arm minus {found.reference}, seed by seed. With {level} probability the intervals of all "
+        "arms and looks hold at once; p is adjusted likewise."
     )
     if found.margin is not None:
         yield f"Equivalent: within {unit(found.metric).amount(found.margin)}, the margin that the study set beforehand."

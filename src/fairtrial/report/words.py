@@ -34,4 +34,7 @@ def notes_by_arm(notes: Mapping[str, Sequence[str]], shared: Sequence[str]) -> l
         for line in lines:
             if line not in shared:
                 about.setdefault(line, []).append(name)
-    return [f"{', '.join(names)}: {line}" for line, names in about.items()]
+    together: dict[str, list[str]] = {}
+    for line, names in about.items():
+        together.setdefault(", ".join(names), []).append(line)
+    return [f"{names}: {' '.join(lines)}" for names, lines in together.items()]
