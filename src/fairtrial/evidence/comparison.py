@@ -1,5 +1,6 @@
 """From stored trials to verdicts: each arm of a study against its reference, paired by seed."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,6 +12,7 @@ from fairtrial.evidence import caveats
 from fairtrial.evidence.judge import judge
 from fairtrial.evidence.pairing import check_pairing, pairing_caveats
 from fairtrial.evidence.pairs import MISSED, Cells, Standing
+from fairtrial.evidence.spread import estimate
 from fairtrial.evidence.verdicts import Comparison, Verdict
 from fairtrial.records import TrialResult
 from fairtrial.spec import TO_TARGET, Evidence, Study, better
@@ -32,8 +34,9 @@ class StudyVerdict:
         looks: numbers of seeds after which the study is looked at; none with a single seed.
         seeds: number of seeds that were looked at.
         comparisons: one an arm, in the study's order, without the reference.
-        lost: how many trials of each arm ended without a result, the reference's too: by arm, then ``"diverged"``,
-            ``"failed"`` or ``"missed"`` (the target). Arms that lost none are not there.
+        ended: how many trials of each arm have ended, the reference's too.
+        lost: how many of them have no result, by arm, then ``"diverged"``, ``"failed"`` or ``"missed"`` (the target);
+            arms that lost none are not there.
         refused: why arms can't be compared at all, by name.
     """
 
@@ -47,6 +50,7 @@ class StudyVerdict:
     looks: tuple[int, ...]
     seeds: int
     comparisons: tuple[Comparison, ...]
+    ended: dict[str, int]
     lost: dict[str, dict[str, int]]
     refused: dict[str, str]
 
@@ -98,6 +102,18 @@ def settled(study: Study, results: Sequence[TrialResult]) -> frozenset[str]:
         results: those of whole seeds, see `fairtrial.course.Course`.
     """
     return _Comparing(study, results, study.evidence).settled()
+
+
+def paired_spread(study: Study, results: Sequence[TrialResult]) -> float | None:
+    """Standard deviation of paired differences on the study's metric, over all arms; None if none can be told.
+
+    For planning: an arm that is noisier than the others needs more seeds than this says.
+    """
+    others = [arm.name for arm in study.arms if arm.name != study.reference]
+    cells = Cells.of(study, results, study.evidence.metric, study.evidence.target)
+    table = cells.differences(study.reference, others, study.seeds)[None]
+    pooled = float(estimate(table, np.isfinite(table)).pooled[0, 0]) if others else math.nan
+    return pooled if pooled > 0.0 else None
 
 
 def question(study: Study, metric: str | None = None) -> Evidence:
@@ -155,6 +171,7 @@ class _Comparing:
             looks=looks(self._study),
             seeds=self.seeds,
             comparisons=tuple(self._dressed(row, shared) for row in self._judged),
+            ended={arm.name: sum(name == arm.name for name, _ in self._cells.ended) for arm in self._study.arms},
             lost=self._losses(),
             refused=self._refused,
         )

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from fairtrial.execute.slots import Slots
 from fairtrial.records import EpochRecord, Machine, Outcome, Trial
 from fairtrial.report.forecast import Forecast
+from fairtrial.report.words import count
 from fairtrial.spec import Study
 from fairtrial.study import Watcher
 
@@ -225,8 +226,3 @@ def _accuracies(metrics: Mapping[str, float]) -> str:
 def seeds_of(study: Study) -> str:
     """Write how many seeds a study has: ``3 seeds``, ``3 to 12 seeds``."""
     return (f"{study.min_seeds} to " if study.sequential else "") + count(study.seeds, "seed")
-
-
-def count(number: int, noun: str) -> str:
-    """Write a number of things: ``1 seed``, ``3 seeds``."""
-    return f"{number} {noun}" + ("" if number == 1 else "s")

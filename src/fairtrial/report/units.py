@@ -60,6 +60,8 @@ def unit(measure: str, *, relative: bool = False) -> Unit:
         return Unit("points", 100.0, 2)
     if re.fullmatch(r"(.*_)?seconds|seconds_to_target", measure):
         return Unit("s", decimals=1)
+    if re.fullmatch(r"(.*_)?loss", measure):
+        return Unit("", decimals=4)
     if measure == "epochs_to_target":
         return Unit("epochs", decimals=1)
     return Unit("")

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from fairtrial.errors import ReportError
 from fairtrial.evidence.claims import StudyClaims
 from fairtrial.evidence.comparison import StudyVerdict
+from fairtrial.evidence.pairs import MISSED
 from fairtrial.evidence.split import ArmNoise
 from fairtrial.evidence.verdicts import Comparison, Verdict
 from fairtrial.report.claims import claims_grid, claims_json
@@ -15,7 +16,7 @@ from fairtrial.report.grid import Column, Grid
 from fairtrial.report.screen import screen_text
 from fairtrial.report.settings import NOTHING
 from fairtrial.report.units import Unit, measure_words, unit
-from fairtrial.report.words import notes_by_arm, percent, seeds
+from fairtrial.report.words import count, notes_by_arm, percent
 
 Format = Literal["text", "markdown", "latex", "json"]
 
@@ -86,7 +87,7 @@ def sentence(found: StudyVerdict, row: Comparison) -> str:
     if row.arm in found.refused:
         return f"{row.arm}: refused, its trials are not paired with those of {found.reference}"
     lost = "".join(
-        f"; {'missed the target' if how == 'missed' else how} at {number} of {found.seeds} seeds"
+        f"; {'missed the target' if how == MISSED else how} in {number} of {count(found.ended[row.arm], 'trial')}"
         for how, number in found.lost.get(row.arm, {}).items()
     )
     return _finding(found, row) + lost
@@ -108,7 +109,9 @@ def _finding(found: StudyVerdict, row: Comparison) -> str:
     if row.verdict is Verdict.EQUIVALENT:
         margin = measured.amount(found.margin or 0.0)
         return f"{row.arm} is equivalent to {found.reference} within {margin} ({size}{inside})"
-    more = "" if row.more_seeds is None else f", about {row.more_seeds} more {seeds(row.more_seeds)}"
+    more = (
+        "" if row.more_seeds is None else f", about {row.more_seeds} more {'seed' if row.more_seeds == 1 else 'seeds'}"
+    )
     return f"{row.arm}: undecided{more} ({size} so far{inside})"
 
 
@@ -171,8 +174,7 @@ def _columns(found: StudyVerdict, measured: Unit) -> Iterator[Column]:
     yield Column("interval", (percent(1 - found.alpha), "interval"), ends)
     yield Column("p_adjusted", ("adj.", "p"), tuple((_p(row.p_adjusted),) for row in rows))
     yield Column("effect_size", ("effect", "size"), tuple((_two(row.effect_size),) for row in rows))
-    chances = tuple((NOTHING if row.probability_better is None else percent(row.probability_better),) for row in rows)
-    yield Column("probability_better", ("beats", "ref."), chances)
+    yield Column("probability_better", ("beats", "ref."), tuple((_chance(row.probability_better),) for row in rows))
     smallest = (
         NOTHING if row.smallest_detectable is None else measured.number(row.smallest_detectable) for row in rows
     )
@@ -201,6 +203,12 @@ def _p(value: float | None) -> str:
     if value is None:
         return NOTHING
     return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _chance(value: float | None) -> str:
+    if value is None:
+        return NOTHING
+    return "<1%" if value < 0.01 else ">99%" if value > 0.99 else f"{value:.0%}"
 
 
 def _two(value: float | None) -> str:

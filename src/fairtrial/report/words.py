@@ -1,4 +1,4 @@
-"""Small words that reports of evidence share."""
+"""Small phrases that reports share."""
 
 from collections.abc import Mapping, Sequence
 
@@ -17,9 +17,9 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.1f}%".replace(".0%", "%")
 
 
-def seeds(number: int) -> str:
-    """``seed`` or ``seeds``."""
-    return "seed" if number == 1 else "seeds"
+def count(number: int, noun: str) -> str:
+    """Write a number of things: ``1 seed``, ``3 seeds``."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def notes_by_arm(notes: Mapping[str, Sequence[str]], shared: Sequence[str]) -> list[str]:
