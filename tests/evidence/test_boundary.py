@@ -1,4 +1,4 @@
-"""Critical values: exact where they are classical, against SciPy where it knows them, by simulation where nobody does."""
+"""Critical values: exact where they are classical, against SciPy where it knows them, else by simulation."""
 
 import numpy as np
 import pytest

@@ -25,7 +25,7 @@ def study(seed=0, seeds=12, effects=EFFECTS):
 def test_one_arm_at_one_look_is_scipys_paired_t_test(seed):
     rng = np.random.default_rng(seed)
     seeds, alpha = int(rng.integers(2, 15)), rng.choice([0.01, 0.05, 0.2])
-    arm, reference = rng.normal(size=(2, seeds)) + [[rng.normal()], [0.0]]
+    arm, reference = rng.normal(size=(2, seeds)) + np.array([[rng.normal()], [0.0]])
     (found,) = judge((arm - reference)[:, None], alpha=alpha, looks=[seeds])
     expected = stats.ttest_rel(arm, reference)
     assert found.p_adjusted == pytest.approx(expected.pvalue, rel=1e-9)
@@ -55,7 +55,8 @@ def test_a_whole_study():
     assert up.interval[0] > 0 > down.interval[1]
     assert -2 < same.interval[0] < same.mean_difference < same.interval[1] < 2
     assert up.p_adjusted < 0.05 < same.p_adjusted
-    assert up.probability_better > 0.9 > 0.1 > down.probability_better
+    assert up.probability_better > 0.9
+    assert down.probability_better < 0.1
     assert up.mean_difference == pytest.approx(study()[:3, 0].mean())
     assert all(one.more_seeds is None for one in found)
 
@@ -88,7 +89,7 @@ def test_interval_verdict_and_adjusted_p_agree(seed, seeds, alpha):
         assert apart == one.verdict.settled == (one.p_adjusted <= alpha)
 
 
-ODD = st.sampled_from([0.0, 0.01, 0.02, -0.01, 1e-300, 1e300, math.nan])
+ODD = st.sampled_from([0.0, 0.01, 0.02, -0.01, 1e-300, 1e99, math.nan])
 
 
 @settings(deadline=None, max_examples=150)
@@ -151,8 +152,8 @@ def test_a_wild_arm_is_told_from_quiet_ones():
     differences = study(seed=3, effects=np.zeros(4))
     differences[:, 0] *= 8
     wild, *quiet = judge(differences)
-    assert any("which the method allows for in part only" in caveat for caveat in wild.caveats)
-    assert all(any("the noisier arms widen its interval" in caveat for caveat in one.caveats) for one in quiet)
+    assert any("times as much as other arms' do" in caveat for caveat in wild.caveats)
+    assert all(any("Noisier arms widen its interval" in caveat for caveat in one.caveats) for one in quiet)
 
 
 def test_a_real_but_small_difference_is_equivalent_with_a_caveat():
@@ -162,7 +163,7 @@ def test_a_real_but_small_difference_is_equivalent_with_a_caveat():
 
 
 def test_the_last_look_is_final():
-    differences = study(seeds=14, effects=np.array([0.3]))
+    differences = study(seeds=14, effects=np.zeros(1))
     last = judge(differences[:12])[0]
     later = judge(differences)[0]
     assert last.verdict is Verdict.UNDECIDED
@@ -193,7 +194,7 @@ def test_seeds_between_looks_wait_for_the_next():
     [
         ([1.0, 2.0], {}, r"differences have shape \(2,\): must be \(seeds, arms\)"),
         (np.zeros((3, 0)), {}, "arms = 0: must be at least 1"),
-        ([[math.inf]], {}, "differences hold an infinite value"),
+        ([[math.inf]], {}, r"differences lie beyond ±1e\+100"),
         (np.zeros((3, 1)), {"margin": 0.0}, "margin = 0.0: must be a positive number, or None"),
         (np.zeros((3, 1)), {"margin": math.nan}, "margin = nan"),
         (np.zeros((3, 1)), {"alpha": 1.0}, "alpha = 1.0: must lie between 0 and 1"),

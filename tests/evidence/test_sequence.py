@@ -71,7 +71,7 @@ def test_unequal_spread_costs_the_pooled_error_but_the_guarded_little():
 
 
 def test_large_effects_are_found_with_few_seeds():
-    found = judge_many(paired("normal", 2_000, seed=16) + [4.0, -4.0, 2.0, -2.0], PLAN)
+    found = judge_many(paired("normal", 2_000, seed=16) + np.array([4.0, -4.0, 2.0, -2.0]), PLAN)
     assert (found.finding == [HIGHER, LOWER, HIGHER, LOWER]).mean() > 0.99
     seeds = found.look.mean(axis=0) + 3
     assert (seeds[:2] < 4).all()
