@@ -59,6 +59,16 @@ def test_one_and_ten_arms_keep_the_promise_too():
         assert at_most((found.finding != UNDECIDED).any(axis=1).mean(), 0.05, 8_000)
 
 
+def test_missing_values_and_arms_that_settle_early_keep_the_promise():
+    differences = paired("normal", 8_000, seed=20)
+    differences[np.random.default_rng(0).random(differences.shape) < 0.2] = np.nan
+    found = judge_many(differences, PLAN)
+    assert at_most((found.finding != UNDECIDED).any(axis=1).mean(), 0.05, 8_000)
+    found = judge_many(paired("normal", 8_000, seed=21) + np.array([0.0, 5.0, 5.0, 5.0]), PLAN)
+    assert (found.finding[:, 1:] == HIGHER).mean() > 0.99
+    assert at_most((found.finding[:, 0] != UNDECIDED).mean(), 0.025, 8_000)
+
+
 def test_unequal_spread_costs_the_pooled_error_but_the_guarded_little():
     differences = paired("normal", 8_000, seed=15)
     differences[..., 0] *= 3  # as if the arm's noise were 4 times the reference's
