@@ -183,6 +183,14 @@ def by_judge(chunk: Array, how: Pooling, looks: Sequence[int], margin: float | N
     return np.array(looks)[found.look], found.finding
 
 
+def by_two_intervals(chunk: Array, margin: float | None) -> tuple[Array, Array]:
+    """As `judge`, but equivalence from intervals of its own with twice the alpha: two one-sided tests of alpha each."""
+    strict = judge_many(chunk, Plan.of(chunk.shape[2], LOOKS), ALPHA, margin)
+    loose = judge_many(chunk, Plan.of(chunk.shape[2], LOOKS), 2 * ALPHA, margin)
+    sooner = (loose.finding == EQUIVALENT) & ((strict.finding == UNDECIDED) | (loose.look < strict.look))
+    return np.array(LOOKS)[np.where(sooner, loose.look, strict.look)], np.where(sooner, EQUIVALENT, strict.finding)
+
+
 def by_statistic(chunk: Array, exceeds: Callable[[Array, int], Array]) -> tuple[Array, Array]:
     """The same by a rule on each arm's own t statistic at each look; no equivalence."""
     seeds, finding = np.full((len(chunk), chunk.shape[2]), LOOKS[-1]), np.zeros((len(chunk), chunk.shape[2]), int)
@@ -208,6 +216,7 @@ def anytime(t: Array, look: int) -> Array:
 
 RULES: dict[str, Callable[[Array, float | None], tuple[Array, Array]]] = {
     "judge": lambda chunk, margin: by_judge(chunk, "guarded", LOOKS, margin),
+    "judge, 90% for equivalence": by_two_intervals,
     "own spread": lambda chunk, margin: by_judge(chunk, "own", LOOKS, margin),
     "own, Bonferroni": lambda chunk, _: by_statistic(chunk, bonferroni),
     "own, anytime-valid": lambda chunk, _: by_statistic(chunk, anytime),
@@ -216,10 +225,14 @@ RULES: dict[str, Callable[[Array, float | None], tuple[Array, Array]]] = {
 }
 
 
+WITHOUT_MARGIN = set(RULES) - {"judge, 90% for equivalence"}
+WITH_MARGIN = {"judge", "judge, 90% for equivalence", "own spread", "12 seeds, one look"}
+
+
 def savings(options: argparse.Namespace) -> None:
     """Trials used and verdicts found, all arms having the same effect."""
     for margin in (None, 1.0):
-        rules = [name for name in RULES if margin is None or name in {"judge", "own spread", "12 seeds, one look"}]
+        rules = [name for name in RULES if name in (WITH_MARGIN if margin else WITHOUT_MARGIN)]
         print(
             f"\nMargin {margin or 'none'}: trials of a study, and arms of which something is said (and said falsely)\n"
         )

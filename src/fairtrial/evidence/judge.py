@@ -1,6 +1,7 @@
 """Verdicts from paired differences."""
 
 import math
+import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,9 @@ from fairtrial.evidence.verdicts import Comparison, Verdict
 
 #: An arm whose own variance beside the pooled one has a smaller p-value than this is said to spread differently.
 UNEQUAL = 0.01
+
+#: Squares of larger differences might not fit a float; nothing comparable is as large.
+LARGEST = 1e100
 
 
 def judge(
@@ -65,17 +69,17 @@ def judge(
     if len(names) != plan.arms:
         raise ValueError(f"{len(names)} names of arms for {plan.arms} columns of differences")
     judged = judge_many(values[None], plan, alpha, margin)
-    going_on = int((judged.finding == UNDECIDED).sum())
-    question = _Question(plan, alpha, margin, larger_is_better, len(values), going_on)
-    return tuple(_comparison(question, name, _Arm.of(judged, column)) for column, name in enumerate(names))
+    found = tuple(_Arm.of(judged, column, name) for column, name in enumerate(names))
+    question = _Question(plan, alpha, margin, larger_is_better, len(values), found)
+    return tuple(_comparison(question, arm) for arm in found)
 
 
 def _checked(differences: npt.ArrayLike, margin: float | None, alpha: float) -> FloatArray:
     values = np.asarray(differences, dtype=np.float64)
     if values.ndim != 2:
         raise ValueError(f"differences have shape {values.shape}: must be (seeds, arms)")
-    if np.isinf(values).any():
-        raise ValueError("differences hold an infinite value: give NaN where an arm has no comparable result")
+    if (np.abs(values) > LARGEST).any():
+        raise ValueError(f"differences lie beyond ±{LARGEST:g}: give NaN where an arm has no comparable result")
     if margin is not None and not (math.isfinite(margin) and margin > 0):
         raise ValueError(f"margin = {margin}: must be a positive number, or None")
     if not 0 < alpha < 1:
@@ -92,17 +96,23 @@ class _Question:
     margin: float | None
     larger_is_better: bool
     rows: int
-    going_on: int
+    arms: tuple["_Arm", ...]
 
     @property
     def sign(self) -> int:
         return 1 if self.larger_is_better else -1
+
+    @property
+    def going_on(self) -> int:
+        """Number of arms that take part in further seeds."""
+        return sum(arm.finding == UNDECIDED for arm in self.arms)
 
 
 @dataclass(frozen=True)
 class _Arm:
     """One arm of a judged study; fields as of `Judged` and `Estimates`, NaN where there is nothing."""
 
+    name: str
     finding: int
     look: int
     half: float
@@ -115,17 +125,17 @@ class _Arm:
     df: int
 
     @classmethod
-    def of(cls, judged: Judged, column: int) -> "_Arm":
+    def of(cls, judged: Judged, column: int, name: str) -> "_Arm":
         own = (judged.finding, judged.look, judged.half_width, judged.level, *judged.estimates)
-        return cls(*(array[0, column].item() for array in own))
+        return cls(name, *(array[0, column].item() for array in own))
 
 
-def _comparison(question: _Question, name: str, arm: _Arm) -> Comparison:
+def _comparison(question: _Question, arm: _Arm) -> Comparison:
     known = not math.isnan(arm.half)
     more = _more_seeds(question, arm) if known and arm.finding == UNDECIDED else None
     spreads = arm.sd > 0.0
     return Comparison(
-        arm=name,
+        arm=arm.name,
         seeds=arm.count,
         mean_difference=arm.mean if arm.count else None,
         sd=arm.sd if arm.count > 1 else None,
@@ -184,7 +194,7 @@ def _caveats(question: _Question, arm: _Arm, more: int | None) -> Iterator[str]:
     if arm.count > 1 and arm.sd == 0.0:
         yield from _equal_differences(arm)
     elif arm.look >= 0:
-        yield from _unequal_spread(arm)
+        yield from _unequal_spread(question, arm)
     if arm.finding == EQUIVALENT and abs(arm.mean) > arm.half:
         yield "The difference is real, since the interval leaves zero out, but lies within the margin."
     if arm.finding == UNDECIDED and arm.look >= 0:
@@ -199,16 +209,17 @@ def _equal_differences(arm: _Arm) -> Iterator[str]:
         yield f"{what}: without spread there is no interval and no verdict."
 
 
-def _unequal_spread(arm: _Arm) -> Iterator[str]:
-    """Say so where the arm's own variance is too large or small beside the pooled one, by an approximate F test."""
-    if not (arm.pooled > 0.0 and arm.df > arm.count - 1):
+def _unequal_spread(question: _Question, arm: _Arm) -> Iterator[str]:
+    """Say so where the arm spreads otherwise than the rest, by F tests that take the two sides for independent."""
+    others = [other.sd for other in question.arms if other is not arm and other.sd > 0.0]
+    if not others:
         return
-    times = arm.sd / arm.pooled
-    much = f"Its differences spread {times:.1f} times as much as those of all arms together"
-    if special.fdtrc(arm.count - 1, arm.df, times**2) < UNEQUAL:
-        yield f"{much}, which the method allows for in part only."
-    elif special.fdtr(arm.count - 1, arm.df, times**2) < UNEQUAL:
-        yield f"{much}; the noisier arms widen its interval."
+    typical = statistics.median(others)
+    df = arm.count - 1
+    if special.fdtrc(df, df, (arm.sd / typical) ** 2) < UNEQUAL:
+        yield f"Its differences spread {arm.sd / typical:.1f} times as much as other arms' do; see `pooling`."
+    elif arm.pooled > 0.0 and special.fdtr(df, arm.df, (arm.sd / arm.pooled) ** 2) < UNEQUAL:
+        yield f"Noisier arms widen its interval: its own spread is {arm.sd / arm.pooled:.2g} times the pooled one."
 
 
 def _outlook(question: _Question, arm: _Arm, more: int | None) -> Iterator[str]:

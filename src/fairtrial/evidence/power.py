@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy import optimize, special
+from scipy import integrate, optimize, special
 
 from fairtrial.evidence.boundary import Plan, boundary
 from fairtrial.evidence.spread import Pooling
@@ -104,8 +104,7 @@ def _noncentrality(df: int, critical: float, power: float) -> float:
     """The noncentrality at which |t| exceeds its critical value with this probability."""
 
     def lacking(noncentrality: float) -> float:
-        found = 1.0 - special.nctdtr(df, noncentrality, critical) + special.nctdtr(df, noncentrality, -critical)
-        return float(found) - power
+        return _power(df, critical, noncentrality) - power
 
     if lacking(0.0) >= 0.0:
         return 0.0
@@ -113,6 +112,23 @@ def _noncentrality(df: int, critical: float, power: float) -> float:
     while lacking(high) < 0.0:
         high *= 2.0
     return float(optimize.brentq(lacking, 0.0, high, xtol=1e-12, rtol=1e-13))
+
+
+def _power(df: int, critical: float, noncentrality: float) -> float:
+    """Probability that a noncentral |t| exceeds a value: normal tails, averaged over the scale chi / sqrt(df).
+
+    SciPy's noncentral t has no far lower tail (NaN in 1.17), which two-sided power needs.
+    """
+    log_constant = math.log(2.0) + df / 2 * math.log(df / 2) - math.lgamma(df / 2)
+
+    def weighted(scale: float) -> float:
+        density = math.exp(log_constant + (df - 1) * math.log(scale) - df * scale**2 / 2)
+        found = special.ndtr(noncentrality - critical * scale) + special.ndtr(-noncentrality - critical * scale)
+        return float(density * found)
+
+    reach = 12.0 / math.sqrt(2.0 * df)  # standard deviations of the scale around 1; beyond, the density is nothing
+    total, _ = integrate.quad(weighted, max(1.0 - reach, 0.0), 1.0 + reach, epsabs=1e-13, epsrel=1e-12, limit=200)
+    return float(total)
 
 
 def further_seeds(
