@@ -344,7 +344,7 @@ def _print_verdict(
 def _how_far(study: StoredStudy) -> str:
     """Write how far a study is: ``7 of 10 trials, 1 diverged, 1 interrupted or running``."""
     ended = sum(study.outcomes.values())
-    sequential = isinstance(parse_toml(study.toml)["seeds"], dict)
+    sequential = isinstance(parse_toml(study.toml).get("seeds"), dict)
     parts = [f"{ended} of {'at most ' if sequential else ''}{study.trials} trials"]
     parts += [f"{n} {outcome}" for outcome, n in study.outcomes.items() if n and outcome is not Outcome.FINISHED]
     parts += [f"{study.started} interrupted or running"] if study.started else []

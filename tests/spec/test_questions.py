@@ -5,7 +5,7 @@ import pytest
 import fairtrial
 from fairtrial.errors import StudyError
 from fairtrial.plan import plan
-from fairtrial.spec import Claim, Evidence, Noise, Study, Target
+from fairtrial.spec import Claim, Evidence, Noise, Study, Target, override, parse_toml
 
 CLAIM = {"id": "1", "text": "b beats a", "arm": "b", "against": "a", "direction": "higher"}
 TARGET = {"metric": "test_acc", "value": 0.6}
@@ -71,6 +71,8 @@ def test_a_crossed_design_has_its_own_number_of_seeds():
     crossed = table(noise={"initial_weights": 2, "batch_orders": 3})
     del crossed["seeds"]
     assert Study.from_dict(crossed).seeds == 6
+    larger = override(parse_toml(Study.from_dict(crossed).to_toml()), ["noise.batch_orders=4"])
+    assert Study.from_dict(larger).seeds == 8
 
 
 def test_what_is_asked_changes_the_studys_hash_and_no_trials():

@@ -99,7 +99,9 @@ class Study(Section):
 
     def to_dict(self) -> dict[str, Any]:
         """Write the study as nested tables that `from_dict` reads back to an equal study."""
-        head = {"name": self.name, "reference": self.reference, "seeds": self._seeds}
+        head: dict[str, Any] = {"name": self.name, "reference": self.reference}
+        if self.noise.crossed is None:  # else they follow from [noise], also where that is overridden later
+            head["seeds"] = self._seeds
         arms = {arm.name: _pick(arm.settings, arm.changes) for arm in self.arms}
         asked = {key: value for key, value in self._asked.items() if value}
         return head | _plain(self.settings) | {"arms": arms} | asked
