@@ -184,13 +184,12 @@ def test_equal_differences_are_said_and_not_divided_by():
 
 @settings(max_examples=40)
 @given(
-    st.integers(1, 5),
-    st.integers(1, 5),
+    st.sampled_from([(1, 1), (2, 2), (3, 3), (1, 4)]),
     st.dictionaries(st.tuples(st.sampled_from("abcd"), st.integers(0, 4)), st.sampled_from([*Outcome, None])),
     st.sets(st.tuples(st.sampled_from("abcd"), st.integers(0, 4))),
 )
-def test_whatever_is_missing_no_number_is_nan(least, most, ended, skip):
-    head = {"min": min(least, most), "max": max(least, most)}
+def test_whatever_is_missing_no_number_is_nan(seeds, ended, skip):
+    head = {"min": seeds[0], "max": seeds[1]}
     study = simulated_study({"a": {}, "b": {}, "c": {"mean": 0.85}, "d": {}}, seeds=head, evidence={"margin": 0.01})
     results = [
         replace(r, outcome=ended.get((r.arm, r.seed), r.outcome))
