@@ -217,7 +217,7 @@ def _unequal_spread(question: _Question, arm: _Arm) -> Iterator[str]:
     typical = statistics.median(others)
     df = arm.count - 1
     if special.fdtrc(df, df, (arm.sd / typical) ** 2) < UNEQUAL:
-        yield f"Its differences spread {arm.sd / typical:.1f} times as much as other arms' do: allowed for in part only."
+        yield f"Its differences spread {arm.sd / typical:.1f} times as much as other arms': allowed for in part only."
     elif arm.pooled > 0.0 and special.fdtr(df, arm.df, (arm.sd / arm.pooled) ** 2) < UNEQUAL:
         yield f"Noisier arms widen its interval: its own spread is {arm.sd / arm.pooled:.2g} times the pooled one."
 
