@@ -152,8 +152,11 @@ def test_a_wild_arm_is_told_from_quiet_ones():
     differences = study(seed=3, effects=np.zeros(4))
     differences[:, 0] *= 8
     wild, *quiet = judge(differences)
-    assert any("times as much as other arms' do" in caveat for caveat in wild.caveats)
+    assert any("times as much as other arms'" in caveat for caveat in wild.caveats)
     assert all(any("Noisier arms widen its interval" in caveat for caveat in one.caveats) for one in quiet)
+    _, *own = judge(differences, pooling="own")
+    assert not any("Noisier" in caveat for one in own for caveat in one.caveats)
+    assert all(mine.smallest_detectable < other.smallest_detectable for mine, other in zip(own, quiet, strict=True))
 
 
 def test_a_real_but_small_difference_is_equivalent_with_a_caveat():

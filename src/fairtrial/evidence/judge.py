@@ -88,27 +88,6 @@ def _checked(differences: npt.ArrayLike, margin: float | None, alpha: float) -> 
 
 
 @dataclass(frozen=True)
-class _Question:
-    """What the arms of one study were judged by."""
-
-    plan: Plan
-    alpha: float
-    margin: float | None
-    larger_is_better: bool
-    rows: int
-    arms: tuple["_Arm", ...]
-
-    @property
-    def sign(self) -> int:
-        return 1 if self.larger_is_better else -1
-
-    @property
-    def going_on(self) -> int:
-        """Number of arms that take part in further seeds."""
-        return sum(arm.finding == UNDECIDED for arm in self.arms)
-
-
-@dataclass(frozen=True)
 class _Arm:
     """One arm of a judged study; fields as of `Judged` and `Estimates`, NaN where there is nothing."""
 
@@ -128,6 +107,27 @@ class _Arm:
     def of(cls, judged: Judged, column: int, name: str) -> "_Arm":
         own = (judged.finding, judged.look, judged.half_width, judged.level, *judged.estimates)
         return cls(name, *(array[0, column].item() for array in own))
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What the arms of one study were judged by."""
+
+    plan: Plan
+    alpha: float
+    margin: float | None
+    larger_is_better: bool
+    rows: int
+    arms: tuple[_Arm, ...]
+
+    @property
+    def sign(self) -> int:
+        return 1 if self.larger_is_better else -1
+
+    @property
+    def going_on(self) -> int:
+        """Number of arms that take part in further seeds."""
+        return sum(arm.finding == UNDECIDED for arm in self.arms)
 
 
 def _comparison(question: _Question, arm: _Arm) -> Comparison:
@@ -160,8 +160,8 @@ def _probability(effect: float, count: int) -> float:
 
 
 def _detectable(question: _Question, arm: _Arm) -> float:
-    """For the arm's spread, or for the pooled one where that is larger; missing pairs make it larger still."""
-    spread = float(np.fmax(arm.sd, arm.pooled))
+    """For the arm's spread, or for the pooled one where that counts and is larger; missing pairs add to it."""
+    spread = arm.sd if question.plan.pooling == "own" else max(arm.sd, arm.pooled)
     seeds = question.plan.looks[arm.look]
     return spread * detectable(question.plan, question.alpha, arm.look) * math.sqrt(seeds / arm.count)
 
@@ -212,12 +212,12 @@ def _equal_differences(arm: _Arm) -> Iterator[str]:
 def _unequal_spread(question: _Question, arm: _Arm) -> Iterator[str]:
     """Say so where the arm spreads otherwise than the rest, by F tests that take the two sides for independent."""
     others = [other.sd for other in question.arms if other is not arm and other.sd > 0.0]
-    if not others:
+    if question.plan.pooling == "own" or not others:
         return
     typical = statistics.median(others)
     df = arm.count - 1
     if special.fdtrc(df, df, (arm.sd / typical) ** 2) < UNEQUAL:
-        yield f"Its differences spread {arm.sd / typical:.1f} times as much as other arms' do; see `pooling`."
+        yield f"Its differences spread {arm.sd / typical:.1f} times as much as other arms': allowed for in part only."
     elif arm.pooled > 0.0 and special.fdtr(df, arm.df, (arm.sd / arm.pooled) ** 2) < UNEQUAL:
         yield f"Noisier arms widen its interval: its own spread is {arm.sd / arm.pooled:.2g} times the pooled one."
 
