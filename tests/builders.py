@@ -34,7 +34,7 @@ PAPER_ARMS: Mapping[str, Mapping[str, Any]] = {
 def make_study(
     arms: Sequence[str] | Mapping[str, Mapping[str, Any]] = PAPER_ARMS,
     *,
-    seeds: int = 3,
+    seeds: int | Mapping[str, int] = 3,
     epochs: int = 4,
     **sections: Mapping[str, Any],
 ) -> Study:
@@ -42,7 +42,7 @@ def make_study(
 
     Args:
         arms: changes an arm; or names alone, and each arm gets an epsilon of its own.
-        seeds: replicates.
+        seeds: replicates, or a range of them.
         epochs: of every trial.
         sections: the study's own settings, such as ``data={"validation": 100}``.
     """

@@ -62,6 +62,24 @@ def mixed(trial):
         yield metrics
 
 
+def telling(trial):
+    """Report fingerprints: two before the first step, one again later, and end as the arm's parameter `end` says."""
+    trial.fingerprint(initial_weights=f"weights {trial.seed}", batch_order="not known yet")
+    for epoch, metrics in enumerate(good(trial), start=1):
+        if epoch == 2:
+            trial.fingerprint(batch_order=f"order {trial.seed}", data="all")
+        if epoch == 3 and trial.settings.params.get("end") == "raises":
+            trial.fingerprint(data="none")
+            raise RuntimeError("boom")
+        yield metrics
+
+
+def telling_nonsense(trial):
+    """Report a fingerprint that is none."""
+    trial.fingerprint(initial_weights=3)
+    yield {"test_acc": 0.5}
+
+
 def nothing_at_all(trial):
     """Yield no record."""
     yield from ()

@@ -133,6 +133,9 @@ def test_ls_lists_studies_and_how_far_each_is(fairtrial, study):
     assert "4 of 4 trials" in out
     assert load(study, ["seeds=1"]).label in out
     assert "2 of 2 trials" in out
+    fairtrial("run", study, "--set", "seeds.max=3")
+    _, out, _ = fairtrial("ls")
+    assert "6 of at most 6 trials" in out
 
 
 def test_the_forms_of_a_studys_name(fairtrial, study):
@@ -292,3 +295,97 @@ def test_a_reader_that_goes_away_is_no_error(fairtrial, study):
     process.wait(timeout=30)
     process.stderr.close()
     assert err == ""
+
+
+SIMULATED = """
+name = "known"
+reference = "a"
+seeds = { min = 3, max = 6 }
+[training]
+epochs = 2
+loop = "fairtrial.testing:simulate"
+[evidence]
+margin = 0.01
+[arms.a]
+[arms.up]
+params.mean = 0.9
+[arms.same]
+params.arm = "same"
+[[claims]]
+id = "1"
+text = "Up is better."
+arm = "up"
+against = "a"
+direction = "higher"
+"""
+
+
+@pytest.fixture
+def known(tmp_path):
+    path = tmp_path / "known.toml"
+    path.write_text(SIMULATED)
+    return str(path)
+
+
+def test_a_run_with_evidence_stops_settled_arms_and_prints_the_verdicts(fairtrial, known):
+    status, out, err = fairtrial("run", known)
+    assert status == 0
+    assert "up: verdict settled after 3 seeds" in err
+    assert "up is better than a by" in out
+    assert out.index("a *") < out.index("best test accuracy, against a")
+    _, again, _ = fairtrial("verdict", known)
+    assert again.strip() in out
+
+
+def test_a_run_without_evidence_prints_none(fairtrial, study):
+    _, out, _ = fairtrial("run", study)
+    assert "against a" not in out
+
+
+def test_verdicts_and_claims_in_every_format(fairtrial, known):
+    fairtrial("run", known)
+    marks = {"text": "Equivalent: within 1.00 points", "markdown": "| :--", "latex": r"\toprule"}
+    for form, mark in marks.items():
+        status, out, _ = fairtrial("verdict", "known", "--format", form)
+        assert (status, mark in out) == (0, True)
+    _, out, _ = fairtrial("verdict", "known", "--format", "json")
+    assert [row["arm"] for row in json.loads(out)["comparisons"]] == ["up", "same"]
+    _, out, _ = fairtrial("claims", "known", "--format", "json")
+    assert [row["verdict"] for row in json.loads(out)["claims"]] == ["supported"]
+    _, out, _ = fairtrial("claims", "known")
+    assert "1 supported: Up is better." in out
+
+
+def test_another_metric_is_labelled_and_checked(fairtrial, known):
+    fairtrial("run", known)
+    _, out, _ = fairtrial("verdict", "known", "--metric", "final_test_acc")
+    assert "The study set best_test_acc beforehand" in " ".join(out.split())
+    assert "must be best_NAME or final_NAME" in refused(fairtrial, "verdict", "known", "--metric", "test_acc")
+
+
+def test_a_spoilt_pairing_is_refused_with_its_reason(fairtrial, known):
+    fairtrial("run", known)
+    spoil = (
+        "update trials set fingerprints = json_set(fingerprints, '$.batch_order', 'x') where arm = 'up' and seed = 1"
+    )
+    with sqlite3.connect("fairtrial.db") as database:
+        database.execute(spoil)
+    database.close()
+    status, out, err = fairtrial("verdict", "known")
+    assert status == 1
+    assert "up: refused" in out
+    assert "comparison refused: known@" in err
+    assert "batch_order" in err
+
+
+def test_plan_says_what_seeds_would_find_and_cost(fairtrial, known):
+    _, out, _ = fairtrial("plan", known)
+    assert "give --spread" in " ".join(out.split())
+    _, out, _ = fairtrial("plan", known, "--spread", "0.008")
+    assert [line.split()[0] for line in out.splitlines()[-5:]] == ["3", "5", "8", "12", "20"]
+    assert "deviation of 0.80 points as given" in " ".join(out.split())
+    fairtrial("run", known)
+    _, out, _ = fairtrial("plan", known)
+    assert "in the store" in out
+    assert out.splitlines()[-5].endswith("done")
+    assert "must be a positive number" in refused(fairtrial, "plan", known, "--spread", "-1")

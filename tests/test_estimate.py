@@ -3,7 +3,8 @@
 import pytest
 
 from builders import make_results, make_study
-from fairtrial.estimate import EPOCH_BYTES, TRIAL_BYTES, estimate
+from fairtrial.estimate import EPOCH_BYTES, TRIAL_BYTES, Stopwatch, estimate, prospects
+from fairtrial.evidence.power import detectable_differences
 from fairtrial.records import Outcome
 from fairtrial.report.costs import plan_text
 from fairtrial.spec import Study
@@ -39,15 +40,31 @@ def test_only_what_is_missing_costs(study):
     assert plan_text(study, cost, "s.db") == f"{study.label}: 6 trials, 6 done, 0 to train"
 
 
+def test_a_sequential_study_costs_at_most_so_much():
+    study = make_study({"a": {}, "b": {"params": {"pace": 2}}}, seeds={"min": 1, "max": 3}, **LOOP)
+    results = [result for result in make_results(study) if result.seed == 0]
+    first, second, _ = plan_text(study, estimate(study, results, workers=1, threads=1), "s.db").splitlines()
+    assert first == f"{study.label}: at most 6 trials, 2 done, 4 to train"
+    assert second == "time: at most about 40 min 00 s with 1 worker of 1 thread"
+
+
 def test_a_diverged_trial_is_done_and_an_interrupted_one_is_not(study):
     ended = {("a", 0): Outcome.DIVERGED, ("b", 1): None}
     assert estimate(study, make_results(study, ended=ended)).missing == 1
 
 
+TINY = {
+    "name": "s",
+    "reference": "a",
+    "arms": {"a": {}, "b": {"optimizer": {"eps": 1e-6}}},
+    "data": {"name": "digits", "train": 64, "test": 20},
+    "model": {"width": 0.25},
+    "training": {"epochs": 3, "batch_size": 32},
+}
+
+
 def test_our_own_loop_is_timed():
-    digits = {"data": {"name": "digits", "train": 64, "test": 20}, "model": {"width": 0.25}}
-    head = {"name": "s", "reference": "a", "arms": {"a": {}, "b": {"optimizer": {"eps": 1e-6}}}}
-    study = Study.from_dict(head | digits | {"training": {"epochs": 3, "batch_size": 32}})
+    study = Study.from_dict(TINY)
     cost = estimate(study, [], workers=1, threads=1)
     assert cost.step_ms is not None
     assert cost.seconds is not None
@@ -55,3 +72,27 @@ def test_our_own_loop_is_timed():
     text = plan_text(study, cost, "s.db")
     assert "with 1 worker of 1 thread (" in text
     assert "kB more in s.db" in text
+
+
+def test_prospects_are_the_power_of_the_study_and_the_time_of_what_is_missing(study):
+    results = [r for r in make_results(study) if r.seed == 0]
+    rows = prospects(study, results, 0.01, seeds=(2, 4), workers=1, threads=1)
+    assert [row.seeds for row in rows] == [2, 4]
+    assert [row.difference for row in rows] == [row.difference for row in detectable_differences(0.01, 1, (2, 4))]
+    assert [row.seconds for row in rows] == [pytest.approx(1200), pytest.approx(3600)]
+    assert prospects(study, results, None, seeds=(2,))[0].difference is None
+
+
+def test_a_crossed_design_has_the_number_of_seeds_that_it_has():
+    study = make_study(("a", "b"), seeds=6, noise={"initial_weights": 2, "batch_orders": 3}, **LOOP)
+    assert [row.seeds for row in prospects(study, [], 0.01)] == [6]
+
+
+def test_what_was_timed_once_is_not_timed_again(monkeypatch):
+    from fairtrial.workload import bench
+
+    study = Study.from_dict(TINY)
+    watch = Stopwatch()
+    estimate(study, [], workers=1, threads=1, stopwatch=watch)
+    monkeypatch.setattr(bench, "pace", None)
+    assert prospects(study, [], None, seeds=(2, 3), workers=1, threads=1, stopwatch=watch)[0].seconds > 0

@@ -44,6 +44,9 @@ class Diary(Watcher):
     def ended(self, trial, outcome, detail):
         self.lines.append(("ended", trial.arm, outcome))
 
+    def stopped(self, study, arm, seeds):
+        self.lines.append(("stopped", arm, seeds))
+
 
 def test_everything_planned_is_trained_and_recorded(store, make_study):
     study = make_study()
@@ -126,6 +129,13 @@ def test_a_loop_that_yields_nothing_has_failed(store, make_study):
     assert done.results[0].detail.rstrip().endswith("ValueError: the training loop yielded nothing")
 
 
+def test_fingerprints_are_recorded(store, make_study):
+    done = run(make_study(training={"epochs": 3, "loop": "loops:telling"}), store=store)
+    assert [result.fingerprints for result in done.results] == [
+        {"initial_weights": f"weights {seed}", "batch_order": f"order {seed}", "data": "all"} for seed in (0, 0, 1, 1)
+    ]
+
+
 def test_failed_trials_are_retried_only_on_demand(store, mixed_study):
     run(mixed_study, store=store)
     assert run(mixed_study, store=store).trained == 0
@@ -174,6 +184,102 @@ def test_a_loop_that_is_not_there_is_told_before_anything_runs(store, make_study
             run(make_study(training={"epochs": 1, "loop": loop}), store=store)
         assert str(caught.value) == message
     assert store.studies() == []
+
+
+def settling(**seeds):
+    """Decide that arms are settled by so many seeds, and write down what was asked."""
+    asked = []
+
+    def settled(study, results):
+        asked.append([(result.arm, result.seed, result.outcome) for result in results])
+        seen = max(result.seed for result in results) + 1
+        return frozenset(arm for arm, enough in seeds.items() if seen >= enough)
+
+    return settled, asked
+
+
+def three_arms(make_study, **changes):
+    arms = {"a": {}, "b": {"params": {"pace": 2}}, "c": {"params": {"pace": 3}}}
+    return make_study(**{"arms": arms, "seeds": {"min": 2, "max": 5}, **changes})
+
+
+def trained(done):
+    return sorted((result.seed, result.arm) for result in done.results)
+
+
+def test_settled_arms_stop_and_the_rest_go_on_with_the_reference(store, make_study):
+    settled, asked = settling(b=2, c=4)
+    diary = Diary()
+    done = run(three_arms(make_study), store=store, settled=settled, watcher=diary)
+    assert trained(done) == [(0, "a"), (0, "b"), (0, "c"), (1, "a"), (1, "b"), (1, "c")] + [
+        (seed, arm) for seed in (2, 3) for arm in ("a", "c")
+    ]
+    assert done.trained == 10
+    assert [max(seed for _, seed, _ in look) + 1 for look in asked] == [2, 3, 4]
+    assert [line for line in diary.lines if line[0] in {"planned", "stopped"}] == [
+        ("planned", 15, 15),
+        ("stopped", "b", 2),
+        ("stopped", "c", 4),
+        ("stopped", "a", 4),
+    ]
+
+
+def test_a_finished_sequential_study_has_nothing_to_do(store, make_study, monkeypatch):
+    settled, _ = settling(b=2, c=4)
+    study = three_arms(make_study)
+    first = run(study, store=store, settled=settled)
+    monkeypatch.setattr("fairtrial.study._local", None)  # no workers, no torch
+    diary = Diary()
+    again = run(study, store=store, settled=settled, watcher=diary)
+    assert (again.trained, again.results) == (0, first.results)
+    assert diary.lines[0] == ("planned", 10, 0)
+
+
+def test_a_sequential_study_decides_the_same_whatever_the_store_knows_already(store, make_study):
+    """Another study has trained more seeds of the same trials: they must not speak before their time."""
+    run(three_arms(make_study, name="large", seeds=5), store=store)
+    settled, asked = settling(b=2, c=4)
+    done = run(three_arms(make_study), store=store, settled=settled)
+    assert done.trained == 0
+    assert [len(look) for look in asked] == [6, 8, 10]
+    assert [key for key, look in enumerate(asked) if any(arm == "b" and seed > 1 for arm, seed, _ in look)] == []
+
+
+def test_an_interrupted_sequential_study_decides_the_same(store, make_study):
+    study = three_arms(make_study)
+
+    class Impatient(Watcher):
+        def ended(self, trial, outcome, detail):
+            raise KeyboardInterrupt
+
+    runs = []
+    for _ in range(20):
+        settled, asked = settling(b=2, c=4)
+        try:
+            done = run(study, store=store, settled=settled, watcher=Impatient())
+        except KeyboardInterrupt:
+            runs.append(len(asked))
+        else:
+            break
+    assert len(runs) == 10  # one trial each
+    with SQLStore("other.db") as other:
+        whole = run(study, store=other, settled=settling(b=2, c=4)[0])
+    assert [(r.trial, r.epochs) for r in done.results] == [(r.trial, r.epochs) for r in whole.results]
+
+
+def test_failed_trials_of_a_sequential_study_have_ended(store, make_study):
+    arms = {"a": {"params": {"end": "well"}}, "b": {"params": {"end": "raises"}}}
+    study = make_study(seeds={"min": 1, "max": 3}, training={"epochs": 3, "loop": "loops:mixed"}, arms=arms)
+    settled, asked = settling(b=2)
+    done = run(study, store=store, settled=settled)
+    assert trained(done) == [(0, "a"), (0, "b"), (1, "a"), (1, "b")]
+    assert asked[0] == [("a", 0, Outcome.FINISHED), ("b", 0, Outcome.FAILED)]
+    again = run(study, store=store, settled=settled, retry_failed=True)
+    assert (again.trained, trained(again)) == (2, trained(done))
+
+
+def test_without_anybody_to_decide_all_seeds_are_trained(store, make_study):
+    assert run(three_arms(make_study), store=store).trained == 15
 
 
 def test_an_executor_of_ones_own(store, make_study):

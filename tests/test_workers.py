@@ -50,6 +50,24 @@ def test_by_default_trials_run_in_workers_with_one_thread(store, make_study, mon
     assert [result.epochs for result in done.results] == [result.epochs for result in inline.results]
 
 
+def settled_at_two(study, results):
+    """Settle arm b by two seeds, c by none."""
+    return {"b"} if max(result.seed for result in results) == 1 else set()
+
+
+@pytest.mark.slow
+def test_a_sequential_study_trains_the_same_with_any_number_of_workers(make_study):
+    arms = {"a": {}, "b": {"params": {"pace": 2}}, "c": {"params": {"pace": 3}}}
+    study = make_study(arms=arms, seeds={"min": 1, "max": 4}, training={"epochs": 3, "loop": "loops:telling"})
+    told = []
+    for workers in (1, 2, 3):
+        with SQLStore(f"{workers}.db") as store:
+            done = run(study, store=store, workers=workers, settled=settled_at_two)
+        told.append([(result.trial, result.epochs, result.fingerprints) for result in done.results])
+    assert told[0] == told[1] == told[2]
+    assert [len(told[0]), done.trained] == [4 + 2 + 4, 10]
+
+
 @pytest.mark.slow
 def test_every_end_comes_out_of_workers_as_it_does_inline(store, mixed_study):
     done = run(mixed_study, store=store, workers=2, threads=2)
@@ -170,3 +188,21 @@ def test_every_running_trial_has_a_row(make_study):
         ("trial 2/4 b seed 0", 0.75, "epoch 1/3  batch 3/4  training 75.0%"),
     ]
     assert left == ["study", "trial 2/4 b seed 0"]
+
+
+def test_a_sequential_study_says_why_arms_stop_and_counts_on_less(make_study):
+    console, watcher = shown()
+    study = make_study(seeds={"min": 1, "max": 3})
+    with watcher:
+        watcher.planned(study, plan(study), plan(study))
+        for trial in plan(study)[:2]:
+            watcher.started(trial, MACHINE)
+            watcher.ended(trial, Outcome.FINISHED, "")
+        before = watcher._forecast.fraction
+        watcher.stopped(study, "b", 1)
+        some = watcher._forecast.fraction
+        watcher.stopped(study, "a", 1)
+        assert (before, some, watcher._forecast.fraction) == (pytest.approx(2 / 6), pytest.approx(2 / 4), 1.0)
+    first, _, *last = console.file.getvalue().splitlines()
+    assert first == f"{study.label}: 2 arms, 1 to 3 seeds, at most 6 trials"
+    assert last == ["b: verdict settled after 1 seed", "a: no arm is left to compare with after 1 seed"]

@@ -14,19 +14,26 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fairtrial.errors import Diverged, FairtrialError
+    from fairtrial.evidence.claims import StudyClaims, check_claims
+    from fairtrial.evidence.comparison import StudyVerdict, compare
+    from fairtrial.evidence.judge import judge
     from fairtrial.evidence.summary import summarise
+    from fairtrial.evidence.verdicts import Comparison, Verdict
     from fairtrial.lookup import load
     from fairtrial.records import EpochRecord, Machine, Outcome, Trial, TrialResult
     from fairtrial.report.tables import table
+    from fairtrial.report.verdicts import describe
     from fairtrial.spec import Arm, Study
     from fairtrial.store.sql import SQLStore
     from fairtrial.study import StudyRun, Watcher, run
+    from fairtrial.workload.fingerprints import fingerprint
 
 __version__ = "0.1.0"
 
 # Names are loaded when they are first used, so that `import fairtrial` costs nothing.
 _HOMES = {
     "Arm": "spec",
+    "Comparison": "evidence.verdicts",
     "Diverged": "errors",
     "EpochRecord": "records",
     "FairtrialError": "errors",
@@ -34,10 +41,18 @@ _HOMES = {
     "Outcome": "records",
     "SQLStore": "store.sql",
     "Study": "spec",
+    "StudyClaims": "evidence.claims",
     "StudyRun": "study",
+    "StudyVerdict": "evidence.comparison",
     "Trial": "records",
     "TrialResult": "records",
+    "Verdict": "evidence.verdicts",
     "Watcher": "study",
+    "check_claims": "evidence.claims",
+    "compare": "evidence.comparison",
+    "describe": "report.verdicts",
+    "fingerprint": "workload.fingerprints",
+    "judge": "evidence.judge",
     "load": "lookup",
     "run": "study",
     "summarise": "evidence.summary",
@@ -46,6 +61,7 @@ _HOMES = {
 
 __all__ = [
     "Arm",
+    "Comparison",
     "Diverged",
     "EpochRecord",
     "FairtrialError",
@@ -53,10 +69,18 @@ __all__ = [
     "Outcome",
     "SQLStore",
     "Study",
+    "StudyClaims",
     "StudyRun",
+    "StudyVerdict",
     "Trial",
     "TrialResult",
+    "Verdict",
     "Watcher",
+    "check_claims",
+    "compare",
+    "describe",
+    "fingerprint",
+    "judge",
     "load",
     "run",
     "summarise",

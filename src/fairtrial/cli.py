@@ -1,12 +1,12 @@
 """The command line: thin commands over the package."""
 
 import contextlib
+import math
 import os
 import re
 import shlex
 import sys
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -18,14 +18,23 @@ import fairtrial
 from fairtrial import lookup
 from fairtrial import study as conductor
 from fairtrial.errors import FairtrialError, ReportError, StoreMissingError
+from fairtrial.options import (
+    DEFAULT_STORE,
+    EvidenceFormat,
+    ExportFormat,
+    SetOption,
+    StoreOption,
+    StudyArgument,
+    TableFormat,
+    ThreadsOption,
+    WorkersOption,
+)
 from fairtrial.records import Outcome, TrialResult
 from fairtrial.report.live import DownloadBar, LiveWatcher
-from fairtrial.spec import Study
+from fairtrial.report.words import count
+from fairtrial.spec import Evidence, Study, parse_toml
 from fairtrial.store.base import StoredStudy
 from fairtrial.store.sql import SQLStore
-
-#: Where records go unless the user says otherwise.
-DEFAULT_STORE = "fairtrial.db"
 
 #: Exit status after Ctrl-C: 128 and the number of the signal, as shells have it.
 INTERRUPTED = 130
@@ -36,49 +45,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-
-class TableFormat(StrEnum):
-    """Formats of `fairtrial table`."""
-
-    TEXT = "text"
-    MARKDOWN = "markdown"
-    CSV = "csv"
-    LATEX = "latex"
-    JSON = "json"
-
-
-class ExportFormat(StrEnum):
-    """Formats of `fairtrial export`."""
-
-    CSV = "csv"
-    PARQUET = "parquet"
-    JSON = "json"
-
-
-StudyArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="STUDY",
-        help="A TOML file, a study that ships with fairtrial, or NAME or NAME@HASH of one in the store.",
-    ),
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the study, such as training.epochs=3."),
-]
-StoreOption = Annotated[
-    str, typer.Option("--store", metavar="URL", envvar="FAIRTRIAL_STORE", help="The database: a file or a URL.")
-]
-
-WorkersOption = Annotated[
-    int | None,
-    typer.Option(min=1, help="Trials to run side by side; by default one a GPU, or as many as there are cores for."),
-]
-ThreadsOption = Annotated[
-    int | None,
-    typer.Option(min=1, help="Threads of each worker, by default 1. It can change the last digits of a result."),
-]
 
 
 def main() -> None:
@@ -134,6 +100,9 @@ def run(
         _say(f"interrupted; every finished epoch is in {_without_password(store)}. To go on:\n  {again}")
         raise typer.Exit(INTERRUPTED) from None
     _print_table(done.study, done.results)
+    if done.study.evidence != Evidence():
+        _out("")
+        _print_verdict(done.study, done.results)
     _say(f"figures: {_command('plot', found.label, None, store)}")
     if failed := done.count(Outcome.FAILED):
         _complain(f"{failed} of {len(done.results)} trials failed; to try them again: {again} --retry-failed")
@@ -150,6 +119,40 @@ def table(
     """Print what was measured: the paper's Table 1, with mean and spread over seeds."""
     found, results = _results(study, assignments, store)
     _print_table(found, results, form)
+
+
+@app.command()
+def verdict(
+    study: StudyArgument,
+    assignments: SetOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    form: Annotated[EvidenceFormat, typer.Option("--format", help="How to write it.")] = EvidenceFormat.TEXT,
+    metric: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Compare on this, which the study did not set beforehand.")
+    ] = None,
+) -> None:
+    """Say of each arm whether it is better or worse than the reference, equivalent, or undecided."""
+    found, results = _results(study, assignments, store)
+    if refused := _print_verdict(found, results, form, metric):
+        _complain(f"{count(len(refused), 'comparison')} refused: {next(iter(refused.values()))}")
+        raise typer.Exit(1)
+
+
+@app.command()
+def claims(
+    study: StudyArgument,
+    assignments: SetOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    form: Annotated[EvidenceFormat, typer.Option("--format", help="How to write it.")] = EvidenceFormat.TEXT,
+) -> None:
+    """Say of each claim of the study whether the records support it, contradict it, or leave it undecided."""
+    from fairtrial.evidence.claims import check_claims  # noqa: PLC0415
+    from fairtrial.report.verdicts import describe  # noqa: PLC0415
+
+    found, results = _results(study, assignments, store)
+    screen = Console()
+    tested = check_claims(found, results)
+    _out(describe(tested, form.value, width=screen.width, color=screen.is_terminal).rstrip("\n"))
 
 
 @app.command()
@@ -205,19 +208,34 @@ def plan_study(
     study: StudyArgument,
     assignments: SetOption = None,
     store: StoreOption = DEFAULT_STORE,
+    *,
     workers: WorkersOption = None,
     threads: ThreadsOption = None,
+    spread: Annotated[
+        float | None,
+        typer.Option(help="Standard deviation of a paired difference, accuracies as fractions; else from the store."),
+    ] = None,
 ) -> None:
-    """Say what is left of a study and what it will cost here: trials, time, disk."""
-    from fairtrial.estimate import estimate  # noqa: PLC0415
-    from fairtrial.report.costs import plan_text  # noqa: PLC0415
+    """Say what is left of a study, what it will cost here, and what more or fewer seeds would find."""
+    from fairtrial.estimate import Stopwatch, estimate, prospects  # noqa: PLC0415
+    from fairtrial.evidence.comparison import paired_spread  # noqa: PLC0415
+    from fairtrial.report.costs import plan_text, prospects_text  # noqa: PLC0415
+
+    if spread is not None and not (math.isfinite(spread) and spread > 0):
+        raise FairtrialError(f"--spread {spread}: must be a positive number")
 
     found = lookup.to_run(study, assignments or [], _stored(store))
     sys.path.insert(0, str(lookup.source_folder(study) or Path.cwd()))
     results: list[TrialResult] = []
     with contextlib.suppress(StoreMissingError), SQLStore(store, create=False) as opened:
         results = opened.results(found)
-    _out(plan_text(found, estimate(found, results, workers=workers, threads=threads), store))
+    watch = Stopwatch()
+    cost = estimate(found, results, workers=workers, threads=threads, stopwatch=watch)
+    _out(plan_text(found, cost, store))
+    if len(found.arms) > 1:
+        seen = spread or paired_spread(found, results)
+        table = prospects(found, results, seen, workers=workers, threads=threads, stopwatch=watch)
+        _out("\n" + prospects_text(found, table, seen, "as given" if spread else "in the store"))
 
 
 @app.command()
@@ -304,10 +322,30 @@ def _print_table(study: Study, results: Sequence[TrialResult], form: TableFormat
     _out(text.rstrip("\n"))
 
 
+def _print_verdict(
+    study: Study,
+    results: Sequence[TrialResult],
+    form: EvidenceFormat = EvidenceFormat.TEXT,
+    metric: str | None = None,
+) -> dict[str, str]:
+    """Print verdicts, and return why comparisons were refused, by arm."""
+    from fairtrial.evidence.comparison import compare  # noqa: PLC0415
+    from fairtrial.evidence.split import split_noise  # noqa: PLC0415
+    from fairtrial.report.verdicts import describe  # noqa: PLC0415
+
+    screen = Console()
+    found = compare(study, results, metric=metric)
+    noise = split_noise(study, results, metric=metric)
+    text = describe(found, form.value, noise=noise, width=screen.width, color=screen.is_terminal)
+    _out(text.rstrip("\n"))
+    return found.refused
+
+
 def _how_far(study: StoredStudy) -> str:
     """Write how far a study is: ``7 of 10 trials, 1 diverged, 1 interrupted or running``."""
     ended = sum(study.outcomes.values())
-    parts = [f"{ended} of {study.trials} trials"]
+    sequential = isinstance(parse_toml(study.toml).get("seeds"), dict)
+    parts = [f"{ended} of {'at most ' if sequential else ''}{study.trials} trials"]
     parts += [f"{n} {outcome}" for outcome, n in study.outcomes.items() if n and outcome is not Outcome.FINISHED]
     parts += [f"{study.started} interrupted or running"] if study.started else []
     return ", ".join(parts)

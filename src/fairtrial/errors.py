@@ -12,6 +12,7 @@ bug of ours or an error in the user's own code, and keeps its traceback.
     ├── StoreError            a database that can't be opened, read or written
     │   ├── StoreMissingError there is none yet
     │   └── StoreVersionError written by a newer fairtrial
+    ├── PairingError          trials that are compared do not share what their seed promises
     └── ReportError           a table or figure that can't be made from what was recorded
 
     Diverged                  not an error: a training loop says that its loss is no longer finite
@@ -56,6 +57,10 @@ class StoreMissingError(StoreError):
 
 class StoreVersionError(StoreError):
     """The database was written by a newer fairtrial than this one."""
+
+
+class PairingError(FairtrialError):
+    """Trials of one seed do not share initial weights, batch order, or what else they report; no comparison holds."""
 
 
 class ReportError(FairtrialError):

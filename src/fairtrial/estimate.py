@@ -1,8 +1,9 @@
 """What a study will cost on this machine, before it runs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from fairtrial.evidence.power import detectable_differences
 from fairtrial.execute.slots import choose_slots
 from fairtrial.plan import makespan, plan
 from fairtrial.records import Outcome, Trial, TrialResult
@@ -18,7 +19,7 @@ class Estimate:
     """What is left to do of a study, and what it will cost.
 
     Attributes:
-        trials: trials that the study plans.
+        trials: trials that the study plans; of a sequential study, where arms may stop early, at most. So is the rest.
         missing: how many of them are still to be trained.
         workers: worker processes that the estimate counts on.
         threads: threads of each.
@@ -36,8 +37,40 @@ class Estimate:
     bytes: int
 
 
+@dataclass
+class Stopwatch:
+    """Keeps what was timed, so that a second estimate need not time it again.
+
+    Attributes:
+        timed: seconds a step and seconds a trial of each kind of trial.
+    """
+
+    timed: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Prospect:
+    """What a number of seeds would find, and what it costs.
+
+    Attributes:
+        seeds: number of seeds, looked at once at their end.
+        difference: smallest true difference that is found with 80% power, in the metric's unit; None if nobody knows
+            the spread.
+        seconds: wall time of the trials that are still missing for it; None if nobody can know.
+    """
+
+    seeds: int
+    difference: float | None
+    seconds: float | None
+
+
 def estimate(
-    study: Study, results: Sequence[TrialResult], *, workers: int | None = None, threads: int | None = None
+    study: Study,
+    results: Sequence[TrialResult],
+    *,
+    workers: int | None = None,
+    threads: int | None = None,
+    stopwatch: Stopwatch | None = None,
 ) -> Estimate:
     """Estimate the cost of what is missing of a study.
 
@@ -49,12 +82,13 @@ def estimate(
         results: what the store knows of it.
         workers: worker processes, chosen as `run` chooses them if None.
         threads: threads of each, likewise.
+        stopwatch: what was timed before, and where to note what is timed now.
     """
     ended = {result.trial for result in results if result.outcome is not None}
     trials = plan(study)
     missing = [trial for trial in trials if trial.hash not in ended]
     slots = choose_slots(len(missing), workers, threads)
-    timed = _time_settings(study, missing, slots.threads)
+    timed = _time_settings(study, missing, slots.threads, stopwatch or Stopwatch())
     seconds = [_trial_seconds(trial, timed, results) for trial in missing]
     known = [value for value in seconds if value is not None]
     first = next(iter(timed.values()), None)
@@ -69,7 +103,45 @@ def estimate(
     )
 
 
-def _time_settings(study: Study, trials: Sequence[Trial], threads: int) -> dict[str, tuple[float, float]]:
+def prospects(
+    study: Study,
+    results: Sequence[TrialResult],
+    spread: float | None,
+    *,
+    seeds: Sequence[int] = (3, 5, 8, 12, 20),
+    workers: int | None = None,
+    threads: int | None = None,
+    stopwatch: Stopwatch | None = None,
+) -> tuple[Prospect, ...]:
+    """Say what several numbers of seeds would find, and what each would cost.
+
+    Args:
+        study: the study; its arms, its metric and its error rate.
+        results: what the store knows of it; trials that have ended cost nothing any more.
+        spread: standard deviation of paired differences, in the metric's unit; see `paired_spread`.
+        seeds: the numbers, each at least 2. A crossed design has its own number and no other.
+        workers: as for `estimate`.
+        threads: likewise.
+        stopwatch: likewise.
+    """
+    if study.noise.crossed:
+        seeds = (study.noise.crossed,)
+    found: dict[int, float] = {}
+    if spread is not None and len(study.arms) > 1:
+        rows = detectable_differences(spread, len(study.arms) - 1, seeds, alpha=study.evidence.alpha)
+        found = {row.seeds: row.difference for row in rows}
+    stopwatch = stopwatch or Stopwatch()
+    seconds: dict[int, float | None] = {}
+    for number in seeds:
+        other = study if study.noise.crossed else Study.from_dict(study.to_dict() | {"seeds": number})
+        cost = estimate(other, results, workers=workers, threads=threads, stopwatch=stopwatch)
+        seconds[number] = cost.seconds
+    return tuple(Prospect(number, found.get(number), seconds[number]) for number in seeds)
+
+
+def _time_settings(
+    study: Study, trials: Sequence[Trial], threads: int, stopwatch: Stopwatch
+) -> dict[str, tuple[float, float]]:
     """Time each kind of trial once: seconds a step and seconds a trial, by what decides them."""
     ours = [trial for trial in trials if trial.settings.training.loop == BUILT_IN]
     if not ours:
@@ -77,14 +149,14 @@ def _time_settings(study: Study, trials: Sequence[Trial], threads: int) -> dict[
     from fairtrial.workload import bench, data, loops  # noqa: PLC0415
 
     loops.prepare(study)
-    timed: dict[str, tuple[float, float]] = {}
+    timed = stopwatch.timed
     for trial in ours:
-        kind = _kind(trial.settings)
+        kind = f"{threads}|{_kind(trial.settings)}"
         if kind not in timed:
             pace = bench.pace(trial, threads=threads)
             whole = pace.trial_seconds(trial.settings, data.load(trial.settings.data, verify=False))
             timed[kind] = pace.step_seconds, whole
-    return timed
+    return {_kind(trial.settings): timed[f"{threads}|{_kind(trial.settings)}"] for trial in ours}
 
 
 def _kind(settings: Settings) -> str:

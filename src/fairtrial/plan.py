@@ -17,9 +17,19 @@ def plan(study: Study) -> tuple[Trial, ...]:
         study: the study; arms keep its order.
 
     Returns:
-        ``seeds * len(arms)`` trials.
+        ``seeds * len(arms)`` trials; of a sequential study all that it may come to.
     """
-    return tuple(Trial(arm.name, seed, arm.settings) for seed in range(study.seeds) for arm in study.arms)
+    return tuple(
+        Trial(arm.name, seed, arm.settings, noise=_noise(study, seed))
+        for seed in range(study.seeds)
+        for arm in study.arms
+    )
+
+
+def _noise(study: Study, seed: int) -> tuple[int, int] | None:
+    """Tell the seeds of weights and order; None where both are the seed, so that plain studies share such trials."""
+    seeds = study.noise.of(seed)
+    return None if seeds == (seed, seed) else seeds
 
 
 def makespan(seconds: Sequence[float], workers: int) -> float:

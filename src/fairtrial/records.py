@@ -9,18 +9,6 @@ from typing import Protocol
 
 from fairtrial.spec import FORMAT, Settings, content, digest
 
-#: Metrics of an epoch record in the order in which tables and exports show them; a training loop may add its own.
-METRICS = (
-    "train_loss",
-    "train_acc",
-    "test_loss",
-    "test_acc",
-    "val_loss",
-    "val_acc",
-    "train_seconds",
-    "eval_seconds",
-)
-
 
 class Outcome(StrEnum):
     """How a trial ended. Three ways, kept apart everywhere."""
@@ -50,25 +38,40 @@ class Trial:
 
     Attributes:
         arm: the arm's name.
-        seed: the replicate. Initial weights come from it alone, the order of batches from it and the epoch
-            alone, so that all arms share both.
+        seed: the replicate. All arms of a seed share initial weights and the order of batches.
         settings: the arm's full configuration.
+        noise: the seeds of the initial weights and of the order of batches, where a study varies the two apart and they
+            are not both the trial's own; see `weights_seed` and `order_seed`.
+        listener: told how far the training loop is; None if nobody watches.
+        fingerprints: what this attempt has reported by `fingerprint` so far. No part of what the trial is.
     """
 
     arm: str
     seed: int
     settings: Settings
+    noise: tuple[int, int] | None = None
     listener: Listener | None = field(default=None, compare=False, repr=False)
+    fingerprints: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256, in hexadecimal, of the full configuration, the arm's name and the seed.
+        """SHA-256, in hexadecimal, of the full configuration, the arm's name and the seed, or seeds.
 
         A changed default changes it, so that no trial is ever taken for another. Studies that share a trial share its
         record: going from three seeds to five trains two more, not five.
         """
         table = {"format": FORMAT, "arm": self.arm, "seed": self.seed, "settings": content(self.settings)}
-        return digest(table)
+        return digest(table if self.noise is None else table | {"noise": self.noise})
+
+    @property
+    def weights_seed(self) -> int:
+        """What the initial weights are to come from, and from nothing else."""
+        return self.seed if self.noise is None else self.noise[0]
+
+    @property
+    def order_seed(self) -> int:
+        """What the order of batches is to come from, together with the epoch, and from nothing else; dropout too."""
+        return self.seed if self.noise is None else self.noise[1]
 
     @property
     def epochs(self) -> int:
@@ -79,6 +82,30 @@ class Trial:
         """Tell whoever watches how far this epoch is; costs nothing if nobody does."""
         if self.listener is not None:
             self.listener(self, batch, batches, metrics)
+
+    def fingerprint(self, **digests: str) -> None:
+        """Report what this trial has in common with the other arms of its seed, so that the pairing can be proved.
+
+        Call it before the first step, or whenever the thing is known; a name that is reported again replaces the value
+        from before. A comparison of two arms is refused where both have a fingerprint of one name at one seed and the
+        two differ.
+
+        Args:
+            **digests: a digest by name. fairtrial's own loop reports ``initial_weights`` and ``batch_order``; a loop of
+                the user's own may report these, by `fairtrial.fingerprint` or any digest, and others.
+
+        Raises:
+            TypeError, ValueError: a digest is no text, or empty.
+
+        Example:
+            >>> trial.fingerprint(initial_weights=fairtrial.fingerprint(model.state_dict()))  # doctest: +SKIP
+        """
+        for name, value in digests.items():
+            if not isinstance(value, str):
+                raise TypeError(f"fingerprint {name} must be a string, not {type(value).__name__}")
+            if not value:
+                raise ValueError(f"fingerprint {name} is empty")
+        self.fingerprints.update(digests)
 
 
 @dataclass(frozen=True)
@@ -137,6 +164,8 @@ class TrialResult:
         ended: when it ended, in UTC.
         machine: where it ran.
         epochs: its records, in order.
+        fingerprints: digests, by name, of what the arms of a seed are meant to share, as the last attempt reported
+            them: ``initial_weights`` and ``batch_order`` from fairtrial's own loop. One that is not there is unknown.
     """
 
     arm: str
@@ -148,3 +177,4 @@ class TrialResult:
     ended: datetime | None
     machine: Machine
     epochs: tuple[EpochRecord, ...]
+    fingerprints: Mapping[str, str] = field(default_factory=dict)

@@ -1,12 +1,13 @@
-"""The conductor: plan, execute, record. The only writer to the store."""
+"""The conductor: plan, execute, record, ask for more. The only writer to the store."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 
+from fairtrial.course import Course, Settled, Step
 from fairtrial.errors import FairtrialError, StudyError
-from fairtrial.execute.base import Ended, Epoch, Executor, Message, Started
+from fairtrial.execute.base import Ended, Epoch, Executor, Fingerprinted, Message, Started
 from fairtrial.execute.slots import Slots, check_counts, choose_slots
 from fairtrial.plan import plan
 from fairtrial.records import EpochRecord, Machine, Outcome, Trial, TrialResult
@@ -21,7 +22,7 @@ class Watcher:
         """Data are being fetched: bytes done, bytes in all if known, and what it is."""
 
     def planned(self, study: Study, trials: Sequence[Trial], missing: Sequence[Trial]) -> None:
-        """A study is about to run: all its trials, and those that are still to be trained."""
+        """A study is about to run: all its trials, and those that are still to be trained; both at most."""
 
     def staffed(self, slots: Slots) -> None:
         """Trials are about to run on this machine: how many side by side, and with how many threads each."""
@@ -37,6 +38,12 @@ class Watcher:
 
     def ended(self, trial: Trial, outcome: Outcome, detail: str) -> None:
         """A trial's outcome is in the store."""
+
+    def stopped(self, study: Study, arm: str, seeds: int) -> None:
+        """An arm of a sequential study gets no further seeds.
+
+        Its verdict is settled by this many; or it is the reference, and no other arm goes on.
+        """
 
 
 @dataclass(frozen=True)
@@ -68,8 +75,11 @@ def run(
     watcher: Watcher | None = None,
     retry_failed: bool = False,
     git_commit: str | None = None,
+    settled: Settled | None = None,
 ) -> StudyRun:
     """Run what is missing of a study.
+
+    A sequential study is asked after each finished seed which arms are settled; see `course.Course`.
 
     Args:
         study: what to run.
@@ -82,6 +92,8 @@ def run(
         watcher: told what happens.
         retry_failed: run failed trials again. Diverged ones are results, and stay.
         git_commit: noted in each trial's provenance.
+        settled: decides which arms of a sequential study need no further seeds, see `course.Settled`; by default the
+            verdicts that its own [evidence] asks for.
 
     Returns:
         What was done, and the results of the whole study.
@@ -99,58 +111,99 @@ def run(
     if executor is not None and (workers, threads) != (None, None):
         raise FairtrialError("workers and threads are the default executor's; leave them out where one is given")
     check_counts(workers=workers, threads=threads)
-    trials = plan(study)
-    missing = _missing(trials, store.outcomes(trials), retry_failed=retry_failed)
+    course = Course(study, settled or (_by_verdict() if study.sequential else None))
+    ended = _ended(store.outcomes(plan(study)), retry_failed=retry_failed)
+    before, step = len(ended), course.advance(ended, partial(store.results, study))
+    missing = [trial for trial in course.possible if trial.hash not in ended] if step.trials else []
     slots = None
     if missing and executor is None:
         executor, slots = _local(study, missing, workers, threads, watcher)
-    store.add_study(study, trials, datetime.now(UTC))
-    watcher.planned(study, trials, missing)
+    store.add_study(study, plan(study), datetime.now(UTC))
+    watcher.planned(study, course.possible, missing)
     if slots is not None:
         watcher.staffed(slots)
+    conductor = _Conductor(course, ended, store, watcher, git_commit)
+    conductor.tell_stopped(step)
     if executor is not None:
-        _execute(missing, store, executor, watcher, git_commit)
-    return StudyRun(study, len(missing), tuple(store.results(study)))
+        conductor.execute(step, executor)
+    return StudyRun(study, len(ended) - before, tuple(store.results(study)))
 
 
-def _missing(
-    trials: Sequence[Trial], outcomes: Mapping[str, Outcome | None], *, retry_failed: bool
-) -> tuple[Trial, ...]:
+def _by_verdict() -> Settled:
+    """Let the verdicts decide; SciPy is loaded here and not before."""
+    from fairtrial.evidence.comparison import settled  # noqa: PLC0415
+
+    return settled
+
+
+def _ended(outcomes: Mapping[str, Outcome | None], *, retry_failed: bool) -> set[str]:
     again = {None, Outcome.FAILED} if retry_failed else {None}
-    return tuple(trial for trial in trials if outcomes.get(trial.hash) in again)
+    return {trial for trial, outcome in outcomes.items() if outcome not in again}
 
 
-def _execute(
-    trials: Sequence[Trial], store: Store, executor: Executor, watcher: Watcher, git_commit: str | None
-) -> None:
-    """Run trials and record what comes of them; what the watcher is told is in the store already."""
-    attempts: dict[str, int] = {}
-    with executor:
-        for trial in trials:
-            executor.submit(replace(trial, listener=watcher.progressed))
-        for message in executor.messages():
-            _record(message, store, attempts, git_commit)
-            _tell(message, watcher)
+class _Conductor:
+    """Runs trials, records what comes of them, and goes on with those that follow from it.
 
+    What the watcher is told is in the store already.
 
-def _record(message: Message, store: Store, attempts: dict[str, int], git_commit: str | None) -> None:
-    match message:
-        case Started(trial, machine, at):
-            attempts[trial.hash] = store.begin(trial, replace(machine, git_commit=git_commit), at)
-        case Epoch(trial, record):
-            store.add_epoch(trial, attempts[trial.hash], record)
-        case Ended(trial, outcome, detail, at):
-            store.end(trial, attempts[trial.hash], outcome, detail, at)
+    Args:
+        course: decides what follows.
+        ended: hashes of the trials that have ended; those that end are added.
+        store: where records go.
+        watcher: who is told.
+        git_commit: noted in each trial's provenance.
+    """
 
+    def __init__(self, course: Course, ended: set[str], store: Store, watcher: Watcher, git_commit: str | None) -> None:
+        self._course = course
+        self._ended = ended
+        self._store = store
+        self._watcher = watcher
+        self._git_commit = git_commit
+        self._attempts: dict[str, int] = {}
 
-def _tell(message: Message, watcher: Watcher) -> None:
-    match message:
-        case Started(trial, machine, _):
-            watcher.started(trial, machine)
-        case Epoch(trial, record):
-            watcher.epoch(trial, record)
-        case Ended(trial, outcome, detail, _):
-            watcher.ended(trial, outcome, detail)
+    def execute(self, step: Step, executor: Executor) -> None:
+        """Run the trials of a step and of those that follow."""
+        with executor:
+            self._submit(step, executor)
+            for message in executor.messages():
+                self._record(message)
+                self._tell(message)
+                if isinstance(message, Ended):
+                    self._ended.add(message.trial.hash)
+                    step = self._course.advance(self._ended, partial(self._store.results, self._course.study))
+                    self.tell_stopped(step)
+                    self._submit(step, executor)
+
+    def tell_stopped(self, step: Step) -> None:
+        """Tell the watcher which arms a step has stopped."""
+        for arm, seeds in step.stopped.items():
+            self._watcher.stopped(self._course.study, arm, seeds)
+
+    def _submit(self, step: Step, executor: Executor) -> None:
+        for trial in step.trials:
+            executor.submit(replace(trial, listener=self._watcher.progressed))
+
+    def _record(self, message: Message) -> None:
+        store, attempts = self._store, self._attempts
+        match message:
+            case Started(trial, machine, at):
+                attempts[trial.hash] = store.begin(trial, replace(machine, git_commit=self._git_commit), at)
+            case Fingerprinted(trial, fingerprints):
+                store.add_fingerprints(trial, attempts[trial.hash], fingerprints)
+            case Epoch(trial, record):
+                store.add_epoch(trial, attempts[trial.hash], record)
+            case Ended(trial, outcome, detail, at):
+                store.end(trial, attempts[trial.hash], outcome, detail, at)
+
+    def _tell(self, message: Message) -> None:
+        match message:
+            case Started(trial, machine, _):
+                self._watcher.started(trial, machine)
+            case Epoch(trial, record):
+                self._watcher.epoch(trial, record)
+            case Ended(trial, outcome, detail, _):
+                self._watcher.ended(trial, outcome, detail)
 
 
 def _local(

@@ -12,7 +12,7 @@ from time import sleep
 import pytest
 
 import loops
-from fairtrial.execute.base import Ended, Epoch, Started
+from fairtrial.execute.base import Ended, Epoch, Fingerprinted, Started
 from fairtrial.execute.inline import InlineExecutor
 from fairtrial.execute.local import LocalExecutor
 from fairtrial.plan import plan
@@ -61,6 +61,8 @@ def digest(messages):
         if isinstance(message, Epoch):
             metrics = {k: float(v).hex() for k, v in message.record.metrics.items() if not k.endswith("_seconds")}
             story.append([message.record.arm, message.record.seed, message.record.epoch, metrics])
+        if isinstance(message, Fingerprinted):
+            story.append(message.fingerprints)
         if isinstance(message, Ended):
             story.append([message.outcome, message.detail.strip().split("\n")[-1]])
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
@@ -155,6 +157,42 @@ def test_progress_goes_to_the_listener_of_the_trial(make, make_study):
     assert heard[0] == (trial, 1, 2, {"train_acc": 0.5})
     assert heard[0][0] is trial
     assert all(message.trial.listener is trial.listener for message in messages)
+
+
+def test_fingerprints_come_before_the_record_of_their_epoch(make, make_study):
+    trials = plan(make_study(arms={"a": {}, "b": {"params": {"end": "raises"}}}))
+    messages = execute(make(loops.telling), trials)
+    for trial in trials:
+        first = {"initial_weights": f"weights {trial.seed}", "batch_order": "not known yet"}
+        second = first | {"batch_order": f"order {trial.seed}", "data": "all"}
+        told = [told_by(message) for message in messages if message.trial == trial]
+        if trial.arm == "a":
+            assert told == [Started, first, 1, second, 2, 3, Ended]
+        else:
+            assert told == [Started, first, 1, second, 2, second | {"data": "none"}, Ended]
+
+
+def told_by(message):
+    match message:
+        case Fingerprinted(_, fingerprints):
+            return fingerprints
+        case Epoch(_, record):
+            return record.epoch
+    return type(message)
+
+
+def test_a_trial_that_runs_again_forgets_its_fingerprints(make, make_study):
+    (trial,) = plan(make_study(seeds=1, arms={"a": {}}))
+    trial.fingerprint(initial_weights="of an attempt before", other="too")
+    told = [told_by(message) for message in execute(make(loops.good), [trial])]
+    assert told == [Started, 1, 2, 3, Ended]
+
+
+def test_a_fingerprint_that_is_no_text_fails_the_trial(make, make_study):
+    (trial,) = plan(make_study(seeds=1, arms={"a": {}}))
+    (_, end) = execute(make(loops.telling_nonsense), [trial])
+    assert end.outcome is Outcome.FAILED
+    assert end.detail.endswith("TypeError: fingerprint initial_weights must be a string, not int\n")
 
 
 @pytest.mark.parametrize("leave_by", ["closing the messages", "leaving the context", "an error"])

@@ -79,6 +79,17 @@ def test_studies_share_the_trials_they_have_in_common(store, make_study):
     assert store.outcomes(plan(large)) == {t.hash: Outcome.FINISHED if t == trial else None for t in plan(large)}
 
 
+def test_results_need_no_study_only_its_trials(store, make_study):
+    known, asked = make_study(), make_study(name="other", seeds=3)
+    store.add_study(known, plan(known), NOW)
+    trial = plan(known)[3]
+    store.begin(trial, MACHINE, NOW)
+    store.add_epoch(trial, 1, record(trial, 1))
+    (result,) = store.results(asked)
+    assert (result.trial, len(result.epochs)) == (trial.hash, 1)
+    assert store.results(make_study(training={"epochs": 4, "loop": "loops:good"})) == []
+
+
 def test_unknown_trials_have_no_outcome(store, make_study):
     assert store.outcomes(plan(make_study())) == {}
 
@@ -123,6 +134,26 @@ def test_a_new_attempt_keeps_old_records_until_it_replaces_them(store, make_stud
     assert (result.outcome, result.detail) == (Outcome.DIVERGED, "loss is nan")
 
 
+def test_fingerprints_are_those_of_the_last_attempt(store, make_study):
+    study = make_study()
+    trial, other = plan(study)[:2]
+    store.add_study(study, plan(study), NOW)
+    for one in (trial, other):
+        store.begin(one, MACHINE, NOW)
+    assert [result.fingerprints for result in store.results(study)] == [{}, {}]
+    store.add_fingerprints(trial, 1, {"initial_weights": "ab", "batch_order": "unknown"})
+    store.add_fingerprints(trial, 1, {"initial_weights": "ab", "batch_order": "cd"})
+    store.end(trial, 1, Outcome.FAILED, "why", NOW)
+    assert [result.fingerprints for result in store.results(study)] == [
+        {"initial_weights": "ab", "batch_order": "cd"},
+        {},
+    ]
+    store.begin(trial, MACHINE, NOW)
+    assert store.results(study)[0].fingerprints == {}
+    store.add_fingerprints(trial, 2, {"initial_weights": "ef"})
+    assert store.results(study)[0].fingerprints == {"initial_weights": "ef"}
+
+
 def test_only_planned_trials_begin_and_only_begun_ones_go_on(store, make_study):
     study = make_study()
     trial = plan(study)[0]
@@ -131,6 +162,8 @@ def test_only_planned_trials_begin_and_only_begun_ones_go_on(store, make_study):
     store.add_study(study, plan(study), NOW)
     with pytest.raises(StoreError, match="trial a, seed 0 has not begun"):
         store.add_epoch(trial, 1, record(trial, 1))
+    with pytest.raises(StoreError, match="trial a, seed 0 has not begun"):
+        store.add_fingerprints(trial, 1, {"initial_weights": "ab"})
     assert store.results(study) == []
 
 
@@ -145,6 +178,7 @@ def test_a_superseded_attempt_is_refused_and_spoils_nothing(store, reopen, make_
         second = other.begin(trial, MACHINE, NOW)
         for late in (
             lambda: store.add_epoch(trial, first, record(trial, 2)),
+            lambda: store.add_fingerprints(trial, first, {"initial_weights": "late"}),
             lambda: store.end(trial, first, Outcome.FINISHED, "", NOW),
         ):
             with pytest.raises(StoreError, match="trial a, seed 0 was begun again by another run in this store"):
@@ -154,6 +188,7 @@ def test_a_superseded_attempt_is_refused_and_spoils_nothing(store, reopen, make_
         other.end(trial, second, Outcome.FINISHED, "", NOW)
     (result,) = store.results(study)
     assert [one.epoch for one in result.epochs] == [1, 2]
+    assert result.fingerprints == {}
 
 
 def test_readers_see_whole_transactions_while_one_writes(store, reopen, make_study):
@@ -171,3 +206,7 @@ def test_many_trials_at_once(store, make_study):
     study = make_study(seeds=800)
     store.add_study(study, plan(study), NOW)
     assert len(store.outcomes(plan(study))) == 1600
+    last = plan(study)[-1]
+    store.begin(last, MACHINE, NOW)
+    store.add_epoch(last, 1, record(last, 1))
+    assert [(result.trial, len(result.epochs)) for result in store.results(study)] == [(last.hash, 1)]

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from builders import learning, make_results, make_study
 from fairtrial.evidence.summary import Spread, join, summarise
-from fairtrial.records import METRICS, Outcome
+from fairtrial.records import Outcome
+from fairtrial.spec import METRICS
 
 
 def values(study, results, metric, arm=0):

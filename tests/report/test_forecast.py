@@ -95,3 +95,15 @@ def test_it_is_never_negative_whatever_comes(steps):
         assert 0 <= forecast.fraction <= 1
         left = forecast.seconds_left(float(now))
         assert left is None or left >= 0
+
+
+def test_a_trial_that_is_spared_is_no_work(trials):
+    first, second, third = trials(3)
+    forecast = Forecast([first, second, third])
+    forecast.began(first, now=0.0)
+    forecast.at(first, epochs=2)
+    forecast.spare(third)
+    assert forecast.fraction == pytest.approx(2 / 8)
+    assert forecast.seconds_left(now=2.0) == pytest.approx(6.0)
+    forecast.spare(first)  # it runs already
+    assert forecast.fraction == pytest.approx(2 / 8)

@@ -10,6 +10,7 @@ from fairtrial import spec
 from fairtrial.errors import Diverged
 from fairtrial.plan import plan
 from fairtrial.workload import data, train
+from fairtrial.workload.fingerprints import fingerprint
 from fairtrial.workload.train import Learner, batch_order, evaluate
 
 SMALL = {"data": {"name": "digits", "train": 70, "test": 30}, "model": {"width": 0.25}}
@@ -77,6 +78,36 @@ def test_all_arms_of_a_seed_share_initial_weights_and_batch_order(study, monkeyp
     assert not same(seen.final["a", 0], seen.final["b", 0])  # the arms did train differently
 
 
+def test_a_trial_tells_the_fingerprints_of_what_it_really_used(study, monkeypatch):
+    seen = Recorder(monkeypatch)
+    trials = plan(study)
+    for trial in trials:
+        records = train.train(trial)
+        next(records)
+        assert sorted(trial.fingerprints) == ["batch_order", "initial_weights"]  # known before the second epoch
+        list(records)
+        key = (trial.arm, trial.seed)
+        told, used = seen.orders[key][:2], seen.orders[key][2:]  # drawn to be told, then drawn to be used
+        assert all(torch.equal(one, other) for one, other in zip(told, used, strict=True))
+        assert trial.fingerprints == {
+            "initial_weights": fingerprint(seen.initial[key]),
+            "batch_order": fingerprint((str(epoch), order) for epoch, order in enumerate(used, start=1)),
+        }
+    by_seed = [{tuple(sorted(trial.fingerprints.items())) for trial in trials if trial.seed == seed} for seed in (0, 1)]
+    assert [len(told) for told in by_seed] == [1, 1]
+    assert by_seed[0].isdisjoint(by_seed[1])
+
+
+def test_weights_and_order_may_have_seeds_of_their_own():
+    told = {}
+    for noise in (None, (0, 1), (1, 0)):
+        trial = replace(trial_with(), noise=noise)
+        list(train.train(trial))
+        told[noise] = trial.fingerprints
+    assert told[0, 1]["initial_weights"] == told[None]["initial_weights"] != told[1, 0]["initial_weights"]
+    assert told[1, 0]["batch_order"] == told[None]["batch_order"] != told[0, 1]["batch_order"]
+
+
 def without_seconds(records):
     return [{name: value for name, value in one.items() if not name.endswith("seconds")} for one in records]
 
@@ -100,6 +131,15 @@ def test_dropout_draws_from_seed_and_epoch_and_leaves_the_global_state_alone():
     first = list(train.train(trial))
     assert torch.equal(torch.rand(3), expected)
     assert without_seconds(list(train.train(trial))) == without_seconds(first)
+
+
+def test_dropout_goes_with_the_order_of_batches():
+    """One batch an epoch: its images are the same in any order, so that dropout alone can tell the seeds apart."""
+    settings = {"training": {"epochs": 1, "batch_size": 70}}
+    for dropout, same_loss in ((0.0, True), (0.5, False)):
+        trial = trial_with(model={"width": 0.25, "dropout": dropout}, **settings)
+        losses = [next(train.train(replace(trial, noise=(0, seed))))["train_loss"] for seed in (0, 1)]
+        assert (losses[0] == pytest.approx(losses[1], rel=1e-5)) is same_loss
 
 
 def test_an_epoch_record_has_what_it_must(study):

@@ -4,18 +4,21 @@ Only finished trials enter a mean. A diverged or failed trial has no comparable 
 beside the mean: averaged in, it would be arbitrary; left out, it would flatter the arm.
 """
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from fairtrial.records import EpochRecord, Outcome, TrialResult
+from fairtrial.evidence.measures import Measure, measure
+from fairtrial.records import Outcome, TrialResult
 from fairtrial.spec import Arm, Study, content
 
-#: One number of a whole trial, from its epoch records in order; None if the records don't have it.
-Measure = Callable[[Sequence[EpochRecord]], float | None]
+#: What every study measures of a trial. `best_test_acc` is the paper's: the best epoch is chosen on the test set.
+MEASURES = ("best_test_acc", "best_train_acc", "final_test_acc", "final_train_loss", "seconds")
+
+#: A metric of studies with a validation split: test accuracy at the epoch that was best on the validation images.
+AT_BEST_VALIDATION = "test_acc_at_best_val"
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,8 @@ class StudySummary:
     Attributes:
         study: the study's name.
         hash: the study's content hash.
-        seeds: number of seeds planned for each arm.
+        seeds: number of seeds planned for each arm, at most.
+        min_seeds: number that each arm gets in any case; fewer than ``seeds`` in a sequential study.
         reference: name of the arm that the others are compared with.
         arms: in the study's order; an arm without any trial is there as well.
     """
@@ -94,6 +98,7 @@ class StudySummary:
     study: str
     hash: str
     seeds: int
+    min_seeds: int
     reference: str
     arms: tuple[ArmSummary, ...]
 
@@ -109,13 +114,13 @@ def summarise(study: Study, results: Sequence[TrialResult]) -> StudySummary:
         ValueError: a result is not of this study, or one trial is there twice. Both are bugs of the caller.
     """
     trials = join(study, results)
-    measures = dict(MEASURES)
-    if _has_validation(study, results):
-        measures[AT_BEST_VALIDATION] = _test_acc_at_best_val
+    names = [*MEASURES, *([AT_BEST_VALIDATION] if _has_validation(study, results) else [])]
+    measures = {name: measure(name) for name in names}
     return StudySummary(
         study=study.name,
         hash=study.hash,
         seeds=study.seeds,
+        min_seeds=study.min_seeds,
         reference=study.reference,
         arms=tuple(_arm(arm, trials, measures) for arm in study.arms),
     )
@@ -153,8 +158,7 @@ def _arm(arm: Arm, trials: Mapping[tuple[str, int], TrialResult], measures: Mapp
         failed=ended.count(Outcome.FAILED),
         interrupted=ended.count(None),
         metrics={
-            name: Spread.of([_finite(measure(trial.epochs)) for trial in finished])
-            for name, measure in measures.items()
+            name: Spread.of([measured(trial.epochs) for trial in finished]) for name, measured in measures.items()
         },
     )
 
@@ -163,57 +167,3 @@ def _has_validation(study: Study, results: Sequence[TrialResult]) -> bool:
     """Tell whether images were held out, by fairtrial or by a training loop of the user's own."""
     held_out = any(arm.settings.data.validation for arm in study.arms)
     return held_out or any("val_acc" in record.metrics for result in results for record in result.epochs)
-
-
-def _finite(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(value)
-
-
-def _best(metric: str) -> Measure:
-    """Highest value over the epochs that have one."""
-
-    def measure(epochs: Sequence[EpochRecord]) -> float | None:
-        values = [_finite(record.metrics.get(metric)) for record in epochs]
-        return max((value for value in values if value is not None), default=None)
-
-    return measure
-
-
-def _final(metric: str) -> Measure:
-    """Value of the last epoch; an earlier one is no substitute."""
-
-    def measure(epochs: Sequence[EpochRecord]) -> float | None:
-        return epochs[-1].metrics.get(metric) if epochs else None
-
-    return measure
-
-
-def _seconds(epochs: Sequence[EpochRecord]) -> float | None:
-    """Training and evaluation over all epochs; a loop that does not time its evaluation reports training alone."""
-    times = [record.metrics.get("train_seconds") for record in epochs]
-    known = [time for time in times if time is not None]
-    if not epochs or len(known) < len(epochs):
-        return None
-    return math.fsum(known) + math.fsum(record.metrics.get("eval_seconds", 0.0) for record in epochs)
-
-
-def _test_acc_at_best_val(epochs: Sequence[EpochRecord]) -> float | None:
-    """Test accuracy at the first epoch with the highest validation accuracy: selection never sees the test set."""
-    scored = [(value, record) for record in epochs if (value := _finite(record.metrics.get("val_acc"))) is not None]
-    if not scored:
-        return None
-    _, best = max(scored, key=lambda pair: pair[0])  # max keeps the first of equals
-    return best.metrics.get("test_acc")
-
-
-#: What every study measures of a trial. `best_test_acc` is the paper's: the best epoch is chosen on the test set.
-MEASURES: Mapping[str, Measure] = {
-    "best_test_acc": _best("test_acc"),
-    "best_train_acc": _best("train_acc"),
-    "final_test_acc": _final("test_acc"),
-    "final_train_loss": _final("train_loss"),
-    "seconds": _seconds,
-}
-
-#: A metric of studies with a validation split: test accuracy at the epoch that was best on the validation images.
-AT_BEST_VALIDATION = "test_acc_at_best_val"

@@ -2,8 +2,9 @@
 
 An executor runs trials somewhere and tells what comes of them. It promises:
 
-* Order. The messages of one trial come as one `Started`, its `Epoch` records by rising epoch, and one `Ended`. Those of
-  different trials may mix.
+* Order. The messages of one trial come as one `Started`, its `Epoch` records by rising epoch, and one `Ended`; between
+  the first and the last, `Fingerprinted` whenever the trial's fingerprints have changed. Those of different trials may
+  mix.
 * Failures. What goes wrong inside a training loop is a message (`Ended` with outcome ``failed`` and the traceback),
   never an exception of the executor. Ctrl-C is no failure: it passes through, and the trial stays without an end.
 * Threads. All methods are called from one thread, the conductor's. Trials may be submitted while messages are read.
@@ -38,6 +39,14 @@ class Started:
 
 
 @dataclass(frozen=True)
+class Fingerprinted:
+    """A trial has told what it shares with the other arms of its seed: all its fingerprints so far, by name."""
+
+    trial: Trial
+    fingerprints: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Epoch:
     """A trial has finished an epoch."""
 
@@ -55,7 +64,7 @@ class Ended:
     at: datetime
 
 
-Message: TypeAlias = Started | Epoch | Ended
+Message: TypeAlias = Started | Fingerprinted | Epoch | Ended
 
 
 class Executor(AbstractContextManager["Executor"], Protocol):
@@ -75,18 +84,32 @@ def drive(trial: Trial, loop: TrainingLoop, machine: Machine) -> Generator[Messa
     ``..._loss``) that is not finite; that record is not kept, because a mean over it would be no number. It fails by
     raising anything else, by yielding what is no record, and by yielding none, or more than it has epochs; it may stop
     earlier. Closing this generator closes the training loop.
+
+    Fingerprints come before the record of the epoch in which the loop reported them, and before the end of a trial that
+    had no record any more.
     """
     yield Started(trial, machine, _now())
     outcome, detail = Outcome.FINISHED, ""
+    trial.fingerprints.clear()  # of an attempt before, in this process
+    told: dict[str, str] = {}
     try:
         with closing(_records(trial, loop(trial))) as records:
             for record in records:
+                yield from _news(trial, told)
                 yield Epoch(trial, record)
     except Diverged as divergence:
         outcome, detail = Outcome.DIVERGED, divergence.where
     except Exception:  # noqa: BLE001  (a user's loop may raise anything; its traceback is the record)
         outcome, detail = Outcome.FAILED, traceback.format_exc()
+    yield from _news(trial, told)
     yield Ended(trial, outcome, detail, _now())
+
+
+def _news(trial: Trial, told: dict[str, str]) -> Iterator[Fingerprinted]:
+    """Tell a trial's fingerprints if they are not those told already, and take note of them."""
+    if trial.fingerprints != told:
+        told.update(trial.fingerprints)
+        yield Fingerprinted(trial, dict(told))
 
 
 def _records(trial: Trial, epochs: Iterator[Mapping[str, float]]) -> Generator[EpochRecord, None, None]:

@@ -9,7 +9,7 @@ from multiprocessing.connection import wait
 from typing import Self
 
 from fairtrial.errors import FairtrialError
-from fairtrial.execute.base import Ended, Epoch, Message, Started, TrainingLoop
+from fairtrial.execute.base import Ended, Epoch, Fingerprinted, Message, Started, TrainingLoop
 from fairtrial.execute.process import WorkerProcess, end_all
 from fairtrial.execute.slots import check_counts
 from fairtrial.execute.worker import Job, Progress, Report
@@ -136,7 +136,7 @@ class LocalExecutor:
             case Ended():
                 worker.trial = None
                 yield replace(report, trial=trial)
-            case Epoch():
+            case Fingerprinted() | Epoch():
                 yield replace(report, trial=trial)
 
     def _bury(self, place: int, worker: WorkerProcess, trial: Trial) -> Iterator[Message]:

@@ -3,10 +3,15 @@
 import dataclasses
 import json
 import platform
+import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from fairtrial.estimate import Estimate
-from fairtrial.report.live import count, duration
+from fairtrial.estimate import Estimate, Prospect
+from fairtrial.report.live import duration
+from fairtrial.report.settings import NOTHING
+from fairtrial.report.units import measure_words, unit
+from fairtrial.report.words import count
 from fairtrial.spec import Study
 
 if TYPE_CHECKING:  # the module itself loads torch
@@ -16,15 +21,42 @@ if TYPE_CHECKING:  # the module itself loads torch
 def plan_text(study: Study, cost: Estimate, store: str) -> str:
     """Write an estimate in three lines."""
     done = cost.trials - cost.missing
-    lines = [f"{study.label}: {count(cost.trials, 'trial')}, {done} done, {cost.missing} to train"]
+    at_most = "at most " if study.sequential else ""
+    lines = [f"{study.label}: {at_most}{count(cost.trials, 'trial')}, {done} done, {cost.missing} to train"]
     if cost.missing:
         pool = f"{count(cost.workers, 'worker')} of {count(cost.threads, 'thread')}"
         timed = f" ({cost.step_ms:.0f} ms a step, timed just now)" if cost.step_ms else ""
         unknown = "unknown: this training loop has not finished a trial in this store yet"
-        lines.append(
-            f"time: {unknown if cost.seconds is None else f'about {duration(cost.seconds)} with {pool}{timed}'}"
-        )
+        known = f"{at_most}about {duration(cost.seconds or 0.0)} with {pool}{timed}"
+        lines.append(f"time: {unknown if cost.seconds is None else known}")
         lines.append(f"disk: about {cost.bytes / 1e3:.0f} kB more in {store}")
+    return "\n".join(lines)
+
+
+def prospects_text(study: Study, prospects: Sequence[Prospect], spread: float | None, source: str) -> str:
+    """Write what several numbers of seeds would find as a small table.
+
+    Args:
+        study: the study.
+        prospects: a line each.
+        spread: what they were computed from.
+        source: where that is from, such as ``"from the store"``.
+    """
+    measured = unit(study.evidence.metric)
+    if spread is None:
+        head = (
+            "How small a difference would be found is not known: give --spread, the standard deviation of a difference"
+        )
+    else:
+        head = (
+            f"smallest difference in {measure_words(study.evidence.metric)} found with 80% power, at a standard "
+            f"deviation of {measured.amount(spread)} {source}:"
+        )
+    lines = [*textwrap.wrap(head, 80), f"{'seeds':>7} {'difference':>16} {'time to get there':>20}"]
+    for row in prospects:
+        found = NOTHING if row.difference is None else measured.amount(row.difference)
+        cost = "unknown" if row.seconds is None else duration(row.seconds) if row.seconds else "done"
+        lines.append(f"{row.seeds:>7} {found:>16} {cost:>20}")
     return "\n".join(lines)
 
 

@@ -11,9 +11,9 @@ from typing import Any, Literal
 import fairtrial
 from fairtrial.errors import ReportError
 from fairtrial.evidence.summary import join
-from fairtrial.records import METRICS, TrialResult
+from fairtrial.records import TrialResult
 from fairtrial.report.files import write_atomically
-from fairtrial.spec import Study
+from fairtrial.spec import METRICS, Study
 
 Format = Literal["csv", "parquet", "json"]
 

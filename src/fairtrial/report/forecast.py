@@ -63,6 +63,10 @@ class Forecast:
         if trial.hash in self._running:
             self._running[trial.hash].done = epochs
 
+    def spare(self, trial: Trial) -> None:
+        """Note that a trial that waits will not be run."""
+        self._total -= self._waiting.pop(trial.hash, 0.0)
+
     def ended(self, trial: Trial, now: float) -> None:
         """Note that a trial needs no more work, whether it did all its epochs or not."""
         ended = self._running.pop(trial.hash, None)

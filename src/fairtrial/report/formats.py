@@ -8,7 +8,7 @@ from io import StringIO
 from typing import Any
 
 from fairtrial.evidence.summary import ArmSummary, Spread, StudySummary
-from fairtrial.report.grid import Column, grid, rows
+from fairtrial.report.grid import LEFT, Column, Grid, grid, rows
 from fairtrial.report.settings import adam_columns, differing_columns
 
 _LATEX = str.maketrans(
@@ -23,20 +23,24 @@ _LATEX = str.maketrans(
 _LATEX_TITLES = {"beta1": r"$\beta_1$", "beta2": r"$\beta_2$", "eps": r"$\epsilon$"}
 
 
-def markdown(summary: StudySummary) -> str:
-    """Write a pipe table, as GitHub and most others read it, with the notes as a list below."""
-    table = grid(summary)
+def markdown(table: Grid) -> str:
+    """Write a pipe table, as GitHub and most others read it, with the sentences as lists around it."""
     lines = [[" ".join(column.title) for column in table.columns]]
-    lines.append([":--" if column.key == "arm" else "--:" for column in table.columns])
+    lines.append([":--" if column.key in LEFT else "--:" for column in table.columns])
     lines += [[_markdown(" ".join(cell)) for cell in row] for row in rows(table.columns)]
-    notes = [f"- {_markdown(note)}" for note in table.notes]
-    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", *notes]) + "\n"
+    grid_lines = [f"| {' | '.join(line)} |" for line in lines] if table.columns else []
+    lead, notes = (
+        [f"- {_markdown(' '.join(line.split()))}" for line in part if line] for part in (table.lead, table.notes)
+    )
+    above = [f"**{_markdown(table.label)}**", ""] if lead or not grid_lines else []
+    return (
+        "\n".join([*above, *lead, *([""] if lead else []), *grid_lines, *([""] if grid_lines else []), *notes]) + "\n"
+    )
 
 
-def latex(summary: StudySummary) -> str:
-    """Write a floating table that needs the package booktabs and nothing else."""
-    table = grid(summary)
-    aligned = "".join("l" if column.key == "arm" else "r" for column in table.columns)
+def latex(table: Grid) -> str:
+    """Write a floating table that needs the package booktabs and nothing else; sentences go into its caption."""
+    aligned = "".join("l" if column.key in LEFT else "r" for column in table.columns)
     head = " & ".join(_latex_title(column) for column in table.columns)
     body = [
         " & ".join(_latex_cell(column, cell) for column, cell in zip(table.columns, row, strict=True))
@@ -47,7 +51,7 @@ def latex(summary: StudySummary) -> str:
             r"% needs \usepackage{booktabs}",
             r"\begin{table}",
             r"  \centering",
-            rf"  \caption{{{_latex(table.label)}. {_latex(' '.join(table.notes))}}}",
+            rf"  \caption{{{_latex(table.label)}. {_latex(' '.join(' '.join([*table.lead, *table.notes]).split()))}}}",
             rf"  \begin{{tabular}}{{{aligned}}}",
             r"    \toprule",
             rf"    {head} \\",
@@ -144,8 +148,8 @@ def _latex_cell(column: Column, cell: tuple[str, ...]) -> str:
 
 #: Each format by its name.
 WRITERS: Mapping[str, Callable[[StudySummary], str]] = {
-    "markdown": markdown,
+    "markdown": lambda summary: markdown(grid(summary)),
     "csv": comma_separated,
-    "latex": latex,
+    "latex": lambda summary: latex(grid(summary)),
     "json": as_json,
 }

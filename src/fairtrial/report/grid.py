@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from fairtrial.evidence.summary import AT_BEST_VALIDATION, ArmSummary, Spread, StudySummary
 from fairtrial.report.settings import NOTHING, adam_columns, differing_columns
 
+#: Columns of words, which stand to the left of their place.
+LEFT = frozenset({"arm", "claim", "finding", "verdict"})
+
 #: What a cell says, in parts that stand side by side, or one above the other where room is scarce.
 Cell = tuple[str, ...]
 
@@ -32,14 +35,16 @@ class Grid:
     """A table for people.
 
     Attributes:
-        label: the study's name with the head of its hash.
-        columns: the arm first; a star marks the reference.
-        notes: sentences that belong below the table.
+        label: the study's name with the head of its hash, and what the table is about.
+        columns: what the rows are of comes first; none for sentences alone.
+        notes: sentences that belong below the table; an empty one parts those that explain it from what must be known.
+        lead: sentences that belong above it, each with what belongs to it on lines of its own.
     """
 
     label: str
     columns: tuple[Column, ...]
     notes: tuple[str, ...]
+    lead: tuple[str, ...] = ()
 
 
 def rows(columns: Sequence[Column]) -> list[tuple[Cell, ...]]:
@@ -69,7 +74,7 @@ def grid(summary: StudySummary) -> Grid:
     """Lay a summary out as the paper's Table 1.
 
     The columns are the arm, Adam's three settings if any arm has them, the other settings in which arms differ, the
-    results, and the seeds finished of those planned, unless every arm has all of them.
+    results, and the seeds finished of those planned, unless every arm has all of them. A star marks the reference.
     """
     names = [arm.arm + (" *" if arm.arm == summary.reference else "") for arm in summary.arms]
     columns = [Column("arm", ("arm",), tuple((name,) for name in names))]
@@ -132,7 +137,9 @@ def _notes(summary: StudySummary) -> tuple[str, ...]:
         notes.append("One run an arm: nothing here shows how far results spread from seed to seed.")
     else:
         complete = all(arm.finished == summary.seeds for arm in summary.arms)
-        seeds = f"{summary.seeds} of {summary.seeds} seeds" if complete else f"the finished of {summary.seeds} seeds"
+        at_most = "at most " if summary.min_seeds < summary.seeds else ""
+        finished = f"the finished of {at_most}{summary.seeds} seeds"
+        seeds = f"{summary.seeds} of {summary.seeds} seeds" if complete else finished
         notes.append(f"Mean ± sample standard deviation over {seeds} an arm.")
     if any(arm.diverged or arm.failed for arm in summary.arms):
         notes.append("Diverged and failed trials enter no mean.")

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from fairtrial.execute.slots import Slots
 from fairtrial.records import EpochRecord, Machine, Outcome, Trial
 from fairtrial.report.forecast import Forecast
+from fairtrial.report.words import count
 from fairtrial.spec import Study
 from fairtrial.study import Watcher
 
@@ -28,9 +29,10 @@ class LiveWatcher(Watcher):
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
         self._forecast = Forecast()
-        self._left, self._next_estimate = "", 0.0
+        self._left, self._at_most, self._next_estimate = "", "", 0.0
         self._slots: Slots | None = None
         self._machine_told = False
+        self._trials: Sequence[Trial] = ()
         self._numbers: dict[str, int] = {}
         self._epochs: dict[str, int] = {}
         self._tasks: dict[str, TaskID] = {}
@@ -62,12 +64,14 @@ class LiveWatcher(Watcher):
     def planned(self, study: Study, trials: Sequence[Trial], missing: Sequence[Trial]) -> None:
         """Say what is about to run."""
         self._stop_downloads()
+        self._trials = trials
         self._numbers = {trial.hash: number for number, trial in enumerate(trials, start=1)}
         self._forecast, self._next_estimate = Forecast(missing), 0.0
+        self._at_most = "at most " if study.sequential else ""
         self._slots, self._machine_told = None, False
         there = len(trials) - len(missing)
         self._say(
-            f"{study.label}: {count(len(study.arms), 'arm')}, {count(study.seeds, 'seed')}, "
+            f"{study.label}: {count(len(study.arms), 'arm')}, {seeds_of(study)}, {self._at_most}"
             f"{count(len(trials), 'trial')}" + (f", {there} of them done already" if there else "")
         )
         if missing:
@@ -119,6 +123,14 @@ class LiveWatcher(Watcher):
         elif self._console.is_terminal:
             self._say(f"{self._name(trial)}: finished")
 
+    def stopped(self, study: Study, arm: str, seeds: int) -> None:
+        """Say that an arm needs no further seeds, and count on none."""
+        for trial in self._trials:
+            if trial.arm == arm and trial.seed >= seeds:
+                self._forecast.spare(trial)
+        why = "no arm is left to compare with" if arm == study.reference else "verdict settled"
+        self._say(f"{arm}: {why} after {count(seeds, 'seed')}")
+
     def _stop_downloads(self) -> None:
         """Take the download's bars away: a terminal shows one set of moving bars at a time."""
         if self._downloads is not None:
@@ -137,7 +149,7 @@ class LiveWatcher(Watcher):
         if now >= self._next_estimate:
             self._next_estimate = now + SECONDS_AN_ESTIMATE
             seconds = self._forecast.seconds_left(now)
-            self._left = "" if seconds is None else f", {duration(seconds)} left"
+            self._left = "" if seconds is None else f", {self._at_most}{duration(seconds)} left"
         if self._whole is not None:
             self._progress.update(self._whole, completed=self._forecast.fraction, note=self._left.lstrip(", "))
 
@@ -211,6 +223,6 @@ def _accuracies(metrics: Mapping[str, float]) -> str:
     return "  ".join(f"{name} {metrics[key]:.2%}" for name, key in shown.items() if key in metrics)
 
 
-def count(number: int, noun: str) -> str:
-    """Write a number of things: ``1 seed``, ``3 seeds``."""
-    return f"{number} {noun}" + ("" if number == 1 else "s")
+def seeds_of(study: Study) -> str:
+    """Write how many seeds a study has: ``3 seeds``, ``3 to 12 seeds``."""
+    return (f"{study.min_seeds} to " if study.sequential else "") + count(study.seeds, "seed")

@@ -1,5 +1,7 @@
 """What a study says: sections, arms, and the TOML around them."""
 
+from fairtrial.spec.evidence import ALL_OTHERS, Claim, Evidence, Noise, Target
+from fairtrial.spec.measures import METRICS, TO_TARGET, WHOLE, better
 from fairtrial.spec.sections import (
     BUILT_IN,
     DATA_SIZES,
@@ -19,29 +21,39 @@ from fairtrial.spec.sections import (
     Step,
     Training,
 )
-from fairtrial.spec.study import FORMAT, Arm, Study, content, digest, override, parse_toml
+from fairtrial.spec.study import FORMAT, Arm, Study, content, digest
+from fairtrial.spec.tables import override, parse_toml
 
 __all__ = [
+    "ALL_OTHERS",
     "BUILT_IN",
     "DATA_SIZES",
     "FORMAT",
+    "METRICS",
     "SGD",
+    "TO_TARGET",
+    "WHOLE",
     "Adam",
     "AdamW",
     "Arm",
+    "Claim",
     "Constant",
     "Cosine",
     "Data",
     "DataSize",
+    "Evidence",
     "Linear",
     "Model",
+    "Noise",
     "Optimizer",
     "Schedule",
     "Section",
     "Settings",
     "Step",
     "Study",
+    "Target",
     "Training",
+    "better",
     "content",
     "digest",
     "override",

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
+from typing import get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -23,18 +24,19 @@ _TYPES = {
 }
 
 
-def explain(error: ValidationError, prefix: str = "") -> str:
+def explain(error: ValidationError, prefix: str = "", root: type[BaseModel] = Settings) -> str:
     """Tell what is wrong with a table in one line.
 
     Args:
         error: what pydantic found.
         prefix: where the table stands in the study, such as ``"arms.high_beta1"``.
+        root: what the table was to become.
 
     Returns:
         ``"optimizer.betas[1] = 1.2: must lie in [0, 1)"`` and the like; several problems are joined by
         semicolons.
     """
-    lines = [_line(details, prefix) for details in error.errors(include_url=False)]
+    lines = [_line(details, prefix, root) for details in error.errors(include_url=False)]
     shown = "; ".join(lines[:MOST])
     return shown if len(lines) <= MOST else f"{shown}; and {len(lines) - MOST} more"
 
@@ -81,14 +83,14 @@ def show(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _line(details: ErrorDetails, prefix: str) -> str:
+def _line(details: ErrorDetails, prefix: str, root: type[BaseModel]) -> str:
     kind, parts = details["type"], _without_tags(details["loc"])
     where, value = place(parts, prefix), details["input"]
     if kind == "extra_forbidden":
         unknown = str(parts[-1])
         table = place(parts[:-1], prefix)
-        elsewhere = settings_keys() if len(parts) == 1 else None
-        hint = did_you_mean(unknown, _known_keys(parts[:-1], details["loc"]), elsewhere)
+        elsewhere = settings_keys() if len(parts) == 1 and root is Settings else None
+        hint = did_you_mean(unknown, _known_keys(parts[:-1], details["loc"], root), elsewhere)
         return f"unknown key `{unknown}`" + (f" in [{table}]" if table else "") + f": {hint}"
     if kind == "kind":
         named = value.get("name", "") if isinstance(value, Mapping) else value
@@ -122,18 +124,23 @@ def settings_keys() -> dict[str, str]:
     return {key: section for section in Settings.model_fields for key in _known_keys([section])}
 
 
-def _known_keys(parts: Sequence[str | int], tagged: Sequence[str | int] = ()) -> list[str]:
-    """List the keys that a table of settings may have.
+def _known_keys(
+    parts: Sequence[str | int], tagged: Sequence[str | int] = (), root: type[BaseModel] = Settings
+) -> list[str]:
+    """List the keys that a table may have.
 
     Args:
-        parts: the table's place within the settings, such as ``("optimizer",)``.
+        parts: the table's place within the root, such as ``("optimizer",)``.
         tagged: the same place with the names of kinds left in, where pydantic gave it.
+        root: what the whole is.
     """
     if not parts:
-        return list(Settings.model_fields)
+        return list(root.model_fields)
     section = str(parts[-1])
     if section in KINDS:
         named = [str(part) for part in tagged if part in KINDS[section]]
         return list(KINDS[section][named[0] if named else DEFAULT_KIND[section]].model_fields)
-    annotation = Settings.model_fields[section].annotation
-    return list(annotation.model_fields) if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []
+    annotation = root.model_fields[section].annotation
+    kinds = get_args(annotation) or (annotation,)  # an optional section is a union with None
+    models = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    return [key for model in models for key in model.model_fields]

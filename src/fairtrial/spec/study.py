@@ -3,20 +3,19 @@
 import hashlib
 import json
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, Self, TypeAlias
+from typing import Any, Self
 
 import tomli_w
 from pydantic import ValidationError
 
 from fairtrial.errors import StudyError
+from fairtrial.spec.evidence import Claim, Evidence, Noise
 from fairtrial.spec.explain import did_you_mean, explain, settings_keys, show
-from fairtrial.spec.sections import DEFAULT_KIND, KINDS, Section, Settings
-
-#: What a TOML table holds.
-Table: TypeAlias = Mapping[str, Any]
+from fairtrial.spec.questions import Vocabulary, read_claims, read_evidence, read_noise, read_reported, read_seeds
+from fairtrial.spec.sections import Section, Settings
+from fairtrial.spec.tables import Table, dotted, merge, parse_toml
 
 #: Raise it whenever the same settings come to mean another training run, so that no old trial is taken for a new one.
 FORMAT = 1
@@ -46,9 +45,15 @@ class Study(Section):
     Attributes:
         name: what the store and the tables call it.
         reference: name of the arm that the others are compared with.
-        seeds: number of replicates; every arm is trained with the seeds 0 to ``seeds - 1``.
+        seeds: number of replicates, at most; they are the seeds 0 to ``seeds - 1``.
+        min_seeds: every arm is trained with this many seeds at least. Fewer than ``seeds`` make a sequential study: an
+            arm whose verdict is settled gets no more.
         settings: what all arms share, unless an arm says otherwise.
         arms: the configurations under comparison, in the order of the file.
+        evidence: what arms are compared on, and by what standard.
+        claims: statements that the study tests.
+        reported: what a paper gives, by arm and measure; see `figure`.
+        noise: which sources of noise vary with the seed.
 
     Example:
         >>> study = Study.from_dict({
@@ -62,8 +67,13 @@ class Study(Section):
     name: str
     reference: str
     seeds: int
+    min_seeds: int
     settings: Settings
     arms: tuple[Arm, ...]
+    evidence: Evidence = Evidence()
+    claims: tuple[Claim, ...] = ()
+    reported: Mapping[str, Mapping[str, float]] = {}
+    noise: Noise = Noise()
 
     @classmethod
     def from_dict(cls, table: Table) -> Self:
@@ -76,12 +86,11 @@ class Study(Section):
         own = {key: table[key] for key in Settings.model_fields if key in table}
         settings = _settings(own, prefix="")
         arms = tuple(
-            Arm(name=name, changes=tuple(_dotted(changes)), settings=_arm_settings(own, name, changes))
+            Arm(name=name, changes=tuple(dotted(changes)), settings=_arm_settings(own, name, changes))
             for name, changes in _arms(table).items()
         )
-        study = cls(settings=settings, arms=arms, **head)
-        study._check_arms()
-        return study
+        _check_arms(head["reference"], arms)
+        return cls(settings=settings, arms=arms, **head, **_questions(table, arms))
 
     @classmethod
     def from_toml(cls, text: str) -> Self:
@@ -90,9 +99,12 @@ class Study(Section):
 
     def to_dict(self) -> dict[str, Any]:
         """Write the study as nested tables that `from_dict` reads back to an equal study."""
-        head = {"name": self.name, "reference": self.reference, "seeds": self.seeds}
+        head: dict[str, Any] = {"name": self.name, "reference": self.reference}
+        if self.noise.crossed is None:  # else they follow from [noise], also where that is overridden later
+            head["seeds"] = self._seeds
         arms = {arm.name: _pick(arm.settings, arm.changes) for arm in self.arms}
-        return head | _plain(self.settings) | {"arms": arms}
+        asked = {key: value for key, value in self._asked.items() if value}
+        return head | _plain(self.settings) | {"arms": arms} | asked
 
     def to_toml(self) -> str:
         """Write the study as TOML, every default spelt out."""
@@ -100,14 +112,19 @@ class Study(Section):
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256, in hexadecimal, of all that the study says, with every arm fully resolved."""
+        """SHA-256, in hexadecimal, of all that the study says, with every arm fully resolved.
+
+        What is asked is a part of it: a margin that is changed after the data were seen makes another study, though its
+        trials are the same.
+        """
         return digest(
             {
                 "format": FORMAT,
                 "name": self.name,
                 "reference": self.reference,
-                "seeds": self.seeds,
+                "seeds": self._seeds,
                 "arms": {arm.name: content(arm.settings) for arm in self.arms},
+                **self._asked,
             }
         )
 
@@ -127,16 +144,35 @@ class Study(Section):
                 return arm
         raise StudyError(f"{self.name} has no arm `{name}`: {did_you_mean(name, [a.name for a in self.arms])}")
 
-    def _check_arms(self) -> None:
-        names = [arm.name for arm in self.arms]
-        if self.reference not in names:
-            hint = did_you_mean(self.reference, names)
-            raise StudyError(f'reference = "{self.reference}": no arm has that name; {hint}')
-        seen: dict[str, str] = {}
-        for arm in self.arms:
-            same = seen.setdefault(digest(content(arm.settings)), arm.name)
-            if same != arm.name:
-                raise StudyError(f"arms.{arm.name}: has the same settings as arms.{same}; arms must differ")
+    @property
+    def sequential(self) -> bool:
+        """Whether the number of seeds depends on what they show."""
+        return self.min_seeds < self.seeds
+
+    def figure(self, arm: str, measure: str) -> float | None:
+        """Look up what a paper reports of an arm; None if it does not.
+
+        A generalisation gap that is not reported follows from the two accuracies, if they are.
+        """
+        figures = self.reported.get(arm, {})
+        accuracies = [figures[name] for name in ("best_train_acc", "best_test_acc") if name in figures]
+        if measure == "generalisation_gap" and measure not in figures and len(accuracies) == 2:
+            return accuracies[0] - accuracies[1]
+        return figures.get(measure)
+
+    @property
+    def _seeds(self) -> int | dict[str, int]:
+        return {"min": self.min_seeds, "max": self.seeds} if self.sequential else self.seeds
+
+    @property
+    def _asked(self) -> dict[str, Any]:
+        """What the study asks of the records, as TOML can write it."""
+        return {
+            "noise": self.noise.model_dump(mode="json", exclude_none=True),
+            "evidence": self.evidence.model_dump(mode="json", exclude_none=True),
+            "reported": {arm: dict(figures) for arm, figures in self.reported.items()},
+            "claims": [claim.model_dump(mode="json", exclude_none=True) for claim in self.claims],
+        }
 
 
 def content(settings: Settings) -> dict[str, Any]:
@@ -154,52 +190,9 @@ def digest(table: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def parse_toml(text: str) -> dict[str, Any]:
-    """Read TOML.
-
-    Raises:
-        StudyError: it does not parse; the message has line and column.
-    """
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise StudyError(f"not valid TOML: {error}") from error
-
-
-def override(table: Table, assignments: Sequence[str]) -> dict[str, Any]:
-    """Apply ``KEY=VALUE`` assignments, as the command line takes them, to a study's table.
-
-    Args:
-        table: a study as nested tables; it is left as it is.
-        assignments: such as ``"training.epochs=3"``; the value is read as TOML, and as a plain string if it
-            is not TOML.
-
-    Raises:
-        StudyError: no equals sign, or a key that runs through something that is no table.
-    """
-    result = _copy(table)
-    for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        parts = key.strip().split(".")
-        if not equals or not all(parts):
-            raise StudyError(f"--set {assignment}: must be KEY=VALUE, for example training.epochs=3")
-        changes: Any = _value(text.strip())
-        for part in reversed(parts):
-            changes = {part: changes}
-        result = _merge(result, changes, where="--set ")
-    return result
-
-
-def _value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
 def _head(table: Table) -> dict[str, Any]:
-    """Check the keys that are no settings: name, reference and seeds."""
-    known = ["name", "reference", "seeds", *Settings.model_fields, "arms"]
+    """Check the keys of the study as a whole, and read its name and reference."""
+    known = ["name", "reference", "seeds", "noise", *Settings.model_fields, "arms", "evidence", "reported", "claims"]
     for key in table:
         if key not in known:
             raise StudyError(f"unknown key `{key}`: {did_you_mean(key, known, else_try=settings_keys())}")
@@ -209,10 +202,34 @@ def _head(table: Table) -> dict[str, Any]:
     for key in ("name", "reference"):
         if not isinstance(table[key], str) or not NAME.fullmatch(table[key]):
             raise StudyError(f"{key} = {show(table[key])}: must be a name of letters, digits, `_`, `-` and `.`")
-    seeds = table.get("seeds", 1)
-    if not isinstance(seeds, int) or isinstance(seeds, bool) or seeds < 1:
-        raise StudyError(f"seeds = {show(seeds)}: must be a whole number from 1")
-    return {"name": table["name"], "reference": table["reference"], "seeds": seeds}
+    return {"name": table["name"], "reference": table["reference"]}
+
+
+def _questions(table: Table, arms: Sequence[Arm]) -> dict[str, Any]:
+    """Read seeds, noise, evidence, claims and reported figures."""
+    names, words = [arm.name for arm in arms], Vocabulary([arm.settings for arm in arms])
+    noise = read_noise(table)
+    least, most = read_seeds(table, noise)
+    evidence = read_evidence(table, words)
+    return {
+        "min_seeds": least,
+        "seeds": most,
+        "noise": noise,
+        "evidence": evidence,
+        "claims": read_claims(table, names, evidence, words),
+        "reported": read_reported(table, names, words),
+    }
+
+
+def _check_arms(reference: str, arms: Sequence[Arm]) -> None:
+    names = [arm.name for arm in arms]
+    if reference not in names:
+        raise StudyError(f'reference = "{reference}": no arm has that name; {did_you_mean(reference, names)}')
+    seen: dict[str, str] = {}
+    for arm in arms:
+        same = seen.setdefault(digest(content(arm.settings)), arm.name)
+        if same != arm.name:
+            raise StudyError(f"arms.{arm.name}: has the same settings as arms.{same}; arms must differ")
 
 
 def _arms(table: Table) -> dict[str, Table]:
@@ -235,39 +252,7 @@ def _settings(table: Table, prefix: str) -> Settings:
 
 
 def _arm_settings(own: Table, name: str, changes: Table) -> Settings:
-    return _settings(_merge(own, changes, where=f"arms.{name}."), prefix=f"arms.{name}")
-
-
-def _merge(base: Table, changes: Table, where: str = "") -> dict[str, Any]:
-    """Lay changes over a table, key by key.
-
-    A section that changes its kind (``optimizer.name``, ``schedule.name``) inherits nothing: Adam's betas mean nothing
-    to SGD, and a learning rate taken over from another optimizer would be an accident.
-    """
-    result = _copy(base)
-    for key, value in changes.items():
-        if not isinstance(value, Mapping):
-            result[key] = value
-            continue
-        below = result.get(key, {})
-        if not isinstance(below, Mapping):
-            raise StudyError(f"{where}{key}: is no table, so nothing can be set below it")
-        if key in KINDS and "name" in value and value["name"] != below.get("name", DEFAULT_KIND[key]):
-            below = {}
-        result[key] = _merge(below, value, where=f"{where}{key}.")
-    return result
-
-
-def _copy(table: Table) -> dict[str, Any]:
-    return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in table.items()}
-
-
-def _dotted(table: Table, prefix: str = "") -> list[str]:
-    """List a nested table's keys as dotted paths."""
-    keys: list[str] = []
-    for key, value in table.items():
-        keys += _dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [f"{prefix}{key}"]
-    return keys
+    return _settings(merge(own, changes, where=f"arms.{name}."), prefix=f"arms.{name}")
 
 
 def _plain(settings: Settings) -> dict[str, Any]:

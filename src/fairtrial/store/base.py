@@ -6,7 +6,8 @@ A store keeps studies, trials and epoch records. It promises:
 * Nothing lost. When a method returns, what it was told is on the disk.
 * Trials by content. A trial is known by its hash. Studies that share a trial share its record.
 * Attempts. Beginning a trial again keeps the records of the attempt before until new ones take their place; when a
-  trial ends, only records of its last attempt remain. What an attempt that was superseded still says is refused.
+  trial ends, only records of its last attempt remain. Fingerprints of the attempt before are forgotten at once. What an
+  attempt that was superseded still says is refused.
 * Order. Results come in the order of the study's plan, epoch records by rising epoch.
 """
 
@@ -66,8 +67,14 @@ class Store(AbstractContextManager["Store"], Protocol):
     def add_epoch(self, trial: Trial, attempt: int, record: EpochRecord) -> None:
         """Record an epoch of an attempt; a `StoreError` if another attempt has begun since."""
 
+    def add_fingerprints(self, trial: Trial, attempt: int, fingerprints: Mapping[str, str]) -> None:
+        """Record an attempt's fingerprints in place of those it had; errors as `add_epoch`'s."""
+
     def end(self, trial: Trial, attempt: int, outcome: Outcome, detail: str, at: datetime) -> None:
         """Record how an attempt ended, and drop what earlier ones left behind; errors as `add_epoch`'s."""
 
     def results(self, study: Study) -> list[TrialResult]:
-        """Read what is known of a study's trials; those that never began are left out."""
+        """Read what is known of a study's trials; those that never began are left out.
+
+        The study itself need not be in the store: others may have trained some of its trials.
+        """

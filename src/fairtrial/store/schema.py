@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 from sqlalchemy import JSON, Column, DateTime, Dialect, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text
 from sqlalchemy.types import TypeDecorator
 
-from fairtrial.records import METRICS
+from fairtrial.spec import METRICS
 
-#: Version of the tables below, kept in the database.
+#: Version of the tables below, kept in the database. It stays 1 until the first release, whatever changes.
 VERSION = 1
 
 metadata = MetaData()
@@ -61,6 +61,7 @@ trials = Table(
     Column("started_at", UTCDateTime),
     Column("ended_at", UTCDateTime),
     Column("machine", JSON),
+    Column("fingerprints", JSON),
 )
 
 study_trials = Table(

@@ -2,15 +2,16 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Self
 
 from sqlalchemy import Connection, CursorResult, Row, Select, delete, func, insert, select, update
 
 from fairtrial.errors import StoreError
-from fairtrial.records import METRICS, EpochRecord, Machine, Outcome, Trial, TrialResult
-from fairtrial.spec import Study, content
+from fairtrial.plan import plan
+from fairtrial.records import EpochRecord, Machine, Outcome, Trial, TrialResult
+from fairtrial.spec import METRICS, Study, content
 from fairtrial.store import schema
 from fairtrial.store.base import StoredStudy
 from fairtrial.store.engine import DatabaseEngine
@@ -88,6 +89,7 @@ class SQLStore:
                         started_at=at,
                         ended_at=None,
                         machine=dataclasses.asdict(machine),
+                        fingerprints={},
                     )
                 ),
                 trial,
@@ -103,6 +105,13 @@ class SQLStore:
             connection.execute(delete(schema.epoch_records).where(same))  # of an attempt before
             connection.execute(insert(schema.epoch_records).values(**row, attempt=attempt))
 
+    def add_fingerprints(self, trial: Trial, attempt: int, fingerprints: Mapping[str, str]) -> None:
+        """Record an attempt's fingerprints in place of those it had; errors as `add_epoch`'s."""
+        with self._database.write() as connection:
+            _expect_current(connection, trial, attempt)
+            told = update(schema.trials).where(schema.trials.c.hash == trial.hash)
+            _expect_one(connection.execute(told.values(fingerprints=dict(fingerprints))), trial)
+
     def end(self, trial: Trial, attempt: int, outcome: Outcome, detail: str, at: datetime) -> None:
         """Record how an attempt ended, and drop what earlier ones left behind; errors as `add_epoch`'s."""
         with self._database.write() as connection:
@@ -114,17 +123,18 @@ class SQLStore:
 
     def results(self, study: Study) -> list[TrialResult]:
         """Read what is known of a study's trials; those that never began are left out."""
-        of_study = schema.study_trials.c.study == study.hash
-        began = schema.trials.c.attempts > 0
-        trials = select(schema.trials).join(schema.study_trials).where(of_study, began)
-        epochs = select(schema.epoch_records).join(
-            schema.study_trials, schema.study_trials.c.trial == schema.epoch_records.c.trial
-        )
-        epochs = epochs.where(of_study).order_by(schema.epoch_records.c.trial, schema.epoch_records.c.epoch)
+        hashes = [trial.hash for trial in plan(study)]
+        rows: dict[str, Row[Any]] = {}
+        records: dict[str, list[tuple[int, dict[str, float]]]] = {}
         with self._database.read() as connection:
-            rows = connection.execute(trials.order_by(schema.study_trials.c.position)).all()
-            records = _by_trial(connection, epochs)
-        return [_trial_result(row, records.get(row.hash, [])) for row in rows]
+            for some in _chunks(hashes):
+                began = select(schema.trials).where(schema.trials.c.hash.in_(some), schema.trials.c.attempts > 0)
+                rows |= {row.hash: row for row in connection.execute(began)}
+                epochs = select(schema.epoch_records).where(schema.epoch_records.c.trial.in_(some))
+                records |= _by_trial(
+                    connection, epochs.order_by(schema.epoch_records.c.trial, schema.epoch_records.c.epoch)
+                )
+        return [_trial_result(rows[trial], records.get(trial, [])) for trial in hashes if trial in rows]
 
 
 _COUNTS = (
@@ -139,10 +149,13 @@ _COUNTS = (
 )
 
 
+def _chunks(hashes: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (hashes[start : start + CHUNK] for start in range(0, len(hashes), CHUNK))
+
+
 def _known(connection: Connection, trials: Sequence[Trial]) -> dict[str, Outcome | None]:
     known: dict[str, Outcome | None] = {}
-    for start in range(0, len(trials), CHUNK):
-        hashes = [trial.hash for trial in trials[start : start + CHUNK]]
+    for hashes in _chunks([trial.hash for trial in trials]):
         rows = connection.execute(
             select(schema.trials.c.hash, schema.trials.c.outcome).where(schema.trials.c.hash.in_(hashes))
         )
@@ -207,6 +220,7 @@ def _trial_result(row: Row[Any], records: Sequence[tuple[int, dict[str, float]]]
         ended=row.ended_at,
         machine=Machine(**row.machine),
         epochs=tuple(EpochRecord(row.arm, row.seed, epoch, metrics) for epoch, metrics in records),
+        fingerprints=row.fingerprints or {},
     )
 
 

@@ -17,6 +17,7 @@ from fairtrial.errors import Diverged
 from fairtrial.records import Trial
 from fairtrial.workload import data, model
 from fairtrial.workload.allocator import keep_freed_memory
+from fairtrial.workload.fingerprints import fingerprint
 from fairtrial.workload.layers import accelerate
 from fairtrial.workload.optimizer import build_optimizer, build_schedule
 
@@ -84,7 +85,9 @@ class Learner:
             fast: use the fast layers; without them the same network is computed by torch's own, for comparisons.
         """
         settings, device = trial.settings, choose_device()
-        network = model.build(settings.model, classes=dataset.classes, image_size=dataset.image_size, seed=trial.seed)
+        network = model.build(
+            settings.model, classes=dataset.classes, image_size=dataset.image_size, seed=trial.weights_seed
+        )
         network = network.to(device)
         if fast:
             network = accelerate(network)
@@ -116,7 +119,9 @@ def train(trial: Trial) -> Iterator[dict[str, float]]:
     """Train one arm at one seed with fairtrial's own loop.
 
     The initial weights come from the seed alone and the order of batches from the seed and the epoch alone, so that
-    all arms of a seed share both. Two runs on one machine with as many threads give the same bits.
+    all arms of a seed share both; the trial's fingerprints, of the weights before the first step and of the orders of
+    all epochs, let others see that they do. A study may give weights and order seeds of their own; dropout goes with
+    the order. Two runs on one machine with as many threads give the same bits.
 
     Args:
         trial: what to train. Its data must be in the cache already; `loops.prepare` sees to that.
@@ -133,6 +138,11 @@ def train(trial: Trial) -> Iterator[dict[str, float]]:
     keep_freed_memory()
     dataset = _load(trial.settings.data)
     learner = Learner.build(trial, dataset)
+    orders = (batch_order(trial.order_seed, epoch, len(dataset.train)) for epoch in range(1, trial.epochs + 1))
+    trial.fingerprint(
+        initial_weights=fingerprint(learner.network.state_dict()),
+        batch_order=fingerprint((str(epoch), order) for epoch, order in enumerate(orders, start=1)),
+    )
     held_out = {"test": dataset.test} | ({"val": dataset.validation} if dataset.validation else {})
     for epoch in range(1, trial.epochs + 1):
         start = perf_counter()
@@ -147,7 +157,7 @@ def batch_order(seed: int, epoch: int, images: int) -> Tensor:
     """Draw the order in which an epoch visits the training images.
 
     Args:
-        seed: the trial's seed.
+        seed: the trial's `order_seed`.
         epoch: from 1.
         images: number of training images.
 
@@ -178,10 +188,10 @@ def choose_device() -> torch.device:
 
 def _train_epoch(trial: Trial, epoch: int, learner: Learner, images: data.ImageSet) -> dict[str, float]:
     """Train one epoch and return its ``train_loss`` and ``train_acc``."""
-    order = torch.split(batch_order(trial.seed, epoch, len(images)), trial.settings.training.batch_size)
+    order = torch.split(batch_order(trial.order_seed, epoch, len(images)), trial.settings.training.batch_size)
     tally, reported = Tally.empty(learner.device), perf_counter()
     with torch.random.fork_rng():  # dropout draws from the global state, which belongs to the user
-        torch.manual_seed(_noise_seed(trial.seed, epoch))
+        torch.manual_seed(_noise_seed(trial.order_seed, epoch))
         for batch, indices in enumerate(order, start=1):
             inputs, labels = (tensor.to(learner.device) for tensor in images.batch(indices))
             tally.add(*learner.step(inputs, labels), labels)

@@ -1,0 +1,121 @@
+"""What stands beside every verdict of a study: what was held fixed, how the metric was chosen, what is missing."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from fairtrial.evidence.pairs import Cells
+from fairtrial.spec import BUILT_IN, DATA_SIZES, Data, Model, Settings, Study
+
+#: Names under which a training loop of the user's own may take its learning rate.
+_RATES = ("lr", "learning_rate")
+
+
+def held_fixed(study: Study) -> tuple[str, ...]:
+    """Name the settings that all arms share and that could have mattered, the learning rate first.
+
+    Of a training loop of the user's own fairtrial knows only the epochs, the parameters, and the sections in which its
+    arms differ; what else stands in the study it may not use.
+
+    Example:
+        >>> held_fixed(fairtrial.load("quick"))[0]  # doctest: +SKIP
+        'The learning rate was 0.001 for every arm; with rates of their own the verdicts could be others.'
+    """
+    arms = [arm.settings for arm in study.arms]
+    parts = [part for part in (_epochs(arms), _batch(arms), _schedule(arms), _data(arms), _model(arms)) if part]
+    rate = _learning_rate(arms)
+    also = f"{'Also the' if rate else 'The'} same for every arm: {', '.join(parts)}." if parts else None
+    return tuple(sentence for sentence in (rate, also) if sentence)
+
+
+def of_metric(metric: str) -> tuple[str, ...]:
+    """Say what a metric's name does not."""
+    if metric == "best_test_acc" or metric.startswith("best_test_"):
+        return (f"{metric} takes each trial's best epoch by the test set itself, so it is optimistic.",)
+    if metric == "generalisation_gap":
+        return ("The best test accuracy in it is selected on the test set, so the gap is understated.",)
+    return ()
+
+
+def of_records(study: Study, cells: Cells) -> tuple[str, ...]:
+    """Say what of the records is missing for all arms, and what was held fixed of the noise."""
+    return tuple(_of_records(study, cells))
+
+
+def _of_records(study: Study, cells: Cells) -> Iterator[str]:
+    if cells.pending:
+        yield f"{_trials(len(cells.pending))} not ended: interrupted, or still running."
+    if cells.unreported and not cells.values:
+        yield "No finished trial reported this metric."
+    elif cells.unreported:
+        named = ", ".join(f"{arm} seed {seed}" for arm, seed in sorted(cells.unreported)[:3])
+        more = ", ..." if len(cells.unreported) > 3 else ""
+        yield f"Finished without reporting this metric: {named}{more}."
+    if study.noise.crossed:
+        yield "Seeds share initial weights and orders of batches by design, so their differences are not independent."
+    if study.noise.crossed is None and study.noise.initial_weights:
+        yield "All seeds share one set of initial weights: what is said holds for that one."
+    if study.noise.crossed is None and study.noise.batch_orders:
+        yield "All seeds share one order of batches: what is said holds for that one."
+
+
+def _trials(number: int) -> str:
+    return "1 trial has" if number == 1 else f"{number} trials have"
+
+
+def _learning_rate(arms: Sequence[Settings]) -> str | None:
+    rates = [arm.optimizer.lr for arm in arms if _uses(arms, lambda settings: settings.optimizer)]
+    rates = rates or [rate for arm in arms for key in _RATES if isinstance(rate := arm.params.get(key), float)]
+    if len(rates) != len(arms) or len(set(rates)) > 1:
+        return None
+    return f"The learning rate was {rates[0]:g} for every arm; with rates of their own the verdicts could be others."
+
+
+def _epochs(arms: Sequence[Settings]) -> str | None:
+    epochs = {arm.training.epochs for arm in arms}
+    number = min(epochs)
+    return f"{number} epoch{'' if number == 1 else 's'}" if len(epochs) == 1 else None
+
+
+def _batch(arms: Sequence[Settings]) -> str | None:
+    sizes = {arm.training.batch_size for arm in arms}
+    return f"batch size {min(sizes)}" if len(sizes) == 1 and _uses(arms, lambda arm: arm.training) else None
+
+
+def _schedule(arms: Sequence[Settings]) -> str | None:
+    first = arms[0].schedule
+    if any(arm.schedule != first for arm in arms) or not _uses(arms, lambda arm: arm.schedule):
+        return None
+    warmup = f" after {first.warmup_epochs:g} epochs of warm-up" if first.warmup_epochs else ""
+    return f"a {first.name} schedule{warmup}"
+
+
+def _data(arms: Sequence[Settings]) -> str | None:
+    first = arms[0].data
+    if any(arm.data.model_dump(exclude={"path"}) != first.model_dump(exclude={"path"}) for arm in arms):
+        return None
+    return _images(first) if _uses(arms, lambda arm: arm.data) else None
+
+
+def _images(data: Data) -> str:
+    size = DATA_SIZES[data.name]
+    train, test = data.train or size.train - data.validation, data.test or size.test
+    if (train, test) == size:
+        return f"all of {data.name}"
+    return f"{train:,} training and {test:,} test images of {data.name}"
+
+
+def _model(arms: Sequence[Settings]) -> str | None:
+    first = arms[0].model
+    if any(arm.model != first for arm in arms) or not _uses(arms, lambda arm: arm.model):
+        return None
+    return _network(first)
+
+
+def _network(model: Model) -> str:
+    width = f", width {model.width:g}" if model.width != 1 else ""
+    start = ", from given weights" if model.weights or model.weights_sha256 else ""
+    return f"{model.name} with {model.stem} stem{width}{start}"
+
+
+def _uses(arms: Sequence[Settings], section: Callable[[Settings], object]) -> bool:
+    """Tell whether the training loops take note of a section: fairtrial's own does, and one whose arms differ in it."""
+    return all(arm.training.loop == BUILT_IN for arm in arms) or len({repr(section(arm)) for arm in arms}) > 1

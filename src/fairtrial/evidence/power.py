@@ -1,0 +1,175 @@
+"""What so many seeds can find, and how many more it takes.
+
+Power of one arm at one look is exact, from the noncentral t distribution. With several arms or looks it comes from the
+simulated studies of the plan's boundary, because the scale is then no longer a single chi.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from scipy import integrate, optimize, special
+
+from fairtrial.evidence.boundary import Plan, boundary
+from fairtrial.evidence.spread import Pooling
+
+#: Further seeds are counted up to here; what needs more is out of reach.
+MOST_SEEDS = 1_000
+
+
+@dataclass(frozen=True)
+class Detectable:
+    """What a number of seeds would find.
+
+    Attributes:
+        seeds: number of seeds, all looked at once.
+        difference: smallest true difference that is found with the wanted power, in the unit of the spread.
+    """
+
+    seeds: int
+    difference: float
+
+
+def detectable_differences(
+    sd: float,
+    arms: int = 1,
+    seeds: Sequence[int] = (3, 5, 8, 12, 20),
+    *,
+    alpha: float = 0.05,
+    power: float = 0.8,
+) -> tuple[Detectable, ...]:
+    """For each number of seeds, the smallest true difference that such a study would find.
+
+    Args:
+        sd: standard deviation of the paired differences.
+        arms: number of arms that are compared with the reference.
+        seeds: numbers of seeds, each at least 2 and each a study of its own with a single look at its end.
+        alpha: family-wise error rate over the arms.
+        power: probability of finding it for an arm.
+
+    Raises:
+        ValueError: sd is not positive, power or alpha not between 0 and 1, or a number of seeds below 2.
+
+    Example:
+        >>> [round(row.difference, 2) for row in detectable_differences(sd=0.01, seeds=(3, 12))]
+        [0.03, 0.01]
+    """
+    return tuple(Detectable(count, smallest_detectable(sd, [count], arms, alpha=alpha, power=power)) for count in seeds)
+
+
+def smallest_detectable(
+    sd: float,
+    looks: Iterable[int],
+    arms: int = 1,
+    *,
+    alpha: float = 0.05,
+    power: float = 0.8,
+    pooling: Pooling = "guarded",
+) -> float:
+    """The smallest true difference that some look of a plan finds with the wanted power.
+
+    Args:
+        sd: standard deviation of the paired differences.
+        looks: numbers of seeds at which the study is looked at.
+        arms: number of arms that are compared with the reference.
+        alpha: error rate of all arms and looks together.
+        power: probability of finding it for an arm that goes on until its verdict or the last look.
+        pooling: see `spread.estimate`.
+
+    Raises:
+        ValueError: an argument is out of range; see `Plan.of` for looks.
+    """
+    if not (math.isfinite(sd) and sd > 0):
+        raise ValueError(f"sd = {sd}: must be a positive number")
+    for name, value in (("alpha", alpha), ("power", power)):
+        if not 0 < value < 1:
+            raise ValueError(f"{name} = {value}: must lie between 0 and 1")
+    plan = Plan.of(arms, looks, pooling)
+    return sd * detectable(plan, alpha, len(plan.looks) - 1, power)
+
+
+@lru_cache(maxsize=256)
+def detectable(plan: Plan, alpha: float, look: int, power: float = 0.8) -> float:
+    """As `smallest_detectable` in standard deviations of a paired difference, by the plan's look of that index."""
+    if plan.arms == 1 and len(plan.looks) == 1:
+        seeds = plan.looks[0]
+        critical = float(-special.stdtrit(seeds - 1, alpha / 2))
+        return _noncentrality(seeds - 1, critical, power) / math.sqrt(seeds)
+    return boundary(plan).detectable(alpha, look, power)
+
+
+def _noncentrality(df: int, critical: float, power: float) -> float:
+    """The noncentrality at which |t| exceeds its critical value with this probability."""
+
+    def lacking(noncentrality: float) -> float:
+        return _power(df, critical, noncentrality) - power
+
+    if lacking(0.0) >= 0.0:
+        return 0.0
+    high = 1.0
+    while lacking(high) < 0.0:
+        high *= 2.0
+    return float(optimize.brentq(lacking, 0.0, high, xtol=1e-12, rtol=1e-13))
+
+
+def _power(df: int, critical: float, noncentrality: float) -> float:
+    """Probability that a noncentral |t| exceeds a value: normal tails, averaged over the scale chi / sqrt(df).
+
+    SciPy's noncentral t has no far lower tail (NaN in 1.17), which two-sided power needs.
+    """
+    log_constant = math.log(2.0) + df / 2 * math.log(df / 2) - math.lgamma(df / 2)
+
+    def weighted(scale: float) -> float:
+        density = math.exp(log_constant + (df - 1) * math.log(scale) - df * scale**2 / 2)
+        found = special.ndtr(noncentrality - critical * scale) + special.ndtr(-noncentrality - critical * scale)
+        return float(density * found)
+
+    reach = 12.0 / math.sqrt(2.0 * df)  # standard deviations of the scale around 1; beyond, the density is nothing
+    total, _ = integrate.quad(weighted, max(1.0 - reach, 0.0), 1.0 + reach, epsabs=1e-13, epsrel=1e-12, limit=200)
+    return float(total)
+
+
+def further_seeds(
+    plan: Plan,
+    alpha: float,
+    *,
+    seeds: int,
+    missing: int,
+    mean: float,
+    scale: float,
+    df: int,
+    growth: int,
+    margin: float | None,
+) -> int | None:
+    """How many further seeds would settle an arm if its mean and scale stayed as they are.
+
+    That is the first planned look, or else the first number of seeds beyond the plan, at which the interval around
+    the present mean would leave zero out or fit into the margin. The chance to be settled by then is about one half.
+    Beyond the plan the last look's nominal significance is used; it is a guide to a new study, not a further look.
+
+    Args:
+        plan: arms, looks and kind of pooling.
+        alpha: error rate of all arms and looks together.
+        seeds: seeds at the present look.
+        missing: how many of them have no pair in this arm.
+        mean: present mean difference.
+        scale: present scale, positive.
+        df: present degrees of freedom of the scale.
+        growth: degrees of freedom that each further seed adds: the arms that go on, or 1 for an arm's own scale.
+        margin: of equivalence, or None.
+
+    Returns:
+        The number, or None if more than `MOST_SEEDS` seeds would be needed.
+    """
+    planned = [look for look in plan.looks if look > seeds]
+    first_unplanned = max(plan.looks[-1], seeds) + 1
+    later = np.array([*planned, *range(first_unplanned, MOST_SEEDS + 1)])
+    tail = np.minimum(boundary(plan).level(alpha) * np.minimum(later / plan.looks[-1], 1.0), 1.0) / 2
+    critical = -special.stdtrit(df + growth * (later - seeds), tail)
+    half = critical * scale / np.sqrt(later - missing)
+    settled = abs(mean) > half
+    if margin is not None:
+        settled |= abs(mean) + half <= margin
+    return int(later[settled.argmax()] - seeds) if settled.any() else None

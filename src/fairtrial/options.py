@@ -1,0 +1,61 @@
+"""Arguments and options that commands share, and the formats that they write."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+#: Where records go unless the user says otherwise.
+DEFAULT_STORE = "fairtrial.db"
+
+
+class TableFormat(StrEnum):
+    """Formats of `fairtrial table`."""
+
+    TEXT = "text"
+    MARKDOWN = "markdown"
+    CSV = "csv"
+    LATEX = "latex"
+    JSON = "json"
+
+
+class EvidenceFormat(StrEnum):
+    """Formats of `fairtrial verdict` and `fairtrial claims`."""
+
+    TEXT = "text"
+    MARKDOWN = "markdown"
+    LATEX = "latex"
+    JSON = "json"
+
+
+class ExportFormat(StrEnum):
+    """Formats of `fairtrial export`."""
+
+    CSV = "csv"
+    PARQUET = "parquet"
+    JSON = "json"
+
+
+StudyArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="STUDY",
+        help="A TOML file, a study that ships with fairtrial, or NAME or NAME@HASH of one in the store.",
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the study, such as training.epochs=3."),
+]
+StoreOption = Annotated[
+    str, typer.Option("--store", metavar="URL", envvar="FAIRTRIAL_STORE", help="The database: a file or a URL.")
+]
+
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Trials to run side by side; by default one a GPU, or as many as there are cores for."),
+]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Threads of each worker, by default 1. It can change the last digits of a result."),
+]

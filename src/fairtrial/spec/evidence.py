@@ -1,0 +1,165 @@
+"""The sections that say what is asked of the records: what is compared, what is claimed, what varies with the seed."""
+
+import math
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, AllowInfNan, Field, StrictFloat, model_validator
+from pydantic_core import PydanticCustomError
+
+from fairtrial.spec.measures import Direction, better
+from fairtrial.spec.numbers import Count, Interval, Positive
+from fairtrial.spec.sections import Section
+
+#: What a claim is against if not against one arm.
+ALL_OTHERS = "all others"
+
+Finite = Annotated[StrictFloat, AllowInfNan(False)]
+Probability = Annotated[StrictFloat, AfterValidator(Interval("(0, 1)"))]
+
+
+class Target(Section):
+    """A value that a metric of the epochs is to reach, from below or, for a loss, from above.
+
+    Attributes:
+        metric: what the epochs record, such as ``"test_acc"``.
+        value: in the metric's own unit.
+        direction: ``"higher"``: reached at the first epoch with at least the value; ``"lower"``: with at most. Needed
+            only where the metric's name does not say it.
+    """
+
+    metric: str
+    value: Finite
+    direction: Direction | None = None
+
+    @property
+    def larger_is_better(self) -> bool:
+        """Whether the metric is to rise to the value."""
+        return (self.direction or better(self.metric)) == "higher"
+
+
+class Evidence(Section):
+    """What arms are compared on, and by what standard. Set before the first run; a part of the study's hash.
+
+    Attributes:
+        metric: a measure of whole trials, see `fairtrial.spec.measures`.
+        direction: which way is better; needed only where the measure's name does not say it.
+        margin: differences within plus or minus this do not matter, in the measure's own unit. Without it no arm can be
+            found equivalent.
+        alpha: the probability, over all arms and looks together, of any false "better" or "worse".
+        target: for ``epochs_to_target`` and ``seconds_to_target``.
+    """
+
+    metric: str = "best_test_acc"
+    direction: Direction | None = None
+    margin: Positive | None = None
+    alpha: Probability = 0.05
+    target: Target | None = None
+
+    @property
+    def larger_is_better(self) -> bool:
+        """Whether an arm with a higher measure is the better one."""
+        return (self.direction or better(self.metric)) == "higher"
+
+
+class Claim(Section):
+    """A statement, a paper's for example, as a range for one difference: the arm's measure minus the other's.
+
+    Attributes:
+        id: what reports call it.
+        text: the statement in one's own words.
+        arm: the arm that it is about.
+        against: another arm, or ``"all others"``: then it must hold against each of them.
+        metric: a measure of whole trials; by default the evidence's.
+        direction: whether the arm's measure is said to be the higher one or the lower one. None: only close.
+        at_least: by how much at the least; 0 by default. Below 0, a claim of not being worse by more than that.
+        within: by how much at the most: "close", or with a direction "close behind".
+        relative: whether differences are fractions of the other arm's value at the same seed.
+        target: for ``epochs_to_target`` and ``seconds_to_target``; by default the evidence's.
+    """
+
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    text: Annotated[str, Field(min_length=1)]
+    arm: str
+    against: str
+    metric: str
+    direction: Direction | None = None
+    at_least: Finite | None = None
+    within: Positive | None = None
+    relative: bool = False
+    target: Target | None = None
+
+    @property
+    def region(self) -> tuple[float, float]:
+        """The range in which the difference lies if the claim is true; ends may be infinite.
+
+        Example:
+            >>> Claim(id="1", text="b is close behind a", arm="b", against="a", metric="best_test_acc",
+            ...       direction="lower", within=0.01).region
+            (-0.01, 0.0)
+        """
+        most = math.inf if self.within is None else self.within
+        if self.direction is None:
+            return -most, most
+        least = self.at_least or 0.0
+        return (least, most) if self.direction == "higher" else (-most, 0.0 - least)  # never -0.0
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.direction is None and self.within is None:
+            raise PydanticCustomError("claim", 'needs direction = "higher" or "lower", or within = ...')
+        if self.direction is None and self.at_least is not None:
+            raise PydanticCustomError("claim", "at_least needs a direction")
+        if self.within is not None and (self.at_least or 0.0) >= self.within:
+            raise PydanticCustomError("claim", "at_least must be below within")
+        if self.arm == self.against:
+            raise PydanticCustomError("claim", "arm and against are the same")
+        return self
+
+
+class Noise(Section):
+    """Which sources of noise vary with the seed. By default both do: seed s has weights s and order s.
+
+    Two numbers make a crossed design, in which every set of weights meets every order; its first seeds are those of the
+    default. A single number can only be 1: that source is held at what it is for seed 0, and the other varies.
+
+    Attributes:
+        initial_weights: how many different initial weights there are.
+        batch_orders: how many different orders of batches; dropout goes with the order.
+    """
+
+    initial_weights: Count | None = None
+    batch_orders: Count | None = None
+
+    @property
+    def crossed(self) -> int | None:
+        """Number of seeds of a crossed design; None for any other."""
+        if self.initial_weights is None or self.batch_orders is None:
+            return None
+        return self.initial_weights * self.batch_orders
+
+    def of(self, seed: int) -> tuple[int, int]:
+        """Tell which initial weights and which order of batches a seed has.
+
+        Example:
+            >>> [Noise(initial_weights=2, batch_orders=2).of(seed) for seed in range(4)]
+            [(0, 0), (1, 1), (0, 1), (1, 0)]
+        """
+        if self.crossed is None:
+            return (0 if self.initial_weights else seed), (0 if self.batch_orders else seed)
+        weights, orders = self.initial_weights or 1, self.batch_orders or 1
+        # Along the diagonals of the grid: one meets a pair again only after lcm steps, and then goes to the next.
+        return seed % weights, (seed + seed // math.lcm(weights, orders)) % orders
+
+    @model_validator(mode="after")
+    def _is_a_design(self) -> Self:
+        if self.crossed == 1:
+            raise PydanticCustomError("noise", "initial_weights = 1 and batch_orders = 1 leave nothing that varies")
+        for name, other in (("initial_weights", "batch_orders"), ("batch_orders", "initial_weights")):
+            number = getattr(self, name)
+            if self.crossed is None and number is not None and number != 1:
+                raise PydanticCustomError(
+                    "noise",
+                    "{name} = {number}: needs {other} too, for a crossed design; 1 holds it at that of seed 0",
+                    {"name": name, "number": number, "other": other},
+                )
+        return self

@@ -1,0 +1,197 @@
+"""Reads and checks the keys of a study that say how many seeds there are, what is compared and what is claimed."""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from fairtrial.errors import StudyError
+from fairtrial.spec.evidence import ALL_OTHERS, Claim, Evidence, Noise, Target
+from fairtrial.spec.explain import did_you_mean, explain, show
+from fairtrial.spec.measures import (
+    METRICS,
+    TO_TARGET,
+    WHOLE,
+    Direction,
+    better,
+    may_be_measure,
+    may_be_metric,
+    measures_of,
+    recorded_metrics,
+)
+from fairtrial.spec.sections import BUILT_IN, Section, Settings
+from fairtrial.spec.tables import Table
+
+AnySection = TypeVar("AnySection", bound=Section)
+
+
+class Vocabulary:
+    """The metrics and measures that the trials of a study can have.
+
+    Args:
+        arms: the settings of every arm.
+    """
+
+    def __init__(self, arms: Sequence[Settings]) -> None:
+        self._known = all(arm.training.loop == BUILT_IN for arm in arms)
+        self._metrics = recorded_metrics(validation=any(arm.data.validation for arm in arms))
+
+    def check_measure(self, name: str, where: str) -> None:
+        """Raise a `StudyError` for a name that no measure of this study has."""
+        self._check(name, where, measures_of(self._metrics), measures_of(METRICS), may_be=may_be_measure(name))
+
+    def check_target(self, target: Target | None, where: str) -> None:
+        """Raise a `StudyError` for a target of a metric that no epoch of this study records."""
+        if target is not None:
+            name = target.metric
+            self._check(name, f"{where}.metric", self._metrics, METRICS, may_be=may_be_metric(name))
+            _check_direction(name, target.direction, where)
+
+    def _check(
+        self, name: str, where: str, known: Collection[str], with_validation: Collection[str], *, may_be: bool
+    ) -> None:
+        if name in known or (may_be and not self._known):
+            return
+        if name in with_validation and self._known:
+            raise StudyError(f"{where} = {show(name)}: needs images that are held out; set data.validation")
+        if self._known:
+            raise StudyError(f"{where} = {show(name)}: {did_you_mean(name, known)}")
+        raise StudyError(
+            f"{where} = {show(name)}: must be best_NAME or final_NAME of a metric that the training loop yields, or "
+            f"one of {', '.join(WHOLE)}"
+        )
+
+
+def read_noise(table: Table) -> Noise:
+    """Read ``[noise]``."""
+    return _section(Noise, table.get("noise", {}), "noise")
+
+
+def read_seeds(table: Table, noise: Noise) -> tuple[int, int]:
+    """Read ``seeds``: least and greatest number of seeds, equal unless the study is sequential.
+
+    Raises:
+        StudyError: neither a whole number from 1 nor a table of two, or not the number that a crossed design has.
+    """
+    seeds = table.get("seeds", noise.crossed or 1)
+    if isinstance(seeds, Mapping):
+        least, most = _range(seeds)
+    else:
+        least = most = _count(seeds, "seeds")
+    if noise.crossed not in {None, least} or noise.crossed not in {None, most}:
+        raise StudyError(
+            f"seeds = {show(seeds)}: the crossed design in [noise] has {noise.initial_weights} times "
+            f"{noise.batch_orders} = {noise.crossed} seeds; leave seeds out"
+        )
+    return least, most
+
+
+def read_evidence(table: Table, words: Vocabulary) -> Evidence:
+    """Read ``[evidence]``.
+
+    Raises:
+        StudyError: naming the key, its place and what is allowed.
+    """
+    evidence = _section(Evidence, table.get("evidence", {}), "evidence")
+    words.check_measure(evidence.metric, "evidence.metric")
+    _check_direction(evidence.metric, evidence.direction, "evidence")
+    words.check_target(evidence.target, "evidence.target")
+    _check_has_target(evidence.metric, evidence.target, "evidence")
+    return evidence
+
+
+def read_claims(table: Table, arms: Sequence[str], evidence: Evidence, words: Vocabulary) -> tuple[Claim, ...]:
+    """Read every ``[[claims]]``; one that names no metric is about the evidence's.
+
+    Raises:
+        StudyError: naming the key, its place and what is allowed.
+    """
+    tables = table.get("claims", [])
+    if not isinstance(tables, list) or not all(isinstance(one, Mapping) for one in tables):
+        raise StudyError("claims: must be a list of tables, each under [[claims]]")
+    claims: list[Claim] = []
+    for index, one in enumerate(tables):
+        where = f"claims[{index}]"
+        claim = _section(Claim, {"metric": evidence.metric, **one}, where)
+        if claim.id in {other.id for other in claims}:
+            raise StudyError(f'{where}.id = "{claim.id}": another claim has that id')
+        _check_arm(claim.arm, arms, f"{where}.arm")
+        if claim.against != ALL_OTHERS:
+            _check_arm(claim.against, [*arms, ALL_OTHERS], f"{where}.against")
+        words.check_measure(claim.metric, f"{where}.metric")
+        words.check_target(claim.target, f"{where}.target")
+        _check_has_target(claim.metric, claim.target or evidence.target, where)
+        claims.append(claim)
+    return tuple(claims)
+
+
+def read_reported(table: Table, arms: Sequence[str], words: Vocabulary) -> dict[str, dict[str, float]]:
+    """Read ``[reported.ARM]``: what a paper gives for each measure of each arm.
+
+    Raises:
+        StudyError: an arm, a measure or a number that is none.
+    """
+    reported = table.get("reported", {})
+    if not isinstance(reported, Mapping):
+        raise StudyError(f"reported = {show(reported)}: must be tables of figures, such as [reported.baseline]")
+    for arm, figures in reported.items():
+        _check_arm(arm, arms, "reported", key=True)
+        if not isinstance(figures, Mapping):
+            raise StudyError(f"reported.{arm} = {show(figures)}: must be a table of figures")
+        for measure, value in figures.items():
+            words.check_measure(measure, f"reported.{arm}: key")
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise StudyError(f"reported.{arm}.{measure} = {show(value)}: must be a number")
+    return {arm: {key: float(value) for key, value in figures.items()} for arm, figures in reported.items()}
+
+
+def _section(kind: type[AnySection], table: object, where: str) -> AnySection:
+    if not isinstance(table, Mapping):
+        raise StudyError(f"{where} = {show(table)}: must be a table")
+    try:
+        return kind.model_validate(dict(table))
+    except ValidationError as error:
+        raise StudyError(explain(error, where, kind)) from error
+
+
+def _range(seeds: Mapping[str, Any]) -> tuple[int, int]:
+    for key in seeds:
+        if key not in {"min", "max"}:
+            raise StudyError(f"unknown key `{key}` in seeds: {did_you_mean(key, ('min', 'max'))}")
+    for key in ("min", "max"):
+        if key not in seeds:
+            raise StudyError(f"seeds.{key}: is missing")
+    least, most = (_count(seeds[key], f"seeds.{key}") for key in ("min", "max"))
+    if least > most:
+        raise StudyError(f"seeds = {show(seeds)}: min must not exceed max")
+    return least, most
+
+
+def _count(value: object, where: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        or_range = ", or a range such as {min = 3, max = 12}" if where == "seeds" else ""
+        raise StudyError(f"{where} = {show(value)}: must be a whole number from 1{or_range}")
+    return value
+
+
+def _check_direction(name: str, direction: Direction | None, where: str) -> None:
+    """See to it that one knows which way is better, and that nobody says the contrary of a metric's name."""
+    known = better(name)
+    if known is None and direction is None:
+        raise StudyError(f'{where}.direction: is missing; say whether {name} is better "higher" or "lower"')
+    if known is not None and direction not in {None, known}:
+        raise StudyError(f'{where}.direction = "{direction}": {name} is better {known}; leave it out')
+
+
+def _check_has_target(measure: str, target: Target | None, where: str) -> None:
+    if measure in TO_TARGET and target is None:
+        raise StudyError(
+            f'{where}.target: is missing; {measure} needs one, such as {{metric = "test_acc", value = 0.6}}'
+        )
+
+
+def _check_arm(name: str, known: Sequence[str], where: str, *, key: bool = False) -> None:
+    if name not in known:
+        what = f"{where}.{name}" if key else f"{where} = {show(name)}"
+        raise StudyError(f"{what}: no arm has that name; {did_you_mean(name, known)}")

@@ -1,0 +1,300 @@
+"""A simulated workload: arms whose true means, spreads and failures are known, and that train nothing.
+
+Statistics can only be checked where the truth is known, and machinery only where a trial costs nothing. Here every
+parameter of `SimulatedArm` is a setting of an arm::
+
+    reference = "baseline"
+    seeds = { min = 3, max = 12 }
+    [training]
+    loop = "fairtrial.testing:simulate"
+    epochs = 3
+    [params]
+    mean = 0.80
+    [arms.baseline]
+    [arms.better]
+    params.mean = 0.82
+    [arms.wild]
+    params = { noise_sd = 0.03, diverge_rate = 0.2 }
+
+In Python, `simulated_study` builds such a study, `simulated_results` its results without any store, `executor` runs it
+in this process, and `draw` gives plain arrays for thousands of studies.
+"""
+
+import hashlib
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from fairtrial.errors import Diverged
+from fairtrial.execute.base import Ended, Epoch, Fingerprinted, Started, drive
+from fairtrial.execute.inline import InlineExecutor
+from fairtrial.plan import plan
+from fairtrial.records import Machine, Outcome, Trial, TrialResult
+from fairtrial.spec import Study
+
+#: What simulated trials are said to have run on.
+MACHINE = Machine(versions={}, processor="simulated", device="simulated", threads=1, system="simulated")
+
+#: The name of the training loop in a study.
+LOOP = "fairtrial.testing:simulate"
+
+# Streams of random numbers that must not run into each other.
+_WEIGHTS, _ORDER, _NOISE, _FATE, _REST = range(5)
+
+
+@dataclass(frozen=True)
+class SimulatedArm:
+    """What an arm does. A trial's test accuracy ends at mean + weights effect + order effect + noise.
+
+    Attributes:
+        mean: true mean of the final test accuracy, which is also the best.
+        gap: true mean of how much higher the training accuracy ends.
+        gap_sd: standard deviation of that.
+        weights_sd: standard deviation of what a set of initial weights adds, to all arms alike.
+        order_sd: standard deviation of what an order of batches adds, to all arms alike.
+        noise_sd: standard deviation of what is each trial's own.
+        noise: its distribution: ``"normal"``; ``"heavy"``, Student's t with 3 degrees of freedom; or ``"skewed"``,
+            exponential. All with mean 0 and the same standard deviation.
+        rate: how fast the accuracy rises to its end: it covers all but ``exp(-rate)`` of the way.
+        diverge_rate: probability that a trial diverges, halfway through its epochs.
+        fail_rate: probability that it raises instead.
+        diverge_seeds: seeds that diverge in any case.
+        fail_seeds: seeds that raise in any case.
+        seconds: what an epoch is said to take, on average; nobody waits for it.
+        seconds_sd: standard deviation of a trial's pace, as a fraction of that.
+        sleep: seconds for which an epoch really sleeps.
+        arm: a name, for arms that differ in nothing else.
+    """
+
+    mean: float = 0.8
+    gap: float = 0.05
+    gap_sd: float = 0.003
+    weights_sd: float = 0.008
+    order_sd: float = 0.006
+    noise_sd: float = 0.005
+    noise: Literal["normal", "heavy", "skewed"] = "normal"
+    rate: float = 5.0
+    diverge_rate: float = 0.0
+    fail_rate: float = 0.0
+    diverge_seeds: tuple[int, ...] = ()
+    fail_seeds: tuple[int, ...] = ()
+    seconds: float = 10.0
+    seconds_sd: float = 0.01
+    sleep: float = 0.0
+    arm: str = ""
+
+    @classmethod
+    def of(cls, params: Mapping[str, Any]) -> Self:
+        """Read an arm from a trial's parameters.
+
+        Raises:
+            ValueError: there is no such parameter or distribution.
+        """
+        known = [field.name for field in fields(cls)]
+        if unknown := sorted(set(params).difference(known)):
+            raise ValueError(f"params.{unknown[0]}: the simulated workload has {', '.join(known)}")
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in params.items()
+        }
+        arm = cls(**values)
+        if arm.noise not in _NOISES:
+            raise ValueError(f'params.noise = "{arm.noise}": must be one of {", ".join(_NOISES)}')
+        return arm
+
+
+def simulate(trial: Trial) -> Iterator[dict[str, float]]:
+    """Act as a training loop: the same records for the same arm and seeds, at no cost.
+
+    All arms of a seed share its effects of weights and order, and say so by their fingerprints, as trained arms do.
+
+    Yields:
+        After each epoch what fairtrial's own loop reports: losses, accuracies and times.
+
+    Raises:
+        Diverged: the arm's parameters say so.
+        RuntimeError: likewise, for a trial that is to fail.
+    """
+    arm = SimulatedArm.of(trial.settings.params)
+    trial.fingerprint(initial_weights=f"simulated {trial.weights_seed}", batch_order=f"simulated {trial.order_seed}")
+    diverges, fails = _fate(trial, arm)
+    final = _final_accuracy(trial, arm)
+    gap, pace = _rng(_REST, _number(trial.arm), trial.weights_seed, trial.order_seed).standard_normal(2)
+    gap, seconds = arm.gap + arm.gap_sd * gap, arm.seconds * math.exp(arm.seconds_sd * pace)
+    for epoch in range(1, trial.epochs + 1):
+        if 2 * epoch > trial.epochs and diverges:
+            raise Diverged(f"simulated: train_loss is nan in epoch {epoch}")
+        if 2 * epoch > trial.epochs and fails:
+            raise RuntimeError("simulated failure")
+        if arm.sleep:
+            time.sleep(arm.sleep)
+        part = math.expm1(-arm.rate * epoch / trial.epochs) / math.expm1(-arm.rate)
+        yield _record(part * final, part * (final + gap), seconds)
+
+
+def simulated_study(
+    arms: Mapping[str, Mapping[str, Any] | SimulatedArm],
+    *,
+    seeds: int | Mapping[str, int] | None = 3,
+    epochs: int = 3,
+    name: str = "simulated",
+    **sections: Any,
+) -> Study:
+    """Build a study of simulated arms, of which the first is the reference.
+
+    Args:
+        arms: by name, the parameters in which it differs from `SimulatedArm`'s defaults.
+        seeds: a number, or ``{"min": 3, "max": 12}``; None where a crossed design in ``noise`` says it.
+        epochs: of each trial.
+        name: the study's name.
+        **sections: other keys of the study, such as ``evidence={"margin": 0.01}``.
+
+    Example:
+        >>> simulated_study({"a": {}, "b": {"mean": 0.82}}, evidence={"margin": 0.01}).seeds
+        3
+    """
+    return Study.from_dict(
+        {
+            "name": name,
+            "reference": next(iter(arms)),
+            "training": {"loop": LOOP, "epochs": epochs},
+            "arms": {arm: {"params": _params(own) | {"arm": arm}} for arm, own in arms.items()},
+            **({} if seeds is None else {"seeds": seeds}),
+            **sections,
+        }
+    )
+
+
+def simulated_results(study: Study) -> tuple[TrialResult, ...]:
+    """Run every trial of a simulated study, all that it may come to, and return what a store would."""
+    return tuple(_result(trial) for trial in plan(study))
+
+
+def executor() -> InlineExecutor:
+    """Make an executor that runs simulated trials in this process, about a thousand a second; it loads no torch.
+
+    Example:
+        >>> fairtrial.run(study, store=store, executor=fairtrial.testing.executor())  # doctest: +SKIP
+    """
+    return InlineExecutor(simulate, lambda: MACHINE)
+
+
+def draw(
+    arms: Mapping[str, SimulatedArm], *, seeds: int, studies: int = 1, rng: np.random.Generator
+) -> npt.NDArray[np.float64]:
+    """Draw the final test accuracies of many studies at once, NaN where a trial diverges or fails.
+
+    The distribution is that of `simulate`, the numbers are not.
+
+    Args:
+        arms: by name; the first is the reference.
+        seeds: of each study.
+        studies: how many.
+        rng: where the numbers come from.
+
+    Returns:
+        Shape (studies, seeds, arms).
+
+    Example:
+        >>> values = draw({"a": SimulatedArm(), "b": SimulatedArm(0.9)}, seeds=3, rng=np.random.default_rng(0))
+        >>> [verdict] = fairtrial.judge(values[0, :, 1:] - values[0, :, :1])          # doctest: +SKIP
+    """
+    shared = rng.standard_normal((2, studies, seeds, 1))
+    columns = []
+    for arm in arms.values():
+        column = arm.mean + arm.weights_sd * shared[0] + arm.order_sd * shared[1]
+        column = column + arm.noise_sd * _NOISES[arm.noise](rng, (studies, seeds, 1))
+        lost = rng.random(column.shape) < 1.0 - (1.0 - arm.diverge_rate) * (1.0 - arm.fail_rate)
+        lost[:, [seed for seed in (*arm.diverge_seeds, *arm.fail_seeds) if seed < seeds]] = True
+        columns.append(np.where(lost, np.nan, column))
+    return np.concatenate(columns, axis=2)
+
+
+def _params(own: Mapping[str, Any] | SimulatedArm) -> dict[str, Any]:
+    if not isinstance(own, SimulatedArm):
+        return dict(own)
+    values = {field.name: getattr(own, field.name) for field in fields(own)}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+
+def _fate(trial: Trial, arm: SimulatedArm) -> tuple[bool, bool]:
+    """Tell whether a trial diverges, and whether it fails."""
+    first, second = _rng(_FATE, _number(trial.arm), trial.weights_seed, trial.order_seed).random(2)
+    diverges = trial.seed in arm.diverge_seeds or first < arm.diverge_rate
+    return diverges, trial.seed in arm.fail_seeds or second < arm.fail_rate
+
+
+def _final_accuracy(trial: Trial, arm: SimulatedArm) -> float:
+    shared = arm.weights_sd * _rng(_WEIGHTS, trial.weights_seed).standard_normal()
+    shared += arm.order_sd * _rng(_ORDER, trial.order_seed).standard_normal()
+    own = _NOISES[arm.noise](_rng(_NOISE, _number(trial.arm), trial.weights_seed, trial.order_seed), (1,))
+    return arm.mean + shared + arm.noise_sd * float(own[0])
+
+
+def _record(test: float, train: float, seconds: float) -> dict[str, float]:
+    """What an epoch reports, accuracies kept within what they can be."""
+    test, train = (min(max(value, 0.0), 1.0) for value in (test, train))
+    return {
+        "train_loss": -math.log(max(train, 1e-6)),
+        "train_acc": train,
+        "test_loss": -math.log(max(test, 1e-6)),
+        "test_acc": test,
+        "train_seconds": 0.9 * seconds,
+        "eval_seconds": 0.1 * seconds,
+    }
+
+
+def _result(trial: Trial) -> TrialResult:
+    """Run a trial and keep what its messages say."""
+    started, records, fingerprints = None, [], dict[str, str]()
+    for message in drive(trial, simulate, MACHINE):
+        match message:
+            case Started(at=at):
+                started = at
+            case Fingerprinted(fingerprints=told):
+                fingerprints.update(told)
+            case Epoch(record=record):
+                records.append(record)
+            case Ended(outcome=outcome, detail=detail, at=ended):
+                break
+    assert started is not None
+    return TrialResult(
+        arm=trial.arm,
+        seed=trial.seed,
+        trial=trial.hash,
+        outcome=Outcome(outcome),
+        detail=detail,
+        started=started,
+        ended=ended,
+        machine=MACHINE,
+        epochs=tuple(records),
+        fingerprints=fingerprints,
+    )
+
+
+def _rng(*key: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
+
+
+def _number(name: str) -> int:
+    """A number that stands for an arm's name, the same in every process."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8])
+
+
+def _normal(rng: np.random.Generator, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    return rng.standard_normal(shape)
+
+
+def _heavy(rng: np.random.Generator, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    return rng.standard_t(3, shape) / math.sqrt(3.0)
+
+
+def _skewed(rng: np.random.Generator, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    return rng.standard_exponential(shape) - 1.0
+
+
+_NOISES = {"normal": _normal, "heavy": _heavy, "skewed": _skewed}

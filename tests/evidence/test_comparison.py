@@ -1,0 +1,322 @@
+"""From stored trials to verdicts: joined by seed, honest about what was lost, and never NaN."""
+
+import dataclasses
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from builders import make_results, make_study
+from fairtrial.errors import StudyError
+from fairtrial.evidence.comparison import compare, looks, paired_spread, settled
+from fairtrial.evidence.judge import judge
+from fairtrial.evidence.verdicts import Verdict
+from fairtrial.records import Outcome
+from fairtrial.testing import simulated_results, simulated_study
+
+CLEAR = {"reference": {}, "up": {"mean": 0.86}, "down": {"mean": 0.74}, "same": {}}
+
+
+def by_arm(verdict):
+    return {row.arm: row for row in verdict.comparisons}
+
+
+def verdicts(study, results=None, **kwargs):
+    found = compare(study, simulated_results(study) if results is None else results, **kwargs)
+    return {row.arm: row.verdict.value for row in found.comparisons}
+
+
+def numbers(found):
+    """Every number in a study's verdict."""
+    for row in found.comparisons:
+        for value in dataclasses.astuple(row):
+            yield from value if isinstance(value, tuple) else [value]
+
+
+def test_it_is_judge_on_differences_by_seed():
+    study = simulated_study(CLEAR, seeds=5, evidence={"margin": 0.01})
+    results = simulated_results(study)
+    final = {(r.arm, r.seed): r.epochs[-1].metrics["test_acc"] for r in results}
+    table = [[final[arm, seed] - final["reference", seed] for arm in ("up", "down", "same")] for seed in range(5)]
+    expected = judge(table, 0.01, 0.05, [5], arms=["up", "down", "same"])
+    found = compare(study, results)
+    assert [replace(row, caveats=()) for row in found.comparisons] == [replace(row, caveats=()) for row in expected]
+    assert (found.reference, found.metric, found.margin, found.alpha) == ("reference", "best_test_acc", 0.01, 0.05)
+    assert (found.seeds, found.looks, found.lost, found.refused) == (5, (5,), {}, {})
+
+
+@settings(max_examples=20)
+@given(st.randoms(use_true_random=False))
+def test_the_order_of_results_does_not_matter(rng):
+    study = simulated_study({"a": {}, "b": {"diverge_seeds": [1]}}, seeds=4)
+    results = list(simulated_results(study))
+    expected = compare(study, results)
+    rng.shuffle(results)
+    assert compare(study, results) == expected
+
+
+def test_of_a_loss_the_lower_is_better():
+    study = simulated_study(CLEAR, seeds=5, evidence={"metric": "final_train_loss"})
+    assert verdicts(study) == {"up": "better", "down": "worse", "same": "undecided"}
+    found = by_arm(compare(study, simulated_results(study)))
+    assert found["up"].mean_difference < 0 < found["up"].effect_size
+
+
+@pytest.mark.parametrize("metric", ["generalisation_gap", "seconds"])
+def test_other_measures_are_compared_too(metric):
+    arms = {"a": {}, "b": {"gap": 0.2, "seconds": 20.0}}
+    assert verdicts(simulated_study(arms, seeds=4, evidence={"metric": metric})) == {"b": "worse"}
+
+
+def test_with_no_metric_at_all_it_says_so():
+    study = make_study({"a": {}, "b": {"params": {"x": 1}}}, training={"loop": "loops:good"}, seeds=3)
+    found = compare(study, make_results(study, lambda arm, seed, epoch: {"speed": 1.0}))
+    assert "No finished trial reported this metric." in found.caveats
+    assert found.comparisons[0].seeds == 0
+
+
+# What was lost
+
+
+def test_a_diverged_trial_is_never_averaged_away():
+    study = simulated_study({"a": {}, "b": {"mean": 0.9, "diverge_seeds": [2]}, "c": {}}, seeds=5)
+    row = by_arm(compare(study, simulated_results(study)))["b"]
+    assert row.interval[0] > 0  # the other four seeds alone
+    assert (row.verdict, row.more_seeds, row.seeds) == (Verdict.UNDECIDED, None, 4)
+    assert "It diverged at seed 2 and a did not, which speaks against it." in row.caveats
+    assert any("by themselves, say better" in caveat for caveat in row.caveats)
+
+
+def test_an_arm_that_lost_a_seed_can_be_worse():
+    study = simulated_study({"a": {}, "b": {"mean": 0.7, "fail_seeds": [2]}}, seeds=5)
+    row = by_arm(compare(study, simulated_results(study)))["b"]
+    assert row.verdict is Verdict.WORSE
+    assert "It failed at seed 2 and a did not, which speaks against it." in row.caveats
+
+
+def test_an_arm_that_lost_a_seed_is_not_equivalent():
+    arms = {"a": {"noise_sd": 0.0005}, "b": {"noise_sd": 0.0005, "diverge_seeds": [0]}}
+    assert verdicts(simulated_study(arms, seeds=6, evidence={"margin": 0.02})) == {"b": "undecided"}
+
+
+@pytest.mark.parametrize(("mean", "expected"), [(0.9, "better"), (0.7, "undecided")])
+def test_what_the_reference_lost_speaks_for_the_arm(mean, expected):
+    study = simulated_study({"a": {"diverge_seeds": [1]}, "b": {"mean": mean}}, seeds=5)
+    assert verdicts(study) == {"b": expected}
+    (row,) = compare(study, simulated_results(study)).comparisons
+    assert "a diverged at seed 1 and this arm did not, which speaks for it." in row.caveats
+
+
+def test_what_both_lost_speaks_for_neither():
+    study = simulated_study({"a": {"diverge_seeds": [1]}, "b": {"mean": 0.9, "fail_seeds": [1]}}, seeds=5)
+    assert verdicts(study) == {"b": "better"}
+
+
+def test_an_arm_that_always_diverges_spoils_no_other():
+    arms = CLEAR | {"wild": {"diverge_rate": 1.0}}
+    study = simulated_study(arms, seeds=5)
+    found = compare(study, simulated_results(study))
+    assert {row.arm: row.verdict.value for row in found.comparisons} == {
+        "up": "better",
+        "down": "worse",
+        "same": "undecided",
+        "wild": "undecided",
+    }
+    assert found.lost == {"wild": {"diverged": 5}}
+    assert by_arm(found)["wild"].mean_difference is None
+
+
+def test_a_miss_is_a_miss_and_no_number():
+    target = {"metric": "test_acc", "value": 0.78}
+    arms = {"a": {"noise_sd": 0.0, "mean": 0.82}, "slow": {"mean": 0.6}, "close": {"mean": 0.82}}
+    study = simulated_study(arms, seeds=4, epochs=20, evidence={"metric": "epochs_to_target", "target": target})
+    found = compare(study, simulated_results(study))
+    slow = by_arm(found)["slow"]
+    assert (slow.seeds, slow.mean_difference, slow.verdict) == (0, None, Verdict.UNDECIDED)
+    assert found.lost == {"slow": {"missed": 4}}
+    assert "It missed the target at seeds 0, 1, 2 and 3 and a did not, which speaks against it." in slow.caveats
+    assert by_arm(found)["close"].seeds == 4
+
+
+# What holds up
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_one_seed_and_two(seeds):
+    study = simulated_study(CLEAR, seeds=seeds)
+    found = compare(study, simulated_results(study))
+    assert all(row.seeds == seeds for row in found.comparisons)
+    if seeds == 1:
+        assert {row.verdict for row in found.comparisons} == {Verdict.UNDECIDED}
+        assert found.caveats.count("One run an arm: without a second seed nothing tells a difference from noise.") == 1
+        assert not any("first look" in caveat for row in found.comparisons for caveat in row.caveats)
+
+
+def test_no_results_and_one_arm():
+    study = simulated_study(CLEAR, seeds=3)
+    assert {row.verdict for row in compare(study, ()).comparisons} == {Verdict.UNDECIDED}
+    assert compare(simulated_study({"a": {}}), ()).comparisons == ()
+
+
+def test_a_missing_trial_costs_its_arm_a_pair_and_nobody_else():
+    study = simulated_study(CLEAR, seeds=5)
+    results = [r for r in simulated_results(study) if (r.arm, r.seed) != ("up", 1)]
+    found = by_arm(compare(study, results))
+    assert {arm: row.seeds for arm, row in found.items()} == {"up": 4, "down": 5, "same": 5}
+    assert "1 of 5 seeds have no pair in this arm." in found["up"].caveats
+
+
+def test_a_running_trial_is_mentioned():
+    study = make_study(("a", "b"), seeds=3)
+    found = compare(study, make_results(study, ended={("b", 2): None}))
+    assert "1 trial has not ended: interrupted, or still running." in found.caveats
+
+
+def test_equal_differences_are_said_and_not_divided_by():
+    arms = {"a": {"noise_sd": 0.0}, "b": {"noise_sd": 0.0, "mean": 0.85}}
+    study = simulated_study(arms, seeds=4, evidence={"margin": 0.01})
+    (row,) = compare(study, simulated_results(study)).comparisons
+    assert row.verdict is Verdict.UNDECIDED
+    assert any(caveat.startswith("All differences are equal") for caveat in row.caveats)
+
+
+@settings(max_examples=40)
+@given(
+    st.sampled_from([(1, 1), (2, 2), (3, 3), (1, 4)]),
+    st.dictionaries(st.tuples(st.sampled_from("abcd"), st.integers(0, 4)), st.sampled_from([*Outcome, None])),
+    st.sets(st.tuples(st.sampled_from("abcd"), st.integers(0, 4))),
+)
+def test_whatever_is_missing_no_number_is_nan(seeds, ended, skip):
+    head = {"min": seeds[0], "max": seeds[1]}
+    study = simulated_study({"a": {}, "b": {}, "c": {"mean": 0.85}, "d": {}}, seeds=head, evidence={"margin": 0.01})
+    results = [
+        replace(r, outcome=ended.get((r.arm, r.seed), r.outcome))
+        for r in simulated_results(study)
+        if (r.arm, r.seed) not in skip
+    ]
+    found = compare(study, results)
+    assert len(found.comparisons) == 3
+    assert all(math.isfinite(value) for value in numbers(found) if isinstance(value, float))
+    assert settled(study, results) <= {"b", "c", "d"}
+
+
+# The pairing
+
+
+def tamper(results, arm, seed, **fingerprints):
+    return [
+        replace(r, fingerprints={**r.fingerprints, **fingerprints}) if (r.arm, r.seed) == (arm, seed) else r
+        for r in results
+    ]
+
+
+def test_a_comparison_whose_fingerprints_differ_is_refused_and_no_other():
+    study = simulated_study(CLEAR, seeds=5)
+    found = compare(study, tamper(simulated_results(study), "up", 3, initial_weights="others"))
+    assert list(found.refused) == ["up"]
+    row = by_arm(found)["up"]
+    assert (row.verdict, row.interval, row.mean_difference) == (Verdict.UNDECIDED, None, None)
+    assert row.caveats[0].startswith("Refused: ")
+    assert "initial_weights" in row.caveats[0]
+    assert by_arm(found)["down"].verdict is Verdict.WORSE
+
+
+def test_a_reference_with_other_weights_refuses_every_comparison():
+    study = simulated_study(CLEAR, seeds=5)
+    found = compare(study, tamper(simulated_results(study), "reference", 3, batch_order="another"))
+    assert list(found.refused) == ["up", "down", "same"]
+
+
+def test_unknown_fingerprints_and_other_machines_are_flagged():
+    study = simulated_study({"a": {}, "b": {"mean": 0.9}}, seeds=3)
+    results = [replace(r, fingerprints={}) for r in simulated_results(study)]
+    results[-1] = replace(results[-1], machine=replace(results[-1].machine, threads=4))
+    (row,) = compare(study, results).comparisons
+    assert row.verdict is Verdict.BETTER
+    assert any("initial_weights: not proved" in caveat for caveat in row.caveats)
+    assert any("threads: 4, but 1 in a (seed 2)" in caveat for caveat in row.caveats)
+
+
+# Another metric
+
+
+def test_another_metric_is_said_to_be_no_plan_and_has_no_margin():
+    study = simulated_study(CLEAR, seeds=4, evidence={"margin": 0.01})
+    found = compare(study, simulated_results(study), metric="final_test_acc")
+    assert (found.metric, found.margin) == ("final_test_acc", None)
+    assert "The study set best_test_acc beforehand, not final_test_acc: explore, don't conclude." in found.caveats
+    assert compare(study, simulated_results(study), metric="best_test_acc").margin == 0.01
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        ("final_speed", "does not say which way it is better"),
+        ("epochs_to_target", "sets no evidence.target"),
+        ("test_acc", "must be best_NAME or final_NAME"),
+    ],
+)
+def test_a_metric_that_can_not_be_compared_is_refused(metric, message):
+    study = simulated_study(CLEAR)
+    with pytest.raises(StudyError, match=message):
+        compare(study, (), metric=metric)
+
+
+# Sequential studies
+
+
+def test_looks_are_after_each_seed_or_once_at_the_end():
+    assert looks(simulated_study({"a": {}}, seeds=1)) == ()
+    assert looks(simulated_study({"a": {}}, seeds=4)) == (4,)
+    assert looks(simulated_study({"a": {}}, seeds={"min": 3, "max": 5})) == (3, 4, 5)
+    assert looks(simulated_study({"a": {}}, seeds={"min": 1, "max": 3})) == (2, 3)
+
+
+SEQUENTIAL = {"min": 3, "max": 8}
+
+
+def below(study, seeds):
+    return [r for r in simulated_results(study) if r.seed < seeds]
+
+
+def test_clear_arms_are_settled_and_close_ones_go_on():
+    study = simulated_study(CLEAR, seeds=SEQUENTIAL)
+    assert settled(study, below(study, 2)) == frozenset()
+    assert settled(study, below(study, 3)) == {"up", "down"}
+
+
+def test_arms_that_no_seed_survived_or_that_are_refused_need_no_more():
+    study = simulated_study({"a": {}, "wild": {"diverge_rate": 1.0}, "b": {}, "c": {}}, seeds=SEQUENTIAL)
+    results = tamper(below(study, 3), "b", 0, initial_weights="others")
+    assert settled(study, below(study, 2)) == frozenset()
+    assert settled(study, results) == {"wild", "b"}
+
+
+def test_an_arm_whose_verdict_its_losses_forbid_is_settled_too():
+    study = simulated_study({"a": {}, "b": {"mean": 0.9, "diverge_seeds": [0]}, "c": {}}, seeds=SEQUENTIAL)
+    assert "b" in settled(study, below(study, 3))
+
+
+def test_half_a_seed_is_no_look():
+    study = simulated_study({"a": {}, "up": {"mean": 0.9}, "same": {}}, seeds=SEQUENTIAL)
+    stopped = [r for r in below(study, 4) if r.arm != "up" or r.seed < 3]
+    assert compare(study, stopped).seeds == 4
+    assert compare(study, [r for r in stopped if (r.arm, r.seed) != ("same", 3)]).seeds == 3
+    assert by_arm(compare(study, stopped))["up"].seeds == 3
+
+
+def test_a_settled_arm_keeps_its_verdict():
+    study = simulated_study({"a": {}, "up": {"mean": 0.9}, "same": {}}, seeds=SEQUENTIAL)
+    first = by_arm(compare(study, below(study, 3)))["up"]
+    later = [r for r in below(study, 6) if r.arm != "up" or r.seed < 3]
+    row = by_arm(compare(study, later))["up"]
+    assert (row.verdict, row.interval, row.seeds) == (first.verdict, first.interval, 3)
+
+
+def test_the_spread_for_planning_is_that_of_paired_differences():
+    study = simulated_study({"a": {}, "b": {}, "c": {}}, seeds=200)
+    assert paired_spread(study, simulated_results(study)) == pytest.approx(0.005 * math.sqrt(2), rel=0.1)
+    assert paired_spread(study, below(study, 1)) is None
+    assert paired_spread(simulated_study({"a": {}}), ()) is None

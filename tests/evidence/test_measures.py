@@ -1,0 +1,83 @@
+"""One number a trial: what it is, and when there is none."""
+
+import math
+
+import pytest
+
+from fairtrial.evidence.measures import measure, missed
+from fairtrial.records import EpochRecord
+from fairtrial.spec import METRICS, Target
+from fairtrial.spec.measures import measures_of
+
+NAN = math.nan
+
+
+def records(*epochs):
+    return [EpochRecord("a", 0, number, metrics) for number, metrics in enumerate(epochs, start=1)]
+
+
+def column(name, *values):
+    return records(*({name: value} if value is not None else {} for value in values))
+
+
+@pytest.mark.parametrize(
+    ("name", "metric", "values", "expected"),
+    [
+        ("best_test_acc", "test_acc", (0.3, 0.5, 0.4), 0.5),
+        ("best_test_acc", "test_acc", (0.3, None, NAN), 0.3),
+        ("best_test_loss", "test_loss", (2.0, 1.5, 1.7), 1.5),  # of a loss the lowest is best
+        ("best_grad_norm", "grad_norm", (1.0, 3.0, 2.0), 3.0),
+        ("best_test_acc", "val_acc", (0.3,), None),
+        ("final_train_loss", "train_loss", (2.0, 1.0), 1.0),
+        ("final_train_loss", "train_loss", (2.0, None), None),  # an earlier epoch is no substitute
+        ("final_train_loss", "train_loss", (2.0, math.inf), None),
+        ("final_train_loss", "train_loss", (), None),
+    ],
+)
+def test_best_and_final_of_one_metric(name, metric, values, expected):
+    assert measure(name)(column(metric, *values)) == expected
+
+
+def test_the_generalisation_gap_is_of_the_best_accuracies():
+    epochs = records({"train_acc": 0.7, "test_acc": 0.65}, {"train_acc": 0.9, "test_acc": 0.6})
+    assert measure("generalisation_gap")(epochs) == pytest.approx(0.25)
+    assert measure("generalisation_gap")(column("train_acc", 0.7)) is None
+
+
+def test_targets_are_reached_from_below_or_for_a_loss_from_above():
+    times = {"train_seconds": 10.0, "eval_seconds": 1.0}
+    epochs = records(*({"test_acc": acc, "test_loss": 1 - acc, **times} for acc in (0.4, 0.6, 0.5, 0.7)))
+    up, down = Target(metric="test_acc", value=0.55), Target(metric="test_loss", value=0.4)
+    assert measure("epochs_to_target", up)(epochs) == 2
+    assert measure("seconds_to_target", up)(epochs) == 22.0
+    assert measure("epochs_to_target", down)(epochs) == 2
+    assert measure("epochs_to_target", Target(metric="test_acc", value=0.6))(epochs) == 2  # at the value itself
+
+
+def test_a_miss_is_no_number_and_neither_is_what_was_never_recorded():
+    target = Target(metric="test_acc", value=0.9)
+    epochs = column("test_acc", 0.4, 0.6)
+    assert measure("epochs_to_target", target)(epochs) is None
+    assert missed(target, epochs)
+    assert not missed(Target(metric="test_acc", value=0.5), epochs)
+    assert not missed(Target(metric="val_acc", value=0.5), epochs)
+
+
+def test_every_measure_that_a_study_may_name_can_be_taken():
+    target = Target(metric="test_acc", value=0.5)
+    epochs = records(dict.fromkeys(METRICS, 0.6))
+    assert all(measure(name, target)(epochs) is not None for name in measures_of(METRICS))
+    assert all(measure(name, target)([]) is None for name in measures_of(METRICS))
+
+
+def test_no_measure_is_nan():
+    target = Target(metric="test_acc", value=0.5)
+    for epochs in (records(dict.fromkeys(METRICS, NAN)), records(dict.fromkeys(METRICS, math.inf))):
+        values = [measure(name, target)(epochs) for name in measures_of(METRICS)]
+        assert all(value is None or math.isfinite(value) for value in values)
+
+
+@pytest.mark.parametrize("name", ["mean_test_acc", "best", "best_", "epochs_to_target"])
+def test_what_is_no_measure_is_refused(name):
+    with pytest.raises(ValueError, match=name):
+        measure(name)

@@ -1,0 +1,88 @@
+"""What seeds can find: against statsmodels, and against what judging simulated studies finds."""
+
+import numpy as np
+import pytest
+from statsmodels.stats.power import TTestPower
+
+from fairtrial.evidence.boundary import Plan
+from fairtrial.evidence.power import (
+    MOST_SEEDS,
+    detectable,
+    detectable_differences,
+    further_seeds,
+    smallest_detectable,
+)
+from fairtrial.evidence.sequence import HIGHER, judge_many
+
+LOOKS = range(3, 13)
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 8, 12, 20])
+@pytest.mark.parametrize(("alpha", "power"), [(0.05, 0.8), (0.03, 0.9), (0.2, 0.5)])
+def test_one_arm_at_one_look_is_statsmodels(seeds, alpha, power):
+    found = smallest_detectable(2.0, [seeds], alpha=alpha, power=power)
+    assert TTestPower().power(found / 2.0, seeds, alpha) == pytest.approx(power, abs=1e-9)
+
+
+@pytest.mark.parametrize(("arms", "looks"), [(1, LOOKS), (4, [5]), (4, LOOKS)])
+def test_simulated_studies_find_it_as_often(arms, looks):
+    plan = Plan.of(arms, looks)
+    difference = smallest_detectable(1.0, looks, arms)
+    cells = np.random.default_rng(5).normal(size=(8_000, plan.looks[-1], arms + 1)) / np.sqrt(2)
+    differences = cells[..., 1:] - cells[..., :1]
+    differences[..., 0] += difference
+    found = (judge_many(differences, plan).finding[:, 0] == HIGHER).mean()
+    assert found == pytest.approx(0.8, abs=0.02)
+
+
+def test_the_table_of_a_plan():
+    rows = detectable_differences(0.01, arms=4)
+    assert [row.seeds for row in rows] == [3, 5, 8, 12, 20]
+    differences = [row.difference for row in rows]
+    assert differences == sorted(differences, reverse=True)
+    assert differences[0] == pytest.approx(smallest_detectable(0.01, [3], 4))
+    assert 0.005 < differences[-1] < differences[0] < 0.05
+
+
+def test_later_looks_find_less():
+    plan = Plan.of(2, LOOKS)
+    found = [detectable(plan, 0.05, look) for look in range(len(plan.looks))]
+    assert (np.diff(found) < 0).all()
+
+
+def further(mean, margin=None, seeds=4, **changed):
+    plan = Plan.of(2, LOOKS)
+    how = {"missing": 0, "scale": 1.0, "df": 6, "growth": 2} | changed
+    return further_seeds(plan, 0.05, seeds=seeds, mean=mean, margin=margin, **how)
+
+
+def test_further_seeds_are_fewer_for_larger_differences_and_wider_margins():
+    needed = [further(mean) for mean in (0.3, 0.6, 1.2, 2.4)]
+    assert needed == sorted(needed, reverse=True)
+    assert needed[0] > 8 > needed[-1] >= 1  # 8 are left in the plan
+    assert further(0.0) is None
+    assert further(0.0, margin=1.0) > further(0.0, margin=2.0)
+    assert further(-1.2) == further(1.2)
+    assert further(1.2, missing=1) >= further(1.2)
+    assert further(1e-9, seeds=12) is None
+
+
+def test_beyond_the_plan_seeds_are_counted_on():
+    found = further(0.2, seeds=12, df=22)
+    assert 12 + found < MOST_SEEDS
+    assert found > 100
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"sd": 0.0, "looks": [3]}, "sd = 0.0: must be a positive number"),
+        ({"sd": np.nan, "looks": [3]}, "sd = nan"),
+        ({"sd": 1.0, "looks": [1]}, "each at least 2"),
+        ({"sd": 1.0, "looks": [3], "power": 1.0}, "power = 1.0: must lie between 0 and 1"),
+        ({"sd": 1.0, "looks": [3], "alpha": 0.0}, "alpha = 0.0: must lie between 0 and 1"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(how, message):
+    with pytest.raises(ValueError, match=message):
+        smallest_detectable(**how)

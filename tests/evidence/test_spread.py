@@ -1,0 +1,110 @@
+"""The estimates of spread, against least squares done the long way and against the textbook."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fairtrial.evidence.spread import CAUTION, complete, estimate
+
+KINDS = ["own", "pooled", "guarded"]
+
+
+def least_squares(differences, seen):
+    """Residual variance of y = arm + seed, times 2, and its degrees of freedom; the reference's value is 0."""
+    seeds, arms = differences.shape
+    rows, values = [], []
+    for seed in range(seeds):
+        for arm in range(-1, arms):
+            if arm >= 0 and not seen[seed, arm]:
+                continue
+            if arm < 0 and not seen[seed].any():
+                continue
+            row = np.zeros(seeds + arms)
+            row[seed] = 1
+            if arm >= 0:
+                row[seeds + arm] = 1
+            rows.append(row)
+            values.append(0.0 if arm < 0 else differences[seed, arm])
+    design, values = np.array(rows), np.array(values)
+    effects, _, rank, _ = np.linalg.lstsq(design, values)
+    df = len(values) - rank
+    return 2 * ((values - design @ effects) ** 2).sum() / df, df
+
+
+@pytest.mark.parametrize("trial", range(40))
+def test_the_pooled_spread_is_that_of_the_two_way_layout_whatever_is_missing(trial):
+    rng = np.random.default_rng(trial)
+    shape = (int(rng.integers(4, 9)), int(rng.integers(2, 6)))
+    differences, seen = rng.normal(size=shape), rng.random(shape) < 0.8
+    found = estimate(differences[None], seen[None], "pooled")
+    variance, df = least_squares(differences, seen)
+    assert found.pooled[0, 0] ** 2 == pytest.approx(variance, rel=1e-9)
+    assert set(found.df[0][found.count[0] > 1]) == {df}
+
+
+def test_own_spread_and_mean_are_numpys():
+    differences = np.random.default_rng(0).normal(5.0, 2.0, size=(7, 5, 3))
+    found = estimate(differences, np.ones(differences.shape, bool), "own")
+    np.testing.assert_allclose(found.sd, differences.std(axis=1, ddof=1), rtol=1e-12)
+    np.testing.assert_allclose(found.scale, found.sd, rtol=0)
+    np.testing.assert_allclose(found.mean, differences.mean(axis=1), rtol=1e-12)
+    assert (found.df == 4).all()
+
+
+def test_the_guard_takes_the_largest_of_three():
+    differences = np.random.default_rng(1).normal(size=(50, 4, 3)) * [1.0, 1.0, 3.0]
+    found = estimate(differences, np.ones(differences.shape, bool))
+    caution = 1 + CAUTION * (1 / 3 - 1 / 9)
+    shared = differences.mean(axis=2).var(axis=1, ddof=1)[:, None] * 2 / (1 + 1 / 3)
+    expected = np.maximum(np.maximum(found.pooled**2, caution * found.sd**2), caution * shared)
+    np.testing.assert_allclose(found.scale**2, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_arm_has_only_its_own_spread(kind):
+    differences = np.random.default_rng(2).normal(size=(20, 6, 1))
+    seen = np.random.default_rng(3).random(differences.shape) < 0.9
+    found = estimate(differences, seen, kind)
+    expected = [values[here].std(ddof=1) for values, here in zip(differences[..., 0], seen[..., 0], strict=True)]
+    np.testing.assert_allclose(found.scale[:, 0], expected, rtol=1e-9)
+    assert (found.df == found.count - 1).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("arms", [1, 2, 4])
+def test_running_sums_give_the_same(kind, arms):
+    differences = np.random.default_rng(4).normal(size=(30, 9, arms))
+    means, scales = complete(differences, (3, 5, 9), kind)
+    for look, seeds in enumerate((3, 5, 9)):
+        found = estimate(differences[:, :seeds], np.ones((30, seeds, arms), bool), kind)
+        np.testing.assert_allclose(means[:, look], found.mean, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(scales[:, look], found.scale, rtol=1e-9)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.floats(-1e3, 1e3), st.integers(2, 6), st.sampled_from(KINDS))
+def test_equal_differences_have_no_spread_at_all(value, seeds, kind):
+    differences = np.full((1, seeds, 2), value)
+    found = estimate(differences, np.ones(differences.shape, bool), kind)
+    assert (found.sd == 0).all()
+    assert (found.scale == 0).all()
+
+
+def test_what_is_not_seen_does_not_count():
+    differences = np.random.default_rng(5).normal(size=(3, 6, 3))
+    seen = np.random.default_rng(6).random(differences.shape) < 0.7
+    absurd = np.where(seen, differences, 1e300)
+    for one, other in zip(estimate(differences, seen), estimate(absurd, seen), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_an_arm_without_pairs_has_nothing_and_takes_nothing():
+    differences = np.random.default_rng(7).normal(size=(1, 5, 3))
+    seen = np.ones(differences.shape, bool)
+    seen[..., 1] = False
+    found = estimate(differences, seen)
+    alone = estimate(differences[..., [0, 2]], seen[..., [0, 2]])
+    assert (found.count[0, 1], found.df[0, 1]) == (0, 0)
+    assert np.isnan([found.mean[0, 1], found.sd[0, 1], found.scale[0, 1]]).all()
+    np.testing.assert_allclose(found.scale[0, [0, 2]], alone.scale[0], rtol=1e-12)

@@ -1,0 +1,200 @@
+"""Verdicts and claims as people and programs read them."""
+
+import json
+import re
+
+import pytest
+
+import fairtrial
+from fairtrial.errors import ReportError
+from fairtrial.evidence.claims import check_claims
+from fairtrial.evidence.comparison import compare
+from fairtrial.evidence.split import split_noise
+from fairtrial.report.verdicts import FORMATS, describe, sentence
+from fairtrial.testing import simulated_results, simulated_study
+
+ARMS = {
+    "baseline": {},
+    "high_beta1": {"mean": 0.801},
+    "low_beta2": {"mean": 0.78},
+    "up": {"mean": 0.86},
+    "very_high_smoothing": {"mean": 0.6, "diverge_seeds": [1]},
+    "dead": {"diverge_rate": 1.0},
+}
+CLAIMS = [
+    {"id": "1", "text": "It is 5% worse & \\bad.", "arm": "low_beta2", "against": "baseline", "direction": "lower"},
+    {"id": "2", "text": "None is better.", "arm": "baseline", "against": "all others", "direction": "higher"},
+]
+
+
+def verdict(arms=ARMS, seeds=5, metric=None, **sections):
+    study = simulated_study(arms, seeds=seeds, **sections)
+    return compare(study, simulated_results(study), metric=metric)
+
+
+def claims(arms=ARMS, seeds=5, claims=CLAIMS, **sections):
+    study = simulated_study(arms, seeds=seeds, claims=claims, **sections)
+    return check_claims(study, simulated_results(study))
+
+
+def sentences(found):
+    return {row.arm: sentence(found, row) for row in found.comparisons}
+
+
+def test_a_verdict_is_a_sentence():
+    said = sentences(verdict(evidence={"margin": 0.02}))
+    assert re.fullmatch(
+        r"up is better than baseline by \d\.\d\d points \(95% interval \d\.\d\d to \d\.\d\d\)", said["up"]
+    )
+    assert re.fullmatch(
+        r"low_beta2 is worse than baseline by (\d\.\d\d) points \(95% interval 0\.\d\d to \d\.\d\d\)", said["low_beta2"]
+    )
+    assert said["high_beta1"].startswith("high_beta1 is equivalent to baseline within 2.00 points (")
+    assert said["very_high_smoothing"].endswith("; diverged in 1 of 5 trials")
+    assert said["dead"] == "dead: undecided, no seed has a result of it and baseline; diverged in 5 of 5 trials"
+
+
+def test_of_a_loss_better_is_lower_and_said_as_a_gain():
+    said = sentences(verdict(evidence={"metric": "final_train_loss"}))
+    assert re.match(r"up is better than baseline by 0\.\d{4} \(95% interval 0\.\d{4} to 0\.\d{4}\)", said["up"])
+
+
+def test_undecided_says_how_many_seeds_more():
+    found = verdict({"baseline": {}, "near": {"mean": 0.806}}, seeds=4)
+    (row,) = found.comparisons
+    assert f"near: undecided, about {row.more_seeds} more seed" in sentence(found, row)
+
+
+def test_the_json_is_the_contract():
+    found = verdict(evidence={"margin": 0.02})
+    table = json.loads(describe(found, "json"))
+    assert list(table) == ["study", "reference", "metric", "margin", "alpha", "comparisons"]
+    assert (table["study"], table["reference"], table["metric"]) == ("simulated", "baseline", "best_test_acc")
+    assert list(table["comparisons"][0]) == [
+        "arm",
+        "seeds",
+        "mean_difference",
+        "interval",
+        "p_adjusted",
+        "effect_size",
+        "probability_better",
+        "smallest_detectable",
+        "verdict",
+        "more_seeds",
+        "caveats",
+    ]
+    up = table["comparisons"][2]
+    assert (up["arm"], up["verdict"], up["more_seeds"]) == ("up", "better", None)
+    assert up["interval"][0] < up["mean_difference"] < up["interval"][1] < 0.1
+    assert set(found.caveats) <= set(up["caveats"])
+    assert table["comparisons"][4]["interval"] is None
+
+
+def test_the_json_of_claims_is_the_contract():
+    reported = {"low_beta2": {"best_test_acc": 0.7}, "baseline": {"best_test_acc": 0.72}}
+    table = json.loads(describe(claims(reported=reported), "json"))
+    assert list(table) == ["claims"]
+    one, two = table["claims"]
+    assert list(one) == ["id", "text", "verdict", "measured", "interval", "paper", "plausible"]
+    assert (one["id"], one["verdict"], one["plausible"]) == ("1", "supported", True)
+    assert one["paper"] == pytest.approx(-0.02)
+    assert (two["verdict"], two["paper"], two["plausible"]) == ("contradicted", None, None)
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+@pytest.mark.parametrize("make", [verdict, claims])
+def test_text_fits_the_screen(make, width):
+    text = describe(make(), width=width)
+    assert max(map(len, text.splitlines())) <= width
+    assert all(line == line.rstrip() for line in text.splitlines())
+
+
+def test_shared_caveats_stand_once_and_own_ones_beside_their_arm():
+    text = " ".join(describe(verdict(), width=80).split())
+    assert text.count("takes each trial's best epoch by the test set itself") == 1
+    assert "very_high_smoothing: It diverged at seed 1 and baseline did not, which speaks against it." in text
+
+
+def test_at_eighty_columns_the_numbers_are_one_table():
+    lines = describe(verdict(), width=80).splitlines()
+    assert sum(line.startswith("────") for line in lines) == 1
+
+
+def test_colour_is_for_verdicts_only_and_text_has_no_escape_codes():
+    assert "\x1b[1;32m better" in describe(verdict(), color=True)
+    assert "\x1b" not in describe(verdict())
+    named = verdict({"a": {}, "better": {"mean": 0.7}})
+    assert "\x1b[1;31m worse" in describe(named, color=True)
+
+
+def test_markdown_is_sentences_a_table_and_notes():
+    text = describe(verdict(), "markdown")
+    assert text.startswith("**simulated@")
+    assert "- low\\_beta2 is worse than baseline" in text
+    assert "| arm | verdict | seeds | diff. (points) | 95% interval |" in text
+    assert "| :-- | :-- | --: |" in text
+    assert "\n- \n" not in text
+
+
+def test_latex_escapes_what_latex_would_read():
+    text = describe(claims(), "latex")
+    assert r"It is 5\% worse \& \textbackslash{}bad." in text
+    assert r"low\_beta2" in text
+    assert text.count(r"\begin{tabular}") == 1
+
+
+def test_claims_say_what_was_measured_beside_the_paper():
+    reported = {"low_beta2": {"best_test_acc": 0.5}, "baseline": {"best_test_acc": 0.8}}
+    text = " ".join(describe(claims(reported=reported), width=80).split())
+    assert "1 supported: It is 5% worse" in text
+    assert "low_beta2 - baseline, best test accuracy: -" in text
+    assert "; paper -30.00 points, not plausible in one run" in text
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_nothing_to_say_is_said(form):
+    for found in (verdict({"a": {}}), claims(claims=[])):
+        text = describe(found, form)
+        assert text.endswith("\n")
+        assert "nan" not in text.lower().replace("finance", "")
+    assert "The study has one arm: there is nothing to compare." in describe(verdict({"a": {}}))
+    assert "The study makes no claims" in describe(claims(claims=[]))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+def test_few_seeds_and_ten_arms_never_show_nan(form, seeds):
+    arms = {f"arm{n}": {"mean": 0.8 + n / 1000, "noise_sd": 0.0 if n < 2 else 0.01} for n in range(11)}
+    arms["arm5"]["diverge_rate"] = 1.0
+    said = [{"id": "1", "text": "x", "arm": "arm0", "against": "all others", "direction": "higher"}]
+    for text in (describe(verdict(arms, seeds=seeds), form), describe(claims(arms, seeds=seeds, claims=said), form)):
+        assert not re.search(r"\bnan\b|\binf\b|None", text)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_study_of_noise_shows_where_it_comes_from(form):
+    arms = {"a": {"weights_sd": 0.03}, "b": {"weights_sd": 0.03, "mean": 0.7}}
+    study = simulated_study(arms, seeds=None, noise={"initial_weights": 4, "batch_orders": 3})
+    results = simulated_results(study)
+    text = describe(compare(study, results), form, noise=split_noise(study, results))
+    if form == "json":
+        (first, _) = json.loads(text)["noise"]
+        assert (first["arm"], first["runs"]) == ("a", 12)
+        assert first["initial_weights"]["share"] > 0.5
+    else:
+        assert "Where the noise comes from" in text
+        assert "batch" in text
+
+
+def test_a_refused_comparison_is_told():
+    study = simulated_study({"a": {}, "b": {}}, seeds=3)
+    results = simulated_results(study)
+    results[-1].fingerprints["batch_order"] = "another"
+    found = compare(study, results)
+    assert sentences(found) == {"b": "b: refused, its trials are not paired with those of a"}
+    assert "Refused: " in describe(found)
+
+
+def test_an_unknown_format_is_refused():
+    with pytest.raises(ReportError, match='format = "xml": must be one of text, markdown, latex, json'):
+        fairtrial.describe(verdict(), "xml")

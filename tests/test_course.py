@@ -1,0 +1,130 @@
+"""Which trials a sequential study comes to: whoever ends first, however many run at a time."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from builders import make_results, make_study
+from fairtrial.course import Course
+from fairtrial.plan import plan
+
+ARMS = ("reference", "b", "c", "d")
+
+
+def study_of(least, most, arms=ARMS):
+    return make_study(arms, seeds={"min": least, "max": most})
+
+
+def play(study, settled, *, workers=1, shuffle=None, already=frozenset()):
+    """Run a study whose trials end in any order; return the hashes of its trials and what stopped when."""
+    results = make_results(study)
+    course, ended, stopped = Course(study, settled), set(already), {}
+    running, waiting, trained = [], [], []
+
+    def go_on():
+        step = course.advance(ended, lambda: results)
+        waiting.extend(step.trials)
+        stopped.update(step.stopped)
+
+    go_on()
+    while waiting or running:
+        while waiting and len(running) < workers:
+            running.append(waiting.pop(0))
+        trial = running.pop(shuffle.randrange(len(running)) if shuffle else 0)
+        trained.append(trial.hash)
+        ended.add(trial.hash)
+        go_on()
+    assert len(set(trained)) == len(trained)
+    return {trial.hash for trial in course.possible} & ended, stopped
+
+
+def by_table(table):
+    """Decide from the seeds seen by a table of arm and number of seeds; arms that are left out never settle."""
+
+    def settled(study, results):
+        seen = {result.seed for result in results}
+        assert seen == set(range(len(seen)))  # whole seeds, from the first
+        return {arm for arm, enough in table.items() if len(seen) >= enough}
+
+    return settled
+
+
+tables = st.dictionaries(st.sampled_from(ARMS[1:]), st.integers(1, 8))
+
+
+@given(tables, st.integers(1, 4), st.integers(0, 4), st.integers(1, 6), st.randoms(use_true_random=False))
+def test_workers_and_order_do_not_matter(table, least, more, workers, shuffle):
+    study = study_of(least, least + more)
+    alone = play(study, by_table(table))
+    assert play(study, by_table(table), workers=workers, shuffle=shuffle) == alone
+
+
+@given(tables, st.integers(1, 4), st.integers(0, 4))
+def test_every_arm_gets_the_seeds_that_it_needs(table, least, more):
+    most = least + more
+    hashes, stopped = play(study_of(least, most), by_table(table))
+    wanted = {arm: min(max(least, table.get(arm, most)), most) for arm in ARMS[1:]}
+    wanted["reference"] = max(wanted.values())
+    got = {arm: sum(t.hash in hashes for t in plan(study_of(least, most)) if t.arm == arm) for arm in ARMS}
+    assert got == wanted
+    assert {arm: seeds for arm, seeds in stopped.items() if arm != "reference"} == {
+        arm: wanted[arm] for arm in table if wanted[arm] < most
+    }
+
+
+@given(tables, st.sets(st.integers(0, 31)))
+def test_trials_that_are_there_already_change_nothing(table, there):
+    study = study_of(2, 8)
+    known = frozenset(plan(study)[number].hash for number in there)
+    hashes, stopped = play(study, by_table(table), already=known)
+    alone = play(study, by_table(table))
+    assert stopped == alone[1]
+    assert hashes == alone[0]
+
+
+def test_whoever_decides_sees_no_more_of_an_arm_than_it_had_when_it_stopped():
+    seen = []
+
+    def settled(study, results):
+        seen.append([(result.arm, result.seed) for result in results])
+        return {"b"}
+
+    study = study_of(1, 3, ARMS[:3])
+    play(study, settled, shuffle=random.Random(1), workers=3)
+    assert seen == [
+        [("reference", 0), ("b", 0), ("c", 0)],
+        [("reference", 0), ("b", 0), ("c", 0), ("reference", 1), ("c", 1)],
+    ]
+
+
+def test_a_verdict_that_is_taken_back_does_not_start_an_arm_again():
+    study = study_of(1, 4, ARMS[:3])
+    answers = iter([{"b"}, set(), {"c"}])
+    hashes, stopped = play(study, lambda study, results: next(answers))
+    assert stopped == {"b": 1, "c": 3, "reference": 3}
+    assert len(hashes) == 1 + 3 + 3
+
+
+@pytest.mark.parametrize(("seeds", "settled"), [(3, by_table({"b": 1})), ({"min": 1, "max": 3}, None)])
+def test_a_fixed_number_of_seeds_is_wanted_at_once_and_nobody_is_asked(seeds, settled):
+    study = make_study(ARMS, seeds=seeds)
+    course = Course(study, settled)
+    step = course.advance(set(), lambda: pytest.fail("asked for results"))
+    assert (step.trials, step.stopped) == (plan(study), {})
+    last = course.advance({trial.hash for trial in step.trials}, lambda: pytest.fail("asked for results"))
+    assert (last.trials, last.stopped) == ((), {})
+
+
+def test_a_study_of_one_arm_stops_at_the_least_number_of_seeds():
+    hashes, stopped = play(study_of(2, 5, ARMS[:1]), by_table({}))
+    assert (len(hashes), stopped) == (2, {"reference": 2})
+
+
+def test_results_are_read_only_when_a_seed_is_complete():
+    study = study_of(1, 2, ARMS[:2])
+    course = Course(study, by_table({}))
+    first, second = course.advance(set(), list).trials
+    assert course.advance({first.hash}, lambda: pytest.fail("not complete")).trials == ()
+    assert [t.seed for t in course.advance({first.hash, second.hash}, lambda: make_results(study)).trials] == [1, 1]
