@@ -17,6 +17,8 @@ def study(options: argparse.Namespace) -> fairtrial.Study:
     sizes = [f"data.train={options.train}", f"data.test={options.test}", f"training.epochs={options.epochs}"]
     table = fairtrial.load("paper", [*sizes, "seeds=1", "name=benchmark"]).to_dict()
     table["arms"] = dict(list(table["arms"].items())[: options.arms])
+    for questions in ("claims", "reported"):  # they are about all arms
+        table.pop(questions)
     return fairtrial.Study.from_dict(table)
 
 
