@@ -231,8 +231,7 @@ void backward_gathering(const Backward<T>& pass, Index begin, Index end) {
   const auto end_of = [&](Index y) { return (y - 1 + s.top) / s.stride + 1 + border.rows; };
   const Index rows = blocks.whole() ? end_of(s.height) : (blocks.rows + 1) / s.stride + 1;
   const Index columns = (s.width - 1 + s.left) / s.stride + 1;
-  Scratch<T> scratch(std::max(rows, s.out_height + border.rows), std::max(columns, s.out_width) + border.columns,
-                     s.channels, blocks);
+  Scratch<T> scratch(rows, std::max(columns, s.out_width) + border.columns, s.channels, blocks);
   each_block(pass, blocks, begin, end, [&](const Block& block) {
     const Index from = block.top == 0 ? 0 : std::max(first_of(block.top), end_of(block.top));
     const Index to = end_of(block.bottom);
