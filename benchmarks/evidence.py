@@ -277,23 +277,22 @@ def adastop(options: argparse.Namespace) -> None:
     print(f"{options.adastop} studies a row.\n")
     heads = ["judge", "judge, margin 1", *(f"adastop, {looks} looks of {size} seeds" for size, looks in designs)]
     print("| shared seed noise | effect |", " | ".join(heads), "|\n|", "-- | " * (len(heads) + 2))
-    for shared in (0.0, 2.0):
-        for effect in EFFECTS:
-            rng = np.random.default_rng(options.seed)
-            cells = rng.standard_normal((options.adastop, LOOKS[-1], ARMS + 1)) / np.sqrt(2.0)
-            cells[..., 1:] += effect
-            cells += shared * rng.standard_normal((options.adastop, LOOKS[-1], 1))
-            row = []
-            for margin in (None, 1.0):
-                seeds, finding = by_judge(cells[..., 1:] - cells[..., :1], "guarded", LOOKS, margin)
-                row.append(_beside(trials(seeds), finding == HIGHER, finding == LOWER, finding == EQUIVALENT, effect))
-            for size, looks in designs:
-                results = [adastop_study(study, size, looks, options.permutations) for study in cells]
-                used = np.array([count for count, _ in results])
-                said = np.array([decisions for _, decisions in results])
-                # It compares the reference with the arm, so "smaller" says that the arm is better.
-                row.append(_beside(used, said == "smaller", said == "larger", said == "equal", effect))
-            print("|", f"{shared:g}", "|", f"{effect:g}", "|", " | ".join(row), "|", flush=True)
+    for shared, effect in [*((0.0, effect) for effect in EFFECTS), (2.0, 1.0), (2.0, 2.0)]:
+        rng = np.random.default_rng(options.seed)
+        cells = rng.standard_normal((options.adastop, LOOKS[-1], ARMS + 1)) / np.sqrt(2.0)
+        cells[..., 1:] += effect
+        cells += shared * rng.standard_normal((options.adastop, LOOKS[-1], 1))
+        row = []
+        for margin in (None, 1.0):
+            seeds, finding = by_judge(cells[..., 1:] - cells[..., :1], "guarded", LOOKS, margin)
+            row.append(_beside(trials(seeds), finding == HIGHER, finding == LOWER, finding == EQUIVALENT, effect))
+        for size, looks in designs:
+            results = [adastop_study(study, size, looks, options.permutations) for study in cells]
+            used = np.array([count for count, _ in results])
+            said = np.array([decisions for _, decisions in results])
+            # It compares the reference with the arm, so "smaller" says that the arm is better.
+            row.append(_beside(used, said == "smaller", said == "larger", said == "equal", effect))
+        print("|", f"{shared:g}", "|", f"{effect:g}", "|", " | ".join(row), "|", flush=True)
 
 
 def _beside(used: Array, better: Array, worse: Array, equal: Array, effect: float) -> str:
