@@ -1,8 +1,8 @@
 """What the verdicts get right and what they cost, by simulation; prints Markdown tables.
 
 python benchmarks/evidence.py                        # 20,000 studies a row, a few minutes
-python benchmarks/evidence.py --studies 100000       # the tables in docs/evidence.md
-python benchmarks/evidence.py --only adastop --adastop 400    # needs the package adastop
+python benchmarks/evidence.py --studies 50000        # the tables in docs/evidence.md
+python benchmarks/evidence.py --only adastop --permutations 1000    # needs the package adastop
 
 A study has four arms and a reference, looks after every seed from 3 to 12 and alpha = 5%, unless a row says otherwise.
 Effects and margins are in standard deviations of a paired difference.
@@ -274,26 +274,26 @@ def adastop_study(cells: Array, size: int, looks: int, permutations: int) -> tup
 def adastop(options: argparse.Namespace) -> None:
     """The package adastop beside `judge` on the same studies; "equal" is its word for not rejected."""
     designs = ((3, 4), (6, 2))
-    print(f"{options.adastop} studies a row.\n")
+    print(f"{3 * options.adastop} studies in the first row, {options.adastop} in the others.\n")
     heads = ["judge", "judge, margin 1", *(f"adastop, {looks} looks of {size} seeds" for size, looks in designs)]
     print("| shared seed noise | effect |", " | ".join(heads), "|\n|", "-- | " * (len(heads) + 2))
-    for shared in (0.0, 2.0):
-        for effect in EFFECTS:
-            rng = np.random.default_rng(options.seed)
-            cells = rng.standard_normal((options.adastop, LOOKS[-1], ARMS + 1)) / np.sqrt(2.0)
-            cells[..., 1:] += effect
-            cells += shared * rng.standard_normal((options.adastop, LOOKS[-1], 1))
-            row = []
-            for margin in (None, 1.0):
-                seeds, finding = by_judge(cells[..., 1:] - cells[..., :1], "guarded", LOOKS, margin)
-                row.append(_beside(trials(seeds), finding == HIGHER, finding == LOWER, finding == EQUIVALENT, effect))
-            for size, looks in designs:
-                results = [adastop_study(study, size, looks, options.permutations) for study in cells]
-                used = np.array([count for count, _ in results])
-                said = np.array([decisions for _, decisions in results])
-                # It compares the reference with the arm, so "smaller" says that the arm is better.
-                row.append(_beside(used, said == "smaller", said == "larger", said == "equal", effect))
-            print("|", f"{shared:g}", "|", f"{effect:g}", "|", " | ".join(row), "|", flush=True)
+    for shared, effect in [*((0.0, effect) for effect in EFFECTS), (2.0, 1.0), (2.0, 2.0)]:
+        rng = np.random.default_rng(options.seed)
+        studies = options.adastop * (1 if effect else 3)  # an error rate needs more than a power
+        cells = rng.standard_normal((studies, LOOKS[-1], ARMS + 1)) / np.sqrt(2.0)
+        cells[..., 1:] += effect
+        cells += shared * rng.standard_normal((studies, LOOKS[-1], 1))
+        row = []
+        for margin in (None, 1.0):
+            seeds, finding = by_judge(cells[..., 1:] - cells[..., :1], "guarded", LOOKS, margin)
+            row.append(_beside(trials(seeds), finding == HIGHER, finding == LOWER, finding == EQUIVALENT, effect))
+        for size, looks in designs:
+            results = [adastop_study(study, size, looks, options.permutations) for study in cells]
+            used = np.array([count for count, _ in results])
+            said = np.array([decisions for _, decisions in results])
+            # It compares the reference with the arm, so "smaller" says that the arm is better.
+            row.append(_beside(used, said == "smaller", said == "larger", said == "equal", effect))
+        print("|", f"{shared:g}", "|", f"{effect:g}", "|", " | ".join(row), "|", flush=True)
 
 
 def _beside(used: Array, better: Array, worse: Array, equal: Array, effect: float) -> str:
@@ -320,7 +320,7 @@ def main() -> None:
     parser.add_argument("--studies", type=int, default=20_000, help="simulated studies a row")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", choices=PARTS, action="append", help="print this part; may be repeated")
-    parser.add_argument("--adastop", type=int, default=400, help="simulated studies a row for adastop, which is slow")
+    parser.add_argument("--adastop", type=int, default=100, help="simulated studies a row for adastop, which is slow")
     parser.add_argument("--permutations", type=int, default=10_000, help="adastop's B; 10,000 is its own default")
     options = parser.parse_args()
     for name in options.only or [part for part in PARTS if part != "adastop"]:
