@@ -24,15 +24,15 @@ def run(kernels: Kernels, chain: Chain, images: Tensor) -> Tensor:
         parameters = chain.parameters
         if images.requires_grad or any(p is not None and p.requires_grad for p in parameters):
             output: Tensor = _Chain.apply(images, kernels, chain, *parameters)  # type: ignore[no-untyped-call]
-            return _nchw(output)
-    return _nchw(kernels.forward(chain, _nhwc(images))[0])
+            return output
+    return kernels.forward(chain, _nhwc(images))[0]
 
 
 class _Chain(torch.autograd.Function):
     """The chain as autograd sees it: images and all parameters in, one feature map out.
 
-    The map is NHWC and no view of another tensor: autograd lets no one change a custom function's view in place, as an
-    activation behind the chain may want to.
+    The map is no view of another tensor: an activation behind the chain may change it in place, and on a view that costs
+    autograd copies of whole gradients.
     """
 
     @staticmethod
@@ -49,7 +49,7 @@ class _Chain(torch.autograd.Function):
         needed = ctx.needs_input_grad
         _ = ctx.saved_tensors  # autograd's own complaint, if any of them has changed or the graph is gone
         at_images, gradients = ctx.kernels.backward(
-            ctx.chain, ctx.tape, gradient.contiguous(), needed[3:], wants_input=needed[0]
+            ctx.chain, ctx.tape, _nhwc(gradient), needed[3:], wants_input=needed[0]
         )
         return (None if at_images is None else _nchw(at_images), None, None, *gradients)
 

@@ -184,7 +184,7 @@ class Chain:
         self._sizes = [unit.shape.pixels * unit.outputs for unit in units]
         first, last = units[0].shape, units[-1]
         self.largest = max(*self._sizes, first.images * first.height * first.width * first.channels)
-        self.output_shape = (last.shape.images, last.shape.out_height, last.shape.out_width, last.outputs)
+        self.output_shape = (last.shape.images, last.outputs, last.shape.out_height, last.shape.out_width)
         self._rows = [4 * unit.outputs if unit.norm else 0 for unit in units]
         self._room = sum(_aligned(size) for size in (*self._sizes, *self._rows))
         self._copied: list[tuple[int, Conv]] = []
@@ -270,9 +270,9 @@ class Kernels:
             images: NHWC, of the size that the chain is for.
 
         Returns:
-            The output, and what `backward` needs.
+            The output, (batch, channels, height, width) in channels_last memory format, and what `backward` needs.
         """
-        output = images.new_empty(chain.output_shape)
+        output = torch.empty(chain.output_shape, dtype=images.dtype, memory_format=torch.channels_last)
         tape = chain.lay_out(images, output)
         self._forward(
             tape.units, len(chain.units), images.data_ptr(), output.data_ptr(), self._product, torch.get_num_threads()
