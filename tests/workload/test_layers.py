@@ -365,6 +365,141 @@ def test_a_layer_that_was_changed_is_looked_at_anew(either_path):
     assert gone() is None
 
 
+def broken(layer, **tensors):
+    for name, tensor in tensors.items():
+        is_parameter = isinstance(getattr(layer, name), nn.Parameter)
+        setattr(layer, name, nn.Parameter(tensor) if is_parameter else tensor)
+    return layer
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        broken(nn.BatchNorm2d(6), running_mean=torch.zeros(2)),
+        broken(nn.BatchNorm2d(6), bias=torch.zeros(1)),
+        broken(nn.Conv2d(6, 6, 1), weight=torch.zeros(6, 5, 1, 1)),
+        broken(nn.Conv2d(6, 6, 3, padding=1, groups=6, bias=False), weight=torch.zeros(6, 1, 1, 3)),
+    ],
+    ids=["statistics", "a norm's bias", "input channels", "a kernel"],
+)
+def test_tensors_of_wrong_sizes_are_what_they_are_to_torch(layer, either_path):
+    """An error, or a result by torch's own rules; never memory that is not the layer's."""
+    results = []
+    for module in (copy.deepcopy(layer), layers.accelerate(copy.deepcopy(layer))):
+        try:
+            results.append(module(torch.ones(2, 6, 4, 4)).shape)
+        except RuntimeError:
+            results.append(None)
+    assert results[0] == results[1]
+
+
+def test_a_bias_that_is_not_dense(either_path):
+    plain = broken(nn.Conv2d(4, 6, 1).double(), bias=torch.arange(12.0).double()[::2])
+    fast = layers.accelerate(copy.deepcopy(plain))
+    fast.bias = nn.Parameter(torch.arange(12.0).double()[::2])
+    assert distance(fast(images(2, 4, 3, 3)).detach(), plain(images(2, 4, 3, 3)).detach()) < 1e-12
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.BatchNorm2d(4), nn.BatchNorm2d(4, bias=False), nn.BatchNorm2d(4, affine=False)], ids=str
+)
+def test_norms_that_do_not_track_or_lack_a_bias(layer, either_path):
+    fast, plain = layers.accelerate(copy.deepcopy(layer).double()), copy.deepcopy(layer).double()
+    for module in (fast, plain):
+        module.track_running_stats = False
+        module(images(3, 4, 2, 2))
+    assert distance(fast(images(3, 4, 2, 2)).detach(), plain(images(3, 4, 2, 2)).detach()) < 1e-12
+    for name, buffer in plain.named_buffers():
+        assert torch.equal(dict(fast.named_buffers())[name], buffer), name
+
+
+def test_parametrized_weights(either_path):
+    fast = torch.nn.utils.parametrizations.weight_norm(layers.accelerate(nn.Conv2d(4, 6, 1)))
+    outputs = []
+    for _ in range(2):
+        outputs.append(fast(torch.ones(2, 4, 3, 3)))
+        outputs[-1].sum().backward()
+        with torch.no_grad():
+            fast.parametrizations.weight.original0.mul_(2)
+    assert not torch.allclose(*outputs)
+
+
+def test_a_parametrization_that_comes_later(either_path):
+    """The kernels have taken the layer before, alone and in a sequence."""
+    sequence = layers.accelerate(nn.Sequential(nn.Conv2d(4, 6, 1, bias=False), nn.BatchNorm2d(6)).eval())
+    before = [part(torch.ones(2, 4, 3, 3)) for part in (sequence, sequence[0])]
+    torch.nn.utils.parametrize.register_parametrization(sequence[0], "weight", Twice())
+    after = [part(torch.ones(2, 4, 3, 3)) for part in (sequence, sequence[0])]
+    for one, other in zip(before, after, strict=True):
+        torch.testing.assert_close(2 * one, other)
+
+
+class Twice(nn.Module):
+    def forward(self, weight):
+        return 2 * weight
+
+
+def test_weights_replaced_or_cut_behind_autograds_back(either_path):
+    layer = layers.accelerate(nn.Conv2d(64, 6, 1))
+    inputs = images(8, 64, 4, 4, dtype=torch.float32, requires_grad=True)
+    output, weight = layer(inputs), layer.weight.detach().clone()
+    layer.weight.data = layer.weight.data * 0
+    del_room = [torch.full((6, 64, 1, 1), torch.nan) for _ in range(50)]
+    output.sum().backward()
+    torch.testing.assert_close(inputs.grad, weight.sum(0).expand_as(inputs))
+    assert len(del_room) == 50
+    layer.weight.data, layer.bias.data, layer.out_channels = layer.weight.data[:3], layer.bias.data[:3], 3
+    assert layer(inputs).shape == (8, 3, 4, 4)
+
+
+def test_maps_are_let_go_after_the_way_back():
+    needs_kernels()
+    fast, _ = pair(block())
+    kept = []
+    output = fast(images(3, 5, 4, 4)).sum()
+    tensors = [*output.grad_fn.next_functions[0][0].saved_tensors]
+    kept = [weakref.ref(tensor) for tensor in tensors if tensor.dim() == 1]
+    assert kept
+    del tensors
+    output.backward()
+    gc.collect()
+    assert all(reference() is None for reference in kept)
+    assert output.grad_fn is not None
+
+
+def test_a_default_device_is_not_ours(either_path):
+    fast, plain = (module.eval() for module in pair(block()))
+    values = images(2, 5, 4, 4)
+    with torch.device("meta"):
+        output = fast(values)
+    assert distance(output.detach(), plain(values).detach()) < 1e-10
+
+
+def test_functions_of_functions(either_path):
+    fast, _ = pair(block().eval())
+    values = torch.stack([images(2, 5, 4, 4, seed=seed) for seed in range(3)])
+    mapped = torch.func.vmap(fast)(values)
+    for one, several in zip(mapped, values, strict=True):
+        torch.testing.assert_close(one, fast(several))
+
+
+def test_hooks_of_all_modules_are_heard(either_path):
+    fast, _ = pair(block())
+    heard = []
+    handle = nn.modules.module.register_module_forward_hook(lambda module, *_: heard.append(type(module)))
+    try:
+        fast(images(2, 5, 4, 4))
+    finally:
+        handle.remove()
+    assert nn.ReLU6 in heard
+
+
+def test_symbolic_tracing(either_path):
+    layer = layers.accelerate(nn.Conv2d(4, 6, 1))
+    traced = torch.fx.symbolic_trace(nn.Sequential(layer))
+    torch.testing.assert_close(traced(torch.ones(2, 4, 3, 3)), layer(torch.ones(2, 4, 3, 3)))
+
+
 def test_repeats_are_the_same_to_the_bit(either_path):
     def run():
         network = layers.accelerate(model.build(Model(width=0.35), classes=10, image_size=32, seed=0))

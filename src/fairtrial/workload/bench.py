@@ -76,6 +76,7 @@ def bench(study: spec.Study, *, threads: int = 1, rounds: int = ROUNDS) -> Bench
     batch = min(trial.settings.training.batch_size, len(dataset.train))
     inputs, labels = dataset.train.batch(torch.arange(batch))
     fast, plain = (train.Learner.build(trial, dataset, fast=fast) for fast in (True, False))
+    inputs, labels = inputs.to(fast.device), labels.to(fast.device)
     products = matrix_products(plain.network, inputs)
     plain_s, fast_s, matmul_s = _interleave(
         [lambda: plain.step(inputs, labels), lambda: fast.step(inputs, labels), lambda: _multiply(products)], rounds
@@ -129,7 +130,7 @@ def pace(trial: Trial, *, threads: int = 1, steps: int = 12) -> Pace:
     learner = train.Learner.build(trial, dataset)
     built = perf_counter()
     batch = min(trial.settings.training.batch_size, len(dataset.train))
-    inputs, labels = dataset.train.batch(torch.arange(batch))
+    inputs, labels = (tensor.to(learner.device) for tensor in dataset.train.batch(torch.arange(batch)))
     times = [_seconds(lambda: learner.step(inputs, labels)) for _ in range(steps)]
     few = _head(dataset.test, train.EVALUATION_BATCH)
     train.evaluate(learner.network, few, learner.device)
@@ -242,6 +243,8 @@ def _interleave(sides: list[Callable[[], object]], rounds: int, repeats: int = 3
 def _seconds(action: Callable[[], object]) -> float:
     before = perf_counter()
     action()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return perf_counter() - before
 
 

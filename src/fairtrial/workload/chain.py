@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fairtrial.workload.kernels import Chain, Kernels
+from fairtrial.workload.kernels import Chain, Kernels, Tape
 
 
 def run(kernels: Kernels, chain: Chain, images: Tensor) -> Tensor:
@@ -31,26 +31,25 @@ def run(kernels: Kernels, chain: Chain, images: Tensor) -> Tensor:
 class _Chain(torch.autograd.Function):
     """The chain as autograd sees it: images and all parameters in, one feature map out.
 
-    The map is no view of another tensor: an activation behind the chain may change it in place, and on a view that costs
-    autograd copies of whole gradients.
+    The map is no view of another tensor: an activation behind the chain may change it in place, and on a view that
+    costs autograd copies of whole gradients.
     """
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, kernels: Kernels, chain: Chain, *_: Tensor | None) -> Tensor:
         output, tape = kernels.forward(chain, _nhwc(images))
-        # Autograd looks after the tensors that others can change; the maps in between are nobody's but ours.
-        ctx.save_for_backward(images, *(None if unit.conv is None else unit.conv.weight for unit in chain.units))
-        ctx.kernels, ctx.chain, ctx.tape = kernels, chain, tape
+        # Autograd notices if others change the tensors that are theirs, and lets go of all of them after the way back.
+        theirs = images, *(None if unit.conv is None else unit.conv.weight for unit in chain.units)
+        ctx.save_for_backward(*theirs, *tape.tensors)
+        ctx.kernels, ctx.chain, ctx.units, ctx.theirs = kernels, chain, tape.units, len(theirs)
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         needed = ctx.needs_input_grad
-        _ = ctx.saved_tensors  # autograd's own complaint, if any of them has changed or the graph is gone
-        at_images, gradients = ctx.kernels.backward(
-            ctx.chain, ctx.tape, _nhwc(gradient), needed[3:], wants_input=needed[0]
-        )
+        tape = Tape(ctx.units, ctx.saved_tensors[ctx.theirs :])
+        at_images, gradients = ctx.kernels.backward(ctx.chain, tape, _nhwc(gradient), needed[3:], wants_input=needed[0])
         return (None if at_images is None else _nchw(at_images), None, None, *gradients)
 
 

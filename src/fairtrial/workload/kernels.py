@@ -154,16 +154,12 @@ class Tape(NamedTuple):
     """What a forward pass leaves for the way back.
 
     Attributes:
-        units: as the kernels read them; they point into the other tensors.
-        images: the chain's input.
-        kept: all maps and norms' rows, in one piece.
-        weights: copies of weights that do not lie as the kernels need them.
+        units: as the kernels read them; they point into the tensors.
+        tensors: the chain's input; all maps and norms' rows, in one piece; the weights as the kernels read them.
     """
 
     units: "ctypes.Array[_Unit]"
-    images: Tensor
-    kept: Tensor
-    weights: list[Tensor]
+    tensors: Sequence[Tensor]
 
 
 class Chain:
@@ -187,7 +183,7 @@ class Chain:
         self.output_shape = (last.shape.images, last.outputs, last.shape.out_height, last.shape.out_width)
         self._rows = [4 * unit.outputs if unit.norm else 0 for unit in units]
         self._room = sum(_aligned(size) for size in (*self._sizes, *self._rows))
-        self._copied: list[tuple[int, Conv]] = []
+        self._copied: list[int] = []
         self._form = (_Unit * len(units))()
         for index, (native, unit) in enumerate(zip(self._form, units, strict=True)):
             native.shape[:] = unit.shape
@@ -197,7 +193,7 @@ class Chain:
             if unit.conv is not None:
                 _set_conv(native, unit.conv)
                 if not native.weight:
-                    self._copied.append((index, unit.conv))
+                    self._copied.append(index)
 
     def lay_out(self, images: Tensor, output: Tensor) -> Tape:
         """Say to the kernels where everything lies, and make room for what they keep."""
@@ -213,11 +209,10 @@ class Chain:
             natives[0].raw = images.data_ptr()  # a norm's input is its own
         if self.units[-1].norm is None:
             natives[len(natives) - 1].raw = output.data_ptr()
-        weights = []
-        for index, conv in self._copied:
-            weights.append(_as_read(conv))
-            natives[index].weight = weights[-1].data_ptr()
-        return Tape(natives, images, kept, weights)
+        weights = {index: _as_read(unit.conv) for index, unit in enumerate(self.units) if unit.conv is not None}
+        for index in self._copied:
+            natives[index].weight = weights[index].data_ptr()
+        return Tape(natives, [images, kept, *weights.values()])
 
     def gradients(self, tape: Tape, wanted: Sequence[bool]) -> list[Tensor | None]:
         """Make room for the gradients that are asked for, and say to the kernels where it is."""
@@ -254,6 +249,8 @@ class Kernels:
             handle = ctypes.CDLL(str(path))
         except OSError as error:
             raise NoKernelsError(f"{path} can't be loaded ({error})") from error
+        if handle.unit_bytes() != ctypes.sizeof(_Unit):
+            raise NoKernelsError(f"{path} does not mean the same by a unit")
         self._forward = handle.chain_forward
         self._forward.argtypes = (_POINTER, _INDEX, _POINTER, _POINTER, _POINTER, _INT)
         self._backward = handle.chain_backward
@@ -272,7 +269,9 @@ class Kernels:
         Returns:
             The output, (batch, channels, height, width) in channels_last memory format, and what `backward` needs.
         """
-        output = torch.empty(chain.output_shape, dtype=images.dtype, memory_format=torch.channels_last)
+        output = torch.empty(
+            chain.output_shape, dtype=images.dtype, device=images.device, memory_format=torch.channels_last
+        )
         tape = chain.lay_out(images, output)
         self._forward(
             tape.units, len(chain.units), images.data_ptr(), output.data_ptr(), self._product, torch.get_num_threads()
@@ -294,12 +293,12 @@ class Kernels:
         Returns:
             The gradient at the images or None, and those of the parameters or None.
         """
-        gradients = chain.gradients(tape, wanted)
-        at_images = torch.empty_like(tape.images) if wants_input else None
+        images, gradients = tape.tensors[0], chain.gradients(tape, wanted)
+        at_images = torch.empty_like(images) if wants_input else None
         buffers = gradient.new_empty((2, chain.largest))
         begin, step = buffers.data_ptr(), chain.largest * buffers.element_size()
         self._backward(
-            tape.units, len(chain.units), tape.images.data_ptr(), gradient.data_ptr(),
+            tape.units, len(chain.units), images.data_ptr(), gradient.data_ptr(),
             (_POINTER * 2)(begin, begin + step), _address(at_images), self._product, torch.get_num_threads(),
         )  # fmt: skip
         return at_images, gradients
@@ -339,7 +338,10 @@ def _blas(name: str) -> int | None:
     """Find a function of the BLAS that torch brings along; None where torch does not show it."""
     folder = Path(torch.__file__).parent / "lib"
     for file in sorted(folder.glob("*torch_cpu.*")):
-        function: Any = getattr(ctypes.CDLL(str(file)), name, None)
+        try:
+            function: Any = getattr(ctypes.CDLL(str(file)), name, None)
+        except OSError:  # a file to link with, not to load
+            continue
         if function is not None:
             return ctypes.cast(function, _POINTER).value
     return None

@@ -77,7 +77,7 @@ class FastConv2d(nn.Conv2d):
         if fast is not None:
             return fast
         # Without the kernels, torch's own products do much of the good.
-        if images.dim() != 4 or not images.is_cpu or torch.is_autocast_enabled("cpu"):
+        if type(images) is not Tensor or images.dim() != 4 or not images.is_cpu or torch.is_autocast_enabled("cpu"):
             return super().forward(images)
         kind = kind_of(self)
         if kind is Kind.POINTWISE:
@@ -121,6 +121,7 @@ _FAST: dict[type[nn.Module], type[nn.Module]] = {
     nn.BatchNorm2d: FastBatchNorm2d,
     BiasedBatchNorm2d: FastBiasedBatchNorm2d,
 }
+_CHAINED = {*_FAST.values(), *_ACTIVATIONS}
 _CONVS, _NORMS = (FastConv2d, FastOneSidedConv2d), (FastBatchNorm2d, FastBiasedBatchNorm2d)
 
 
@@ -173,9 +174,9 @@ class _Part:
     def __init__(self) -> None:
         self.layers: list[nn.Module] = []
         self.triples: list[Triple] = []
-        self._stamp: list[Any] = []
-        self._held: list[Any] = []  # so that nothing new gets the identity of something gone
-        self._chain: Chain | None = None
+        # What the chain was made of; the things themselves, so that nothing new gets the identity of something gone;
+        # and the chain. Replaced all at once, as other threads may use the same layers.
+        self._known: tuple[list[Any], list[Any], Chain | None] = [], [], None
 
     def chain(self, images: Tensor) -> Chain | None:
         """The chain for images of this size; the last one if nothing has changed. None where the kernels can't take it.
@@ -186,17 +187,19 @@ class _Part:
         held: list[Any] = []
         for layer in self.layers:
             held += vars(layer).values()
+            held.append(layer.__class__)  # a parametrization changes it
             # The tensors behind a layer's names may have been exchanged, or what is behind the tensors.
             for tensor in (*layer._parameters.values(), *layer._buffers.values()):  # noqa: SLF001
                 if tensor is not None:
                     held.append(tensor)
-                    stamp += (tensor.data_ptr(), tensor.dtype, tensor.stride())
+                    stamp += (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
         stamp += map(id, held)
-        if stamp != self._stamp:
-            units = _units(self.triples, images)
-            self._stamp, self._held = stamp, held
-            self._chain = None if units is None else Chain(units)
-        return self._chain
+        known = self._known
+        if stamp != known[0]:
+            ours = all(layer.__class__ in _CHAINED for layer in self.layers)
+            units = _units(self.triples, images) if ours else None
+            known = self._known = stamp, held, None if units is None else Chain(units)
+        return known[2]
 
     def take(self, layer: nn.Module) -> bool:
         """Lengthen the chain by a layer, if it can be."""
@@ -226,7 +229,7 @@ _PARTS: weakref.WeakKeyDictionary[nn.Module, tuple[list[Any], list[_Part]]] = we
 def _parts_of(sequence: nn.Sequential) -> list[_Part]:
     """Divide a sequence into parts, unless it is the sequence that it was."""
     leaves = [*_leaves(sequence)]
-    made_of = [*leaves, *map(_is_hooked, leaves)]
+    made_of = [*leaves, *map(type, leaves), *map(_is_hooked, leaves)]
     known = _PARTS.get(sequence)
     if known is None or known[0] != made_of:
         known = _PARTS[sequence] = made_of, [*_divide(leaves)]
@@ -277,7 +280,18 @@ def _is_hooked(module: nn.Module) -> bool:
     """Whether someone wants to hear of a module's passes, or has replaced its forward pass."""
     # torch has no public name for these; its own Module.__call__ asks them the same question.
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)  # noqa: SLF001
-    return any(hooks) or "forward" in vars(module)
+    return any(hooks) or any(_HOOKS_OF_ALL) or "forward" in vars(module)
+
+
+_HOOKS_OF_ALL = [
+    getattr(nn.modules.module, f"_global_{kind}_hooks")
+    for kind in ("forward", "forward_pre", "backward", "backward_pre")
+]
+
+
+def _is_transformed() -> bool:
+    """Whether torch.func is at work, whose tensors only look like ordinary ones."""
+    return torch._C._functorch.peek_interpreter_stack() is not None  # noqa: SLF001
 
 
 def _run(part: _Part, images: Tensor) -> Tensor | None:
@@ -286,7 +300,7 @@ def _run(part: _Part, images: Tensor) -> Tensor | None:
         return None
     if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
         return None
-    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+    if torch.jit.is_tracing() or _is_transformed():  # type: ignore[attr-defined, no-untyped-call]
         return None
     compiled = kernels.load(images.dtype)
     layers = None if compiled is None else part.chain(images)
@@ -317,27 +331,39 @@ def _units(triples: Sequence[Triple], images: Tensor) -> list[Unit] | None:
 
 
 def _conv(module: nn.Conv2d, batch: int, channels: int, height: int, width: int) -> Conv | None:
-    kind = kind_of(module)
+    kind, weight, bias = kind_of(module), module.weight, module.bias
     if kind is None or module.in_channels != channels:
         return None
+    if weight.shape != (module.out_channels, channels // module.groups, *module.kernel_size):
+        return None
+    if bias is not None and (bias.shape != (module.out_channels,) or not bias.is_contiguous()):
+        return None
     shape = shape_of(module, batch, height, width)
-    return Conv(kind, module.weight, module.bias, shape) if shape.out_height > 0 < shape.out_width else None
+    return Conv(kind, weight, bias, shape) if shape.out_height > 0 < shape.out_width else None
 
 
 def _norm(module: nn.BatchNorm2d, activation: Activation, pixels: int) -> Norm | None:
-    training, momentum = module.training, module.momentum
-    weight, bias, mean, variance = module.weight, module.bias, module.running_mean, module.running_var
-    if mean is None or variance is None or not module.affine or module.eps <= 0:
+    training, momentum, biased = module.training, module.momentum, isinstance(module, BiasedBatchNorm2d)
+    weight: Tensor | None = module.weight
+    bias: Tensor | None = module.bias
+    mean, variance = module.running_mean, module.running_var
+    if weight is None or bias is None or mean is None or variance is None or module.eps <= 0:
         return None
-    if training and (momentum is None or pixels < 2):
+    if not all(of.is_contiguous() and of.shape == (module.num_features,) for of in (weight, bias, mean, variance)):
         return None
-    if not all(tensor.is_contiguous() for tensor in (weight, bias, mean, variance)):
+    if training and (momentum is None or pixels < 2 or not (module.track_running_stats or biased)):
         return None
-    correction = pixels / (pixels - 1) if training and not isinstance(module, BiasedBatchNorm2d) else 1.0
+    tracked = module.num_batches_tracked
+    if not _is_a_count(tracked):
+        return None
+    correction = pixels / (pixels - 1) if training and not biased else 1.0
     return Norm(
-        weight, bias, mean, variance, module.num_batches_tracked, module.eps, momentum or 0.0, correction, training,
-        activation,
+        weight, bias, mean, variance, tracked, module.eps, momentum or 0.0, correction, training, activation
     )  # fmt: skip
+
+
+def _is_a_count(tracked: Tensor | None) -> bool:
+    return tracked is None or (tracked.dtype == torch.int64 and tracked.is_cpu and tracked.numel() == 1)
 
 
 def _are_plain(tensors: Sequence[Tensor | None], dtype: torch.dtype) -> bool:

@@ -55,6 +55,7 @@ def set_up_worker(threads: int, *, compiles: bool) -> None:
         compiles: whether it may compile kernels; see `loops.compile_layers`.
     """
     use_threads(threads)
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32, on CUDA too
     if not compiles:
         compiler.forbid_compiling()
 
