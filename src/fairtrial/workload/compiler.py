@@ -31,7 +31,7 @@ FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-shared"
 #: Tried in turn: not every compiler knows its own processor, or has OpenMP at hand (then kernels use one thread).
 EXTRAS = (("-march=native", "-fopenmp"), ("-march=native",), ())
 
-#: Steps that repay compiling: 5 to 7 s, against 0.15 s or so that the kernels save in a step of 64 images.
+#: Steps that repay compiling: 5 to 9 s, against 0.15 s or so that the kernels save in a step of 64 images.
 LEAST_STEPS = 50
 
 _SECONDS = 300
