@@ -444,9 +444,7 @@ def test_weights_replaced_or_cut_behind_autograds_back(either_path):
     inputs = images(8, 64, 4, 4, dtype=torch.float32, requires_grad=True)
     output, weight = layer(inputs), layer.weight.detach().clone()
     layer.weight.data = layer.weight.data * 0
-    reused = [
-        torch.full((6, 64, 1, 1), torch.nan) for _ in range(50)
-    ]  # one of them where the weight was, if it is gone
+    reused = [torch.full((6, 64, 1, 1), torch.nan) for _ in range(50)]  # where the weight was, if it is gone
     output.sum().backward()
     torch.testing.assert_close(inputs.grad, weight.sum(0).expand_as(inputs))
     del reused
