@@ -31,11 +31,11 @@ def _alone(tmp_path, monkeypatch):
 def inline(monkeypatch):
     """Let studies run in this process, where it takes no time to begin; tests/test_workers.py has the workers."""
 
-    def executor(study, trials, workers, threads, watcher):
+    def executor(study, trials, asked_for, watcher, checkpoints):
         from fairtrial.workload import loops, machine
 
         loops.prepare(study, progress=watcher.fetching)
-        return InlineExecutor(loops.run, machine.this_machine), Slots(1, 1, 1)
+        return InlineExecutor(loops.run, machine.this_machine, checkpoints=checkpoints), Slots(1, 1, 1)
 
     monkeypatch.setattr("fairtrial.study._local", executor)
 

@@ -283,7 +283,7 @@ def test_without_anybody_to_decide_all_seeds_are_trained(store, make_study):
 
 
 def test_an_executor_of_ones_own(store, make_study):
-    executor = InlineExecutor(lambda trial: iter([{"test_acc": 0.5}]), lambda: MACHINE)
+    executor = InlineExecutor(lambda trial: iter([{"test_acc": 0.5}]), lambda _trial: MACHINE)
     done = run(make_study(), store=store, executor=executor)
     assert [dict(r.epochs[0].metrics) for r in done.results] == [{"test_acc": 0.5}] * 4
 
@@ -301,7 +301,7 @@ def test_leaving_early_closes_the_training_loop(store, make_study):
         def epoch(self, trial, record):
             raise KeyboardInterrupt
 
-    executor = InlineExecutor(loop, lambda: MACHINE)
+    executor = InlineExecutor(loop, lambda _trial: MACHINE)
     with pytest.raises(KeyboardInterrupt):
         run(make_study(), store=store, executor=executor, watcher=Stop())
     assert closed == ["a"]

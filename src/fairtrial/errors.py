@@ -12,10 +12,13 @@ bug of ours or an error in the user's own code, and keeps its traceback.
     ├── StoreError            a database that can't be opened, read or written
     │   ├── StoreMissingError there is none yet
     │   └── StoreVersionError written by a newer fairtrial
+    ├── CheckpointError       a checkpoint that can't be written, or a place that can't hold any
+    ├── ProvenanceError       a study would go on under other conditions than it began
     ├── PairingError          trials that are compared do not share what their seed promises
     └── ReportError           a table or figure that can't be made from what was recorded
 
     Diverged                  not an error: a training loop says that its loss is no longer finite
+    Stopped                   not an error: a trial has saved its state because the study is asked to stop
 """
 
 
@@ -59,6 +62,14 @@ class StoreVersionError(StoreError):
     """The database was written by a newer fairtrial than this one."""
 
 
+class CheckpointError(FairtrialError):
+    """A checkpoint can't be written, or its place can't hold any."""
+
+
+class ProvenanceError(FairtrialError):
+    """A study would go on under other conditions than it began: other versions, threads, data or settings."""
+
+
 class PairingError(FairtrialError):
     """Trials of one seed do not share initial weights, batch order, or what else they report; no comparison holds."""
 
@@ -77,3 +88,10 @@ class Diverged(Exception):  # noqa: N818  (an outcome, not an error)
     def __init__(self, where: str) -> None:
         super().__init__(where)
         self.where = where
+
+
+class Stopped(BaseException):
+    """Ends a training loop whose state has just been saved, because the study was asked to stop.
+
+    `Trial.save` raises it. It passes through ``except Exception``, as Ctrl-C does: the trial goes on another time.
+    """

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 from fairtrial.spec import FORMAT, Settings, content, digest
 
@@ -32,6 +32,20 @@ class Listener(Protocol):
         """
 
 
+class Keeper(Protocol):
+    """Keeps a trial's state through crashes; what `Trial.save` and `Trial.load` speak to."""
+
+    @property
+    def due(self) -> bool:
+        """Whether the training loop should save its state at its next convenience."""
+
+    def save(self, state: object) -> None:
+        """Write a checkpoint."""
+
+    def load(self) -> Any:
+        """Read the last whole checkpoint; None if there is none."""
+
+
 @dataclass(frozen=True)
 class Trial:
     """One arm at one seed: one training run, and all that a training loop needs to know.
@@ -43,6 +57,7 @@ class Trial:
         noise: the seeds of the initial weights and of the order of batches, where a study varies the two apart and they
             are not both the trial's own; see `weights_seed` and `order_seed`.
         listener: told how far the training loop is; None if nobody watches.
+        keeper: keeps checkpoints; None if nobody does.
         fingerprints: what this attempt has reported by `fingerprint` so far. No part of what the trial is.
     """
 
@@ -51,6 +66,7 @@ class Trial:
     settings: Settings
     noise: tuple[int, int] | None = None
     listener: Listener | None = field(default=None, compare=False, repr=False)
+    keeper: Keeper | None = field(default=None, compare=False, repr=False)
     fingerprints: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
@@ -82,6 +98,54 @@ class Trial:
         """Tell whoever watches how far this epoch is; costs nothing if nobody does."""
         if self.listener is not None:
             self.listener(self, batch, batches, metrics)
+
+    @property
+    def checkpoint_due(self) -> bool:
+        """Whether a training loop that can save its state within an epoch should do so now.
+
+        It is so when some time has passed since the last checkpoint, and when the study is asked to stop. It costs
+        nothing to ask after every step.
+        """
+        return self.keeper is not None and self.keeper.due
+
+    def save(self, state: object) -> None:
+        """Save all that a training loop needs to go on from here, in case this process does not live to the end.
+
+        The records that the loop has yielded so far and the trial's fingerprints are saved with it. When this returns,
+        the checkpoint is on the disk whole; the one before is kept until then. If nobody keeps checkpoints, nothing
+        happens.
+
+        Args:
+            state: dictionaries, lists, tuples, texts, numbers, True, False and None, NumPy arrays and torch tensors, in
+                any nesting. Random generators must be in it too if the trial is to end as if nothing had happened.
+
+        Raises:
+            TypeError: something else is in the state.
+            CheckpointError: it can't be written.
+            Stopped: it was written, and the study is asked to stop; let it pass.
+
+        Example:
+            >>> for epoch in range(done, trial.epochs):                                   # doctest: +SKIP
+            ...     ...
+            ...     yield {"train_loss": loss, "test_acc": accuracy}
+            ...     trial.save({"epoch": epoch + 1, "model": model.state_dict()})
+        """
+        if self.keeper is not None:
+            self.keeper.save(state)
+
+    def load(self) -> Any:
+        """Get what an attempt before, which did not live to the end, has saved last.
+
+        Call it before the first record. The records that had been yielded by then count as this attempt's, so that the
+        loop goes on with the record after them. A loop that never calls this starts its trial from the beginning.
+
+        Returns:
+            The state, equal to the bit; tensors lie on the CPU. None if there is none: begin from the start.
+
+        Raises:
+            RuntimeError: the loop has yielded a record already.
+        """
+        return None if self.keeper is None else self.keeper.load()
 
     def fingerprint(self, **digests: str) -> None:
         """Report what this trial has in common with the other arms of its seed, so that the pairing can be proved.
@@ -139,6 +203,8 @@ class Machine:
             that folder has uncommitted changes.
         layers: what computes the layers of fairtrial's own loop, such as ``"compiled kernels (g++ 12.2.0, AVX-512)"``;
             another path gives the same results to rounding, not to the bit. Empty for a loop of the user's own.
+        data: digest of the decoded data set that fairtrial's own loop trains on. Empty for a loop of the user's own.
+        forced: what was other than in the study's trials before, where the user chose to go on all the same.
     """
 
     versions: Mapping[str, str]
@@ -148,6 +214,8 @@ class Machine:
     system: str
     git_commit: str | None = None
     layers: str = ""
+    data: str = ""
+    forced: str = ""
 
 
 @dataclass(frozen=True)

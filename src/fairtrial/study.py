@@ -5,11 +5,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 
+from fairtrial.checkpoints import Checkpoints
 from fairtrial.course import Course, Settled, Step
-from fairtrial.errors import FairtrialError, StudyError
+from fairtrial.errors import FairtrialError, ProvenanceError, StudyError
 from fairtrial.execute.base import Ended, Epoch, Executor, Fingerprinted, Message, Started
 from fairtrial.execute.slots import Slots, check_counts, choose_slots
+from fairtrial.failpoints import failpoint
 from fairtrial.plan import plan
+from fairtrial.provenance import Conditions
 from fairtrial.records import EpochRecord, Machine, Outcome, Trial, TrialResult
 from fairtrial.spec import BUILT_IN, Study
 from fairtrial.store.base import Store
@@ -76,6 +79,8 @@ def run(
     retry_failed: bool = False,
     git_commit: str | None = None,
     settled: Settled | None = None,
+    checkpoints: str | None = None,
+    force: bool = False,
 ) -> StudyRun:
     """Run what is missing of a study.
 
@@ -94,12 +99,17 @@ def run(
         git_commit: noted in each trial's provenance.
         settled: decides which arms of a sequential study need no further seeds, see `course.Settled`; by default the
             verdicts that its own [evidence] asks for.
+        checkpoints: where the default executor's trials keep their state while they run: a folder, or a URL that fsspec
+            understands; by default a folder beside the store.
+        force: go on although versions of torch or fairtrial, threads or data are others than in the study's trials so
+            far; the trials' provenance says so.
 
     Returns:
         What was done, and the results of the whole study.
 
     Raises:
         FairtrialError: something that every trial needs is missing or damaged; nothing was trained.
+        ProvenanceError: the study would go on under other conditions than it began; what has ended is in the store.
         KeyboardInterrupt: passes through; every finished epoch is in the store, and the next run goes on.
 
     Example:
@@ -108,8 +118,10 @@ def run(
         ...     done = fairtrial.run(study, store=store)
     """
     watcher = watcher or Watcher()
-    if executor is not None and (workers, threads) != (None, None):
-        raise FairtrialError("workers and threads are the default executor's; leave them out where one is given")
+    if executor is not None and (workers, threads, checkpoints) != (None, None, None):
+        raise FairtrialError(
+            "workers, threads and checkpoints are the default executor's; leave them out where one is given"
+        )
     check_counts(workers=workers, threads=threads)
     course = Course(study, settled or (_by_verdict() if study.sequential else None))
     ended = _ended(store.outcomes(plan(study)), retry_failed=retry_failed)
@@ -117,12 +129,14 @@ def run(
     missing = [trial for trial in course.possible if trial.hash not in ended] if step.trials else []
     slots = None
     if missing and executor is None:
-        executor, slots = _local(study, missing, workers, threads, watcher)
+        keep = Checkpoints(checkpoints or f"{store.beside}.checkpoints")
+        executor, slots = _local(study, missing, (workers, threads), watcher, keep)
     store.add_study(study, plan(study), datetime.now(UTC))
     watcher.planned(study, course.possible, missing)
     if slots is not None:
         watcher.staffed(slots)
-    conductor = _Conductor(course, ended, store, watcher, git_commit)
+    failpoint("conductor.planned")
+    conductor = _Conductor(course, ended, store, watcher, git_commit, force=force)
     conductor.tell_stopped(step)
     if executor is not None:
         conductor.execute(step, executor)
@@ -144,7 +158,8 @@ def _ended(outcomes: Mapping[str, Outcome | None], *, retry_failed: bool) -> set
 class _Conductor:
     """Runs trials, records what comes of them, and goes on with those that follow from it.
 
-    What the watcher is told is in the store already.
+    What comes in a row is written in one transaction: seeing one to the disk takes longer than many a message. What the
+    watcher is told is in the store already.
 
     Args:
         course: decides what follows.
@@ -152,28 +167,48 @@ class _Conductor:
         store: where records go.
         watcher: who is told.
         git_commit: noted in each trial's provenance.
+        force: go on under other conditions, too.
     """
 
-    def __init__(self, course: Course, ended: set[str], store: Store, watcher: Watcher, git_commit: str | None) -> None:
+    def __init__(
+        self,
+        course: Course,
+        ended: set[str],
+        store: Store,
+        watcher: Watcher,
+        git_commit: str | None,
+        *,
+        force: bool,
+    ) -> None:
         self._course = course
         self._ended = ended
         self._store = store
         self._watcher = watcher
         self._git_commit = git_commit
+        self._force = force
+        self._conditions = Conditions(store.results(course.study))
+        self._checkpoints: Checkpoints | None = None
         self._attempts: dict[str, int] = {}
+        self._uncommitted: list[Message] = []
 
     def execute(self, step: Step, executor: Executor) -> None:
         """Run the trials of a step and of those that follow."""
+        self._checkpoints = executor.checkpoints
         with executor:
             self._submit(step, executor)
-            for message in executor.messages():
-                self._record(message)
-                self._tell(message)
-                if isinstance(message, Ended):
-                    self._ended.add(message.trial.hash)
-                    step = self._course.advance(self._ended, partial(self._store.results, self._course.study))
-                    self.tell_stopped(step)
-                    self._submit(step, executor)
+            try:
+                for message in executor.messages():
+                    if message is None:
+                        self._commit()
+                        continue
+                    self._uncommitted.append(self._checked(message))
+                    if isinstance(message, Ended):
+                        self._ended.add(message.trial.hash)
+                        step = self._course.advance(self._ended, self._results)
+                        self.tell_stopped(step)
+                        self._submit(step, executor)
+            finally:
+                self._commit()
 
     def tell_stopped(self, step: Step) -> None:
         """Tell the watcher which arms a step has stopped."""
@@ -184,11 +219,49 @@ class _Conductor:
         for trial in step.trials:
             executor.submit(replace(trial, listener=self._watcher.progressed))
 
+    def _checked(self, message: Message) -> Message:
+        """Hold a trial that begins against those before it.
+
+        Raises:
+            ProvenanceError: it does not run under the same conditions, and nobody wanted that.
+        """
+        if not isinstance(message, Started):
+            return message
+        machine = replace(message.machine, git_commit=self._git_commit)
+        if found := self._conditions.differences(message.trial, machine):
+            if not self._force:
+                raise ProvenanceError(
+                    f"{self._course.study.label} began with {'; '.join(found)}: mixing them can change its numbers; go "
+                    "back, begin again in another store, or use --force, which is noted with every trial from now on"
+                )
+            machine = replace(machine, forced="; ".join(found))
+        return replace(message, machine=machine)
+
+    def _results(self) -> Sequence[TrialResult]:
+        self._commit()
+        return self._store.results(self._course.study)
+
+    def _commit(self) -> None:
+        """Write what has come in, then tell of it."""
+        messages, self._uncommitted = self._uncommitted, []
+        if not messages:
+            return
+        failpoint("conductor.uncommitted")
+        with self._store.together():
+            for message in messages:
+                self._record(message)
+        failpoint("conductor.committed")
+        for message in messages:
+            if isinstance(message, Ended) and message.outcome is not Outcome.FAILED and self._checkpoints:
+                self._checkpoints.remove(message.trial)  # a failed trial that is tried again can go on from them
+            self._tell(message)
+        failpoint("conductor.cleared")
+
     def _record(self, message: Message) -> None:
         store, attempts = self._store, self._attempts
         match message:
             case Started(trial, machine, at):
-                attempts[trial.hash] = store.begin(trial, replace(machine, git_commit=self._git_commit), at)
+                attempts[trial.hash] = store.begin(trial, machine, at)
             case Fingerprinted(trial, fingerprints):
                 store.add_fingerprints(trial, attempts[trial.hash], fingerprints)
             case Epoch(trial, record):
@@ -207,9 +280,13 @@ class _Conductor:
 
 
 def _local(
-    study: Study, trials: Sequence[Trial], workers: int | None, threads: int | None, watcher: Watcher
+    study: Study,
+    trials: Sequence[Trial],
+    asked_for: tuple[int | None, int | None],
+    watcher: Watcher,
+    checkpoints: Checkpoints,
 ) -> tuple[Executor, Slots]:
-    """Make the default executor, and see to it that it can train; torch is loaded here and not before."""
+    """Make the default executor with so many workers and threads, and see that it can train; torch is loaded here."""
     from fairtrial.execute.local import LocalExecutor  # noqa: PLC0415
     from fairtrial.workload import loops, machine  # noqa: PLC0415
 
@@ -220,7 +297,7 @@ def _local(
                 f'training.loop = "{name}": workers don\'t import the script that starts them; name a module'
             )
     loops.prepare(study, progress=watcher.fetching)
-    slots = choose_slots(len(trials), workers, threads, gpus=machine.gpus())
+    slots = choose_slots(len(trials), *asked_for, gpus=machine.gpus())
     executor = LocalExecutor(
         loops.run,
         machine.our_machine if BUILT_IN in named else machine.this_machine,
@@ -228,5 +305,6 @@ def _local(
         threads=slots.threads,
         set_up=partial(machine.set_up_worker, slots.threads, compiles=loops.compile_layers(trials)),
         environment=machine.show_one_gpu,
+        checkpoints=checkpoints,
     )
     return executor, slots

@@ -180,7 +180,7 @@ def executor() -> InlineExecutor:
     Example:
         >>> fairtrial.run(study, store=store, executor=fairtrial.testing.executor())  # doctest: +SKIP
     """
-    return InlineExecutor(simulate, lambda: MACHINE)
+    return InlineExecutor(simulate, lambda _trial: MACHINE)
 
 
 def draw(

@@ -50,7 +50,7 @@ def execute(executor, trials):
     with executor:
         for trial in trials:
             executor.submit(trial)
-        return list(executor.messages())
+        return [message for message in executor.messages() if message is not None]
 
 
 def digest(messages):
@@ -137,11 +137,11 @@ def test_trials_may_be_submitted_while_messages_are_read(make, trials):
 
 def test_messages_may_be_asked_for_again(make, trials):
     with make(loops.good) as executor:
-        assert list(executor.messages()) == []
+        assert set(executor.messages()) <= {None}
         for trial in trials[:2]:
             executor.submit(trial)
-            assert [message.trial for message in executor.messages()] == [trial] * 5
-        assert list(executor.messages()) == []
+            assert [message.trial for message in executor.messages() if message] == [trial] * 5
+        assert set(executor.messages()) <= {None}
 
 
 def test_progress_goes_to_the_listener_of_the_trial(make, make_study):

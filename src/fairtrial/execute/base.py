@@ -4,9 +4,11 @@ An executor runs trials somewhere and tells what comes of them. It promises:
 
 * Order. The messages of one trial come as one `Started`, its `Epoch` records by rising epoch, and one `Ended`; between
   the first and the last, `Fingerprinted` whenever the trial's fingerprints have changed. Those of different trials may
-  mix.
+  mix. A trial that has lost its worker may begin again, with a `Started` in the place of its `Ended`.
+* Pauses. Between messages comes None where no further one is waiting: a good moment to write down what came before.
 * Failures. What goes wrong inside a training loop is a message (`Ended` with outcome ``failed`` and the traceback),
   never an exception of the executor. Ctrl-C is no failure: it passes through, and the trial stays without an end.
+* Checkpoints. Given a place for them, a trial that begins again can go on from where its last attempt was saved.
 * Threads. All methods are called from one thread, the conductor's. Trials may be submitted while messages are read.
 * End. `messages` ends when every submitted trial has ended.
 * Results. Records depend on the trial alone: whatever the executor, the same numbers.
@@ -18,10 +20,11 @@ import math
 import traceback
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol, TypeAlias
 
+from fairtrial.checkpoints import Checkpoints, Keep
 from fairtrial.errors import Diverged
 from fairtrial.records import EpochRecord, Machine, Outcome, Trial
 
@@ -68,16 +71,24 @@ Message: TypeAlias = Started | Fingerprinted | Epoch | Ended
 
 
 class Executor(AbstractContextManager["Executor"], Protocol):
-    """Runs trials. Leaving the context stops what still runs."""
+    """Runs trials. Leaving the context stops what still runs.
+
+    Attributes:
+        checkpoints: where trials keep their state; None if nowhere.
+    """
+
+    checkpoints: Checkpoints | None
 
     def submit(self, trial: Trial) -> None:
         """Queue a trial; trials start in the order of submission."""
 
-    def messages(self) -> Iterator[Message]:
-        """Run what was submitted and tell what comes of it, until every trial has ended."""
+    def messages(self) -> Iterator[Message | None]:
+        """Run what was submitted and tell what comes of it, until every trial has ended; None for a pause."""
 
 
-def drive(trial: Trial, loop: TrainingLoop, machine: Machine) -> Generator[Message, None, None]:
+def drive(
+    trial: Trial, loop: TrainingLoop, machine: Machine, keep: Keep | None = None
+) -> Generator[Message, None, None]:
     """Run one trial and turn what its training loop does into messages.
 
     A loop ends well by running out. It diverges by raising `Diverged` or by yielding a loss (a metric named ``loss`` or
@@ -86,14 +97,23 @@ def drive(trial: Trial, loop: TrainingLoop, machine: Machine) -> Generator[Messa
     earlier. Closing this generator closes the training loop.
 
     Fingerprints come before the record of the epoch in which the loop reported them, and before the end of a trial that
-    had no record any more.
+    had no record any more. The records of a checkpoint that the loop has loaded come before its first of its own.
+
+    Args:
+        trial: the trial.
+        loop: the training loop.
+        machine: where it runs.
+        keep: the trial's checkpoints, or None.
+
+    Raises:
+        Stopped: the loop has saved its state because it was asked to stop; the trial has no end.
     """
     yield Started(trial, machine, _now())
     outcome, detail = Outcome.FINISHED, ""
     trial.fingerprints.clear()  # of an attempt before, in this process
     told: dict[str, str] = {}
     try:
-        with closing(_records(trial, loop(trial))) as records:
+        with closing(_records(trial, loop(trial if keep is None else replace(trial, keeper=keep)), keep)) as records:
             for record in records:
                 yield from _news(trial, told)
                 yield Epoch(trial, record)
@@ -112,20 +132,29 @@ def _news(trial: Trial, told: dict[str, str]) -> Iterator[Fingerprinted]:
         yield Fingerprinted(trial, dict(told))
 
 
-def _records(trial: Trial, epochs: Iterator[Mapping[str, float]]) -> Generator[EpochRecord, None, None]:
-    """Number and check what a training loop yields.
+def _records(
+    trial: Trial, epochs: Iterator[Mapping[str, float]], keep: Keep | None
+) -> Generator[EpochRecord, None, None]:
+    """Number and check what a training loop yields, behind what it had yielded when it was saved.
 
     Raises:
         Diverged: a loss is not finite.
         TypeError, ValueError: it is no record, or there are none, or too many.
     """
+    told: list[EpochRecord] = keep.records if keep is not None else []
     epoch = 0
     with closing(_as_generator(epochs)) as yielded:
-        for epoch, metrics in enumerate(yielded, start=1):
-            if epoch > trial.epochs:
-                raise ValueError(f"the training loop yielded more than its {trial.epochs} epochs")
-            yield EpochRecord(trial.arm, trial.seed, epoch, _checked(metrics, epoch))
-    if epoch == 0:
+        try:
+            for metrics in yielded:
+                yield from told[epoch:]
+                epoch = len(told) + 1
+                told.append(EpochRecord(trial.arm, trial.seed, epoch, _checked(metrics, epoch, trial.epochs)))
+                yield told[-1]
+        except Exception:
+            yield from told[epoch:]  # what was loaded stands, whatever came after
+            raise
+    yield from told[epoch:]
+    if not told:
         raise ValueError("the training loop yielded nothing")
 
 
@@ -134,13 +163,15 @@ def _as_generator(epochs: Iterator[Mapping[str, float]]) -> Generator[Mapping[st
     yield from epochs
 
 
-def _checked(metrics: Mapping[str, float], epoch: int) -> dict[str, float]:
+def _checked(metrics: Mapping[str, float], epoch: int, epochs: int) -> dict[str, float]:
     """Check one epoch's metrics.
 
     Raises:
         Diverged: a loss is not finite.
-        TypeError, ValueError: not a mapping from names to numbers.
+        TypeError, ValueError: not a mapping from names to numbers, or one epoch too many.
     """
+    if epoch > epochs:
+        raise ValueError(f"the training loop yielded more than its {epochs} epochs")
     if not isinstance(metrics, Mapping):
         raise TypeError(f"a training loop must yield a dict of metrics, not {type(metrics).__name__}")
     checked = {str(name): float(value) for name, value in metrics.items()}

@@ -3,21 +3,33 @@
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from time import monotonic
 from typing import Self
 
+from fairtrial.checkpoints import Checkpoints
 from fairtrial.execute.base import Message, TrainingLoop, drive
 from fairtrial.records import Machine, Trial
+
+#: Trials that take no longer than this many seconds share their pauses: writing each message down takes more.
+QUICK = 0.05
 
 
 class InlineExecutor:
     """Runs trials one by one where it is called. Keeps the promises of `execute.base`.
 
+    It can't know whether a message is waiting, because the training loop runs only when it is asked for the next. So it
+    pauses after every message; among trials that take milliseconds, some twenty times a second.
+
     Args:
         loop: the training loop.
-        machine: describes this machine; called once a trial.
+        machine: describes this machine; called with each trial.
+        checkpoints: where trials may keep their state, or None.
     """
 
-    def __init__(self, loop: TrainingLoop, machine: Callable[[], Machine]) -> None:
+    def __init__(
+        self, loop: TrainingLoop, machine: Callable[[Trial], Machine], *, checkpoints: Checkpoints | None = None
+    ) -> None:
+        self.checkpoints = checkpoints
         self._loop = loop
         self._machine = machine
         self._waiting: deque[Trial] = deque()
@@ -32,8 +44,17 @@ class InlineExecutor:
         """Queue a trial."""
         self._waiting.append(trial)
 
-    def messages(self) -> Iterator[Message]:
+    def messages(self) -> Iterator[Message | None]:
         """Run the queued trials, and those queued meanwhile."""
+        last_took, paused = QUICK, monotonic()
         while self._waiting:
-            with closing(drive(self._waiting.popleft(), self._loop, self._machine())) as messages:
-                yield from messages
+            trial, begun = self._waiting.popleft(), monotonic()
+            keep = self.checkpoints.open(trial) if self.checkpoints else None
+            with closing(drive(trial, self._loop, self._machine(trial), keep)) as messages:
+                for message in messages:
+                    yield message
+                    if last_took >= QUICK or monotonic() - paused >= QUICK:
+                        paused = monotonic()
+                        yield None
+            last_took = monotonic() - begun
+        yield None

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from multiprocessing.connection import wait
 from typing import Self
 
+from fairtrial.checkpoints import Checkpoints
 from fairtrial.errors import FairtrialError
 from fairtrial.execute.base import Ended, Epoch, Fingerprinted, Message, Started, TrainingLoop
 from fairtrial.execute.process import WorkerProcess, end_all
@@ -40,11 +41,12 @@ class LocalExecutor:
 
     Args:
         loop: the training loop; a function that a worker can import, as all functions here must be.
-        machine: describes the machine that a worker sees; called in the worker, once a trial.
+        machine: describes the machine that a worker sees; called in the worker, with each trial.
         workers: how many processes, from 1.
         threads: how many threads the numeric libraries of each may start, from 1.
         set_up: called in each worker before its first trial.
         environment: variables of a worker, by its place from 0 to ``workers - 1``.
+        checkpoints: where trials may keep their state, or None.
 
     Raises:
         FairtrialError: a number below 1, or a function that workers can't import.
@@ -58,15 +60,17 @@ class LocalExecutor:
     def __init__(
         self,
         loop: TrainingLoop,
-        machine: Callable[[], Machine],
+        machine: Callable[[Trial], Machine],
         *,
         workers: int,
         threads: int = 1,
         set_up: Callable[[], None] | None = None,
         environment: Callable[[int], Mapping[str, str]] | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
         check_counts(workers=workers, threads=threads)
-        self._job = Job(loop, machine, set_up)
+        self.checkpoints = checkpoints
+        self._job = Job(loop, machine, set_up, checkpoints)
         _check_importable(self._job)
         self._places = range(workers)
         self._threads = dict.fromkeys(_THREAD_VARIABLES, str(threads))
@@ -86,7 +90,7 @@ class LocalExecutor:
         """Queue a trial."""
         self._waiting.append(trial)
 
-    def messages(self) -> Iterator[Message]:
+    def messages(self) -> Iterator[Message | None]:
         """Run the queued trials, and those queued meanwhile. Closing this iterator ends the workers that are at work.
 
         Raises:
@@ -95,13 +99,18 @@ class LocalExecutor:
         try:
             self._assign()
             while busy := self._busy():
-                ready = wait([worker.connection for worker in busy.values()], SECONDS_A_LOOK)
+                connections = [worker.connection for worker in busy.values()]
+                ready = wait(connections, 0)
+                if not ready:
+                    yield None
+                    ready = wait(connections, SECONDS_A_LOOK)
                 for place, worker in busy.items():
                     if worker.connection in ready:
                         yield from self._hear(place, worker, worker.receive())
                     elif worker.dead():
                         yield from self._hear(place, worker, None)
                 self._assign()
+            yield None
         finally:
             self._dismiss(self._busy())
 

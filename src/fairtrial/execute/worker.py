@@ -18,6 +18,7 @@ from queue import SimpleQueue
 from time import monotonic
 from typing import NoReturn, TypeAlias, cast
 
+from fairtrial.checkpoints import Checkpoints
 from fairtrial.execute.base import Message, TrainingLoop, drive
 from fairtrial.records import Machine, Trial
 
@@ -38,11 +39,13 @@ class Job:
         loop: the training loop.
         machine: describes the machine that the worker sees.
         set_up: called once before the first trial, or None.
+        checkpoints: where trials may keep their state, or None.
     """
 
     loop: TrainingLoop
-    machine: Callable[[], Machine]
+    machine: Callable[[Trial], Machine]
     set_up: Callable[[], None] | None
+    checkpoints: Checkpoints | None = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,8 @@ def _work(line: Line, inbox: "SimpleQueue[bytes]") -> NoReturn:
         job.set_up()
     while True:
         trial = cast("Trial", pickle.loads(inbox.get()))  # noqa: S301
-        for message in drive(replace(trial, listener=line.progress), job.loop, job.machine()):
+        keep = job.checkpoints.open(trial) if job.checkpoints else None
+        for message in drive(replace(trial, listener=line.progress), job.loop, job.machine(trial), keep):
             sys.stdout.flush()  # what a training loop has printed must not be lost when this process is ended
             line.send(replace(message, trial=trial))
 

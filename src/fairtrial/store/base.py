@@ -52,6 +52,13 @@ class StoredStudy:
 class Store(AbstractContextManager["Store"], Protocol):
     """Keeps what was planned and what came of it. Leaving the context closes it."""
 
+    @property
+    def beside(self) -> str:
+        """Path beside which files of a run may lie: the database's own, or a name in the working folder."""
+
+    def together(self) -> AbstractContextManager[None]:
+        """Make one transaction of all that is written within: all of it is kept, or nothing. Not nested."""
+
     def add_study(self, study: Study, trials: Sequence[Trial], at: datetime) -> None:
         """Record that a study runs, with its planned trials; known ones are left as they are."""
 

@@ -33,6 +33,7 @@ class DatabaseEngine:
         self.name = self.url.database if self.url.drivername.startswith("sqlite") else self.url.render_as_string()
         if not create and self._missing_file():
             raise StoreMissingError(f"no store at {self.name}: run a study first, or name another with --store")
+        self._shared: Connection | None = None
         with self._one_line("can't be opened"):
             self._engine = _engine(self.url)
             self._check_or_create(create=create)
@@ -41,23 +42,44 @@ class DatabaseEngine:
         """Close all connections."""
         self._engine.dispose()
 
+    @property
+    def file(self) -> str | None:
+        """Path of the database's file; None if it has none."""
+        database = self.url.database
+        on_disk = self.url.drivername.startswith("sqlite") and database not in {None, "", ":memory:"}
+        return str(database) if on_disk else None
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Make one transaction of all those opened within."""
+        with self.write() as connection:
+            self._shared = connection
+            try:
+                yield
+            finally:
+                self._shared = None
+
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """Open a transaction that only reads: it sees one state of the database and blocks no writer for long."""
+        if self._shared is not None:
+            yield self._shared
+            return
         with self._one_line("can't be read"), self._engine.begin() as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """Open a transaction that writes: it holds the database from its first statement, and commits at the end."""
+        if self._shared is not None:
+            yield self._shared
+            return
         engine = self._engine.execution_options(fairtrial_write=True)
         with self._one_line("can't be written"), engine.begin() as connection:
             yield connection
 
     def _missing_file(self) -> bool:
-        database = self.url.database
-        on_disk = self.url.drivername.startswith("sqlite") and database not in {None, "", ":memory:"}
-        return on_disk and not Path(str(database)).exists()
+        return self.file is not None and not Path(self.file).exists()
 
     def _check_or_create(self, *, create: bool) -> None:
         with self._engine.begin() as connection:

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Self
 
@@ -34,6 +35,15 @@ class SQLStore:
 
     def __init__(self, place: str, *, create: bool = True) -> None:
         self._database = DatabaseEngine(place, create=create)
+
+    @property
+    def beside(self) -> str:
+        """Path beside which files of a run may lie: the database's own, or a name in the working folder."""
+        return self._database.file or "fairtrial"
+
+    def together(self) -> AbstractContextManager[None]:
+        """Make one transaction of all that is written within: all of it is kept, or nothing. Not nested."""
+        return self._database.together()
 
     def __enter__(self) -> Self:
         return self

@@ -10,23 +10,27 @@ from pathlib import Path
 import torch
 
 import fairtrial
-from fairtrial.records import Machine
+from fairtrial.records import Machine, Trial
+from fairtrial.spec import BUILT_IN
 from fairtrial.workload import compiler, layers
-from fairtrial.workload.train import choose_device
+from fairtrial.workload.train import choose_device, load_once
 
 #: Packages whose version can change a trial's numbers.
 PACKAGES = ("numpy", "torch")
 
 
-def this_machine() -> Machine:
-    """Describe the process that trains: versions, processor, device and threads."""
+def this_machine(_trial: Trial | None = None) -> Machine:
+    """Describe the process that trains: versions, processor, device and threads; the same for every trial."""
     return replace(_unchanging(), threads=torch.get_num_threads())
 
 
-def our_machine() -> Machine:
-    """Describe a process that trains with fairtrial's own loop: `this_machine`, and what computes its layers."""
+def our_machine(trial: Trial) -> Machine:
+    """Describe a process for a trial: `this_machine`, and for fairtrial's own loop its layers and data."""
     machine = this_machine()
-    return replace(machine, layers=layers.path() if machine.device == "cpu" else "torch's own")
+    if trial.settings.training.loop != BUILT_IN:
+        return machine
+    computed_by = layers.path() if machine.device == "cpu" else "torch's own"
+    return replace(machine, layers=computed_by, data=load_once(trial.settings.data).digest)
 
 
 @cache

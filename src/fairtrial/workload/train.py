@@ -136,7 +136,7 @@ def train(trial: Trial) -> Iterator[dict[str, float]]:
         Diverged: the training loss is no longer finite.
     """
     keep_freed_memory()
-    dataset = _load(trial.settings.data)
+    dataset = load_once(trial.settings.data)
     learner = Learner.build(trial, dataset)
     orders = (batch_order(trial.order_seed, epoch, len(dataset.train)) for epoch in range(1, trial.epochs + 1))
     trial.fingerprint(
@@ -214,6 +214,6 @@ def _noise_seed(seed: int, epoch: int) -> int:
 
 
 @lru_cache(maxsize=4)
-def _load(settings: spec.Data) -> data.Dataset:
+def load_once(settings: spec.Data) -> data.Dataset:
     """Load a data set once a process; `loops.prepare` has checked it."""
     return data.load(settings, verify=False)

@@ -1,0 +1,104 @@
+"""From a training loop's state to JSON and arrays, and back. Nothing is pickled; all comes back to the bit."""
+
+import math
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+#: Arrays by name, as they are written.
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+def pack(state: object) -> tuple[Any, Arrays]:
+    """Take a state apart.
+
+    Args:
+        state: dictionaries, lists, tuples, texts, numbers, True, False and None, NumPy arrays and scalars, and torch
+            tensors, in any nesting. Keys of dictionaries are texts or numbers.
+
+    Returns:
+        What JSON can hold, and the arrays that it points to by name.
+
+    Raises:
+        TypeError: something else is in it; the message says where.
+    """
+    arrays: Arrays = {}
+    return _pack(state, "state", arrays), arrays
+
+
+def unpack(tree: Any, arrays: Mapping[str, npt.NDArray[Any]]) -> Any:
+    """Put a state together again; tensors come back on the CPU, contiguous.
+
+    Args:
+        tree: what `pack` returned first.
+        arrays: what it returned second.
+    """
+    if not isinstance(tree, dict):
+        return tree
+    ((kind, value),) = tree.items()
+    match kind:
+        case "dict":
+            return {unpack(key, arrays): unpack(item, arrays) for key, item in value}
+        case "list":
+            return [unpack(item, arrays) for item in value]
+        case "tuple":
+            return tuple(unpack(item, arrays) for item in value)
+        case "float":
+            return float(value)
+        case "numpy":
+            return arrays[value].copy()
+        case "scalar":
+            return arrays[value][()]
+        case _:
+            return _to_tensor(arrays[value["array"]], value["dtype"], value["shape"])
+
+
+def _pack(value: object, where: str, arrays: Arrays) -> Any:
+    if value is None or isinstance(value, bool | str) or type(value) is int:
+        return value
+    if type(value) is float:
+        return value if math.isfinite(value) else {"float": str(value)}
+    if isinstance(value, Mapping):
+        return {"dict": [[_key(key, where), _pack(item, f"{where}[{key!r}]", arrays)] for key, item in value.items()]}
+    if type(value) in {list, tuple}:
+        items = [_pack(item, f"{where}[{index}]", arrays) for index, item in enumerate(value)]  # type: ignore[arg-type, var-annotated]
+        return {type(value).__name__: items}
+    if isinstance(value, np.ndarray | np.generic) and np.asarray(value).dtype.kind in "biuf":
+        kind = "numpy" if isinstance(value, np.ndarray) else "scalar"
+        return {kind: _store(np.ascontiguousarray(value).reshape(np.shape(value)), arrays)}
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):
+        return {"torch": _from_tensor(value, torch, arrays)}
+    raise TypeError(
+        f"{where} is a {type(value).__name__}: a checkpoint takes dictionaries, lists, tuples, texts, numbers, "
+        "NumPy arrays and torch tensors"
+    )
+
+
+def _key(key: object, where: str) -> Any:
+    if type(key) in {str, int, float, bool}:
+        return _pack(key, where, {})
+    raise TypeError(f"{where} has the key {key!r}: keys in a checkpoint are texts or numbers")
+
+
+def _store(array: npt.NDArray[Any], arrays: Arrays) -> str:
+    name = str(len(arrays))
+    arrays[name] = array
+    return name
+
+
+def _from_tensor(tensor: Any, torch: Any, arrays: Arrays) -> dict[str, Any]:
+    """Keep a tensor as bytes: NumPy does not know all of torch's types."""
+    values = tensor.detach().cpu().contiguous()
+    flat = values.reshape(-1).view(torch.uint8).numpy().copy()
+    dtype = str(values.dtype).removeprefix("torch.")
+    return {"array": _store(flat, arrays), "dtype": dtype, "shape": list(values.shape)}
+
+
+def _to_tensor(flat: npt.NDArray[Any], dtype: str, shape: list[int]) -> Any:
+    torch: Any = import_module("torch")  # by name: whoever saved a tensor has it, and nobody else must load it
+    return torch.from_numpy(flat.copy()).view(getattr(torch, dtype)).reshape(shape)
