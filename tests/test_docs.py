@@ -3,13 +3,14 @@
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from fairtrial.cli import app
 from fairtrial.spec import Study
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(page):
@@ -39,6 +40,22 @@ def test_commands_in_the_documents_exist(page):
         )
     )
     assert used <= known | {"import"}
+
+
+def test_the_replication_tells_what_its_records_say():
+    folder = ROOT / "docs" / "replication"
+    page, records = (folder / "README.md").read_text(encoding="utf-8"), pd.read_parquet(folder / "records.parquet")
+    assert len(records) == 5 * 3 * 10
+    best = 100 * records.groupby(["arm", "seed"])[["test_acc", "train_acc"]].max()
+    for arm, of_arm in best.groupby("arm"):
+        row = next(line for line in page.partition("## Table")[2].splitlines() if line.strip().startswith(arm))
+        test, train = (f"{of_arm[name].mean():.2f} ± {of_arm[name].std():.2f}" for name in ("test_acc", "train_acc"))
+        assert f"{test} {train}" in re.sub(" +", " ", row)
+    behind = best["test_acc"].unstack("arm")
+    low = behind["low_beta2"] - behind["baseline"]
+    assert re.search(rf"low_beta2 +3 +{low.mean():.2f} ", page)
+    losses = records.groupby(["epoch", "arm"])["train_loss"].mean().unstack("arm")
+    assert set(losses.idxmin(axis="columns")) == {"low_beta2"}  # "the lowest after each of the ten epochs"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
