@@ -173,8 +173,8 @@ def test_nothing_is_final_while_trials_are_to_come():
     study = simulated_study(CLEAR, seeds=3)
     coming = "Trials of these seeds are still to come, so nothing here is final."
     results = [r for r in simulated_results(study) if (r.arm, r.seed) != ("same", 2)]
-    for given, said in ((results, ["coming"]), (simulated_results(study), ["final"]), (below(study, 2), [])):
-        lines = by_arm(compare(study, given))["same"].caveats
+    for known, said in ((results, ["coming"]), (simulated_results(study), ["final"]), (below(study, 2), [])):
+        lines = by_arm(compare(study, known))["same"].caveats
         assert ["coming"] * (coming in lines) + ["final" for line in lines if "verdict is final" in line] == said
 
 
