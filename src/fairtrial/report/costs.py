@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # the module itself loads torch
 def plan_text(study: Study, cost: Estimate, store: str) -> str:
     """Write an estimate in three lines."""
     done = cost.trials - cost.missing
-    at_most = "at most " if study.sequential else ""
+    at_most = "at most " if study.sequential and cost.missing else ""
     lines = [f"{study.label}: {at_most}{count(cost.trials, 'trial')}, {done} done, {cost.missing} to train"]
     if cost.missing:
         pool = f"{count(cost.workers, 'worker')} of {count(cost.threads, 'thread')}"
