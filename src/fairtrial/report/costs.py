@@ -49,8 +49,8 @@ def prospects_text(study: Study, prospects: Sequence[Prospect], spread: float | 
         )
     else:
         head = (
-            f"smallest difference in {measure_words(study.evidence.metric)} found with 80% power, at a standard "
-            f"deviation of {measured.amount(spread)} {source}:"
+            f"smallest difference in {measure_words(study.evidence.metric)} that so many seeds, looked at once, find "
+            f"with 80% power, at a standard deviation of {measured.amount(spread)} {source}:"
         )
     lines = [*textwrap.wrap(head, 80), f"{'seeds':>7} {'difference':>16} {'time to get there':>20}"]
     for row in prospects:
