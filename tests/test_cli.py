@@ -330,11 +330,22 @@ def known(tmp_path):
 def test_a_run_with_evidence_stops_settled_arms_and_prints_the_verdicts(fairtrial, known):
     status, out, err = fairtrial("run", known)
     assert status == 0
-    assert "up: verdict settled after 3 seeds" in err
+    assert "up: stopped after 3 seeds, its verdict is settled" in err
     assert "up is better than a by" in out
     assert out.index("a *") < out.index("best test accuracy, against a")
     _, again, _ = fairtrial("verdict", known)
     assert again.strip() in out
+
+
+def test_an_arm_that_stops_for_another_reason_is_not_said_to_be_settled(fairtrial, known):
+    _, out, err = fairtrial("run", known, "--set", "arms.same.params.diverge_rate=1.0")
+    assert "same: stopped after 3 seeds, no seed has a result of it and a" in err
+    assert "same: undecided, no seed has a result of it and a; diverged in 3 of 3 trials" in " ".join(out.split())
+    _, _, again = fairtrial("run", known, "--set", "arms.same.params.diverge_rate=1.0")
+    assert ": 3 arms, 3 to 6 seeds, 9 trials, 9 of them done already" in again
+    assert "same: stopped after 3 seeds, no seed has a result of it and a" in again
+    _, out, _ = fairtrial("plan", known, "--set", "arms.same.params.diverge_rate=1.0")
+    assert ": 9 trials, 9 done, 0 to train" in out
 
 
 def test_a_run_without_evidence_prints_none(fairtrial, study):

@@ -8,6 +8,7 @@ from fairtrial.evidence.power import detectable_differences
 from fairtrial.records import Outcome
 from fairtrial.report.costs import plan_text
 from fairtrial.spec import Study
+from fairtrial.testing import simulated_results, simulated_study
 
 LOOP = {"training": {"loop": "loops:good"}}
 
@@ -46,6 +47,18 @@ def test_a_sequential_study_costs_at_most_so_much():
     first, second, _ = plan_text(study, estimate(study, results, workers=1, threads=1), "s.db").splitlines()
     assert first == f"{study.label}: at most 6 trials, 2 done, 4 to train"
     assert second == "time: at most about 40 min 00 s with 1 worker of 1 thread"
+
+
+def test_trials_that_settled_arms_are_spared_cost_nothing():
+    arms = {"a": {}, "up": {"mean": 0.9}, "same": {}}
+    study = simulated_study(arms, seeds={"min": 3, "max": 6})
+    three = [result for result in simulated_results(study) if result.seed < 3]
+    cost = estimate(study, three, workers=1, threads=1)
+    assert (cost.trials, cost.missing) == (15, 6)  # of the reference and of the arm that goes on
+    over = simulated_study(arms | {"same": {"mean": 0.6}}, seeds={"min": 3, "max": 6})
+    done = estimate(over, [r for r in simulated_results(over) if r.seed < 3], workers=1, threads=1)
+    assert (done.trials, done.missing, done.bytes) == (9, 0, 0)
+    assert plan_text(over, done, "s.db") == f"{over.label}: 9 trials, 9 done, 0 to train"
 
 
 def test_a_diverged_trial_is_done_and_an_interrupted_one_is_not(study):

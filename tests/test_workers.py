@@ -205,4 +205,4 @@ def test_a_sequential_study_says_why_arms_stop_and_counts_on_less(make_study):
         assert (before, some, watcher._forecast.fraction) == (pytest.approx(2 / 6), pytest.approx(2 / 4), 1.0)
     first, _, *last = console.file.getvalue().splitlines()
     assert first == f"{study.label}: 2 arms, 1 to 3 seeds, at most 6 trials"
-    assert last == ["b: verdict settled after 1 seed", "a: no arm is left to compare with after 1 seed"]
+    assert last == ["b: stopped after 1 seed", "a: stopped after 1 seed, no arm is left to compare with"]

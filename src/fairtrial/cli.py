@@ -287,7 +287,17 @@ def data(
 def _train(
     study: Study, store: str, folder: Path | None, *, retry_failed: bool, workers: int | None, threads: int | None
 ) -> conductor.StudyRun:
-    with SQLStore(store) as opened, LiveWatcher(_console()) as watcher:
+    reasons: dict[str, str] = {}
+
+    def settled(study: Study, results: Sequence[TrialResult]) -> frozenset[str]:
+        """Decide as `run` does by itself, and keep why for the display."""
+        from fairtrial.evidence.comparison import stops  # noqa: PLC0415
+
+        found = stops(study, results)
+        reasons.update(found)
+        return frozenset(found)
+
+    with SQLStore(store) as opened, LiveWatcher(_console(), reasons) as watcher:
         return conductor.run(
             study,
             store=opened,
@@ -296,6 +306,7 @@ def _train(
             watcher=watcher,
             retry_failed=retry_failed,
             git_commit=lookup.git_commit(folder) if folder else None,
+            settled=settled if study.sequential else None,
         )
 
 

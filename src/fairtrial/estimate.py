@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from fairtrial.course import Course
+from fairtrial.evidence.comparison import settled
 from fairtrial.evidence.power import detectable_differences
 from fairtrial.execute.slots import choose_slots
-from fairtrial.plan import makespan, plan
+from fairtrial.plan import makespan
 from fairtrial.records import Outcome, Trial, TrialResult
 from fairtrial.spec import BUILT_IN, Settings, Study
 
@@ -19,7 +21,8 @@ class Estimate:
     """What is left to do of a study, and what it will cost.
 
     Attributes:
-        trials: trials that the study plans; of a sequential study, where arms may stop early, at most. So is the rest.
+        trials: trials that the study comes to; of a sequential study, where arms may yet stop, at most. So is the rest.
+            Trials that settled arms are spared are not among them.
         missing: how many of them are still to be trained.
         workers: worker processes that the estimate counts on.
         threads: threads of each.
@@ -85,7 +88,9 @@ def estimate(
         stopwatch: what was timed before, and where to note what is timed now.
     """
     ended = {result.trial for result in results if result.outcome is not None}
-    trials = plan(study)
+    course = Course(study, settled if study.sequential else None)
+    course.advance(ended, lambda: results)
+    trials = course.possible
     missing = [trial for trial in trials if trial.hash not in ended]
     slots = choose_slots(len(missing), workers, threads)
     timed = _time_settings(study, missing, slots.threads, stopwatch or Stopwatch())

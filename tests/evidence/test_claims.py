@@ -193,6 +193,23 @@ def test_arms_that_are_not_paired_are_refused():
     assert found.decisive.note.startswith("Refused: ")
 
 
+def test_what_else_trials_differed_in_stands_beside_a_claim():
+    said = claim(arm="low", against="all others", metric="seconds", within=0.5, relative=True)
+    study = simulated_study(ARMS, seeds=3, claims=[said])
+    results = list(simulated_results(study))
+    results = [replace(r, machine=replace(r.machine, threads=1 + (r.arm == "ref"))) for r in results]
+    notes = {one.other: one.note for one in check_claims(study, results).claims[0].against}
+    assert notes == {"ref": "threads: 1, but 2 in ref (seeds 0, 1, 2).", "close": ""}
+
+
+def test_seeds_after_a_gap_move_no_look_of_a_sequential_study():
+    said = claim(arm="low", against="ref", direction="lower")
+    study = simulated_study(ARMS, seeds={"min": 3, "max": 8}, claims=[said])
+    whole = [r for r in simulated_results(study) if r.seed < 3]
+    more = [r for r in simulated_results(study) if r.seed < 3 or r.seed == 5]
+    assert check_claims(study, more).claims == check_claims(study, whole).claims
+
+
 def test_no_claims_and_one_arm():
     assert check().claims == ()
     study = simulated_study({"a": {}}, claims=[claim(arm="a", against="all others", direction="higher")])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from builders import make_results, make_study
 from fairtrial.errors import StudyError
-from fairtrial.evidence.comparison import compare, looks, paired_spread, settled
+from fairtrial.evidence.comparison import compare, looks, paired_spread, settled, stops
 from fairtrial.evidence.judge import judge
 from fairtrial.evidence.verdicts import Verdict
 from fairtrial.records import Outcome
@@ -87,6 +87,7 @@ def test_a_diverged_trial_is_never_averaged_away():
     assert (row.verdict, row.more_seeds, row.seeds) == (Verdict.UNDECIDED, None, 4)
     assert "It diverged at seed 2 and a did not, which speaks against it." in row.caveats
     assert any("by themselves, say better" in caveat for caveat in row.caveats)
+    assert any("the chance at a new seed among them" in caveat for caveat in row.caveats)
 
 
 def test_an_arm_that_lost_a_seed_can_be_worse():
@@ -165,7 +166,16 @@ def test_a_missing_trial_costs_its_arm_a_pair_and_nobody_else():
     results = [r for r in simulated_results(study) if (r.arm, r.seed) != ("up", 1)]
     found = by_arm(compare(study, results))
     assert {arm: row.seeds for arm, row in found.items()} == {"up": 4, "down": 5, "same": 5}
-    assert "1 of 5 seeds have no pair in this arm." in found["up"].caveats
+    assert "1 of 5 seeds has no pair in this arm." in found["up"].caveats
+
+
+def test_nothing_is_final_while_trials_are_to_come():
+    study = simulated_study(CLEAR, seeds=3)
+    coming = "Trials of these seeds are still to come, so nothing here is final."
+    results = [r for r in simulated_results(study) if (r.arm, r.seed) != ("same", 2)]
+    for known, said in ((results, ["coming"]), (simulated_results(study), ["final"]), (below(study, 2), [])):
+        lines = by_arm(compare(study, known))["same"].caveats
+        assert ["coming"] * (coming in lines) + ["final" for line in lines if "verdict is final" in line] == said
 
 
 def test_a_running_trial_is_mentioned():
@@ -305,6 +315,32 @@ def test_half_a_seed_is_no_look():
     assert compare(study, stopped).seeds == 4
     assert compare(study, [r for r in stopped if (r.arm, r.seed) != ("same", 3)]).seeds == 3
     assert by_arm(compare(study, stopped))["up"].seeds == 3
+
+
+def test_seeds_of_some_arms_that_another_study_trained_move_no_look():
+    study = simulated_study({"a": {}, "b": {}, "c": {}}, seeds=SEQUENTIAL)
+    expected = compare(study, below(study, 3))
+    others = [r for r in below(study, 6) if r.seed < 3 or r.arm in "ab" or r.seed == 5]
+    found = compare(study, others)
+    assert found.seeds == expected.seeds == 3
+    assert [row.interval for row in found.comparisons] == [row.interval for row in expected.comparisons]
+
+
+def test_why_an_arm_stopped_is_said():
+    arms = {"a": {}, "wild": {"diverge_rate": 1.0}, "b": {}, "up": {"mean": 0.9}, "c": {}}
+    study = simulated_study(arms | {"lame": {"mean": 0.9, "diverge_seeds": [0]}}, seeds=SEQUENTIAL)
+    results = tamper(below(study, 3), "b", 0, initial_weights="others")
+    assert stops(study, results) == {
+        "wild": "no seed has a result of it and a",
+        "b": "its trials are not paired with those of a",
+        "up": "its verdict is settled",
+        "lame": "lost seeds leave it undecided",
+    }
+    wild = by_arm(compare(study, results))["wild"]
+    assert wild.caveats[:2] == (
+        "It diverged at seeds 0, 1 and 2 and a did not, which speaks against it.",
+        "Without a pair there is no interval and no verdict. It was given no further seeds.",
+    )
 
 
 def test_a_settled_arm_keeps_its_verdict():

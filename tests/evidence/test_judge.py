@@ -139,7 +139,7 @@ def test_a_missing_value_is_left_out_and_said():
     one = judge(differences)[2]
     assert one.seeds == 5
     assert one.mean_difference == pytest.approx(np.nanmean(differences[:, 2]))
-    assert "1 of 6 seeds have no pair in this arm." in one.caveats
+    assert "1 of 6 seeds has no pair in this arm." in one.caveats
 
 
 def test_ten_arms():

@@ -75,12 +75,12 @@ def test_what_is_not_reported_is_not_proved():
     results = results_of(study, fingerprints={("b", 0): nothing, ("b", 2): nothing, ("a", 1): {"batch_order": ""}})
     check_pairing(study, results)
     assert pairing_caveats(study, "b", results) == (
-        "initial_weights: not proved to be those of a, as no fingerprint was reported (seeds 0, 2)",
-        "batch_order: not proved to be those of a, as no fingerprint was reported (seeds 0, 1, 2)",
+        "initial_weights: not proved to be those of a, as no fingerprint was reported (seeds 0, 2).",
+        "batch_order: not proved to be those of a, as no fingerprint was reported (seeds 0, 1, 2).",
     )
     assert pairing_caveats(study, "b", results, other="c") == (
-        "initial_weights: not proved to be those of c, as no fingerprint was reported (seeds 0, 2)",
-        "batch_order: not proved to be those of c, as no fingerprint was reported (seeds 0, 2)",
+        "initial_weights: not proved to be those of c, as no fingerprint was reported (seeds 0, 2).",
+        "batch_order: not proved to be those of c, as no fingerprint was reported (seeds 0, 2).",
     )
 
 
@@ -97,7 +97,7 @@ def test_what_the_settings_under_test_change_themselves_is_only_said(change, nam
     results = results_of(study, fingerprints={("b", seed): {name: "other"} for seed in (0, 1)})
     check_pairing(study, results)
     assert pairing_caveats(study, "b", results) == (
-        f"{name}: not those of a, as the arms differ in {words} (seeds 0, 1)",
+        f"{name}: not those of a, as the arms differ in {words} (seeds 0, 1).",
     )
     other_name = "batch_order" if name == "initial_weights" else "initial_weights"
     with pytest.raises(PairingError, match=other_name):
@@ -132,14 +132,14 @@ def test_whatever_else_differs_within_a_seed_is_said_once_with_its_seeds():
     results = results_of(study, machines=machines)
     check_pairing(study, results)
     assert pairing_caveats(study, "b", results[::-1]) == (
-        "numpy: 2.0, but none in a (seeds 0, 2)",
-        "torch: 2.14.0, but 2.13.0 in a (seeds 0, 2)",
-        "threads: 2, but 1 in a (seed 0)",
-        "processor: another, but a processor in a (seed 1)",
-        "device: a GPU, but cpu in a (seed 1)",
-        "layers: compiled, but none in a (seed 1)",
-        "system: Plan 9, but Linux in a (seed 1)",
-        "git commit: abc, but none in a (seed 1)",
+        "numpy: 2.0, but none in a (seeds 0, 2).",
+        "torch: 2.14.0, but 2.13.0 in a (seeds 0, 2).",
+        "threads: 2, but 1 in a (seed 0).",
+        "processor: another, but a processor in a (seed 1).",
+        "device: a GPU, but cpu in a (seed 1).",
+        "layers: compiled, but none in a (seed 1).",
+        "system: Plan 9, but Linux in a (seed 1).",
+        "git commit: abc, but none in a (seed 1).",
     )
     assert pairing_caveats(study, "c", results) == ()  # both had two threads at seed 2
 

@@ -143,6 +143,14 @@ def test_latex_escapes_what_latex_would_read():
     assert text.count(r"\begin{tabular}") == 1
 
 
+def test_a_latex_caption_is_sentences_and_its_table_has_no_signs_that_text_fonts_lack():
+    arms = {"baseline": {"noise_sd": 0.001}, "up": {"mean": 0.9, "noise_sd": 0.001}, "near": {"mean": 0.801}}
+    text = describe(verdict(arms, seeds=6), "latex")
+    assert re.search(r"up is better than baseline by [^()]* \(95\\% interval [^()]*\)\. near", text)
+    assert "$<$0.001" in text
+    assert not re.search(r"(?<!\$)[<>]", text)
+
+
 def test_claims_say_what_was_measured_beside_the_paper():
     reported = {"low_beta2": {"best_test_acc": 0.5}, "baseline": {"best_test_acc": 0.8}}
     text = " ".join(describe(claims(reported=reported), width=80).split())
@@ -184,6 +192,14 @@ def test_a_study_of_noise_shows_where_it_comes_from(form):
     else:
         assert "Where the noise comes from" in text
         assert "batch" in text
+
+
+def test_the_rest_is_spoken_of_where_it_is_shown():
+    for noise, shown in (({"initial_weights": 2, "batch_orders": 2}, True), ({"batch_orders": 1}, False)):
+        study = simulated_study({"a": {}, "b": {}}, seeds=4, noise=noise)
+        results = simulated_results(study)
+        text = describe(compare(study, results), noise=split_noise(study, results))
+        assert ("the rest is what two runs" in " ".join(text.split())) == shown
 
 
 def test_a_refused_comparison_is_told():

@@ -50,7 +50,10 @@ def _of_records(study: Study, cells: Cells) -> Iterator[str]:
         more = ", ..." if len(cells.unreported) > 3 else ""
         yield f"Finished without reporting this metric: {named}{more}."
     if study.noise.crossed:
-        yield "Seeds share initial weights and orders of batches by design, so their differences are not independent."
+        yield (
+            "Seeds share initial weights and orders of batches by design: their differences are not independent, and "
+            "intervals may be too narrow."
+        )
     if study.noise.crossed is None and study.noise.initial_weights:
         yield "All seeds share one set of initial weights: what is said holds for that one."
     if study.noise.crossed is None and study.noise.batch_orders:

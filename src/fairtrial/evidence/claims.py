@@ -22,7 +22,7 @@ from fairtrial.errors import PairingError, StudyError
 from fairtrial.evidence import caveats
 from fairtrial.evidence.boundary import Plan, boundary
 from fairtrial.evidence.comparison import looks, seed_list
-from fairtrial.evidence.pairing import check_pairing
+from fairtrial.evidence.pairing import check_pairing, pairing_caveats
 from fairtrial.evidence.pairs import Cells, Standing
 from fairtrial.evidence.spread import FloatArray, estimate
 from fairtrial.records import TrialResult
@@ -53,7 +53,7 @@ class Against:
         paper: the difference of the paper's figures; None if it does not give both.
         plausible: whether the paper's difference lies where a single new run of each arm would with 95% probability,
             each by itself, seeds not shared, since a paper seldom names them. None if that can't be said.
-        note: what a reader must know, a sentence; or empty.
+        note: what a reader must know, in sentences; or empty.
     """
 
     other: str
@@ -167,6 +167,7 @@ class _Intervals:
     """A family's intervals: the centre minus each other arm."""
 
     family: _Family
+    results: Sequence[TrialResult]
     cells: Cells
     found: Mapping[str, tuple[int, float | None, tuple[float, float] | None]]
     refused: Mapping[str, str]
@@ -183,7 +184,7 @@ def _measure(study: Study, results: Sequence[TrialResult], family: _Family, alph
     table[:, [arm in refused for arm in others]] = np.nan
     ended = [_ended(study, cells, centre, arm) for arm in others]
     found = _intervals(table, ended, looks(study), alpha)
-    return _Intervals(family, cells, dict(zip(others, found, strict=True)), refused)
+    return _Intervals(family, results, cells, dict(zip(others, found, strict=True)), refused)
 
 
 def _refusal(study: Study, results: Sequence[TrialResult], one: str, other: str) -> str | None:
@@ -196,8 +197,10 @@ def _refusal(study: Study, results: Sequence[TrialResult], one: str, other: str)
 
 def _ended(study: Study, cells: Cells, one: str, other: str) -> int:
     """Count the seeds for which two arms went on: all, unless the study is sequential and has stopped one of them."""
-    both = cells.ended if not study.sequential else {(a, s) for a, s in cells.ended if (other, s) in cells.ended}
-    return max((seed for arm, seed in both if not study.sequential or arm == one), default=-1) + 1
+    if not study.sequential:
+        return max((seed for _, seed in cells.ended), default=-1) + 1
+    apart = (seed for seed in range(study.seeds) if not {(one, seed), (other, seed)} <= cells.ended)
+    return next(apart, study.seeds)
 
 
 def _intervals(
@@ -260,6 +263,7 @@ def _against(study: Study, claim: Claim, other: str, intervals: _Intervals) -> A
             [
                 *_lost(standing, claim.arm, other),
                 *(_without_interval(study, seeds, intervals.refused.get(column)) if interval is None else ()),
+                *pairing_caveats(study, claim.arm, intervals.results, other=other),
             ]
         ),
     )

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from fairtrial.errors import PairingError, StudyError
 from fairtrial.evidence import caveats
-from fairtrial.evidence.judge import judge
+from fairtrial.evidence.judge import final, judge
 from fairtrial.evidence.pairing import check_pairing, pairing_caveats
 from fairtrial.evidence.pairs import MISSED, Cells, Standing
 from fairtrial.evidence.spread import estimate
@@ -72,8 +72,8 @@ def compare(study: Study, results: Sequence[TrialResult], *, metric: str | None 
 
     Args:
         study: the study.
-        results: what the store knows of its trials, in any order. Of a sequential study the last seed counts once all
-            arms that were still going have ended it.
+        results: what the store knows of its trials, in any order. Of a sequential study a seed counts once all arms
+            that were still going have ended it and all seeds before.
         metric: a measure to compare on in place of the study's own. It was not set beforehand, which is said, and it
             has no margin.
 
@@ -93,15 +93,23 @@ def compare(study: Study, results: Sequence[TrialResult], *, metric: str | None 
 
 
 def settled(study: Study, results: Sequence[TrialResult]) -> frozenset[str]:
-    """Tell the conductor which arms of a sequential study need no further seeds.
+    """Tell the conductor which arms of a sequential study need no further seeds: those that `stops` names."""
+    return frozenset(stops(study, results))
+
+
+def stops(study: Study, results: Sequence[TrialResult]) -> dict[str, str]:
+    """Say which arms of a sequential study need no further seeds, and why.
 
     That is an arm with a verdict, an arm whose comparison is refused, and one of which no seed has survived.
 
     Args:
         study: the study.
         results: those of whole seeds, see `fairtrial.course.Course`.
+
+    Returns:
+        A few words for each such arm, such as ``"its verdict is settled"``.
     """
-    return _Comparing(study, results, study.evidence).settled()
+    return _Comparing(study, results, study.evidence).stops()
 
 
 def paired_spread(study: Study, results: Sequence[TrialResult]) -> float | None:
@@ -159,7 +167,7 @@ class _Comparing:
 
     def verdict(self) -> StudyVerdict:
         shared = (*self._exploring(), *caveats.of_metric(self._evidence.metric), *self._missing_spread())
-        shared += (*caveats.of_records(self._study, self._cells), *caveats.held_fixed(self._study))
+        shared += (*self._unfinished(), *caveats.of_records(self._study, self._cells), *caveats.held_fixed(self._study))
         return StudyVerdict(
             study=self._study.name,
             hash=self._study.hash,
@@ -176,14 +184,25 @@ class _Comparing:
             refused=self._refused,
         )
 
-    def settled(self) -> frozenset[str]:
-        return self._settled(self._judged, self.seeds)
+    def stops(self) -> dict[str, str]:
+        return self._stops(self._judged, self.seeds)
 
-    def _settled(self, judged: Sequence[Comparison], seeds: int) -> frozenset[str]:
-        verdicts = {row.arm for row in judged if row.verdict.settled}
-        looked = seeds >= max(self._study.min_seeds, 2)
-        hopeless = {row.arm for row in judged if looked and not row.seeds}
-        return frozenset(verdicts | hopeless | self._refused.keys())
+    def _stops(self, judged: Sequence[Comparison], seeds: int) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for row in judged:
+            if row.arm in self._refused:
+                found[row.arm] = f"its trials are not paired with those of {self._study.reference}"
+            elif row.verdict.settled:
+                standing = self._cells.standing(row.arm, self._study.reference)
+                open_for_good = _allowed(row.verdict, standing) is not row.verdict
+                found[row.arm] = "lost seeds leave it undecided" if open_for_good else "its verdict is settled"
+            elif self._hopeless(row, seeds):
+                found[row.arm] = f"no seed has a result of it and {self._study.reference}"
+        return found
+
+    def _hopeless(self, row: Comparison, seeds: int) -> bool:
+        """Tell whether an arm has come to the first look without a pair; a sequential study then gives it up."""
+        return seeds >= max(self._study.min_seeds, 2) and not row.seeds
 
     def _refusals(self) -> Iterator[tuple[str, str]]:
         """Check the pairing of each arm with the reference by itself: one spoilt arm does not spoil the others."""
@@ -195,17 +214,23 @@ class _Comparing:
                 yield arm, str(error)
 
     def _seeds_that_count(self) -> int:
-        """Count the seeds to look at: up to the last that has a trial, which in a sequential study must be whole.
+        """Count the seeds to look at: up to the last that has a trial, and in a sequential study the whole ones.
 
         A sequential study is looked at after each seed, and a look at half a seed would be one that nobody planned.
+        Another study in the same store may have trained some arms further; nor may that move the look.
         """
         ended = self._cells.ended
-        last = max((seed for _, seed in ended), default=-1)
         if not self._study.sequential:
-            return last + 1
-        stopped = self._settled(self._judge(last), last) if last >= self._study.min_seeds else frozenset[str]()
-        whole = all((arm.name, last) in ended for arm in self._study.arms if arm.name not in stopped)
-        return last + 1 if whole else max(last, 0)
+            return max((seed for _, seed in ended), default=-1) + 1
+        stopped: set[str] = set()
+        for seed in range(self._study.seeds):
+            if seed >= self._study.min_seeds:
+                stopped.update(self._stops(self._judge(seed), seed))
+                if stopped.issuperset(self._others):
+                    return seed
+            if not all((arm.name, seed) in ended for arm in self._study.arms if arm.name not in stopped):
+                return seed
+        return self._study.seeds
 
     def _differences(self, seeds: int) -> npt.NDArray[np.float64]:
         table = self._cells.differences(self._study.reference, self._others, seeds)
@@ -230,7 +255,7 @@ class _Comparing:
         if row.arm in self._refused:
             return replace(_nothing(row.arm), caveats=(f"Refused: {self._refused[row.arm]}.", *shared))
         standing = self._cells.standing(row.arm, self._study.reference)
-        own = (*self._lost(row, standing), *self._of_judge(row), *self._pairing(row.arm))
+        own = (*self._lost(row, standing), *self._of_judge(row), *pairing_caveats(self._study, row.arm, self._results))
         verdict = _allowed(row.verdict, standing)
         more = row.more_seeds if verdict is row.verdict and not self._against(row, standing) else None
         return replace(row, verdict=verdict, more_seeds=more, caveats=(*own, *shared))
@@ -242,11 +267,19 @@ class _Comparing:
         return _allowed(heading, standing) is Verdict.UNDECIDED
 
     def _of_judge(self, row: Comparison) -> tuple[str, ...]:
-        """With a single seed planned there is no look to wait for, and it is said for all arms together."""
-        return row.caveats if looks(self._study) else ()
+        """What `judge` says, but for what it can't know: how many seeds were planned, given and are under way."""
+        if not looks(self._study):  # no look to wait for, and it is said for all arms together
+            return ()
+        if self._hopeless(row, self.seeds):
+            given = " It was given no further seeds." if self._study.sequential else ""
+            return (f"Without a pair there is no interval and no verdict.{given}",)
+        return tuple(line for line in row.caveats if not (self._open and line == final(self.seeds)))
 
-    def _pairing(self, arm: str) -> tuple[str, ...]:
-        return pairing_caveats(self._study, arm, self._results)
+    @property
+    def _open(self) -> bool:
+        """Whether trials of the seeds that are looked at have yet to end, in a study that all arms go through with."""
+        expected = {(arm.name, seed) for arm in self._study.arms for seed in range(self.seeds)}
+        return not self._study.sequential and not expected <= self._cells.ended
 
     def _losses(self) -> dict[str, dict[str, int]]:
         found: dict[str, dict[str, int]] = {}
@@ -260,6 +293,8 @@ class _Comparing:
         reference = self._study.reference
         for how, seeds in self._by_fate(row.arm, standing.arm):
             yield f"It {how} at {seed_list(seeds)} and {reference} did not, which speaks against it."
+        if standing.arm and row.seeds:
+            yield "Its numbers, the chance at a new seed among them, are of the seeds at which both have a result."
         for how, seeds in self._by_fate(reference, standing.other):
             yield f"{reference} {how} at {seed_list(seeds)} and this arm did not, which speaks for it."
         if _allowed(row.verdict, standing) is not row.verdict:
@@ -278,6 +313,10 @@ class _Comparing:
         own = self._study.evidence
         if self._evidence.metric != own.metric:
             yield f"The study set {own.metric} beforehand, not {self._evidence.metric}: explore, don't conclude."
+
+    def _unfinished(self) -> Iterator[str]:
+        if self._open and self.seeds in looks(self._study):
+            yield "Trials of these seeds are still to come, so nothing here is final."
 
     def _missing_spread(self) -> Iterator[str]:
         if not looks(self._study):

@@ -74,6 +74,11 @@ def judge(
     return tuple(_comparison(question, arm) for arm in found)
 
 
+def final(seeds: int) -> str:
+    """The caveat of an arm that is undecided after the last planned look."""
+    return f"This was the last look planned, after {seeds} seeds: the verdict is final."
+
+
 def _checked(differences: npt.ArrayLike, margin: float | None, alpha: float) -> FloatArray:
     values = np.asarray(differences, dtype=np.float64)
     if values.ndim != 2:
@@ -186,7 +191,8 @@ def _caveats(question: _Question, arm: _Arm, more: int | None) -> Iterator[str]:
     looks = question.plan.looks
     seeds = min(question.rows, looks[0]) if arm.look < 0 else looks[arm.look]
     if arm.count < seeds:
-        yield f"{seeds - arm.count} of {seeds} seeds have no pair in this arm."
+        lacking = seeds - arm.count
+        yield f"{lacking} of {seeds} seeds {'has' if lacking == 1 else 'have'} no pair in this arm."
     if arm.look < 0:
         yield f"The first look is planned after {looks[0]} seeds; before it there is no interval and no verdict."
     elif arm.count < 2:
@@ -229,7 +235,7 @@ def _outlook(question: _Question, arm: _Arm, more: int | None) -> Iterator[str]:
     if question.rows > seeds:
         yield f"The last planned look so far was after {seeds} seeds; later seeds are not used."
     if last:
-        yield f"This was the last look planned, after {seeds} seeds: the verdict is final."
+        yield final(seeds)
     if math.isnan(arm.half):
         return
     if more is None:

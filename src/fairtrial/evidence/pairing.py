@@ -68,12 +68,12 @@ def pairing_caveats(
         other: what it is compared with; the study's reference by default.
 
     Returns:
-        A line for each thing: package versions, threads, processor, device, layers and commit that differ within a
+        A sentence for each thing: package versions, threads, processor, device, layers and commit that differ within a
         seed, and fingerprints that are unknown, or that differ as the arms' settings make them. Empty if all is well.
 
     Example:
         >>> pairing_caveats(study, "low_beta2", results)  # doctest: +SKIP
-        ('threads: 2, but 1 in baseline (seeds 0, 1)',)
+        ('threads: 2, but 1 in baseline (seeds 0, 1).',)
     """
     reference = study.reference if other is None else other
     found: dict[str, list[int]] = {}
@@ -86,7 +86,7 @@ def pairing_caveats(
         ]
         for line in lines:
             found.setdefault(line, []).append(seed)
-    return tuple(f"{line} ({_seeds(seeds)})" for line, seeds in found.items())
+    return tuple(f"{line} ({_seeds(seeds)})." for line, seeds in found.items())
 
 
 def _pairs(results: Sequence[TrialResult], one: str, other: str) -> dict[int, tuple[TrialResult, TrialResult]]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # the module itself loads torch
 def plan_text(study: Study, cost: Estimate, store: str) -> str:
     """Write an estimate in three lines."""
     done = cost.trials - cost.missing
-    at_most = "at most " if study.sequential else ""
+    at_most = "at most " if study.sequential and cost.missing else ""
     lines = [f"{study.label}: {at_most}{count(cost.trials, 'trial')}, {done} done, {cost.missing} to train"]
     if cost.missing:
         pool = f"{count(cost.workers, 'worker')} of {count(cost.threads, 'thread')}"
@@ -49,8 +49,8 @@ def prospects_text(study: Study, prospects: Sequence[Prospect], spread: float | 
         )
     else:
         head = (
-            f"smallest difference in {measure_words(study.evidence.metric)} found with 80% power, at a standard "
-            f"deviation of {measured.amount(spread)} {source}:"
+            f"smallest difference in {measure_words(study.evidence.metric)} that so many seeds, looked at once, find "
+            f"with 80% power, at a standard deviation of {measured.amount(spread)} {source}:"
         )
     lines = [*textwrap.wrap(head, 80), f"{'seeds':>7} {'difference':>16} {'time to get there':>20}"]
     for row in prospects:

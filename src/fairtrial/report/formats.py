@@ -3,7 +3,7 @@
 import csv
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from io import StringIO
 from typing import Any
 
@@ -17,6 +17,9 @@ _LATEX = str.maketrans(
         "~": r"\textasciitilde{}",
         "^": r"\textasciicircum{}",
         "±": r"$\pm$",
+        "<": "$<$",  # which the fonts that LaTeX starts with don't have in text
+        ">": "$>$",
+        "|": "$|$",
         **{char: f"\\{char}" for char in "&%$#_{}"},
     }
 )
@@ -51,7 +54,7 @@ def latex(table: Grid) -> str:
             r"% needs \usepackage{booktabs}",
             r"\begin{table}",
             r"  \centering",
-            rf"  \caption{{{_latex(table.label)}. {_latex(' '.join(' '.join([*table.lead, *table.notes]).split()))}}}",
+            rf"  \caption{{{_latex(_prose([table.label, *table.lead, *table.notes]))}}}",
             rf"  \begin{{tabular}}{{{aligned}}}",
             r"    \toprule",
             rf"    {head} \\",
@@ -130,6 +133,12 @@ def _markdown(text: str) -> str:
 
 def _latex(text: str) -> str:
     return text.translate(_LATEX)
+
+
+def _prose(sentences: Sequence[str]) -> str:
+    """Sentences one after another, each with its stop."""
+    lines = [" ".join(sentence.split()) for sentence in sentences if sentence]
+    return " ".join(line if line.endswith((".", "!", "?")) else f"{line}." for line in lines)
 
 
 def _latex_title(column: Column) -> str:

@@ -24,10 +24,12 @@ class LiveWatcher(Watcher):
 
     Args:
         console: where to show it. If it is no terminal, a line is printed for each epoch instead of moving bars.
+        reasons: why arms of a sequential study stop, by name; whoever decides that fills it in while the study runs.
     """
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, reasons: Mapping[str, str] | None = None) -> None:
         self._console = console or Console(stderr=True)
+        self._reasons = {} if reasons is None else reasons
         self._forecast = Forecast()
         self._left, self._at_most, self._next_estimate = "", "", 0.0
         self._slots: Slots | None = None
@@ -67,7 +69,7 @@ class LiveWatcher(Watcher):
         self._trials = trials
         self._numbers = {trial.hash: number for number, trial in enumerate(trials, start=1)}
         self._forecast, self._next_estimate = Forecast(missing), 0.0
-        self._at_most = "at most " if study.sequential else ""
+        self._at_most = "at most " if study.sequential and missing else ""
         self._slots, self._machine_told = None, False
         there = len(trials) - len(missing)
         self._say(
@@ -124,12 +126,12 @@ class LiveWatcher(Watcher):
             self._say(f"{self._name(trial)}: finished")
 
     def stopped(self, study: Study, arm: str, seeds: int) -> None:
-        """Say that an arm needs no further seeds, and count on none."""
+        """Say that an arm gets no further seeds, and why if that is known, and count on none."""
         for trial in self._trials:
             if trial.arm == arm and trial.seed >= seeds:
                 self._forecast.spare(trial)
-        why = "no arm is left to compare with" if arm == study.reference else "verdict settled"
-        self._say(f"{arm}: {why} after {count(seeds, 'seed')}")
+        why = "no arm is left to compare with" if arm == study.reference else self._reasons.get(arm)
+        self._say(f"{arm}: stopped after {count(seeds, 'seed')}" + (f", {why}" if why else ""))
 
     def _stop_downloads(self) -> None:
         """Take the download's bars away: a terminal shows one set of moving bars at a time."""

@@ -147,7 +147,8 @@ def noise_grid(found: StudyVerdict, noise: Sequence[ArmNoise]) -> Grid:
         if any(found_parts):
             shares = [NOTHING if part is None or part.share is None else percent(part.share) for part in found_parts]
             columns.append(Column(name, head, tuple((share,) for share in shares)))
-    lead = "Shares of the variance between runs of one arm; the rest is what two runs differ by beside both."
+    rest = "; the rest is what two runs differ by beside both" if columns[-1].key == "rest" else ""
+    lead = f"Shares of the variance between runs of one arm{rest}."
     notes = notes_by_arm({arm.arm: split.caveats for arm, split in parts if split}, ())
     notes += [f"{arm.arm}: {arm.left_out} runs left out, to keep the grid whole." for arm, _ in parts if arm.left_out]
     return Grid("Where the noise comes from", tuple(columns), tuple(notes), (lead,))
