@@ -254,6 +254,27 @@ def bench(
     _out(costs.bench_json(measured) if as_json else costs.bench_text(measured))
 
 
+@app.command("doctor")
+def examine_installation(
+    store: StoreOption = DEFAULT_STORE,
+    address: Annotated[str | None, typer.Option(help="A Ray cluster to look at; by default RAY_ADDRESS.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check this installation: versions, compiler, data, store, disk and memory, Ray and PostgreSQL."""
+    from fairtrial.doctor import State, examine  # noqa: PLC0415
+    from fairtrial.report.doctor import finding_text, findings_json  # noqa: PLC0415
+
+    findings = []
+    for finding in examine(store, address):
+        findings.append(finding)
+        if not as_json:
+            _out(finding_text(finding, Console().width))
+    if as_json:
+        _out(findings_json(findings))
+    if any(finding.state is State.BAD for finding in findings):
+        raise typer.Exit(1)
+
+
 @app.command("ls")
 def list_studies(store: StoreOption = DEFAULT_STORE) -> None:
     """List the studies in the store, and how far each is."""

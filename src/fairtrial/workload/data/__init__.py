@@ -18,7 +18,7 @@ from fairtrial.workload.data.download import NpmPackage, Source, UnreachableErro
 from fairtrial.workload.data.layout import Arrays, Layout
 from fairtrial.workload.data.progress import Progress, silent
 
-__all__ = ["Dataset", "Fetched", "ImageSet", "Progress", "fetch", "load"]
+__all__ = ["Dataset", "Fetched", "ImageSet", "Progress", "cached", "fetch", "load"]
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,19 @@ def fetch(name: str, *, source: Path | None = None, progress: Progress | None = 
             if not cached:
                 cache.write(recipe.layout, arrays, origin, workspace)
     return _fetched(recipe.layout, cached=cached)
+
+
+def cached(name: str) -> Fetched | None:
+    """Look at a data set that may lie on this machine, and fetch nothing.
+
+    Returns:
+        Where it lies, or None if it is not here.
+
+    Raises:
+        DataError: it is here, but damaged.
+    """
+    layout = RECIPES[name].layout
+    return None if cache.read(layout, verify=True) is None else _fetched(layout, cached=True)
 
 
 def _obtain(recipe: Recipe, source: Path | None, workspace: Path, progress: Progress) -> tuple[Arrays, str]:

@@ -1,0 +1,124 @@
+"""`fairtrial doctor`: what it finds, and that it changes nothing."""
+
+import json
+import sqlite3
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from fairtrial import doctor
+from fairtrial.cli import app
+from fairtrial.doctor import State, examine
+from fairtrial.plan import plan
+from fairtrial.store.sqlite import wal_is_safe
+from fairtrial.store.sql import SQLStore
+
+
+def found(store="fairtrial.db", **options):
+    return {finding.part: finding for finding in examine(store, **options)}
+
+
+def test_every_part_is_looked_at_and_nothing_is_left_behind():
+    findings = found()
+    assert list(findings) == [
+        "versions",
+        "processor",
+        "memory",
+        "disk",
+        "layers",
+        "data",
+        "store",
+        "SQLite",
+        "Ray",
+        "PostgreSQL",
+    ]
+    assert "torch 2" in findings["versions"].detail
+    assert "can be written to" in findings["store"].detail
+    assert list(Path().iterdir()) == []
+
+
+def test_a_store_is_opened_and_checked(make_study):
+    study = make_study()
+    with SQLStore("fairtrial.db") as store:
+        store.add_study(study, plan(study), doctor_time())
+    assert found()["store"].state is State.GOOD
+    assert "fairtrial.db is sound, with 1 study" in found()["store"].detail
+
+
+def doctor_time():
+    from datetime import UTC, datetime
+
+    return datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def test_a_damaged_store_is_bad():
+    with SQLStore("fairtrial.db"):
+        pass
+    content = bytearray(Path("fairtrial.db").read_bytes())
+    content[4096:4200] = bytes(104)
+    Path("fairtrial.db").write_bytes(content)
+    assert found()["store"].state is State.BAD
+
+
+def test_a_file_that_is_no_database_is_bad():
+    Path("fairtrial.db").write_text("notes, and no database at all " * 100)
+    assert found()["store"].state is State.BAD
+
+
+def test_what_is_missing_is_said(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    from fairtrial.workload import compiler
+
+    compiler.find_compiler.cache_clear()
+    monkeypatch.setenv("FAIRTRIAL_CACHE", str(Path("cache").resolve()))
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
+    findings = found("postgresql://somewhere/db", address="somewhere:6379")
+    compiler.find_compiler.cache_clear()
+    assert (findings["layers"].state, findings["data"].state) == (State.NOTE, State.NOTE)
+    assert "no compiler found (looked for no-such-compiler)" in findings["layers"].detail
+    assert findings["Ray"].state is findings["PostgreSQL"].state is State.BAD
+    assert 'pip install "fairtrial[ray]"' in findings["Ray"].detail
+
+
+def test_damaged_data_are_bad(monkeypatch):
+    monkeypatch.setenv("FAIRTRIAL_CACHE", str(Path("cache").resolve()))
+    folder = Path("cache/cifar10")
+    folder.mkdir(parents=True)
+    for name in ("train_images", "train_labels", "test_images", "test_labels"):
+        (folder / f"{name}.npy").write_bytes(b"no array")
+    assert found()["data"].state is State.BAD
+
+
+@pytest.mark.parametrize(("state", "code"), [(State.GOOD, 0), (State.NOTE, 0), (State.BAD, 1)])
+def test_the_command_ends_by_what_it_found(monkeypatch, state, code):
+    monkeypatch.setattr("fairtrial.doctor._versions", lambda: doctor.Finding("versions", state, "as they are"))
+    monkeypatch.setattr("fairtrial.doctor._memory", lambda: doctor.Finding("memory", State.GOOD, "enough"))
+    done = CliRunner().invoke(app, ["doctor"])
+    assert done.exit_code == code
+    assert done.stdout.splitlines()[0].split() == [
+        {"good": "ok", "note": "note", "bad": "BAD"}[state],
+        "versions",
+        "as",
+        "they",
+        "are",
+    ]
+
+
+def test_json_has_all_of_it():
+    done = CliRunner().invoke(app, ["doctor", "--json"])
+    parts = json.loads(done.stdout)
+    assert [part["part"] for part in parts] == list(found())
+    assert set(parts[0]) == {"part", "state", "detail"}
+
+
+def test_the_release_of_sqlite_is_judged_as_the_store_judges_it():
+    state = State.GOOD if wal_is_safe(sqlite3.sqlite_version_info) else State.NOTE
+    assert found()["SQLite"].state is state
+    assert sqlite3.sqlite_version in found()["SQLite"].detail
+
+
+def test_a_part_that_breaks_is_a_finding(monkeypatch):
+    monkeypatch.setitem(sys.modules, "fairtrial.workload.machine", None)
+    assert found()["processor"].state is State.BAD
