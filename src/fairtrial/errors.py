@@ -11,7 +11,8 @@ bug of ours or an error in the user's own code, and keeps its traceback.
     ├── WeightsError          a weights file that does not fit the model
     ├── StoreError            a database that can't be opened, read or written
     │   ├── StoreMissingError there is none yet
-    │   └── StoreVersionError written by a newer fairtrial
+    │   ├── StoreVersionError written by a newer fairtrial
+    │   └── StoreHeldError    another process runs the same study in it
     ├── PairingError          trials that are compared do not share what their seed promises
     └── ReportError           a table or figure that can't be made from what was recorded
 
@@ -57,6 +58,10 @@ class StoreMissingError(StoreError):
 
 class StoreVersionError(StoreError):
     """The database was written by a newer fairtrial than this one."""
+
+
+class StoreHeldError(StoreError):
+    """Another process runs the same study in this store."""
 
 
 class PairingError(FairtrialError):

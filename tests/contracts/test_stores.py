@@ -14,10 +14,16 @@ MACHINE = Machine({"torch": "2"}, "processor", "cpu", 2, "system", "abc+")
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request, tmp_path):
+    """Where a store of each kind is that was never opened."""
+    return str(tmp_path / "store.db") if request.param == "sqlite" else request.getfixturevalue("postgresql")
+
+
 @pytest.fixture
-def reopen(tmp_path):
+def reopen(place):
     """Open the same store, as often as one likes."""
-    return lambda: SQLStore(str(tmp_path / "store.db"))
+    return lambda **options: SQLStore(place, **options)
 
 
 @pytest.fixture
