@@ -100,6 +100,7 @@ def run(
 
     Raises:
         FairtrialError: something that every trial needs is missing or damaged; nothing was trained.
+        StoreHeldError: another run of this study in this store goes on.
         KeyboardInterrupt: passes through; every finished epoch is in the store, and the next run goes on.
 
     Example:
@@ -111,6 +112,32 @@ def run(
     if executor is not None and (workers, threads) != (None, None):
         raise FairtrialError("workers and threads are the default executor's; leave them out where one is given")
     check_counts(workers=workers, threads=threads)
+    with store.hold(study):
+        return _run(
+            study,
+            store,
+            executor,
+            watcher,
+            workers=workers,
+            threads=threads,
+            retry_failed=retry_failed,
+            git_commit=git_commit,
+            settled=settled,
+        )
+
+
+def _run(
+    study: Study,
+    store: Store,
+    executor: Executor | None,
+    watcher: Watcher,
+    *,
+    workers: int | None,
+    threads: int | None,
+    retry_failed: bool,
+    git_commit: str | None,
+    settled: Settled | None,
+) -> StudyRun:
     course = Course(study, settled or (_by_verdict() if study.sequential else None))
     ended = _ended(store.outcomes(plan(study)), retry_failed=retry_failed)
     before, step = len(ended), course.advance(ended, partial(store.results, study))
