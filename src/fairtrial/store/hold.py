@@ -13,13 +13,14 @@ import errno
 import fcntl
 import hashlib
 import os
-import socket
 import threading
 import time
+import uuid
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from socket import gethostname
 
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
@@ -114,7 +115,7 @@ def _holder(file: int) -> str:
 
 
 def _about_us() -> str:
-    return f"process {os.getpid()} on {socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    return f"process {os.getpid()} on {gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 class AdvisoryHold:
@@ -133,8 +134,9 @@ class AdvisoryHold:
         self._engine = engine
         self._what = what
         self._label = label
-        self._name = f"fairtrial {os.getpid()} {datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {socket.gethostname()}"
-        self._name = self._name.encode()[:_NAME_BYTES].decode(errors="ignore")
+        # What the session calls itself, for `_advisory_holder`; with a token of its own, so that it knows itself again.
+        name = f"fairtrial {os.getpid()} {datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {uuid.uuid4().hex[:8]} {gethostname()}"
+        self._name = name.encode()[:_NAME_BYTES].decode(errors="ignore")
         self._connection = self._take()
 
     def renew(self) -> None:
@@ -211,7 +213,7 @@ def _advisory_session(connection: Connection, key: int) -> tuple[int, str] | Non
 def _advisory_holder(connection: Connection, key: int) -> str:
     session = _advisory_session(connection, key)
     words = session[1].split() if session else []
-    if len(words) < 3 or words[0] != "fairtrial":
+    if len(words) < 4 or words[0] != "fairtrial":
         return "another process" if session is None else f"session {session[0]} of the database"
-    _, process, since, *host = words
+    _, process, since, _, *host = words
     return f"process {process} on {' '.join(host)} since {since.rstrip('Z').replace('T', ' ')} UTC"
