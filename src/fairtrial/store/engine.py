@@ -69,9 +69,13 @@ class DatabaseEngine:
         self._holds: list[hold.AdvisoryHold] = []
         with self._one_line("can't be opened"):
             self._engine = _engine(self._place, patience)
-            if self._place.is_sqlite:
-                lite.choose_journal(self._engine, self.name, patience, writes=create)
-            self.version = self._check_tables(create=create)
+            try:
+                if self._place.is_sqlite:
+                    lite.choose_journal(self._engine, self.name, patience, writes=create)
+                self.version = self._check_tables(create=create)
+            except BaseException:
+                self._engine.dispose()  # a connection that is left open would keep others from the database
+                raise
 
     @property
     def dialect(self) -> str:

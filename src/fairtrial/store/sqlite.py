@@ -45,12 +45,16 @@ def set_up(engine: Engine, name: str, patience: float) -> None:
 
     @event.listens_for(engine, "begin")
     def _(connection: Connection) -> None:
-        if connection.get_execution_options().get("fairtrial_write", False):
-            _leave_wal(_driver(connection), name, patience)  # another process may have brought it back since
-            # At once: a transaction that has read, and asks for the lock later, can meet another's and must then fail.
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-        else:
+        if not connection.get_execution_options().get("fairtrial_write", False):
             connection.exec_driver_sql("BEGIN")
+            return
+        # At once: a transaction that has read, and asks for the lock later, can meet another's and must then fail.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        driver = _driver(connection)
+        if _must_leave_wal(driver):  # another process, with another release, has brought it back since
+            connection.exec_driver_sql("ROLLBACK")
+            _leave_wal(driver, name, patience)
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def choose_journal(engine: Engine, name: str, patience: float, *, writes: bool) -> None:
@@ -77,8 +81,12 @@ def choose_journal(engine: Engine, name: str, patience: float, *, writes: bool) 
         connection.close()
 
 
+def _must_leave_wal(driver: sqlite3.Connection) -> bool:
+    return not wal_is_safe(sqlite3.sqlite_version_info) and _mode(driver) == "wal"
+
+
 def _leave_wal(driver: sqlite3.Connection, name: str, patience: float) -> None:
-    if wal_is_safe(sqlite3.sqlite_version_info) or _mode(driver) != "wal":
+    if not _must_leave_wal(driver):
         return
     until = time.monotonic() + patience
     while True:
