@@ -6,7 +6,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -82,8 +81,8 @@ def test_a_log_that_others_hold_is_refused_with_a_reason(monkeypatch):
         with pytest.raises(StoreError) as caught:
             SQLStore("s.db", patience=0.2)
         assert str(caught.value) == (
-            "the store s.db is in WAL mode, which SQLite 3.50.4 may damage, and can't leave it while another process has "
-            "it open: close that, or use SQLite 3.51.3 or newer"
+            "the store s.db is in WAL mode, which SQLite 3.50.4 may damage, and can't leave it while another process "
+            "has it open: close that, or use SQLite 3.51.3 or newer"
         )
         threading.Timer(0.3, other.__exit__).start()
         with SQLStore("s.db", patience=30):
@@ -108,10 +107,8 @@ def test_a_log_that_cant_be_had_now_is_done_without(monkeypatch):
     reader.execute("BEGIN")
     reader.execute("SELECT * FROM studies").fetchall()
     release(monkeypatch, 3, 51, 3)
-    begun = time.monotonic()
-    with SQLStore("s.db", patience=60) as store:
+    with SQLStore("s.db") as store:
         assert store.studies() == []
-    assert time.monotonic() - begun < 30  # it did not wait for the reader
     reader.close()
     assert journal() == "delete"
 
@@ -141,8 +138,8 @@ def test_a_lock_past_the_patience_is_an_error_in_one_line_and_loses_nothing(make
             with pytest.raises(StoreError) as caught:
                 action()
             assert str(caught.value) == (
-                f"the store s.db can't be {what}: another process has held it for more than 0.1 s (database is locked); "
-                "nothing that was stored is lost: let that process end, and try again"
+                f"the store s.db can't be {what}: another process has held it for more than 0.1 s (database is locked)"
+                "; nothing that was stored is lost: let that process end, and try again"
             )
         holder.close()
         assert store.begin(plan(study)[0], MACHINE, NOW) == 1
