@@ -166,7 +166,7 @@ def test_a_newer_store_is_refused_on_a_server_too(postgresql):
     with psycopg.connect(postgresql, autocommit=True) as connection:
         connection.execute("UPDATE fairtrial_schema SET version = 99")
     for create in (True, False):
-        with pytest.raises(StoreVersionError, match="was written by a newer fairtrial .* version 99, this one knows 2"):
+        with pytest.raises(StoreVersionError, match=r"was written by a newer .* version 99, this one knows 2"):
             SQLStore(postgresql, create=create)
 
 

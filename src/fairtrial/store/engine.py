@@ -98,15 +98,7 @@ class DatabaseEngine:
         with self._one_line("can't be read"):
             if unit is not None:
                 return unit.do(lambda transaction: work(transaction.connection), repeat=False)
-            for pause in pauses(self._patience):
-                try:
-                    with self._alone, self._reader().begin() as connection:
-                        return work(connection)
-                except DBAPIError as error:
-                    if pause is None or self._place.is_sqlite or not is_lost(error):
-                        raise
-                    time.sleep(pause)
-        raise AssertionError("the last pause is None")
+            return self._persist(lambda: self._read(work))
 
     def write(self, work: Work[T]) -> T:
         """Run a function that writes, in a transaction of its own or in that of `together`. It may be run again."""
@@ -155,7 +147,7 @@ class DatabaseEngine:
     @contextmanager
     def _hold_on_server(self, what: str, label: str) -> Iterator[None]:
         with self._one_line("can't be held"):
-            held = hold.AdvisoryHold(self._engine, what, label)
+            held = self._persist(lambda: hold.AdvisoryHold(self._engine, what, label))
         self._holds.append(held)
         try:
             yield
@@ -169,6 +161,21 @@ class DatabaseEngine:
 
     def _unit(self) -> Unit | None:
         return getattr(self._here, "unit", None)
+
+    def _persist(self, step: Callable[[], T]) -> T:
+        """Take a step that changes nothing, again after each lost connection."""
+        for pause in pauses(self._patience):
+            try:
+                return step()
+            except DBAPIError as error:
+                if pause is None or self._place.is_sqlite or not is_lost(error):
+                    raise
+                time.sleep(pause)
+        raise AssertionError("the last pause is None")
+
+    def _read(self, work: Callable[[Connection], T]) -> T:
+        with self._alone, self._reader().begin() as connection:
+            return work(connection)
 
     def _reader(self) -> Engine:
         """Several statements must see one state: SQLite's transactions do that anyway."""

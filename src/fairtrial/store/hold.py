@@ -5,7 +5,8 @@ it belongs to the process and not to the open file, so no child of the holder, f
 price: it does not tell two holders in one process apart, and closing the file anywhere in the process lets go of it. So
 whoever asks first looks into `_HELD`, the holds of this process, and only then opens the file.
 
-On PostgreSQL it is an advisory lock of a session of its own: the server lets go of it when the connection ends.
+On PostgreSQL it is an advisory lock of a session of its own: the server lets go of it when the connection ends. That is
+when its process ends, but for one case: a fork (not a program that was started) of the holder shares the connection.
 """
 
 import contextlib
