@@ -233,7 +233,7 @@ def test_a_session_that_the_server_has_not_missed_yet_gives_way(postgresql, stud
             assert connection.execute(count).fetchone() == (1,)
         with SQLStore(postgresql) as other, pytest.raises(StoreHeldError):
             other.hold(study).__enter__()
-        forgotten.connection.driver_connection.close()
+        forgotten.connection.dbapi_connection.close()
 
 
 def end_sessions(place):
