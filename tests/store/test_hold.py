@@ -200,20 +200,20 @@ def test_a_folder_that_cant_be_written_is_named(study, monkeypatch):
             store.hold(study).__enter__()
 
 
-def test_a_hold_on_a_server_outlives_a_lost_connection(postgresql, study):
+def test_a_hold_on_a_server_outlives_a_lost_connection(postgresql, study, end_sessions):
     """A server that restarts has forgotten the hold: it is taken again before anything is written."""
     with SQLStore(postgresql) as store, SQLStore(postgresql) as other, store.hold(study):
         store.add_study(study, plan(study), NOW)
-        end_sessions(postgresql)
+        end_sessions()
         assert store.begin(plan(study)[0], Machine({}, "p", "cpu", 1, "s"), NOW) == 1
         with pytest.raises(StoreHeldError, match=f"by process {os.getpid()} on "):
             other.hold(study).__enter__()
 
 
-def test_a_hold_on_a_server_that_another_has_taken_meanwhile_ends_the_run(postgresql, study):
+def test_a_hold_on_a_server_that_another_has_taken_meanwhile_ends_the_run(postgresql, study, end_sessions):
     with SQLStore(postgresql) as store, SQLStore(postgresql) as other, store.hold(study):
         store.add_study(study, plan(study), NOW)
-        end_sessions(postgresql)
+        end_sessions()
         with other.hold(study):
             with pytest.raises(StoreHeldError, match=f"by process {os.getpid()} on "):
                 store.begin(plan(study)[0], Machine({}, "p", "cpu", 1, "s"), NOW)
@@ -234,14 +234,6 @@ def test_a_session_that_the_server_has_not_missed_yet_gives_way(postgresql, stud
         with SQLStore(postgresql) as other, pytest.raises(StoreHeldError):
             other.hold(study).__enter__()
         forgotten.connection.dbapi_connection.close()
-
-
-def end_sessions(place):
-    """End all sessions of a database but this one, and wait until they have ended."""
-    others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    with psycopg.connect(place, autocommit=True) as connection:
-        connection.execute(f"SELECT pg_terminate_backend(pid, 10000) {others}")
-        assert connection.execute(f"SELECT count(*) {others}").fetchone() == (0,)
 
 
 RUN = "import sys; sys.argv[0] = 'fairtrial'; from fairtrial.__main__ import main; main()"

@@ -130,43 +130,34 @@ def test_calls_together_survive_a_session_lost_around_their_commit(line, dies, m
         assert store.begin(trial, MACHINE, NOW) == 3
 
 
-def end_sessions(place):
-    """End all sessions of a database but this one, and wait until they have ended."""
-    others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    with psycopg.connect(place, autocommit=True) as connection:
-        (ended,) = connection.execute(f"SELECT count(pg_terminate_backend(pid, 10000)) {others}").fetchone()
-        assert connection.execute(f"SELECT count(*) {others}").fetchone() == (0,)
-    return ended
-
-
-def test_sessions_that_end_between_calls_are_made_again(postgresql, make_study):
+def test_sessions_that_end_between_calls_are_made_again(postgresql, make_study, end_sessions):
     study = make_study()
     trial = plan(study)[0]
     with SQLStore(postgresql) as store:
         store.add_study(study, plan(study), NOW)
-        assert end_sessions(postgresql) == 1
+        assert end_sessions() == 1
         assert store.begin(trial, MACHINE, NOW) == 1
-        assert end_sessions(postgresql) == 1
+        assert end_sessions() == 1
         assert len(store.results(study)) == 1
-        assert end_sessions(postgresql) == 1
+        assert end_sessions() == 1
         with store.together():
             store.add_epoch(trial, 1, epoch(trial, 1))
-            assert end_sessions(postgresql) == 1  # in the middle
+            assert end_sessions() == 1  # in the middle
             store.add_epoch(trial, 1, epoch(trial, 2))
-            assert end_sessions(postgresql) == 1
+            assert end_sessions() == 1
             assert len(store.results(study)[0].epochs) == 2
-            assert end_sessions(postgresql) == 1  # and before the commit
+            assert end_sessions() == 1  # and before the commit
         assert [one.epoch for one in store.results(study)[0].epochs] == [1, 2]
 
 
-def test_a_trial_that_another_run_began_while_the_session_was_lost_is_given_up(postgresql, make_study):
+def test_a_trial_that_another_run_began_while_the_session_was_lost_is_given_up(postgresql, make_study, end_sessions):
     study = make_study()
     trial = plan(study)[0]
     with SQLStore(postgresql) as store, SQLStore(postgresql) as other:
         store.add_study(study, plan(study), NOW)
         with pytest.raises(StoreError, match="another run began the same trials in this store"), store.together():  # noqa: PT012
             assert store.begin(trial, MACHINE, NOW) == 1
-            end_sessions(postgresql)
+            end_sessions()
             assert other.begin(trial, MACHINE, NOW) == 1
             store.add_epoch(trial, 1, epoch(trial, 1))
         other.add_epoch(trial, 1, epoch(trial, 1))
