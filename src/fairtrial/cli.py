@@ -3,7 +3,6 @@
 import contextlib
 import math
 import os
-import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -34,6 +33,7 @@ from fairtrial.report.live import DownloadBar, LiveWatcher
 from fairtrial.report.words import count
 from fairtrial.spec import Evidence, Study, parse_toml
 from fairtrial.store.base import StoredStudy
+from fairtrial.store.place import shown
 from fairtrial.store.sql import SQLStore
 
 #: Exit status after Ctrl-C: 128 and the number of the signal, as shells have it.
@@ -90,6 +90,7 @@ def run(
     threads: ThreadsOption = None,
 ) -> None:
     """Run what is missing of a study, and print its table."""
+    os.environ.pop("FAIRTRIAL_STORE", None)  # workers inherit the environment, and that may hold a password
     found = lookup.to_run(study, assignments or [], _stored(store))
     folder = lookup.source_folder(study)
     sys.path.insert(0, str(folder or Path.cwd()))  # where a user's own training loop lies
@@ -97,7 +98,7 @@ def run(
     try:
         done = _train(found, store, folder, retry_failed=retry_failed, workers=workers, threads=threads)
     except KeyboardInterrupt:
-        _say(f"interrupted; every finished epoch is in {_without_password(store)}. To go on:\n  {again}")
+        _say(f"interrupted; every finished epoch is in {shown(store)}. To go on:\n  {again}")
         raise typer.Exit(INTERRUPTED) from None
     _print_table(done.study, done.results)
     if done.study.evidence != Evidence():
@@ -231,7 +232,7 @@ def plan_study(
         results = opened.results(found)
     watch = Stopwatch()
     cost = estimate(found, results, workers=workers, threads=threads, stopwatch=watch)
-    _out(plan_text(found, cost, store))
+    _out(plan_text(found, cost, shown(store)))
     if len(found.arms) > 1:
         seen = spread or paired_spread(found, results)
         table = prospects(found, results, seen, workers=workers, threads=threads, stopwatch=watch)
@@ -285,7 +286,7 @@ def list_studies(store: StoreOption = DEFAULT_STORE) -> None:
     if stored:
         Console(highlight=False, soft_wrap=True).print(grid)
     else:
-        _out(f"no studies in {store} yet")
+        _out(f"no studies in {shown(store)} yet")
     _out(f"studies that ship with fairtrial: {', '.join(lookup.shipped())}")
 
 
@@ -387,14 +388,9 @@ def _command(verb: str, study: str, assignments: list[str] | None, store: str, *
     """Write the command line that does something with the same study in the same store."""
     words = ["fairtrial", verb, study]
     words += [word for assignment in assignments or [] for word in ("--set", assignment)]
-    words += ["--store", _without_password(store)] if store != DEFAULT_STORE else []
+    words += ["--store", shown(store)] if store != DEFAULT_STORE else []
     words += [word for name, value in options.items() if value is not None for word in (f"--{name}", str(value))]
     return shlex.join(words)
-
-
-def _without_password(store: str) -> str:
-    """Write a database URL so that it can be shown."""
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", store)
 
 
 def _console() -> Console:

@@ -119,7 +119,9 @@ def _disk(store: str) -> Finding:
     free = {name: shutil.disk_usage(_there(path)).free / 1e9 for name, path in places.items()}
     found = ", ".join(f"{gigabytes:.1f} GB free beside {name}" for name, gigabytes in free.items())
     if min(free.values()) < FREE_GB:
-        return Finding("disk", State.NOTE, f"{found}: data sets, checkpoints and records want at least {FREE_GB:.0f} GB")
+        return Finding(
+            "disk", State.NOTE, f"{found}: data sets, checkpoints and records want at least {FREE_GB:.0f} GB"
+        )
     return Finding("disk", State.GOOD, found)
 
 
@@ -142,7 +144,9 @@ def _data() -> Finding:
     except DataError as error:
         return Finding("data", State.BAD, str(error))
     if found is None:
-        return Finding("data", State.NOTE, "cifar10 is not here yet: the first study fetches it, or `fairtrial data cifar10`")
+        return Finding(
+            "data", State.NOTE, "cifar10 is not here yet: the first study fetches it, or `fairtrial data cifar10`"
+        )
     return Finding("data", State.GOOD, f"cifar10 is whole, in {found.path}")
 
 
@@ -181,7 +185,9 @@ def _sqlite() -> Finding:
 def _ray(address: str | None) -> Finding:
     if importlib.util.find_spec("ray") is None:
         if address:
-            return Finding("Ray", State.BAD, f'not installed, but {address} is to be used: pip install "fairtrial[ray]"')
+            return Finding(
+                "Ray", State.BAD, f'not installed, but {address} is to be used: pip install "fairtrial[ray]"'
+            )
         return Finding("Ray", State.NOTE, 'not installed; to use a cluster: pip install "fairtrial[ray]"')
     version = importlib.metadata.version("ray")
     if not address:

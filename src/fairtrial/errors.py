@@ -11,7 +11,8 @@ bug of ours or an error in the user's own code, and keeps its traceback.
     ├── WeightsError          a weights file that does not fit the model
     ├── StoreError            a database that can't be opened, read or written
     │   ├── StoreMissingError there is none yet
-    │   └── StoreVersionError written by a newer fairtrial
+    │   ├── StoreVersionError written by a newer fairtrial
+    │   └── StoreHeldError    another process runs the same study in it
     ├── CheckpointError       a checkpoint that can't be written, or a place that can't hold any
     ├── ProvenanceError       a study would go on under other conditions than it began
     ├── PairingError          trials that are compared do not share what their seed promises
@@ -68,6 +69,10 @@ class CheckpointError(FairtrialError):
 
 class ProvenanceError(FairtrialError):
     """A study would go on under other conditions than it began: other versions, threads, data or settings."""
+
+
+class StoreHeldError(StoreError):
+    """Another process runs the same study in this store."""
 
 
 class PairingError(FairtrialError):

@@ -109,6 +109,7 @@ def run(
 
     Raises:
         FairtrialError: something that every trial needs is missing or damaged; nothing was trained.
+        StoreHeldError: another run of this study in this store goes on.
         ProvenanceError: the study would go on under other conditions than it began; what has ended is in the store.
         KeyboardInterrupt: passes through; every finished epoch is in the store, and the next run goes on.
 
@@ -123,24 +124,25 @@ def run(
             "workers, threads and checkpoints are the default executor's; leave them out where one is given"
         )
     check_counts(workers=workers, threads=threads)
-    course = Course(study, settled or (_by_verdict() if study.sequential else None))
-    ended = _ended(store.outcomes(plan(study)), retry_failed=retry_failed)
-    before, step = len(ended), course.advance(ended, partial(store.results, study))
-    missing = [trial for trial in course.possible if trial.hash not in ended] if step.trials else []
-    slots = None
-    if missing and executor is None:
-        keep = Checkpoints(checkpoints or f"{store.beside}.checkpoints")
-        executor, slots = _local(study, missing, (workers, threads), watcher, keep)
-    store.add_study(study, plan(study), datetime.now(UTC))
-    watcher.planned(study, course.possible, missing)
-    if slots is not None:
-        watcher.staffed(slots)
-    failpoint("conductor.planned")
-    conductor = _Conductor(course, ended, store, watcher, git_commit, force=force)
-    conductor.tell_stopped(step)
-    if executor is not None:
-        conductor.execute(step, executor)
-    return StudyRun(study, len(ended) - before, tuple(store.results(study)))
+    with store.hold(study):
+        course = Course(study, settled or (_by_verdict() if study.sequential else None))
+        ended = _ended(store.outcomes(plan(study)), retry_failed=retry_failed)
+        before, step = len(ended), course.advance(ended, partial(store.results, study))
+        missing = [trial for trial in course.possible if trial.hash not in ended] if step.trials else []
+        slots = None
+        if missing and executor is None:
+            keep = Checkpoints(checkpoints or f"{store.beside}.checkpoints")
+            executor, slots = _local(study, missing, (workers, threads), watcher, keep)
+        store.add_study(study, plan(study), datetime.now(UTC))
+        watcher.planned(study, course.possible, missing)
+        if slots is not None:
+            watcher.staffed(slots)
+        failpoint("conductor.planned")
+        conductor = _Conductor(course, ended, store, watcher, git_commit, force=force)
+        conductor.tell_stopped(step)
+        if executor is not None:
+            conductor.execute(step, executor)
+        return StudyRun(study, len(ended) - before, tuple(store.results(study)))
 
 
 def _by_verdict() -> Settled:

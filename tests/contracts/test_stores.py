@@ -1,11 +1,14 @@
 """What every store promises (`fairtrial.store.base`), asked of each."""
 
+import math
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from fairtrial.errors import StoreError
+from fairtrial.errors import StoreError, StoreHeldError
 from fairtrial.plan import plan
 from fairtrial.records import EpochRecord, Machine, Outcome
 from fairtrial.store.sql import SQLStore
@@ -14,10 +17,16 @@ MACHINE = Machine({"torch": "2"}, "processor", "cpu", 2, "system", "abc+")
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request, tmp_path):
+    """Where a store of each kind is that was never opened."""
+    return str(tmp_path / "store.db") if request.param == "sqlite" else request.getfixturevalue("postgresql")
+
+
 @pytest.fixture
-def reopen(tmp_path):
+def reopen(place):
     """Open the same store, as often as one likes."""
-    return lambda: SQLStore(str(tmp_path / "store.db"))
+    return lambda **options: SQLStore(place, **options)
 
 
 @pytest.fixture
@@ -210,3 +219,180 @@ def test_many_trials_at_once(store, make_study):
     store.begin(last, MACHINE, NOW)
     store.add_epoch(last, 1, record(last, 1))
     assert [(result.trial, len(result.epochs)) for result in store.results(study)] == [(last.hash, 1)]
+
+
+def test_numbers_that_are_none_come_back(store, make_study):
+    """NaN is no number in JSON, and SQLite's columns take it for NULL; a trial that diverged has it all the same."""
+    study = make_study()
+    trial = plan(study)[0]
+    store.add_study(study, plan(study), NOW)
+    store.begin(trial, MACHINE, NOW)
+    odd = {"train_loss": math.nan, "test_loss": math.inf, "val_loss": -math.inf, "norm": math.nan, "test_acc": 5e-324}
+    store.add_epoch(trial, 1, EpochRecord("a", 0, 1, odd))
+    (result,) = store.results(study)
+    assert {name: repr(value) for name, value in result.epochs[0].metrics.items()} == {
+        name: repr(value) for name, value in odd.items()
+    }
+
+
+def test_tracebacks_with_what_databases_refuse_are_kept(store, make_study):
+    study = make_study()
+    trial = plan(study)[0]
+    store.add_study(study, plan(study), NOW)
+    store.begin(trial, replace(MACHINE, processor="half \udc80"), NOW)
+    store.end(trial, 1, Outcome.FAILED, "a\0b, half \udc80, whole é𝄞" + "x" * 100_000, NOW)
+    (result,) = store.results(study)
+    assert result.detail == "a\\x00b, half \\udc80, whole é𝄞" + "x" * 100_000
+    assert result.machine.processor == "half \udc80"
+
+
+def test_where_a_study_came_from_is_kept_until_a_run_says_otherwise(store, make_study):
+    study = make_study()
+
+    def origin():
+        (stored,) = store.studies()
+        return stored.source, stored.assignments
+
+    store.add_study(study, plan(study), NOW)
+    assert origin() == (None, ())
+    store.add_study(study, plan(study), NOW, source="a.toml", assignments=["seeds=2", "params.x=1"])
+    assert origin() == ("a.toml", ("seeds=2", "params.x=1"))
+    store.add_study(study, plan(study), NOW)
+    assert origin() == ("a.toml", ("seeds=2", "params.x=1"))
+    store.add_study(study, plan(study), NOW, source="b.toml")
+    assert origin() == ("b.toml", ())
+
+
+def test_a_new_study_brings_its_origin_along(store, make_study):
+    store.add_study(make_study(), plan(make_study()), NOW, source="paper", assignments=["seeds=2"])
+    assert [(one.source, one.assignments) for one in store.studies()] == [("paper", ("seeds=2",))]
+
+
+def whole_trial(store, study, trial):
+    attempt = store.begin(trial, MACHINE, NOW)
+    store.add_fingerprints(trial, attempt, {"data": "all"})
+    for epoch in (1, 2):
+        store.add_epoch(trial, attempt, record(trial, epoch))
+    store.end(trial, attempt, Outcome.FINISHED, "", NOW)
+    return attempt
+
+
+def test_calls_together_are_one_transaction(store, reopen, make_study):
+    study = make_study()
+    with reopen() as other:
+        with store.together():
+            store.add_study(study, plan(study), NOW)
+            attempts = [whole_trial(store, study, plan(study)[0]) for _ in range(2)]
+            inside, outside = store.results(study), other.results(study)
+            assert store.outcomes(plan(study))[plan(study)[0].hash] is Outcome.FINISHED
+        assert attempts == [1, 2]
+        assert (len(inside), outside, other.results(study)) == (1, [], inside)
+        assert [len(result.epochs) for result in inside] == [2]
+
+
+def test_an_exception_undoes_all_calls_together(store, make_study):
+    study = make_study()
+    with pytest.raises(KeyError, match="theirs"), store.together():  # noqa: PT012
+        store.add_study(study, plan(study), NOW)
+        whole_trial(store, study, plan(study)[0])
+        raise KeyError("theirs")
+    assert (store.studies(), store.outcomes(plan(study))) == ([], {})
+    store.add_study(study, plan(study), NOW)
+    assert whole_trial(store, study, plan(study)[0]) == 1
+
+
+def test_a_refused_call_leaves_the_others_together(store, make_study):
+    study = make_study()
+    first, second, third = plan(study)[:3]
+    store.add_study(study, plan(study), NOW)
+    with store.together():
+        whole_trial(store, study, first)
+        with pytest.raises(StoreError, match="has not begun"):
+            store.add_epoch(second, 1, record(second, 1))
+        assert store.begin(first, MACHINE, NOW) == 2
+        with pytest.raises(StoreError, match="was begun again"):
+            store.end(first, 1, Outcome.FAILED, "late", NOW)
+        store.end(first, 2, Outcome.FINISHED, "", NOW)
+        whole_trial(store, study, third)
+    assert [result.trial for result in store.results(study)] == [first.hash, third.hash]
+    assert [(len(result.epochs), result.outcome) for result in store.results(study)] == [
+        (0, Outcome.FINISHED),
+        (2, Outcome.FINISHED),
+    ]
+
+
+def test_an_error_of_the_database_spoils_all_calls_together(store, make_study):
+    """Half of a transaction must never be kept, though the caller goes on after the error."""
+    study = make_study()
+    trial = plan(study)[0]
+    store.add_study(study, plan(study), NOW)
+    with pytest.raises(StoreError, match=r"^the store .* can't be written: "), store.together():  # noqa: PT012
+        store.begin(trial, MACHINE, NOW)
+        with pytest.raises(StoreError, match=r"^the store .* can't be written: "):
+            store.add_epoch(trial, 1, EpochRecord("a", 0, None, {}))
+        with pytest.raises(StoreError):
+            store.add_epoch(trial, 1, record(trial, 1))
+    assert store.results(study) == []
+    assert whole_trial(store, study, trial) == 1
+
+
+def test_calls_together_do_not_nest(store):
+    with store.together(), pytest.raises(RuntimeError, match="can't be nested"), store.together():
+        pass
+
+
+def test_any_thread_may_write_while_another_reads(store, make_study):
+    study = make_study()
+    store.add_study(study, plan(study), NOW)
+    seen = []
+
+    def write():
+        for trial in plan(study):
+            with store.together():
+                whole_trial(store, study, trial)
+
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write)
+        while not writing.done():
+            seen += [len(result.epochs) for result in store.results(study)]
+        writing.result()
+    assert set(seen) <= {2}
+    assert [len(result.epochs) for result in store.results(study)] == [2] * 4
+
+
+def test_a_study_is_held_by_one_run(store, reopen, make_study):
+    study, another = make_study(), make_study(name="other")
+    who = rf"small@{study.hash[:8]} is being run in this store already, by .*process {os.getpid()} on .* since 20.* UTC"
+    with store.hold(study):
+        with reopen() as other:
+            for one in (other, store):
+                with pytest.raises(StoreHeldError, match=f"^{who}.*: wait for it or stop it, or name another"):
+                    one.hold(study).__enter__()
+            with other.hold(another):
+                pass
+        whole_trial_in_held_store(store, study)
+        with pytest.raises(StoreHeldError):
+            store.hold(study).__enter__()
+    with reopen() as other, other.hold(study):
+        pass
+
+
+def whole_trial_in_held_store(store, study):
+    store.add_study(study, plan(study), NOW)
+    with store.together():
+        whole_trial(store, study, plan(study)[0])
+
+
+def test_two_runs_at_once_of_studies_that_share_trials(store, reopen, make_study):
+    one, two = make_study(name="one", seeds=20), make_study(name="two", seeds=20)
+
+    def run(opened, study, own):
+        with opened.hold(study):
+            opened.add_study(study, plan(study), NOW)
+            return [whole_trial(opened, study, trial) for trial in plan(study)[own::2]]
+
+    with reopen() as other, ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(run, store, one, 0), pool.submit(run, other, two, 1)]
+        assert [attempt for done in runs for attempt in done.result()] == [1] * 40
+    assert [stored.trials for stored in store.studies()] == [40, 40]
+    assert [len(result.epochs) for result in store.results(two)] == [2] * 40

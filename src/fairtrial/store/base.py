@@ -2,8 +2,11 @@
 
 A store keeps studies, trials and epoch records. It promises:
 
-* One writer. Only the conductor writes. Readers see whole transactions, also while it writes.
-* Nothing lost. When a method returns, what it was told is on the disk.
+* One writer. Only the conductor writes, and `Store.hold` keeps a second one of the same study away. Readers see whole
+  transactions, also while it writes.
+* Nothing lost, nothing doubled. When a method returns, what it was told is on the disk; within `Store.together`, when
+  that ends. A connection that was lost is made again for a while, also in the middle of a commit.
+* Threads. Any may use the store; `Store.together` is about the calls of one.
 * Trials by content. A trial is known by its hash. Studies that share a trial share its record.
 * Attempts. Beginning a trial again keeps the records of the attempt before until new ones take their place; when a
   trial ends, only records of its last attempt remain. Fingerprints of the attempt before are forgotten at once. What an
@@ -33,6 +36,8 @@ class StoredStudy:
         trials: how many trials it plans.
         outcomes: how many of them have ended, by outcome.
         started: how many have begun but not ended: they run now, or were interrupted.
+        source: the file's path or the shipped name that it was read from; None if nobody said.
+        assignments: the ``KEY=VALUE`` overrides that it was read with.
     """
 
     name: str
@@ -42,6 +47,8 @@ class StoredStudy:
     trials: int
     outcomes: Mapping[Outcome, int]
     started: int
+    source: str | None = None
+    assignments: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -56,11 +63,42 @@ class Store(AbstractContextManager["Store"], Protocol):
     def beside(self) -> str:
         """Path beside which files of a run may lie: the database's own, or a name in the working folder."""
 
-    def together(self) -> AbstractContextManager[None]:
-        """Make one transaction of all that is written within: all of it is kept, or nothing. Not nested."""
+    def hold(self, study: Study) -> AbstractContextManager[None]:
+        """Keep other runs of this study in this store away, within a context; the hold dies with its process.
 
-    def add_study(self, study: Study, trials: Sequence[Trial], at: datetime) -> None:
-        """Record that a study runs, with its planned trials; known ones are left as they are."""
+        Raises:
+            StoreHeldError: another run has it; the message says whose. Nothing is waited for.
+        """
+
+    def together(self) -> AbstractContextManager[None]:
+        """Make one transaction of all writing calls of this thread within a context; an exception undoes them all.
+
+        Reading calls within it see what was written. A call that is refused with a `StoreError` of its own has done
+        nothing, and the others stand; after an error of the database the context can only fail.
+
+        Raises:
+            RuntimeError: this thread is within such a context already.
+        """
+
+    def add_study(
+        self,
+        study: Study,
+        trials: Sequence[Trial],
+        at: datetime,
+        *,
+        source: str | None = None,
+        assignments: Sequence[str] | None = None,
+    ) -> None:
+        """Record that a study runs, with its planned trials; known ones are left as they are.
+
+        Args:
+            study: the study.
+            trials: its plan.
+            at: when.
+            source: the file's path or the shipped name that it was read from. One that is given takes the place of the
+                one before, and so do the overrides with it; without one, both stay.
+            assignments: the ``KEY=VALUE`` overrides that it was read with.
+        """
 
     def studies(self) -> list[StoredStudy]:
         """List all studies, the one that ran last first."""

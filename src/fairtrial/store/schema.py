@@ -1,14 +1,38 @@
-"""The tables of the database. A change to them is a new `VERSION` and a step from the one before."""
+"""The tables of the database.
+
+A change to them is a new `VERSION`, and a migration of that number in `migrations/versions` which brings a database of
+the version before to it. The version of a database stands in its table ``fairtrial_schema``, which every release since
+the first looks at before anything else; Alembic runs the migrations, and keeps no book of its own.
+
+| version | what it brought |
+|---|---|
+| 1 | the first release's tables |
+| 2 | where a study was read from, with which overrides; the last transaction of each writer |
+"""
 
 from datetime import UTC, datetime
 
-from sqlalchemy import JSON, Column, DateTime, Dialect, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
 from sqlalchemy.types import TypeDecorator
 
 from fairtrial.spec import METRICS
 
-#: Version of the tables below, kept in the database. It stays 1 until the first release, whatever changes.
-VERSION = 1
+#: Version of the tables below.
+VERSION = 2
 
 metadata = MetaData()
 
@@ -35,6 +59,7 @@ class UTCDateTime(TypeDecorator[datetime]):
 
 
 _HASH = String(64)
+_JSON = JSON(none_as_null=True)
 
 schema_version = Table("fairtrial_schema", metadata, Column("version", Integer, nullable=False))
 
@@ -46,6 +71,8 @@ studies = Table(
     Column("toml", Text, nullable=False),
     Column("created_at", UTCDateTime, nullable=False),
     Column("last_run_at", UTCDateTime, nullable=False),
+    Column("source", Text),
+    Column("assignments", _JSON),
 )
 
 trials = Table(
@@ -54,14 +81,14 @@ trials = Table(
     Column("hash", _HASH, primary_key=True),
     Column("arm", Text, nullable=False),
     Column("seed", Integer, nullable=False),
-    Column("settings", JSON, nullable=False),
+    Column("settings", _JSON, nullable=False),
     Column("attempts", Integer, nullable=False, default=0),
     Column("outcome", String(16)),
     Column("detail", Text, nullable=False, default=""),
     Column("started_at", UTCDateTime),
     Column("ended_at", UTCDateTime),
-    Column("machine", JSON),
-    Column("fingerprints", JSON),
+    Column("machine", _JSON),
+    Column("fingerprints", _JSON),
 )
 
 study_trials = Table(
@@ -80,5 +107,15 @@ epoch_records = Table(
     Column("epoch", Integer, primary_key=True),
     Column("attempt", Integer, nullable=False),
     *(Column(name, Float) for name in METRICS),
-    Column("extra", JSON),
+    Column("extra", _JSON),
+)
+
+#: The last transaction that each writer has committed: where connections can be lost, it tells whether one that was
+#: lost in a commit had been heard.
+writers = Table(
+    "fairtrial_writers",
+    metadata,
+    Column("writer", String(32), primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("at", UTCDateTime, nullable=False),
 )

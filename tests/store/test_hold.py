@@ -1,0 +1,274 @@
+"""Holding a study: who is refused, what dies with whom, and what is left behind."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from fairtrial.errors import StoreError, StoreHeldError
+from fairtrial.plan import plan
+from fairtrial.records import Machine
+from fairtrial.spec import Study, parse_toml
+from fairtrial.store import hold
+from fairtrial.store.sql import SQLStore
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+HOLDER = """
+import os, sys, subprocess
+from fairtrial.spec import Study, parse_toml
+from fairtrial.store.sql import SQLStore
+
+study = Study.from_dict(parse_toml(open("study.toml").read()))
+with SQLStore(sys.argv[1]) as store, store.hold(study):
+    if sys.argv[2] == "forks":
+        child = os.fork()
+        if child == 0:
+            sys.stdin.read()
+            os._exit(0)
+        print(child, flush=True)
+    if sys.argv[2] == "starts":
+        print(subprocess.Popen(["sleep", "600"], close_fds=False).pid, flush=True)
+    print("held", flush=True)
+    sys.stdin.readline()
+print("released", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request):
+    return "s.db" if request.param == "sqlite" else request.getfixturevalue("postgresql")
+
+
+@pytest.fixture
+def study(make_study):
+    study = make_study()
+    Path("study.toml").write_text(study.to_toml())
+    return study
+
+
+@pytest.fixture
+def start():
+    """Start Python programs, and end those that are left."""
+    started = []
+
+    def start(*words):
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        started.append(subprocess.Popen([sys.executable, "-c", *words], text=True, env=environment, **pipes))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def locks():
+    return [path.name for path in Path().iterdir() if path.name.endswith(".lock")]
+
+
+def test_another_process_is_refused_until_the_holder_lets_go(place, study, start):
+    holder = start(HOLDER, place, "")
+    assert holder.stdout.readline() == "held\n"
+    with SQLStore(place) as store:
+        with pytest.raises(StoreHeldError) as caught:
+            store.hold(study).__enter__()
+        assert re.fullmatch(
+            rf"small@{study.hash[:8]} is being run in this store already, by process {holder.pid} on \S+ since "
+            r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC: wait for it or stop it, or name another store with --store",
+            str(caught.value),
+        )
+        holder.stdin.write("\n")
+        holder.stdin.flush()
+        assert holder.stdout.readline() == "released\n"
+        with store.hold(study):
+            pass
+    assert locks() == []
+
+
+@pytest.mark.parametrize("children", ["", "starts", "forks"])
+def test_a_hold_dies_with_its_holder_and_no_child_keeps_it(place, study, start, children):
+    if children == "forks" and place != "s.db":
+        pytest.skip("a fork shares the connection to a server")
+    holder = start(HOLDER, place, children)
+    child = int(holder.stdout.readline()) if children else None
+    assert holder.stdout.readline() == "held\n"
+    holder.kill()
+    holder.wait()
+    if child:
+        os.kill(child, 0)  # it lives
+    with SQLStore(place) as store:
+        eventually_held(store, study)
+    if child:
+        os.kill(child, signal.SIGKILL)
+    assert locks() == []
+
+
+def eventually_held(store, study):
+    """Hold a study whose holder has just died: a server needs a moment to notice."""
+    for _ in range(100):
+        try:
+            with store.hold(study):
+                return
+        except StoreHeldError:
+            threading.Event().wait(0.05)
+    with store.hold(study):
+        pass
+
+
+def test_a_fork_of_the_holder_that_leaves_takes_nothing_along(study):
+    with SQLStore("s.db") as store:
+        with store.hold(study):
+            child = os.fork()
+            if child == 0:
+                try:
+                    raise SystemExit  # as a fork in a training loop would, through all contexts
+                finally:
+                    os._exit(0)
+            os.waitpid(child, 0)
+            assert len(locks()) == 1
+            with SQLStore("s.db") as other, pytest.raises(StoreHeldError):
+                other.hold(study).__enter__()
+        assert locks() == []
+
+
+def test_a_fork_does_not_hold_what_its_parent_holds(study):
+    with SQLStore("s.db") as store, store.hold(study):
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                with SQLStore("s.db") as own:
+                    own.hold(study).__enter__()
+            except StoreHeldError as error:
+                status = 0 if f"by process {os.getppid()} on" in str(error) else 2
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert len(locks()) == 1
+
+
+def test_a_file_that_was_removed_between_opening_and_locking_is_no_lock(study, monkeypatch):
+    """The one before us lets go while we open: its file is gone, and a lock on it would keep nobody away."""
+    seen = []
+
+    def lockf(file, how):
+        if not seen:
+            os.unlink(locks()[0])  # noqa: PTH108
+        seen.append(os.fstat(file).st_ino)
+        return original(file, how)
+
+    original = hold.fcntl.lockf
+    monkeypatch.setattr(hold.fcntl, "lockf", lockf)
+    with SQLStore("s.db") as store, store.hold(study):
+        assert len(seen) == 2
+        assert Path(locks()[0]).stat().st_ino == seen[-1]
+
+
+def test_a_file_that_a_dead_holder_left_is_taken_over(study):
+    Path(f"s.db.{study.hash[:8]}.lock").write_text("process 1 on elsewhere since 2001-01-01 00:00:00 UTC, " + "x" * 500)
+    with SQLStore("s.db") as store, store.hold(study):
+        assert Path(locks()[0]).read_text().startswith(f"process {os.getpid()} on ")
+        assert len(Path(locks()[0]).read_text()) < 200
+    assert locks() == []
+
+
+def test_other_names_of_a_database_are_the_same(study):
+    Path("folder").mkdir()
+    Path("folder/link.db").symlink_to("../s.db")
+    with SQLStore("s.db") as store, store.hold(study):
+        for name in ("./folder/../s.db", "folder/link.db", f"sqlite:///{Path.cwd()}/s.db"):
+            with SQLStore(name) as other, pytest.raises(StoreHeldError):
+                other.hold(study).__enter__()
+
+
+def test_a_folder_that_cant_be_written_is_named(study, monkeypatch):
+    with SQLStore("s.db") as store:
+        (Path.cwd() / f"s.db.{study.hash[:8]}.lock").mkdir()
+        with pytest.raises(
+            StoreError, match=rf"^small@\w+ can't be run in this store: /.*s\.db\.{study.hash[:8]}\.lock: "
+        ):
+            store.hold(study).__enter__()
+
+
+def test_a_hold_on_a_server_outlives_a_lost_connection(postgresql, study, end_sessions):
+    """A server that restarts has forgotten the hold: it is taken again before anything is written."""
+    with SQLStore(postgresql) as store, SQLStore(postgresql) as other, store.hold(study):
+        store.add_study(study, plan(study), NOW)
+        end_sessions()
+        assert store.begin(plan(study)[0], Machine({}, "p", "cpu", 1, "s"), NOW) == 1
+        with pytest.raises(StoreHeldError, match=f"by process {os.getpid()} on "):
+            other.hold(study).__enter__()
+
+
+def test_a_hold_on_a_server_that_another_has_taken_meanwhile_ends_the_run(postgresql, study, end_sessions):
+    with SQLStore(postgresql) as store, SQLStore(postgresql) as other, store.hold(study):
+        store.add_study(study, plan(study), NOW)
+        end_sessions()
+        with other.hold(study):
+            with pytest.raises(StoreHeldError, match=f"by process {os.getpid()} on "):
+                store.begin(plan(study)[0], Machine({}, "p", "cpu", 1, "s"), NOW)
+            assert store.results(study) == []
+
+
+def test_a_session_that_the_server_has_not_missed_yet_gives_way(postgresql, study):
+    """The network forgot our connection, the server did not: nobody but us may wait for it."""
+    with SQLStore(postgresql) as store, store.hold(study):
+        (held,) = store._database._holds
+        forgotten = held._connection
+        held._connection = store._database._engine.connect()
+        held._connection.connection.driver_connection.close()
+        held.renew()
+        with psycopg.connect(postgresql) as connection:
+            count = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+            assert connection.execute(count).fetchone() == (1,)
+        with SQLStore(postgresql) as other, pytest.raises(StoreHeldError):
+            other.hold(study).__enter__()
+        forgotten.connection.dbapi_connection.close()
+
+
+RUN = "import sys; sys.argv[0] = 'fairtrial'; from fairtrial.__main__ import main; main()"
+SLOW = "import time\ndef train(trial):\n    while True:\n        time.sleep(0.05)\n        yield {'test_acc': 0.5}\n"
+
+
+@pytest.mark.slow
+def test_a_second_run_is_refused_and_the_next_goes_on_after_a_kill(place, study, start):
+    Path("slow.py").write_text(SLOW)
+    table = study.to_toml().replace("loops:good", "slow:train").replace("epochs = 3", "epochs = 100000")
+    Path("slow.toml").write_text(table)
+    words = (RUN, "run", "slow.toml", "--workers", "1", "--store", place)
+    first = start(*words)
+    begun(first)
+    second = start(*words)
+    out, err = second.communicate(timeout=120)
+    assert (second.returncode, out, err.count("\n")) == (1, "", 1)
+    assert re.match(rf"fairtrial: small@\w+ is being run in this store already, by process {first.pid} on ", err)
+    first.kill()
+    first.wait()
+    third = start(*words)
+    begun(third)
+    third.send_signal(signal.SIGINT)
+    assert third.wait(timeout=60) == 130
+    slow = Study.from_dict(parse_toml(table))
+    with SQLStore(place) as store:
+        assert store.begin(plan(slow)[0], Machine({}, "p", "cpu", 1, "s"), NOW) == 3
+    assert locks() == []
+
+
+def begun(process):
+    """Wait until a run has recorded an epoch."""
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if "epoch 2/" in line:
+            return
+    raise AssertionError("".join(lines))

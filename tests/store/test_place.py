@@ -1,0 +1,106 @@
+"""Passwords: what a place shows, and what messages may repeat."""
+
+import sys
+
+import pytest
+from sqlalchemy import make_url
+
+from fairtrial.errors import StoreError
+from fairtrial.store.place import Place, shown
+from fairtrial.store.sql import SQLStore
+
+HIDDEN = {
+    "postgresql://ada:s3cret@host/runs": "postgresql://ada:***@host/runs",
+    "postgresql+psycopg://ada:s3cret@host:5432/runs?sslmode=require": "postgresql+psycopg://ada:***@host:5432/runs"
+    "?sslmode=require",
+    "postgresql://:s3cret@host/runs": "postgresql://:***@host/runs",
+    "postgresql://ada:@host/runs": "postgresql://ada:***@host/runs",
+    "postgresql://ada:s3cret/x@host/runs": "postgresql://ada:***@host/runs",
+    "postgresql://ada:s3cret?x=1@host/runs": "postgresql://ada:***@host/runs",
+    "postgresql://ada:s3%40cret@host/runs": "postgresql://ada:***@host/runs",
+    "postgresql://ada:a@s3cret@host/runs": "postgresql://ada:***@host/runs",
+    "postgresql://ada:a/b@s3cret@host/runs": "postgresql://ada:***@host/runs",
+    "postgresql://ada:s3cret@[::1]:5432/runs": "postgresql://ada:***@[::1]:5432/runs",
+    "postgresql://ada@host/runs?password=s3cret": "postgresql://ada@host/runs?password=***",
+    "postgresql://ada@host/runs?sslpassword=s3cret&a=b": "postgresql://ada@host/runs?a=b&sslpassword=***",
+    "postgresql:///runs?user=ada&PASSWORD=s3cret": "postgresql:///runs?PASSWORD=***&user=ada",
+    "postgresql://ada@host/runs?password=s3cret&password=s3cret2": "postgresql://ada@host/runs?password=***",
+    "postgresql://ada:s3cret@host:port/runs?password=s3cret": "postgresql://ada:***@host:port/runs?password=***",
+    "?://ada:s3cret@host": "?://ada:***@host",
+    "host=h password=s3cret": "***",
+}
+
+
+@pytest.mark.parametrize(("place", "expected"), HIDDEN.items())
+def test_no_form_of_a_place_shows_its_password(place, expected):
+    assert "s3" not in shown(place)
+    assert shown(place) == expected
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "fairtrial.db",
+        "/a folder/b@c:d.db",
+        "sqlite:///runs.db",
+        "postgresql://ada@host/runs",
+        "postgresql://host/runs?passfile=x",
+    ],
+)
+def test_a_place_without_a_password_is_shown_as_it_is(place):
+    assert shown(place) == place
+
+
+@pytest.mark.parametrize("place", [place for place in HIDDEN if place.startswith("postgresql") and "port" not in place])
+def test_a_drivers_words_lose_the_password(place):
+    understood = Place.of(place)
+    parts = make_url(place)
+    said = f"could not connect\n to {place}: {parts.host} {parts.password or ''} {dict(parts.query)}"
+    assert "s3" not in understood.clean(said)
+    assert "\n" not in understood.clean(said)
+    assert understood.clean(said).startswith("could not connect to postgresql")
+    assert understood.tells(said) == ("s3" in said)
+
+
+@pytest.mark.parametrize("place", [place for place in HIDDEN if "://" in place])
+def test_no_error_of_opening_shows_the_password(place):
+    with pytest.raises(StoreError) as caught:  # no such host, no such server, or no such URL
+        SQLStore(place.replace("@host", "@host.invalid"))
+    error = caught.value
+    while error is not None:
+        assert "s3" not in str(error)
+        error = error.__cause__
+
+
+def test_a_plain_url_chooses_the_driver_that_is_supported():
+    for scheme in ("postgresql", "postgres", "postgresql+psycopg"):
+        assert Place.of(f"{scheme}://h/d").url.drivername == "postgresql+psycopg"
+
+
+@pytest.mark.parametrize(
+    ("place", "file"),
+    [
+        ("a b.db", "a b.db"),
+        ("sqlite:///x/y.db", "x/y.db"),
+        ("sqlite:////x/y.db", "/x/y.db"),
+        ("sqlite:///file:x.db?uri=true", "x.db"),
+        ("sqlite:///file:/x%20y.db?uri=true&mode=ro", "/x y.db"),
+        ("sqlite:///file:x?mode=memory&cache=shared&uri=true", None),
+        ("sqlite:///file::memory:?uri=true", None),
+        ("sqlite://", None),
+        (":memory:", None),
+        ("postgresql://h/d", None),
+    ],
+)
+def test_the_file_of_a_place(place, file):
+    found = Place.of(place).file
+    assert (None if found is None else str(found)) == file
+
+
+def test_a_missing_driver_is_named_with_its_remedy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(StoreError) as caught:
+        SQLStore("postgresql://ada:s3cret@host/runs")
+    assert str(caught.value) == (
+        '--store postgresql://ada:***@host/runs: its driver is not installed: pip install "fairtrial[postgres]"'
+    )
