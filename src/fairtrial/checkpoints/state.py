@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -31,7 +31,7 @@ def pack(state: object) -> tuple[Any, Arrays]:
 
 
 def unpack(tree: Any, arrays: Mapping[str, npt.NDArray[Any]]) -> Any:
-    """Put a state together again; tensors come back on the CPU, contiguous.
+    """Put a state together again; tensors come back on the CPU, with the strides that they had where these were dense.
 
     Args:
         tree: what `pack` returned first.
@@ -54,7 +54,7 @@ def unpack(tree: Any, arrays: Mapping[str, npt.NDArray[Any]]) -> Any:
         case "scalar":
             return arrays[value][()]
         case _:
-            return _to_tensor(arrays[value["array"]], value["dtype"], value["shape"])
+            return _to_tensor(arrays[value["array"]], value["dtype"], value["shape"], value["stride"])
 
 
 def _pack(value: object, where: str, arrays: Arrays) -> Any:
@@ -92,13 +92,30 @@ def _store(array: npt.NDArray[Any], arrays: Arrays) -> str:
 
 
 def _from_tensor(tensor: Any, torch: Any, arrays: Arrays) -> dict[str, Any]:
-    """Keep a tensor as bytes: NumPy does not know all of torch's types."""
-    values = tensor.detach().cpu().contiguous()
-    flat = values.reshape(-1).view(torch.uint8).numpy().copy()
+    """Keep a tensor as the bytes of its memory: NumPy does not know all of torch's types.
+
+    The order in memory is kept, such as channels last, because kernels that walk over several tensors side by side rely
+    on it; a tensor whose memory has gaps or overlaps becomes contiguous.
+    """
+    values = tensor.detach().cpu().resolve_conj().resolve_neg()
+    if not _is_dense(values.shape, values.stride()):
+        values = values.contiguous()
+    flat = values.as_strided((values.numel(),), (1,)).view(torch.uint8).numpy()
     dtype = str(values.dtype).removeprefix("torch.")
-    return {"array": _store(flat, arrays), "dtype": dtype, "shape": list(values.shape)}
+    layout = {"shape": list(values.shape), "stride": list(values.stride())}
+    return {"array": _store(flat, arrays), "dtype": dtype, **layout}
 
 
-def _to_tensor(flat: npt.NDArray[Any], dtype: str, shape: list[int]) -> Any:
+def _is_dense(shape: Sequence[int], stride: Sequence[int]) -> bool:
+    """Whether a tensor's elements fill its memory without gaps or overlaps, in whatever order."""
+    expected = 1
+    for step, size in sorted((step, size) for size, step in zip(shape, stride, strict=True) if size != 1):
+        if step != expected:
+            return False
+        expected *= size
+    return True
+
+
+def _to_tensor(flat: npt.NDArray[Any], dtype: str, shape: list[int], stride: list[int]) -> Any:
     torch: Any = import_module("torch")  # by name: whoever saved a tensor has it, and nobody else must load it
-    return torch.from_numpy(flat.copy()).view(getattr(torch, dtype)).reshape(shape)
+    return torch.from_numpy(flat.copy()).view(getattr(torch, dtype)).as_strided(shape, stride)
