@@ -140,7 +140,8 @@ class Trial:
         loop goes on with the record after them. A loop that never calls this starts its trial from the beginning.
 
         Returns:
-            The state, equal to the bit; tensors lie on the CPU, in the memory format that they had. None if there is none: begin from the start.
+            The state, equal to the bit; tensors lie on the CPU, in the memory format that they had. None if there is
+            none: begin from the start.
 
         Raises:
             RuntimeError: the loop has yielded a record already.
