@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import random
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from fairtrial.checkpoints import Checkpoints, keep
 from fairtrial.errors import CheckpointError, Stopped
 from fairtrial.execute.base import Ended, Epoch, Started, Warned, drive
 from fairtrial.execute.inline import InlineExecutor
+from fairtrial.failpoints import PLACES
 from fairtrial.plan import plan
 from fairtrial.records import EpochRecord, Machine, Outcome
 
@@ -265,29 +267,62 @@ def test_a_place_that_is_none_is_said_in_one_line(trial):
             use()
 
 
-def fill(limit_at, trial, place):
-    """In a process that may write no file larger than a limit: save a small state, then one that does not fit."""
-    program = f"""
-import os, pickle, resource, sys
+def in_a_process(program, trial, **environment):
+    """Run a program that finds the trial under that name."""
+    child = subprocess.run(
+        [sys.executable, "-c", PROGRAM + program],
+        input=pickle.dumps(trial),
+        capture_output=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | environment,
+    )
+    return child.returncode, child.stdout.decode(), child.stderr.decode()
+
+
+PROGRAM = """
+import pickle, resource, sys
 import numpy as np
 from fairtrial.checkpoints import Checkpoints
 from fairtrial.errors import CheckpointError
-attempt = Checkpoints({place!r}).open(pickle.loads(sys.stdin.buffer.read()))
+trial = pickle.loads(sys.stdin.buffer.read())
+"""
+
+
+@pytest.mark.parametrize("place", [place for place in PLACES if place.startswith("checkpoint.")])
+@pytest.mark.parametrize("hit", [1, 2, 3])
+def test_to_die_anywhere_loses_no_more_than_the_checkpoint_at_hand(trial, place, hit):
+    program = """
+attempt = Checkpoints("kept").open(trial)
+for number in (1, 2, 3):
+    attempt.save({"number": number, "weights": np.full(1000, number, np.float32)})
+"""
+    code, _, error = in_a_process(program, trial, FAIRTRIAL_FAILPOINT=f"{place}:{hit}")
+    assert code == -signal.SIGKILL, error
+    attempt = KEPT.open(trial)
+    found = attempt.load()
+    whole = place in {"checkpoint.manifest_renamed", "checkpoint.pruned"}
+    assert (found and found["number"]) == (hit if whole else hit - 1 or None)
+    assert attempt.damaged == {}
+    attempt.save(state(0))
+    attempt.save(state(0))
+    assert len({file.name[:5] for file in files(trial)}) == 1  # nothing of the dead is left
+    assert [file.suffix for file in files(trial)] == [".json", ".safetensors"] * 2
+
+
+def fill(limit, trial, place):
+    """In a process with such a limit: save a small state, then one that does not fit."""
+    program = f"""
+attempt = Checkpoints({place!r}).open(trial)
 attempt.save({{"number": 0, "weights": np.zeros(1000, np.float32)}})
-{limit_at}
+{limit}
 try:
     attempt.save({{"weights": np.zeros(10**6)}})
 except CheckpointError as error:
     print(error)
 """
-    child = subprocess.run(
-        [sys.executable, "-c", program],
-        input=pickle.dumps(trial),
-        capture_output=True,
-        check=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    return child.stdout.decode()
+    code, said, error = in_a_process(program, trial)
+    assert code == 0, error
+    return said
 
 
 @pytest.mark.parametrize("limit", [0, 100, 10**6])
