@@ -61,7 +61,7 @@ class Attempt:
         random: states of the generator after each step, by epoch and step.
     """
 
-    def __init__(self, trial, monkeypatch, *, stop_after=None, plain=False):
+    def __init__(self, trial, monkeypatch, *, stop_after=None, plain=False, seconds=1e9):
         self.messages, self.learner, self.random, self._stop_after = [], None, [], stop_after
         self._steps = 0
         build, step = Learner.build, Learner.step
@@ -76,7 +76,7 @@ class Attempt:
             self._steps += 1
             return result
 
-        keep = Checkpoints("kept", seconds=1e9).open(trial, self._asked_to_stop)
+        keep = Checkpoints("kept", seconds).open(trial, self._asked_to_stop)
         with monkeypatch.context() as patch:
             patch.setattr(Learner, "build", build_and_note)
             patch.setattr(Learner, "step", step_and_note)
@@ -157,6 +157,15 @@ def test_a_trial_that_is_stopped_at_every_step_ends_as_if_it_had_not_been(kind, 
     last = Attempt(trial, monkeypatch)
     assert (last.records, last.fingerprints) == (whole.records, whole.fingerprints)
     assert len(last.random) == 0
+
+
+def test_to_save_after_every_step_changes_nothing(monkeypatch):
+    trial = trial_of(**KINDS["adam"])
+    whole = Attempt(trial, monkeypatch)
+    saved, save = [], train.resume.save
+    monkeypatch.setattr(train.resume, "save", lambda *now: (saved.append((now[2].epoch, now[2].batch)), save(*now)))
+    same(Attempt(trial, monkeypatch, seconds=0), whole)
+    assert saved == [(1, 1), (1, 2), (1, 3), (2, 0), (2, 1), (2, 2), (2, 3)]
 
 
 def test_a_trial_whose_process_dies_after_an_epoch_goes_on_from_there(monkeypatch):
