@@ -175,6 +175,34 @@ def test_failed_trials_are_shown_and_the_status_says_so(fairtrial, study, tmp_pa
     assert err.endswith(f"fairtrial: 2 of 4 trials failed; to try them again: fairtrial run {study} --retry-failed\n")
 
 
+def test_other_threads_than_before_are_refused_unless_forced(fairtrial, study, monkeypatch):
+    import torch
+
+    fairtrial("run", study)
+    now = torch.get_num_threads() + 1
+    monkeypatch.setattr(torch, "get_num_threads", lambda: now)
+    more = ("run", study, "--set", "seeds=3")
+    status, out, err = fairtrial(*more)
+    assert (status, out) == (1, "")
+    assert f"began with threads {now - 1}, now {now}: mixing them can change its numbers" in err.splitlines()[-1]
+    assert fairtrial(*more, "--force")[0] == 0
+    _, out, _ = fairtrial("verdict", *more[1:])
+    assert f"continued under other conditions: threads {now - 1}, now {now} (2 trials)" in " ".join(out.split())
+
+
+def test_checkpoints_that_can_not_be_written_end_the_study_with_a_line(fairtrial, tmp_path):
+    loop = "def train(trial):\n    for epoch in range(2):\n        yield {'test_acc': 0.5}\n        trial.save(epoch)\n"
+    write(tmp_path / "saves_each_epoch.py", loop)
+    study = str(write(tmp_path / "saves.toml", STUDY.replace("loops:good", "saves_each_epoch:train")))
+    (tmp_path / "fairtrial.db.checkpoints").write_text("in the way")
+    status, out, err = fairtrial("run", study)
+    assert (status, out) == (1, "")
+    assert err.splitlines()[-1].startswith("fairtrial: a checkpoint can't be written to fairtrial.db.checkpoints: ")
+    assert "failed" not in err
+    (tmp_path / "fairtrial.db.checkpoints").unlink()
+    assert fairtrial("run", study)[0] == 0
+
+
 def write(path, text):
     Path(path).write_text(text)
     return path

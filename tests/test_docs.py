@@ -6,7 +6,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from fairtrial.checkpoints import Checkpoints
 from fairtrial.cli import app
+from fairtrial.errors import Stopped
+from fairtrial.execute.base import Epoch, drive
+from fairtrial.plan import plan
+from fairtrial.records import Machine
 from fairtrial.spec import Study
 
 ROOT = Path(__file__).parents[1]
@@ -62,3 +67,25 @@ def test_the_replication_tells_what_its_records_say():
 def test_links_lead_somewhere(page):
     targets = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))
     assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_the_loop_in_the_documents_goes_on_to_the_same_bits(make_study):
+    (text,) = [block for page in PAGES for block in blocks(page) if "trial.load()" in block]
+    names = {}
+    exec(text, names)
+    (trial, *_) = plan(make_study(training={"epochs": 4, "loop": "shown:train"}))
+
+    def attempt(checkpoints, asked_to_stop):
+        messages = []
+        try:
+            keep = checkpoints.open(trial, lambda: asked_to_stop)
+            messages.extend(drive(trial, names["train"], Machine({}, "", "cpu", 1, ""), keep))
+        except Stopped:
+            return None
+        return [message.record for message in messages if isinstance(message, Epoch)]
+
+    whole = attempt(Checkpoints("whole"), asked_to_stop=False)
+    assert len({record.metrics["train_loss"] for record in whole}) == 4
+    assert [attempt(Checkpoints("broken"), asked_to_stop=True) for _ in range(3)] == [None] * 3
+    resumed = attempt(Checkpoints("broken"), asked_to_stop=False)
+    assert resumed == whole

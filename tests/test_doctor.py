@@ -12,8 +12,8 @@ from fairtrial import doctor
 from fairtrial.cli import app
 from fairtrial.doctor import State, examine
 from fairtrial.plan import plan
-from fairtrial.store.sqlite import wal_is_safe
 from fairtrial.store.sql import SQLStore
+from fairtrial.store.sqlite import wal_is_safe
 
 
 def found(store="fairtrial.db", **options):

@@ -86,6 +86,9 @@ def run(
     store: StoreOption = DEFAULT_STORE,
     *,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Go on although torch, fairtrial, threads or data are others than before.")
+    ] = False,
     workers: WorkersOption = None,
     threads: ThreadsOption = None,
 ) -> None:
@@ -96,7 +99,7 @@ def run(
     sys.path.insert(0, str(folder or Path.cwd()))  # where a user's own training loop lies
     again = _command("run", study, assignments, store, workers=workers, threads=threads)
     try:
-        done = _train(found, store, folder, retry_failed=retry_failed, workers=workers, threads=threads)
+        done = _train(found, store, folder, retry_failed=retry_failed, force=force, workers=workers, threads=threads)
     except KeyboardInterrupt:
         _say(f"interrupted; every finished epoch is in {shown(store)}. To go on:\n  {again}")
         raise typer.Exit(INTERRUPTED) from None
@@ -307,7 +310,14 @@ def data(
 
 
 def _train(
-    study: Study, store: str, folder: Path | None, *, retry_failed: bool, workers: int | None, threads: int | None
+    study: Study,
+    store: str,
+    folder: Path | None,
+    *,
+    retry_failed: bool,
+    force: bool,
+    workers: int | None,
+    threads: int | None,
 ) -> conductor.StudyRun:
     reasons: dict[str, str] = {}
 
@@ -327,6 +337,7 @@ def _train(
             threads=threads,
             watcher=watcher,
             retry_failed=retry_failed,
+            force=force,
             git_commit=lookup.git_commit(folder) if folder else None,
             settled=settled if study.sequential else None,
         )

@@ -14,9 +14,8 @@ from pathlib import Path
 import fairtrial
 from fairtrial.errors import DataError, FairtrialError, StoreMissingError
 from fairtrial.execute.slots import usable_cores
-from fairtrial.spec import Data
-from fairtrial.store.sqlite import wal_is_safe
 from fairtrial.store.sql import SQLStore
+from fairtrial.store.sqlite import wal_is_safe
 
 #: Packages whose versions people are asked for.
 PACKAGES = ("torch", "numpy", "scipy", "sqlalchemy", "alembic", "safetensors", "altair", "vl-convert-python")
@@ -119,9 +118,7 @@ def _disk(store: str) -> Finding:
     free = {name: shutil.disk_usage(_there(path)).free / 1e9 for name, path in places.items()}
     found = ", ".join(f"{gigabytes:.1f} GB free beside {name}" for name, gigabytes in free.items())
     if min(free.values()) < FREE_GB:
-        return Finding(
-            "disk", State.NOTE, f"{found}: data sets, checkpoints and records want at least {FREE_GB:.0f} GB"
-        )
+        return Finding("disk", State.NOTE, f"{found}: data, checkpoints and records want at least {FREE_GB:.0f} GB")
     return Finding("disk", State.GOOD, found)
 
 
@@ -185,9 +182,7 @@ def _sqlite() -> Finding:
 def _ray(address: str | None) -> Finding:
     if importlib.util.find_spec("ray") is None:
         if address:
-            return Finding(
-                "Ray", State.BAD, f'not installed, but {address} is to be used: pip install "fairtrial[ray]"'
-            )
+            return Finding("Ray", State.BAD, f'not installed, but needed for {address}: pip install "fairtrial[ray]"')
         return Finding("Ray", State.NOTE, 'not installed; to use a cluster: pip install "fairtrial[ray]"')
     version = importlib.metadata.version("ray")
     if not address:

@@ -140,7 +140,8 @@ class Trial:
         loop goes on with the record after them. A loop that never calls this starts its trial from the beginning.
 
         Returns:
-            The state, equal to the bit; tensors lie on the CPU. None if there is none: begin from the start.
+            The state, equal to the bit; tensors lie on the CPU, in the memory format that they had. None if there is
+            none: begin from the start.
 
         Raises:
             RuntimeError: the loop has yielded a record already.
@@ -152,11 +153,13 @@ class Trial:
 
         Call it before the first step, or whenever the thing is known; a name that is reported again replaces the value
         from before. A comparison of two arms is refused where both have a fingerprint of one name at one seed and the
-        two differ.
+        two differ. Names that begin with ``final_`` are for results, such as the weights at the end: they are recorded,
+        so that two runs of one trial can be held against each other, and arms may differ in them.
 
         Args:
-            **digests: a digest by name. fairtrial's own loop reports ``initial_weights`` and ``batch_order``; a loop of
-                the user's own may report these, by `fairtrial.fingerprint` or any digest, and others.
+            **digests: a digest by name. fairtrial's own loop reports ``initial_weights``, ``batch_order`` and, at the
+                end, ``final_weights``; a loop of the user's own may report these, by `fairtrial.fingerprint` or any
+                digest, and others.
 
         Raises:
             TypeError, ValueError: a digest is no text, or empty.
@@ -234,6 +237,7 @@ class TrialResult:
         epochs: its records, in order.
         fingerprints: digests, by name, of what the arms of a seed are meant to share, as the last attempt reported
             them: ``initial_weights`` and ``batch_order`` from fairtrial's own loop. One that is not there is unknown.
+            Those named ``final_...`` are results.
     """
 
     arm: str

@@ -8,7 +8,7 @@ from functools import partial
 from fairtrial.checkpoints import Checkpoints
 from fairtrial.course import Course, Settled, Step
 from fairtrial.errors import FairtrialError, ProvenanceError, StudyError
-from fairtrial.execute.base import Ended, Epoch, Executor, Fingerprinted, Message, Started
+from fairtrial.execute.base import Ended, Epoch, Executor, Fingerprinted, Message, Started, Warned
 from fairtrial.execute.slots import Slots, check_counts, choose_slots
 from fairtrial.failpoints import failpoint
 from fairtrial.plan import plan
@@ -41,6 +41,9 @@ class Watcher:
 
     def ended(self, trial: Trial, outcome: Outcome, detail: str) -> None:
         """A trial's outcome is in the store."""
+
+    def warned(self, trial: Trial, text: str) -> None:
+        """Something about a trial that changes no result, such as a damaged checkpoint that was passed over."""
 
     def stopped(self, study: Study, arm: str, seeds: int) -> None:
         """An arm of a sequential study gets no further seeds.
@@ -110,6 +113,8 @@ def run(
     Raises:
         FairtrialError: something that every trial needs is missing or damaged; nothing was trained.
         StoreHeldError: another run of this study in this store goes on.
+        CheckpointError: a trial's state can't be saved, on a full disk for example; every finished epoch is in the
+            store, and the next run goes on from the checkpoints before.
         ProvenanceError: the study would go on under other conditions than it began; what has ended is in the store.
         KeyboardInterrupt: passes through; every finished epoch is in the store, and the next run goes on.
 
@@ -279,6 +284,8 @@ class _Conductor:
                 self._watcher.epoch(trial, record)
             case Ended(trial, outcome, detail, _):
                 self._watcher.ended(trial, outcome, detail)
+            case Warned(trial, text):
+                self._watcher.warned(trial, text)
 
 
 def _local(

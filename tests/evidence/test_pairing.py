@@ -49,6 +49,15 @@ def test_other_fingerprints_within_a_seed_are_refused_with_the_reason(name):
     )
 
 
+def test_fingerprints_of_results_may_differ():
+    study = make_study(ARMS, seeds=1)
+    results = results_of(study, fingerprints={(arm, 0): {"final_weights": f"of {arm}"} for arm in ARMS})
+    check_pairing(study, results)
+    assert [pairing_caveats(study, arm, results) for arm in "bc"] == [(), ()]
+    with pytest.raises(PairingError, match="their weights_final_ differ"):  # it is the beginning that counts
+        check_pairing(study, results_of(study, fingerprints={(arm, 0): {"weights_final_": arm} for arm in ARMS}))
+
+
 def test_two_arms_beside_the_reference_must_be_pairs_too():
     study = make_study(ARMS, seeds=1)
     results = results_of(study, fingerprints={("c", 0): {"batch_order": "x"}}, skip=[("a", 0)])

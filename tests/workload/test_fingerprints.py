@@ -52,3 +52,9 @@ def test_every_type_that_a_state_dict_may_hold():
     kinds = [torch.bfloat16, torch.float16, torch.bool, torch.uint8, torch.complex64]
     assert len({fingerprint({"x": torch.ones(3, dtype=kind)}) for kind in kinds}) == len(kinds)
     assert fingerprint({"x": torch.empty(0, 3)}) != fingerprint({"x": torch.empty(3, 0)})
+
+
+def test_one_element_or_none_with_odd_strides():
+    wide = torch.arange(4, dtype=torch.int16).reshape(2, 2)
+    assert fingerprint({"a": wide[1:, 1]}) == fingerprint({"a": torch.tensor([3], dtype=torch.int16)})
+    assert fingerprint({"a": wide[2:, 1]}) == fingerprint({"a": torch.empty(0, dtype=torch.int16)})

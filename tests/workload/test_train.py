@@ -92,7 +92,9 @@ def test_a_trial_tells_the_fingerprints_of_what_it_really_used(study, monkeypatc
         assert trial.fingerprints == {
             "initial_weights": fingerprint(seen.initial[key]),
             "batch_order": fingerprint((str(epoch), order) for epoch, order in enumerate(used, start=1)),
+            "final_weights": fingerprint(seen.final[key]),
         }
+    assert len({trial.fingerprints.pop("final_weights") for trial in trials}) == len(trials)
     by_seed = [{tuple(sorted(trial.fingerprints.items())) for trial in trials if trial.seed == seed} for seed in (0, 1)]
     assert [len(told) for told in by_seed] == [1, 1]
     assert by_seed[0].isdisjoint(by_seed[1])

@@ -3,7 +3,9 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from time import monotonic
@@ -26,7 +28,8 @@ FORMAT = 1
 #: Checkpoints of a trial that are kept: the last, and the one before in case the last turns out damaged.
 KEPT = 2
 
-_NAME = re.compile(r"(\d{4,})-(\d{6,})\.json")
+#: Attempt, number, and what the writing process drew; what follows is a suffix, or two.
+_NAME = re.compile(r"(\d{4,})-(\d{6,})-([0-9a-f]{8})\..+")
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,7 @@ class Checkpoints:
             trial: the trial.
             asked_to_stop: tells whether the trial should save what it has and end.
 
-        Raises:
-            CheckpointError: there can be no checkpoints at that place.
+        Nothing is touched, and no error raised, before the training loop saves or loads.
         """
         return Keep(self, trial, asked_to_stop or (lambda: False))
 
@@ -59,10 +61,8 @@ class Checkpoints:
         Raises:
             CheckpointError: its files can't be removed.
         """
-        try:
+        with _telling(f"checkpoints in {self.place} can't be removed"):
             open_place(self.place, trial.hash).clear()
-        except OSError as error:
-            raise CheckpointError(f"checkpoints in {self.place} can't be removed: {error.strerror or error}") from error
 
 
 @dataclass
@@ -75,6 +75,7 @@ class Keep:
         asked_to_stop: tells whether the trial should save what it has and end.
         records: what the trial has reported so far; of the attempt before too, once its state was loaded.
         damaged: checkpoints that `load` has passed over, and what was wrong with each.
+        warning: what a user should know of that; empty if nothing.
     """
 
     checkpoints: Checkpoints
@@ -82,10 +83,12 @@ class Keep:
     asked_to_stop: Callable[[], bool]
     records: list[EpochRecord] = field(default_factory=list)
     damaged: dict[str, str] = field(default_factory=dict)
+    warning: str = ""
 
     def __post_init__(self) -> None:
         self._saved = monotonic()
-        self._number = 0
+        self._ours: list[str] = []
+        self._token = secrets.token_hex(4)
 
     @property
     def due(self) -> bool:
@@ -97,7 +100,6 @@ class Keep:
         failpoint("checkpoint.begun")
         tree, arrays = pack(state)
         content = save_arrays(arrays or {"none": np.zeros(0, np.uint8)})
-        name = f"{self._attempt:04d}-{self._number + 1:06d}"
         body = {
             "format": FORMAT,
             "trial": self.trial.hash,
@@ -106,25 +108,28 @@ class Keep:
             "state": tree,
             "arrays": {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)},
         }
-        try:
-            self._place.write(f"{name}.safetensors", content, "tensors")
-            self._place.write(f"{name}.json", _sealed(body), "manifest")
-            self._number += 1
+        with _telling(f"a checkpoint can't be written to {self.checkpoints.place}", "; the one before is kept"):
+            if not self._ours:
+                self._prune()  # what attempts before have left may be what fills the disk
+            self._write(content, body)
             self._prune()
-        except OSError as error:
-            raise CheckpointError(
-                f"a checkpoint can't be written to {self.checkpoints.place}: {error.strerror or error}"
-            ) from error
         self._saved = monotonic()
         failpoint("checkpoint.pruned")
         if self.asked_to_stop():
             raise Stopped
 
     def load(self) -> Any:
-        """Read the last whole checkpoint of the attempts before; see `Trial.load`."""
+        """Read the last whole checkpoint of the attempts before; see `Trial.load`.
+
+        Raises:
+            CheckpointError: the place can't be looked into.
+            RuntimeError: too late.
+        """
         if self.records:
             raise RuntimeError("trial.load() comes before the first record")
-        for name in reversed(self._before):
+        with _telling(f"checkpoints in {self.checkpoints.place} can't be looked for"):
+            candidates = self._before[::-1]
+        for name in candidates:
             try:
                 body, arrays = self._read(name)
             except (ValueError, OSError, safetensors.SafetensorError) as error:
@@ -135,28 +140,50 @@ class Keep:
                 EpochRecord(self.trial.arm, self.trial.seed, epoch, metrics) for epoch, metrics in enumerate(kept, 1)
             )
             self.trial.fingerprints.update(body["fingerprints"])
+            self._warn(f"went on from {name.partition('.')[0]}")
             return unpack(body["state"], arrays)
+        self._warn("begun anew")
         return None
+
+    def _warn(self, instead: str) -> None:
+        if self.damaged:
+            found = "; ".join(f"{name.partition('.')[0]}: {what}" for name, what in self.damaged.items())
+            self.warning = f"checkpoints that can't be used were passed over ({found}); {instead}"
 
     @cached_property
     def _place(self) -> Place:
         return open_place(self.checkpoints.place, self.trial.hash)
 
     @cached_property
-    def _before(self) -> list[str]:
-        """Names of the checkpoints that were there when this attempt first looked, the newest last.
+    def _at_first(self) -> list[str]:
+        """Names of the files that were there when this attempt first looked.
 
-        A worker that was given up may still write some later: they are of an attempt that nobody reads any more,
-        because its number is lower than that of the one that took over.
+        A worker that was given up may still write some later: they are of an attempt that nobody reads any more.
         """
-        found = [
-            (int(match[1]), int(match[2]), name) for name in self._place.names() if (match := _NAME.fullmatch(name))
-        ]
-        return [name for *_, name in sorted(found)]
+        return [name for name in self._place.names() if _NAME.fullmatch(name)]
+
+    @cached_property
+    def _before(self) -> list[str]:
+        """The checkpoints among them, the newest last."""
+        return sorted((name for name in self._at_first if name.endswith(".json")), key=_age)
 
     @cached_property
     def _attempt(self) -> int:
-        return 1 + max((int(name.partition("-")[0]) for name in self._before), default=0)
+        """This attempt's number: above that of all files, half-written ones too, so that it knows these as stale."""
+        return 1 + max((_age(name)[0] for name in self._at_first), default=0)
+
+    def _write(self, content: bytes, body: dict[str, Any]) -> None:
+        """Write the two files of a checkpoint; leave nothing of it behind if that does not succeed."""
+        name = f"{self._attempt:04d}-{len(self._ours) + 1:06d}-{self._token}"
+        try:
+            self._place.write(f"{name}.safetensors", content, "tensors")
+            self._place.write(f"{name}.json", _sealed(body), "manifest")
+        except BaseException:
+            for suffix in ("json", "safetensors"):
+                with suppress(OSError):
+                    self._place.remove(f"{name}.{suffix}")
+            raise
+        self._ours.append(f"{name}.json")
 
     def _read(self, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
         """Read a checkpoint and check it.
@@ -173,17 +200,34 @@ class Keep:
         return body, load_arrays(content)
 
     def _prune(self) -> None:
-        """Remove what is older than the last checkpoints of all attempts; a manifest goes before its arrays."""
-        ours = [f"{self._attempt:04d}-{number:06d}.json" for number in range(1, self._number + 1)]
+        """Remove what is older than the last checkpoints of all attempts, and what dead attempts left half-written.
+
+        Files of an attempt that began after this one, or beside it, are not touched: this one may be the one that was
+        given up.
+        """
         good = [name for name in self._before if name not in self.damaged]
-        stale = {*self._before, *ours} - {*[*good, *ours][-KEPT:]}
-        there = set(self._place.names())
-        for name in sorted(stale & there):
-            self._place.remove(name)
-        manifests = {name.removesuffix(".json") for name in there - stale if name.endswith(".json")}
-        for name in sorted(there):
-            if name.endswith(".safetensors") and name.removesuffix(".safetensors") not in manifests:
+        kept = {name.partition(".")[0] for name in [*good, *self._ours][-KEPT:]}
+        for name in sorted(self._place.names()):  # a manifest goes before its arrays
+            match = _NAME.fullmatch(name)
+            if match is None or name.partition(".")[0] in kept:
+                continue
+            if match[3] == self._token or int(match[1]) < self._attempt:
                 self._place.remove(name)
+
+
+def _age(name: str) -> tuple[int, int, str]:
+    """Give what sorts the names of files by age: attempt and number, then whatever was drawn."""
+    attempt, number, token = name.partition(".")[0].split("-")
+    return int(attempt), int(number), token
+
+
+@contextmanager
+def _telling(what: str, then: str = "") -> Iterator[None]:
+    """Turn what the system says into one line of ours."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{what}: {error.strerror or error}{then}") from error
 
 
 def _sealed(body: dict[str, Any]) -> bytes:

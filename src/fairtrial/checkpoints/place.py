@@ -1,7 +1,12 @@
-"""Where checkpoints lie: a folder, or a URL that fsspec understands."""
+"""Where checkpoints lie: a folder, or a URL that fsspec understands.
+
+All that goes wrong is an OSError, whatever a file system of fsspec's makes of it.
+"""
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,16 +15,22 @@ from fairtrial.failpoints import failpoint
 
 
 class Place(Protocol):
-    """Holds small numbers of files, each of which is there whole or not at all."""
+    """Holds small numbers of files. No name is written twice."""
 
     def names(self) -> list[str]:
-        """List the files, sorted; none if there is no such place yet."""
+        """List the files, sorted, half-written ones among them; none if there is no such place yet."""
 
     def read(self, name: str) -> bytes:
         """Read a file; FileNotFoundError if there is none."""
 
     def write(self, name: str, content: bytes, kind: str) -> None:
-        """Write a file: once this returns, it is on the disk whole. ``kind`` names the fail points."""
+        """Write a file: once this returns, it is kept whole; if it raises, nothing is left.
+
+        Args:
+            name: the file's name.
+            content: what is to be in it.
+            kind: for the names of the fail points.
+        """
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
@@ -38,8 +49,9 @@ def open_place(where: str, folder: str) -> Place:
     Raises:
         CheckpointError: fsspec does not know the URL, or is not installed.
     """
-    if "://" not in where:
-        return Folder(Path(where) / folder)
+    scheme, _, rest = where.rpartition("://")
+    if scheme in {"", "file", "local"}:  # fsspec's own way to a disk does not see to it that files get there
+        return Folder(Path(rest) / folder)
     try:
         import fsspec  # noqa: PLC0415
 
@@ -66,7 +78,7 @@ class Folder:
     def names(self) -> list[str]:
         """List the files, sorted; none if there is no such place yet."""
         try:
-            return sorted(name for name in os.listdir(self._path) if not name.endswith(".part"))  # noqa: PTH208
+            return sorted(os.listdir(self._path))  # noqa: PTH208
         except FileNotFoundError:
             return []
 
@@ -76,15 +88,15 @@ class Folder:
 
     def write(self, name: str, content: bytes, kind: str) -> None:
         """Write a file under another name, see it to the disk, rename it, and see that to the disk too."""
-        self._path.mkdir(parents=True, exist_ok=True)
+        _make_folder(self._path)
         target = self._path / name
-        part = self._path / f"{name}.{os.getpid()}.part"
+        part = self._path / f"{name}.part"
         try:
             with part.open("wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-        except OSError:
+        except BaseException:
             part.unlink(missing_ok=True)
             raise
         failpoint(f"checkpoint.{kind}_written")
@@ -112,7 +124,10 @@ class Folder:
 
 
 class Remote:
-    """A folder in a file system of fsspec's. Object stores put a file whole; others get it by renaming.
+    """A folder in a file system of fsspec's.
+
+    Files are put in place directly. Object stores take them whole or not at all; elsewhere a half-written one does no
+    harm, because a checkpoint counts only once its digests fit. To rename would be to copy, on most of these.
 
     Args:
         system: the file system.
@@ -125,37 +140,62 @@ class Remote:
 
     def names(self) -> list[str]:
         """List the files, sorted; none if there is no such place yet."""
-        self._system.invalidate_cache()
-        try:
-            found = self._system.ls(self._path, detail=False)
-        except FileNotFoundError:
-            return []
-        names = (str(path).rstrip("/").rpartition("/")[2] for path in found)
-        return sorted(name for name in names if not name.endswith(".part"))
+        with _as_os_errors():
+            self._system.invalidate_cache()
+            try:
+                found = self._system.ls(self._path, detail=False)
+            except FileNotFoundError:
+                return []
+            return sorted(str(path).rstrip("/").rpartition("/")[2] for path in found)
 
     def read(self, name: str) -> bytes:
         """Read a file."""
-        return bytes(self._system.cat_file(f"{self._path}/{name}"))
+        with _as_os_errors():
+            return bytes(self._system.cat_file(f"{self._path}/{name}"))
 
     def write(self, name: str, content: bytes, kind: str) -> None:
-        """Write a file under another name, then rename it."""
-        self._system.makedirs(self._path, exist_ok=True)
-        part = f"{self._path}/{name}.part"
-        self._system.pipe_file(part, content)
+        """Write a file."""
+        try:
+            with _as_os_errors():
+                self._system.makedirs(self._path, exist_ok=True)
+                self._system.pipe_file(f"{self._path}/{name}", content)
+        except BaseException:
+            with suppress(OSError):
+                self.remove(name)
+            raise
         failpoint(f"checkpoint.{kind}_written")
-        self._system.mv(part, f"{self._path}/{name}")
         failpoint(f"checkpoint.{kind}_renamed")
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
-        if self._system.exists(f"{self._path}/{name}"):
+        with _as_os_errors(), suppress(FileNotFoundError):
             self._system.rm_file(f"{self._path}/{name}")
 
     def clear(self) -> None:
         """Remove the folder with all that is in it."""
-        self._system.invalidate_cache()
-        if self._system.exists(self._path):
+        with _as_os_errors(), suppress(FileNotFoundError):
+            self._system.invalidate_cache()
             self._system.rm(self._path, recursive=True)
+
+
+@contextmanager
+def _as_os_errors() -> Iterator[None]:
+    """File systems of fsspec's raise what the libraries beneath them do."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error
+
+
+def _make_folder(path: Path) -> None:
+    """Make a folder and those above it, and see to it that they are still there after a power cut."""
+    if path.is_dir():
+        return
+    _make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    _sync_folder(path.parent)
 
 
 def _sync_folder(path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -11,6 +11,10 @@ import numpy.typing as npt
 
 #: Arrays by name, as they are written.
 Arrays = dict[str, npt.NDArray[Any]]
+
+#: Kinds of NumPy arrays, in the machine's byte order, that can be written. Torch's are all kept as bytes.
+_DTYPES = {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
+_DTYPES |= {"bool", "float16", "float32", "float64"}
 
 
 def pack(state: object) -> tuple[Any, Arrays]:
@@ -21,7 +25,8 @@ def pack(state: object) -> tuple[Any, Arrays]:
             tensors, in any nesting. Keys of dictionaries are texts or numbers.
 
     Returns:
-        What JSON can hold, and the arrays that it points to by name.
+        What JSON can hold, and the arrays that it points to by name. These may share memory with the state: write them
+        before it changes.
 
     Raises:
         TypeError: something else is in it; the message says where.
@@ -31,7 +36,7 @@ def pack(state: object) -> tuple[Any, Arrays]:
 
 
 def unpack(tree: Any, arrays: Mapping[str, npt.NDArray[Any]]) -> Any:
-    """Put a state together again; tensors come back on the CPU, contiguous.
+    """Put a state together again; tensors come back on the CPU, with the strides that they had where these were dense.
 
     Args:
         tree: what `pack` returned first.
@@ -54,7 +59,7 @@ def unpack(tree: Any, arrays: Mapping[str, npt.NDArray[Any]]) -> Any:
         case "scalar":
             return arrays[value][()]
         case _:
-            return _to_tensor(arrays[value["array"]], value["dtype"], value["shape"])
+            return _to_tensor(arrays[value["array"]], value["dtype"], value["shape"], value["stride"])
 
 
 def _pack(value: object, where: str, arrays: Arrays) -> Any:
@@ -67,11 +72,16 @@ def _pack(value: object, where: str, arrays: Arrays) -> Any:
     if type(value) in {list, tuple}:
         items = [_pack(item, f"{where}[{index}]", arrays) for index, item in enumerate(value)]  # type: ignore[arg-type, var-annotated]
         return {type(value).__name__: items}
-    if isinstance(value, np.ndarray | np.generic) and np.asarray(value).dtype.kind in "biuf":
-        kind = "numpy" if isinstance(value, np.ndarray) else "scalar"
-        return {kind: _store(np.ascontiguousarray(value).reshape(np.shape(value)), arrays)}
+    if type(value) is np.ndarray or isinstance(value, np.generic):
+        array = np.asarray(value)
+        if array.dtype.name in _DTYPES and array.dtype.isnative:
+            kind = "scalar" if isinstance(value, np.generic) else "numpy"
+            return {kind: _store(np.ascontiguousarray(array).reshape(array.shape), arrays)}
+        raise TypeError(f"{where} is a NumPy array of {array.dtype!r}: a checkpoint takes {', '.join(sorted(_DTYPES))}")
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
+        if value.layout is not torch.strided or value.is_quantized or value.is_meta:
+            raise TypeError(f"{where} is a sparse, quantized or meta tensor: a checkpoint takes plain ones")
         return {"torch": _from_tensor(value, torch, arrays)}
     raise TypeError(
         f"{where} is a {type(value).__name__}: a checkpoint takes dictionaries, lists, tuples, texts, numbers, "
@@ -92,13 +102,33 @@ def _store(array: npt.NDArray[Any], arrays: Arrays) -> str:
 
 
 def _from_tensor(tensor: Any, torch: Any, arrays: Arrays) -> dict[str, Any]:
-    """Keep a tensor as bytes: NumPy does not know all of torch's types."""
-    values = tensor.detach().cpu().contiguous()
-    flat = values.reshape(-1).view(torch.uint8).numpy().copy()
+    """Keep a tensor as the bytes of its memory: NumPy does not know all of torch's types.
+
+    The order in memory is kept, such as channels last, because kernels that walk over several tensors side by side rely
+    on it; a tensor whose memory has gaps or overlaps becomes contiguous.
+    """
+    values = tensor.detach().cpu().resolve_conj().resolve_neg()
+    if not _is_dense(values.shape, values.stride()):
+        values = values.contiguous()
+    flat = values.as_strided((values.numel(),), (1,)).view(torch.uint8).numpy()
     dtype = str(values.dtype).removeprefix("torch.")
-    return {"array": _store(flat, arrays), "dtype": dtype, "shape": list(values.shape)}
+    layout = {"shape": list(values.shape), "stride": list(values.stride())}
+    return {"array": _store(flat, arrays), "dtype": dtype, **layout}
 
 
-def _to_tensor(flat: npt.NDArray[Any], dtype: str, shape: list[int]) -> Any:
+def _is_dense(shape: Sequence[int], stride: Sequence[int]) -> bool:
+    """Whether a tensor's elements fill its memory without gaps or overlaps, in whatever order."""
+    expected = 1
+    for step, size in sorted((step, size) for size, step in zip(shape, stride, strict=True) if size != 1):
+        if step != expected:
+            return False
+        expected *= size
+    return True
+
+
+def _to_tensor(flat: npt.NDArray[Any], dtype: str, shape: list[int], stride: list[int]) -> Any:
     torch: Any = import_module("torch")  # by name: whoever saved a tensor has it, and nobody else must load it
-    return torch.from_numpy(flat.copy()).view(getattr(torch, dtype)).reshape(shape)
+    kind = getattr(torch, dtype)
+    if not flat.size:  # NumPy gives it strides with which torch can't view it as anything else
+        return torch.empty(shape, dtype=kind)
+    return torch.from_numpy(flat.copy()).view(kind).as_strided(shape, stride)

@@ -1,8 +1,10 @@
 """What stands beside every verdict of a study: what was held fixed, how the metric was chosen, what is missing."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from fairtrial.evidence.pairs import Cells
+from fairtrial.records import TrialResult
 from fairtrial.spec import BUILT_IN, DATA_SIZES, Data, Model, Settings, Study
 
 #: Names under which a training loop of the user's own may take its learning rate.
@@ -38,6 +40,25 @@ def of_metric(metric: str) -> tuple[str, ...]:
 def of_records(study: Study, cells: Cells) -> tuple[str, ...]:
     """Say what of the records is missing for all arms, and what was held fixed of the noise."""
     return tuple(_of_records(study, cells))
+
+
+def of_conditions(study: Study, results: Iterable[TrialResult]) -> tuple[str, ...]:
+    """Say which trials the user let go on under other conditions than those before; see `records.Machine.forced`.
+
+    Args:
+        study: whose trials.
+        results: in any order; those that have not ended count for nothing.
+    """
+    names = {arm.name for arm in study.arms}
+    forced = Counter(
+        result.machine.forced
+        for result in results
+        if result.arm in names and result.outcome is not None and result.machine.forced
+    )
+    return tuple(
+        f"The study was continued under other conditions: {what} ({number} trial{'' if number == 1 else 's'})."
+        for what, number in sorted(forced.items())
+    )
 
 
 def _of_records(study: Study, cells: Cells) -> Iterator[str]:

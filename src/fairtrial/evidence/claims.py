@@ -138,7 +138,7 @@ def check_claims(study: Study, results: Sequence[TrialResult]) -> StudyClaims:
     metrics = dict.fromkeys(claim.metric for claim in study.claims)
     own = Cells.of(study, results, study.evidence.metric, study.evidence.target)
     lines = [line for metric in metrics for line in caveats.of_metric(metric)]
-    lines += [*caveats.of_records(study, own), *caveats.held_fixed(study)]
+    lines += [*caveats.of_conditions(study, results), *caveats.of_records(study, own), *caveats.held_fixed(study)]
     return StudyClaims(study.name, study.hash, study.evidence.alpha, tested, tuple(lines))
 
 

@@ -167,7 +167,8 @@ class _Comparing:
 
     def verdict(self) -> StudyVerdict:
         shared = (*self._exploring(), *caveats.of_metric(self._evidence.metric), *self._missing_spread())
-        shared += (*self._unfinished(), *caveats.of_records(self._study, self._cells), *caveats.held_fixed(self._study))
+        shared += (*self._unfinished(), *caveats.of_conditions(self._study, self._results))
+        shared += (*caveats.of_records(self._study, self._cells), *caveats.held_fixed(self._study))
         return StudyVerdict(
             study=self._study.name,
             hash=self._study.hash,

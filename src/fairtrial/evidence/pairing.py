@@ -15,6 +15,9 @@ from fairtrial.spec import BUILT_IN, Settings, Study, content
 #: The fingerprints that every trial should have.
 EXPECTED = ("initial_weights", "batch_order")
 
+#: Fingerprints whose names begin so are of what came out of a trial, in which arms may well differ.
+RESULT = "final_"
+
 #: Settings that decide these two in fairtrial's own training loop. Where arms differ in one of them, the fingerprints
 #: must differ, and the arms can still be compared: their pairs only share less of the noise.
 _DECIDED_BY: Mapping[str, Callable[[Settings], object]] = {
@@ -36,7 +39,8 @@ def check_pairing(study: Study, results: Sequence[TrialResult]) -> None:
     Only finished trials are looked at, as only they enter a comparison. A fingerprint that a trial does not have proves
     nothing either way; `pairing_caveats` says so. Where two arms of fairtrial's own loop have different models, or
     different numbers of training images or epochs, their initial weights, or orders of batches, differ for that reason,
-    which is no ground for a refusal. What a user's own loop has reported is taken at its word.
+    which is no ground for a refusal. What a user's own loop has reported is taken at its word. Fingerprints named
+    ``final_...`` are results, and are not looked at.
 
     Args:
         study: whose trials.
@@ -97,8 +101,8 @@ def _pairs(results: Sequence[TrialResult], one: str, other: str) -> dict[int, tu
 
 
 def _contradictions(ours: TrialResult, theirs: TrialResult) -> list[str]:
-    """Name the fingerprints that both trials have and that differ."""
-    both = ours.fingerprints.keys() & theirs.fingerprints.keys()
+    """Name the fingerprints that both trials have and that differ, but for results."""
+    both = {name for name in ours.fingerprints.keys() & theirs.fingerprints.keys() if not name.startswith(RESULT)}
     return sorted(name for name in both if ours.fingerprints[name] != theirs.fingerprints[name])
 
 

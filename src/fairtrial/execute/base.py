@@ -8,7 +8,10 @@ An executor runs trials somewhere and tells what comes of them. It promises:
 * Pauses. Between messages comes None where no further one is waiting: a good moment to write down what came before.
 * Failures. What goes wrong inside a training loop is a message (`Ended` with outcome ``failed`` and the traceback),
   never an exception of the executor. Ctrl-C is no failure: it passes through, and the trial stays without an end.
-* Checkpoints. Given a place for them, a trial that begins again can go on from where its last attempt was saved.
+* Checkpoints. Given a place for them, a trial that begins again can go on from where its last attempt was saved; if one
+  can't be used, a `Warned` says so. A checkpoint that can't be written, on a full disk for example, is no failure of
+  the trial that meets it first, and would be met by all others next: `messages` raises `CheckpointError`, and the trial
+  stays without an end. A worker process reports it as `Broken`.
 * Threads. All methods are called from one thread, the conductor's. Trials may be submitted while messages are read.
 * End. `messages` ends when every submitted trial has ended.
 * Results. Records depend on the trial alone: whatever the executor, the same numbers.
@@ -25,7 +28,7 @@ from datetime import UTC, datetime
 from typing import Protocol, TypeAlias
 
 from fairtrial.checkpoints import Checkpoints, Keep
-from fairtrial.errors import Diverged
+from fairtrial.errors import CheckpointError, Diverged
 from fairtrial.records import EpochRecord, Machine, Outcome, Trial
 
 #: A training loop: built in, or brought along.
@@ -67,7 +70,26 @@ class Ended:
     at: datetime
 
 
-Message: TypeAlias = Started | Fingerprinted | Epoch | Ended
+@dataclass(frozen=True)
+class Warned:
+    """What a user should know of a trial although it changes no result; may come anywhere within its story."""
+
+    trial: Trial
+    text: str
+
+
+@dataclass(frozen=True)
+class Broken:
+    """What a worker sends in place of `Ended` where `drive` has raised `CheckpointError`; never seen by a conductor.
+
+    An executor that gets it raises ``CheckpointError(detail)`` from its `messages`.
+    """
+
+    trial: Trial
+    detail: str
+
+
+Message: TypeAlias = Started | Fingerprinted | Epoch | Ended | Warned
 
 
 class Executor(AbstractContextManager["Executor"], Protocol):
@@ -107,6 +129,7 @@ def drive(
 
     Raises:
         Stopped: the loop has saved its state because it was asked to stop; the trial has no end.
+        CheckpointError: its state can't be saved, or not be looked for; the trial has no end.
     """
     yield Started(trial, machine, _now())
     outcome, detail = Outcome.FINISHED, ""
@@ -115,18 +138,23 @@ def drive(
     try:
         with closing(_records(trial, loop(trial if keep is None else replace(trial, keeper=keep)), keep)) as records:
             for record in records:
-                yield from _news(trial, told)
+                yield from _news(trial, told, keep)
                 yield Epoch(trial, record)
+    except CheckpointError:
+        raise
     except Diverged as divergence:
         outcome, detail = Outcome.DIVERGED, divergence.where
     except Exception:  # noqa: BLE001  (a user's loop may raise anything; its traceback is the record)
         outcome, detail = Outcome.FAILED, traceback.format_exc()
-    yield from _news(trial, told)
+    yield from _news(trial, told, keep)
     yield Ended(trial, outcome, detail, _now())
 
 
-def _news(trial: Trial, told: dict[str, str]) -> Iterator[Fingerprinted]:
-    """Tell a trial's fingerprints if they are not those told already, and take note of them."""
+def _news(trial: Trial, told: dict[str, str], keep: Keep | None) -> Iterator[Warned | Fingerprinted]:
+    """Tell what is wrong with checkpoints, once, and a trial's fingerprints if they are not those told already."""
+    if keep is not None and keep.warning:
+        yield Warned(trial, keep.warning)
+        keep.warning = ""
     if trial.fingerprints != told:
         told.update(trial.fingerprints)
         yield Fingerprinted(trial, dict(told))

@@ -125,6 +125,10 @@ class LiveWatcher(Watcher):
         elif self._console.is_terminal:
             self._say(f"{self._name(trial)}: finished")
 
+    def warned(self, trial: Trial, text: str) -> None:
+        """Say what a user should know of a trial."""
+        self._say(f"{self._name(trial)}: {text}", style="yellow")
+
     def stopped(self, study: Study, arm: str, seeds: int) -> None:
         """Say that an arm gets no further seeds, and why if that is known, and count on none."""
         for trial in self._trials:

@@ -16,6 +16,7 @@ from fairtrial.plan import plan
 from fairtrial.records import Trial
 from fairtrial.workload import data, layers, loops, train
 from fairtrial.workload.allocator import keep_freed_memory
+from fairtrial.workload.learner import Learner
 from fairtrial.workload.machine import use_threads
 
 #: Rounds of a comparison; in each round every side runs in turn, so that a machine whose speed drifts stays fair.
@@ -75,7 +76,7 @@ def bench(study: spec.Study, *, threads: int = 1, rounds: int = ROUNDS) -> Bench
     dataset = data.load(trial.settings.data, verify=False)
     batch = min(trial.settings.training.batch_size, len(dataset.train))
     inputs, labels = dataset.train.batch(torch.arange(batch))
-    fast, plain = (train.Learner.build(trial, dataset, fast=fast) for fast in (True, False))
+    fast, plain = (Learner.build(trial, dataset, fast=fast) for fast in (True, False))
     inputs, labels = inputs.to(fast.device), labels.to(fast.device)
     products = matrix_products(plain.network, inputs)
     plain_s, fast_s, matmul_s = _interleave(
@@ -127,7 +128,7 @@ def pace(trial: Trial, *, threads: int = 1, steps: int = 12) -> Pace:
     keep_freed_memory()
     started = perf_counter()
     dataset = data.load(trial.settings.data, verify=False)
-    learner = train.Learner.build(trial, dataset)
+    learner = Learner.build(trial, dataset)
     built = perf_counter()
     batch = min(trial.settings.training.batch_size, len(dataset.train))
     inputs, labels = (tensor.to(learner.device) for tensor in dataset.train.batch(torch.arange(batch)))
@@ -153,22 +154,22 @@ def overhead(trial: Trial, steps: int = 60) -> float:
     settings["training"]["epochs"] = 1
     short = Trial(trial.arm, trial.seed, spec.Settings.model_validate(settings))
     inside = 0.0
-    step = train.Learner.step
+    step = Learner.step
 
-    def timed_step(learner: train.Learner, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def timed_step(learner: Learner, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         nonlocal inside
         before = perf_counter()
         result = step(learner, inputs, labels)
         inside += perf_counter() - before
         return result
 
-    train.Learner.step = timed_step  # type: ignore[method-assign, assignment]
+    Learner.step = timed_step  # type: ignore[method-assign, assignment]
     try:
         before = perf_counter()
         (record,) = train.train(short)
         whole = perf_counter() - before
     finally:
-        train.Learner.step = step  # type: ignore[method-assign]
+        Learner.step = step  # type: ignore[method-assign]
     return 1 - (inside + record["eval_seconds"]) / whole
 
 

@@ -13,7 +13,8 @@ import fairtrial
 from fairtrial.records import Machine, Trial
 from fairtrial.spec import BUILT_IN
 from fairtrial.workload import compiler, layers
-from fairtrial.workload.train import choose_device, load_once
+from fairtrial.workload.learner import choose_device
+from fairtrial.workload.train import load_once
 
 #: Packages whose version can change a trial's numbers.
 PACKAGES = ("numpy", "torch")

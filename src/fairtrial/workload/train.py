@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from time import perf_counter
 
@@ -10,16 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.optim.lr_scheduler import LambdaLR
 
 from fairtrial import spec
 from fairtrial.errors import Diverged
 from fairtrial.records import Trial
-from fairtrial.workload import data, model
+from fairtrial.workload import data, resume
 from fairtrial.workload.allocator import keep_freed_memory
 from fairtrial.workload.fingerprints import fingerprint
-from fairtrial.workload.layers import accelerate
-from fairtrial.workload.optimizer import build_optimizer, build_schedule
+from fairtrial.workload.learner import Learner, Tally
+from fairtrial.workload.resume import Moment
 
 #: Images a forward pass of an evaluation: large enough to keep the cores busy, small enough to stay in their caches.
 EVALUATION_BATCH = 500
@@ -34,94 +32,15 @@ SECONDS_A_REPORT = 0.2
 _ORDER, _NOISE = 1, 2
 
 
-@dataclass
-class Tally:
-    """Loss and accuracy over the images seen so far, summed where the images are, read seldom."""
-
-    loss: Tensor
-    correct: Tensor
-    images: int = 0
-
-    @classmethod
-    def empty(cls, device: torch.device) -> "Tally":
-        """Start from nothing."""
-        return cls(
-            torch.zeros((), dtype=torch.float64, device=device), torch.zeros((), dtype=torch.int64, device=device)
-        )
-
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Count one batch.
-
-        Args:
-            loss: mean loss over the batch, in nats, shape ().
-            logits: shape (batch, classes).
-            labels: shape (batch,).
-        """
-        self.loss += loss.double() * len(labels)
-        self.correct += (logits.argmax(dim=1) == labels).sum()
-        self.images += len(labels)
-
-    def read(self, name: str) -> dict[str, float]:
-        """Read mean loss and accuracy as ``{name}_loss`` and ``{name}_acc``."""
-        return {f"{name}_loss": self.loss.item() / self.images, f"{name}_acc": self.correct.item() / self.images}
-
-
-@dataclass(frozen=True)
-class Learner:
-    """What a training step changes: the network, and what changes it."""
-
-    network: nn.Module
-    optimizer: torch.optim.Optimizer
-    schedule: LambdaLR
-    device: torch.device
-
-    @classmethod
-    def build(cls, trial: Trial, dataset: data.Dataset, *, fast: bool = True) -> "Learner":
-        """Make the learner of a trial as it is before the first step.
-
-        Args:
-            trial: what will be trained.
-            dataset: what it will be trained on.
-            fast: use the fast layers; without them the same network is computed by torch's own, for comparisons.
-        """
-        settings, device = trial.settings, choose_device()
-        network = model.build(
-            settings.model, classes=dataset.classes, image_size=dataset.image_size, seed=trial.weights_seed
-        )
-        network = network.to(device)
-        if fast:
-            network = accelerate(network)
-        optimizer = build_optimizer(settings.optimizer, network.parameters())
-        steps = math.ceil(len(dataset.train) / settings.training.batch_size)
-        schedule = build_schedule(settings.schedule, optimizer, steps_per_epoch=steps, epochs=trial.epochs)
-        return cls(network, optimizer, schedule, device)
-
-    def step(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Take one step.
-
-        Args:
-            inputs: shape (batch, channels, height, width).
-            labels: shape (batch,), int64.
-
-        Returns:
-            Mean loss in nats, shape (), and logits, shape (batch, classes), both from before the step.
-        """
-        logits = self.network(inputs)
-        loss = cross_entropy(logits, labels)
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        self.schedule.step()
-        return loss.detach(), logits.detach()
-
-
 def train(trial: Trial) -> Iterator[dict[str, float]]:
     """Train one arm at one seed with fairtrial's own loop.
 
     The initial weights come from the seed alone and the order of batches from the seed and the epoch alone, so that
     all arms of a seed share both; the trial's fingerprints, of the weights before the first step and of the orders of
     all epochs, let others see that they do. A study may give weights and order seeds of their own; dropout goes with
-    the order. Two runs on one machine with as many threads give the same bits.
+    the order. Two runs on one machine with as many threads give the same bits, and so do two runs one of which was
+    interrupted: the trial's state is saved after each epoch and whenever a checkpoint is due, see `Trial.save`. The
+    last fingerprint, ``final_weights``, says what came out.
 
     Args:
         trial: what to train. Its data must be in the cache already; `loops.prepare` sees to that.
@@ -129,11 +48,12 @@ def train(trial: Trial) -> Iterator[dict[str, float]]:
     Yields:
         After each epoch: ``train_loss`` and ``train_acc`` over the epoch's own training batches, each measured before
         that batch's step, as Keras reports them; ``test_loss``, ``test_acc`` and, with a held-out split,
-        ``val_loss``, ``val_acc`` in evaluation mode; ``train_seconds`` and ``eval_seconds``. Losses are cross
-        entropies in nats, accuracies fractions.
+        ``val_loss``, ``val_acc`` in evaluation mode; ``train_seconds``, those of an interrupted epoch's attempts
+        together, and ``eval_seconds``. Losses are cross entropies in nats, accuracies fractions.
 
     Raises:
         Diverged: the training loss is no longer finite.
+        Stopped: the study is asked to stop, and the trial's state is saved.
     """
     keep_freed_memory()
     dataset = load_once(trial.settings.data)
@@ -144,13 +64,17 @@ def train(trial: Trial) -> Iterator[dict[str, float]]:
         batch_order=fingerprint((str(epoch), order) for epoch, order in enumerate(orders, start=1)),
     )
     held_out = {"test": dataset.test} | ({"val": dataset.validation} if dataset.validation else {})
-    for epoch in range(1, trial.epochs + 1):
-        start = perf_counter()
-        metrics = _train_epoch(trial, epoch, learner, dataset.train)
+    moment = resume.load(trial, learner)
+    while moment.epoch <= trial.epochs:
+        metrics = _train_epoch(trial, learner, moment, dataset.train)
         trained = perf_counter()
         for name, images in held_out.items():
             metrics |= evaluate(learner.network, images, learner.device).read(name)
-        yield metrics | {"train_seconds": trained - start, "eval_seconds": perf_counter() - trained}
+        yield metrics | {"train_seconds": moment.seconds, "eval_seconds": perf_counter() - trained}
+        moment = Moment.before(moment.epoch + 1, learner.device)
+        if moment.epoch <= trial.epochs:
+            resume.save(trial, learner, moment)
+    trial.fingerprint(final_weights=fingerprint(learner.network.state_dict()))
 
 
 def batch_order(seed: int, epoch: int, images: int) -> Tensor:
@@ -181,26 +105,32 @@ def evaluate(network: nn.Module, images: data.ImageSet, device: torch.device) ->
     return tally
 
 
-def choose_device() -> torch.device:
-    """Choose the first CUDA device if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _train_epoch(trial: Trial, epoch: int, learner: Learner, images: data.ImageSet) -> dict[str, float]:
-    """Train one epoch and return its ``train_loss`` and ``train_acc``."""
-    order = torch.split(batch_order(trial.order_seed, epoch, len(images)), trial.settings.training.batch_size)
-    tally, reported = Tally.empty(learner.device), perf_counter()
+def _train_epoch(trial: Trial, learner: Learner, moment: Moment, images: data.ImageSet) -> dict[str, float]:
+    """Train an epoch from a moment to its end, moving the moment along; return its ``train_loss`` and ``train_acc``."""
+    device, tally = learner.device, moment.tally
+    order = torch.split(batch_order(trial.order_seed, moment.epoch, len(images)), trial.settings.training.batch_size)
+    reported = begun = perf_counter()
     with torch.random.fork_rng():  # dropout draws from the global state, which belongs to the user
-        torch.manual_seed(_noise_seed(trial.order_seed, epoch))
-        for batch, indices in enumerate(order, start=1):
-            inputs, labels = (tensor.to(learner.device) for tensor in images.batch(indices))
+        torch.manual_seed(_noise_seed(trial.order_seed, moment.epoch))
+        resume.set_random_state(moment.random, device)
+        for indices in order[moment.batch :]:
+            inputs, labels = (tensor.to(device) for tensor in images.batch(indices))
             tally.add(*learner.step(inputs, labels), labels)
-            if batch % STEPS_A_LOOK == 0 or batch == len(order):
-                _stop_if_diverged(tally, epoch, batch)
+            moment.batch += 1
+            if moment.batch % STEPS_A_LOOK == 0 or moment.batch == len(order):
+                _stop_if_diverged(tally, moment.epoch, moment.batch)
             if perf_counter() - reported > SECONDS_A_REPORT:
-                trial.progress(batch, len(order), **tally.read("train"))
+                trial.progress(moment.batch, len(order), **tally.read("train"))
                 reported = perf_counter()
-    return tally.read("train")
+            if trial.checkpoint_due:
+                moment.random = resume.random_state(device)
+                tally.loss.item()  # waits for an accelerator, whose time this is
+                moment.seconds += perf_counter() - begun
+                resume.save(trial, learner, moment)
+                begun = perf_counter()  # saving is no training
+    metrics = tally.read("train")
+    moment.seconds += perf_counter() - begun
+    return metrics
 
 
 def _stop_if_diverged(tally: Tally, epoch: int, batch: int) -> None:

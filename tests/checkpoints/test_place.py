@@ -1,0 +1,122 @@
+"""What every place for checkpoints promises, asked of a folder and of file systems of fsspec's."""
+
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from fairtrial.checkpoints.place import Folder, Remote, open_place
+from fairtrial.errors import CheckpointError
+
+PLACES = {
+    "folder": lambda: open_place("deep/down", "trial"),
+    "file URL": lambda: open_place(f"file://{Path.cwd()}/by url", "trial"),
+    "memory URL": lambda: open_place(f"memory://{Path.cwd()}/", "trial"),
+    "fsspec's own files": lambda: Remote(fsspec.filesystem("file"), f"{Path.cwd()}/remote/trial"),
+}
+
+
+@pytest.fixture(params=PLACES)
+def place(request):
+    yield PLACES[request.param]()
+    fsspec.filesystem("memory").store.clear()
+
+
+def test_nothing_is_there_before_something_is_written(place):
+    assert place.names() == []
+    with pytest.raises(FileNotFoundError):
+        place.read("a.json")
+    place.remove("a.json")
+    place.clear()
+    assert place.names() == []
+
+
+def test_what_is_written_is_read_listed_and_removed(place):
+    contents = {"b.json": b"x", "a.safetensors": bytes(range(256)) * 999, "c": b""}
+    for name, content in contents.items():
+        place.write(name, content, "tensors")
+    assert place.names() == sorted(contents)
+    assert {name: place.read(name) for name in contents} == contents
+    place.remove("b.json")
+    place.remove("b.json")
+    assert place.names() == ["a.safetensors", "c"]
+    place.clear()
+    place.clear()
+    assert place.names() == []
+    place.write("again", b"1", "manifest")
+    assert place.names() == ["again"]
+
+
+def test_two_views_of_a_place_see_the_same(place):
+    (other,) = [make() for make in PLACES.values() if type(make()) is type(place) and vars(make()) == vars(place)]
+    assert other.names() == []
+    place.write("a", b"1", "tensors")
+    assert other.names() == ["a"]
+
+
+def test_places_of_two_trials_are_apart():
+    for where in ("here", "memory://here"):
+        one, other = open_place(where, "one"), open_place(where, "other")
+        one.write("a", b"1", "tensors")
+        other.write("a", b"2", "tensors")
+        one.clear()
+        assert (one.names(), other.names(), other.read("a")) == ([], ["a"], b"2")
+
+
+def test_a_url_of_files_is_a_folder_because_that_sees_to_the_disk():
+    assert isinstance(open_place("file:///tmp/x", "trial"), Folder)
+    assert isinstance(open_place("local:///tmp/x", "trial"), Folder)
+    assert isinstance(open_place("memory://x", "trial"), Remote)
+
+
+@pytest.mark.parametrize("where", ["nonsense://x", "pony3://bucket/x"])
+def test_a_url_that_nobody_knows_is_refused(where):
+    with pytest.raises(CheckpointError, match=f"^checkpoints at {where}: must be a folder or a URL that fsspec knows"):
+        open_place(where, "trial")
+
+
+class Broken:
+    """A file system whose library raises errors of its own, after it has written half."""
+
+    def __init__(self):
+        self.files = {}
+
+    def invalidate_cache(self):
+        pass
+
+    def makedirs(self, path, exist_ok):
+        pass
+
+    def pipe_file(self, path, content):
+        self.files[path] = content[:1]
+        raise RuntimeError("quota exceeded")
+
+    def rm_file(self, path):
+        del self.files[path]
+
+    def ls(self, path, detail):
+        raise RuntimeError("token expired")
+
+
+def test_whatever_a_library_raises_is_an_os_error_and_nothing_is_left():
+    place = Remote(Broken(), "bucket")
+    with pytest.raises(OSError, match=r"^RuntimeError: quota exceeded$"):
+        place.write("a", b"123", "tensors")
+    assert place._system.files == {}
+    with pytest.raises(OSError, match=r"^RuntimeError: token expired$"):
+        place.names()
+
+
+def test_a_write_that_does_not_succeed_leaves_no_part(monkeypatch):
+    place = Folder(Path("here"))
+    place.write("a", b"1", "tensors")
+    for error in (OSError(28, "No space left on device"), KeyboardInterrupt()):
+
+        def fail(descriptor, error=error):
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr("os.fsync", fail)
+            with pytest.raises(type(error)):
+                place.write("b", b"2", "tensors")
+        assert place.names() == ["a"]

@@ -1,0 +1,133 @@
+"""A study goes on under the conditions under which it began, or the user says that it may, and that is kept."""
+
+from dataclasses import replace
+
+import pytest
+
+import loops
+from builders import MACHINE, make_results
+from builders import make_study as made_up
+from fairtrial.errors import ProvenanceError
+from fairtrial.evidence.comparison import compare
+from fairtrial.execute.inline import InlineExecutor
+from fairtrial.plan import plan
+from fairtrial.provenance import Conditions
+from fairtrial.records import Outcome
+from fairtrial.store.sql import SQLStore
+from fairtrial.study import run
+
+BEFORE = replace(MACHINE, versions={"fairtrial": "0.1", "torch": "2.12.0", "numpy": "2.0"}, data="d" * 64)
+
+DIFFERENCES = {
+    "torch": ({"versions": BEFORE.versions | {"torch": "2.13.0"}}, "torch 2.12.0, now 2.13.0"),
+    "fairtrial": ({"versions": BEFORE.versions | {"fairtrial": "0.2"}}, "fairtrial 0.1, now 0.2"),
+    "threads": ({"threads": 2}, "threads 1, now 2"),
+    "data": ({"data": "e" * 64}, "data dddddddddddd, now eeeeeeeeeeee"),
+    "two": ({"threads": 2, "data": "e" * 64}, "threads 1, now 2; data dddddddddddd, now eeeeeeeeeeee"),
+}
+HARMLESS = {
+    "nothing": {},
+    "another processor": {"processor": "another"},
+    "another NumPy": {"versions": BEFORE.versions | {"numpy": "2.4"}},
+    "torch is not known": {"versions": {"fairtrial": "0.1"}},
+    "data are not known": {"data": ""},
+    "another commit": {"git_commit": "abc"},
+}
+
+
+@pytest.fixture
+def store():
+    with SQLStore("fairtrial.db") as opened:
+        yield opened
+
+
+def executor(machine):
+    return InlineExecutor(loops.good, lambda trial: machine)
+
+
+def begin(study, store):
+    """Run a study's first trial to its end and interrupt the second within its second epoch."""
+    told = []
+
+    def interrupting(trial):
+        for epoch, metrics in enumerate(loops.good(trial), start=1):
+            if epoch == 2 and trial == plan(study)[1]:
+                raise KeyboardInterrupt
+            told.append(trial)
+            yield metrics
+
+    with pytest.raises(KeyboardInterrupt):
+        run(study, store=store, executor=InlineExecutor(interrupting, lambda trial: BEFORE))
+    assert [(r.outcome, len(r.epochs)) for r in store.results(study)] == [(Outcome.FINISHED, 3), (None, 1)]
+
+
+@pytest.mark.parametrize("kind", DIFFERENCES)
+def test_other_conditions_are_refused_with_the_difference_and_nothing_is_lost(kind, store, make_study):
+    change, difference = DIFFERENCES[kind]
+    study = make_study(arms={"a": {}})
+    begin(study, store)
+    before = store.results(study)
+    with pytest.raises(ProvenanceError) as caught:
+        run(study, store=store, executor=executor(replace(BEFORE, **change)))
+    assert str(caught.value).startswith(f"{study.label} began with {difference}: mixing them can change its numbers; ")
+    assert "\n" not in str(caught.value)
+    assert store.results(study) == before
+    done = run(study, store=store, executor=executor(BEFORE))  # back again, it goes on as if nothing had been
+    assert [result.outcome for result in done.results] == [Outcome.FINISHED] * 2
+    assert done.results[0] == before[0]
+    assert all(result.machine.forced == "" for result in done.results)
+
+
+@pytest.mark.parametrize("kind", DIFFERENCES)
+def test_by_force_it_goes_on_and_the_verdicts_say_so(kind, store, make_study):
+    change, difference = DIFFERENCES[kind]
+    study = make_study()
+    begin(study, store)
+    done = run(study, store=store, executor=executor(replace(BEFORE, **change)), force=True)
+    assert [result.outcome for result in done.results] == [Outcome.FINISHED] * 4
+    assert [result.machine.forced for result in done.results] == ["", difference, difference, difference]
+    line = f"The study was continued under other conditions: {difference} (3 trials)."
+    assert line in compare(study, done.results).caveats
+
+
+@pytest.mark.parametrize("kind", HARMLESS)
+def test_what_changes_no_numbers_or_is_not_known_is_no_reason(kind, store, make_study):
+    study = make_study()
+    begin(study, store)
+    done = run(study, store=store, executor=executor(replace(BEFORE, **HARMLESS[kind])))
+    assert [result.outcome for result in done.results] == [Outcome.FINISHED] * 4
+    assert not any(result.machine.forced for result in done.results)
+    assert "other conditions" not in " ".join(compare(study, done.results).caveats)
+
+
+def test_a_study_that_was_mixed_once_stays_refused_without_force(store, make_study):
+    study = make_study(arms={"a": {}})
+    begin(study, store)
+    run(study, store=store, executor=executor(replace(BEFORE, threads=2)), force=True)
+    more = make_study(arms={"a": {}}, seeds=3)
+    for threads, before in ((1, "2"), (2, "1"), (3, "1 or 2")):
+        with pytest.raises(ProvenanceError, match=f"threads {before}, now {threads}:"):
+            run(more, store=store, executor=executor(replace(BEFORE, threads=threads)))
+    assert len(store.results(more)) == 2
+
+
+def test_a_study_that_shares_nothing_with_it_has_conditions_of_its_own(store, make_study):
+    begin(make_study(), store)
+    other = make_study(name="other", params={"other": 1})
+    done = run(other, store=store, executor=executor(replace(BEFORE, threads=7)))
+    assert not any(result.machine.forced for result in done.results)
+
+
+def test_data_are_held_against_those_of_the_same_arm():
+    study = made_up(("a", "b"), seeds=1)
+    ours = [replace(one, machine=replace(MACHINE, data=f"{one.arm} data")) for one in make_results(study)]
+    conditions = Conditions(ours)
+    a, b = plan(study)
+    assert conditions.differences(a, replace(MACHINE, data="a data")) == ()
+    assert conditions.differences(b, replace(MACHINE, data="b data")) == ()
+    assert conditions.differences(b, replace(MACHINE, data="a data")) == ("data b data, now a data",)
+
+
+def test_nothing_before_is_no_difference():
+    (trial, *_) = plan(made_up())
+    assert Conditions([]).differences(trial, BEFORE) == ()
