@@ -15,7 +15,7 @@ from fairtrial.errors import FairtrialError, StudyError
 from fairtrial.execute.inline import InlineExecutor
 from fairtrial.execute.slots import Slots
 from fairtrial.plan import plan
-from fairtrial.records import Machine, Outcome
+from fairtrial.records import EpochRecord, Machine, Outcome
 from fairtrial.report.live import LiveWatcher
 from fairtrial.store.sql import SQLStore
 from fairtrial.study import Watcher, run
@@ -188,6 +188,20 @@ def test_every_running_trial_has_a_row(make_study):
         ("trial 2/4 b seed 0", 0.75, "epoch 1/3  batch 3/4  training 75.0%"),
     ]
     assert left == ["study", "trial 2/4 b seed 0"]
+
+
+def test_a_trial_that_begins_again_is_told_and_has_one_row(make_study):
+    console, watcher = shown(terminal=True)
+    study = make_study()
+    trial = plan(study)[0]
+    with watcher:
+        watcher.planned(study, plan(study), plan(study))
+        watcher.started(trial, MACHINE)
+        watcher.epoch(trial, EpochRecord("a", 0, 1, {}))
+        watcher.started(trial, MACHINE)
+        rows = [(str(task.description), task.completed) for task in watcher._progress.tasks]
+    assert rows[1:] == [("trial 1/4 a seed 0", 0)]
+    assert "trial 1/4 a seed 0: has lost its worker, and begins again" in console.file.getvalue()
 
 
 def test_a_sequential_study_says_why_arms_stop_and_counts_on_less(make_study):
