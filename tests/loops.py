@@ -116,6 +116,11 @@ def end_process(end):  # noqa: PLR0912  (a list)
         raise MemoryError
     if end == "much memory":
         bytearray(1 << 40)
+    if end == "torch tensors":
+        import torch
+
+        kept = [torch.empty(1 << 28) for _ in range(1000)]  # none of which is ever touched
+        raise AssertionError(len(kept))
     if end == "torch memory":  # what torch raises on a CPU
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory")
     if end == "gpu memory":
@@ -130,6 +135,15 @@ def end_process(end):  # noqa: PLR0912  (a list)
 
 class OutOfMemoryError(RuntimeError):
     """Has the name of torch's."""
+
+
+def ending(trial):
+    """End as the arm's parameter `end` says, in the second epoch, in any way at all."""
+    end = trial.settings.params["end"]
+    for epoch, metrics in enumerate(mixed(trial), start=1):
+        if epoch == 2:
+            end_process(end)
+        yield metrics
 
 
 def leave_a_child():
@@ -174,6 +188,15 @@ def keeping(trial):
         step = 0
         trial.save({"epoch": epoch + 1, "step": 0, "where": where, "random": generator.getstate()})
     trial.fingerprint(final_weights=where.hex())
+
+
+def keeping_a_diary(trial):
+    """Be `keeping`, and write down what ends it before its time."""
+    try:
+        yield from keeping(trial)
+    except BaseException as end:
+        Path("diary").write_text(type(end).__name__)
+        raise
 
 
 def beating(trial):

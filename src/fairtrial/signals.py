@@ -31,6 +31,11 @@ def answer() -> None:
             signal.signal(number, _answer)
 
 
+def exit_status(end: BaseException) -> int:
+    """Give the exit status of a process that such an exception has ended: 128 and the number of the signal."""
+    return end.exit_code if isinstance(end, Terminated) else 128 + signal.SIGINT
+
+
 @contextmanager
 def held() -> Iterator[None]:
     """Hold the signals back while a block runs that must not be torn apart; what came is answered after it.

@@ -5,10 +5,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 
+from fairtrial import signals
 from fairtrial.checkpoints import Checkpoints
 from fairtrial.course import Course, Settled, Step
 from fairtrial.errors import FairtrialError, ProvenanceError, StudyError
 from fairtrial.execute.base import Ended, Epoch, Executor, Fingerprinted, Message, Started
+from fairtrial.execute.limits import Limits
 from fairtrial.execute.slots import Slots, check_counts, choose_slots
 from fairtrial.failpoints import failpoint
 from fairtrial.plan import plan
@@ -80,6 +82,8 @@ def run(
     git_commit: str | None = None,
     settled: Settled | None = None,
     checkpoints: str | None = None,
+    time_limit: float | None = None,
+    memory_limit: int | None = None,
     force: bool = False,
 ) -> StudyRun:
     """Run what is missing of a study.
@@ -101,6 +105,10 @@ def run(
             verdicts that its own [evidence] asks for.
         checkpoints: where the default executor's trials keep their state while they run: a folder, or a URL that fsspec
             understands; by default a folder beside the store.
+        time_limit: seconds that an attempt at a trial may take in the default executor; one that takes longer has
+            failed. By default no limit.
+        memory_limit: bytes that each worker of the default executor may ask for; a trial that asks for more, on the
+            second attempt too, has failed. By default no limit.
         force: go on although versions of torch or fairtrial, threads or data are others than in the study's trials so
             far; the trials' provenance says so.
 
@@ -110,7 +118,8 @@ def run(
     Raises:
         FairtrialError: something that every trial needs is missing or damaged; nothing was trained.
         ProvenanceError: the study would go on under other conditions than it began; what has ended is in the store.
-        KeyboardInterrupt: passes through; every finished epoch is in the store, and the next run goes on.
+        KeyboardInterrupt: passes through, once trials that can have saved their state; every finished epoch is in the
+            store, and the next run goes on.
 
     Example:
         >>> study = fairtrial.load("quick")                                           # doctest: +SKIP
@@ -118,10 +127,12 @@ def run(
         ...     done = fairtrial.run(study, store=store)
     """
     watcher = watcher or Watcher()
-    if executor is not None and (workers, threads, checkpoints) != (None, None, None):
+    own = (workers, threads, checkpoints, time_limit, memory_limit)
+    if executor is not None and any(option is not None for option in own):
         raise FairtrialError(
-            "workers, threads and checkpoints are the default executor's; leave them out where one is given"
+            "workers, threads, checkpoints and limits are the default executor's; leave them out where one is given"
         )
+    limits = Limits(time_limit, memory_limit)
     check_counts(workers=workers, threads=threads)
     course = Course(study, settled or (_by_verdict() if study.sequential else None))
     ended = _ended(store.outcomes(plan(study)), retry_failed=retry_failed)
@@ -130,7 +141,7 @@ def run(
     slots = None
     if missing and executor is None:
         keep = Checkpoints(checkpoints or f"{store.beside}.checkpoints")
-        executor, slots = _local(study, missing, (workers, threads), watcher, keep)
+        executor, slots = _local(study, missing, (workers, threads), watcher, checkpoints=keep, limits=limits)
     store.add_study(study, plan(study), datetime.now(UTC))
     watcher.planned(study, course.possible, missing)
     if slots is not None:
@@ -242,10 +253,13 @@ class _Conductor:
         return self._store.results(self._course.study)
 
     def _commit(self) -> None:
-        """Write what has come in, then tell of it."""
+        """Write what has come in, then tell of it; Ctrl-C waits until it is written."""
+        if self._uncommitted:
+            with signals.held():
+                self._commit_all()
+
+    def _commit_all(self) -> None:
         messages, self._uncommitted = self._uncommitted, []
-        if not messages:
-            return
         failpoint("conductor.uncommitted")
         with self._store.together():
             for message in messages:
@@ -284,7 +298,9 @@ def _local(
     trials: Sequence[Trial],
     asked_for: tuple[int | None, int | None],
     watcher: Watcher,
+    *,
     checkpoints: Checkpoints,
+    limits: Limits,
 ) -> tuple[Executor, Slots]:
     """Make the default executor with so many workers and threads, and see that it can train; torch is loaded here."""
     from fairtrial.execute.local import LocalExecutor  # noqa: PLC0415
@@ -306,5 +322,6 @@ def _local(
         set_up=partial(machine.set_up_worker, slots.threads, compiles=loops.compile_layers(trials)),
         environment=machine.show_one_gpu,
         checkpoints=checkpoints,
+        limits=limits,
     )
     return executor, slots

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -188,11 +189,56 @@ def test_a_worker_that_stops_twice_has_failed(dying_study):
     assert lines == ["worker said nothing for 3 s", "the attempt before: worker said nothing for 3 s"]
 
 
+def test_leaving_lets_trials_save_what_they_have(make_study):
+    training = {"epochs": 10000, "loop": "loops:keeping"}
+    (trial,) = plan(make_study(seeds=1, arms={"a": {"params": {"sleep": 0.01}}}, training=training))
+    kept = Checkpoints("kept")
+    with (
+        suppress(KeyboardInterrupt),
+        LocalExecutor(loops.keeping_a_diary, loops.machine, workers=1, checkpoints=kept) as executor,
+    ):
+        executor.submit(trial)
+        for message in executor.messages():
+            if isinstance(message, Epoch):
+                raise KeyboardInterrupt
+    assert Path("diary").read_text() == "Stopped"
+    assert kept.open(trial).load()["epoch"] >= 1
+
+
+@pytest.mark.parametrize("leave_by", ["an exception in the middle of a look", "an exception elsewhere"])
+def test_leaving_ends_trials_that_do_not_save(make_study, monkeypatch, leave_by):
+    first, second = plan(make_study(arms={"a": {}}))
+    with (
+        suppress(KeyboardInterrupt),
+        LocalExecutor(loops.beating, loops.machine, workers=2, checkpoints=Checkpoints("kept")) as executor,
+    ):
+        executor.submit(first)
+        executor.submit(second)
+        pids = []
+        for message in executor.messages():
+            if isinstance(message, Epoch):
+                pids.append(int(message.record.metrics["pid"]))
+            if len(pids) == 2 and leave_by == "an exception elsewhere":
+                raise KeyboardInterrupt
+            if len(pids) == 2:
+                monkeypatch.setattr("fairtrial.execute.local.wait", interrupted)
+    assert len(pids) == 2
+    assert not any(alive(pid) for pid in pids)
+
+
+def interrupted(*args):
+    raise KeyboardInterrupt
+
+
 def test_what_a_given_up_worker_still_says_is_not_heard(dying_study, monkeypatch):
     """As if it could not be killed: on a machine, say, that hangs and comes back."""
     given_up = []
     close = WorkerProcess.close
-    monkeypatch.setattr(WorkerProcess, "close", lambda worker: given_up.append(worker))
+
+    def let_live(worker):
+        given_up.append(worker)
+
+    monkeypatch.setattr(WorkerProcess, "close", let_live)
     story = []
     with LocalExecutor(loops.dying, loops.machine, workers=1, limits=Limits(silence=3)) as executor:
         _, bad, other = dying_study("stop", times=1)
