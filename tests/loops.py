@@ -199,6 +199,12 @@ def keeping_a_diary(trial):
         raise
 
 
+def slow(trial):
+    """Take a moment."""
+    time.sleep(0.3)
+    yield {"train_loss": 1.0}
+
+
 def beating(trial):
     """Never end; add to a file, named for arm and seed, all the time. One record, as more than are due end a trial."""
     with Path(f"{trial.arm}{trial.seed}").open("ab", buffering=0) as file:
@@ -258,6 +264,17 @@ def machine_that_dies_once(trial=None):
     if not Path("died").exists():
         Path("died").touch()
         os.kill(os.getpid(), signal.SIGKILL)
+    return machine()
+
+
+def machine_that_dies_for_some(trial):
+    """Take down the process that asks for the arm `bad`; each time another trial has begun since."""
+    if trial.arm == "bad":
+        begun = Path("begun").stat().st_size if Path("begun").exists() else 0
+        while Path("begun").exists() and Path("begun").stat().st_size == begun and begun < 4:
+            time.sleep(0.01)
+        os._exit(7)
+    count_up("begun")
     return machine()
 
 

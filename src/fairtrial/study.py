@@ -19,6 +19,9 @@ from fairtrial.records import EpochRecord, Machine, Outcome, Trial, TrialResult
 from fairtrial.spec import BUILT_IN, Study
 from fairtrial.store.base import Store
 
+#: Outcomes after which a trial is never run again, and its state is of no more use.
+_FINAL = (Outcome.FINISHED, Outcome.DIVERGED)
+
 
 class Watcher:
     """Told what happens while a study runs. Does nothing; override what you want to see."""
@@ -135,12 +138,15 @@ def run(
     limits = Limits(time_limit, memory_limit)
     check_counts(workers=workers, threads=threads)
     course = Course(study, settled or (_by_verdict() if study.sequential else None))
-    ended = _ended(store.outcomes(plan(study)), retry_failed=retry_failed)
+    outcomes = store.outcomes(plan(study))
+    ended = _ended(outcomes, retry_failed=retry_failed)
     before, step = len(ended), course.advance(ended, partial(store.results, study))
     missing = [trial for trial in course.possible if trial.hash not in ended] if step.trials else []
+    keep = executor.checkpoints if executor else Checkpoints(checkpoints or f"{store.beside}.checkpoints")
+    if keep:
+        keep.remove_leftovers(trial for trial in plan(study) if outcomes.get(trial.hash) in _FINAL)
     slots = None
-    if missing and executor is None:
-        keep = Checkpoints(checkpoints or f"{store.beside}.checkpoints")
+    if missing and executor is None and keep:
         executor, slots = _local(study, missing, (workers, threads), watcher, checkpoints=keep, limits=limits)
     store.add_study(study, plan(study), datetime.now(UTC))
     watcher.planned(study, course.possible, missing)
@@ -266,7 +272,7 @@ class _Conductor:
                 self._record(message)
         failpoint("conductor.committed")
         for message in messages:
-            if isinstance(message, Ended) and message.outcome is not Outcome.FAILED and self._checkpoints:
+            if isinstance(message, Ended) and message.outcome in _FINAL and self._checkpoints:
                 self._checkpoints.remove(message.trial)  # a failed trial that is tried again can go on from them
             self._tell(message)
         failpoint("conductor.cleared")

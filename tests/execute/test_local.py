@@ -285,6 +285,13 @@ def test_workers_that_never_begin_are_an_error(make_study):
         execute(LocalExecutor(loops.good, loops.machine_that_dies, workers=2), plan(make_study()))
 
 
+def test_one_trial_before_which_workers_always_die_is_an_error_though_others_begin(make_study):
+    trials = plan(make_study(seeds=4, arms={"a": {}, "bad": {"params": {"x": 1}}}))
+    trials = [trial for trial in trials if trial.arm == "a" or trial.seed == 0]
+    with pytest.raises(FairtrialError, match=r"before they can begin a trial: worker exited with status 7"):
+        execute(LocalExecutor(loops.slow, loops.machine_that_dies_for_some, workers=2), trials)
+
+
 def test_a_worker_that_dies_between_trials_is_replaced(make_study):
     first, second, *_ = plan(make_study())
     with LocalExecutor(loops.looking_around, loops.machine, workers=1) as executor:

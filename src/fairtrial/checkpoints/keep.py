@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from time import monotonic
@@ -63,6 +63,23 @@ class Checkpoints:
             open_place(self.place, trial.hash).clear()
         except OSError as error:
             raise CheckpointError(f"checkpoints in {self.place} can't be removed: {error.strerror or error}") from error
+
+    def remove_leftovers(self, ended: Iterable[Trial]) -> None:
+        """Forget trials of which some may have been kept by a process that died when they had just ended.
+
+        Args:
+            ended: trials whose state nobody needs any more.
+
+        Raises:
+            CheckpointError: the place can't be read, or files can't be removed.
+        """
+        try:
+            there = set(open_place(self.place, "").names())
+        except OSError as error:
+            raise CheckpointError(f"checkpoints in {self.place} can't be read: {error.strerror or error}") from error
+        for trial in ended:
+            if trial.hash in there:
+                self.remove(trial)
 
 
 @dataclass
