@@ -128,6 +128,8 @@ def end_process(end):  # noqa: PLR0912  (a list)
     if end == "loop":
         while True:
             pass
+    if end == "hold the lock":
+        ctypes.PyDLL(None).pause()
     if end == "stop":
         Path("stopped").write_text(str(os.getpid()))
         os.kill(os.getpid(), signal.SIGSTOP)
@@ -271,7 +273,7 @@ def machine_that_dies_for_some(trial):
     """Take down the process that asks for the arm `bad`; each time another trial has begun since."""
     if trial.arm == "bad":
         begun = Path("begun").stat().st_size if Path("begun").exists() else 0
-        while Path("begun").exists() and Path("begun").stat().st_size == begun and begun < 4:
+        while Path("begun").exists() and Path("begun").stat().st_size == begun and begun < 12:
             time.sleep(0.01)
         os._exit(7)
     count_up("begun")

@@ -157,7 +157,9 @@ def test_a_trial_that_takes_too_long_has_failed_and_is_not_tried_again(dying_stu
     executor = LocalExecutor(loops.dying, loops.machine, workers=2, limits=Limits(time=1.5))
     messages = execute(executor, dying_study("loop"))
     assert stories(messages)["bad"] == [Started, 1, Outcome.FAILED]
-    assert ends(messages)["bad"].detail == "time limit of 1.5 s exceeded in epoch 2"
+    first, *trace = ends(messages)["bad"].detail.splitlines()
+    assert first == "time limit of 1.5 s exceeded in epoch 2"
+    assert any("in end_process" in line for line in trace)  # where it was
     assert ends(messages)["b"].outcome is Outcome.FINISHED
 
 
@@ -187,6 +189,14 @@ def test_a_worker_that_stops_twice_has_failed(dying_study):
     executor = LocalExecutor(loops.dying, loops.machine, workers=1, limits=Limits(silence=3))
     lines = ends(execute(executor, dying_study("stop")))["bad"].detail.splitlines()
     assert lines == ["worker said nothing for 3 s", "the attempt before: worker said nothing for 3 s"]
+
+
+def test_a_worker_that_holds_the_interpreter_in_native_code_says_where(dying_study):
+    executor = LocalExecutor(loops.dying, loops.machine, workers=1, limits=Limits(silence=3))
+    first, *trace = ends(execute(executor, dying_study("hold the lock")))["bad"].detail.splitlines()
+    assert first == "worker said nothing for 3 s"
+    assert [line for line in trace if "said nothing" in line] == ["the attempt before: worker said nothing for 3 s"]
+    assert sum("in end_process" in line for line in trace) == 2
 
 
 def test_leaving_lets_trials_save_what_they_have(make_study):
@@ -286,10 +296,11 @@ def test_workers_that_never_begin_are_an_error(make_study):
 
 
 def test_one_trial_before_which_workers_always_die_is_an_error_though_others_begin(make_study):
-    trials = plan(make_study(seeds=4, arms={"a": {}, "bad": {"params": {"x": 1}}}))
+    trials = plan(make_study(seeds=12, arms={"a": {}, "bad": {"params": {"x": 1}}}))
     trials = [trial for trial in trials if trial.arm == "a" or trial.seed == 0]
     with pytest.raises(FairtrialError, match=r"before they can begin a trial: worker exited with status 7"):
         execute(LocalExecutor(loops.slow, loops.machine_that_dies_for_some, workers=2), trials)
+    assert Path("begun").stat().st_size < 12  # it does not come up only when nothing else is left
 
 
 def test_a_worker_that_dies_between_trials_is_replaced(make_study):

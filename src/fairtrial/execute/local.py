@@ -209,13 +209,14 @@ class LocalExecutor:
         if worker.dead():
             yield from self._hear(place, None)
         elif worker.silent > self._limits.silence:
-            yield from self._lose(place, f"worker said nothing for {format_seconds(self._limits.silence)}")
+            cause = f"worker said nothing for {format_seconds(self._limits.silence)}\n{worker.where()}".rstrip()
+            yield from self._lose(place, cause)
         elif trial is not None and self._due(worker) <= monotonic():
             while self._crew.get(place) is worker and worker.trial is trial and worker.connection.poll():
                 yield from self._hear(place, worker.receive())  # it may have ended while nobody listened
             if self._crew.get(place) is worker and worker.trial is trial:
                 limit = format_seconds(self._limits.time or 0)
-                cause = f"time limit of {limit} exceeded in epoch {worker.epochs + 1}"
+                cause = f"time limit of {limit} exceeded in epoch {worker.epochs + 1}\n{worker.where()}".rstrip()
                 self._discard(place)
                 yield self._failed(trial, cause)
 

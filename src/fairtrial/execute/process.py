@@ -15,7 +15,7 @@ from typing import cast
 
 from fairtrial.errors import FairtrialError
 from fairtrial.execute.group import Group
-from fairtrial.execute.worker import STOP, Job, Report
+from fairtrial.execute.worker import STOP, WHERE, Job, Report
 from fairtrial.records import Trial
 
 #: Seconds that a worker whose pipe has ended gets to end itself before it is killed.
@@ -23,6 +23,9 @@ GRACE = 1.0
 
 #: Seconds between two looks at whether workers that were asked to stop have ended.
 SECONDS_A_GLANCE = 0.05
+
+#: Seconds that a worker gets to say where it is before it is killed.
+SECONDS_TO_SAY = 0.5
 
 #: What the interpreter of a worker runs. It never sees the parent's main module, so a script needs no
 #: ``if __name__ == "__main__"``; and the parent's ``sys.path`` is in place before anything is imported.
@@ -107,9 +110,21 @@ class WorkerProcess:
             code = self._process.wait(GRACE)
         except subprocess.TimeoutExpired:
             return "worker no longer answered, and was ended"
+        return "\n".join(filter(None, [_describe(code), self._trace()]))
+
+    def where(self) -> str:
+        """Tell where in its Python code a running worker is, as a traceback; empty if it doesn't say so soon."""
+        self._process.send_signal(WHERE)
+        deadline = monotonic() + SECONDS_TO_SAY
+        before, trace = "", self._trace()
+        while monotonic() < deadline and (not trace or trace != before):
+            sleep(SECONDS_A_GLANCE)
+            before, trace = trace, self._trace()
+        return trace
+
+    def _trace(self) -> str:
         self._crash_log.seek(0)
-        trace = self._crash_log.read().decode(errors="replace").strip()
-        return "\n".join([_describe(code), *([trace] if trace else [])])
+        return self._crash_log.read().decode(errors="replace").strip()
 
     def ask_to_stop(self) -> None:
         """Ask the worker to end as soon as its trial has saved its state, without waiting for it."""

@@ -36,6 +36,9 @@ SECONDS_A_BEAT = 1.0
 #: What the parent sends to have a worker save its state and end; no pickle begins so.
 STOP = b"stop"
 
+#: Has a worker write to its crash log where it is, even if Python's threads can't run.
+WHERE = signal.SIGUSR1
+
 #: Exit status of a worker whose parent is gone. Nobody is left to read it but a process list.
 ABANDONED = 3
 
@@ -159,10 +162,12 @@ def main(pipe: int, crash_log: int) -> None:
 
     Args:
         pipe: file descriptor of this worker's end of the pipe.
-        crash_log: file descriptor that gets the Python traceback if native code crashes.
+        crash_log: file descriptor that gets the Python traceback if native code crashes, or when `WHERE` comes.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the conductor's to answer
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # a terminal may stop those in the background that write to it
     faulthandler.enable(crash_log)
+    faulthandler.register(WHERE, crash_log, all_threads=False)
     _die_with_parent()
     for descriptor in (pipe, crash_log):  # programs that a training loop starts must not keep them open
         os.set_inheritable(descriptor, False)
