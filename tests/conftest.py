@@ -35,7 +35,7 @@ def _alone(tmp_path, monkeypatch):
 def inline(monkeypatch):
     """Let studies run in this process, where it takes no time to begin; tests/test_workers.py has the workers."""
 
-    def executor(study, trials, asked_for, watcher, checkpoints):
+    def executor(study, trials, asked_for, watcher, checkpoints, limits):
         from fairtrial.workload import loops, machine
 
         loops.prepare(study, progress=watcher.fetching)

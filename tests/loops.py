@@ -3,6 +3,7 @@
 import ctypes
 import math
 import os
+import random
 import signal
 import socket
 import stat
@@ -86,29 +87,124 @@ def nothing_at_all(trial):
 
 
 def dying(trial):
-    """Take the process down, as the arm's parameter `end` says, in the second epoch."""
+    """Take the process down, as the arm's parameter `end` says, in the second epoch; only so often, if `times` says."""
+    end, times = trial.settings.params.get("end", "well"), trial.settings.params.get("times", 1000)
     for epoch, metrics in enumerate(good(trial), start=1):
-        end = trial.settings.params.get("end", "well") if epoch == 2 else "well"
-        if end == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if end == "exit":
-            os._exit(0)
-        if end == "sys.exit":
-            sys.exit(3)
-        if end == "segfault":
-            ctypes.string_at(0)
-        if end == "close the pipe":
-            (pipe,) = (number for number in range(3, 100) if is_socket(number))
-            socket.socket(fileno=pipe).shutdown(socket.SHUT_WR)
-            time.sleep(60)
-        if end == "leave a child behind":  # it holds the pipe open, as a DataLoader's would
-            child = os.fork()
-            if child == 0:
-                time.sleep(60)
-                os._exit(0)
-            Path("child").write_text(str(child))
-            os.kill(os.getpid(), signal.SIGKILL)
+        if epoch == 2 and end != "well" and count_up("deaths") <= times:
+            end_process(end)
         yield metrics
+
+
+def end_process(end):  # noqa: PLR0912  (a list)
+    """End this process in the way that is asked for."""
+    if end == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if end == "exit":
+        os._exit(0)
+    if end == "sys.exit":
+        sys.exit(3)
+    if end == "segfault":
+        ctypes.string_at(0)
+    if end == "close the pipe":
+        (pipe,) = (number for number in range(3, 100) if is_socket(number))
+        socket.socket(fileno=pipe).shutdown(socket.SHUT_WR)
+        time.sleep(60)
+    if end == "leave a child behind":  # it holds the pipe open, as a DataLoader's would
+        leave_a_child()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if end == "memory":
+        raise MemoryError
+    if end == "much memory":
+        bytearray(1 << 40)
+    if end == "torch tensors":
+        import torch
+
+        kept = [torch.empty(1 << 28) for _ in range(1000)]  # none of which is ever touched
+        raise AssertionError(len(kept))
+    if end == "torch memory":  # what torch raises on a CPU
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory")
+    if end == "gpu memory":
+        raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+    if end == "loop":
+        while True:
+            pass
+    if end == "hold the lock":
+        ctypes.PyDLL(None).pause()
+    if end == "stop":
+        Path("stopped").write_text(str(os.getpid()))
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
+class OutOfMemoryError(RuntimeError):
+    """Has the name of torch's."""
+
+
+def ending(trial):
+    """End as the arm's parameter `end` says, in the second epoch, in any way at all."""
+    end = trial.settings.params["end"]
+    for epoch, metrics in enumerate(mixed(trial), start=1):
+        if epoch == 2:
+            end_process(end)
+        yield metrics
+
+
+def leave_a_child():
+    """Fork a process that does nothing for long, and write down which."""
+    child = os.fork()
+    if child == 0:
+        time.sleep(600)
+        os._exit(0)
+    with Path("children").open("a") as file:
+        file.write(f"{child}\n")
+
+
+def parenting(trial):
+    """Fork a child, then hold the interpreter's lock in native code and never let go."""
+    leave_a_child()
+    yield {"pid": os.getpid()}
+    ctypes.PyDLL(None).pause()
+
+
+def count_up(name):
+    """Count how often this was called, in all processes together."""
+    with Path(name).open("ab") as file:
+        file.write(b".")
+        file.flush()
+        return os.fstat(file.fileno()).st_size
+
+
+def keeping(trial):
+    """Walk at random, with all that matters saved after each epoch and within."""
+    generator = random.Random(trial.seed)
+    state = trial.load() or {"epoch": 1, "step": 0, "where": 0.0, "random": generator.getstate()}
+    generator.setstate(state["random"])
+    step, where = state["step"], state["where"]
+    trial.fingerprint(initial_weights=f"weights {trial.seed}")
+    for epoch in range(state["epoch"], trial.epochs + 1):
+        for step in range(step, 4):  # noqa: B020  (an epoch that was begun goes on where it stopped)
+            where += generator.gauss(0, 1)
+            if step == 1 or trial.checkpoint_due:
+                trial.save({"epoch": epoch, "step": step + 1, "where": where, "random": generator.getstate()})
+            time.sleep(trial.settings.params.get("sleep", 0))
+        yield {"train_loss": abs(where), "test_acc": generator.random(), "train_seconds": time.monotonic()}
+        step = 0
+        trial.save({"epoch": epoch + 1, "step": 0, "where": where, "random": generator.getstate()})
+    trial.fingerprint(final_weights=where.hex())
+
+
+def keeping_a_diary(trial):
+    """Be `keeping`, and write down what ends it before its time."""
+    try:
+        yield from keeping(trial)
+    except BaseException as end:
+        Path("diary").write_text(type(end).__name__)
+        raise
+
+
+def slow(trial):
+    """Take a moment."""
+    time.sleep(0.3)
+    yield {"train_loss": 1.0}
 
 
 def beating(trial):
@@ -165,7 +261,7 @@ def place(number):
     return {"TEST_PLACE": str(number)}
 
 
-def machine_that_dies_once():
+def machine_that_dies_once(trial=None):
     """Kill the first process that asks."""
     if not Path("died").exists():
         Path("died").touch()
@@ -173,7 +269,24 @@ def machine_that_dies_once():
     return machine()
 
 
-def machine_that_dies():
+def machine_that_dies_for_some(trial):
+    """Take down the process that asks for the arm `bad`; each time another trial has begun since."""
+    if trial.arm == "bad":
+        begun = Path("begun").stat().st_size if Path("begun").exists() else 0
+        while Path("begun").exists() and Path("begun").stat().st_size == begun and begun < 12:
+            time.sleep(0.01)
+        os._exit(7)
+    count_up("begun")
+    return machine()
+
+
+def machine_that_needs_memory(trial=None):
+    """Ask for a gigabyte before a trial begins."""
+    bytearray(1 << 30)
+    return machine()
+
+
+def machine_that_dies(trial=None):
     """Take down every process that asks."""
     os._exit(7)
 

@@ -15,7 +15,7 @@ from fairtrial.errors import FairtrialError, StudyError
 from fairtrial.execute.inline import InlineExecutor
 from fairtrial.execute.slots import Slots
 from fairtrial.plan import plan
-from fairtrial.records import Machine, Outcome
+from fairtrial.records import EpochRecord, Machine, Outcome
 from fairtrial.report.live import LiveWatcher
 from fairtrial.store.sql import SQLStore
 from fairtrial.study import Watcher, run
@@ -83,6 +83,52 @@ def test_every_end_comes_out_of_workers_as_it_does_inline(store, mixed_study):
         "too_many": "failed",
     }
     assert {result.machine.threads for result in done.results} == {2}
+
+
+ENDS = {
+    "well": ("finished", ""),
+    "raises": ("failed", "RuntimeError: boom"),
+    "segfault": ("failed", "worker killed by signal 11 (SIGSEGV); native code has crashed"),
+    "exit": ("failed", "worker exited with status 0 before it was done"),
+    "much_memory": ("failed", "memory limit of 4.0 GiB reached"),
+    "torch_tensors": ("failed", "memory limit of 4.0 GiB reached"),
+    "nan": ("diverged", "train_loss is nan after epoch 2"),
+    "loop": ("failed", "time limit of 10 s exceeded in epoch 2"),
+}
+
+
+@pytest.mark.slow
+def test_every_end_says_plainly_what_it_was(store, make_study):
+    arms = {end: {"params": {"end": end.replace("_", " ")}} for end in ENDS}
+    study = make_study(arms=arms, reference="well", seeds=1, training={"epochs": 3, "loop": "loops:ending"})
+    done = run(study, store=store, workers=2, time_limit=10, memory_limit=4 << 30)
+    seen = {result.arm: (result.outcome.value, result.detail.partition("\n")[0]) for result in done.results}
+    assert seen == ENDS
+    assert {result.arm: len(result.epochs) for result in done.results} == dict.fromkeys(ENDS, 1) | {"well": 3}
+
+
+def test_limits_are_no_part_of_what_a_study_is(store, make_study):
+    with pytest.raises(FairtrialError, match=r"^time_limit = 0: must be a positive number of seconds$"):
+        run(make_study(), store=store, time_limit=0)
+    with pytest.raises(FairtrialError, match="leave them out where one is given"):
+        run(make_study(), store=store, executor=InlineExecutor(loops.good, loops.machine), memory_limit=1 << 30)
+    assert store.studies() == []
+
+
+@pytest.mark.parametrize(
+    ("words", "wrong"),
+    [
+        (["--time-limit", "soon"], "'soon' is not a duration such as 90s, 30m or 2h"),
+        (["--memory-limit", "2 elephants"], "'2 elephants' is not a size such as 2GiB or 800MB"),
+    ],
+)
+def test_limits_that_cannot_be_read_are_refused(make_study, monkeypatch, capsys, words, wrong):
+    Path("small.toml").write_text(make_study(seeds=1).to_toml())
+    monkeypatch.setattr(sys, "argv", ["fairtrial", "run", "small.toml", *words])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2
+    assert capsys.readouterr().err == f"fairtrial: Invalid value for '{words[0]}': {wrong} (see fairtrial --help)\n"
 
 
 def test_numbers_are_refused_before_anything_else(store, make_study):
@@ -188,6 +234,20 @@ def test_every_running_trial_has_a_row(make_study):
         ("trial 2/4 b seed 0", 0.75, "epoch 1/3  batch 3/4  training 75.0%"),
     ]
     assert left == ["study", "trial 2/4 b seed 0"]
+
+
+def test_a_trial_that_begins_again_is_told_and_has_one_row(make_study):
+    console, watcher = shown(terminal=True)
+    study = make_study()
+    trial = plan(study)[0]
+    with watcher:
+        watcher.planned(study, plan(study), plan(study))
+        watcher.started(trial, MACHINE)
+        watcher.epoch(trial, EpochRecord("a", 0, 1, {}))
+        watcher.started(trial, MACHINE)
+        rows = [(str(task.description), task.completed) for task in watcher._progress.tasks]
+    assert rows[1:] == [("trial 1/4 a seed 0", 0)]
+    assert "trial 1/4 a seed 0: has lost its worker, and begins again" in console.file.getvalue()
 
 
 def test_a_sequential_study_says_why_arms_stop_and_counts_on_less(make_study):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fairtrial.evidence.summary import summarise
     from fairtrial.evidence.verdicts import Comparison, Verdict
     from fairtrial.lookup import load
-    from fairtrial.records import EpochRecord, Machine, Outcome, Trial, TrialResult
+    from fairtrial.records import EpochRecord, Machine, Outcome, Trial, TrialResult, digest_results
     from fairtrial.report.tables import table
     from fairtrial.report.verdicts import describe
     from fairtrial.spec import Arm, Study
@@ -51,6 +51,7 @@ _HOMES = {
     "check_claims": "evidence.claims",
     "compare": "evidence.comparison",
     "describe": "report.verdicts",
+    "digest_results": "records",
     "fingerprint": "workload.fingerprints",
     "judge": "evidence.judge",
     "load": "lookup",
@@ -79,6 +80,7 @@ __all__ = [
     "check_claims",
     "compare",
     "describe",
+    "digest_results",
     "fingerprint",
     "judge",
     "load",

@@ -2,16 +2,20 @@
 
 import sys
 
+from fairtrial import signals
+from fairtrial.errors import Terminated
+
 
 def main() -> None:
-    """Load the command line and run it; Ctrl-C is no error, not even while it loads."""
+    """Load the command line and run it; Ctrl-C and the like are no errors, not even while it loads."""
+    signals.answer()
     try:
         from fairtrial.cli import main as command_line  # noqa: PLC0415
 
         command_line()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Terminated) as end:
         print("fairtrial: interrupted", file=sys.stderr)  # noqa: T201
-        sys.exit(130)
+        sys.exit(signals.exit_status(end))
 
 
 if __name__ == "__main__":

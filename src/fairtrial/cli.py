@@ -5,7 +5,8 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -14,30 +15,30 @@ from rich.console import Console
 from rich.table import Table
 
 import fairtrial
-from fairtrial import lookup
+from fairtrial import lookup, signals
 from fairtrial import study as conductor
-from fairtrial.errors import FairtrialError, ReportError, StoreMissingError
+from fairtrial.errors import FairtrialError, ReportError, StoreMissingError, Terminated
+from fairtrial.execute.limits import parse_bytes, parse_seconds
 from fairtrial.options import (
     DEFAULT_STORE,
     EvidenceFormat,
     ExportFormat,
+    MemoryLimitOption,
     SetOption,
     StoreOption,
     StudyArgument,
     TableFormat,
     ThreadsOption,
+    TimeLimitOption,
     WorkersOption,
 )
-from fairtrial.records import Outcome, TrialResult
+from fairtrial.records import Outcome, TrialResult, digest_results
 from fairtrial.report.live import DownloadBar, LiveWatcher
 from fairtrial.report.words import count
 from fairtrial.spec import Evidence, Study, parse_toml
 from fairtrial.store.base import StoredStudy
 from fairtrial.store.place import shown
 from fairtrial.store.sql import SQLStore
-
-#: Exit status after Ctrl-C: 128 and the number of the signal, as shells have it.
-INTERRUPTED = 130
 
 app = typer.Typer(
     help="Give every optimizer setting a fair trial: run controlled comparisons of training settings.",
@@ -91,23 +92,36 @@ def run(
     ] = False,
     workers: WorkersOption = None,
     threads: ThreadsOption = None,
+    time_limit: TimeLimitOption = None,
+    memory_limit: MemoryLimitOption = None,
 ) -> None:
     """Run what is missing of a study, and print its table."""
     os.environ.pop("FAIRTRIAL_STORE", None)  # workers inherit the environment, and that may hold a password
     found = lookup.to_run(study, assignments or [], _stored(store))
     folder = lookup.source_folder(study)
     sys.path.insert(0, str(folder or Path.cwd()))  # where a user's own training loop lies
-    again = _command("run", study, assignments, store, workers=workers, threads=threads)
+    words = {"workers": workers, "threads": threads, "time-limit": time_limit, "memory-limit": memory_limit}
+    again = _command("run", study, assignments, store, words)
+    training = partial(
+        conductor.run,
+        found,
+        workers=workers,
+        threads=threads,
+        retry_failed=retry_failed,
+        force=force,
+        time_limit=parse_seconds(time_limit) if time_limit else None,
+        memory_limit=parse_bytes(memory_limit) if memory_limit else None,
+    )
     try:
-        done = _train(found, store, folder, retry_failed=retry_failed, force=force, workers=workers, threads=threads)
-    except KeyboardInterrupt:
+        done = _train(training, found, store, folder)
+    except (KeyboardInterrupt, Terminated) as end:
         _say(f"interrupted; every finished epoch is in {shown(store)}. To go on:\n  {again}")
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(signals.exit_status(end)) from None
     _print_table(done.study, done.results)
     if done.study.evidence != Evidence():
         _out("")
         _print_verdict(done.study, done.results)
-    _say(f"figures: {_command('plot', found.label, None, store)}")
+    _say(f"figures: {_command('plot', found.label, None, store, {})}")
     if failed := done.count(Outcome.FAILED):
         _complain(f"{failed} of {len(done.results)} trials failed; to try them again: {again} --retry-failed")
         raise typer.Exit(1)
@@ -195,6 +209,13 @@ def export(
     content = exporting.export(found, results, form.value, out)
     if out is None:
         sys.stdout.buffer.write(content)
+
+
+@app.command("digest")
+def digest_study(study: StudyArgument, assignments: SetOption = None, store: StoreOption = DEFAULT_STORE) -> None:
+    """Print one digest of all results but times and machines: equal where two runs gave the same to the bit."""
+    found, results = _results(study, assignments, store)
+    _out(f"{digest_results(results)}  {found.label}")
 
 
 @app.command()
@@ -310,14 +331,7 @@ def data(
 
 
 def _train(
-    study: Study,
-    store: str,
-    folder: Path | None,
-    *,
-    retry_failed: bool,
-    force: bool,
-    workers: int | None,
-    threads: int | None,
+    training: Callable[..., conductor.StudyRun], study: Study, store: str, folder: Path | None
 ) -> conductor.StudyRun:
     reasons: dict[str, str] = {}
 
@@ -330,14 +344,9 @@ def _train(
         return frozenset(found)
 
     with SQLStore(store) as opened, LiveWatcher(_console(), reasons) as watcher:
-        return conductor.run(
-            study,
+        return training(
             store=opened,
-            workers=workers,
-            threads=threads,
             watcher=watcher,
-            retry_failed=retry_failed,
-            force=force,
             git_commit=lookup.git_commit(folder) if folder else None,
             settled=settled if study.sequential else None,
         )
@@ -395,7 +404,7 @@ def _how_far(study: StoredStudy) -> str:
     return ", ".join(parts)
 
 
-def _command(verb: str, study: str, assignments: list[str] | None, store: str, **options: int | None) -> str:
+def _command(verb: str, study: str, assignments: list[str] | None, store: str, options: Mapping[str, object]) -> str:
     """Write the command line that does something with the same study in the same store."""
     words = ["fairtrial", verb, study]
     words += [word for assignment in assignments or [] for word in ("--set", assignment)]

@@ -20,7 +20,10 @@ bug of ours or an error in the user's own code, and keeps its traceback.
 
     Diverged                  not an error: a training loop says that its loss is no longer finite
     Stopped                   not an error: a trial has saved its state because the study is asked to stop
+    Terminated                not an error: the process was asked to end by SIGTERM or SIGHUP
 """
+
+import signal
 
 
 class FairtrialError(Exception):
@@ -100,3 +103,20 @@ class Stopped(BaseException):
 
     `Trial.save` raises it. It passes through ``except Exception``, as Ctrl-C does: the trial goes on another time.
     """
+
+
+class Terminated(BaseException):
+    """The command line was asked to end by a signal other than Ctrl-C, which is a `KeyboardInterrupt`.
+
+    It passes through ``except Exception``, as Ctrl-C does.
+
+    Args:
+        number: the signal's number.
+
+    Attributes:
+        exit_code: the command line's exit status: 128 and the number of the signal, as shells have it.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number

@@ -1,9 +1,12 @@
 """Arguments and options that commands share, and the formats that they write."""
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated
 
 import typer
+
+from fairtrial.execute.limits import parse_bytes, parse_seconds
 
 #: Where records go unless the user says otherwise.
 DEFAULT_STORE = "fairtrial.db"
@@ -58,4 +61,36 @@ WorkersOption = Annotated[
 ThreadsOption = Annotated[
     int | None,
     typer.Option(min=1, help="Threads of each worker, by default 1. It can change the last digits of a result."),
+]
+
+
+def _readable(read: Callable[[str], object]) -> Callable[[str | None], str | None]:
+    """Refuse what can't be read, and leave the rest as it was written, to be shown again."""
+
+    def check(text: str | None) -> str | None:
+        try:
+            if text is not None:
+                read(text)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+        return text
+
+    return check
+
+
+TimeLimitOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DURATION",
+        callback=_readable(parse_seconds),
+        help="End a trial that takes longer, as failed: 90s, 30m, 2h.",
+    ),
+]
+MemoryLimitOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        callback=_readable(parse_bytes),
+        help="End a trial whose worker asks for more memory, as failed: 2GiB, 800MB.",
+    ),
 ]

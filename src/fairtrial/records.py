@@ -1,6 +1,6 @@
 """What passes between plan, workers, store and report: trials, epoch records, outcomes, machines."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -250,3 +250,35 @@ class TrialResult:
     machine: Machine
     epochs: tuple[EpochRecord, ...]
     fingerprints: Mapping[str, str] = field(default_factory=dict)
+
+
+def digest_results(results: Iterable[TrialResult]) -> str:
+    """Digest what a study's trials came to, so that two runs can be seen to have given the same to the bit.
+
+    Args:
+        results: of the trials, in any order. Arm, seed, outcome, fingerprints and all records count, and for a diverged
+            trial what was seen. Times and machines don't; neither does what was said of a failure, which names files,
+            limits and signals of one machine.
+
+    Returns:
+        SHA-256 in hexadecimal.
+    """
+    return digest({result.trial: _lasting(result) for result in results})
+
+
+def _lasting(result: TrialResult) -> dict[str, Any]:
+    return {
+        "arm": result.arm,
+        "seed": result.seed,
+        "outcome": result.outcome,
+        "seen": result.detail if result.outcome is Outcome.DIVERGED else "",
+        "fingerprints": dict(result.fingerprints),
+        "epochs": [
+            [record.epoch, {name: float(value).hex() for name, value in record.metrics.items() if not _is_time(name)}]
+            for record in result.epochs
+        ],
+    }
+
+
+def _is_time(metric: str) -> bool:
+    return metric == "seconds" or metric.endswith("_seconds")

@@ -5,10 +5,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 
+from fairtrial import signals
 from fairtrial.checkpoints import Checkpoints
 from fairtrial.course import Course, Settled, Step
 from fairtrial.errors import FairtrialError, ProvenanceError, StudyError
 from fairtrial.execute.base import Ended, Epoch, Executor, Fingerprinted, Message, Started, Warned
+from fairtrial.execute.limits import Limits
 from fairtrial.execute.slots import Slots, check_counts, choose_slots
 from fairtrial.failpoints import failpoint
 from fairtrial.plan import plan
@@ -16,6 +18,9 @@ from fairtrial.provenance import Conditions
 from fairtrial.records import EpochRecord, Machine, Outcome, Trial, TrialResult
 from fairtrial.spec import BUILT_IN, Study
 from fairtrial.store.base import Store
+
+#: Outcomes after which a trial is never run again, and its state is of no more use.
+_FINAL = (Outcome.FINISHED, Outcome.DIVERGED)
 
 
 class Watcher:
@@ -83,6 +88,8 @@ def run(
     git_commit: str | None = None,
     settled: Settled | None = None,
     checkpoints: str | None = None,
+    time_limit: float | None = None,
+    memory_limit: int | None = None,
     force: bool = False,
 ) -> StudyRun:
     """Run what is missing of a study.
@@ -104,6 +111,10 @@ def run(
             verdicts that its own [evidence] asks for.
         checkpoints: where the default executor's trials keep their state while they run: a folder, or a URL that fsspec
             understands; by default a folder beside the store.
+        time_limit: seconds that an attempt at a trial may take in the default executor; one that takes longer has
+            failed. By default no limit.
+        memory_limit: bytes that each worker of the default executor may ask for; a trial that asks for more, on the
+            second attempt too, has failed. By default no limit.
         force: go on although versions of torch or fairtrial, threads or data are others than in the study's trials so
             far; the trials' provenance says so.
 
@@ -116,7 +127,8 @@ def run(
         CheckpointError: a trial's state can't be saved, on a full disk for example; every finished epoch is in the
             store, and the next run goes on from the checkpoints before.
         ProvenanceError: the study would go on under other conditions than it began; what has ended is in the store.
-        KeyboardInterrupt: passes through; every finished epoch is in the store, and the next run goes on.
+        KeyboardInterrupt: passes through, once trials that can have saved their state; every finished epoch is in the
+            store, and the next run goes on.
 
     Example:
         >>> study = fairtrial.load("quick")                                           # doctest: +SKIP
@@ -124,20 +136,25 @@ def run(
         ...     done = fairtrial.run(study, store=store)
     """
     watcher = watcher or Watcher()
-    if executor is not None and (workers, threads, checkpoints) != (None, None, None):
+    own = (workers, threads, checkpoints, time_limit, memory_limit)
+    if executor is not None and any(option is not None for option in own):
         raise FairtrialError(
-            "workers, threads and checkpoints are the default executor's; leave them out where one is given"
+            "workers, threads, checkpoints and limits are the default executor's; leave them out where one is given"
         )
+    limits = Limits(time_limit, memory_limit)
     check_counts(workers=workers, threads=threads)
     with store.hold(study):
         course = Course(study, settled or (_by_verdict() if study.sequential else None))
-        ended = _ended(store.outcomes(plan(study)), retry_failed=retry_failed)
+        outcomes = store.outcomes(plan(study))
+        ended = _ended(outcomes, retry_failed=retry_failed)
         before, step = len(ended), course.advance(ended, partial(store.results, study))
         missing = [trial for trial in course.possible if trial.hash not in ended] if step.trials else []
+        keep = executor.checkpoints if executor else Checkpoints(checkpoints or f"{store.beside}.checkpoints")
+        if keep:
+            keep.remove_leftovers(trial for trial in plan(study) if outcomes.get(trial.hash) in _FINAL)
         slots = None
-        if missing and executor is None:
-            keep = Checkpoints(checkpoints or f"{store.beside}.checkpoints")
-            executor, slots = _local(study, missing, (workers, threads), watcher, keep)
+        if missing and executor is None and keep:
+            executor, slots = _local(study, missing, (workers, threads), watcher, checkpoints=keep, limits=limits)
         store.add_study(study, plan(study), datetime.now(UTC))
         watcher.planned(study, course.possible, missing)
         if slots is not None:
@@ -249,17 +266,20 @@ class _Conductor:
         return self._store.results(self._course.study)
 
     def _commit(self) -> None:
-        """Write what has come in, then tell of it."""
+        """Write what has come in, then tell of it; Ctrl-C waits until it is written."""
+        if self._uncommitted:
+            with signals.held():
+                self._commit_all()
+
+    def _commit_all(self) -> None:
         messages, self._uncommitted = self._uncommitted, []
-        if not messages:
-            return
         failpoint("conductor.uncommitted")
         with self._store.together():
             for message in messages:
                 self._record(message)
         failpoint("conductor.committed")
         for message in messages:
-            if isinstance(message, Ended) and message.outcome is not Outcome.FAILED and self._checkpoints:
+            if isinstance(message, Ended) and message.outcome in _FINAL and self._checkpoints:
                 self._checkpoints.remove(message.trial)  # a failed trial that is tried again can go on from them
             self._tell(message)
         failpoint("conductor.cleared")
@@ -293,7 +313,9 @@ def _local(
     trials: Sequence[Trial],
     asked_for: tuple[int | None, int | None],
     watcher: Watcher,
+    *,
     checkpoints: Checkpoints,
+    limits: Limits,
 ) -> tuple[Executor, Slots]:
     """Make the default executor with so many workers and threads, and see that it can train; torch is loaded here."""
     from fairtrial.execute.local import LocalExecutor  # noqa: PLC0415
@@ -315,5 +337,6 @@ def _local(
         set_up=partial(machine.set_up_worker, slots.threads, compiles=loops.compile_layers(trials)),
         environment=machine.show_one_gpu,
         checkpoints=checkpoints,
+        limits=limits,
     )
     return executor, slots

@@ -6,15 +6,19 @@ import subprocess
 import sys
 import textwrap
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 import loops
+from fairtrial.checkpoints import Checkpoints
 from fairtrial.errors import FairtrialError
 from fairtrial.execute.base import Ended, Epoch, Started
+from fairtrial.execute.limits import Limits
 from fairtrial.execute.local import LocalExecutor
+from fairtrial.execute.process import WorkerProcess
 from fairtrial.plan import plan
 from fairtrial.records import Outcome
 
@@ -58,8 +62,8 @@ def metrics(messages, name):
 def dying_study(make_study):
     """Two good arms about one that ends its worker."""
 
-    def make(end):
-        arms = {"a": {}, "bad": {"params": {"end": end}}, "b": {"params": {"pace": 2}}}
+    def make(end, **params):
+        arms = {"a": {}, "bad": {"params": {"end": end, **params}}, "b": {"params": {"pace": 2}}}
         return plan(make_study(seeds=1, arms=arms, training={"epochs": 3, "loop": "loops:dying"}))
 
     return make
@@ -71,37 +75,212 @@ DEATHS = {
     "sys.exit": "worker exited with status 3 before it was done",
     "segfault": "worker killed by signal 11 (SIGSEGV); native code has crashed",
     "close the pipe": "worker no longer answered, and was ended",
+    "memory": "out of memory",
+    "torch memory": "out of memory: [enforce fail at alloc_cpu.cpp:127] err == 0. "
+    "DefaultCPUAllocator: can't allocate memory",
+    "gpu memory": "out of memory: CUDA out of memory. Tried to allocate 2 GiB",
 }
+WELL = [1, 2, 3]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize(("end", "what"), DEATHS.items(), ids=DEATHS.keys())
-def test_a_death_fails_one_trial_and_leaves_the_others_alone(dying_study, end, what, workers):
+def test_a_trial_that_loses_two_workers_has_failed_and_the_others_go_on(dying_study, end, what, workers):
     messages = execute(LocalExecutor(loops.dying, loops.machine, workers=workers), dying_study(end))
-    outcomes = ends(messages)
-    assert {arm: end.outcome for arm, end in outcomes.items()} == {
-        "a": Outcome.FINISHED,
-        "bad": Outcome.FAILED,
-        "b": Outcome.FINISHED,
+    assert stories(messages) == {
+        "a": [Started, *WELL, Outcome.FINISHED],
+        "bad": [Started, 1, Started, 1, Outcome.FAILED],
+        "b": [Started, *WELL, Outcome.FINISHED],
     }
-    assert outcomes["bad"].detail.splitlines()[0] == what
-    epochs = [(message.trial.arm, message.record.epoch) for message in messages if isinstance(message, Epoch)]
-    assert sorted(epochs) == [(arm, epoch) for arm in ("a", "b") for epoch in (1, 2, 3)] + [("bad", 1)]
+    lines = ends(messages)["bad"].detail.splitlines()
+    assert lines[0] == what
+    assert [line for line in lines if line.startswith("the attempt before: ")] == [f"the attempt before: {what}"]
+
+
+@pytest.mark.parametrize("end", ["kill", "exit", "segfault", "memory"])
+def test_a_trial_that_loses_one_worker_gets_another(dying_study, end):
+    messages = execute(LocalExecutor(loops.dying, loops.machine, workers=2), dying_study(end, times=1))
+    assert stories(messages)["bad"] == [Started, 1, Started, *WELL, Outcome.FINISHED]
+    assert ends(messages)["bad"].detail == ""
+
+
+def stories(messages):
+    """What came of each arm, in order."""
+    told = {}
+    for message in messages:
+        story = told.setdefault(message.trial.arm, []) if message else None
+        if isinstance(message, Started):
+            story.append(Started)
+        if isinstance(message, Epoch):
+            story.append(message.record.epoch)
+        if isinstance(message, Ended):
+            story.append(message.outcome)
+    return told
+
+
+def test_a_retry_goes_on_from_the_checkpoint(make_study, monkeypatch, tmp_path):
+    (trial,) = plan(make_study(seeds=1, arms={"a": {}}))
+    monkeypatch.setenv("FAIRTRIAL_FAILPOINT", "checkpoint.manifest_renamed:5")  # in the third epoch
+    monkeypatch.setenv("FAIRTRIAL_FAILPOINT_HITS", str(tmp_path / "hits"))
+    executor = LocalExecutor(loops.keeping, loops.machine, workers=1, checkpoints=Checkpoints("kept"))
+    messages = execute(executor, [trial])
+    assert stories(messages)["a"] == [Started, 1, 2, Started, *WELL, Outcome.FINISHED]
+    records = [message.record for message in messages if isinstance(message, Epoch)]
+    assert records[:2] == records[2:4]  # with their times: they were not trained again
+    assert (tmp_path / "hits").stat().st_size == 6  # of the six checkpoints none was written twice
 
 
 def test_a_crash_in_native_code_has_the_traceback_of_python(dying_study):
     messages = execute(LocalExecutor(loops.dying, loops.machine, workers=1), dying_study("segfault"))
     assert "loops.py" in ends(messages)["bad"].detail
-    assert "in dying" in ends(messages)["bad"].detail
+    assert "in end_process" in ends(messages)["bad"].detail
 
 
-def test_a_death_is_noticed_though_a_child_holds_the_pipe(dying_study):
+def test_a_death_is_noticed_though_a_child_holds_the_pipe_and_the_child_ends_too(dying_study):
     messages = execute(LocalExecutor(loops.dying, loops.machine, workers=1), dying_study("leave a child behind"))
-    child = int(Path("child").read_text())
-    assert alive(child)
-    os.kill(child, signal.SIGKILL)
+    children = [int(pid) for pid in Path("children").read_text().split()]
+    assert len(children) == 2
+    assert gone(children)
     assert "SIGKILL" in ends(messages)["bad"].detail
     assert ends(messages)["b"].outcome is Outcome.FINISHED
+
+
+def test_an_exception_is_told_in_the_first_line_and_not_tried_again(make_study):
+    (trial,) = plan(make_study(seeds=1, arms={"a": {"params": {"end": "raises"}}}))
+    messages = execute(LocalExecutor(loops.mixed, loops.machine, workers=1), [trial])
+    assert stories(messages)["a"] == [Started, 1, Outcome.FAILED]
+    first, second, *_, last = ends(messages)["a"].detail.splitlines()
+    assert (first, second, last) == ("RuntimeError: boom", "Traceback (most recent call last):", first)
+
+
+def test_a_trial_that_takes_too_long_has_failed_and_is_not_tried_again(dying_study):
+    executor = LocalExecutor(loops.dying, loops.machine, workers=2, limits=Limits(time=1.5))
+    messages = execute(executor, dying_study("loop"))
+    assert stories(messages)["bad"] == [Started, 1, Outcome.FAILED]
+    first, *trace = ends(messages)["bad"].detail.splitlines()
+    assert first == "time limit of 1.5 s exceeded in epoch 2"
+    assert any("in end_process" in line for line in trace)  # where it was
+    assert ends(messages)["b"].outcome is Outcome.FINISHED
+
+
+def test_a_trial_that_asks_for_too_much_memory_has_failed(dying_study):
+    executor = LocalExecutor(loops.dying, loops.machine, workers=1, limits=Limits(memory=2 << 30))
+    messages = execute(executor, dying_study("much memory"))
+    assert stories(messages)["bad"] == [Started, 1, Started, 1, Outcome.FAILED]
+    first, second, *rest = ends(messages)["bad"].detail.splitlines()
+    assert (first, second) == ("memory limit of 2.0 GiB reached", "Traceback (most recent call last):")
+    assert any("in end_process" in line for line in rest)
+
+
+def test_a_limit_that_leaves_no_room_to_begin_is_told(make_study):
+    executor = LocalExecutor(loops.good, loops.machine_that_needs_memory, workers=1, limits=Limits(memory=64 << 20))
+    with pytest.raises(FairtrialError, match=r"before they can begin a trial: memory limit of 64\.0 MiB reached; see"):
+        execute(executor, plan(make_study()))
+
+
+def test_a_stopped_worker_is_given_up_and_killed(dying_study):
+    executor = LocalExecutor(loops.dying, loops.machine, workers=2, limits=Limits(silence=3))
+    messages = execute(executor, dying_study("stop", times=1))
+    assert stories(messages)["bad"] == [Started, 1, Started, *WELL, Outcome.FINISHED]
+    assert gone([int(Path("stopped").read_text())])
+
+
+def test_a_worker_that_stops_twice_has_failed(dying_study):
+    executor = LocalExecutor(loops.dying, loops.machine, workers=1, limits=Limits(silence=3))
+    lines = ends(execute(executor, dying_study("stop")))["bad"].detail.splitlines()
+    assert lines == ["worker said nothing for 3 s", "the attempt before: worker said nothing for 3 s"]
+
+
+def test_a_worker_that_holds_the_interpreter_in_native_code_says_where(dying_study):
+    executor = LocalExecutor(loops.dying, loops.machine, workers=1, limits=Limits(silence=3))
+    first, *trace = ends(execute(executor, dying_study("hold the lock")))["bad"].detail.splitlines()
+    assert first == "worker said nothing for 3 s"
+    assert [line for line in trace if "said nothing" in line] == ["the attempt before: worker said nothing for 3 s"]
+    assert sum("in end_process" in line for line in trace) == 2
+
+
+def test_leaving_lets_trials_save_what_they_have(make_study):
+    training = {"epochs": 10000, "loop": "loops:keeping"}
+    (trial,) = plan(make_study(seeds=1, arms={"a": {"params": {"sleep": 0.01}}}, training=training))
+    kept = Checkpoints("kept")
+    with (
+        suppress(KeyboardInterrupt),
+        LocalExecutor(loops.keeping_a_diary, loops.machine, workers=1, checkpoints=kept) as executor,
+    ):
+        executor.submit(trial)
+        for message in executor.messages():
+            if isinstance(message, Epoch):
+                raise KeyboardInterrupt
+    assert Path("diary").read_text() == "Stopped"
+    assert kept.open(trial).load()["epoch"] >= 1
+
+
+@pytest.mark.parametrize("leave_by", ["an exception in the middle of a look", "an exception elsewhere"])
+def test_leaving_ends_trials_that_do_not_save(make_study, monkeypatch, leave_by):
+    first, second = plan(make_study(arms={"a": {}}))
+    with (
+        suppress(KeyboardInterrupt),
+        LocalExecutor(loops.beating, loops.machine, workers=2, checkpoints=Checkpoints("kept")) as executor,
+    ):
+        executor.submit(first)
+        executor.submit(second)
+        pids = []
+        for message in executor.messages():
+            if isinstance(message, Epoch):
+                pids.append(int(message.record.metrics["pid"]))
+            if len(pids) == 2 and leave_by == "an exception elsewhere":
+                raise KeyboardInterrupt
+            if len(pids) == 2:
+                monkeypatch.setattr("fairtrial.execute.local.wait", interrupted)
+    assert len(pids) == 2
+    assert not any(alive(pid) for pid in pids)
+
+
+def interrupted(*args):
+    raise KeyboardInterrupt
+
+
+def test_what_a_given_up_worker_still_says_is_not_heard(dying_study, monkeypatch):
+    """As if it could not be killed: on a machine, say, that hangs and comes back."""
+    given_up = []
+    close = WorkerProcess.close
+
+    def let_live(worker):
+        given_up.append(worker)
+
+    monkeypatch.setattr(WorkerProcess, "close", let_live)
+    story = []
+    with LocalExecutor(loops.dying, loops.machine, workers=1, limits=Limits(silence=3)) as executor:
+        _, bad, other = dying_study("stop", times=1)
+        executor.submit(bad)
+        for message in executor.messages():
+            story.append(message)
+            if isinstance(message, Started) and given_up and message.trial is bad:
+                os.kill(given_up[0].pid, signal.SIGCONT)
+                assert given_up[0].connection.poll(PATIENCE)  # it speaks again, into the pipe that nobody reads
+                executor.submit(other)
+        said = []
+        while (report := given_up[0].receive()) and not isinstance(report, Ended):
+            said.append(report)
+    for worker in given_up:
+        close(worker)
+    assert any(isinstance(report, Epoch) for report in said)
+    assert stories(story) == {
+        "bad": [Started, 1, Started, *WELL, Outcome.FINISHED],
+        "b": [Started, *WELL, Outcome.FINISHED],
+    }
+
+
+def test_a_suspended_parent_does_not_take_its_workers_for_silent(script):
+    """Both sleep for longer than a worker may be silent, and wake together."""
+    process, pids = script
+    for pid in (process.pid, *pids):
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(4)
+    for pid in (process.pid, *pids):
+        os.kill(pid, signal.SIGCONT)
+    time.sleep(2)
+    assert all(alive(pid) for pid in (process.pid, *pids))
 
 
 def test_a_trial_whose_worker_died_before_it_began_goes_to_another(make_study):
@@ -114,6 +293,14 @@ def test_a_trial_whose_worker_died_before_it_began_goes_to_another(make_study):
 def test_workers_that_never_begin_are_an_error(make_study):
     with pytest.raises(FairtrialError, match=r"before they can begin a trial: worker exited with status 7"):
         execute(LocalExecutor(loops.good, loops.machine_that_dies, workers=2), plan(make_study()))
+
+
+def test_one_trial_before_which_workers_always_die_is_an_error_though_others_begin(make_study):
+    trials = plan(make_study(seeds=12, arms={"a": {}, "bad": {"params": {"x": 1}}}))
+    trials = [trial for trial in trials if trial.arm == "a" or trial.seed == 0]
+    with pytest.raises(FairtrialError, match=r"before they can begin a trial: worker exited with status 7"):
+        execute(LocalExecutor(loops.slow, loops.machine_that_dies_for_some, workers=2), trials)
+    assert Path("begun").stat().st_size < 12  # it does not come up only when nothing else is left
 
 
 def test_a_worker_that_dies_between_trials_is_replaced(make_study):
@@ -176,6 +363,7 @@ def test_functions_that_workers_cannot_import_are_refused():
 
 SCRIPT = """
 from fairtrial.execute.base import Epoch
+from fairtrial.execute.limits import Limits
 from fairtrial.execute.local import LocalExecutor
 from fairtrial.plan import plan
 from fairtrial.spec import Study
@@ -184,7 +372,7 @@ import loops
 print("begun", flush=True)
 study = Study.from_dict({"name": "s", "reference": "a", "seeds": 2, "arms": {"a": {}}})
 try:
-    with LocalExecutor(loops.beating, loops.machine, workers=2) as executor:
+    with LocalExecutor(loops.LOOP, loops.machine, workers=2, limits=Limits(silence=3)) as executor:
         for trial in plan(study):
             executor.submit(trial)
         for message in executor.messages():
@@ -196,10 +384,10 @@ except KeyboardInterrupt:
 
 
 @pytest.fixture
-def script():
+def script(request):
     """Run a script with two workers that never end; give the process and the workers' numbers."""
     path = Path("script.py")
-    path.write_text(textwrap.dedent(SCRIPT))
+    path.write_text(textwrap.dedent(SCRIPT).replace("LOOP", getattr(request, "param", "beating")))
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with subprocess.Popen(
         [sys.executable, path],
@@ -217,6 +405,28 @@ def script():
             yield process, pids
         finally:
             process.kill()
+
+
+@pytest.mark.parametrize("script", ["parenting"], indirect=True)
+def test_what_training_loops_have_started_ends_with_a_parent_that_is_killed(script):
+    """Even though native code in the workers holds the interpreter's lock."""
+    process, pids = script
+    children = [int(pid) for pid in Path("children").read_text().split()]
+    assert len(children) == 2
+    assert all(alive(pid) for pid in (*pids, *children))
+    process.kill()
+    process.wait(PATIENCE)
+    assert gone([*pids, *children])
+
+
+@pytest.mark.parametrize("script", ["parenting"], indirect=True)
+def test_what_training_loops_have_started_ends_with_a_parent_that_leaves(script):
+    process, pids = script
+    children = [int(pid) for pid in Path("children").read_text().split()]
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=PATIENCE)
+    assert not any(alive(pid) for pid in pids)
+    assert gone(children)
 
 
 def test_workers_end_with_a_parent_that_is_killed(script):

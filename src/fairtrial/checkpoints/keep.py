@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -63,6 +63,21 @@ class Checkpoints:
         """
         with _telling(f"checkpoints in {self.place} can't be removed"):
             open_place(self.place, trial.hash).clear()
+
+    def remove_leftovers(self, ended: Iterable[Trial]) -> None:
+        """Forget trials of which some may have been kept by a process that died when they had just ended.
+
+        Args:
+            ended: trials whose state nobody needs any more.
+
+        Raises:
+            CheckpointError: the place can't be read, or files can't be removed.
+        """
+        with _telling(f"checkpoints in {self.place} can't be read"):
+            there = set(open_place(self.place, "").names())
+        for trial in ended:
+            if trial.hash in there:
+                self.remove(trial)
 
 
 @dataclass

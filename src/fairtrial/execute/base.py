@@ -4,14 +4,20 @@ An executor runs trials somewhere and tells what comes of them. It promises:
 
 * Order. The messages of one trial come as one `Started`, its `Epoch` records by rising epoch, and one `Ended`; between
   the first and the last, `Fingerprinted` whenever the trial's fingerprints have changed. Those of different trials may
-  mix. A trial that has lost its worker may begin again, with a `Started` in the place of its `Ended`.
+  mix. A trial that has lost its worker may begin again, with a `Started` in the place of its `Ended`; then its `Epoch`
+  records begin again too, with the first. Nothing of the attempt before comes after that `Started`.
 * Pauses. Between messages comes None where no further one is waiting: a good moment to write down what came before.
 * Failures. What goes wrong inside a training loop is a message (`Ended` with outcome ``failed`` and the traceback),
-  never an exception of the executor. Ctrl-C is no failure: it passes through, and the trial stays without an end.
+  never an exception of the executor. The first line of the detail says plainly what happened. Ctrl-C is no failure: it
+  passes through, and the trial stays without an end.
+* Retries. What ends the worker and not just the loop (a crash, a signal, an exit, no memory left, silence) is tried
+  once more, by another worker; the second time it is a failure, whose detail tells of both. An exception of the
+  training loop would come again, and is not tried again; nor is a trial that took longer than its time limit.
 * Checkpoints. Given a place for them, a trial that begins again can go on from where its last attempt was saved; if one
   can't be used, a `Warned` says so. A checkpoint that can't be written, on a full disk for example, is no failure of
   the trial that meets it first, and would be met by all others next: `messages` raises `CheckpointError`, and the trial
-  stays without an end. A worker process reports it as `Broken`.
+  stays without an end. A worker process reports it as `Broken`. Leaving the context while trials run asks them to save
+  what they have, and waits a little for it.
 * Threads. All methods are called from one thread, the conductor's. Trials may be submitted while messages are read.
 * End. `messages` ends when every submitted trial has ended.
 * Results. Records depend on the trial alone: whatever the executor, the same numbers.
@@ -109,7 +115,12 @@ class Executor(AbstractContextManager["Executor"], Protocol):
 
 
 def drive(
-    trial: Trial, loop: TrainingLoop, machine: Machine, keep: Keep | None = None
+    trial: Trial,
+    loop: TrainingLoop,
+    machine: Machine,
+    keep: Keep | None = None,
+    *,
+    pass_on: Callable[[Exception], bool] = lambda _error: False,
 ) -> Generator[Message, None, None]:
     """Run one trial and turn what its training loop does into messages.
 
@@ -126,8 +137,10 @@ def drive(
         loop: the training loop.
         machine: where it runs.
         keep: the trial's checkpoints, or None.
+        pass_on: tells whether an exception of the loop is no end of the trial, but of the process that runs it.
 
     Raises:
+        Exception: one that is to be passed on; the trial has no end.
         Stopped: the loop has saved its state because it was asked to stop; the trial has no end.
         CheckpointError: its state can't be saved, or not be looked for; the trial has no end.
     """
@@ -144,10 +157,18 @@ def drive(
         raise
     except Diverged as divergence:
         outcome, detail = Outcome.DIVERGED, divergence.where
-    except Exception:  # noqa: BLE001  (a user's loop may raise anything; its traceback is the record)
-        outcome, detail = Outcome.FAILED, traceback.format_exc()
+    except Exception as error:
+        if pass_on(error):
+            raise
+        outcome, detail = Outcome.FAILED, _told(error)
     yield from _news(trial, told, keep)
     yield Ended(trial, outcome, detail, _now())
+
+
+def _told(error: Exception) -> str:
+    """Say what a training loop has raised: in one line, with the traceback below."""
+    first = traceback.format_exception_only(error)[-1].partition("\n")[0]
+    return f"{first}\n{''.join(traceback.format_exception(error))}"
 
 
 def _news(trial: Trial, told: dict[str, str], keep: Keep | None) -> Iterator[Warned | Fingerprinted]:

@@ -6,19 +6,26 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from multiprocessing import Pipe
-from time import monotonic
+from multiprocessing.connection import Connection, wait
+from time import monotonic, sleep
 from typing import cast
 
 from fairtrial.errors import FairtrialError
-from fairtrial.execute.worker import Job, Report
+from fairtrial.execute.group import Group
+from fairtrial.execute.worker import STOP, WHERE, Job, Report
 from fairtrial.records import Trial
 
-#: Seconds that workers get to end on request before they are killed.
+#: Seconds that a worker whose pipe has ended gets to end itself before it is killed.
 GRACE = 1.0
+
+#: Seconds between two looks at whether workers that were asked to stop have ended.
+SECONDS_A_GLANCE = 0.05
+
+#: Seconds that a worker gets to say where it is before it is killed.
+SECONDS_TO_SAY = 0.5
 
 #: What the interpreter of a worker runs. It never sees the parent's main module, so a script needs no
 #: ``if __name__ == "__main__"``; and the parent's ``sys.path`` is in place before anything is imported.
@@ -50,22 +57,28 @@ class WorkerProcess:
     Attributes:
         connection: this process's end of the pipe; readable when there is a report, or when the worker has ended.
         trial: the trial that the worker has in hand.
-        started: whether the worker has said that this trial has begun.
+        started: when the worker said that this trial has begun, by the monotonic clock; None before.
+        epochs: how many records of this trial the worker has reported.
+        silent: seconds for which this process has watched the worker and heard nothing.
     """
 
     def __init__(self, job: Job, environment: Mapping[str, str]) -> None:
         self.trial: Trial | None = None
-        self.started = False
+        self.started: float | None = None
+        self.epochs = 0
+        self.silent = 0.0
         self._crash_log = tempfile.TemporaryFile()  # noqa: SIM115  (closed by `close`)
         self.connection, theirs = Pipe()
         try:
-            with theirs, _interrupts_held():
-                self._process = _start((theirs.fileno(), self._crash_log.fileno()), os.environ | environment)
+            with theirs:
+                self._group, self._process = _start(
+                    (theirs.fileno(), self._crash_log.fileno()), os.environ | environment
+                )
         except OSError as error:
             self.connection.close()
             self._crash_log.close()
             raise FairtrialError(f"a worker process can't be started: {error.strerror or error}") from error
-        self._send(job)
+        self._send(pickle.dumps(job))
 
     @property
     def pid(self) -> int:
@@ -74,8 +87,8 @@ class WorkerProcess:
 
     def give(self, trial: Trial) -> None:
         """Hand a trial to a worker that has none. Its listener stays here."""
-        self.trial, self.started = trial, False
-        self._send(replace(trial, listener=None))
+        self.trial, self.started, self.epochs, self.silent = trial, None, 0, 0.0
+        self._send(pickle.dumps(replace(trial, listener=None)))
 
     def receive(self) -> Report | None:
         """Read the next report, waiting for it; None if the worker has ended."""
@@ -92,56 +105,96 @@ class WorkerProcess:
         return self._process.poll() is not None and not self.connection.poll()
 
     def autopsy(self) -> str:
-        """End what is left of a worker whose pipe has ended, and say what happened to it."""
+        """Say what happened to a worker whose pipe has ended; what is left of it must still be closed."""
         try:
             code = self._process.wait(GRACE)
         except subprocess.TimeoutExpired:
-            self.close()
             return "worker no longer answered, and was ended"
+        return "\n".join(filter(None, [_describe(code), self._trace()]))
+
+    def where(self) -> str:
+        """Tell where in its Python code a running worker is, as a traceback; empty if it doesn't say so soon."""
+        self._process.send_signal(WHERE)
+        deadline = monotonic() + SECONDS_TO_SAY
+        before, trace = "", self._trace()
+        while monotonic() < deadline and (not trace or trace != before):
+            sleep(SECONDS_A_GLANCE)
+            before, trace = trace, self._trace()
+        return trace
+
+    def _trace(self) -> str:
         self._crash_log.seek(0)
-        trace = self._crash_log.read().decode(errors="replace").strip()
-        self.close()
-        return "\n".join([_describe(code), *([trace] if trace else [])])
+        return self._crash_log.read().decode(errors="replace").strip()
 
-    def request_end(self) -> None:
-        """Ask the worker to end at once, without waiting for it."""
-        self.connection.close()
-        self._process.terminate()
+    def ask_to_stop(self) -> None:
+        """Ask the worker to end as soon as its trial has saved its state, without waiting for it."""
+        self._send(STOP)
 
-    def close(self, seconds: float = 0) -> None:
-        """End the worker, killing it after so many seconds, and free what this process holds of it."""
-        self.request_end()
+    def unheard(self) -> bool:
+        """Throw away what the worker has sent; False once it can't send any more."""
         try:
-            self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            return bool(os.read(self.connection.fileno(), 1 << 16))
+        except OSError:
+            return False
+
+    def ended(self) -> bool:
+        """Tell whether the process itself has ended."""
+        return self._process.poll() is not None
+
+    def close(self) -> None:
+        """End the worker, with all that it has started, and free what this process holds of it."""
+        self.connection.close()
+        self.kill()
         self._crash_log.close()
 
-    def _send(self, message: Job | Trial) -> None:
+    def kill(self) -> None:
+        """Kill the worker's whole group. That needs nobody's consent, and works on stopped processes too."""
+        self._group.kill()
+        self._process.wait()
+
+    def _send(self, content: bytes) -> None:
         try:
-            self.connection.send_bytes(pickle.dumps(message))
+            self.connection.send_bytes(content)
         except (BrokenPipeError, ConnectionResetError):
             return  # the worker has ended; reading from it will tell
 
 
-def end_all(workers: Iterable[WorkerProcess]) -> None:
-    """End workers together, so that the grace of all of them takes no longer than that of one."""
+def end_all(workers: Iterable[WorkerProcess], deadline: float = 0.0) -> None:
+    """End workers.
+
+    Args:
+        workers: those that are to save their state have been asked to.
+        deadline: by the monotonic clock; those that have not ended by themselves by then are killed.
+    """
     workers = list(workers)
-    for worker in workers:
-        worker.request_end()
-    deadline = monotonic() + GRACE
-    for worker in workers:
-        worker.close(max(0.0, deadline - monotonic()))
+    talking = {worker.connection: worker for worker in workers}
+    try:
+        while monotonic() < deadline and not all(worker.ended() for worker in workers):
+            if not talking:
+                sleep(SECONDS_A_GLANCE)
+                continue
+            for connection in cast("list[Connection]", wait([*talking], SECONDS_A_GLANCE)):
+                if not talking[connection].unheard():
+                    del talking[connection]
+    finally:
+        for worker in workers:
+            worker.close()
 
 
-def _start(fds: tuple[int, int], environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(  # noqa: S603
-        [sys.executable, "-P", "-c", _PROGRAM, *map(str, fds), *map(str, sys.path)],
-        pass_fds=fds,
-        stdin=subprocess.DEVNULL,
-        env=environment,
-    )
+def _start(fds: tuple[int, int], environment: Mapping[str, str]) -> "tuple[Group, subprocess.Popen[bytes]]":
+    """Start a worker, the first member of a group of its own."""
+    group = Group()
+    try:
+        return group, subprocess.Popen(  # noqa: S603
+            [sys.executable, "-P", "-c", _PROGRAM, *map(str, fds), *map(str, sys.path)],
+            pass_fds=fds,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            process_group=group.number,
+        )
+    except OSError:
+        group.kill()
+        raise
 
 
 def _describe(code: int) -> str:
@@ -157,16 +210,3 @@ def _describe(code: int) -> str:
     except ValueError:  # real-time signals have no name
         return f"worker killed by signal {-code}"
     return f"worker killed by signal {-code} ({name}){_LIKELY.get(signal.Signals(-code), '')}"
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Hold back Ctrl-C while a worker is started.
-
-    The worker inherits it held back until it can ignore it; this process gets it when the worker is well begun.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,7 +1,8 @@
 """The inside of a worker process: trials come in through its pipe one at a time, reports go back.
 
 The process that starts a worker talks to it in pickles over a socket pair that nobody else holds. First it sends a
-`Job`, then a trial whenever the worker is free. Closing its end is the order to end at once.
+`Job`, then a trial whenever the worker is free. `STOP` asks the worker to end as soon as its trial has saved its state;
+closing the pipe is the order to end at once.
 """
 
 import ctypes
@@ -12,18 +13,31 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
-from time import monotonic
+from time import monotonic, sleep
 from typing import NoReturn, TypeAlias, cast
 
 from fairtrial.checkpoints import Checkpoints
-from fairtrial.execute.base import Message, TrainingLoop, drive
+from fairtrial.errors import CheckpointError, Stopped
+from fairtrial.execute.base import Broken, Ended, Epoch, Message, TrainingLoop, drive
+from fairtrial.execute.memory import describe, limit_memory, ran_out_of_memory
+from fairtrial.failpoints import failpoint
 from fairtrial.records import Machine, Trial
 
 #: Seconds between two reports of progress from one worker; what comes sooner is dropped.
 SECONDS_A_REPORT = 0.1
+
+#: Seconds between two signs of life.
+SECONDS_A_BEAT = 1.0
+
+#: What the parent sends to have a worker save its state and end; no pickle begins so.
+STOP = b"stop"
+
+#: Has a worker write to its crash log where it is, even if Python's threads can't run.
+WHERE = signal.SIGUSR1
 
 #: Exit status of a worker whose parent is gone. Nobody is left to read it but a process list.
 ABANDONED = 3
@@ -40,12 +54,26 @@ class Job:
         machine: describes the machine that the worker sees.
         set_up: called once before the first trial, or None.
         checkpoints: where trials may keep their state, or None.
+        memory_limit: bytes that this process and each that it starts may ask for, or None.
     """
 
     loop: TrainingLoop
     machine: Callable[[Trial], Machine]
     set_up: Callable[[], None] | None
     checkpoints: Checkpoints | None = None
+    memory_limit: int | None = None
+
+
+@dataclass(frozen=True)
+class Alive:
+    """A sign of life, once a second, from a thread that does nothing else."""
+
+
+@dataclass(frozen=True)
+class LastWords:
+    """What a worker has to say of its own end; none follow."""
+
+    cause: str
 
 
 @dataclass(frozen=True)
@@ -58,7 +86,7 @@ class Progress:
 
 
 #: What a worker sends.
-Report: TypeAlias = Message | Progress
+Report: TypeAlias = Message | Progress | Alive | LastWords | Broken
 
 
 class Line:
@@ -81,6 +109,13 @@ class Line:
         except (BrokenPipeError, ConnectionResetError):
             _end_abandoned()
 
+    def beat(self) -> None:
+        """Send signs of life, for ever."""
+        while True:
+            with suppress(MemoryError):  # the training loop may yet get over it
+                self.send(Alive())
+            sleep(SECONDS_A_BEAT)
+
     def progress(self, trial: Trial, batch: int, batches: int, metrics: Mapping[str, float]) -> None:  # noqa: ARG002
         """Send progress, unless the last was sent just now. Is a `records.Listener`."""
         now = monotonic()
@@ -89,44 +124,103 @@ class Line:
             self.send(Progress(batch, batches, {name: float(value) for name, value in metrics.items()}))
 
 
+class Inbox:
+    """What the parent has sent, taken in by a thread of its own.
+
+    Args:
+        connection: the pipe.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._queue: SimpleQueue[bytes] = SimpleQueue()
+        self._stop = threading.Event()
+
+    def asked_to_stop(self) -> bool:
+        """Tell whether the parent wants the running trial to save its state and end."""
+        return self._stop.is_set()
+
+    def get(self) -> object:
+        """Wait for what the parent sends next; None if it wants no more from this worker."""
+        content = self._queue.get()
+        return None if content == STOP else pickle.loads(content)  # noqa: S301  (from the parent, over our own pipe)
+
+    def listen(self) -> None:
+        """Take in what comes; end this process, whatever it does, once the parent has gone."""
+        try:
+            while True:
+                content = self._connection.recv_bytes()
+                if content == STOP:
+                    self._stop.set()
+                self._queue.put(content)
+        except (EOFError, OSError):
+            _end_abandoned()
+
+
 def main(pipe: int, crash_log: int) -> None:
-    """Work until the parent closes the pipe or dies.
+    """Work until the parent asks this process to stop, closes the pipe, or dies.
 
     Args:
         pipe: file descriptor of this worker's end of the pipe.
-        crash_log: file descriptor that gets the Python traceback if native code crashes.
+        crash_log: file descriptor that gets the Python traceback if native code crashes, or when `WHERE` comes.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the conductor's to answer
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # a terminal may stop those in the background that write to it
     faulthandler.enable(crash_log)
+    faulthandler.register(WHERE, crash_log, all_threads=False)
     _die_with_parent()
     for descriptor in (pipe, crash_log):  # programs that a training loop starts must not keep them open
         os.set_inheritable(descriptor, False)
     connection = Connection(pipe)
-    inbox: SimpleQueue[bytes] = SimpleQueue()
-    threading.Thread(target=_listen, args=(connection, inbox), name="fairtrial-parent", daemon=True).start()
-    _work(Line(connection), inbox)
+    line, inbox = Line(connection), Inbox(connection)
+    for thread in (inbox.listen, line.beat):
+        threading.Thread(target=thread, name=f"fairtrial-{thread.__name__}", daemon=True).start()
+    _work(line, inbox)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # what the training loop has left behind, threads for instance, must not keep this process
 
 
-def _work(line: Line, inbox: "SimpleQueue[bytes]") -> NoReturn:
-    job = cast("Job", pickle.loads(inbox.get()))  # noqa: S301  (from the parent, over a pipe of our own)
-    if job.set_up is not None:
-        job.set_up()
-    while True:
-        trial = cast("Trial", pickle.loads(inbox.get()))  # noqa: S301
-        keep = job.checkpoints.open(trial) if job.checkpoints else None
-        for message in drive(replace(trial, listener=line.progress), job.loop, job.machine(trial), keep):
-            sys.stdout.flush()  # what a training loop has printed must not be lost when this process is ended
-            line.send(replace(message, trial=trial))
-
-
-def _listen(connection: Connection, inbox: "SimpleQueue[bytes]") -> None:
-    """Hand on what the parent sends; end this process, whatever it does, once the parent has gone."""
+def _work(line: Line, inbox: Inbox) -> None:
+    """Run trials one after another, until no more are wanted."""
+    job = cast("Job", inbox.get())
     try:
-        while True:
-            inbox.put(connection.recv_bytes())
-    except (EOFError, OSError):
-        _end_abandoned()
+        if job.set_up is not None:
+            job.set_up()
+        if job.memory_limit is not None:
+            limit_memory(job.memory_limit)
+        while (trial := cast("Trial | None", inbox.get())) is not None:
+            failpoint("worker.trial")
+            _run(trial, job, line, inbox)
+    except Stopped:
+        return
+    except Exception as error:
+        if not ran_out_of_memory(error):
+            raise
+        limit_memory(None)  # saying so takes a little
+        line.send(LastWords(describe(error, job.memory_limit)))
+
+
+def _run(trial: Trial, job: Job, line: Line, inbox: Inbox) -> None:
+    """Run a trial and report what comes of it.
+
+    Raises:
+        Exception: there was no memory left, or the machine can't be described.
+        Stopped: the trial has saved its state, because it was asked to.
+    """
+    keep = job.checkpoints.open(trial, inbox.asked_to_stop) if job.checkpoints else None
+    told = replace(trial, listener=line.progress)
+    try:
+        for message in drive(told, job.loop, job.machine(trial), keep, pass_on=ran_out_of_memory):
+            sys.stdout.flush()  # what a training loop has printed must not be lost when this process is ended
+            result = isinstance(message, Epoch | Ended)
+            if result:
+                failpoint("worker.report")
+            line.send(replace(message, trial=trial))
+            if result:
+                failpoint("worker.reported")
+    except CheckpointError as error:
+        line.send(Broken(trial, str(error)))
 
 
 def _end_abandoned() -> NoReturn:

@@ -92,6 +92,9 @@ class LiveWatcher(Watcher):
             self._machine_told = True
             layers = f"; {machine.layers}" if machine.layers else ""
             self._say(f"on {_processor(machine)}, {_room(self._slots, machine)}{layers}")
+        if trial.hash in self._tasks:
+            self._progress.remove_task(self._tasks[trial.hash])
+            self._say(f"{self._name(trial)}: has lost its worker, and begins again", style="yellow")
         self._epochs[trial.hash] = 0
         self._tasks[trial.hash] = self._progress.add_task(self._name(trial), total=trial.epochs, note="")
 

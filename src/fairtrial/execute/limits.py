@@ -1,0 +1,86 @@
+"""What a trial may use before it is ended, and how people write that."""
+
+import math
+import re
+from dataclasses import dataclass
+
+from fairtrial.errors import FairtrialError
+
+_SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+_BYTES = {
+    unit + suffix: base**power
+    for suffix, base in (("B", 1000), ("iB", 1024))
+    for power, unit in enumerate(("", "k", "M", "G", "T"))
+    if (suffix, unit) != ("iB", "")
+} | {"": 1}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What ends a trial's attempt from outside. No part of what the trial is: records depend on none of it.
+
+    Attributes:
+        time: seconds that an attempt may take from its beginning, or None. A trial that takes longer has failed.
+        memory: bytes that each process of a worker may ask for (its data: heap, stacks and private mappings), or None.
+        silence: seconds for which a worker may say nothing before it is given up. One whose Python runs at all says
+            something once a second.
+
+    Raises:
+        FairtrialError: a limit that is no positive number.
+    """
+
+    time: float | None = None
+    memory: int | None = None
+    silence: float = 120.0
+
+    def __post_init__(self) -> None:
+        for name, value in (("time_limit", self.time), ("silence", self.silence)):
+            if value is not None and not (_is_number(value) and math.isfinite(value) and value > 0):
+                raise FairtrialError(f"{name} = {value!r}: must be a positive number of seconds")
+        if self.memory is not None and (type(self.memory) is not int or self.memory < 1):
+            raise FairtrialError(f"memory_limit = {self.memory!r}: must be a whole number of bytes from 1 up")
+
+
+def parse_seconds(text: str) -> float:
+    """Read a duration such as ``90``, ``90s``, ``30m`` or ``1.5h``.
+
+    Raises:
+        ValueError: it is none; the message says what is allowed.
+    """
+    return _parse(text, _SECONDS, "a duration such as 90s, 30m or 2h")
+
+
+def parse_bytes(text: str) -> int:
+    """Read a size such as ``2GiB`` or ``800MB``.
+
+    Raises:
+        ValueError: it is none; the message says what is allowed.
+    """
+    return int(_parse(text, _BYTES, "a size such as 2GiB or 800MB"))
+
+
+def format_seconds(seconds: float) -> str:
+    """Write a duration: ``60 s``, ``0.5 s``."""
+    return f"{seconds:g} s" if seconds < 1e6 else f"{seconds:.0f} s"
+
+
+def format_bytes(size: int) -> str:
+    """Write a size in the unit that suits it: ``2.0 GiB``."""
+    value, unit = float(size), "bytes"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if value < 1024:
+            break
+        value, unit = value / 1024, larger
+    return f"{size} bytes" if unit == "bytes" else f"{value:.1f} {unit}"
+
+
+def _parse(text: str, units: dict[str, int], what: str) -> float:
+    by_name = {name.lower(): factor for name, factor in units.items()}
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
+    if match is None or match[2] not in by_name or not float(match[1]) > 0:
+        raise ValueError(f"{text!r} is not {what}")
+    return float(match[1]) * by_name[match[2]]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,162 @@
+"""Nothing is lost and nothing counts twice, wherever a process is killed."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fairtrial.failpoints import PLACES, failpoint
+from fairtrial.records import Outcome
+from fairtrial.spec import Study
+from fairtrial.store.sql import SQLStore
+
+pytestmark = pytest.mark.slow
+
+PATIENCE = 120  # seconds after which a test gives up; nothing waits that long unless it is broken
+NEVER = 1_000_000
+EPOCHS = 2
+SCRIPT = """
+import fairtrial
+import loops
+from fairtrial.checkpoints import Checkpoints
+from fairtrial.execute.local import LocalExecutor
+
+checkpoints = Checkpoints("kept")
+executor = LocalExecutor(loops.keeping, loops.machine, workers=2, checkpoints=checkpoints)
+with fairtrial.SQLStore("fairtrial.db") as store:
+    fairtrial.run(fairtrial.load("small.toml"), store=store, executor=executor)
+"""
+
+
+def a_study(**params):
+    """Two arms, two seeds, two epochs; each trial saves four times."""
+    return Study.from_dict(
+        {
+            "name": "small",
+            "reference": "a",
+            "seeds": 2,
+            "training": {"epochs": EPOCHS, "loop": "loops:keeping"},
+            "arms": {"a": {"params": params}, "b": {"params": params | {"pace": 2}}},
+        }
+    )
+
+
+def start(folder, study, **environment):
+    """Start the study in a folder, or go on with it."""
+    folder.mkdir(exist_ok=True)
+    (folder / "small.toml").write_text(study.to_toml())
+    (folder / "script.py").write_text(SCRIPT)
+    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "script.py"]
+    return subprocess.Popen(
+        command, cwd=folder, env=os.environ | {"PYTHONPATH": paths} | environment, stderr=subprocess.PIPE
+    )
+
+
+def finish(process):
+    """Wait for a process, and give its status; it has nothing to complain of."""
+    with process:
+        _, err = process.communicate(timeout=PATIENCE)
+    assert err == b""
+    return process.returncode
+
+
+def outcome(folder, study):
+    """Give the study's digest, once each of its trials has one whole result and nothing else is left of any."""
+    from fairtrial import digest_results
+
+    with SQLStore(str(folder / "fairtrial.db"), create=False) as store:
+        results = store.results(study)
+    assert [(result.arm, result.seed) for result in results] == [(arm, seed) for seed in (0, 1) for arm in ("a", "b")]
+    for result in results:
+        assert result.outcome is Outcome.FINISHED
+        assert [record.epoch for record in result.epochs] == [*range(1, EPOCHS + 1)]
+        assert result.fingerprints.keys() == {"initial_weights", "final_weights"}
+    assert list((folder / "kept").iterdir()) == []
+    return digest_results(results)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The digests of studies that nothing has disturbed."""
+    digests = {}
+
+    def digest(study):
+        if study.hash not in digests:
+            folder = tmp_path_factory.mktemp("undisturbed") / "study"
+            assert finish(start(folder, study)) == 0
+            digests[study.hash] = outcome(folder, study)
+        return digests[study.hash]
+
+    return digest
+
+
+def run_with_death(folder, study, place, number):
+    """Run a study, a process of which dies at one hit of a place; go on if it was the parent; tell how many hits."""
+    hits = folder.parent / f"{folder.name}.hits"
+    hits.touch()
+    status = finish(start(folder, study, FAIRTRIAL_FAILPOINT=f"{place}:{number}", FAIRTRIAL_FAILPOINT_HITS=str(hits)))
+    reached = hits.stat().st_size
+    assert status == (-signal.SIGKILL if place.startswith("conductor.") and reached >= number else 0)
+    if status:
+        assert finish(start(folder, study)) == 0
+    return reached
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_death_changes_no_result(tmp_path, place, undisturbed):
+    study = a_study()
+    whole = run_with_death(tmp_path / "whole", study, place, NEVER)
+    assert whole >= 1
+    last = whole if whole <= 6 else whole - whole % 2  # what a conductor writes at once differs a little between runs
+    fired = 0
+    for number in sorted({1, 2, 3, whole // 2, last} - {0}):
+        folder = tmp_path / str(number)
+        fired += run_with_death(folder, study, place, number) >= number
+        assert outcome(folder, study) == undisturbed(study)
+    assert fired >= min(3, whole)
+
+
+def test_kills_at_any_moment_change_no_result(tmp_path, undisturbed):
+    study = a_study(sleep=0.03)
+    expected, dice, killed = undisturbed(study), random.Random(20), 0
+    for number in range(10):
+        folder = tmp_path / str(number)
+        killed += kill_after(start(folder, study), folder, dice.uniform(0, 0.6))
+        assert finish(start(folder, study)) == 0
+        assert outcome(folder, study) == expected
+    assert killed >= 5
+
+
+def test_a_study_that_is_killed_again_and_again_comes_to_its_end(tmp_path, undisturbed):
+    study = a_study(sleep=0.08)
+    folder, dice = tmp_path / "study", random.Random(30)
+    killed = [kill_after(start(folder, study), folder, dice.uniform(0.1, 0.4)) for _ in range(5)]
+    assert sum(killed) >= 3
+    assert finish(start(folder, study)) == 0
+    assert outcome(folder, study) == undisturbed(study)
+
+
+def kill_after(process, folder, seconds):
+    """Kill a process some time after its database is there; tell whether it was alive."""
+    deadline = time.monotonic() + PATIENCE
+    while not (folder / "fairtrial.db").exists() and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(seconds)
+    process.kill()
+    return finish(process) == -signal.SIGKILL
+
+
+def test_places_are_passed_without_a_trace_unless_a_test_wants_one(monkeypatch):
+    monkeypatch.setattr(os, "kill", lambda *args: pytest.fail("nobody wanted that"))
+    failpoint(PLACES[0])
+    monkeypatch.setenv("FAIRTRIAL_FAILPOINT", f"{PLACES[0]}:2")
+    failpoint(PLACES[1])
+    failpoint(PLACES[0])
+    assert not list(Path().iterdir())
