@@ -3,12 +3,14 @@
 import os
 import signal
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from fairtrial.execute.inline import InlineExecutor
+from fairtrial.execute.ray_cluster import Cluster
 from fairtrial.execute.slots import Slots
 from fairtrial.spec import Study
 
@@ -63,3 +65,13 @@ def mixed_study(make_study):
     ends = ["well", "nan", "inf", "says so", "raises", "no record", "empty", "percent", "too many"]
     arms = {end.replace(" ", "_"): {"params": {"end": end}} for end in ends}
     return make_study(reference="well", training={"epochs": 3, "loop": "loops:mixed"}, arms=arms)
+
+
+@pytest.fixture(scope="session")
+def local_ray():
+    """Start Ray once for all tests that need nothing but a Ray with two slots."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        cluster = Cluster(None, 2)
+    yield
+    cluster.close()
