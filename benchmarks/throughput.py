@@ -2,7 +2,7 @@
 
     python benchmarks/throughput.py                                          all executors, messages read and dropped
     python benchmarks/throughput.py --executor ray --trials 500
-    python benchmarks/throughput.py --store /tmp/throughput                  as `fairtrial.run` does it, a new store each
+    python benchmarks/throughput.py --store /tmp/throughput                  as `fairtrial.run` does it, into new stores
 
 Workers and Ray are started before the clock: a first trial runs through each of their places. Sides run in turn.
 """

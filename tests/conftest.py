@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-import warnings
 from pathlib import Path
 
 import pytest
@@ -67,11 +66,9 @@ def mixed_study(make_study):
     return make_study(reference="well", training={"epochs": 3, "loop": "loops:mixed"}, arms=arms)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def local_ray():
-    """Start Ray once for all tests that need nothing but a Ray with two slots."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("default")
-        cluster = Cluster(None, 2)
+    """Start Ray once for all tests of a module that need nothing but a Ray with two slots."""
+    cluster = Cluster(None, 2)
     yield
     cluster.close()

@@ -20,7 +20,11 @@ from fairtrial import study as conductor
 from fairtrial.errors import FairtrialError, ReportError, StoreMissingError
 from fairtrial.options import (
     DEFAULT_STORE,
+    AddressOption,
+    CheckpointsOption,
     EvidenceFormat,
+    ExecutorName,
+    ExecutorOption,
     ExportFormat,
     SetOption,
     StoreOption,
@@ -33,6 +37,7 @@ from fairtrial.records import Outcome, TrialResult
 from fairtrial.report.live import DownloadBar, LiveWatcher
 from fairtrial.report.words import count
 from fairtrial.spec import Evidence, Study, parse_toml
+from fairtrial.staff import on_ray
 from fairtrial.store.base import StoredStudy
 from fairtrial.store.sql import SQLStore
 
@@ -88,14 +93,32 @@ def run(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again.")] = False,
     workers: WorkersOption = None,
     threads: ThreadsOption = None,
+    executor: ExecutorOption = ExecutorName.LOCAL,
+    address: AddressOption = None,
+    checkpoints: CheckpointsOption = None,
 ) -> None:
     """Run what is missing of a study, and print its table."""
+    if address is not None and executor is not ExecutorName.RAY:
+        raise FairtrialError(f"--address {address}: belongs to --executor ray")
     found = lookup.to_run(study, assignments or [], _stored(store))
     folder = lookup.source_folder(study)
     sys.path.insert(0, str(folder or Path.cwd()))  # where a user's own training loop lies
-    again = _command("run", study, assignments, store, workers=workers, threads=threads)
+    elsewhere = {"executor": None if executor is ExecutorName.LOCAL else executor.value, "address": address}
+    again = _command(
+        "run", study, assignments, store, workers=workers, threads=threads, checkpoints=checkpoints, **elsewhere
+    )
+    staff = on_ray(address) if executor is ExecutorName.RAY else None
     try:
-        done = _train(found, store, folder, retry_failed=retry_failed, workers=workers, threads=threads)
+        done = _train(
+            found,
+            store,
+            folder,
+            retry_failed=retry_failed,
+            workers=workers,
+            threads=threads,
+            checkpoints=checkpoints,
+            staff=staff,
+        )
     except KeyboardInterrupt:
         _say(f"interrupted; every finished epoch is in {_without_password(store)}. To go on:\n  {again}")
         raise typer.Exit(INTERRUPTED) from None
@@ -285,7 +308,15 @@ def data(
 
 
 def _train(
-    study: Study, store: str, folder: Path | None, *, retry_failed: bool, workers: int | None, threads: int | None
+    study: Study,
+    store: str,
+    folder: Path | None,
+    *,
+    retry_failed: bool,
+    workers: int | None,
+    threads: int | None,
+    checkpoints: str | None,
+    staff: conductor.Staff | None,
 ) -> conductor.StudyRun:
     with SQLStore(store) as opened, LiveWatcher(_console()) as watcher:
         return conductor.run(
@@ -295,6 +326,8 @@ def _train(
             threads=threads,
             watcher=watcher,
             retry_failed=retry_failed,
+            checkpoints=checkpoints,
+            staff=staff,
             git_commit=lookup.git_commit(folder) if folder else None,
         )
 
@@ -351,7 +384,7 @@ def _how_far(study: StoredStudy) -> str:
     return ", ".join(parts)
 
 
-def _command(verb: str, study: str, assignments: list[str] | None, store: str, **options: int | None) -> str:
+def _command(verb: str, study: str, assignments: list[str] | None, store: str, **options: int | str | None) -> str:
     """Write the command line that does something with the same study in the same store."""
     words = ["fairtrial", verb, study]
     words += [word for assignment in assignments or [] for word in ("--set", assignment)]

@@ -36,6 +36,13 @@ class ExportFormat(StrEnum):
     JSON = "json"
 
 
+class ExecutorName(StrEnum):
+    """Where `fairtrial run` has trials run."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
 StudyArgument = Annotated[
     str,
     typer.Argument(
@@ -58,4 +65,21 @@ WorkersOption = Annotated[
 ThreadsOption = Annotated[
     int | None,
     typer.Option(min=1, help="Threads of each worker, by default 1. It can change the last digits of a result."),
+]
+ExecutorOption = Annotated[
+    ExecutorName, typer.Option("--executor", help="Worker processes on this machine, or tasks of a Ray cluster.")
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--address", metavar="ADDRESS", help="The Ray cluster: auto or HOST:PORT; by default Ray is started here."
+    ),
+]
+CheckpointsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--checkpoints",
+        metavar="PLACE",
+        help="Where running trials keep their state: a folder or a URL, one that all nodes see; else beside the store.",
+    ),
 ]

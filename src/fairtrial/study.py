@@ -1,9 +1,10 @@
 """The conductor: plan, execute, record, ask for more. The only writer to the store."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+from typing import TypeAlias
 
 from fairtrial.checkpoints import Checkpoints
 from fairtrial.course import Course, Settled, Step
@@ -49,6 +50,13 @@ class Watcher:
         """
 
 
+#: Makes the executor of a study: of the study, the trials ahead, the workers and threads that the user asked for, who
+#: is told of downloads, and the place of checkpoints. Returns the room for trials too if they run on this machine.
+Staff: TypeAlias = Callable[
+    [Study, Sequence[Trial], tuple[int | None, int | None], Watcher, Checkpoints], tuple[Executor, Slots | None]
+]
+
+
 @dataclass(frozen=True)
 class StudyRun:
     """What one call of `run` did.
@@ -81,6 +89,7 @@ def run(
     settled: Settled | None = None,
     checkpoints: str | None = None,
     force: bool = False,
+    staff: Staff | None = None,
 ) -> StudyRun:
     """Run what is missing of a study.
 
@@ -103,6 +112,8 @@ def run(
             understands; by default a folder beside the store.
         force: go on although versions of torch or fairtrial, threads or data are others than in the study's trials so
             far; the trials' provenance says so.
+        staff: makes another default executor, such as ``staff.on_ray("auto")``; workers, threads and checkpoints are
+            then that one's.
 
     Returns:
         What was done, and the results of the whole study.
@@ -130,7 +141,7 @@ def run(
     slots = None
     if missing and executor is None:
         keep = Checkpoints(checkpoints or f"{store.beside}.checkpoints")
-        executor, slots = _local(study, missing, (workers, threads), watcher, keep)
+        executor, slots = (staff or _local)(study, missing, (workers, threads), watcher, keep)
     store.add_study(study, plan(study), datetime.now(UTC))
     watcher.planned(study, course.possible, missing)
     if slots is not None:
