@@ -193,7 +193,7 @@ def _stock_once(key: str, place: bytes, supplies: Sequence[Any]) -> None:
     done = Path(tempfile.gettempdir()) / f"fairtrial-{key}-{node}"  # two nodes of a test share a machine
     with done.open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        if file.tell() == 0:
+        if os.fstat(file.fileno()).st_size == 0:  # asked of the system: the file knows its size when it was opened
             here = NodeAffinitySchedulingStrategy(node, soft=False)
             task = ray.remote(num_cpus=0, max_calls=1, max_retries=0, scheduling_strategy=here)(stock)
             ray.get(task.remote(tuple(sys.path), place, supplies))
