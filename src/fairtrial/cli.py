@@ -7,6 +7,7 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -109,16 +110,9 @@ def run(
     )
     staff = on_ray(address) if executor is ExecutorName.RAY else None
     try:
-        done = _train(
-            found,
-            store,
-            folder,
-            retry_failed=retry_failed,
-            workers=workers,
-            threads=threads,
-            checkpoints=checkpoints,
-            staff=staff,
-        )
+        training = partial(conductor.run, found, workers=workers, threads=threads, retry_failed=retry_failed)
+        training = partial(training, checkpoints=checkpoints, staff=staff)
+        done = _train(training, store, folder)
     except KeyboardInterrupt:
         _say(f"interrupted; every finished epoch is in {_without_password(store)}. To go on:\n  {again}")
         raise typer.Exit(INTERRUPTED) from None
@@ -307,29 +301,10 @@ def data(
     _out(f"{fetched.name}: {there}\n  in {fetched.path}, {fetched.bytes / 1e6:.0f} MB\n  SHA-256 {fetched.digest}")
 
 
-def _train(
-    study: Study,
-    store: str,
-    folder: Path | None,
-    *,
-    retry_failed: bool,
-    workers: int | None,
-    threads: int | None,
-    checkpoints: str | None,
-    staff: conductor.Staff | None,
-) -> conductor.StudyRun:
+def _train(training: "partial[conductor.StudyRun]", store: str, folder: Path | None) -> conductor.StudyRun:
+    commit = lookup.git_commit(folder) if folder else None
     with SQLStore(store) as opened, LiveWatcher(_console()) as watcher:
-        return conductor.run(
-            study,
-            store=opened,
-            workers=workers,
-            threads=threads,
-            watcher=watcher,
-            retry_failed=retry_failed,
-            checkpoints=checkpoints,
-            staff=staff,
-            git_commit=lookup.git_commit(folder) if folder else None,
-        )
+        return training(store=opened, watcher=watcher, git_commit=commit)
 
 
 def _results(study: str, assignments: list[str] | None, store: str) -> tuple[Study, list[TrialResult]]:
