@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings
 
 from fairtrial.execute.inline import InlineExecutor
+from fairtrial.execute.ray_cluster import Cluster
 from fairtrial.execute.slots import Slots
 from fairtrial.spec import Study
 
@@ -67,6 +68,14 @@ def mixed_study(make_study):
     ends = ["well", "nan", "inf", "says so", "raises", "no record", "empty", "percent", "too many"]
     arms = {end.replace(" ", "_"): {"params": {"end": end}} for end in ends}
     return make_study(reference="well", training={"epochs": 3, "loop": "loops:mixed"}, arms=arms)
+
+
+@pytest.fixture(scope="module")
+def local_ray():
+    """Start Ray once for all tests of a module that need nothing but a Ray with two slots."""
+    cluster = Cluster(None, 2)
+    yield
+    cluster.close()
 
 
 @pytest.fixture(scope="session")

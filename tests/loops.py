@@ -207,6 +207,39 @@ def slow(trial):
     yield {"train_loss": 1.0}
 
 
+def dying_at_first(trial):
+    """Save each epoch; take down the process that the arm's parameter `end` names in the second, the first time."""
+    done = trial.load() or 0
+    with Path(f"{trial.arm}{trial.seed}.begun").open("a") as file:
+        file.write(f"{done}\n")
+    died = Path(f"{trial.arm}{trial.seed}.died")
+    for epoch, metrics in enumerate(good(trial), start=1):
+        if epoch <= done:
+            continue
+        end = trial.settings.params.get("end")
+        if epoch == 2 and end and not died.exists():
+            died.touch()
+            time.sleep(0.5)  # so that what was told before is on its way
+            os.kill(os.getppid() if end == "parent" else os.getpid(), signal.SIGKILL)
+            time.sleep(60)
+        yield metrics
+        trial.save(epoch)
+
+
+def stubborn(trial):
+    """Do as `beating` does, and ignore all requests to end."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    yield from beating(trial)
+
+
+def waiting_for_go(trial):
+    """Report the process; after the first record wait for a file named go, in small steps."""
+    for epoch, metrics in enumerate(good(trial), start=1):
+        yield metrics | {"pid": os.getpid(), "parent": os.getppid()}
+        while epoch == 1 and not Path("go").exists():
+            time.sleep(0.02)
+
+
 def beating(trial):
     """Never end; add to a file, named for arm and seed, all the time. One record, as more than are due end a trial."""
     with Path(f"{trial.arm}{trial.seed}").open("ab", buffering=0) as file:
@@ -284,6 +317,18 @@ def machine_that_needs_memory(trial=None):
     """Ask for a gigabyte before a trial begins."""
     bytearray(1 << 30)
     return machine()
+
+
+def machine_that_ends(trial):
+    """Take down every process that asks."""
+    os._exit(8)
+
+
+def put_in_cache(get):
+    """Take note in this node's cache that data came, and which."""
+    folder = Path(os.environ["FAIRTRIAL_CACHE"])
+    with (folder / "came").open("a") as file:
+        file.write(f"{get()}\n")
 
 
 def machine_that_dies(trial=None):

@@ -21,7 +21,11 @@ from fairtrial.errors import FairtrialError, ReportError, StoreMissingError, Ter
 from fairtrial.execute.limits import parse_bytes, parse_seconds
 from fairtrial.options import (
     DEFAULT_STORE,
+    AddressOption,
+    CheckpointsOption,
     EvidenceFormat,
+    ExecutorName,
+    ExecutorOption,
     ExportFormat,
     MemoryLimitOption,
     SetOption,
@@ -33,12 +37,15 @@ from fairtrial.options import (
     WorkersOption,
 )
 from fairtrial.records import Outcome, TrialResult, digest_results
-from fairtrial.report.live import DownloadBar, LiveWatcher
+from fairtrial.report.live import LiveWatcher
 from fairtrial.report.words import count
 from fairtrial.spec import Evidence, Study, parse_toml
+from fairtrial.staff import on_ray
 from fairtrial.store.base import StoredStudy
 from fairtrial.store.place import shown
 from fairtrial.store.sql import SQLStore
+from fairtrial.terminal import complain, console, out, say
+from fairtrial.upkeep import bench, data, examine_installation
 
 app = typer.Typer(
     help="Give every optimizer setting a fair trial: run controlled comparisons of training settings.",
@@ -56,11 +63,11 @@ def main() -> None:
     try:
         sys.exit(app(standalone_mode=False))
     except FairtrialError as error:
-        _complain(str(error))
+        complain(str(error))
         sys.exit(error.exit_code)
     except usage_error as error:
         message = error.format_message().replace("Value error, ", "")  # the validator's word, not the user's
-        _complain(f"{message} (see fairtrial --help)")
+        complain(f"{message} (see fairtrial --help)")
         sys.exit(2)
     except BrokenPipeError:  # the reader of our output has gone, as in `fairtrial export ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -74,10 +81,10 @@ def no_command(
 ) -> None:
     """Handle what stands before any command."""
     if version:
-        _out(f"fairtrial {fairtrial.__version__}")
+        out(f"fairtrial {fairtrial.__version__}")
         raise typer.Exit
     if context.invoked_subcommand is None:
-        _out(context.get_help())
+        out(context.get_help())
 
 
 @app.command()
@@ -94,13 +101,20 @@ def run(
     threads: ThreadsOption = None,
     time_limit: TimeLimitOption = None,
     memory_limit: MemoryLimitOption = None,
+    executor: ExecutorOption = ExecutorName.LOCAL,
+    address: AddressOption = None,
+    checkpoints: CheckpointsOption = None,
 ) -> None:
     """Run what is missing of a study, and print its table."""
     os.environ.pop("FAIRTRIAL_STORE", None)  # workers inherit the environment, and that may hold a password
+    if address is not None and executor is not ExecutorName.RAY:
+        raise FairtrialError(f"--address {address}: belongs to --executor ray")
     found = lookup.to_run(study, assignments or [], _stored(store))
     folder = lookup.source_folder(study)
     sys.path.insert(0, str(folder or Path.cwd()))  # where a user's own training loop lies
     words = {"workers": workers, "threads": threads, "time-limit": time_limit, "memory-limit": memory_limit}
+    words |= {"checkpoints": checkpoints, "address": address}
+    words |= {} if executor is ExecutorName.LOCAL else {"executor": executor.value}
     again = _command("run", study, assignments, store, words)
     training = partial(
         conductor.run,
@@ -109,21 +123,23 @@ def run(
         threads=threads,
         retry_failed=retry_failed,
         force=force,
+        checkpoints=checkpoints,
         time_limit=parse_seconds(time_limit) if time_limit else None,
         memory_limit=parse_bytes(memory_limit) if memory_limit else None,
+        staff=on_ray(address) if executor is ExecutorName.RAY else None,
     )
     try:
         done = _train(training, found, store, folder)
     except (KeyboardInterrupt, Terminated) as end:
-        _say(f"interrupted; every finished epoch is in {shown(store)}. To go on:\n  {again}")
+        say(f"interrupted; every finished epoch is in {shown(store)}. To go on:\n  {again}")
         raise typer.Exit(signals.exit_status(end)) from None
     _print_table(done.study, done.results)
     if done.study.evidence != Evidence():
-        _out("")
+        out("")
         _print_verdict(done.study, done.results)
-    _say(f"figures: {_command('plot', found.label, None, store, {})}")
+    say(f"figures: {_command('plot', found.label, None, store, {})}")
     if failed := done.count(Outcome.FAILED):
-        _complain(f"{failed} of {len(done.results)} trials failed; to try them again: {again} --retry-failed")
+        complain(f"{failed} of {len(done.results)} trials failed; to try them again: {again} --retry-failed")
         raise typer.Exit(1)
 
 
@@ -152,7 +168,7 @@ def verdict(
     """Say of each arm whether it is better or worse than the reference, equivalent, or undecided."""
     found, results = _results(study, assignments, store)
     if refused := _print_verdict(found, results, form, metric):
-        _complain(f"{count(len(refused), 'comparison')} refused: {next(iter(refused.values()))}")
+        complain(f"{count(len(refused), 'comparison')} refused: {next(iter(refused.values()))}")
         raise typer.Exit(1)
 
 
@@ -170,7 +186,7 @@ def claims(
     found, results = _results(study, assignments, store)
     screen = Console()
     tested = check_claims(found, results)
-    _out(describe(tested, form.value, width=screen.width, color=screen.is_terminal).rstrip("\n"))
+    out(describe(tested, form.value, width=screen.width, color=screen.is_terminal).rstrip("\n"))
 
 
 @app.command()
@@ -189,7 +205,7 @@ def plot(
     target = folder or Path("figures") / found.label.replace("@", "-")
     for figure in charts.figures(found, results):
         for path in charts.write(figure, target):
-            _out(str(path))
+            out(str(path))
 
 
 @app.command()
@@ -215,7 +231,7 @@ def export(
 def digest_study(study: StudyArgument, assignments: SetOption = None, store: StoreOption = DEFAULT_STORE) -> None:
     """Print one digest of all results but times and machines: equal where two runs gave the same to the bit."""
     found, results = _results(study, assignments, store)
-    _out(f"{digest_results(results)}  {found.label}")
+    out(f"{digest_results(results)}  {found.label}")
 
 
 @app.command()
@@ -225,7 +241,7 @@ def show(
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Print a study as TOML, every default spelt out: a start for one of your own."""
-    _out(lookup.to_run(study, assignments or [], _stored(store)).to_toml().rstrip())
+    out(lookup.to_run(study, assignments or [], _stored(store)).to_toml().rstrip())
 
 
 @app.command("plan")
@@ -256,48 +272,11 @@ def plan_study(
         results = opened.results(found)
     watch = Stopwatch()
     cost = estimate(found, results, workers=workers, threads=threads, stopwatch=watch)
-    _out(plan_text(found, cost, shown(store)))
+    out(plan_text(found, cost, shown(store)))
     if len(found.arms) > 1:
         seen = spread or paired_spread(found, results)
         table = prospects(found, results, seen, workers=workers, threads=threads, stopwatch=watch)
-        _out("\n" + prospects_text(found, table, seen, "as given" if spread else "in the store"))
-
-
-@app.command()
-def bench(
-    study: Annotated[str, typer.Argument(metavar="[STUDY]", help="Whose first arm is timed.")] = "paper",
-    assignments: SetOption = None,
-    threads: ThreadsOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Measure this machine: a training step by the plain and the fast path, beside its matrix products alone."""
-    from fairtrial.report import costs  # noqa: PLC0415
-    from fairtrial.workload import bench as benching  # noqa: PLC0415
-
-    found = lookup.to_run(study, assignments or [], [])
-    measured = benching.bench(found, threads=threads or 1)
-    _out(costs.bench_json(measured) if as_json else costs.bench_text(measured))
-
-
-@app.command("doctor")
-def examine_installation(
-    store: StoreOption = DEFAULT_STORE,
-    address: Annotated[str | None, typer.Option(help="A Ray cluster to look at; by default RAY_ADDRESS.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Check this installation: versions, compiler, data, store, disk and memory, Ray and PostgreSQL."""
-    from fairtrial.doctor import State, examine  # noqa: PLC0415
-    from fairtrial.report.doctor import finding_text, findings_json  # noqa: PLC0415
-
-    findings = []
-    for finding in examine(store, address):
-        findings.append(finding)
-        if not as_json:
-            _out(finding_text(finding, Console().width))
-    if as_json:
-        _out(findings_json(findings))
-    if any(finding.state is State.BAD for finding in findings):
-        raise typer.Exit(1)
+        out("\n" + prospects_text(found, table, seen, "as given" if spread else "in the store"))
 
 
 @app.command("ls")
@@ -310,24 +289,8 @@ def list_studies(store: StoreOption = DEFAULT_STORE) -> None:
     if stored:
         Console(highlight=False, soft_wrap=True).print(grid)
     else:
-        _out(f"no studies in {shown(store)} yet")
-    _out(f"studies that ship with fairtrial: {', '.join(lookup.shipped())}")
-
-
-@app.command()
-def data(
-    name: Annotated[str, typer.Argument(help="cifar10 or digits.")],
-    source: Annotated[
-        Path | None, typer.Option("--from", help="A folder or archive to read instead of downloading.")
-    ] = None,
-) -> None:
-    """Fetch a data set, verify it, and say where it lies."""
-    from fairtrial.workload import data as datasets  # noqa: PLC0415
-
-    with DownloadBar(_console()) as bar:
-        fetched = datasets.fetch(name, source=source, progress=bar)
-    there = "is here already, unchanged" if fetched.cached else f"decoded from {fetched.origin}"
-    _out(f"{fetched.name}: {there}\n  in {fetched.path}, {fetched.bytes / 1e6:.0f} MB\n  SHA-256 {fetched.digest}")
+        out(f"no studies in {shown(store)} yet")
+    out(f"studies that ship with fairtrial: {', '.join(lookup.shipped())}")
 
 
 def _train(
@@ -343,7 +306,7 @@ def _train(
         reasons.update(found)
         return frozenset(found)
 
-    with SQLStore(store) as opened, LiveWatcher(_console(), reasons) as watcher:
+    with SQLStore(store) as opened, LiveWatcher(console(), reasons) as watcher:
         return training(
             store=opened,
             watcher=watcher,
@@ -372,7 +335,7 @@ def _print_table(study: Study, results: Sequence[TrialResult], form: TableFormat
 
     screen = Console()
     text = tables.table(summarise(study, results), form.value, width=screen.width, color=screen.is_terminal)
-    _out(text.rstrip("\n"))
+    out(text.rstrip("\n"))
 
 
 def _print_verdict(
@@ -390,7 +353,7 @@ def _print_verdict(
     found = compare(study, results, metric=metric)
     noise = split_noise(study, results, metric=metric)
     text = describe(found, form.value, noise=noise, width=screen.width, color=screen.is_terminal)
-    _out(text.rstrip("\n"))
+    out(text.rstrip("\n"))
     return found.refused
 
 
@@ -413,18 +376,6 @@ def _command(verb: str, study: str, assignments: list[str] | None, store: str, o
     return shlex.join(words)
 
 
-def _console() -> Console:
-    """Standard error, where everything goes that is not the answer itself."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
-
-
-def _out(text: str) -> None:
-    print(text)  # noqa: T201
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)  # noqa: T201
-
-
-def _complain(message: str) -> None:
-    _say(f"fairtrial: {message}")
+app.command()(data)
+app.command()(bench)
+app.command("doctor")(examine_installation)

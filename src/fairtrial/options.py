@@ -39,6 +39,13 @@ class ExportFormat(StrEnum):
     JSON = "json"
 
 
+class ExecutorName(StrEnum):
+    """Where `fairtrial run` has trials run."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
 StudyArgument = Annotated[
     str,
     typer.Argument(
@@ -92,5 +99,22 @@ MemoryLimitOption = Annotated[
         metavar="SIZE",
         callback=_readable(parse_bytes),
         help="End a trial whose worker asks for more memory, as failed: 2GiB, 800MB.",
+    ),
+]
+ExecutorOption = Annotated[
+    ExecutorName, typer.Option("--executor", help="Worker processes on this machine, or tasks of a Ray cluster.")
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--address", metavar="ADDRESS", help="The Ray cluster: auto or HOST:PORT; by default Ray is started here."
+    ),
+]
+CheckpointsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--checkpoints",
+        metavar="PLACE",
+        help="Where running trials keep their state: a folder or a URL, one that all nodes see; else beside the store.",
     ),
 ]

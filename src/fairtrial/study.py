@@ -1,9 +1,10 @@
 """The conductor: plan, execute, record, ask for more. The only writer to the store."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+from typing import TypeAlias
 
 from fairtrial import signals
 from fairtrial.checkpoints import Checkpoints
@@ -57,6 +58,11 @@ class Watcher:
         """
 
 
+#: Makes the executor of a study: of the study, the trials ahead, the workers and threads that the user asked for, who
+#: is told of downloads, and the place of checkpoints. Returns the room for trials too if they run on this machine.
+Staff: TypeAlias = Callable[..., tuple[Executor, Slots | None]]
+
+
 @dataclass(frozen=True)
 class StudyRun:
     """What one call of `run` did.
@@ -91,6 +97,7 @@ def run(
     time_limit: float | None = None,
     memory_limit: int | None = None,
     force: bool = False,
+    staff: Staff | None = None,
 ) -> StudyRun:
     """Run what is missing of a study.
 
@@ -117,6 +124,8 @@ def run(
             second attempt too, has failed. By default no limit.
         force: go on although versions of torch or fairtrial, threads or data are others than in the study's trials so
             far; the trials' provenance says so.
+        staff: makes another default executor, such as ``staff.on_ray("auto")``; workers, threads and checkpoints are
+            then that one's.
 
     Returns:
         What was done, and the results of the whole study.
@@ -154,7 +163,8 @@ def run(
             keep.remove_leftovers(trial for trial in plan(study) if outcomes.get(trial.hash) in _FINAL)
         slots = None
         if missing and executor is None and keep:
-            executor, slots = _local(study, missing, (workers, threads), watcher, checkpoints=keep, limits=limits)
+            make = staff or _local
+            executor, slots = make(study, missing, (workers, threads), watcher, checkpoints=keep, limits=limits)
         store.add_study(study, plan(study), datetime.now(UTC))
         watcher.planned(study, course.possible, missing)
         if slots is not None:

@@ -15,6 +15,7 @@ import loops
 from fairtrial.execute.base import Ended, Epoch, Fingerprinted, Started
 from fairtrial.execute.inline import InlineExecutor
 from fairtrial.execute.local import LocalExecutor
+from fairtrial.execute.ray import RayExecutor
 from fairtrial.plan import plan
 from fairtrial.records import Outcome
 
@@ -22,11 +23,14 @@ EXECUTORS = {
     "inline": (InlineExecutor, 1),
     "one worker": (partial(LocalExecutor, workers=1), 1),
     "two workers": (partial(LocalExecutor, workers=2), 2),
+    "ray": (partial(RayExecutor, workers=2), 2),
 }
 
 
-@pytest.fixture(params=EXECUTORS)
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.slow) if name == "ray" else name for name in EXECUTORS])
 def kind(request):
+    if request.param == "ray":
+        request.getfixturevalue("local_ray")
     return EXECUTORS[request.param]
 
 
