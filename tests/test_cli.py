@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 
 from fairtrial import cli
 from fairtrial.lookup import load
+from fairtrial.plan import plan
 
 pytestmark = pytest.mark.usefixtures("inline")
 
@@ -194,12 +196,15 @@ def test_checkpoints_that_can_not_be_written_end_the_study_with_a_line(fairtrial
     loop = "def train(trial):\n    for epoch in range(2):\n        yield {'test_acc': 0.5}\n        trial.save(epoch)\n"
     write(tmp_path / "saves_each_epoch.py", loop)
     study = str(write(tmp_path / "saves.toml", STUDY.replace("loops:good", "saves_each_epoch:train")))
-    (tmp_path / "fairtrial.db.checkpoints").write_text("in the way")
+    place = tmp_path / "fairtrial.db.checkpoints"
+    place.mkdir()
+    for trial in plan(load(study)):
+        (place / trial.hash).write_text("in the way")
     status, out, err = fairtrial("run", study)
     assert (status, out) == (1, "")
     assert err.splitlines()[-1].startswith("fairtrial: a checkpoint can't be written to fairtrial.db.checkpoints: ")
     assert "failed" not in err
-    (tmp_path / "fairtrial.db.checkpoints").unlink()
+    shutil.rmtree(place)
     assert fairtrial("run", study)[0] == 0
 
 

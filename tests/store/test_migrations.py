@@ -52,7 +52,11 @@ def version(store):
     return store._database.read(lambda connection: connection.execute(schema.schema_version.select()).scalar_one())
 
 
-EXPECTED = json.loads((ASSETS / "schema-1.json").read_text())
+#: What the asset's own release read from it; of a machine, later releases know more, which was not known then.
+UNKNOWN = {"data": "", "forced": ""}
+EXPECTED = [
+    {**result, "machine": result["machine"] | UNKNOWN} for result in json.loads((ASSETS / "schema-1.json").read_text())
+]
 
 
 def test_an_old_store_is_read_as_it_is(released):
