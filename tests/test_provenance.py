@@ -1,6 +1,8 @@
 """A study goes on under the conditions under which it began, or the user says that it may, and that is kept."""
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,7 @@ from builders import make_study as made_up
 from fairtrial.errors import ProvenanceError
 from fairtrial.evidence.comparison import compare
 from fairtrial.execute.inline import InlineExecutor
+from fairtrial.lookup import load
 from fairtrial.plan import plan
 from fairtrial.provenance import Conditions
 from fairtrial.records import Outcome
@@ -131,3 +134,72 @@ def test_data_are_held_against_those_of_the_same_arm():
 def test_nothing_before_is_no_difference():
     (trial, *_) = plan(made_up())
     assert Conditions([]).differences(trial, BEFORE) == ()
+
+
+STUDY = """
+name = "mine"
+reference = "a"
+seeds = 2
+[training]
+epochs = 3
+loop = "loops:mixed"
+[params]
+end = "well"
+[arms.a]
+[arms.b]
+params.end = "interrupt"
+"""
+
+
+class TestAFileThatHasChanged:
+    """A study whose file was changed while it was unfinished."""
+
+    @pytest.fixture
+    def run_file(self, monkeypatch, capsys):
+        from fairtrial import cli
+
+        def command(*words):
+            monkeypatch.setattr(sys, "argv", ["fairtrial", "run", *words])
+            with pytest.raises(SystemExit) as end:
+                cli.main()
+            return end.value.code or 0, capsys.readouterr().err.splitlines()
+
+        return command
+
+    @pytest.fixture(autouse=True)
+    def _interrupted(self, inline, run_file, monkeypatch):
+        Path("mine.toml").write_text(STUDY)
+        with monkeypatch.context() as patch:
+            patch.setenv("FAIRTRIAL_TEST_INTERRUPT", "1")
+            assert run_file("mine.toml")[0] == 130
+
+    def test_it_is_refused_with_the_difference(self, run_file):
+        Path("mine.toml").write_text(STUDY.replace("epochs = 3", "epochs = 4"))
+        code, lines = run_file("mine.toml")
+        assert code == 1
+        assert "mine.toml has changed since mine@" in lines[-1]
+        assert "training.epochs 3, now 4. To go on with that study: fairtrial run mine@" in lines[-1]
+        with SQLStore("fairtrial.db") as store:
+            assert len(store.studies()) == 1
+
+    def test_force_goes_on_and_says_so_with_every_trial(self, run_file):
+        Path("mine.toml").write_text(STUDY.replace("epochs = 3", "epochs = 4"))
+        assert run_file("mine.toml", "--force")[0] == 0
+        with SQLStore("fairtrial.db") as store:
+            results = store.results(load("mine.toml"))
+        assert len(results) == 4
+        assert all("training.epochs 3, now 4" in result.machine.forced for result in results)
+
+    def test_the_study_from_before_can_be_gone_on_with(self, run_file):
+        with SQLStore("fairtrial.db") as store:
+            label = store.studies()[0].label
+        Path("mine.toml").write_text(STUDY.replace("epochs = 3", "epochs = 4"))
+        assert run_file(label)[0] == 0
+        assert run_file("mine.toml")[0] == 0  # now nothing is left behind
+
+    def test_more_seeds_are_no_change(self, run_file):
+        Path("mine.toml").write_text(STUDY.replace("seeds = 2", "seeds = 3"))
+        assert run_file("mine.toml")[0] == 0
+
+    def test_overrides_are_another_matter(self, run_file):
+        assert run_file("mine.toml", "--set", "training.epochs=4")[0] == 0

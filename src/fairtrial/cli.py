@@ -123,6 +123,8 @@ def run(
         threads=threads,
         retry_failed=retry_failed,
         force=force,
+        source=lookup.source(study),
+        assignments=assignments or [],
         checkpoints=checkpoints,
         time_limit=parse_seconds(time_limit) if time_limit else None,
         memory_limit=parse_bytes(memory_limit) if memory_limit else None,

@@ -93,6 +93,13 @@ def source_folder(reference: str) -> Path | None:
     return Path(reference).resolve().parent if _is_file(reference) else None
 
 
+def source(reference: str) -> str | None:
+    """Name what a study is read from: a file's full path, or a name that ships; None for a study from the store."""
+    if _is_file(reference):
+        return str(Path(reference).resolve())
+    return reference if reference in shipped() else None
+
+
 def git_commit(folder: Path) -> str | None:
     """Name the git commit of a folder, with ``+`` behind it if tracked files have changed; None if there is none."""
     try:

@@ -1,8 +1,13 @@
 """Whether a study goes on under the conditions under which it began. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
+from fairtrial.errors import StudyError
+from fairtrial.plan import plan
 from fairtrial.records import Machine, Trial, TrialResult
+from fairtrial.spec import Study
+from fairtrial.store.base import StoredStudy
 
 #: Packages another version of which can change a trial's numbers without anybody's doing.
 PACKAGES = ("fairtrial", "torch")
@@ -41,6 +46,47 @@ class Conditions:
         if before and machine.data:
             found.append(f"data {_either({value[:12] for value in before})}, now {machine.data[:12]}")
         return tuple(found)
+
+
+def left_behind(
+    study: Study, stored: Sequence[StoredStudy], source: str | None, assignments: Sequence[str]
+) -> Study | None:
+    """Find the study that the same file and overrides meant when they were run last, if this run would desert it.
+
+    Args:
+        study: what they mean now.
+        stored: the studies in the store, the one that ran last first.
+        source: the file, or the name that ships with fairtrial; None if the study comes from elsewhere.
+        assignments: the overrides.
+
+    Returns:
+        The study from before, some of whose trials have begun and are none of this study's; whether it is complete
+        is not looked at. None if there is none: a study that only asks for more seeds, say, deserts nothing.
+    """
+    same = [one for one in stored if source and (one.source, one.assignments) == (source, tuple(assignments))]
+    if not same or same[0].hash == study.hash or not (same[0].started or sum(same[0].outcomes.values())):
+        return None
+    try:
+        before = Study.from_toml(same[0].toml)
+    except StudyError:  # of a release that knew other keys; only that one could go on with it
+        return None
+    kept = {trial.hash for trial in plan(study)}
+    return None if all(trial.hash in kept for trial in plan(before)) else before
+
+
+def changes(before: Study, now: Study) -> tuple[str, ...]:
+    """Tell in which keys two studies differ, as ``optimizer.lr 0.001, now 0.002``."""
+    old, new = (dict(_flat(study.to_dict())) for study in (before, now))
+    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    return tuple(f"{key} {old.get(key, 'not set')}, now {new.get(key, 'not set')}" for key in keys)
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _shared(machine: Machine) -> Mapping[str, str]:

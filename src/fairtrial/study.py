@@ -15,7 +15,7 @@ from fairtrial.execute.limits import Limits
 from fairtrial.execute.slots import Slots, check_counts, choose_slots
 from fairtrial.failpoints import failpoint
 from fairtrial.plan import plan
-from fairtrial.provenance import Conditions
+from fairtrial.provenance import Conditions, changes, left_behind
 from fairtrial.records import EpochRecord, Machine, Outcome, Trial, TrialResult
 from fairtrial.spec import BUILT_IN, Study
 from fairtrial.store.base import Store
@@ -98,6 +98,8 @@ def run(
     memory_limit: int | None = None,
     force: bool = False,
     staff: Staff | None = None,
+    source: str | None = None,
+    assignments: Sequence[str] = (),
 ) -> StudyRun:
     """Run what is missing of a study.
 
@@ -126,6 +128,9 @@ def run(
             far; the trials' provenance says so.
         staff: makes another default executor, such as ``staff.on_ray("auto")``; workers, threads and checkpoints are
             then that one's.
+        source: the file that the study was read from, or the name under which it ships; so that a file that was changed
+            while its study was unfinished is noticed.
+        assignments: the overrides that it was read with.
 
     Returns:
         What was done, and the results of the whole study.
@@ -153,7 +158,8 @@ def run(
     limits = Limits(time_limit, memory_limit)
     check_counts(workers=workers, threads=threads)
     with store.hold(study):
-        course = Course(study, settled or (_by_verdict() if study.sequential else None))
+        remark = _changed(study, store, source, assignments, settled, force=force)
+        course = _course(study, settled)
         outcomes = store.outcomes(plan(study))
         ended = _ended(outcomes, retry_failed=retry_failed)
         before, step = len(ended), course.advance(ended, partial(store.results, study))
@@ -165,16 +171,48 @@ def run(
         if missing and executor is None and keep:
             make = staff or _local
             executor, slots = make(study, missing, (workers, threads), watcher, checkpoints=keep, limits=limits)
-        store.add_study(study, plan(study), datetime.now(UTC))
+        store.add_study(study, plan(study), datetime.now(UTC), source=source, assignments=assignments)
         watcher.planned(study, course.possible, missing)
         if slots is not None:
             watcher.staffed(slots)
         failpoint("conductor.planned")
-        conductor = _Conductor(course, ended, store, watcher, git_commit, force=force)
+        conductor = _Conductor(course, ended, store, watcher, git_commit, force=force, remark=remark)
         conductor.tell_stopped(step)
         if executor is not None:
             conductor.execute(step, executor)
         return StudyRun(study, len(ended) - before, tuple(store.results(study)))
+
+
+def _course(study: Study, settled: Settled | None) -> Course:
+    return Course(study, settled or (_by_verdict() if study.sequential else None))
+
+
+def _changed(
+    study: Study,
+    store: Store,
+    source: str | None,
+    assignments: Sequence[str],
+    settled: Settled | None,
+    *,
+    force: bool,
+) -> str:
+    """See whether the study's file has changed while what it meant before is unfinished; returns what to note.
+
+    Raises:
+        ProvenanceError: it has, and nobody wanted that.
+    """
+    before = left_behind(study, store.studies(), source, assignments)
+    if before is None:
+        return ""
+    ended = _ended(store.outcomes(plan(before)), retry_failed=False)
+    if not _course(before, settled).advance(ended, partial(store.results, before)).trials:
+        return ""
+    found = f"{source} has changed since {before.label} was interrupted: {'; '.join(changes(before, study))}"
+    if force:
+        return found
+    raise ProvenanceError(
+        f"{found}. To go on with that study: fairtrial run {before.label}; to leave it for this one: --force"
+    )
 
 
 def _by_verdict() -> Settled:
@@ -202,6 +240,7 @@ class _Conductor:
         watcher: who is told.
         git_commit: noted in each trial's provenance.
         force: go on under other conditions, too.
+        remark: noted in each trial's provenance as one of them.
     """
 
     def __init__(
@@ -213,6 +252,7 @@ class _Conductor:
         git_commit: str | None,
         *,
         force: bool,
+        remark: str = "",
     ) -> None:
         self._course = course
         self._ended = ended
@@ -220,6 +260,7 @@ class _Conductor:
         self._watcher = watcher
         self._git_commit = git_commit
         self._force = force
+        self._remark = remark
         self._conditions = Conditions(store.results(course.study))
         self._checkpoints: Checkpoints | None = None
         self._attempts: dict[str, int] = {}
@@ -262,14 +303,13 @@ class _Conductor:
         if not isinstance(message, Started):
             return message
         machine = replace(message.machine, git_commit=self._git_commit)
-        if found := self._conditions.differences(message.trial, machine):
-            if not self._force:
-                raise ProvenanceError(
-                    f"{self._course.study.label} began with {'; '.join(found)}: mixing them can change its numbers; go "
-                    "back, begin again in another store, or use --force, which is noted with every trial from now on"
-                )
-            machine = replace(machine, forced="; ".join(found))
-        return replace(message, machine=machine)
+        if (found := self._conditions.differences(message.trial, machine)) and not self._force:
+            raise ProvenanceError(
+                f"{self._course.study.label} began with {'; '.join(found)}: mixing them can change its numbers; go "
+                "back, begin again in another store, or use --force, which is noted with every trial from now on"
+            )
+        forced = "; ".join([self._remark, *found] if self._remark else found)
+        return replace(message, machine=replace(machine, forced=forced))
 
     def _results(self) -> Sequence[TrialResult]:
         self._commit()
