@@ -1,5 +1,6 @@
 """Which trials a study needs next: all of them, or seed by seed until every verdict is settled. Pure."""
 
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -54,6 +55,9 @@ class Course:
         self._seeds = study.min_seeds if settled else study.seeds
         self._stopped: dict[str, int] = {}
         self._asked_for: set[str] = set()
+        self._new: list[Trial] = []
+        self._open: deque[Trial] = deque()
+        self._ask_for_more()
 
     @property
     def possible(self) -> tuple[Trial, ...]:
@@ -72,16 +76,26 @@ class Course:
             stopped |= self._look(results())
             if not self._over:
                 self._seeds += 1
+                self._ask_for_more()
+        new, self._new = self._new, []
+        return Step(tuple(trial for trial in new if trial.hash not in ended), stopped)
+
+    def _ask_for_more(self) -> None:
+        """Take up the trials that are wanted now and were not before."""
         new = [trial for trial in self._below(self._seeds) if trial.hash not in self._asked_for]
         self._asked_for.update(trial.hash for trial in new)
-        return Step(tuple(trial for trial in new if trial.hash not in ended), stopped)
+        self._new += new
+        self._open.extend(new)
 
     @property
     def _over(self) -> bool:
         return self.study.reference in self._stopped
 
     def _complete(self, ended: Collection[str]) -> bool:
-        return all(trial.hash in ended for trial in self._below(self._seeds))
+        """Tell whether all that was asked for has ended; each trial is passed once, however often this is asked."""
+        while self._open and self._open[0].hash in ended:
+            self._open.popleft()
+        return not self._open
 
     def _below(self, seeds: int) -> tuple[Trial, ...]:
         """The trials of the seeds below a number, without those that stopped arms are spared."""
