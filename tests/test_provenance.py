@@ -136,6 +136,16 @@ def test_nothing_before_is_no_difference():
     assert Conditions([]).differences(trial, BEFORE) == ()
 
 
+def test_nodes_of_one_run_that_differ_are_noticed(make_study):
+    study = make_study()
+    versions = iter(["2.12.0", "2.12.0", "2.13.0", "2.13.0"])
+    executor = InlineExecutor(loops.good, lambda _trial: replace(BEFORE, versions={"torch": next(versions)}))
+    with SQLStore("fairtrial.db") as store, pytest.raises(ProvenanceError, match=r"torch 2\.12\.0, now 2\.13\.0"):
+        run(study, store=store, executor=executor)
+    with SQLStore("fairtrial.db") as store:
+        assert [result.outcome for result in store.results(study)] == [Outcome.FINISHED] * 2
+
+
 STUDY = """
 name = "mine"
 reference = "a"

@@ -21,11 +21,16 @@ class Conditions:
     """
 
     def __init__(self, results: Iterable[TrialResult]) -> None:
-        results = list(results)
-        self._shared = [_shared(result.machine) for result in results]
+        self._shared: dict[str, set[str]] = {}
         self._data: dict[str, set[str]] = {}
         for result in results:
-            self._data.setdefault(result.arm, set()).add(result.machine.data)
+            self.add(result.arm, result.machine)
+
+    def add(self, arm: str, machine: Machine) -> None:
+        """Take note that a trial of an arm has begun on a machine: nodes of one cluster can differ, too."""
+        for name, value in _shared(machine).items():
+            self._shared.setdefault(name, set()).add(value)
+        self._data.setdefault(arm, set()).add(machine.data)
 
     def differences(self, trial: Trial, machine: Machine) -> tuple[str, ...]:
         """Tell in what a trial that begins differs from those before it.
@@ -40,7 +45,7 @@ class Conditions:
         """
         found = []
         for name, now in _shared(machine).items():
-            before = {shared[name] for shared in self._shared if name in shared} - {now}
+            before = self._shared.get(name, set()) - {now}
             found += [f"{name} {_either(before)}, now {now}"] if before else []
         before = self._data.get(trial.arm, set()) - {"", machine.data}
         if before and machine.data:

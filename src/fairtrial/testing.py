@@ -175,7 +175,7 @@ def simulated_results(study: Study) -> tuple[TrialResult, ...]:
 
 
 def executor() -> InlineExecutor:
-    """Make an executor that runs simulated trials in this process, about a thousand a second; it loads no torch.
+    """Make an executor that runs simulated trials in this process, some thousands a second; it loads no torch.
 
     Example:
         >>> fairtrial.run(study, store=store, executor=fairtrial.testing.executor())  # doctest: +SKIP
