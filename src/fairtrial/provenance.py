@@ -1,4 +1,4 @@
-"""Whether a study goes on under the conditions under which it began. Pure."""
+"""Whether a study goes on under the conditions under which it began."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -21,11 +21,16 @@ class Conditions:
     """
 
     def __init__(self, results: Iterable[TrialResult]) -> None:
-        results = list(results)
-        self._shared = [_shared(result.machine) for result in results]
+        self._shared: dict[str, set[str]] = {}
         self._data: dict[str, set[str]] = {}
         for result in results:
-            self._data.setdefault(result.arm, set()).add(result.machine.data)
+            self.add(result.arm, result.machine)
+
+    def add(self, arm: str, machine: Machine) -> None:
+        """Take note of a trial of an arm that has begun: the nodes of a cluster can differ within one run."""
+        for name, now in _shared(machine).items():
+            self._shared.setdefault(name, set()).add(now)
+        self._data.setdefault(arm, set()).add(machine.data)
 
     def differences(self, trial: Trial, machine: Machine) -> tuple[str, ...]:
         """Tell in what a trial that begins differs from those before it.
@@ -40,7 +45,7 @@ class Conditions:
         """
         found = []
         for name, now in _shared(machine).items():
-            before = {shared[name] for shared in self._shared if name in shared} - {now}
+            before = self._shared.get(name, set()) - {now}
             found += [f"{name} {_either(before)}, now {now}"] if before else []
         before = self._data.get(trial.arm, set()) - {"", machine.data}
         if before and machine.data:

@@ -308,6 +308,7 @@ class _Conductor:
                 f"{self._course.study.label} began with {'; '.join(found)}: mixing them can change its numbers; go "
                 "back, begin again in another store, or use --force, which is noted with every trial from now on"
             )
+        self._conditions.add(message.trial.arm, machine)
         forced = "; ".join([self._remark, *found] if self._remark else found)
         return replace(message, machine=replace(machine, forced=forced))
 
