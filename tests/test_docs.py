@@ -89,3 +89,20 @@ def test_the_loop_in_the_documents_goes_on_to_the_same_bits(make_study):
     assert [attempt(Checkpoints("broken"), asked_to_stop=True) for _ in range(3)] == [None] * 3
     resumed = attempt(Checkpoints("broken"), asked_to_stop=False)
     assert resumed == whole
+
+
+def test_every_test_that_holds_a_promise_is_there():
+    named = re.findall(r"`(tests/\S+\.py)::(\w+)`", (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8"))
+    assert len(named) > 50
+    missing = [
+        f"{path}::{name}"
+        for path, name in named
+        if not (ROOT / path).exists()
+        or not re.search(rf"^ *def {name}\(", (ROOT / path).read_text(encoding="utf-8"), flags=re.MULTILINE)
+    ]
+    assert missing == []
+
+
+def test_every_promise_names_a_test():
+    rows = re.findall(r"^\| (?!promise)(.*) \| (.*) \|$", (ROOT / "docs" / "reliability.md").read_text(), re.MULTILINE)
+    assert [promise for promise, holds in rows if "::test_" not in holds] == []

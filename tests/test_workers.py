@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +11,13 @@ import pytest
 from rich.console import Console
 
 import loops
-from fairtrial import cli
+from fairtrial import cli, digest_results
 from fairtrial.errors import FairtrialError, StudyError
+from fairtrial.execute.base import Epoch
 from fairtrial.execute.inline import InlineExecutor
+from fairtrial.execute.limits import Limits
+from fairtrial.execute.local import LocalExecutor
+from fairtrial.execute.process import WorkerProcess
 from fairtrial.execute.slots import Slots
 from fairtrial.plan import plan
 from fairtrial.records import EpochRecord, Machine, Outcome
@@ -105,6 +110,41 @@ def test_every_end_says_plainly_what_it_was(store, make_study):
     seen = {result.arm: (result.outcome.value, result.detail.partition("\n")[0]) for result in done.results}
     assert seen == ENDS
     assert {result.arm: len(result.epochs) for result in done.results} == dict.fromkeys(ENDS, 1) | {"well": 3}
+
+
+@pytest.mark.slow
+def test_what_a_given_up_worker_says_later_never_reaches_the_store(store, make_study, monkeypatch):
+    """As if it could not be killed: stopped past its time, its trial retried elsewhere, then continued."""
+    given_up, close = [], WorkerProcess.close
+
+    def let_live(worker):
+        given_up.append(worker)
+
+    monkeypatch.setattr(WorkerProcess, "close", let_live)
+
+    class Reviving(Watcher):
+        begun = 0
+
+        def started(self, trial, machine):
+            self.begun += trial.arm == "bad"
+            if self.begun == 2 and trial.arm == "bad":
+                os.kill(given_up[0].pid, signal.SIGCONT)
+                assert given_up[0].connection.poll(60)  # it has spoken before its successor's first record is read
+
+    arms = {"a": {}, "bad": {"params": {"end": "stop", "times": 1}}}
+    study = make_study(seeds=1, arms=arms, training={"epochs": 3, "loop": "loops:dying"})
+    watcher = Reviving()
+    executor = LocalExecutor(loops.dying, loops.machine, workers=2, limits=Limits(silence=3))
+    done = run(study, store=store, executor=executor, watcher=watcher)
+    late = given_up[0].receive()
+    for worker in given_up:
+        close(worker)
+    assert watcher.begun == 2
+    assert isinstance(late, Epoch)
+    assert [[record.epoch for record in result.epochs] for result in done.results] == [[1, 2, 3]] * 2
+    with SQLStore("other.db") as other:
+        inline = run(study, store=other, executor=InlineExecutor(loops.dying, loops.machine))  # nobody stops now
+    assert digest_results(done.results) == digest_results(inline.results)
 
 
 def test_limits_are_no_part_of_what_a_study_is(store, make_study):

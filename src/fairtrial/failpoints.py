@@ -15,6 +15,7 @@ from collections import Counter
 PLACES = (
     "conductor.planned",
     "conductor.uncommitted",
+    "conductor.written",
     "conductor.committed",
     "conductor.cleared",
     "worker.trial",

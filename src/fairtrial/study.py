@@ -328,6 +328,7 @@ class _Conductor:
         with self._store.together():
             for message in messages:
                 self._record(message)
+            failpoint("conductor.written")
         failpoint("conductor.committed")
         for message in messages:
             if isinstance(message, Ended) and message.outcome in _FINAL and self._checkpoints:

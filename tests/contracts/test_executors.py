@@ -12,12 +12,15 @@ from time import sleep
 import pytest
 
 import loops
+from fairtrial import digest_results
 from fairtrial.execute.base import Ended, Epoch, Fingerprinted, Started
 from fairtrial.execute.inline import InlineExecutor
 from fairtrial.execute.local import LocalExecutor
 from fairtrial.execute.ray import RayExecutor
 from fairtrial.plan import plan
 from fairtrial.records import Outcome
+from fairtrial.store.sql import SQLStore
+from fairtrial.study import run
 
 EXECUTORS = {
     "inline": (InlineExecutor, 1),
@@ -234,6 +237,44 @@ def test_results_do_not_depend_on_the_executor_or_the_order(make, mixed_study):
     assert digest(execute(make(loops.mixed), trials)) == expected
     random.Random(1).shuffle(trials)
     assert digest(execute(make(loops.mixed), trials)) == expected
+
+
+class Shuffled:
+    """Hands trials to an executor in another order than it gets them."""
+
+    def __init__(self, executor):
+        self.executor, self.checkpoints, self.waiting = executor, executor.checkpoints, []
+
+    def __enter__(self):
+        self.executor.__enter__()
+        return self
+
+    def __exit__(self, *exc_info):
+        self.executor.__exit__(*exc_info)
+
+    def submit(self, trial):
+        self.waiting.append(trial)
+
+    def messages(self):
+        random.Random(2).shuffle(self.waiting)
+        for trial in self.waiting:
+            self.executor.submit(trial)
+        return self.executor.messages()
+
+
+def stored_digest(study, executor, name):
+    """What `fairtrial digest` says of a study that an executor has run, into a store of its own."""
+    with SQLStore(f"{name}.db") as store:
+        return digest_results(run(study, store=store, executor=executor).results)
+
+
+@pytest.mark.parametrize("loop", ["mixed", "telling"])
+def test_a_study_has_the_same_digest_whatever_runs_it_and_in_which_order(make, mixed_study, make_study, loop):
+    arms = {"a": {}, "b": {"params": {"pace": 2}}, "c": {"params": {"end": "raises"}}}
+    study = mixed_study if loop == "mixed" else make_study(seeds=3, arms=arms)
+    expected = stored_digest(study, InlineExecutor(getattr(loops, loop), loops.machine), "reference")
+    assert stored_digest(study, make(getattr(loops, loop)), "plain") == expected
+    assert stored_digest(study, Shuffled(make(getattr(loops, loop))), "shuffled") == expected
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from fairtrial import cli
 from fairtrial.checkpoints import Checkpoints
 from fairtrial.errors import FairtrialError
 from fairtrial.execute.base import Ended, Epoch, Started
+from fairtrial.execute.limits import Limits
 from fairtrial.execute.ray import RayExecutor
 from fairtrial.plan import plan
 from fairtrial.records import Outcome
@@ -77,6 +78,22 @@ def test_a_second_death_fails_the_trial_with_its_cause(trials, end, what):
     ends = {message.trial.arm: message for message in messages if isinstance(message, Ended)}
     assert (ends["bad"].outcome, ends["bad"].detail.splitlines()[0]) == (Outcome.FAILED, what)
     assert ("in dying" in ends["bad"].detail) == (end == "segfault")
+    assert ends["a"].outcome is ends["b"].outcome is Outcome.FINISHED
+
+
+@pytest.mark.parametrize(
+    ("end", "what", "attempts"),
+    [
+        ("loop", "time limit of 3 s exceeded in epoch 2", 1),
+        ("much memory", "memory limit of 8.0 GiB reached", 2),
+        ("exit", "worker exited with status 0 before it was done", 2),
+    ],
+)
+def test_limits_hold_here_too(trials, end, what, attempts):
+    messages = execute(RayOfTwo(loops.dying, limits=Limits(time=3, memory=8 << 30)), trials("dying", end))
+    assert story(messages, "bad") == ["Started", 1] * attempts + ["Ended"]
+    ends = {message.trial.arm: message for message in messages if isinstance(message, Ended)}
+    assert (ends["bad"].outcome, ends["bad"].detail.splitlines()[0]) == (Outcome.FAILED, what)
     assert ends["a"].outcome is ends["b"].outcome is Outcome.FINISHED
 
 

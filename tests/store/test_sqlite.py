@@ -2,15 +2,18 @@
 
 import os
 import re
+import resource
 import sqlite3
 import subprocess
 import sys
 import threading
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from fairtrial import digest_results
 from fairtrial.errors import StoreError
 from fairtrial.plan import plan
 from fairtrial.records import EpochRecord, Machine, Outcome
@@ -274,6 +277,33 @@ def test_a_file_that_may_not_grow_is_said_and_nothing_is_lost(make_study):
         assert (kept > 10, read, err) == (True, kept, "")
         assert sound()
         assert [one.epoch for one in store.results(study)[0].epochs] == list(range(1, kept + 2))
+
+
+@pytest.mark.slow
+def test_a_study_that_fills_the_disk_ends_in_a_line_and_goes_on_with_room(make_study):
+    study = make_study(training={"epochs": 1000, "loop": "fairtrial.testing:simulate"}, arms={"a": {}})
+    Path("study.toml").write_text(study.to_toml())
+
+    def fairtrial(store, room=resource.RLIM_INFINITY):
+        command = ("from fairtrial.cli import main; main()", "run", "study.toml", "--workers", "1", "--store", store)
+        limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+        process = run(*command, text=True, preexec_fn=limit)
+        _, err = process.communicate(timeout=300)
+        return process.returncode, err.splitlines()
+
+    def results(path):
+        with SQLStore(path, create=False) as store:
+            return store.results(study)
+
+    code, said = fairtrial("s.db", 200_000)
+    assert code == 1, said
+    assert re.match(r"fairtrial: disk full or failing: the store s\.db can't be written", said[-1])
+    assert not any("Traceback" in line for line in said)
+    assert sound()
+    assert any(result.outcome is None for result in results("s.db"))
+    assert fairtrial("s.db")[0] == fairtrial("whole.db")[0] == 0
+    assert sound()
+    assert digest_results(results("s.db")) == digest_results(results("whole.db"))
 
 
 def test_a_database_in_memory_is_one_for_all_threads(make_study):

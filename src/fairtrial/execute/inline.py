@@ -7,10 +7,10 @@ from time import monotonic
 from typing import Self
 
 from fairtrial.checkpoints import Checkpoints
-from fairtrial.execute.base import Message, TrainingLoop, drive
+from fairtrial.execute.base import Epoch, Message, TrainingLoop, drive
 from fairtrial.records import Machine, Trial
 
-#: Trials that take no longer than this many seconds share their pauses: writing each message down takes more.
+#: Trials and epochs that take no longer than this many seconds share pauses: writing each message down takes as long.
 QUICK = 0.05
 
 
@@ -18,7 +18,7 @@ class InlineExecutor:
     """Runs trials one by one where it is called. Keeps the promises of `execute.base`.
 
     It can't know whether a message is waiting, because the training loop runs only when it is asked for the next. So it
-    pauses after every message; among trials that take milliseconds, some twenty times a second.
+    pauses after every message; among trials or epochs that take milliseconds, some twenty times a second.
 
     Args:
         loop: the training loop.
@@ -53,8 +53,10 @@ class InlineExecutor:
             with closing(drive(trial, self._loop, self._machine(trial), keep)) as messages:
                 for message in messages:
                     yield message
-                    if last_took >= QUICK or monotonic() - paused >= QUICK:
-                        paused = monotonic()
+                    now = monotonic()
+                    slow = max(last_took, now - begun) >= QUICK and not isinstance(message, Epoch)
+                    if slow or now - paused >= QUICK:
                         yield None
+                        paused = monotonic()
             last_took = monotonic() - begun
         yield None
