@@ -67,15 +67,15 @@ def test_the_watcher_hears_all_of_it_in_order(store, make_study):
     diary = Diary()
     run(make_study(seeds=1, arms={"a": {}}, training={"epochs": 2, "loop": "loops:good"}), store=store, watcher=diary)
     progress = ("progressed", "a", 1, 2, {"train_acc": 0.5})
-    assert diary.lines == [
+    assert [line for line in diary.lines if line != progress] == [
         ("planned", 1, 1),
         ("started", "a", 0),
-        progress,
         ("epoch", "a", 0, 1),
-        progress,
         ("epoch", "a", 0, 2),
         ("ended", "a", Outcome.FINISHED),
     ]
+    assert diary.lines.count(progress) == 2
+    assert diary.lines.index(("started", "a", 0)) < diary.lines.index(progress)
 
 
 def test_what_the_watcher_hears_is_in_the_store_already(store, make_study):
