@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from fairtrial.report.verdicts import describe
     from fairtrial.spec import Arm, Study
     from fairtrial.store.sql import SQLStore
-    from fairtrial.study import StudyRun, Watcher, run
+    from fairtrial.study import StudyRun, run
+    from fairtrial.watcher import Watcher
     from fairtrial.workload.fingerprints import fingerprint
 
 __version__ = "0.1.0"
@@ -47,7 +48,7 @@ _HOMES = {
     "Trial": "records",
     "TrialResult": "records",
     "Verdict": "evidence.verdicts",
-    "Watcher": "study",
+    "Watcher": "watcher",
     "check_claims": "evidence.claims",
     "compare": "evidence.comparison",
     "describe": "report.verdicts",

@@ -6,12 +6,12 @@ from functools import partial
 from pathlib import Path
 
 from fairtrial.checkpoints import Checkpoints
-from fairtrial.errors import StudyError
 from fairtrial.execute.base import Executor
 from fairtrial.execute.limits import Limits
 from fairtrial.records import Trial
 from fairtrial.spec import BUILT_IN, Study
-from fairtrial.study import Staff, Watcher
+from fairtrial.study import Staff, loop_names
+from fairtrial.watcher import Watcher
 
 
 def on_ray(address: str | None = None) -> Staff:
@@ -44,12 +44,7 @@ def on_ray(address: str | None = None) -> Staff:
         from fairtrial.workload.data import share  # noqa: PLC0415
 
         load()  # whoever lacks Ray should hear it before data are fetched
-        named = {arm.settings.training.loop for arm in study.arms}
-        for name in named:
-            if name.startswith("__main__:"):
-                raise StudyError(
-                    f'training.loop = "{name}": workers don\'t import the script that starts them; name a module'
-                )
+        named = loop_names(study)
         loops.prepare(study, progress=watcher.fetching)
         workers, threads = asked_for
         ours = {trial.settings.data.name for trial in trials if trial.settings.training.loop == BUILT_IN}

@@ -16,46 +16,13 @@ from fairtrial.execute.slots import Slots, check_counts, choose_slots
 from fairtrial.failpoints import failpoint
 from fairtrial.plan import plan
 from fairtrial.provenance import Conditions, changes, left_behind
-from fairtrial.records import EpochRecord, Machine, Outcome, Trial, TrialResult
+from fairtrial.records import Outcome, Trial, TrialResult
 from fairtrial.spec import BUILT_IN, Study
 from fairtrial.store.base import Store
+from fairtrial.watcher import Watcher
 
 #: Outcomes after which a trial is never run again, and its state is of no more use.
 _FINAL = (Outcome.FINISHED, Outcome.DIVERGED)
-
-
-class Watcher:
-    """Told what happens while a study runs. Does nothing; override what you want to see."""
-
-    def fetching(self, done: int, total: int | None, what: str) -> None:
-        """Data are being fetched: bytes done, bytes in all if known, and what it is."""
-
-    def planned(self, study: Study, trials: Sequence[Trial], missing: Sequence[Trial]) -> None:
-        """A study is about to run: all its trials, and those that are still to be trained; both at most."""
-
-    def staffed(self, slots: Slots) -> None:
-        """Trials are about to run on this machine: how many side by side, and with how many threads each."""
-
-    def started(self, trial: Trial, machine: Machine) -> None:
-        """A trial has begun."""
-
-    def progressed(self, trial: Trial, batch: int, batches: int, metrics: Mapping[str, float]) -> None:
-        """A trial is at a batch of its current epoch."""
-
-    def epoch(self, trial: Trial, record: EpochRecord) -> None:
-        """An epoch record is in the store."""
-
-    def ended(self, trial: Trial, outcome: Outcome, detail: str) -> None:
-        """A trial's outcome is in the store."""
-
-    def warned(self, trial: Trial, text: str) -> None:
-        """Something about a trial that changes no result, such as a damaged checkpoint that was passed over."""
-
-    def stopped(self, study: Study, arm: str, seeds: int) -> None:
-        """An arm of a sequential study gets no further seeds.
-
-        Its verdict is settled by this many; or it is the reference, and no other arm goes on.
-        """
 
 
 #: Makes the executor of a study: of the study, the trials ahead, the workers and threads that the user asked for, who
@@ -360,6 +327,21 @@ class _Conductor:
                 self._watcher.warned(trial, text)
 
 
+def loop_names(study: Study) -> set[str]:
+    """Name the training loops of a study that is to run in other processes.
+
+    Raises:
+        StudyError: one stands in the script that runs, which they do not import.
+    """
+    named = {arm.settings.training.loop for arm in study.arms}
+    for name in named:
+        if name.startswith("__main__:"):
+            raise StudyError(
+                f'training.loop = "{name}": workers don\'t import the script that starts them; name a module'
+            )
+    return named
+
+
 def _local(
     study: Study,
     trials: Sequence[Trial],
@@ -373,12 +355,7 @@ def _local(
     from fairtrial.execute.local import LocalExecutor  # noqa: PLC0415
     from fairtrial.workload import loops, machine  # noqa: PLC0415
 
-    named = {arm.settings.training.loop for arm in study.arms}
-    for name in named:
-        if name.startswith("__main__:"):
-            raise StudyError(
-                f'training.loop = "{name}": workers don\'t import the script that starts them; name a module'
-            )
+    named = loop_names(study)
     loops.prepare(study, progress=watcher.fetching)
     slots = choose_slots(len(trials), *asked_for, gpus=machine.gpus())
     executor = LocalExecutor(

@@ -30,7 +30,7 @@ SECONDS_A_LOOK = 1.0
 SECONDS_TO_STOP = 3.0
 
 #: Variables by which the numeric libraries learn, when they are loaded, how many threads they may start.
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class LocalExecutor:
@@ -84,9 +84,9 @@ class LocalExecutor:
         self.checkpoints = checkpoints
         self._limits = limits
         self._job = Job(loop, machine, set_up, checkpoints, limits.memory)
-        _check_importable(self._job)
+        check_importable(self._job)
         self._places = range(workers)
-        self._threads = dict.fromkeys(_THREAD_VARIABLES, str(threads))
+        self._threads = dict.fromkeys(THREAD_VARIABLES, str(threads))
         self._environment = environment
         self._crew: dict[int, WorkerProcess] = {}
         self._waiting: deque[Trial] = deque()
@@ -281,7 +281,7 @@ def _first_line(text: str) -> str:
     return text.partition("\n")[0]
 
 
-def _check_importable(job: Job) -> None:
+def check_importable(job: Job) -> None:
     """See to it that a job's functions mean the same to a worker, which finds them by module and name.
 
     Raises:

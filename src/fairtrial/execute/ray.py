@@ -18,7 +18,7 @@ from fairtrial.errors import CheckpointError, FairtrialError
 from fairtrial.execute import ray_task
 from fairtrial.execute.base import Broken, Ended, Message, Started, TrainingLoop
 from fairtrial.execute.limits import Limits
-from fairtrial.execute.local import _THREAD_VARIABLES, FALSE_STARTS, _check_importable
+from fairtrial.execute.local import FALSE_STARTS, THREAD_VARIABLES, check_importable
 from fairtrial.execute.ray_cluster import Cluster
 from fairtrial.execute.ray_task import Died, Order, Refused
 from fairtrial.execute.slots import check_counts, usable_cores
@@ -121,9 +121,9 @@ class RayExecutor:
         self.checkpoints = checkpoints
         self._limits = limits
         self._job = Job(loop, machine, set_up, checkpoints, limits.memory)
-        _check_importable(self._job)
+        check_importable(self._job)
         self._address, self._workers, self._threads, self._gpus = address, workers, threads, gpus
-        self._environment = dict.fromkeys(_THREAD_VARIABLES, str(threads)) | dict(environment or {})
+        self._environment = dict.fromkeys(THREAD_VARIABLES, str(threads)) | dict(environment or {})
         self._supplies = supplies
         self._cluster: Cluster | None = None
         self._waiting: deque[Trial] = deque()

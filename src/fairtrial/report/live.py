@@ -13,7 +13,7 @@ from fairtrial.records import EpochRecord, Machine, Outcome, Trial
 from fairtrial.report.forecast import Forecast
 from fairtrial.report.words import count
 from fairtrial.spec import Study
-from fairtrial.study import Watcher
+from fairtrial.watcher import Watcher
 
 #: Seconds between two estimates of the time that is left: numbers that jump with every batch can't be read.
 SECONDS_AN_ESTIMATE = 0.5
