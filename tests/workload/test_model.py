@@ -96,7 +96,9 @@ def test_float32_agrees_to_rounding(flavour: str) -> None:
     case = RECORDS[flavour]["cases"][0]
     network = with_formula_weights(flavour, case).eval()
     found = run(network, torch.from_numpy(formula.images(*case["size"])).float())
-    np.testing.assert_allclose(found["logits"], case["inference"]["logits"], rtol=1e-4, atol=1e-5)
+    expected = np.asarray(case["inference"]["logits"])
+    # Sums of fifty layers round differently on each processor; what remains near 0 has the error of its large parts.
+    np.testing.assert_allclose(found["logits"], expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
 def test_names_and_shapes_are_torchvisions() -> None:
