@@ -97,6 +97,14 @@ def test_limits_hold_here_too(trials, end, what, attempts):
     assert ends["a"].outcome is ends["b"].outcome is Outcome.FINISHED
 
 
+def test_a_stopped_worker_is_given_up_here_too(trials):
+    messages = execute(RayOfTwo(loops.dying, limits=Limits(silence=3)), trials("dying", "stop"))
+    assert story(messages, "bad") == ["Started", 1, "Started", 1, "Ended"]
+    ends = {message.trial.arm: message for message in messages if isinstance(message, Ended)}
+    assert (ends["bad"].outcome, ends["bad"].detail.splitlines()[0]) == (Outcome.FAILED, "worker said nothing for 3 s")
+    assert ends["a"].outcome is ends["b"].outcome is Outcome.FINISHED
+
+
 def test_workers_that_never_begin_are_an_error(make_study):
     with pytest.raises(
         FairtrialError, match=r"^workers end before they can begin a trial: worker exited with status 8"
