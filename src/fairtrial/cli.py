@@ -95,7 +95,7 @@ def run(
     *,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again.")] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Go on although torch, fairtrial, threads or data are others than before.")
+        bool, typer.Option("--force", help="Go on although versions, threads, data or the study's file have changed.")
     ] = False,
     workers: WorkersOption = None,
     threads: ThreadsOption = None,

@@ -92,9 +92,9 @@ def run(
         memory_limit: bytes that each worker of the default executor may ask for; a trial that asks for more, on the
             second attempt too, has failed. By default no limit.
         force: go on although versions of torch or fairtrial, threads or data are others than in the study's trials so
-            far; the trials' provenance says so.
-        staff: makes another default executor, such as ``staff.on_ray("auto")``; workers, threads and checkpoints are
-            then that one's.
+            far, or although the study's file was changed while it was unfinished; the trials' provenance says so.
+        staff: makes another default executor, such as ``staff.on_ray("auto")``; workers, threads, checkpoints and
+            limits are then that one's.
         source: the file that the study was read from, or the name under which it ships; so that a file that was changed
             while its study was unfinished is noticed.
         assignments: the overrides that it was read with.
