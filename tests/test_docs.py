@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from fairtrial.checkpoints import Checkpoints
+from fairtrial.checkpoints import CheckpointManager
 from fairtrial.cli import app
 from fairtrial.errors import Stopped
 from fairtrial.execute.base import Epoch, drive
@@ -84,10 +84,10 @@ def test_the_loop_in_the_documents_goes_on_to_the_same_bits(make_study):
             return None
         return [message.record for message in messages if isinstance(message, Epoch)]
 
-    whole = attempt(Checkpoints("whole"), asked_to_stop=False)
+    whole = attempt(CheckpointManager("whole"), asked_to_stop=False)
     assert len({record.metrics["train_loss"] for record in whole}) == 4
-    assert [attempt(Checkpoints("broken"), asked_to_stop=True) for _ in range(3)] == [None] * 3
-    resumed = attempt(Checkpoints("broken"), asked_to_stop=False)
+    assert [attempt(CheckpointManager("broken"), asked_to_stop=True) for _ in range(3)] == [None] * 3
+    resumed = attempt(CheckpointManager("broken"), asked_to_stop=False)
     assert resumed == whole
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fairtrial import signals
-from fairtrial.checkpoints import Checkpoints
+from fairtrial.checkpoints import CheckpointManager
 from fairtrial.errors import Terminated
 from fairtrial.plan import plan
 from fairtrial.records import Outcome, digest_results
@@ -111,7 +111,7 @@ def test_a_study_that_is_stopped_saves_its_state_and_says_how_to_go_on(study, st
     with SQLStore("fairtrial.db") as store:
         (before,) = store.results(study)
         assert before.outcome is None
-        saved = Checkpoints("fairtrial.db.checkpoints").open(plan(study)[0])
+        saved = CheckpointManager("fairtrial.db.checkpoints").open(plan(study)[0])
         saved.load()
         assert len(saved.records) >= len(before.epochs)
         assert start().wait(PATIENCE) == 0

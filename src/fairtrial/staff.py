@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from fairtrial.checkpoints import Checkpoints
+from fairtrial.checkpoints import CheckpointManager
 from fairtrial.execute.base import Executor
 from fairtrial.execute.limits import Limits
 from fairtrial.records import Trial
@@ -34,7 +34,7 @@ def on_ray(address: str | None = None) -> Staff:
         asked_for: tuple[int | None, int | None],
         watcher: Watcher,
         *,
-        checkpoints: Checkpoints,
+        checkpoints: CheckpointManager,
         limits: Limits,
     ) -> tuple[Executor, None]:
         """Make the executor, and see that it can train; torch is loaded here."""

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TypeAlias
 
 from fairtrial import signals
-from fairtrial.checkpoints import Checkpoints
+from fairtrial.checkpoints import CheckpointManager
 from fairtrial.course import Course, Settled, Step
 from fairtrial.errors import FairtrialError, ProvenanceError, StudyError
 from fairtrial.execute.base import Ended, Epoch, Executor, Fingerprinted, Message, Started, Warned
@@ -131,7 +131,7 @@ def run(
         ended = _ended(outcomes, retry_failed=retry_failed)
         before, step = len(ended), course.advance(ended, partial(store.results, study))
         missing = [trial for trial in course.possible if trial.hash not in ended] if step.trials else []
-        keep = executor.checkpoints if executor else Checkpoints(checkpoints or f"{store.beside}.checkpoints")
+        keep = executor.checkpoints if executor else CheckpointManager(checkpoints or f"{store.beside}.checkpoints")
         if keep:
             keep.remove_leftovers(trial for trial in plan(study) if outcomes.get(trial.hash) in _FINAL)
         slots = None
@@ -229,7 +229,7 @@ class _Conductor:
         self._force = force
         self._remark = remark
         self._conditions = Conditions(store.results(course.study))
-        self._checkpoints: Checkpoints | None = None
+        self._checkpoints: CheckpointManager | None = None
         self._attempts: dict[str, int] = {}
         self._uncommitted: list[Message] = []
 
@@ -348,7 +348,7 @@ def _local(
     asked_for: tuple[int | None, int | None],
     watcher: Watcher,
     *,
-    checkpoints: Checkpoints,
+    checkpoints: CheckpointManager,
     limits: Limits,
 ) -> tuple[Executor, Slots]:
     """Make the default executor with so many workers and threads, and see that it can train; torch is loaded here."""

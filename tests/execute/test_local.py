@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import loops
-from fairtrial.checkpoints import Checkpoints
+from fairtrial.checkpoints import CheckpointManager
 from fairtrial.errors import FairtrialError
 from fairtrial.execute.base import Ended, Epoch, Started
 from fairtrial.execute.limits import Limits
@@ -122,7 +122,7 @@ def test_a_retry_goes_on_from_the_checkpoint(make_study, monkeypatch, tmp_path):
     (trial,) = plan(make_study(seeds=1, arms={"a": {}}))
     monkeypatch.setenv("FAIRTRIAL_FAILPOINT", "checkpoint.manifest_renamed:5")  # in the third epoch
     monkeypatch.setenv("FAIRTRIAL_FAILPOINT_HITS", str(tmp_path / "hits"))
-    executor = LocalExecutor(loops.keeping, loops.machine, workers=1, checkpoints=Checkpoints("kept"))
+    executor = LocalExecutor(loops.keeping, loops.machine, workers=1, checkpoints=CheckpointManager("kept"))
     messages = execute(executor, [trial])
     assert stories(messages)["a"] == [Started, 1, 2, Started, *WELL, Outcome.FINISHED]
     records = [message.record for message in messages if isinstance(message, Epoch)]
@@ -202,7 +202,7 @@ def test_a_worker_that_holds_the_interpreter_in_native_code_says_where(dying_stu
 def test_leaving_lets_trials_save_what_they_have(make_study):
     training = {"epochs": 10000, "loop": "loops:keeping"}
     (trial,) = plan(make_study(seeds=1, arms={"a": {"params": {"sleep": 0.01}}}, training=training))
-    kept = Checkpoints("kept")
+    kept = CheckpointManager("kept")
     with (
         suppress(KeyboardInterrupt),
         LocalExecutor(loops.keeping_a_diary, loops.machine, workers=1, checkpoints=kept) as executor,
@@ -220,7 +220,7 @@ def test_leaving_ends_trials_that_do_not_save(make_study, monkeypatch, leave_by)
     first, second = plan(make_study(arms={"a": {}}))
     with (
         suppress(KeyboardInterrupt),
-        LocalExecutor(loops.beating, loops.machine, workers=2, checkpoints=Checkpoints("kept")) as executor,
+        LocalExecutor(loops.beating, loops.machine, workers=2, checkpoints=CheckpointManager("kept")) as executor,
     ):
         executor.submit(first)
         executor.submit(second)

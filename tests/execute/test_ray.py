@@ -11,7 +11,7 @@ import pytest
 import fairtrial
 import loops
 from fairtrial import cli
-from fairtrial.checkpoints import Checkpoints
+from fairtrial.checkpoints import CheckpointManager
 from fairtrial.errors import FairtrialError
 from fairtrial.execute.base import Ended, Epoch, Started
 from fairtrial.execute.limits import Limits
@@ -56,7 +56,7 @@ def trials(make_study):
 @pytest.mark.parametrize("process", ["own", "parent"], ids=["worker", "Ray's own process"])
 @pytest.mark.parametrize("keeps", [False, True], ids=["no checkpoints", "checkpoints"])
 def test_a_death_begins_the_trial_again_from_its_checkpoint(trials, process, keeps, tmp_path):
-    keep = Checkpoints(str(tmp_path / "checkpoints")) if keeps else None
+    keep = CheckpointManager(str(tmp_path / "checkpoints")) if keeps else None
     messages = execute(RayOfTwo(loops.dying_at_first, checkpoints=keep), trials("dying_at_first", process))
     assert story(messages, "bad") == ["Started", 1, "Started", 1, 2, 3, "Ended"]
     assert Path("bad0.begun").read_text().split() == ["0", "1" if keeps else "0"]

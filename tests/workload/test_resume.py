@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fairtrial import spec
-from fairtrial.checkpoints import Checkpoints
+from fairtrial.checkpoints import CheckpointManager
 from fairtrial.errors import Diverged, Stopped
 from fairtrial.execute.base import Ended, Epoch, Fingerprinted, drive
 from fairtrial.plan import plan
@@ -76,13 +76,13 @@ class Attempt:
             self._steps += 1
             return result
 
-        keep = Checkpoints("kept", seconds).open(trial, self._asked_to_stop)
+        keep = CheckpointManager("kept", seconds).open(trial, self._asked_to_stop)
         with monkeypatch.context() as patch:
             patch.setattr(Learner, "build", build_and_note)
             patch.setattr(Learner, "step", step_and_note)
             try:
                 self.messages.extend(drive(trial, train.train, MACHINE, keep))
-                Checkpoints("kept").remove(trial)  # as the conductor does
+                CheckpointManager("kept").remove(trial)  # as the conductor does
             except Stopped:
                 assert stop_after is not None
 
@@ -171,7 +171,7 @@ def test_to_save_after_every_step_changes_nothing(monkeypatch):
 def test_a_trial_whose_process_dies_after_an_epoch_goes_on_from_there(monkeypatch):
     trial = trial_of(**KINDS["adam"])
     whole = Attempt(trial, monkeypatch)
-    messages = drive(trial, train.train, MACHINE, Checkpoints("kept", seconds=1e9).open(trial))
+    messages = drive(trial, train.train, MACHINE, CheckpointManager("kept", seconds=1e9).open(trial))
     while not isinstance(next(messages), Epoch):
         pass
     next(message for message in messages if isinstance(message, Epoch))  # now the first epoch's state is saved

@@ -8,6 +8,6 @@ before stays until the next is whole. The last part of a name is drawn by the pr
 and writes all the same, because it was only cut off, can't spoil the files of the one that has taken over.
 """
 
-from fairtrial.checkpoints.keep import Checkpoints, Keep
+from fairtrial.checkpoints.manager import CheckpointManager, TrialCheckpoints
 
-__all__ = ["Checkpoints", "Keep"]
+__all__ = ["CheckpointManager", "TrialCheckpoints"]

@@ -33,7 +33,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol, TypeAlias
 
-from fairtrial.checkpoints import Checkpoints, Keep
+from fairtrial.checkpoints import CheckpointManager, TrialCheckpoints
 from fairtrial.errors import CheckpointError, Diverged
 from fairtrial.records import EpochRecord, Machine, Outcome, Trial
 
@@ -105,7 +105,7 @@ class Executor(AbstractContextManager["Executor"], Protocol):
         checkpoints: where trials keep their state; None if nowhere.
     """
 
-    checkpoints: Checkpoints | None
+    checkpoints: CheckpointManager | None
 
     def submit(self, trial: Trial) -> None:
         """Queue a trial; trials start in the order of submission."""
@@ -118,7 +118,7 @@ def drive(
     trial: Trial,
     loop: TrainingLoop,
     machine: Machine,
-    keep: Keep | None = None,
+    keep: TrialCheckpoints | None = None,
     *,
     pass_on: Callable[[Exception], bool] = lambda _error: False,
 ) -> Generator[Message, None, None]:
@@ -171,7 +171,7 @@ def _told(error: Exception) -> str:
     return f"{first}\n{''.join(traceback.format_exception(error))}"
 
 
-def _news(trial: Trial, told: dict[str, str], keep: Keep | None) -> Iterator[Warned | Fingerprinted]:
+def _news(trial: Trial, told: dict[str, str], keep: TrialCheckpoints | None) -> Iterator[Warned | Fingerprinted]:
     """Tell what is wrong with checkpoints, once, and a trial's fingerprints if they are not those told already."""
     if keep is not None and keep.warning:
         yield Warned(trial, keep.warning)
@@ -182,7 +182,7 @@ def _news(trial: Trial, told: dict[str, str], keep: Keep | None) -> Iterator[War
 
 
 def _records(
-    trial: Trial, epochs: Iterator[Mapping[str, float]], keep: Keep | None
+    trial: Trial, epochs: Iterator[Mapping[str, float]], keep: TrialCheckpoints | None
 ) -> Generator[EpochRecord, None, None]:
     """Number and check what a training loop yields, behind what it had yielded when it was saved.
 

@@ -6,7 +6,7 @@ from contextlib import closing
 from time import monotonic
 from typing import Self
 
-from fairtrial.checkpoints import Checkpoints
+from fairtrial.checkpoints import CheckpointManager
 from fairtrial.execute.base import Epoch, Message, TrainingLoop, drive
 from fairtrial.records import Machine, Trial
 
@@ -27,7 +27,7 @@ class InlineExecutor:
     """
 
     def __init__(
-        self, loop: TrainingLoop, machine: Callable[[Trial], Machine], *, checkpoints: Checkpoints | None = None
+        self, loop: TrainingLoop, machine: Callable[[Trial], Machine], *, checkpoints: CheckpointManager | None = None
     ) -> None:
         self.checkpoints = checkpoints
         self._loop = loop

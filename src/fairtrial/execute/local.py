@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Self
 
 from fairtrial import signals
-from fairtrial.checkpoints import Checkpoints
+from fairtrial.checkpoints import CheckpointManager
 from fairtrial.errors import CheckpointError, FairtrialError
 from fairtrial.execute.base import Broken, Ended, Epoch, Fingerprinted, Message, Started, TrainingLoop, Warned
 from fairtrial.execute.limits import Limits, format_seconds
@@ -77,7 +77,7 @@ class LocalExecutor:
         threads: int = 1,
         set_up: Callable[[], None] | None = None,
         environment: Callable[[int], Mapping[str, str]] | None = None,
-        checkpoints: Checkpoints | None = None,
+        checkpoints: CheckpointManager | None = None,
         limits: Limits = Limits(),  # noqa: B008  (frozen)
     ) -> None:
         check_counts(workers=workers, threads=threads)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import fairtrial
-from fairtrial.checkpoints import Checkpoints
+from fairtrial.checkpoints import CheckpointManager
 from fairtrial.errors import CheckpointError, FairtrialError
 from fairtrial.execute import ray_task
 from fairtrial.execute.base import Broken, Ended, Message, Started, TrainingLoop
@@ -113,7 +113,7 @@ class RayExecutor:
         gpus: float = 0,
         set_up: Callable[[], None] | None = None,
         environment: Mapping[str, str] | None = None,
-        checkpoints: Checkpoints | None = None,
+        checkpoints: CheckpointManager | None = None,
         supplies: Supplies | None = None,
         limits: Limits = Limits(),  # noqa: B008  (frozen)
     ) -> None:

@@ -20,7 +20,7 @@ from queue import SimpleQueue
 from time import monotonic, sleep
 from typing import NoReturn, TypeAlias, cast
 
-from fairtrial.checkpoints import Checkpoints
+from fairtrial.checkpoints import CheckpointManager
 from fairtrial.errors import CheckpointError, Stopped
 from fairtrial.execute.base import Broken, Ended, Epoch, Message, TrainingLoop, drive
 from fairtrial.execute.memory import describe, limit_memory, ran_out_of_memory
@@ -60,7 +60,7 @@ class Job:
     loop: TrainingLoop
     machine: Callable[[Trial], Machine]
     set_up: Callable[[], None] | None
-    checkpoints: Checkpoints | None = None
+    checkpoints: CheckpointManager | None = None
     memory_limit: int | None = None
 
 

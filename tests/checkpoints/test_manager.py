@@ -13,7 +13,7 @@ import fsspec
 import numpy as np
 import pytest
 
-from fairtrial.checkpoints import Checkpoints, keep
+from fairtrial.checkpoints import CheckpointManager, manager
 from fairtrial.errors import CheckpointError, Stopped
 from fairtrial.execute.base import Ended, Epoch, Started, Warned, drive
 from fairtrial.execute.inline import InlineExecutor
@@ -22,7 +22,7 @@ from fairtrial.plan import plan
 from fairtrial.records import EpochRecord, Machine, Outcome
 
 MACHINE = Machine({}, "processor", "cpu", 1, "system")
-KEPT = Checkpoints("kept", seconds=60)
+KEPT = CheckpointManager("kept", seconds=60)
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def files(trial, suffix=""):
 
 @pytest.mark.parametrize("place", ["kept", "file://{}/kept", "memory://{}/kept"])
 def test_the_last_state_is_found_with_its_records_and_two_are_kept(trial, place):
-    checkpoints = Checkpoints(place.format(Path.cwd()))
+    checkpoints = CheckpointManager(place.format(Path.cwd()))
     assert loaded(trial, checkpoints) is None
     trial.fingerprint(batch_order="x")
     attempt = saved(trial, 1, 2, 3, checkpoints=checkpoints)
@@ -79,13 +79,13 @@ def test_the_last_state_is_found_with_its_records_and_two_are_kept(trial, place)
 
 
 def test_many_checkpoints_and_attempts_come_in_their_order(trial, monkeypatch):
-    monkeypatch.setattr(keep, "KEPT", 10**9)
+    monkeypatch.setattr(manager, "KEPT", 10**9)
     for number in range(1, 13):
         saved(trial, number, number)
     assert loaded(trial) == 12
     names = [name.partition("-")[0] for name in KEPT.open(trial)._before]
     assert names == sorted(names)
-    assert keep._age("10000-000001-aaaaaaaa.json") > keep._age("9999-000002-aaaaaaaa.json")
+    assert manager._age("10000-000001-aaaaaaaa.json") > manager._age("9999-000002-aaaaaaaa.json")
 
 
 @pytest.mark.parametrize("suffix", [".json", ".safetensors"])
@@ -174,10 +174,10 @@ def test_the_user_is_told_of_damage(trial, make_study, inline):
 
 def resealed(file, **changes):
     body = json.loads(file.read_bytes())["body"] | changes
-    file.write_bytes(keep._sealed(body))
+    file.write_bytes(manager._sealed(body))
 
 
-@pytest.mark.parametrize("change", [{"format": keep.FORMAT + 1}, {"trial": "another"}])
+@pytest.mark.parametrize("change", [{"format": manager.CHECKPOINT_FORMAT + 1}, {"trial": "another"}])
 def test_files_of_another_trial_or_another_format_are_not_taken(trial, change):
     saved(trial, 1)
     (file,) = files(trial, ".json")
@@ -238,7 +238,7 @@ def test_what_dead_processes_left_half_written_is_swept_away_first(trial):
 
 def test_it_is_time_when_time_has_passed_or_the_study_is_to_stop(trial, monkeypatch):
     now, asked = [100.0], []
-    monkeypatch.setattr(keep, "monotonic", lambda: now[0])
+    monkeypatch.setattr(manager, "monotonic", lambda: now[0])
     attempt = KEPT.open(trial, lambda: bool(asked))
     assert not attempt.due
     now[0] += 60
@@ -364,7 +364,7 @@ def test_a_disk_that_is_full(trial):
         said = fill("", trial, "disk")
         assert said == "a checkpoint can't be written to disk: No space left on device; the one before is kept\n"
         assert len(list(Path("disk", trial.hash).iterdir())) == 2
-        assert loaded(trial, Checkpoints("disk")) == 0
+        assert loaded(trial, CheckpointManager("disk")) == 0
     finally:
         subprocess.run(["umount", "disk"], check=True)
 
@@ -375,7 +375,7 @@ def test_a_full_disk_ends_the_study_not_its_trials(make_study, monkeypatch):
 
     study = make_study()
     whole = [[m.record for m in drive(t, saving, MACHINE) if isinstance(m, Epoch)] for t in plan(study)]
-    write, written = keep.Keep._write, []
+    write, written = manager.TrialCheckpoints._write, []
 
     def until_full(attempt, content, body):
         written.append(1)
@@ -388,7 +388,7 @@ def test_a_full_disk_ends_the_study_not_its_trials(make_study, monkeypatch):
 
     with SQLStore("fairtrial.db") as store:
         with monkeypatch.context() as patch:
-            patch.setattr(keep.Keep, "_write", until_full)
+            patch.setattr(manager.TrialCheckpoints, "_write", until_full)
             with pytest.raises(CheckpointError, match="No space left on device"):
                 run(study, store=store, executor=executor())
         first, second = store.results(study)

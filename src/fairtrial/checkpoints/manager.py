@@ -16,14 +16,14 @@ import safetensors
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-from fairtrial.checkpoints.place import Place, open_place
-from fairtrial.checkpoints.state import pack, unpack
+from fairtrial.checkpoints.serialization import pack, unpack
+from fairtrial.checkpoints.storage import Storage, open_storage
 from fairtrial.errors import CheckpointError, Stopped
 from fairtrial.failpoints import failpoint
 from fairtrial.records import EpochRecord, Trial
 
 #: Version of the files below.
-FORMAT = 1
+CHECKPOINT_FORMAT = 1
 
 #: Checkpoints of a trial that are kept: the last, and the one before in case the last turns out damaged.
 KEPT = 2
@@ -33,7 +33,7 @@ _NAME = re.compile(r"(\d{4,})-(\d{6,})-([0-9a-f]{8})\..+")
 
 
 @dataclass(frozen=True)
-class Checkpoints:
+class CheckpointManager:
     """Where the checkpoints of trials lie, and how often a training loop should make one.
 
     Attributes:
@@ -44,7 +44,7 @@ class Checkpoints:
     place: str
     seconds: float = 60.0
 
-    def open(self, trial: Trial, asked_to_stop: Callable[[], bool] | None = None) -> "Keep":
+    def open(self, trial: Trial, asked_to_stop: Callable[[], bool] | None = None) -> "TrialCheckpoints":
         """Begin an attempt at a trial.
 
         Args:
@@ -53,7 +53,7 @@ class Checkpoints:
 
         Nothing is touched, and no error raised, before the training loop saves or loads.
         """
-        return Keep(self, trial, asked_to_stop or (lambda: False))
+        return TrialCheckpoints(self, trial, asked_to_stop or (lambda: False))
 
     def remove(self, trial: Trial) -> None:
         """Forget a trial that has ended.
@@ -62,7 +62,7 @@ class Checkpoints:
             CheckpointError: its files can't be removed.
         """
         with _telling(f"checkpoints in {self.place} can't be removed"):
-            open_place(self.place, trial.hash).clear()
+            open_storage(self.place, trial.hash).clear()
 
     def remove_leftovers(self, ended: Iterable[Trial]) -> None:
         """Forget trials of which some may have been kept by a process that died when they had just ended.
@@ -74,14 +74,14 @@ class Checkpoints:
             CheckpointError: the place can't be read, or files can't be removed.
         """
         with _telling(f"checkpoints in {self.place} can't be read"):
-            there = set(open_place(self.place, "").names())
+            there = set(open_storage(self.place, "").names())
         for trial in ended:
             if trial.hash in there:
                 self.remove(trial)
 
 
 @dataclass
-class Keep:
+class TrialCheckpoints:
     """The checkpoints of one attempt at a trial. Is a `records.Keeper`.
 
     Attributes:
@@ -93,7 +93,7 @@ class Keep:
         warning: what a user should know of that; empty if nothing.
     """
 
-    checkpoints: Checkpoints
+    checkpoints: CheckpointManager
     trial: Trial
     asked_to_stop: Callable[[], bool]
     records: list[EpochRecord] = field(default_factory=list)
@@ -116,7 +116,7 @@ class Keep:
         tree, arrays = pack(state)
         content = save_arrays(arrays or {"none": np.zeros(0, np.uint8)})
         body = {
-            "format": FORMAT,
+            "format": CHECKPOINT_FORMAT,
             "trial": self.trial.hash,
             "records": pack([dict(record.metrics) for record in self.records])[0],
             "fingerprints": dict(self.trial.fingerprints),
@@ -166,8 +166,8 @@ class Keep:
             self.warning = f"checkpoints that can't be used were passed over ({found}); {instead}"
 
     @cached_property
-    def _place(self) -> Place:
-        return open_place(self.checkpoints.place, self.trial.hash)
+    def _place(self) -> Storage:
+        return open_storage(self.checkpoints.place, self.trial.hash)
 
     @cached_property
     def _at_first(self) -> list[str]:
@@ -207,7 +207,7 @@ class Keep:
             ValueError, OSError, SafetensorError: it is damaged, or another trial's.
         """
         body = _unsealed(self._place.read(name))
-        if body.get("format") != FORMAT or body.get("trial") != self.trial.hash:
+        if body.get("format") != CHECKPOINT_FORMAT or body.get("trial") != self.trial.hash:
             raise ValueError("another format, or another trial's")
         content = self._place.read(name.replace(".json", ".safetensors"))
         if hashlib.sha256(content).hexdigest() != body["arrays"]["sha256"]:

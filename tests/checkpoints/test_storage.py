@@ -5,14 +5,14 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from fairtrial.checkpoints.place import Folder, Remote, open_place
+from fairtrial.checkpoints.storage import FolderStorage, FsspecStorage, open_storage
 from fairtrial.errors import CheckpointError
 
 PLACES = {
-    "folder": lambda: open_place("deep/down", "trial"),
-    "file URL": lambda: open_place(f"file://{Path.cwd()}/by url", "trial"),
-    "memory URL": lambda: open_place(f"memory://{Path.cwd()}/", "trial"),
-    "fsspec's own files": lambda: Remote(fsspec.filesystem("file"), f"{Path.cwd()}/remote/trial"),
+    "folder": lambda: open_storage("deep/down", "trial"),
+    "file URL": lambda: open_storage(f"file://{Path.cwd()}/by url", "trial"),
+    "memory URL": lambda: open_storage(f"memory://{Path.cwd()}/", "trial"),
+    "fsspec's own files": lambda: FsspecStorage(fsspec.filesystem("file"), f"{Path.cwd()}/remote/trial"),
 }
 
 
@@ -56,7 +56,7 @@ def test_two_views_of_a_place_see_the_same(place):
 
 def test_places_of_two_trials_are_apart():
     for where in ("here", "memory://here"):
-        one, other = open_place(where, "one"), open_place(where, "other")
+        one, other = open_storage(where, "one"), open_storage(where, "other")
         one.write("a", b"1", "tensors")
         other.write("a", b"2", "tensors")
         one.clear()
@@ -64,15 +64,15 @@ def test_places_of_two_trials_are_apart():
 
 
 def test_a_url_of_files_is_a_folder_because_that_sees_to_the_disk():
-    assert isinstance(open_place("file:///tmp/x", "trial"), Folder)
-    assert isinstance(open_place("local:///tmp/x", "trial"), Folder)
-    assert isinstance(open_place("memory://x", "trial"), Remote)
+    assert isinstance(open_storage("file:///tmp/x", "trial"), FolderStorage)
+    assert isinstance(open_storage("local:///tmp/x", "trial"), FolderStorage)
+    assert isinstance(open_storage("memory://x", "trial"), FsspecStorage)
 
 
 @pytest.mark.parametrize("where", ["nonsense://x", "pony3://bucket/x"])
 def test_a_url_that_nobody_knows_is_refused(where):
     with pytest.raises(CheckpointError, match=f"^checkpoints at {where}: must be a folder or a URL that fsspec knows"):
-        open_place(where, "trial")
+        open_storage(where, "trial")
 
 
 class Broken:
@@ -99,7 +99,7 @@ class Broken:
 
 
 def test_whatever_a_library_raises_is_an_os_error_and_nothing_is_left():
-    place = Remote(Broken(), "bucket")
+    place = FsspecStorage(Broken(), "bucket")
     with pytest.raises(OSError, match=r"^RuntimeError: quota exceeded$"):
         place.write("a", b"123", "tensors")
     assert place._system.files == {}
@@ -108,7 +108,7 @@ def test_whatever_a_library_raises_is_an_os_error_and_nothing_is_left():
 
 
 def test_a_write_that_does_not_succeed_leaves_no_part(monkeypatch):
-    place = Folder(Path("here"))
+    place = FolderStorage(Path("here"))
     place.write("a", b"1", "tensors")
     for error in (OSError(28, "No space left on device"), KeyboardInterrupt()):
 

@@ -14,7 +14,7 @@ from fairtrial.errors import CheckpointError
 from fairtrial.failpoints import failpoint
 
 
-class Place(Protocol):
+class Storage(Protocol):
     """Holds small numbers of files. No name is written twice."""
 
     def names(self) -> list[str]:
@@ -39,7 +39,7 @@ class Place(Protocol):
         """Remove the place with all that is in it."""
 
 
-def open_place(where: str, folder: str) -> Place:
+def open_storage(where: str, folder: str) -> Storage:
     """Open a folder of its own in a place.
 
     Args:
@@ -51,7 +51,7 @@ def open_place(where: str, folder: str) -> Place:
     """
     scheme, _, rest = where.rpartition("://")
     if scheme in {"", "file", "local"}:  # fsspec's own way to a disk does not see to it that files get there
-        return Folder(Path(rest) / folder)
+        return FolderStorage(Path(rest) / folder)
     try:
         import fsspec  # noqa: PLC0415
 
@@ -62,10 +62,10 @@ def open_place(where: str, folder: str) -> Place:
         raise CheckpointError(
             f"checkpoints at {where}: must be a folder or a URL that fsspec knows ({error})"
         ) from error
-    return Remote(system, path)
+    return FsspecStorage(system, path)
 
 
-class Folder:
+class FolderStorage:
     """A folder on a disk.
 
     Args:
@@ -123,7 +123,7 @@ class Folder:
                 raise
 
 
-class Remote:
+class FsspecStorage:
     """A folder in a file system of fsspec's.
 
     Files are put in place directly. Object stores take them whole or not at all; elsewhere a half-written one does no
