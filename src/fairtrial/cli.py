@@ -42,8 +42,8 @@ from fairtrial.report.words import count
 from fairtrial.spec import Evidence, Study, parse_toml
 from fairtrial.staff import on_ray
 from fairtrial.store.base import StoredStudy
-from fairtrial.store.place import shown
 from fairtrial.store.sql import SQLStore
+from fairtrial.store.url import redact_url
 from fairtrial.terminal import complain, console, out, say
 from fairtrial.upkeep import bench, data, examine_installation
 
@@ -133,7 +133,7 @@ def run(
     try:
         done = _train(training, found, store, folder)
     except (KeyboardInterrupt, Terminated) as end:
-        say(f"interrupted; every finished epoch is in {shown(store)}. To go on:\n  {again}")
+        say(f"interrupted; every finished epoch is in {redact_url(store)}. To go on:\n  {again}")
         raise typer.Exit(signals.exit_status(end)) from None
     _print_table(done.study, done.results)
     if done.study.evidence != Evidence():
@@ -274,7 +274,7 @@ def plan_study(
         results = opened.results(found)
     watch = Stopwatch()
     cost = estimate(found, results, workers=workers, threads=threads, stopwatch=watch)
-    out(plan_text(found, cost, shown(store)))
+    out(plan_text(found, cost, redact_url(store)))
     if len(found.arms) > 1:
         seen = spread or paired_spread(found, results)
         table = prospects(found, results, seen, workers=workers, threads=threads, stopwatch=watch)
@@ -291,7 +291,7 @@ def list_studies(store: StoreOption = DEFAULT_STORE) -> None:
     if stored:
         Console(highlight=False, soft_wrap=True).print(grid)
     else:
-        out(f"no studies in {shown(store)} yet")
+        out(f"no studies in {redact_url(store)} yet")
     out(f"studies that ship with fairtrial: {', '.join(lookup.shipped())}")
 
 
@@ -373,7 +373,7 @@ def _command(verb: str, study: str, assignments: list[str] | None, store: str, o
     """Write the command line that does something with the same study in the same store."""
     words = ["fairtrial", verb, study]
     words += [word for assignment in assignments or [] for word in ("--set", assignment)]
-    words += ["--store", shown(store)] if store != DEFAULT_STORE else []
+    words += ["--store", redact_url(store)] if store != DEFAULT_STORE else []
     words += [word for name, value in options.items() if value is not None for word in (f"--{name}", str(value))]
     return shlex.join(words)
 

@@ -74,7 +74,7 @@ class ProvenanceError(FairtrialError):
     """A study would go on under other conditions than it began: other versions, threads, data or settings."""
 
 
-class StoreHeldError(StoreError):
+class StoreLockedError(StoreError):
     """Another process runs the same study in this store."""
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from fairtrial.errors import StoreError, StoreHeldError
+from fairtrial.errors import StoreError, StoreLockedError
 from fairtrial.plan import plan
 from fairtrial.records import EpochRecord, Machine, Outcome
 from fairtrial.store.sql import SQLStore
@@ -366,12 +366,12 @@ def test_a_study_is_held_by_one_run(store, reopen, make_study):
     with store.hold(study):
         with reopen() as other:
             for one in (other, store):
-                with pytest.raises(StoreHeldError, match=f"^{who}.*: wait for it or stop it, or name another"):
+                with pytest.raises(StoreLockedError, match=f"^{who}.*: wait for it or stop it, or name another"):
                     one.hold(study).__enter__()
             with other.hold(another):
                 pass
         whole_trial_in_held_store(store, study)
-        with pytest.raises(StoreHeldError):
+        with pytest.raises(StoreLockedError):
             store.hold(study).__enter__()
     with reopen() as other, other.hold(study):
         pass

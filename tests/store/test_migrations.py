@@ -18,7 +18,7 @@ from fairtrial.errors import StoreVersionError
 from fairtrial.plan import plan
 from fairtrial.records import Outcome
 from fairtrial.spec import METRICS
-from fairtrial.store import migrations, rows, schema
+from fairtrial.store import migrations, queries, schema
 from fairtrial.store.sql import SQLStore
 
 ASSETS = Path(__file__).parent / "assets"
@@ -44,7 +44,7 @@ def read(store):
         links = schema.study_trials.c
         return [row.trial for row in connection.execute(schema.study_trials.select().order_by(links.position))]
 
-    found = store._database.read(lambda connection: rows.results_of_trials(connection, hashes(connection)))
+    found = store._database.read(lambda connection: queries.results_of_trials(connection, hashes(connection)))
     return json.loads(json.dumps([dataclasses.asdict(one) for one in found], default=datetime.isoformat))
 
 

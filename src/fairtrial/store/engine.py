@@ -17,10 +17,10 @@ from sqlalchemy.exc import DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from fairtrial.errors import StoreError, StoreMissingError, StoreVersionError
-from fairtrial.store import hold, schema
+from fairtrial.store import locks, schema
 from fairtrial.store import sqlite as lite
-from fairtrial.store.place import Place
-from fairtrial.store.unit import Unit, Work, is_lost, pauses
+from fairtrial.store.transactions import UnitOfWork, Work, is_lost, pauses
+from fairtrial.store.url import DatabaseURL
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ _KEEP_WRITERS = timedelta(days=30)
 _KEEPALIVES = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_count": 6}
 
 
-class DatabaseEngine:
+class Database:
     """A database with fairtrial's tables in it, its transactions and its locks. Threads may share it.
 
     Args:
@@ -57,7 +57,7 @@ class DatabaseEngine:
     """
 
     def __init__(self, place: str, *, create: bool, patience: float = PATIENCE) -> None:
-        self._place = Place.of(place)
+        self._place = DatabaseURL.of(place)
         self._patience = patience
         self.name = self._place.name
         file = self._place.file
@@ -66,7 +66,7 @@ class DatabaseEngine:
         self._here = threading.local()
         self._alone = threading.RLock() if self._place.is_sqlite and file is None else contextlib.nullcontext()
         self._writer = None if self._place.is_sqlite else _Writer()
-        self._holds: list[hold.AdvisoryHold] = []
+        self._holds: list[locks.AdvisoryLock] = []
         with self._one_line("can't be opened"):
             self._engine = _engine(self._place, patience)
             try:
@@ -133,7 +133,8 @@ class DatabaseEngine:
         with self._one_line("can't be written"), self._alone:
             self._bring_up_to_date()
             claim = self._writer.claim() if self._writer is not None else None
-            unit = Unit(self._engine.execution_options(fairtrial_write=True), claim, self._renew_holds, self._patience)
+            writing = self._engine.execution_options(fairtrial_write=True)
+            unit = UnitOfWork(writing, claim, self._renew_holds, self._patience)
             self._here.unit = unit
             try:
                 yield
@@ -153,13 +154,13 @@ class DatabaseEngine:
             return self._hold_on_server(what, label)
         file = self._file()
         if file is None:  # nobody else can open it
-            return hold.in_process((id(self), what), label)
-        return hold.by_file(file.with_name(f"{file.name}.{what[:8]}.lock"), label)
+            return locks.lock_in_process((id(self), what), label)
+        return locks.lock_file(file.with_name(f"{file.name}.{what[:8]}.lock"), label)
 
     @contextmanager
     def _hold_on_server(self, what: str, label: str) -> Iterator[None]:
         with self._one_line("can't be held"):
-            held = self._persist(lambda: hold.AdvisoryHold(self._engine, what, label))
+            held = self._persist(lambda: locks.AdvisoryLock(self._engine, what, label))
         self._holds.append(held)
         try:
             yield
@@ -171,7 +172,7 @@ class DatabaseEngine:
         for held in self._holds:
             held.renew()
 
-    def _unit(self) -> Unit | None:
+    def _unit(self) -> UnitOfWork | None:
         return getattr(self._here, "unit", None)
 
     def _persist(self, step: Callable[[], T]) -> T:
@@ -283,7 +284,7 @@ class _Writer:
         self.number = 0
 
     def claim(self) -> Callable[[Connection], bool]:
-        """Begin with another transaction: see `Unit`.
+        """Begin with another transaction: see `UnitOfWork`.
 
         If the server is still busy with a lost connection's commit, the statement waits for it: both want one row.
         """
@@ -311,7 +312,7 @@ _CLAIM = _NEW_CLAIM.on_conflict_do_update(
 ).returning(schema.writers.c.number)
 
 
-def _engine(place: Place, patience: float) -> Engine:
+def _engine(place: DatabaseURL, patience: float) -> Engine:
     options: dict[str, Any] = {"connect_args": {k: v for k, v in _KEEPALIVES.items() if k not in place.url.query}}
     if place.is_sqlite:
         options = {"connect_args": {"timeout": patience}}

@@ -24,10 +24,10 @@ from fairtrial.errors import StoreError
 from fairtrial.plan import plan
 from fairtrial.records import EpochRecord, Machine, Outcome, Trial, TrialResult
 from fairtrial.spec import METRICS, Study
-from fairtrial.store import rows, schema
+from fairtrial.store import queries, schema
 from fairtrial.store.base import StoredStudy
-from fairtrial.store.engine import PATIENCE, DatabaseEngine
-from fairtrial.store.unit import Transaction
+from fairtrial.store.engine import PATIENCE, Database
+from fairtrial.store.transactions import Transaction
 
 
 class SQLStore:
@@ -46,7 +46,7 @@ class SQLStore:
     """
 
     def __init__(self, place: str, *, create: bool = True, patience: float = PATIENCE) -> None:
-        self._database = DatabaseEngine(place, create=create, patience=patience)
+        self._database = Database(place, create=create, patience=patience)
 
     def __enter__(self) -> Self:
         return self
@@ -97,7 +97,7 @@ class SQLStore:
             )
             if known.rowcount == 0:
                 # Sorted: two runs at once that share trials would otherwise wait for each other.
-                new = sorted((rows.trial_row(trial) for trial in trials), key=lambda trial: str(trial["hash"]))
+                new = sorted((queries.trial_row(trial) for trial in trials), key=lambda trial: str(trial["hash"]))
                 connection.execute(self._new(schema.studies), row | origin)
                 connection.execute(self._new(schema.trials), new)
                 connection.execute(self._new(schema.study_trials), links)
@@ -115,7 +115,7 @@ class SQLStore:
             progress: dict[str, dict[tuple[str | None, bool], int]] = {}
             for study, outcome, begun, trials in connection.execute(_COUNTS):
                 progress.setdefault(study, {})[outcome, bool(begun)] = trials
-            return [rows.stored_study(row, progress.get(row.hash, {})) for row in found]
+            return [queries.stored_study(row, progress.get(row.hash, {})) for row in found]
 
         return self._database.read(work)
 
@@ -125,7 +125,7 @@ class SQLStore:
 
         def work(connection: Connection) -> dict[str, Outcome | None]:
             known: dict[str, Outcome | None] = {}
-            for some in rows.chunks(hashes):
+            for some in queries.chunks(hashes):
                 found = select(schema.trials.c.hash, schema.trials.c.outcome).where(schema.trials.c.hash.in_(some))
                 known |= {row.hash: Outcome(row.outcome) if row.outcome else None for row in connection.execute(found)}
             return known
@@ -145,7 +145,7 @@ class SQLStore:
 
     def add_epoch(self, trial: Trial, attempt: int, record: EpochRecord) -> None:
         """Record an epoch of an attempt; a `StoreError` if another attempt has begun since."""
-        row = rows.epoch_row(trial, attempt, record)
+        row = queries.epoch_row(trial, attempt, record)
         statement = _EPOCH[self._database.dialect]
         self._write(trial, attempt, lambda connection: connection.execute(statement, row))
 
@@ -156,7 +156,7 @@ class SQLStore:
 
     def end(self, trial: Trial, attempt: int, outcome: Outcome, detail: str, at: datetime) -> None:
         """Record how an attempt ended, and drop what earlier ones left behind; errors as `add_epoch`'s."""
-        row = {"trial_hash": trial.hash, "outcome": outcome.value, "detail": rows.storable(detail), "ended_at": at}
+        row = {"trial_hash": trial.hash, "outcome": outcome.value, "detail": queries.storable(detail), "ended_at": at}
 
         def work(connection: Connection) -> None:
             if attempt > 1:
@@ -170,8 +170,8 @@ class SQLStore:
 
         def work(connection: Connection) -> list[TrialResult]:
             if connection.scalar(select(schema.studies.c.hash).where(schema.studies.c.hash == study.hash)) is not None:
-                return rows.results_of_study(connection, study.hash)  # and spare us the hashes of its whole plan
-            return rows.results_of_trials(connection, [trial.hash for trial in plan(study)])
+                return queries.results_of_study(connection, study.hash)  # and spare us the hashes of its whole plan
+            return queries.results_of_trials(connection, [trial.hash for trial in plan(study)])
 
         return self._database.read(work)
 

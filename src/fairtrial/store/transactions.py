@@ -37,7 +37,7 @@ class Transaction:
 Work = Callable[[Transaction], T]
 
 
-class Unit:
+class UnitOfWork:
     """Writing calls that are one transaction.
 
     If the connection is lost on the way, all calls so far are made again on a new one. If it is lost while the database

@@ -26,7 +26,7 @@ from socket import gethostname
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from fairtrial.errors import StoreError, StoreHeldError
+from fairtrial.errors import StoreError, StoreLockedError
 
 #: What this process holds, by what is held and the process itself (a fork of it holds nothing), and since when.
 _HELD: dict[tuple[Hashable, int], str] = {}
@@ -38,21 +38,21 @@ _NAME_BYTES = 63
 _TAKE_OVER_SECONDS = 0.2
 
 
-def refusal(label: str, holder: str) -> StoreHeldError:
+def locked_error(label: str, holder: str) -> StoreLockedError:
     """Build the error that says who holds a study."""
-    return StoreHeldError(
+    return StoreLockedError(
         f"{label} is being run in this store already, by {holder}: wait for it or stop it, or name another store with "
         "--store"
     )
 
 
 @contextmanager
-def in_process(what: Hashable, label: str) -> Iterator[None]:
+def lock_in_process(what: Hashable, label: str) -> Iterator[None]:
     """Hold something against the other threads and stores of this process."""
     key = (what, os.getpid())
     with _GUARD:
         if key in _HELD:
-            raise refusal(label, f"this process ({_HELD[key]})")
+            raise locked_error(label, f"this process ({_HELD[key]})")
         _HELD[key] = _about_us()
     try:
         yield
@@ -62,7 +62,7 @@ def in_process(what: Hashable, label: str) -> Iterator[None]:
 
 
 @contextmanager
-def by_file(path: Path, label: str) -> Iterator[None]:
+def lock_file(path: Path, label: str) -> Iterator[None]:
     """Hold a lock on a file, which is there as long as the lock is; see the module.
 
     Raises:
@@ -70,7 +70,7 @@ def by_file(path: Path, label: str) -> Iterator[None]:
         StoreError: the file can't be made.
     """
     path = Path(os.path.realpath(path))
-    with in_process(path, label):
+    with lock_in_process(path, label):
         file = _lock(path, label)
         owner = os.getpid()
         try:
@@ -98,7 +98,7 @@ def _lock(path: Path, label: str) -> int:
             holder = _holder(file)
             os.close(file)
             if error.errno in {errno.EACCES, errno.EAGAIN}:
-                raise refusal(label, holder) from None
+                raise locked_error(label, holder) from None
             raise StoreError(f"{label} can't be run in this store: {path}: {error.strerror}") from error
         os.close(file)  # the holder before us removed it between our opening and our locking; make another
 
@@ -119,7 +119,7 @@ def _about_us() -> str:
     return f"process {os.getpid()} on {gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-class AdvisoryHold:
+class AdvisoryLock:
     """An advisory lock of PostgreSQL, on a connection that has no other use.
 
     Args:
@@ -197,7 +197,7 @@ _SESSION = text(
 
 def _expect(taken: object, label: str, connection: Connection, key: int) -> None:
     if not taken:
-        raise refusal(label, _advisory_holder(connection, key))
+        raise locked_error(label, _advisory_holder(connection, key))
 
 
 def _advisory_key(what: str) -> int:

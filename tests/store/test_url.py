@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import make_url
 
 from fairtrial.errors import StoreError
-from fairtrial.store.place import Place, shown
 from fairtrial.store.sql import SQLStore
+from fairtrial.store.url import DatabaseURL, redact_url
 
 HIDDEN = {
     "postgresql://ada:s3cret@host/runs": "postgresql://ada:***@host/runs",
@@ -33,8 +33,8 @@ HIDDEN = {
 
 @pytest.mark.parametrize(("place", "expected"), HIDDEN.items())
 def test_no_form_of_a_place_shows_its_password(place, expected):
-    assert "s3" not in shown(place)
-    assert shown(place) == expected
+    assert "s3" not in redact_url(place)
+    assert redact_url(place) == expected
 
 
 @pytest.mark.parametrize(
@@ -48,12 +48,12 @@ def test_no_form_of_a_place_shows_its_password(place, expected):
     ],
 )
 def test_a_place_without_a_password_is_shown_as_it_is(place):
-    assert shown(place) == place
+    assert redact_url(place) == place
 
 
 @pytest.mark.parametrize("place", [place for place in HIDDEN if place.startswith("postgresql") and "port" not in place])
 def test_a_drivers_words_lose_the_password(place):
-    understood = Place.of(place)
+    understood = DatabaseURL.of(place)
     parts = make_url(place)
     said = f"could not connect\n to {place}: {parts.host} {parts.password or ''} {dict(parts.query)}"
     assert "s3" not in understood.clean(said)
@@ -74,7 +74,7 @@ def test_no_error_of_opening_shows_the_password(place):
 
 def test_a_plain_url_chooses_the_driver_that_is_supported():
     for scheme in ("postgresql", "postgres", "postgresql+psycopg"):
-        assert Place.of(f"{scheme}://h/d").url.drivername == "postgresql+psycopg"
+        assert DatabaseURL.of(f"{scheme}://h/d").url.drivername == "postgresql+psycopg"
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_plain_url_chooses_the_driver_that_is_supported():
     ],
 )
 def test_the_file_of_a_place(place, file):
-    found = Place.of(place).file
+    found = DatabaseURL.of(place).file
     assert (None if found is None else str(found)) == file
 
 

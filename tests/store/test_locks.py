@@ -12,11 +12,11 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from fairtrial.errors import StoreError, StoreHeldError
+from fairtrial.errors import StoreError, StoreLockedError
 from fairtrial.plan import plan
 from fairtrial.records import Machine
 from fairtrial.spec import Study, parse_toml
-from fairtrial.store import hold
+from fairtrial.store import locks
 from fairtrial.store.sql import SQLStore
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -72,7 +72,7 @@ def start():
         process.communicate()
 
 
-def locks():
+def lock_files():
     return [path.name for path in Path().iterdir() if path.name.endswith(".lock")]
 
 
@@ -80,7 +80,7 @@ def test_another_process_is_refused_until_the_holder_lets_go(place, study, start
     holder = start(HOLDER, place, "")
     assert holder.stdout.readline() == "held\n"
     with SQLStore(place) as store:
-        with pytest.raises(StoreHeldError) as caught:
+        with pytest.raises(StoreLockedError) as caught:
             store.hold(study).__enter__()
         assert re.fullmatch(
             rf"small@{study.hash[:8]} is being run in this store already, by process {holder.pid} on \S+ since "
@@ -92,7 +92,7 @@ def test_another_process_is_refused_until_the_holder_lets_go(place, study, start
         assert holder.stdout.readline() == "released\n"
         with store.hold(study):
             pass
-    assert locks() == []
+    assert lock_files() == []
 
 
 # A fork of a process shares its connection to a server, and so the hold; of a file's lock it has no part.
@@ -113,7 +113,7 @@ def test_a_hold_dies_with_its_holder_and_no_child_keeps_it(place, study, start, 
         eventually_held(store, study)
     if child:
         os.kill(child, signal.SIGKILL)
-    assert locks() == []
+    assert lock_files() == []
 
 
 def eventually_held(store, study):
@@ -122,7 +122,7 @@ def eventually_held(store, study):
         try:
             with store.hold(study):
                 return
-        except StoreHeldError:
+        except StoreLockedError:
             threading.Event().wait(0.05)
     with store.hold(study):
         pass
@@ -138,10 +138,10 @@ def test_a_fork_of_the_holder_that_leaves_takes_nothing_along(study):
                 finally:
                     os._exit(0)
             os.waitpid(child, 0)
-            assert len(locks()) == 1
-            with SQLStore("s.db") as other, pytest.raises(StoreHeldError):
+            assert len(lock_files()) == 1
+            with SQLStore("s.db") as other, pytest.raises(StoreLockedError):
                 other.hold(study).__enter__()
-        assert locks() == []
+        assert lock_files() == []
 
 
 def test_a_fork_does_not_hold_what_its_parent_holds(study):
@@ -152,12 +152,12 @@ def test_a_fork_does_not_hold_what_its_parent_holds(study):
             try:
                 with SQLStore("s.db") as own:
                     own.hold(study).__enter__()
-            except StoreHeldError as error:
+            except StoreLockedError as error:
                 status = 0 if f"by process {os.getppid()} on" in str(error) else 2
             finally:
                 os._exit(status)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        assert len(locks()) == 1
+        assert len(lock_files()) == 1
 
 
 def test_a_file_that_was_removed_between_opening_and_locking_is_no_lock(study, monkeypatch):
@@ -166,23 +166,23 @@ def test_a_file_that_was_removed_between_opening_and_locking_is_no_lock(study, m
 
     def lockf(file, how):
         if not seen:
-            os.unlink(locks()[0])  # noqa: PTH108
+            os.unlink(lock_files()[0])  # noqa: PTH108
         seen.append(os.fstat(file).st_ino)
         return original(file, how)
 
-    original = hold.fcntl.lockf
-    monkeypatch.setattr(hold.fcntl, "lockf", lockf)
+    original = locks.fcntl.lockf
+    monkeypatch.setattr(locks.fcntl, "lockf", lockf)
     with SQLStore("s.db") as store, store.hold(study):
         assert len(seen) == 2
-        assert Path(locks()[0]).stat().st_ino == seen[-1]
+        assert Path(lock_files()[0]).stat().st_ino == seen[-1]
 
 
 def test_a_file_that_a_dead_holder_left_is_taken_over(study):
     Path(f"s.db.{study.hash[:8]}.lock").write_text("process 1 on elsewhere since 2001-01-01 00:00:00 UTC, " + "x" * 500)
     with SQLStore("s.db") as store, store.hold(study):
-        assert Path(locks()[0]).read_text().startswith(f"process {os.getpid()} on ")
-        assert len(Path(locks()[0]).read_text()) < 200
-    assert locks() == []
+        assert Path(lock_files()[0]).read_text().startswith(f"process {os.getpid()} on ")
+        assert len(Path(lock_files()[0]).read_text()) < 200
+    assert lock_files() == []
 
 
 def test_other_names_of_a_database_are_the_same(study):
@@ -190,7 +190,7 @@ def test_other_names_of_a_database_are_the_same(study):
     Path("folder/link.db").symlink_to("../s.db")
     with SQLStore("s.db") as store, store.hold(study):
         for name in ("./folder/../s.db", "folder/link.db", f"sqlite:///{Path.cwd()}/s.db"):
-            with SQLStore(name) as other, pytest.raises(StoreHeldError):
+            with SQLStore(name) as other, pytest.raises(StoreLockedError):
                 other.hold(study).__enter__()
 
 
@@ -209,7 +209,7 @@ def test_a_hold_on_a_server_outlives_a_lost_connection(postgresql, study, end_se
         store.add_study(study, plan(study), NOW)
         end_sessions()
         assert store.begin(plan(study)[0], Machine({}, "p", "cpu", 1, "s"), NOW) == 1
-        with pytest.raises(StoreHeldError, match=f"by process {os.getpid()} on "):
+        with pytest.raises(StoreLockedError, match=f"by process {os.getpid()} on "):
             other.hold(study).__enter__()
 
 
@@ -218,7 +218,7 @@ def test_a_hold_on_a_server_that_another_has_taken_meanwhile_ends_the_run(postgr
         store.add_study(study, plan(study), NOW)
         end_sessions()
         with other.hold(study):
-            with pytest.raises(StoreHeldError, match=f"by process {os.getpid()} on "):
+            with pytest.raises(StoreLockedError, match=f"by process {os.getpid()} on "):
                 store.begin(plan(study)[0], Machine({}, "p", "cpu", 1, "s"), NOW)
             assert store.results(study) == []
 
@@ -234,7 +234,7 @@ def test_a_session_that_the_server_has_not_missed_yet_gives_way(postgresql, stud
         with psycopg.connect(postgresql) as connection:
             count = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"
             assert connection.execute(count).fetchone() == (1,)
-        with SQLStore(postgresql) as other, pytest.raises(StoreHeldError):
+        with SQLStore(postgresql) as other, pytest.raises(StoreLockedError):
             other.hold(study).__enter__()
         forgotten.connection.dbapi_connection.close()
 
@@ -264,7 +264,7 @@ def test_a_second_run_is_refused_and_the_next_goes_on_after_a_kill(place, study,
     slow = Study.from_dict(parse_toml(table))
     with SQLStore(place) as store:
         assert store.begin(plan(slow)[0], Machine({}, "p", "cpu", 1, "s"), NOW) == 3
-    assert locks() == []
+    assert lock_files() == []
 
 
 def begun(process):

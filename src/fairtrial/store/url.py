@@ -23,7 +23,7 @@ _CONNECTION_STRING = re.compile(r"\b(host|dbname|password)\s*=", re.IGNORECASE)
 _DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 
 
-def shown(place: str) -> str:
+def redact_url(place: str) -> str:
     """Write a store's place so that it may be printed: without its password, wherever in the URL that stands.
 
     Args:
@@ -47,7 +47,7 @@ def shown(place: str) -> str:
 
 
 @dataclass(frozen=True)
-class Place:
+class DatabaseURL:
     """A place that was understood.
 
     Attributes:
@@ -59,7 +59,7 @@ class Place:
     url: URL
 
     @classmethod
-    def of(cls, text: str) -> "Place":
+    def of(cls, text: str) -> "DatabaseURL":
         """Understand a file's path or a URL.
 
         Raises:
@@ -76,7 +76,7 @@ class Place:
             backend = ""
         if backend not in {"sqlite", *_DRIVERS}:
             raise StoreError(
-                f"--store {shown(text)}: must be a file's path, or a URL such as sqlite:///fairtrial.db or "
+                f"--store {redact_url(text)}: must be a file's path, or a URL such as sqlite:///fairtrial.db or "
                 "postgresql://USER@HOST/DATABASE"
             ) from None  # the cause would show the URL
         return cls(text, url.set(drivername=_DRIVERS.get(url.drivername, url.drivername)))
@@ -89,7 +89,7 @@ class Place:
     @cached_property
     def name(self) -> str:
         """What messages call it: a SQLite file's path, or the URL without its password."""
-        return (self.url.database or ":memory:") if self.is_sqlite else shown(self.text)
+        return (self.url.database or ":memory:") if self.is_sqlite else redact_url(self.text)
 
     @property
     def file(self) -> Path | None:
