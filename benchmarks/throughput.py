@@ -18,10 +18,10 @@ from pathlib import Path
 
 import fairtrial
 from fairtrial import testing
-from fairtrial.execute.base import Ended, Epoch, Executor
-from fairtrial.execute.inline import InlineExecutor
-from fairtrial.execute.local import LocalExecutor
-from fairtrial.execute.ray import RayExecutor
+from fairtrial.executors.base import Ended, Epoch, Executor
+from fairtrial.executors.inline import InlineExecutor
+from fairtrial.executors.local.executor import LocalExecutor
+from fairtrial.executors.ray.executor import RayExecutor
 from fairtrial.plan import plan
 from fairtrial.records import Machine, Outcome, Trial
 from fairtrial.spec import Study

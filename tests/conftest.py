@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from fairtrial.execute.inline import InlineExecutor
-from fairtrial.execute.ray_cluster import Cluster
-from fairtrial.execute.slots import Slots
+from fairtrial.executors.inline import InlineExecutor
+from fairtrial.executors.ray.cluster import RayCluster
+from fairtrial.executors.slots import Slots
 from fairtrial.spec import Study
 
 settings.register_profile("fairtrial", deadline=None, derandomize=True)
@@ -73,7 +73,7 @@ def mixed_study(make_study):
 @pytest.fixture(scope="module")
 def local_ray():
     """Start Ray once for all tests of a module that need nothing but a Ray with two slots."""
-    cluster = Cluster(None, 2)
+    cluster = RayCluster(None, 2)
     yield
     cluster.close()
 

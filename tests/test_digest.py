@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fairtrial import cli, digest_results
-from fairtrial.execute.inline import InlineExecutor
+from fairtrial.executors.inline import InlineExecutor
 from fairtrial.records import EpochRecord, Machine, Outcome, TrialResult
 from fairtrial.store.sql import SQLStore
 from fairtrial.study import run

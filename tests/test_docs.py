@@ -9,7 +9,7 @@ import pytest
 from fairtrial.checkpoints import CheckpointManager
 from fairtrial.cli import app
 from fairtrial.errors import Stopped
-from fairtrial.execute.base import Epoch, drive
+from fairtrial.executors.base import Epoch, drive
 from fairtrial.plan import plan
 from fairtrial.records import Machine
 from fairtrial.spec import Study

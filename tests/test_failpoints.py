@@ -25,7 +25,7 @@ SCRIPT = """
 import fairtrial
 import loops
 from fairtrial.checkpoints import Checkpoints
-from fairtrial.execute.local import LocalExecutor
+from fairtrial.executors.local.executor import LocalExecutor
 
 checkpoints = Checkpoints("kept")
 executor = LocalExecutor(loops.keeping, loops.machine, workers=2, checkpoints=checkpoints)

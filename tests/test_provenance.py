@@ -11,7 +11,7 @@ from builders import MACHINE, make_results
 from builders import make_study as made_up
 from fairtrial.errors import ProvenanceError
 from fairtrial.evidence.comparison import compare
-from fairtrial.execute.inline import InlineExecutor
+from fairtrial.executors.inline import InlineExecutor
 from fairtrial.lookup import load
 from fairtrial.plan import plan
 from fairtrial.provenance import Conditions

@@ -227,7 +227,7 @@ def test_without_the_command_line_ctrl_c_waits_too_but_not_twice():
 def test_a_commit_is_not_torn_apart(make_study, answered):
     """A signal that comes while records are written is answered when they are."""
     import loops
-    from fairtrial.execute.inline import InlineExecutor
+    from fairtrial.executors.inline import InlineExecutor
     from fairtrial.study import run
 
     class Interrupting(SQLStore):

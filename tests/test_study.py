@@ -7,7 +7,7 @@ import pytest
 
 import fairtrial
 from fairtrial.errors import StudyError
-from fairtrial.execute.inline import InlineExecutor
+from fairtrial.executors.inline import InlineExecutor
 from fairtrial.records import Machine, Outcome
 from fairtrial.store.sql import SQLStore
 from fairtrial.study import Watcher, run

@@ -13,12 +13,12 @@ from rich.console import Console
 import loops
 from fairtrial import cli, digest_results
 from fairtrial.errors import FairtrialError, StudyError
-from fairtrial.execute.base import Epoch
-from fairtrial.execute.inline import InlineExecutor
-from fairtrial.execute.limits import Limits
-from fairtrial.execute.local import LocalExecutor
-from fairtrial.execute.process import WorkerProcess
-from fairtrial.execute.slots import Slots
+from fairtrial.executors.base import Epoch
+from fairtrial.executors.inline import InlineExecutor
+from fairtrial.executors.limits import Limits
+from fairtrial.executors.local.executor import LocalExecutor
+from fairtrial.executors.local.process import WorkerProcess
+from fairtrial.executors.slots import Slots
 from fairtrial.plan import plan
 from fairtrial.records import EpochRecord, Machine, Outcome
 from fairtrial.report.live import LiveWatcher
@@ -44,7 +44,7 @@ class Staff(Watcher):
 
 @pytest.mark.slow
 def test_by_default_trials_run_in_workers_with_one_thread(store, make_study, monkeypatch):
-    monkeypatch.setattr("fairtrial.execute.slots.usable_cores", lambda: 2)
+    monkeypatch.setattr("fairtrial.executors.slots.usable_cores", lambda: 2)
     staff = Staff()
     done = run(make_study(), store=store, watcher=staff)
     assert staff.slots == [Slots(2, 1, 2)]

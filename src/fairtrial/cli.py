@@ -18,7 +18,7 @@ import fairtrial
 from fairtrial import lookup, signals
 from fairtrial import study as conductor
 from fairtrial.errors import FairtrialError, ReportError, StoreMissingError, Terminated
-from fairtrial.execute.limits import parse_bytes, parse_seconds
+from fairtrial.executors.limits import parse_bytes, parse_seconds
 from fairtrial.options import (
     DEFAULT_STORE,
     AddressOption,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import fairtrial
 from fairtrial.errors import DataError, FairtrialError, StoreMissingError
-from fairtrial.execute.slots import usable_cores
+from fairtrial.executors.slots import usable_cores
 from fairtrial.store.sql import SQLStore
 from fairtrial.store.sqlite import wal_is_safe
 
@@ -187,7 +187,7 @@ def _ray(address: str | None) -> Finding:
     version = importlib.metadata.version("ray")
     if not address:
         return Finding("Ray", State.GOOD, f"{version}; no cluster named by --address or RAY_ADDRESS")
-    from fairtrial.execute.ray import describe_cluster  # noqa: PLC0415
+    from fairtrial.executors.ray.executor import describe_cluster  # noqa: PLC0415
 
     return Finding("Ray", State.GOOD, f"{version}; {describe_cluster(address)}")
 

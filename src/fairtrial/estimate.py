@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from fairtrial.course import Course
 from fairtrial.evidence.comparison import settled
 from fairtrial.evidence.power import detectable_differences
-from fairtrial.execute.slots import choose_slots
+from fairtrial.executors.slots import choose_slots
 from fairtrial.plan import makespan
 from fairtrial.records import Outcome, Trial, TrialResult
 from fairtrial.spec import BUILT_IN, Settings, Study

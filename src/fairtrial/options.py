@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fairtrial.execute.limits import parse_bytes, parse_seconds
+from fairtrial.executors.limits import parse_bytes, parse_seconds
 
 #: Where records go unless the user says otherwise.
 DEFAULT_STORE = "fairtrial.db"

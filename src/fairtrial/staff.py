@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 
 from fairtrial.checkpoints import CheckpointManager
-from fairtrial.execute.base import Executor
-from fairtrial.execute.limits import Limits
+from fairtrial.executors.base import Executor
+from fairtrial.executors.limits import Limits
 from fairtrial.records import Trial
 from fairtrial.spec import BUILT_IN, Study
 from fairtrial.study import Staff, loop_names
@@ -38,8 +38,8 @@ def on_ray(address: str | None = None) -> Staff:
         limits: Limits,
     ) -> tuple[Executor, None]:
         """Make the executor, and see that it can train; torch is loaded here."""
-        from fairtrial.execute.ray import RayExecutor, Supplies  # noqa: PLC0415
-        from fairtrial.execute.ray_cluster import load  # noqa: PLC0415
+        from fairtrial.executors.ray.cluster import load  # noqa: PLC0415
+        from fairtrial.executors.ray.executor import NodeData, RayExecutor  # noqa: PLC0415
         from fairtrial.workload import loops, machine  # noqa: PLC0415
         from fairtrial.workload.data import share  # noqa: PLC0415
 
@@ -58,7 +58,7 @@ def on_ray(address: str | None = None) -> Staff:
             set_up=partial(machine.set_up_worker, threads or 1, compiles=loops.compile_layers(trials)),
             limits=limits,
             checkpoints=replace(checkpoints, place=_absolute(checkpoints.place)),
-            supplies=Supplies(partial(share.gather, ours), partial(share.place, ours)) if ours else None,
+            supplies=NodeData(partial(share.gather, ours), partial(share.place, ours)) if ours else None,
         )
         return executor, None
 

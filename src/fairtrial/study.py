@@ -10,9 +10,9 @@ from fairtrial import signals
 from fairtrial.checkpoints import CheckpointManager
 from fairtrial.course import Course, Settled, Step
 from fairtrial.errors import FairtrialError, ProvenanceError, StudyError
-from fairtrial.execute.base import Ended, Epoch, Executor, Fingerprinted, Message, Started, Warned
-from fairtrial.execute.limits import Limits
-from fairtrial.execute.slots import Slots, check_counts, choose_slots
+from fairtrial.executors.base import Ended, Epoch, Executor, Fingerprinted, Message, Started, Warned
+from fairtrial.executors.limits import Limits
+from fairtrial.executors.slots import Slots, check_counts, choose_slots
 from fairtrial.failpoints import failpoint
 from fairtrial.plan import plan
 from fairtrial.provenance import Conditions, changes, left_behind
@@ -352,7 +352,7 @@ def _local(
     limits: Limits,
 ) -> tuple[Executor, Slots]:
     """Make the default executor with so many workers and threads, and see that it can train; torch is loaded here."""
-    from fairtrial.execute.local import LocalExecutor  # noqa: PLC0415
+    from fairtrial.executors.local.executor import LocalExecutor  # noqa: PLC0415
     from fairtrial.workload import loops, machine  # noqa: PLC0415
 
     named = loop_names(study)

@@ -31,8 +31,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fairtrial.errors import Diverged
-from fairtrial.execute.base import Ended, Epoch, Fingerprinted, Started, drive
-from fairtrial.execute.inline import InlineExecutor
+from fairtrial.executors.base import Ended, Epoch, Fingerprinted, Started, drive
+from fairtrial.executors.inline import InlineExecutor
 from fairtrial.plan import plan
 from fairtrial.records import Machine, Outcome, Trial, TrialResult
 from fairtrial.spec import Study

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from fairtrial.execute.slots import Slots
+from fairtrial.executors.slots import Slots
 from fairtrial.records import EpochRecord, Machine, Outcome, Trial
 from fairtrial.spec import Study
 

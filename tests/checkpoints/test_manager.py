@@ -15,8 +15,8 @@ import pytest
 
 from fairtrial.checkpoints import CheckpointManager, manager
 from fairtrial.errors import CheckpointError, Stopped
-from fairtrial.execute.base import Ended, Epoch, Started, Warned, drive
-from fairtrial.execute.inline import InlineExecutor
+from fairtrial.executors.base import Ended, Epoch, Started, Warned, drive
+from fairtrial.executors.inline import InlineExecutor
 from fairtrial.failpoints import PLACES
 from fairtrial.plan import plan
 from fairtrial.records import EpochRecord, Machine, Outcome

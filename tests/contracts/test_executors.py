@@ -1,4 +1,4 @@
-"""What every executor promises (`fairtrial.execute.base`), asked of each."""
+"""What every executor promises (`fairtrial.executors.base`), asked of each."""
 
 import hashlib
 import json
@@ -13,10 +13,10 @@ import pytest
 
 import loops
 from fairtrial import digest_results
-from fairtrial.execute.base import Ended, Epoch, Fingerprinted, Started
-from fairtrial.execute.inline import InlineExecutor
-from fairtrial.execute.local import LocalExecutor
-from fairtrial.execute.ray import RayExecutor
+from fairtrial.executors.base import Ended, Epoch, Fingerprinted, Started
+from fairtrial.executors.inline import InlineExecutor
+from fairtrial.executors.local.executor import LocalExecutor
+from fairtrial.executors.ray.executor import RayExecutor
 from fairtrial.plan import plan
 from fairtrial.records import Outcome
 from fairtrial.store.sql import SQLStore

@@ -13,7 +13,7 @@ import torch
 from fairtrial import spec
 from fairtrial.checkpoints import CheckpointManager
 from fairtrial.errors import Diverged, Stopped
-from fairtrial.execute.base import Ended, Epoch, Fingerprinted, drive
+from fairtrial.executors.base import Ended, Epoch, Fingerprinted, drive
 from fairtrial.plan import plan
 from fairtrial.records import Machine, Outcome
 from fairtrial.workload import train
@@ -239,7 +239,7 @@ import torch
 torch.set_num_threads(1)
 from fairtrial.checkpoints import Checkpoints
 from fairtrial.errors import Stopped
-from fairtrial.execute.base import drive
+from fairtrial.executors.base import drive
 from fairtrial.records import Machine
 from fairtrial.workload import train
 trial, stops = pickle.loads(sys.stdin.buffer.read())

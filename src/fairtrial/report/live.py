@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
-from fairtrial.execute.slots import Slots
+from fairtrial.executors.slots import Slots
 from fairtrial.records import EpochRecord, Machine, Outcome, Trial
 from fairtrial.report.forecast import Forecast
 from fairtrial.report.words import count

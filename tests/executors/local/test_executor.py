@@ -15,10 +15,10 @@ import pytest
 import loops
 from fairtrial.checkpoints import CheckpointManager
 from fairtrial.errors import FairtrialError
-from fairtrial.execute.base import Ended, Epoch, Started
-from fairtrial.execute.limits import Limits
-from fairtrial.execute.local import LocalExecutor
-from fairtrial.execute.process import WorkerProcess
+from fairtrial.executors.base import Ended, Epoch, Started
+from fairtrial.executors.limits import Limits
+from fairtrial.executors.local.executor import LocalExecutor
+from fairtrial.executors.local.process import WorkerProcess
 from fairtrial.plan import plan
 from fairtrial.records import Outcome
 
@@ -231,7 +231,7 @@ def test_leaving_ends_trials_that_do_not_save(make_study, monkeypatch, leave_by)
             if len(pids) == 2 and leave_by == "an exception elsewhere":
                 raise KeyboardInterrupt
             if len(pids) == 2:
-                monkeypatch.setattr("fairtrial.execute.local.wait", interrupted)
+                monkeypatch.setattr("fairtrial.executors.local.executor.wait", interrupted)
     assert len(pids) == 2
     assert not any(alive(pid) for pid in pids)
 
@@ -362,9 +362,9 @@ def test_functions_that_workers_cannot_import_are_refused():
 
 
 SCRIPT = """
-from fairtrial.execute.base import Epoch
-from fairtrial.execute.limits import Limits
-from fairtrial.execute.local import LocalExecutor
+from fairtrial.executors.base import Epoch
+from fairtrial.executors.limits import Limits
+from fairtrial.executors.local.executor import LocalExecutor
 from fairtrial.plan import plan
 from fairtrial.spec import Study
 import loops

@@ -14,8 +14,8 @@ from time import monotonic, sleep
 from typing import cast
 
 from fairtrial.errors import FairtrialError
-from fairtrial.execute.group import Group
-from fairtrial.execute.worker import STOP, WHERE, Job, Report
+from fairtrial.executors.local.process_group import ProcessGroup
+from fairtrial.executors.local.worker import STOP, WHERE, Report, WorkerJob
 from fairtrial.records import Trial
 
 #: Seconds that a worker whose pipe has ended gets to end itself before it is killed.
@@ -30,7 +30,7 @@ SECONDS_TO_SAY = 0.5
 #: What the interpreter of a worker runs. It never sees the parent's main module, so a script needs no
 #: ``if __name__ == "__main__"``; and the parent's ``sys.path`` is in place before anything is imported.
 _PROGRAM = (
-    "import sys; sys.path[:] = sys.argv[3:]; from fairtrial.execute import worker; "
+    "import sys; sys.path[:] = sys.argv[3:]; from fairtrial.executors import worker; "
     "worker.main(int(sys.argv[1]), int(sys.argv[2]))"
 )
 
@@ -62,7 +62,7 @@ class WorkerProcess:
         silent: seconds for which this process has watched the worker and heard nothing.
     """
 
-    def __init__(self, job: Job, environment: Mapping[str, str]) -> None:
+    def __init__(self, job: WorkerJob, environment: Mapping[str, str]) -> None:
         self.trial: Trial | None = None
         self.started: float | None = None
         self.epochs = 0
@@ -181,9 +181,9 @@ def end_all(workers: Iterable[WorkerProcess], deadline: float = 0.0) -> None:
             worker.close()
 
 
-def _start(fds: tuple[int, int], environment: Mapping[str, str]) -> "tuple[Group, subprocess.Popen[bytes]]":
+def _start(fds: tuple[int, int], environment: Mapping[str, str]) -> "tuple[ProcessGroup, subprocess.Popen[bytes]]":
     """Start a worker, the first member of a group of its own."""
-    group = Group()
+    group = ProcessGroup()
     try:
         return group, subprocess.Popen(  # noqa: S603
             [sys.executable, "-P", "-c", _PROGRAM, *map(str, fds), *map(str, sys.path)],

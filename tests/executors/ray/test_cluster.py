@@ -8,14 +8,14 @@ import time
 from pathlib import Path
 
 import pytest
-from ray.cluster_utils import Cluster
+from ray.cluster_utils import RayCluster
 
 import fairtrial
 import loops
 from fairtrial.errors import FairtrialError
-from fairtrial.execute.base import Ended, Epoch, Started
-from fairtrial.execute.inline import InlineExecutor
-from fairtrial.execute.ray import RayExecutor, Supplies
+from fairtrial.executors.base import Ended, Epoch, Started
+from fairtrial.executors.inline import InlineExecutor
+from fairtrial.executors.ray.executor import NodeData, RayExecutor
 from fairtrial.plan import plan
 from fairtrial.records import Outcome
 
@@ -36,7 +36,7 @@ def start():
 
     def make(**options):
         head = {"num_cpus": 0, "include_dashboard": False} | options
-        clusters.append(Cluster(initialize_head=True, head_node_args=head))
+        clusters.append(RayCluster(initialize_head=True, head_node_args=head))
         return clusters[-1]
 
     yield make
@@ -179,7 +179,7 @@ def test_supplies_are_placed_once_a_node(start, make_study, tmp_path):
         if sum(isinstance(message, Epoch) for message in heard) == 4:  # all four slots are at work
             Path("go").touch()
 
-    supplies = Supplies(gather, loops.put_in_cache)
+    supplies = NodeData(gather, loops.put_in_cache)
     with RayExecutor(loops.waiting_for_go, loops.machine, address=cluster.address, supplies=supplies) as executor:
         for trial in plan(study):
             executor.submit(trial)
@@ -198,7 +198,7 @@ def test_supplies_are_placed_once_a_node(start, make_study, tmp_path):
     }.items(),
 )
 def test_an_address_where_no_cluster_is_takes_one_line(address, what, free_port, monkeypatch):
-    monkeypatch.setattr("fairtrial.execute.ray_cluster.PATIENCE", 0.5)
+    monkeypatch.setattr("fairtrial.executors.ray.cluster.PATIENCE", 0.5)
     executor = RayExecutor(loops.good, loops.machine, address=address.format(port=free_port))
     with pytest.raises(FairtrialError, match=what) as caught, executor:
         pass

@@ -23,7 +23,7 @@ PATIENCE = 5.0
 OBJECT_STORE = 80 * 1024 * 1024
 
 
-class Cluster:
+class RayCluster:
     """A connection to Ray.
 
     It is this process's, if it has one; else to the cluster at an address; else to one that is started here.
@@ -80,7 +80,7 @@ class Cluster:
         """Count the trials that fit on the nodes that are there, with so many cores and GPUs each."""
         free = 0
         for node in self.ray.nodes():
-            if node["Alive"]:
+            if node["Heartbeat"]:
                 has = node["Resources"]
                 fit = int(has.get("CPU", 0) // threads)
                 free += min(fit, int(has.get("GPU", 0) / gpus)) if gpus else fit

@@ -4,7 +4,7 @@ from multiprocessing import Pipe
 
 import pytest
 
-from fairtrial.execute import worker
+from fairtrial.executors.local import worker
 from fairtrial.plan import plan
 
 
@@ -12,7 +12,7 @@ from fairtrial.plan import plan
 def pipe():
     ours, theirs = Pipe()
     with ours, theirs:
-        yield ours, worker.Line(theirs)
+        yield ours, worker.Outbox(theirs)
 
 
 def received(connection):
@@ -38,7 +38,7 @@ def test_progress_is_sent_as_plain_numbers(pipe, make_study):
     connection, line = pipe
     line.progress(plan(make_study())[0], 1, 9, {"train_acc": torch.tensor(0.5)})
     (report,) = received(connection)
-    assert report == worker.Progress(1, 9, {"train_acc": 0.5})
+    assert report == worker.ProgressReport(1, 9, {"train_acc": 0.5})
     assert type(report.metrics["train_acc"]) is float
 
 

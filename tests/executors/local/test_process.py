@@ -8,8 +8,8 @@ import pytest
 
 import loops
 from fairtrial.errors import FairtrialError
-from fairtrial.execute import process
-from fairtrial.execute.worker import Job
+from fairtrial.executors.local import process
+from fairtrial.executors.local.worker import WorkerJob
 
 ENDS = {
     0: "worker exited with status 0 before it was done",
@@ -33,5 +33,5 @@ def test_a_worker_that_the_system_refuses_is_told(monkeypatch):
     monkeypatch.setattr(process.subprocess, "Popen", start)
     before = len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(FairtrialError, match=r"^a worker process can't be started: Resource temporarily unavailable$"):
-        process.WorkerProcess(Job(loops.good, loops.machine, None), {})
+        process.WorkerProcess(WorkerJob(loops.good, loops.machine, None), {})
     assert len(list(Path("/proc/self/fd").iterdir())) == before

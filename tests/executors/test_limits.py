@@ -3,7 +3,7 @@
 import pytest
 
 from fairtrial.errors import FairtrialError
-from fairtrial.execute.limits import Limits, format_bytes, format_seconds, parse_bytes, parse_seconds
+from fairtrial.executors.limits import Limits, format_bytes, format_seconds, parse_bytes, parse_seconds
 
 SECONDS = {"90": 90, "90s": 90, "1.5 h": 5400, "30m": 1800, "30 min": 1800, "2H": 7200, "1d": 86400, "0.5": 0.5}
 BYTES = {"2GiB": 2 << 30, "800MB": 800_000_000, "1.5 kB": 1500, "64 MiB": 64 << 20, "1TiB": 1 << 40, "4096": 4096}

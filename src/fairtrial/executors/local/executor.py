@@ -13,11 +13,20 @@ from typing import Self
 from fairtrial import signals
 from fairtrial.checkpoints import CheckpointManager
 from fairtrial.errors import CheckpointError, FairtrialError
-from fairtrial.execute.base import Broken, Ended, Epoch, Fingerprinted, Message, Started, TrainingLoop, Warned
-from fairtrial.execute.limits import Limits, format_seconds
-from fairtrial.execute.process import WorkerProcess, end_all
-from fairtrial.execute.slots import check_counts
-from fairtrial.execute.worker import Alive, Job, LastWords, Progress, Report
+from fairtrial.executors.base import (
+    CheckpointFailed,
+    Ended,
+    Epoch,
+    Fingerprinted,
+    Message,
+    Started,
+    TrainingLoop,
+    Warned,
+)
+from fairtrial.executors.limits import Limits, format_seconds
+from fairtrial.executors.local.process import WorkerProcess, end_all
+from fairtrial.executors.local.worker import Heartbeat, ProgressReport, Report, WorkerFailed, WorkerJob
+from fairtrial.executors.slots import check_counts
 from fairtrial.records import Machine, Outcome, Trial
 
 #: Workers that may end in a row before they have begun a trial. One may be bad luck; more are a broken installation.
@@ -36,7 +45,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 class LocalExecutor:
     """Runs trials in worker processes.
 
-    Keeps the promises of `execute.base`, and these:
+    Keeps the promises of `executors.base`, and these:
 
     * Each worker is a Python of its own with one trial at a time, and stays for the next. It is started when there is a
       trial for it. It gets this process's ``sys.path``, environment and working folder, and does not import the main
@@ -44,7 +53,7 @@ class LocalExecutor:
     * A worker that dies is replaced, and the next one gets its trial. A trial that loses a second worker has failed,
       with what is known of both as the detail. A worker that says nothing for long is killed, and counts as dead; what
       it might still say is not heard.
-    * Each worker has a process group of its own, see `execute.group`: Ctrl-C on a terminal reaches this process alone.
+    * Each worker has a process group of its own, see `process_group`: Ctrl-C on a terminal reaches this process alone.
     * Leaving the context ends the workers. Those that run a trial which can save its state get three seconds for it;
       then they are killed. What a training loop has started ends with its worker, and all end with this process, even
       if that is killed.
@@ -83,7 +92,7 @@ class LocalExecutor:
         check_counts(workers=workers, threads=threads)
         self.checkpoints = checkpoints
         self._limits = limits
-        self._job = Job(loop, machine, set_up, checkpoints, limits.memory)
+        self._job = WorkerJob(loop, machine, set_up, checkpoints, limits.memory)
         check_importable(self._job)
         self._places = range(workers)
         self._threads = dict.fromkeys(THREAD_VARIABLES, str(threads))
@@ -170,13 +179,13 @@ class LocalExecutor:
         match report:
             case None:
                 yield from self._lose(place, worker.autopsy())
-            case LastWords(cause):
+            case WorkerFailed(cause):
                 yield from self._lose(place, cause)
-            case Alive():
+            case Heartbeat():
                 pass
             case _ if trial is None:
                 pass
-            case Progress(batch, batches, metrics):
+            case ProgressReport(batch, batches, metrics):
                 if trial.listener is not None:
                     trial.listener(trial, batch, batches, metrics)
             case Started():
@@ -191,7 +200,7 @@ class LocalExecutor:
                 yield replace(report, trial=trial)
             case Fingerprinted() | Warned():
                 yield replace(report, trial=trial)
-            case Broken(detail=detail):
+            case CheckpointFailed(detail=detail):
                 raise CheckpointError(detail)
 
     def _unheard(self, heard: Iterable[int]) -> list[int]:
@@ -281,7 +290,7 @@ def _first_line(text: str) -> str:
     return text.partition("\n")[0]
 
 
-def check_importable(job: Job) -> None:
+def check_importable(job: WorkerJob) -> None:
     """See to it that a job's functions mean the same to a worker, which finds them by module and name.
 
     Raises:

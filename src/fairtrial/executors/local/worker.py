@@ -1,8 +1,8 @@
 """The inside of a worker process: trials come in through its pipe one at a time, reports go back.
 
 The process that starts a worker talks to it in pickles over a socket pair that nobody else holds. First it sends a
-`Job`, then a trial whenever the worker is free. `STOP` asks the worker to end as soon as its trial has saved its state;
-closing the pipe is the order to end at once.
+`WorkerJob`, then a trial whenever the worker is free. `STOP` asks the worker to end as soon as its trial has saved its
+state; closing the pipe is the order to end at once.
 """
 
 import ctypes
@@ -22,8 +22,8 @@ from typing import NoReturn, TypeAlias, cast
 
 from fairtrial.checkpoints import CheckpointManager
 from fairtrial.errors import CheckpointError, Stopped
-from fairtrial.execute.base import Broken, Ended, Epoch, Message, TrainingLoop, drive
-from fairtrial.execute.memory import describe, limit_memory, ran_out_of_memory
+from fairtrial.executors.base import CheckpointFailed, Ended, Epoch, Message, TrainingLoop, drive
+from fairtrial.executors.local.memory import describe, limit_memory, ran_out_of_memory
 from fairtrial.failpoints import failpoint
 from fairtrial.records import Machine, Trial
 
@@ -46,7 +46,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
-class Job:
+class WorkerJob:
     """What a worker does with every trial it gets.
 
     Attributes:
@@ -65,19 +65,19 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Alive:
+class Heartbeat:
     """A sign of life, once a second, from a thread that does nothing else."""
 
 
 @dataclass(frozen=True)
-class LastWords:
+class WorkerFailed:
     """What a worker has to say of its own end; none follow."""
 
     cause: str
 
 
 @dataclass(frozen=True)
-class Progress:
+class ProgressReport:
     """How far the running trial is within its epoch."""
 
     batch: int
@@ -86,10 +86,10 @@ class Progress:
 
 
 #: What a worker sends.
-Report: TypeAlias = Message | Progress | Alive | LastWords | Broken
+Report: TypeAlias = Message | ProgressReport | Heartbeat | WorkerFailed | CheckpointFailed
 
 
-class Line:
+class Outbox:
     """The worker's end of the pipe: reports go out from whichever thread makes them, in whole pieces.
 
     Args:
@@ -113,7 +113,7 @@ class Line:
         """Send signs of life, for ever."""
         while True:
             with suppress(MemoryError):  # the training loop may yet get over it
-                self.send(Alive())
+                self.send(Heartbeat())
             sleep(SECONDS_A_BEAT)
 
     def progress(self, trial: Trial, batch: int, batches: int, metrics: Mapping[str, float]) -> None:  # noqa: ARG002
@@ -121,7 +121,7 @@ class Line:
         now = monotonic()
         if now >= self._next_progress:
             self._next_progress = now + SECONDS_A_REPORT
-            self.send(Progress(batch, batches, {name: float(value) for name, value in metrics.items()}))
+            self.send(ProgressReport(batch, batches, {name: float(value) for name, value in metrics.items()}))
 
 
 class Inbox:
@@ -172,7 +172,7 @@ def main(pipe: int, crash_log: int) -> None:
     for descriptor in (pipe, crash_log):  # programs that a training loop starts must not keep them open
         os.set_inheritable(descriptor, False)
     connection = Connection(pipe)
-    line, inbox = Line(connection), Inbox(connection)
+    line, inbox = Outbox(connection), Inbox(connection)
     for thread in (inbox.listen, line.beat):
         threading.Thread(target=thread, name=f"fairtrial-{thread.__name__}", daemon=True).start()
     _work(line, inbox)
@@ -181,9 +181,9 @@ def main(pipe: int, crash_log: int) -> None:
     os._exit(0)  # what the training loop has left behind, threads for instance, must not keep this process
 
 
-def _work(line: Line, inbox: Inbox) -> None:
+def _work(line: Outbox, inbox: Inbox) -> None:
     """Run trials one after another, until no more are wanted."""
-    job = cast("Job", inbox.get())
+    job = cast("WorkerJob", inbox.get())
     try:
         if job.set_up is not None:
             job.set_up()
@@ -198,10 +198,10 @@ def _work(line: Line, inbox: Inbox) -> None:
         if not ran_out_of_memory(error):
             raise
         limit_memory(None)  # saying so takes a little
-        line.send(LastWords(describe(error, job.memory_limit)))
+        line.send(WorkerFailed(describe(error, job.memory_limit)))
 
 
-def _run(trial: Trial, job: Job, line: Line, inbox: Inbox) -> None:
+def _run(trial: Trial, job: WorkerJob, line: Outbox, inbox: Inbox) -> None:
     """Run a trial and report what comes of it.
 
     Raises:
@@ -220,7 +220,7 @@ def _run(trial: Trial, job: Job, line: Line, inbox: Inbox) -> None:
             if result:
                 failpoint("worker.reported")
     except CheckpointError as error:
-        line.send(Broken(trial, str(error)))
+        line.send(CheckpointFailed(trial, str(error)))
 
 
 def _end_abandoned() -> NoReturn:

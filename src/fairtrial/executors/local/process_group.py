@@ -19,7 +19,7 @@ from contextlib import suppress
 _LEADER = "trap '' HUP INT TERM; read -r line; kill -KILL 0"
 
 
-class Group:
+class ProcessGroup:
     """A process group without members but its leader; start processes with ``process_group=group.number``.
 
     Raises:

@@ -15,14 +15,14 @@ from typing import Any, Self
 import fairtrial
 from fairtrial.checkpoints import CheckpointManager
 from fairtrial.errors import CheckpointError, FairtrialError
-from fairtrial.execute import ray_task
-from fairtrial.execute.base import Broken, Ended, Message, Started, TrainingLoop
-from fairtrial.execute.limits import Limits
-from fairtrial.execute.local import FALSE_STARTS, THREAD_VARIABLES, check_importable
-from fairtrial.execute.ray_cluster import Cluster
-from fairtrial.execute.ray_task import Died, Order, Refused
-from fairtrial.execute.slots import check_counts, usable_cores
-from fairtrial.execute.worker import Job, Progress
+from fairtrial.executors.base import CheckpointFailed, Ended, Message, Started, TrainingLoop
+from fairtrial.executors.limits import Limits
+from fairtrial.executors.local.executor import FALSE_STARTS, THREAD_VARIABLES, check_importable
+from fairtrial.executors.local.worker import ProgressReport, WorkerJob
+from fairtrial.executors.ray import task
+from fairtrial.executors.ray.cluster import RayCluster
+from fairtrial.executors.ray.task import NodeRefused, TaskSpec, WorkerDied
+from fairtrial.executors.slots import check_counts, usable_cores
 from fairtrial.records import Machine, Outcome, Trial
 
 #: How often a trial may begin. One death may be the node's bad luck; a second is likely the trial's own doing.
@@ -39,7 +39,7 @@ GRACE = 2.0
 
 
 @dataclass(frozen=True)
-class Supplies:
+class NodeData:
     """Data that every node needs, for nodes that can't get them by themselves.
 
     Attributes:
@@ -64,7 +64,7 @@ class _Attempt:
 class RayExecutor:
     """Runs trials as Ray tasks.
 
-    Keeps the promises of `execute.base`, and these:
+    Keeps the promises of `executors.base`, and these:
 
     * Ray decides where a task runs; there are never more at once than the nodes have room for, so that trials start in
       the order of submission. A cluster that grows is used; nodes that are lost are done without.
@@ -114,18 +114,18 @@ class RayExecutor:
         set_up: Callable[[], None] | None = None,
         environment: Mapping[str, str] | None = None,
         checkpoints: CheckpointManager | None = None,
-        supplies: Supplies | None = None,
+        supplies: NodeData | None = None,
         limits: Limits = Limits(),  # noqa: B008  (frozen)
     ) -> None:
         check_counts(workers=workers, threads=threads)
         self.checkpoints = checkpoints
         self._limits = limits
-        self._job = Job(loop, machine, set_up, checkpoints, limits.memory)
+        self._job = WorkerJob(loop, machine, set_up, checkpoints, limits.memory)
         check_importable(self._job)
         self._address, self._workers, self._threads, self._gpus = address, workers, threads, gpus
         self._environment = dict.fromkeys(THREAD_VARIABLES, str(threads)) | dict(environment or {})
         self._supplies = supplies
-        self._cluster: Cluster | None = None
+        self._cluster: RayCluster | None = None
         self._waiting: deque[Trial] = deque()
         self._live: dict[Any, _Attempt] = {}
         self._begun: Counter[str] = Counter()
@@ -139,7 +139,7 @@ class RayExecutor:
             FairtrialError: Ray is not installed, the cluster can't be reached, or no node has room for a trial.
         """
         cores = (self._workers or max(1, usable_cores() // self._threads)) * self._threads
-        self._cluster = cluster = Cluster(self._address, cores)
+        self._cluster = cluster = RayCluster(self._address, cores)
         try:
             self._look(cluster)
             self._task, self._order, self._goods = self._prepare(cluster)
@@ -182,14 +182,14 @@ class RayExecutor:
         finally:
             self._cancel()
 
-    def _connected(self) -> Cluster:
+    def _connected(self) -> RayCluster:
         if self._cluster is None:
             raise RuntimeError("enter the executor's context before its messages are read")
         return self._cluster
 
-    def _prepare(self, cluster: Cluster) -> tuple[Any, Any, list[Any]]:
+    def _prepare(self, cluster: RayCluster) -> tuple[Any, Any, list[Any]]:
         """Make the remote function, and put what all tasks share where they find it."""
-        order = Order(
+        order = TaskSpec(
             key=uuid.uuid4().hex,
             version=fairtrial.__version__,
             path=tuple(str(Path(entry).absolute()) for entry in sys.path),
@@ -200,14 +200,14 @@ class RayExecutor:
             job=pickle.dumps(self._job),
             place=None if cluster.local or self._supplies is None else pickle.dumps(self._supplies.place),
         )
-        task = cluster.ray.remote(num_returns="streaming", max_retries=0, num_cpus=self._threads, num_gpus=self._gpus)(
-            ray_task.attend
-        )
+        remote = cluster.ray.remote(
+            num_returns="streaming", max_retries=0, num_cpus=self._threads, num_gpus=self._gpus
+        )(task.run_trial)
         needed = self._supplies is not None and not cluster.local
         goods = [cluster.ray.put(self._supplies.gather())] if needed and self._supplies else []
-        return task, order, goods
+        return remote, order, goods
 
-    def _look(self, cluster: Cluster) -> None:
+    def _look(self, cluster: RayCluster) -> None:
         """Look, now and then, whether the cluster is there and how many trials it has room for."""
         now = time.monotonic()
         if now - self._looked < SECONDS_A_LOOK:
@@ -232,7 +232,7 @@ class RayExecutor:
             reports = self._task.remote(self._order, replace(trial, listener=None, keeper=None), self._goods)
             self._live[reports] = _Attempt(trial, reports)
 
-    def _ready(self, cluster: Cluster, seconds: float) -> list[_Attempt]:
+    def _ready(self, cluster: RayCluster, seconds: float) -> list[_Attempt]:
         """Find the attempts that have something to say, waiting for the first."""
         if not self._live:
             time.sleep(seconds)
@@ -241,18 +241,18 @@ class RayExecutor:
         ready, _ = cluster.ray.wait([*self._live], num_returns=wanted, timeout=seconds)
         return [self._live[reports] for reports in ready]
 
-    def _hear(self, cluster: Cluster, attempt: _Attempt) -> Iterator[Message]:
+    def _hear(self, cluster: RayCluster, attempt: _Attempt) -> Iterator[Message]:
         """Take in what an attempt says."""
         trial = attempt.trial
         for report in self._read(cluster, attempt):
             match report:
-                case Refused(reason):
+                case NodeRefused(reason):
                     raise FairtrialError(reason)
-                case Broken(detail=detail):
+                case CheckpointFailed(detail=detail):
                     raise CheckpointError(detail)
-                case Died(cause):
+                case WorkerDied(cause):
                     yield from self._bury(cluster, attempt, cause)
-                case Progress(batch, batches, metrics):
+                case ProgressReport(batch, batches, metrics):
                     if trial.listener is not None:
                         trial.listener(trial, batch, batches, metrics)
                 case Started():
@@ -265,7 +265,7 @@ class RayExecutor:
                 case _:
                     yield replace(report, trial=trial)
 
-    def _read(self, cluster: Cluster, attempt: _Attempt) -> list[Any]:
+    def _read(self, cluster: RayCluster, attempt: _Attempt) -> list[Any]:
         """Read the next reports of an attempt.
 
         Raises:
@@ -275,19 +275,19 @@ class RayExecutor:
         try:
             return list(pickle.loads(cluster.ray.get(next(attempt.reports))))  # noqa: S301  (from our own task)
         except StopIteration:
-            return [Died("task ended before its trial")]
+            return [WorkerDied("task ended before its trial")]
         except errors.LocalRayletDiedError:
             cluster.declare_lost()
         except errors.TaskCancelledError:
-            return [Died("task was cancelled from outside")]
+            return [WorkerDied("task was cancelled from outside")]
         except errors.RayTaskError as error:
             last = str(error).strip().splitlines()[-1]
             raise FairtrialError(f"a node of the Ray cluster can't run trials: {last}") from error
         except errors.RayError as error:
-            return [Died(_describe(error))]
+            return [WorkerDied(_describe(error))]
         return []
 
-    def _bury(self, cluster: Cluster, attempt: _Attempt, cause: str) -> Iterator[Message]:
+    def _bury(self, cluster: RayCluster, attempt: _Attempt, cause: str) -> Iterator[Message]:
         """Deal with the death of a trial's worker or node."""
         cluster.check()  # where all is lost, no single trial is to blame
         self._looked = -math.inf
@@ -311,7 +311,7 @@ class RayExecutor:
         attempts, self._live = [*self._live], {}
         if cluster.lost or not attempts:
             return
-        for force, seconds in ((False, ray_task.GRACE + GRACE), (True, GRACE)):
+        for force, seconds in ((False, task.GRACE + GRACE), (True, GRACE)):
             for reports in attempts:
                 cluster.ray.cancel(reports, force=force)
             attempts = _unfinished(cluster.ray, attempts, time.monotonic() + seconds)
@@ -345,10 +345,10 @@ def describe_cluster(address: str) -> str:
     Raises:
         FairtrialError: Ray is not installed, or the cluster can't be reached.
     """
-    cluster = Cluster(address, 1)
+    cluster = RayCluster(address, 1)
     try:
         cluster.check()
-        nodes = sum(1 for node in cluster.ray.nodes() if node["Alive"])
+        nodes = sum(1 for node in cluster.ray.nodes() if node["Heartbeat"])
         return f"the cluster at {address} has {nodes} nodes, with room for {cluster.room(1, 0)} trials of a core each"
     finally:
         cluster.close()

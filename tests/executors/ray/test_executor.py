@@ -13,9 +13,9 @@ import loops
 from fairtrial import cli
 from fairtrial.checkpoints import CheckpointManager
 from fairtrial.errors import FairtrialError
-from fairtrial.execute.base import Ended, Epoch, Started
-from fairtrial.execute.limits import Limits
-from fairtrial.execute.ray import RayExecutor
+from fairtrial.executors.base import Ended, Epoch, Started
+from fairtrial.executors.limits import Limits
+from fairtrial.executors.ray.executor import RayExecutor
 from fairtrial.plan import plan
 from fairtrial.records import Outcome
 
@@ -155,7 +155,7 @@ def test_another_version_on_a_node_is_refused(make_study, monkeypatch):
 
 
 def test_more_than_a_node_has_is_refused_in_time(make_study, monkeypatch):
-    monkeypatch.setattr("fairtrial.execute.ray.SECONDS_WITHOUT_NODES", 1.0)
+    monkeypatch.setattr("fairtrial.executors.ray.executor.SECONDS_WITHOUT_NODES", 1.0)
     with pytest.raises(FairtrialError, match=r"^the Ray cluster has no node with 64 cores$"):
         execute(RayOfTwo(loops.good, threads=64), plan(make_study()))
 

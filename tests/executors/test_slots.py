@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairtrial.errors import FairtrialError
-from fairtrial.execute.slots import Slots, choose_slots, usable_cores
+from fairtrial.executors.slots import Slots, choose_slots, usable_cores
 
 counts = st.integers(1, 100)
 

@@ -16,8 +16,8 @@ An executor runs trials somewhere and tells what comes of them. It promises:
 * Checkpoints. Given a place for them, a trial that begins again can go on from where its last attempt was saved; if one
   can't be used, a `Warned` says so. A checkpoint that can't be written, on a full disk for example, is no failure of
   the trial that meets it first, and would be met by all others next: `messages` raises `CheckpointError`, and the trial
-  stays without an end. A worker process reports it as `Broken`. Leaving the context while trials run asks them to save
-  what they have, and waits a little for it.
+  stays without an end. A worker process reports it as `CheckpointFailed`. Leaving the context while trials run asks
+  them to save what they have, and waits a little for it.
 * Threads. All methods are called from one thread, the conductor's. Trials may be submitted while messages are read.
 * End. `messages` ends when every submitted trial has ended.
 * Results. Records depend on the trial alone: whatever the executor, the same numbers.
@@ -85,7 +85,7 @@ class Warned:
 
 
 @dataclass(frozen=True)
-class Broken:
+class CheckpointFailed:
     """What a worker sends in place of `Ended` where `drive` has raised `CheckpointError`; never seen by a conductor.
 
     An executor that gets it raises ``CheckpointError(detail)`` from its `messages`.

@@ -23,10 +23,10 @@ from time import monotonic
 from typing import Any, cast
 
 import fairtrial
-from fairtrial.execute.base import Broken, Ended, Epoch, Started
-from fairtrial.execute.limits import Limits, format_seconds
-from fairtrial.execute.process import WorkerProcess, end_all
-from fairtrial.execute.worker import Alive, Job, LastWords, Progress, Report
+from fairtrial.executors.base import CheckpointFailed, Ended, Epoch, Started
+from fairtrial.executors.limits import Limits, format_seconds
+from fairtrial.executors.local.process import WorkerProcess, end_all
+from fairtrial.executors.local.worker import Heartbeat, ProgressReport, Report, WorkerFailed, WorkerJob
 from fairtrial.records import Outcome, Trial
 
 #: Seconds between two looks at whether the worker has died unheard, or the task is cancelled: Ray's way to interrupt a
@@ -38,7 +38,7 @@ GRACE = 3.0
 
 
 @dataclass(frozen=True)
-class Order:
+class TaskSpec:
     """What all tasks of one executor have in common.
 
     Attributes:
@@ -49,7 +49,7 @@ class Order:
         environment: variables of workers.
         limits: what a trial may use.
         keeps: whether trials can save their state.
-        job: the pickled `Job`; only a worker unpickles it, because that may load torch.
+        job: the pickled `WorkerJob`; only a worker unpickles it, because that may load torch.
         place: pickled function that puts data into a node's cache, or None; see `ray.Supplies`.
     """
 
@@ -65,14 +65,14 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Died:
+class WorkerDied:
     """The worker has died with the trial in hand."""
 
     cause: str
 
 
 @dataclass(frozen=True)
-class Refused:
+class NodeRefused:
     """This node can't run trials of this study, and why."""
 
     reason: str
@@ -107,7 +107,7 @@ class _Desk:
 _DESK = _Desk()
 
 
-def attend(order: Order, trial: Trial, supplies: Sequence[Any]) -> Iterator[bytes]:
+def run_trial(order: TaskSpec, trial: Trial, supplies: Sequence[Any]) -> Iterator[bytes]:
     """Run a trial. Is the body of a Ray task.
 
     Args:
@@ -117,11 +117,11 @@ def attend(order: Order, trial: Trial, supplies: Sequence[Any]) -> Iterator[byte
             with every task. Empty if there are none.
 
     Yields:
-        Pickled lists of what the worker has reported since the last, without the trial; at last `Died` or `Refused`
-        where there is no `Ended`.
+        Pickled lists of what the worker has reported since the last, without the trial; at last `WorkerDied` or
+        `NodeRefused` where there is no `Ended`.
     """
     if order.version != fairtrial.__version__:
-        yield pickle.dumps([Refused(_other_version(order.version))])
+        yield pickle.dumps([NodeRefused(_other_version(order.version))])
         return
     try:
         worker = _worker(order, supplies)
@@ -135,7 +135,7 @@ def attend(order: Order, trial: Trial, supplies: Sequence[Any]) -> Iterator[byte
             _DESK.clear(GRACE if order.keeps else 0.0)
 
 
-def _worker(order: Order, supplies: Sequence[Any]) -> WorkerProcess:
+def _worker(order: TaskSpec, supplies: Sequence[Any]) -> WorkerProcess:
     """Find this process's worker, or start one that serves the executor."""
     if _DESK.key != order.key:
         _DESK.clear()
@@ -146,11 +146,11 @@ def _worker(order: Order, supplies: Sequence[Any]) -> WorkerProcess:
     if _DESK.worker is not None and _DESK.worker.dead():  # between two trials: nobody's loss
         _DESK.clear()
     if _DESK.worker is None:
-        _DESK.worker = WorkerProcess(cast("Job", _Sealed(order.job)), order.environment)
+        _DESK.worker = WorkerProcess(cast("WorkerJob", _Sealed(order.job)), order.environment)
     return _DESK.worker
 
 
-def _settle(order: Order) -> None:
+def _settle(order: TaskSpec) -> None:
     """Let modules and files be found where the conductor finds them, as far as this node has them."""
     here = [entry for entry in order.path if Path(entry).exists()]
     sys.path[:] = [*here, *(entry for entry in sys.path if entry not in here)]
@@ -158,9 +158,9 @@ def _settle(order: Order) -> None:
         os.chdir(order.folder)
 
 
-def _gather(worker: WorkerProcess, limits: Limits) -> list[Report | Died]:
+def _gather(worker: WorkerProcess, limits: Limits) -> list[Report | WorkerDied]:
     """Wait for a report, and take with it all that are there: among quick trials that saves most of the messages."""
-    reports: list[Report | Died] = []
+    reports: list[Report | WorkerDied] = []
     while worker.trial is not None and (not reports or worker.connection.poll()):
         if wait([worker.connection], SECONDS_A_LOOK):
             worker.silent = 0.0
@@ -174,27 +174,27 @@ def _gather(worker: WorkerProcess, limits: Limits) -> list[Report | Died]:
     return reports
 
 
-def _take_in(worker: WorkerProcess, report: Report | None) -> list[Report | Died]:
+def _take_in(worker: WorkerProcess, report: Report | None) -> list[Report | WorkerDied]:
     """Take note of what a worker says; None is its death."""
     match report:
         case None:
             return [_part_with(worker, worker.autopsy())]
-        case LastWords(cause):
+        case WorkerFailed(cause):
             return [_part_with(worker, cause)]
-        case Alive():
+        case Heartbeat():
             return []
-        case Progress():
+        case ProgressReport():
             return [report]
         case Started():
             worker.started = monotonic()
         case Epoch():
             worker.epochs += 1
-        case Ended() | Broken():
+        case Ended() | CheckpointFailed():
             worker.trial = None
     return [_without_trial(report)]
 
 
-def _judge(worker: WorkerProcess, limits: Limits) -> list[Report | Died]:
+def _judge(worker: WorkerProcess, limits: Limits) -> list[Report | WorkerDied]:
     """See whether a worker has been silent for too long, or its trial has taken too long."""
     if worker.silent > limits.silence:
         where = worker.where()
@@ -208,11 +208,11 @@ def _judge(worker: WorkerProcess, limits: Limits) -> list[Report | Died]:
     return [_without_trial(Ended(cast("Trial", trial), Outcome.FAILED, cause.rstrip(), datetime.now(UTC)))]
 
 
-def _part_with(worker: WorkerProcess, cause: str) -> Died:
+def _part_with(worker: WorkerProcess, cause: str) -> WorkerDied:
     """End a worker that is of no more use."""
     worker.trial = _DESK.worker = None
     worker.close()
-    return Died(cause)
+    return WorkerDied(cause)
 
 
 def _without_trial(report: Report) -> Report:

@@ -7,7 +7,7 @@ from time import monotonic
 from typing import Self
 
 from fairtrial.checkpoints import CheckpointManager
-from fairtrial.execute.base import Epoch, Message, TrainingLoop, drive
+from fairtrial.executors.base import Epoch, Message, TrainingLoop, drive
 from fairtrial.records import Machine, Trial
 
 #: Trials and epochs that take no longer than this many seconds share pauses: writing each message down takes as long.
@@ -15,7 +15,7 @@ QUICK = 0.05
 
 
 class InlineExecutor:
-    """Runs trials one by one where it is called. Keeps the promises of `execute.base`.
+    """Runs trials one by one where it is called. Keeps the promises of `executors.base`.
 
     It can't know whether a message is waiting, because the training loop runs only when it is asked for the next. So it
     pauses after every message; among trials or epochs that take milliseconds, some twenty times a second.

@@ -3,7 +3,7 @@
 import resource
 import traceback
 
-from fairtrial.execute.limits import format_bytes
+from fairtrial.executors.limits import format_bytes
 
 #: What PyTorch's allocator on the CPU says; it raises a plain RuntimeError.
 _TORCH_ON_CPU = "DefaultCPUAllocator: can't allocate memory"
