@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from fairtrial.evidence.boundary import Plan, boundary
-from fairtrial.evidence.sequence import EQUIVALENT, HIGHER, LOWER, UNDECIDED, Judged, judge_many
-from fairtrial.evidence.spread import Pooling
+from fairtrial.stats.boundary import LookPlan, boundary
+from fairtrial.stats.sequential import EQUIVALENT, HIGHER, LOWER, UNDECIDED, Judged, judge_many
+from fairtrial.stats.variance import Pooling
 
 Array = npt.NDArray[np.float64]
 
@@ -104,7 +104,7 @@ def judged(
     """Judged chunks of a world's studies, and the true differences."""
     pooling: Pooling = how.pop("pooling", "guarded")  # type: ignore[assignment]
     looks = how.pop("looks", LOOKS)
-    plan = Plan.of(world.arms, looks, pooling)  # type: ignore[arg-type]
+    plan = LookPlan.of(world.arms, looks, pooling)  # type: ignore[arg-type]
     truth = np.broadcast_to(np.asarray(effects, dtype=np.float64), (world.arms,))
     for chunk in draws(world, options.studies, options.seed):
         yield judge_many(chunk + truth, plan, ALPHA, **how), truth  # type: ignore[arg-type]
@@ -179,14 +179,14 @@ def trials(seeds: npt.NDArray[np.int64]) -> Array:
 
 def by_judge(chunk: Array, how: Pooling, looks: Sequence[int], margin: float | None) -> tuple[Array, Array]:
     """Seeds that each arm takes and what is said of it, by `judge`."""
-    found = judge_many(chunk, Plan.of(chunk.shape[2], looks, how), ALPHA, margin)
+    found = judge_many(chunk, LookPlan.of(chunk.shape[2], looks, how), ALPHA, margin)
     return np.array(looks)[found.look], found.finding
 
 
 def by_two_intervals(chunk: Array, margin: float | None) -> tuple[Array, Array]:
     """As `judge`, but equivalence from intervals of its own with twice the alpha: two one-sided tests of alpha each."""
-    strict = judge_many(chunk, Plan.of(chunk.shape[2], LOOKS), ALPHA, margin)
-    loose = judge_many(chunk, Plan.of(chunk.shape[2], LOOKS), 2 * ALPHA, margin)
+    strict = judge_many(chunk, LookPlan.of(chunk.shape[2], LOOKS), ALPHA, margin)
+    loose = judge_many(chunk, LookPlan.of(chunk.shape[2], LOOKS), 2 * ALPHA, margin)
     sooner = (loose.finding == EQUIVALENT) & ((strict.finding == UNDECIDED) | (loose.look < strict.look))
     return np.array(LOOKS)[np.where(sooner, loose.look, strict.look)], np.where(sooner, EQUIVALENT, strict.finding)
 
@@ -304,7 +304,7 @@ def _beside(used: Array, better: Array, worse: Array, equal: Array, effect: floa
 def speed(options: argparse.Namespace) -> None:
     """How long judging takes."""
     start = time.perf_counter()
-    boundary(Plan.of(ARMS, LOOKS))
+    boundary(LookPlan.of(ARMS, LOOKS))
     simulated = time.perf_counter()
     false_verdicts(World(), options)
     print(f"Boundary of a plan: {simulated - start:.1f} s, once a process. {options.studies} studies judged, with")

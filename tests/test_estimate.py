@@ -4,10 +4,10 @@ import pytest
 
 from builders import make_results, make_study
 from fairtrial.estimate import EPOCH_BYTES, TRIAL_BYTES, Stopwatch, estimate, prospects
-from fairtrial.evidence.power import detectable_differences
 from fairtrial.records import Outcome
 from fairtrial.report.costs import plan_text
 from fairtrial.spec import Study
+from fairtrial.stats.power import detectable_differences
 from fairtrial.testing import simulated_results, simulated_study
 
 LOOP = {"training": {"loop": "loops:good"}}

@@ -10,12 +10,12 @@ import loops
 from builders import MACHINE, make_results
 from builders import make_study as made_up
 from fairtrial.errors import ProvenanceError
-from fairtrial.evidence.comparison import compare
 from fairtrial.executors.inline import InlineExecutor
 from fairtrial.lookup import load
 from fairtrial.plan import plan
 from fairtrial.provenance import Conditions
 from fairtrial.records import Outcome
+from fairtrial.stats.comparison import compare
 from fairtrial.store.sql import SQLStore
 from fairtrial.study import run
 

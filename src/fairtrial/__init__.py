@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fairtrial.errors import Diverged, FairtrialError
-    from fairtrial.evidence.claims import StudyClaims, check_claims
-    from fairtrial.evidence.comparison import StudyVerdict, compare
-    from fairtrial.evidence.judge import judge
-    from fairtrial.evidence.summary import summarise
-    from fairtrial.evidence.verdicts import Comparison, Verdict
     from fairtrial.lookup import load
     from fairtrial.records import EpochRecord, Machine, Outcome, Trial, TrialResult, digest_results
     from fairtrial.report.tables import table
     from fairtrial.report.verdicts import describe
     from fairtrial.spec import Arm, Study
+    from fairtrial.stats.claims import StudyClaims, check_claims
+    from fairtrial.stats.comparison import StudyVerdict, compare
+    from fairtrial.stats.judge import judge
+    from fairtrial.stats.summary import summarize
+    from fairtrial.stats.verdicts import Comparison, Verdict
     from fairtrial.store.sql import SQLStore
     from fairtrial.study import StudyRun, run
     from fairtrial.watcher import Watcher
@@ -34,7 +34,7 @@ __version__ = "0.1.0"
 # Names are loaded when they are first used, so that `import fairtrial` costs nothing.
 _HOMES = {
     "Arm": "spec",
-    "Comparison": "evidence.verdicts",
+    "Comparison": "stats.verdicts",
     "Diverged": "errors",
     "EpochRecord": "records",
     "FairtrialError": "errors",
@@ -42,22 +42,22 @@ _HOMES = {
     "Outcome": "records",
     "SQLStore": "store.sql",
     "Study": "spec",
-    "StudyClaims": "evidence.claims",
+    "StudyClaims": "stats.claims",
     "StudyRun": "study",
-    "StudyVerdict": "evidence.comparison",
+    "StudyVerdict": "stats.comparison",
     "Trial": "records",
     "TrialResult": "records",
-    "Verdict": "evidence.verdicts",
+    "Verdict": "stats.verdicts",
     "Watcher": "watcher",
-    "check_claims": "evidence.claims",
-    "compare": "evidence.comparison",
+    "check_claims": "stats.claims",
+    "compare": "stats.comparison",
     "describe": "report.verdicts",
     "digest_results": "records",
     "fingerprint": "workload.fingerprints",
-    "judge": "evidence.judge",
+    "judge": "stats.judge",
     "load": "lookup",
     "run": "study",
-    "summarise": "evidence.summary",
+    "summarize": "stats.summary",
     "table": "report.tables",
 }
 
@@ -86,7 +86,7 @@ __all__ = [
     "judge",
     "load",
     "run",
-    "summarise",
+    "summarize",
     "table",
 ]
 

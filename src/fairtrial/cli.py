@@ -182,8 +182,8 @@ def claims(
     form: Annotated[EvidenceFormat, typer.Option("--format", help="How to write it.")] = EvidenceFormat.TEXT,
 ) -> None:
     """Say of each claim of the study whether the records support it, contradict it, or leave it undecided."""
-    from fairtrial.evidence.claims import check_claims  # noqa: PLC0415
     from fairtrial.report.verdicts import describe  # noqa: PLC0415
+    from fairtrial.stats.claims import check_claims  # noqa: PLC0415
 
     found, results = _results(study, assignments, store)
     screen = Console()
@@ -261,8 +261,8 @@ def plan_study(
 ) -> None:
     """Say what is left of a study, what it will cost here, and what more or fewer seeds would find."""
     from fairtrial.estimate import Stopwatch, estimate, prospects  # noqa: PLC0415
-    from fairtrial.evidence.comparison import paired_spread  # noqa: PLC0415
     from fairtrial.report.costs import plan_text, prospects_text  # noqa: PLC0415
+    from fairtrial.stats.comparison import paired_spread  # noqa: PLC0415
 
     if spread is not None and not (math.isfinite(spread) and spread > 0):
         raise FairtrialError(f"--spread {spread}: must be a positive number")
@@ -302,7 +302,7 @@ def _train(
 
     def settled(study: Study, results: Sequence[TrialResult]) -> frozenset[str]:
         """Decide as `run` does by itself, and keep why for the display."""
-        from fairtrial.evidence.comparison import stops  # noqa: PLC0415
+        from fairtrial.stats.comparison import stops  # noqa: PLC0415
 
         found = stops(study, results)
         reasons.update(found)
@@ -332,11 +332,11 @@ def _stored(store: str) -> list[StoredStudy]:
 
 
 def _print_table(study: Study, results: Sequence[TrialResult], form: TableFormat = TableFormat.TEXT) -> None:
-    from fairtrial.evidence.summary import summarise  # noqa: PLC0415
     from fairtrial.report import tables  # noqa: PLC0415
+    from fairtrial.stats.summary import summarize  # noqa: PLC0415
 
     screen = Console()
-    text = tables.table(summarise(study, results), form.value, width=screen.width, color=screen.is_terminal)
+    text = tables.table(summarize(study, results), form.value, width=screen.width, color=screen.is_terminal)
     out(text.rstrip("\n"))
 
 
@@ -347,9 +347,9 @@ def _print_verdict(
     metric: str | None = None,
 ) -> dict[str, str]:
     """Print verdicts, and return why comparisons were refused, by arm."""
-    from fairtrial.evidence.comparison import compare  # noqa: PLC0415
-    from fairtrial.evidence.split import split_noise  # noqa: PLC0415
     from fairtrial.report.verdicts import describe  # noqa: PLC0415
+    from fairtrial.stats.comparison import compare  # noqa: PLC0415
+    from fairtrial.stats.noise import split_noise  # noqa: PLC0415
 
     screen = Console()
     found = compare(study, results, metric=metric)

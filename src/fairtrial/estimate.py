@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from fairtrial.course import Course
-from fairtrial.evidence.comparison import settled
-from fairtrial.evidence.power import detectable_differences
 from fairtrial.executors.slots import choose_slots
 from fairtrial.plan import makespan
 from fairtrial.records import Outcome, Trial, TrialResult
 from fairtrial.spec import BUILT_IN, Settings, Study
+from fairtrial.stats.comparison import settled
+from fairtrial.stats.power import detectable_differences
 
 #: Bytes that a SQLite store grows by for each trial and each epoch record (measured: 195 trials of 10 epochs, 3.8 kB a
 #: trial, of which an epoch record takes 0.18).

@@ -184,7 +184,7 @@ def _changed(
 
 def _by_verdict() -> Settled:
     """Let the verdicts decide; SciPy is loaded here and not before."""
-    from fairtrial.evidence.comparison import settled  # noqa: PLC0415
+    from fairtrial.stats.comparison import settled  # noqa: PLC0415
 
     return settled
 

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import PAPER_ARMS, make_study
-from fairtrial.evidence.summary import summarise
 from fairtrial.report.settings import adam_columns, differing_columns, write
+from fairtrial.stats.summary import summarize
 
 
 def differing(arms, **sections):
-    summary = summarise(make_study(arms, **sections), [])
+    summary = summarize(make_study(arms, **sections), [])
     return {column.title: column.cells for column in differing_columns(summary)}
 
 
@@ -42,7 +42,7 @@ def test_a_written_float_reads_back(value):
 
 
 def test_the_papers_arms_differ_in_adams_settings_alone():
-    summary = summarise(make_study(PAPER_ARMS), [])
+    summary = summarize(make_study(PAPER_ARMS), [])
     assert differing_columns(summary) == ()
     assert [column.cells for column in adam_columns(summary)] == [
         ("0.9", "0.95", "0.9", "0.9", "0.99"),
@@ -59,7 +59,7 @@ def test_what_differs_makes_a_column_and_nothing_else_does():
 def test_another_optimizer_shows_what_was_chosen_not_its_defaults():
     arms = {"adam": {}, "sgd": {"optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9}}}
     assert differing(arms) == {"optimizer": ("adam", "sgd"), "lr": ("0.001", "0.1"), "momentum": ("-", "0.9")}
-    assert [column.cells[1] for column in adam_columns(summarise(make_study(arms), []))] == ["-", "-", "-"]
+    assert [column.cells[1] for column in adam_columns(summarize(make_study(arms), []))] == ["-", "-", "-"]
 
 
 def test_another_schedule():
@@ -77,7 +77,7 @@ def test_weights_are_told_by_the_head_of_their_digest():
 
 
 def test_a_users_own_setting_that_is_called_like_another_names_its_place():
-    summary = summarise(make_study({"a": {}, "b": {"optimizer": {"lr": 0.01}}}), [])
+    summary = summarize(make_study({"a": {}, "b": {"optimizer": {"lr": 0.01}}}), [])
     own = [{"lr": 1, "name": "x"}, {"lr": 2, "name": "y"}]
     arms = tuple(
         replace(arm, settings={**arm.settings, "params": params}) for arm, params in zip(summary.arms, own, strict=True)

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from builders import PAPER_ARMS, make_results, make_study
 from fairtrial.errors import ReportError
-from fairtrial.evidence.summary import Spread, StudySummary, summarise
 from fairtrial.records import Outcome
 from fairtrial.report.tables import FORMATS, table
+from fairtrial.stats.summary import SeedSpread, StudySummary, summarize
 
 CROWDED = {
     **PAPER_ARMS,
@@ -21,7 +21,7 @@ CROWDED = {
 
 
 def text(study, results=None, **options):
-    return table(summarise(study, make_results(study) if results is None else results), "text", **options)
+    return table(summarize(study, make_results(study) if results is None else results), "text", **options)
 
 
 def line(output, arm):
@@ -40,9 +40,9 @@ def replace(summary, arm, **metrics):
 
 def test_the_papers_table_in_one_piece_at_80_columns():
     study = make_study(seeds=2, epochs=2)
-    summary = summarise(study, make_results(study))
-    spread = Spread((0.8118, 0.8186), 0.8152, 0.00342)
-    output = table(replace(summary, "baseline", best_test_acc=spread, seconds=Spread((1.0, 2.0), 725.04, 3.18)))
+    summary = summarize(study, make_results(study))
+    spread = SeedSpread((0.8118, 0.8186), 0.8152, 0.00342)
+    output = table(replace(summary, "baseline", best_test_acc=spread, seconds=SeedSpread((1.0, 2.0), 725.04, 3.18)))
     assert output.startswith(f"{study.label}\n")
     heads = output.splitlines()[1:3]
     assert heads[0].split() == ["best", "test", "best", "train"]
@@ -79,7 +79,8 @@ def test_what_did_not_finish_stands_where_the_mean_would_or_beside_it():
 
 def test_a_mean_over_fewer_trials_than_finished_says_of_how_many():
     study = make_study(("a",), seeds=3)
-    summary = replace(summarise(study, make_results(study)), "a", best_test_acc=Spread((0.5, None, 0.6), 0.55, 0.0707))
+    spread = SeedSpread((0.5, None, 0.6), 0.55, 0.0707)
+    summary = replace(summarize(study, make_results(study)), "a", best_test_acc=spread)
     assert "55.00 ± 7.07 (n=2)" in table(summary, width=200)
 
 
@@ -131,11 +132,11 @@ def test_colour_marks_what_diverged():
 
 def test_an_unknown_format_names_the_known_ones():
     with pytest.raises(ReportError, match="text, markdown, csv, latex, json"):
-        table(summarise(make_study(), []), "html")
+        table(summarize(make_study(), []), "html")
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_format_of_a_study_that_has_not_run_ends_in_one_line_break(name):
-    output = table(summarise(make_study(), []), name)
+    output = table(summarize(make_study(), []), name)
     assert output == output.strip("\n") + "\n"
     assert "very" in output

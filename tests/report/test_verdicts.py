@@ -7,10 +7,10 @@ import pytest
 
 import fairtrial
 from fairtrial.errors import ReportError
-from fairtrial.evidence.claims import check_claims
-from fairtrial.evidence.comparison import compare
-from fairtrial.evidence.split import split_noise
 from fairtrial.report.verdicts import FORMATS, describe, sentence
+from fairtrial.stats.claims import check_claims
+from fairtrial.stats.comparison import compare
+from fairtrial.stats.noise import split_noise
 from fairtrial.testing import simulated_results, simulated_study
 
 ARMS = {

@@ -4,12 +4,12 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from fairtrial.evidence.claims import PREDICTION, Finding, StudyClaims, TestedClaim
 from fairtrial.report.grid import Column, Grid
 from fairtrial.report.settings import NOTHING
 from fairtrial.report.units import Unit, measure_words, unit
 from fairtrial.report.words import notes_by_arm, percent
 from fairtrial.spec import ALL_OTHERS
+from fairtrial.stats.claims import PREDICTION, ClaimVerdict, StudyClaims, TestedClaim
 
 
 def claims_grid(found: StudyClaims, *, screen: bool = False) -> Grid:
@@ -103,7 +103,7 @@ def _notes(found: StudyClaims) -> Iterator[str]:
 
 def _own_notes(one: TestedClaim) -> list[str]:
     """What is to be said of the differences that a claim hangs on, each once."""
-    hanging = [one.decisive] if one.finding is Finding.CONTRADICTED else list(one.against)
+    hanging = [one.decisive] if one.finding is ClaimVerdict.CONTRADICTED else list(one.against)
     return list(dict.fromkeys(against.note for against in hanging if against.note))
 
 

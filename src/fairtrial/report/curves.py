@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fairtrial.evidence.summary import join
 from fairtrial.records import Outcome, TrialResult
 from fairtrial.spec import Study
+from fairtrial.stats.summary import join
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 import fairtrial
 from fairtrial.errors import ReportError
-from fairtrial.evidence.summary import join
 from fairtrial.records import TrialResult
 from fairtrial.report.files import write_atomically
 from fairtrial.spec import METRICS, Study
+from fairtrial.stats.summary import join
 
 Format = Literal["csv", "parquet", "json"]
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from io import StringIO
 from typing import Any
 
-from fairtrial.evidence.summary import ArmSummary, Spread, StudySummary
 from fairtrial.report.grid import LEFT, Column, Grid, grid, rows
 from fairtrial.report.settings import adam_columns, differing_columns
+from fairtrial.stats.summary import ArmSummary, SeedSpread, StudySummary
 
 _LATEX = str.maketrans(
     {
@@ -118,7 +118,7 @@ def _arm(arm: ArmSummary) -> dict[str, Any]:
     }
 
 
-def _spread(spread: Spread) -> dict[str, Any]:
+def _spread(spread: SeedSpread) -> dict[str, Any]:
     return {"mean": spread.mean, "sd": spread.sd, "values": spread.values}
 
 

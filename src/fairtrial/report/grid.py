@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fairtrial.evidence.summary import AT_BEST_VALIDATION, ArmSummary, Spread, StudySummary
 from fairtrial.report.settings import NOTHING, adam_columns, differing_columns
+from fairtrial.stats.summary import AT_BEST_VALIDATION, ArmSummary, SeedSpread, StudySummary
 
 #: Columns of words, which stand to the left of their place.
 LEFT = frozenset({"arm", "claim", "finding", "verdict"})
@@ -105,7 +105,7 @@ def _results(summary: StudySummary, shown: _Shown, first: _Shown) -> tuple[Cell,
     return tuple(cells)
 
 
-def _spread(spread: Spread, shown: _Shown) -> Cell:
+def _spread(spread: SeedSpread, shown: _Shown) -> Cell:
     """Write mean and standard deviation, and of how many if some finished trials lack the metric."""
     numbers = [f"{value * shown.factor:.{shown.decimals}f}" for value in (spread.mean, spread.sd) if value is not None]
     count = () if spread.count == len(spread.values) else (f"(n={spread.count})",)

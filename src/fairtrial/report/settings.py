@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fairtrial.evidence.summary import StudySummary
 from fairtrial.spec.sections import KINDS
+from fairtrial.stats.summary import StudySummary
 
 #: Stands where an arm has no such setting, or where nothing was measured.
 NOTHING = "-"

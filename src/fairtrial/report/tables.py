@@ -3,10 +3,10 @@
 from typing import Literal
 
 from fairtrial.errors import ReportError
-from fairtrial.evidence.summary import StudySummary
 from fairtrial.report.formats import WRITERS
 from fairtrial.report.grid import grid
 from fairtrial.report.screen import screen_text
+from fairtrial.stats.summary import StudySummary
 
 Format = Literal["text", "markdown", "csv", "latex", "json"]
 
@@ -18,7 +18,7 @@ def table(summary: StudySummary, format: Format = "text", *, width: int = 80, co
     """Write a summary as the paper's Table 1.
 
     Args:
-        summary: what `fairtrial.evidence.summary.summarise` returned.
+        summary: what `fairtrial.stats.summary.summarise` returned.
         format: ``"text"`` for the screen, ``"markdown"`` (a pipe table), ``"latex"`` (a table of the booktabs
             package), ``"csv"`` (one row an arm) or ``"json"``. The first three show accuracies in percent, the
             last two as fractions.

@@ -5,11 +5,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from fairtrial.errors import ReportError
-from fairtrial.evidence.claims import StudyClaims
-from fairtrial.evidence.comparison import StudyVerdict
-from fairtrial.evidence.pairs import MISSED
-from fairtrial.evidence.split import ArmNoise
-from fairtrial.evidence.verdicts import Comparison, Verdict
 from fairtrial.report.claims import claims_grid, claims_json
 from fairtrial.report.formats import latex, markdown
 from fairtrial.report.grid import Column, Grid
@@ -17,6 +12,11 @@ from fairtrial.report.screen import screen_text
 from fairtrial.report.settings import NOTHING
 from fairtrial.report.units import Unit, measure_words, unit
 from fairtrial.report.words import count, notes_by_arm, percent
+from fairtrial.stats.claims import StudyClaims
+from fairtrial.stats.comparison import StudyVerdict
+from fairtrial.stats.noise import ArmNoise
+from fairtrial.stats.paired import MISSED
+from fairtrial.stats.verdicts import Comparison, Verdict
 
 Format = Literal["text", "markdown", "latex", "json"]
 
@@ -38,7 +38,7 @@ def describe(
         found: what `fairtrial.compare` or `fairtrial.check_claims` returned.
         format: ``"text"`` for the screen, ``"markdown"``, ``"latex"`` (a table of the booktabs package) or ``"json"``.
             The first three show accuracies in points, the last as fractions, and null where there is no number.
-        noise: for verdicts, what `fairtrial.evidence.split.split_noise` returned; it is added.
+        noise: for verdicts, what `fairtrial.stats.noise.split_noise` returned; it is added.
         width: columns of the screen; for text alone.
         color: whether to use a terminal's colours; for text alone.
 

@@ -21,7 +21,7 @@ from itertools import pairwise
 import numpy as np
 from scipy import special
 
-from fairtrial.evidence.spread import FloatArray, IntArray, Pooling, complete
+from fairtrial.stats.variance import FloatArray, IntArray, Pooling, complete
 
 #: Studies simulated for a plan. The standard error of an error rate of 5% is then 0.05 points.
 STUDIES = 200_000
@@ -37,7 +37,7 @@ _SEED = 20_240_601
 
 
 @dataclass(frozen=True)
-class Plan:
+class LookPlan:
     """Arms, looks and kind of pooling: what critical values depend on besides alpha.
 
     Attributes:
@@ -51,7 +51,7 @@ class Plan:
     pooling: Pooling = "guarded"
 
     @classmethod
-    def of(cls, arms: int, looks: Iterable[int], pooling: Pooling = "guarded") -> "Plan":
+    def of(cls, arms: int, looks: Iterable[int], pooling: Pooling = "guarded") -> "LookPlan":
         """Check and build a plan.
 
         Raises:
@@ -99,7 +99,7 @@ class Boundary:
         scales: the scale that belongs to each, in the same units.
     """
 
-    plan: Plan
+    plan: LookPlan
     null: FloatArray | None = field(repr=False)
     means: FloatArray = field(repr=False)
     scales: FloatArray = field(repr=False)
@@ -151,7 +151,7 @@ def _high(count: float) -> float:
 
 
 @lru_cache(maxsize=64)
-def boundary(plan: Plan) -> Boundary:
+def boundary(plan: LookPlan) -> Boundary:
     """Simulate a plan's study without true differences; the same plan gives the same numbers every time.
 
     It takes about two seconds for four arms and ten looks, and is kept for the rest of the process.
@@ -176,7 +176,7 @@ def boundary(plan: Plan) -> Boundary:
     return Boundary(plan, null, np.concatenate(means), np.concatenate(scales))
 
 
-def _noise(plan: Plan, studies: int) -> Iterator[FloatArray]:
+def _noise(plan: LookPlan, studies: int) -> Iterator[FloatArray]:
     """Paired differences of unit variance without true differences, in chunks that fit the cache."""
     rng = np.random.default_rng(_SEED)
     for start in range(0, studies, _CHUNK):

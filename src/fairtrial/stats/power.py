@@ -12,8 +12,8 @@ from functools import lru_cache
 import numpy as np
 from scipy import integrate, optimize, special
 
-from fairtrial.evidence.boundary import Plan, boundary
-from fairtrial.evidence.spread import Pooling
+from fairtrial.stats.boundary import LookPlan, boundary
+from fairtrial.stats.variance import Pooling
 
 #: Further seeds are counted up to here; what needs more is out of reach.
 MOST_SEEDS = 1_000
@@ -79,19 +79,19 @@ def smallest_detectable(
         pooling: see `spread.estimate`.
 
     Raises:
-        ValueError: an argument is out of range; see `Plan.of` for looks.
+        ValueError: an argument is out of range; see `LookPlan.of` for looks.
     """
     if not (math.isfinite(sd) and sd > 0):
         raise ValueError(f"sd = {sd}: must be a positive number")
     for name, value in (("alpha", alpha), ("power", power)):
         if not 0 < value < 1:
             raise ValueError(f"{name} = {value}: must lie between 0 and 1")
-    plan = Plan.of(arms, looks, pooling)
+    plan = LookPlan.of(arms, looks, pooling)
     return sd * detectable(plan, alpha, len(plan.looks) - 1, power)
 
 
 @lru_cache(maxsize=256)
-def detectable(plan: Plan, alpha: float, look: int, power: float = 0.8) -> float:
+def detectable(plan: LookPlan, alpha: float, look: int, power: float = 0.8) -> float:
     """As `smallest_detectable` in standard deviations of a paired difference, by the plan's look of that index."""
     if plan.arms == 1 and len(plan.looks) == 1:
         seeds = plan.looks[0]
@@ -132,7 +132,7 @@ def _power(df: int, critical: float, noncentrality: float) -> float:
 
 
 def further_seeds(
-    plan: Plan,
+    plan: LookPlan,
     alpha: float,
     *,
     seeds: int,

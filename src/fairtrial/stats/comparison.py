@@ -8,15 +8,15 @@ import numpy as np
 import numpy.typing as npt
 
 from fairtrial.errors import PairingError, StudyError
-from fairtrial.evidence import caveats
-from fairtrial.evidence.judge import final, judge
-from fairtrial.evidence.pairing import check_pairing, pairing_caveats
-from fairtrial.evidence.pairs import MISSED, Cells, Standing
-from fairtrial.evidence.spread import estimate
-from fairtrial.evidence.verdicts import Comparison, Verdict
 from fairtrial.records import TrialResult
 from fairtrial.spec import TO_TARGET, Evidence, Study, better
 from fairtrial.spec.questions import Vocabulary
+from fairtrial.stats import caveats
+from fairtrial.stats.judge import final, judge
+from fairtrial.stats.paired import MISSED, LostSeeds, PairedData
+from fairtrial.stats.pairing import check_pairing, pairing_caveats
+from fairtrial.stats.variance import estimate
+from fairtrial.stats.verdicts import Comparison, Verdict
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def compare(study: Study, results: Sequence[TrialResult], *, metric: str | None 
     ``epochs_to_target`` and ``seconds_to_target``, is lost: it has no difference and gets none, and its seed speaks
     against its arm. An arm that lost a seed which the reference did not can be found worse at best, and where the
     reference lost one, better at best; if both happened, nothing is decided. A comparison whose fingerprints differ
-    within a seed is refused, see `fairtrial.evidence.pairing`.
+    within a seed is refused, see `fairtrial.stats.pairing`.
 
     Args:
         study: the study.
@@ -118,7 +118,7 @@ def paired_spread(study: Study, results: Sequence[TrialResult]) -> float | None:
     For planning: an arm that is noisier than the others needs more seeds than this says.
     """
     others = [arm.name for arm in study.arms if arm.name != study.reference]
-    cells = Cells.of(study, results, study.evidence.metric, study.evidence.target)
+    cells = PairedData.of(study, results, study.evidence.metric, study.evidence.target)
     table = cells.differences(study.reference, others, study.seeds)[None]
     pooled = float(estimate(table, np.isfinite(table)).pooled[0, 0]) if others else math.nan
     return pooled if pooled > 0.0 else None
@@ -159,7 +159,7 @@ class _Comparing:
         self._study = study
         self._results = results
         self._evidence = evidence
-        self._cells = Cells.of(study, results, evidence.metric, evidence.target)
+        self._cells = PairedData.of(study, results, evidence.metric, evidence.target)
         self._others = [arm.name for arm in study.arms if arm.name != study.reference]
         self._refused = dict(self._refusals())
         self.seeds = self._seeds_that_count() if seeds is None else seeds
@@ -261,7 +261,7 @@ class _Comparing:
         more = row.more_seeds if verdict is row.verdict and not self._against(row, standing) else None
         return replace(row, verdict=verdict, more_seeds=more, caveats=(*own, *shared))
 
-    def _against(self, row: Comparison, standing: Standing) -> bool:
+    def _against(self, row: Comparison, standing: LostSeeds) -> bool:
         """Tell whether lost seeds speak against all that further seeds could show."""
         higher = (row.mean_difference or 0.0) > 0.0
         heading = Verdict.BETTER if higher == self._evidence.larger_is_better else Verdict.WORSE
@@ -289,7 +289,7 @@ class _Comparing:
             counts[how] = counts.get(how, 0) + 1
         return found
 
-    def _lost(self, row: Comparison, standing: Standing) -> Iterator[str]:
+    def _lost(self, row: Comparison, standing: LostSeeds) -> Iterator[str]:
         """Say what became of the trials without a number, of the arm and of the reference."""
         reference = self._study.reference
         for how, seeds in self._by_fate(row.arm, standing.arm):
@@ -324,7 +324,7 @@ class _Comparing:
             yield "One run an arm: without a second seed nothing tells a difference from noise."
 
 
-def _allowed(verdict: Verdict, standing: Standing) -> Verdict:
+def _allowed(verdict: Verdict, standing: LostSeeds) -> Verdict:
     """The verdict, or undecided where lost seeds speak against it."""
     against = {
         Verdict.BETTER: bool(standing.arm),

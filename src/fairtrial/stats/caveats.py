@@ -3,9 +3,9 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from fairtrial.evidence.pairs import Cells
 from fairtrial.records import TrialResult
 from fairtrial.spec import BUILT_IN, DATA_SIZES, Data, Model, Settings, Study
+from fairtrial.stats.paired import PairedData
 
 #: Names under which a training loop of the user's own may take its learning rate.
 _RATES = ("lr", "learning_rate")
@@ -37,7 +37,7 @@ def of_metric(metric: str) -> tuple[str, ...]:
     return ()
 
 
-def of_records(study: Study, cells: Cells) -> tuple[str, ...]:
+def of_records(study: Study, cells: PairedData) -> tuple[str, ...]:
     """Say what of the records is missing for all arms, and what was held fixed of the noise."""
     return tuple(_of_records(study, cells))
 
@@ -61,7 +61,7 @@ def of_conditions(study: Study, results: Iterable[TrialResult]) -> tuple[str, ..
     )
 
 
-def _of_records(study: Study, cells: Cells) -> Iterator[str]:
+def _of_records(study: Study, cells: PairedData) -> Iterator[str]:
     if cells.pending:
         yield f"{_trials(len(cells.pending))} not ended: interrupted, or still running."
     if cells.unreported and not cells.values:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from builders import make_results, make_study
-from fairtrial.evidence.noise import noise_components
-from fairtrial.evidence.split import split_noise
+from fairtrial.stats.components import noise_components
+from fairtrial.stats.noise import split_noise
 from fairtrial.testing import simulated_results, simulated_study
 
 GRID = {"initial_weights": 3, "batch_orders": 4}

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from fairtrial.evidence.boundary import Plan, boundary
-from fairtrial.evidence.power import MOST_SEEDS, detectable, further_seeds
-from fairtrial.evidence.sequence import EQUIVALENT, HIGHER, LOWER, UNDECIDED, Judged, judge_many
-from fairtrial.evidence.spread import FloatArray, Pooling
-from fairtrial.evidence.verdicts import Comparison, Verdict
+from fairtrial.stats.boundary import LookPlan, boundary
+from fairtrial.stats.power import MOST_SEEDS, detectable, further_seeds
+from fairtrial.stats.sequential import EQUIVALENT, HIGHER, LOWER, UNDECIDED, Judged, judge_many
+from fairtrial.stats.variance import FloatArray, Pooling
+from fairtrial.stats.verdicts import Comparison, Verdict
 
 #: An arm whose own variance beside the pooled one has a smaller p-value than this is said to spread differently.
 UNEQUAL = 0.01
@@ -64,7 +64,7 @@ def judge(
         (<Verdict.BETTER: 'better'>, <Verdict.EQUIVALENT: 'equivalent'>)
     """
     values = _checked(differences, margin, alpha)
-    plan = Plan.of(values.shape[1], looks, pooling)
+    plan = LookPlan.of(values.shape[1], looks, pooling)
     names = [f"arm_{index + 1}" for index in range(plan.arms)] if arms is None else list(arms)
     if len(names) != plan.arms:
         raise ValueError(f"{len(names)} names of arms for {plan.arms} columns of differences")
@@ -118,7 +118,7 @@ class _Arm:
 class _Question:
     """What the arms of one study were judged by."""
 
-    plan: Plan
+    plan: LookPlan
     alpha: float
     margin: float | None
     larger_is_better: bool

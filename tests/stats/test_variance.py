@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairtrial.evidence.spread import CAUTION, complete, estimate
+from fairtrial.stats.variance import CAUTION, complete, estimate
 
 KINDS = ["own", "pooled", "guarded"]
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fairtrial.evidence.comparison import question
-from fairtrial.evidence.noise import NoiseComponents, noise_components
-from fairtrial.evidence.pairs import Cells
 from fairtrial.records import TrialResult
 from fairtrial.spec import Noise, Study
+from fairtrial.stats.comparison import question
+from fairtrial.stats.components import NoiseComponents, noise_components
+from fairtrial.stats.paired import PairedData
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,11 @@ def split_noise(study: Study, results: Sequence[TrialResult], *, metric: str | N
     if study.noise == Noise():
         return ()
     asked = question(study, metric)
-    cells = Cells.of(study, results, asked.metric, asked.target)
+    cells = PairedData.of(study, results, asked.metric, asked.target)
     return tuple(_arm(study, arm.name, cells) for arm in study.arms)
 
 
-def _arm(study: Study, arm: str, cells: Cells) -> ArmNoise:
+def _arm(study: Study, arm: str, cells: PairedData) -> ArmNoise:
     values = {study.noise.of(seed): value for (name, seed), value in cells.values.items() if name == arm}
     weights, orders = (
         max((study.noise.of(seed)[which] for seed in range(study.seeds)), default=0) + 1 for which in (0, 1)

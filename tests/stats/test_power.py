@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from statsmodels.stats.power import TTestPower
 
-from fairtrial.evidence.boundary import Plan
-from fairtrial.evidence.power import (
+from fairtrial.stats.boundary import LookPlan
+from fairtrial.stats.power import (
     MOST_SEEDS,
     detectable,
     detectable_differences,
     further_seeds,
     smallest_detectable,
 )
-from fairtrial.evidence.sequence import HIGHER, judge_many
+from fairtrial.stats.sequential import HIGHER, judge_many
 
 LOOKS = range(3, 13)
 
@@ -26,7 +26,7 @@ def test_one_arm_at_one_look_is_statsmodels(seeds, alpha, power):
 
 @pytest.mark.parametrize(("arms", "looks"), [(1, LOOKS), (4, [5]), (4, LOOKS)])
 def test_simulated_studies_find_it_as_often(arms, looks):
-    plan = Plan.of(arms, looks)
+    plan = LookPlan.of(arms, looks)
     difference = smallest_detectable(1.0, looks, arms)
     cells = np.random.default_rng(5).normal(size=(8_000, plan.looks[-1], arms + 1)) / np.sqrt(2)
     differences = cells[..., 1:] - cells[..., :1]
@@ -45,13 +45,13 @@ def test_the_table_of_a_plan():
 
 
 def test_later_looks_find_less():
-    plan = Plan.of(2, LOOKS)
+    plan = LookPlan.of(2, LOOKS)
     found = [detectable(plan, 0.05, look) for look in range(len(plan.looks))]
     assert (np.diff(found) < 0).all()
 
 
 def further(mean, margin=None, seeds=4, **changed):
-    plan = Plan.of(2, LOOKS)
+    plan = LookPlan.of(2, LOOKS)
     how = {"missing": 0, "scale": 1.0, "df": 6, "growth": 2} | changed
     return further_seeds(plan, 0.05, seeds=seeds, mean=mean, margin=margin, **how)
 

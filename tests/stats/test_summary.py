@@ -9,18 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import learning, make_results, make_study
-from fairtrial.evidence.summary import Spread, join, summarise
 from fairtrial.records import Outcome
 from fairtrial.spec import METRICS
+from fairtrial.stats.summary import SeedSpread, join, summarize
 
 
 def values(study, results, metric, arm=0):
-    return summarise(study, results).arms[arm].metrics[metric].values
+    return summarize(study, results).arms[arm].metrics[metric].values
 
 
 def test_means_and_standard_deviations_are_numpys():
     study = make_study(("a", "b"), seeds=3, epochs=4)
-    summary = summarise(study, make_results(study))
+    summary = summarize(study, make_results(study))
     curves = {seed: [learning("b", seed, epoch) for epoch in range(1, 5)] for seed in range(3)}
     expected = {
         "best_test_acc": [max(epoch["test_acc"] for epoch in curves[seed]) for seed in range(3)],
@@ -39,7 +39,7 @@ def test_means_and_standard_deviations_are_numpys():
 
 def test_study_and_arms_are_named_in_the_studys_order():
     study = make_study(seeds=2)
-    summary = summarise(study, make_results(study))
+    summary = summarize(study, make_results(study))
     assert (summary.study, summary.hash, summary.seeds, summary.reference) == ("made_up", study.hash, 2, "baseline")
     assert [arm.arm for arm in summary.arms] == [arm.name for arm in study.arms]
     assert summary.arms[2].settings["optimizer"]["betas"] == [0.9, 0.99]
@@ -51,7 +51,7 @@ def test_study_and_arms_are_named_in_the_studys_order():
 def test_the_order_of_results_does_not_matter(order):
     study = make_study(seeds=3)
     results = make_results(study, ended={("large_eps", 1): Outcome.DIVERGED})
-    assert summarise(study, [results[index] for index in order]) == summarise(study, results)
+    assert summarize(study, [results[index] for index in order]) == summarize(study, results)
 
 
 @settings(deadline=None)
@@ -60,7 +60,7 @@ def test_every_trial_is_counted_once_and_only_finished_ones_are_averaged(ended):
     study = make_study(("a", "b"), seeds=4)
     results = make_results(study, ended=ended)
     random.Random(0).shuffle(results)
-    for arm in summarise(study, results).arms:
+    for arm in summarize(study, results).arms:
         assert arm.finished + arm.diverged + arm.failed + arm.interrupted == 4
         finished = tuple(seed for seed in range(4) if ended.get((arm.arm, seed), "finished") == "finished")
         assert arm.seeds == finished
@@ -78,26 +78,26 @@ def test_a_diverged_trial_moves_no_mean():
         ended={("a", 2): Outcome.DIVERGED},
     )
     without = make_results(study, skip={("a", 2)})
-    assert summarise(study, absurd).arms[0].metrics == summarise(study, without).arms[0].metrics
+    assert summarize(study, absurd).arms[0].metrics == summarize(study, without).arms[0].metrics
 
 
 def test_an_arm_without_trials_is_there():
     study = make_study(("a", "b"), seeds=2)
-    arm = summarise(study, make_results(study, skip={("b", 0), ("b", 1)})).arms[1]
+    arm = summarize(study, make_results(study, skip={("b", 0), ("b", 1)})).arms[1]
     assert (arm.arm, arm.seeds, arm.outcomes) == ("b", (), {})
     assert (arm.finished, arm.diverged, arm.failed, arm.interrupted) == (0, 0, 0, 0)
     assert set(arm.metrics) >= {"best_test_acc", "seconds"}
-    assert all(spread == Spread((), None, None) for spread in arm.metrics.values())
+    assert all(spread == SeedSpread((), None, None) for spread in arm.metrics.values())
 
 
 def test_no_results_at_all():
     study = make_study(("a", "b"))
-    assert [arm.finished for arm in summarise(study, []).arms] == [0, 0]
+    assert [arm.finished for arm in summarize(study, []).arms] == [0, 0]
 
 
 def test_one_seed_has_no_standard_deviation():
     study = make_study(("a",), seeds=1)
-    spread = summarise(study, make_results(study)).arms[0].metrics["seconds"]
+    spread = summarize(study, make_results(study)).arms[0].metrics["seconds"]
     assert (spread.mean, spread.sd, spread.count) == (290.0, None, 1)
 
 
@@ -110,7 +110,7 @@ def test_a_metric_that_one_trial_lacks_leaves_a_gap_at_its_seed():
             del metrics["test_acc"], metrics["train_seconds"]
         return metrics
 
-    metrics = summarise(study, make_results(study, curve)).arms[0].metrics
+    metrics = summarize(study, make_results(study, curve)).arms[0].metrics
     best = metrics["best_test_acc"]
     assert [value is None for value in best.values] == [False, True, False]
     assert best.count == 2
@@ -126,8 +126,8 @@ def test_numbers_that_are_not_finite_never_enter_a_mean(odd):
     def curve(arm, seed, epoch):
         return {"train_loss": odd if (seed, epoch) == (1, 3) else 1.0, "test_acc": odd if epoch == 2 else epoch / 10}
 
-    metrics = summarise(study, make_results(study, curve)).arms[0].metrics
-    assert metrics["final_train_loss"] == Spread((1.0, None), 1.0, None)
+    metrics = summarize(study, make_results(study, curve)).arms[0].metrics
+    assert metrics["final_train_loss"] == SeedSpread((1.0, None), 1.0, None)
     assert metrics["best_test_acc"].values == (0.3, 0.3)
 
 
@@ -156,12 +156,12 @@ class TestValidation:
 
     def test_a_study_without_a_split_does_not_name_it(self):
         study = make_study(("a",))
-        assert "test_acc_at_best_val" not in summarise(study, make_results(study)).arms[0].metrics
+        assert "test_acc_at_best_val" not in summarize(study, make_results(study)).arms[0].metrics
 
     def test_a_training_loop_may_hold_out_images_of_its_own(self):
         study = make_study(("a", "b"), seeds=1)
         results = make_results(study, lambda arm, seed, epoch: dict.fromkeys(METRICS, 0.5), skip={("b", 0)})
-        arms = summarise(study, results).arms
+        arms = summarize(study, results).arms
         assert arms[0].metrics["test_acc_at_best_val"].values == (0.5,)
         assert arms[1].metrics["test_acc_at_best_val"].values == ()
 
@@ -179,9 +179,9 @@ class TestJoin:
     def test_a_foreign_result_is_a_bug(self, arms, seeds):
         foreign = make_results(make_study(arms, seeds=seeds))
         with pytest.raises(ValueError, match="has no trial of arm"):
-            summarise(make_study(("a", "b"), seeds=2), foreign)
+            summarize(make_study(("a", "b"), seeds=2), foreign)
 
     def test_a_trial_that_is_there_twice_is_a_bug(self):
         study = make_study(("a",), seeds=1)
         with pytest.raises(ValueError, match="is there twice"):
-            summarise(study, make_results(study) * 2)
+            summarize(study, make_results(study) * 2)

@@ -1,7 +1,7 @@
 """One measure of every trial, joined by arm and seed: what comparisons and claims are made from.
 
 A trial that diverged, failed or missed its target has no number. It is *lost*, and that counts: a seed that an arm lost
-and the other did not speaks against the arm, whatever the seeds say that both finished. See `Standing`.
+and the other did not speaks against the arm, whatever the seeds say that both finished. See `LostSeeds`.
 """
 
 import math
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fairtrial.evidence.measures import measure, missed
-from fairtrial.evidence.summary import join
+from fairtrial.measures import measure, missed
 from fairtrial.records import Outcome, TrialResult
 from fairtrial.spec import TO_TARGET, Study, Target
+from fairtrial.stats.summary import join
 
 #: How a trial can be lost.
 MISSED = "missed"
@@ -24,7 +24,7 @@ Key = tuple[str, int]
 
 
 @dataclass(frozen=True)
-class Cells:
+class PairedData:
     """One measure of a study's trials.
 
     Attributes:
@@ -40,7 +40,7 @@ class Cells:
     pending: frozenset[Key]
 
     @classmethod
-    def of(cls, study: Study, results: Sequence[TrialResult], metric: str, target: Target | None) -> "Cells":
+    def of(cls, study: Study, results: Sequence[TrialResult], metric: str, target: Target | None) -> "PairedData":
         """Take a measure of every trial.
 
         Raises:
@@ -91,15 +91,15 @@ class Cells:
                 table[seed] = table[seed] / abs(base) if base else math.nan
         return table
 
-    def standing(self, arm: str, other: str) -> "Standing":
+    def standing(self, arm: str, other: str) -> "LostSeeds":
         """Tell which seeds one of two arms lost and the other did not."""
         ours, theirs = ({seed for name, seed in self.lost if name == which} for which in (arm, other))
         both = {seed for _, seed in self.ended if {(arm, seed), (other, seed)} <= self.ended}
-        return Standing(tuple(sorted((ours - theirs) & both)), tuple(sorted((theirs - ours) & both)))
+        return LostSeeds(tuple(sorted((ours - theirs) & both)), tuple(sorted((theirs - ours) & both)))
 
 
 @dataclass(frozen=True)
-class Standing:
+class LostSeeds:
     """Seeds that only one of two arms lost.
 
     Lost seeds have no difference, so no interval knows of them; they are evidence of their own, without a size. An arm

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from fairtrial.evidence.measures import measure, missed
+from fairtrial.measures import measure, missed
 from fairtrial.records import EpochRecord
 from fairtrial.spec import METRICS, Target
 from fairtrial.spec.measures import measures_of

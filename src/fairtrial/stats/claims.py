@@ -19,20 +19,20 @@ import numpy as np
 from scipy import special
 
 from fairtrial.errors import PairingError, StudyError
-from fairtrial.evidence import caveats
-from fairtrial.evidence.boundary import Plan, boundary
-from fairtrial.evidence.comparison import looks, seed_list
-from fairtrial.evidence.pairing import check_pairing, pairing_caveats
-from fairtrial.evidence.pairs import Cells, Standing
-from fairtrial.evidence.spread import FloatArray, estimate
 from fairtrial.records import TrialResult
 from fairtrial.spec import ALL_OTHERS, Claim, Study, Target, better
+from fairtrial.stats import caveats
+from fairtrial.stats.boundary import LookPlan, boundary
+from fairtrial.stats.comparison import looks, seed_list
+from fairtrial.stats.paired import LostSeeds, PairedData
+from fairtrial.stats.pairing import check_pairing, pairing_caveats
+from fairtrial.stats.variance import FloatArray, estimate
 
 #: Probability with which a single new run of each arm falls into the range that is called plausible.
 PREDICTION = 0.95
 
 
-class Finding(StrEnum):
+class ClaimVerdict(StrEnum):
     """What may be said of a claim."""
 
     SUPPORTED = "supported"
@@ -41,7 +41,7 @@ class Finding(StrEnum):
 
 
 @dataclass(frozen=True)
-class Against:
+class ClaimDifference:
     """A claim's arm minus one other arm, in the metric's unit, or as a fraction of the other's for a relative claim.
 
     Attributes:
@@ -57,7 +57,7 @@ class Against:
     """
 
     other: str
-    finding: Finding
+    finding: ClaimVerdict
     seeds: int
     measured: float | None
     interval: tuple[float, float] | None
@@ -79,11 +79,11 @@ class TestedClaim:
     __test__ = False  # the name is no test's, whatever pytest thinks
 
     claim: Claim
-    finding: Finding
-    against: tuple[Against, ...]
+    finding: ClaimVerdict
+    against: tuple[ClaimDifference, ...]
 
     @property
-    def decisive(self) -> Against:
+    def decisive(self) -> ClaimDifference:
         """The difference on which the finding hangs: of those with that finding the one that fits the claim least."""
         return min(
             (one for one in self.against if one.finding is self.finding),
@@ -114,7 +114,7 @@ def check_claims(study: Study, results: Sequence[TrialResult]) -> StudyClaims:
     """Test the claims that a study carries.
 
     A seed that one of two arms lost (its trial diverged, failed or missed the target) and the other did not, opens the
-    interval on the side on which that arm is worse; see `fairtrial.evidence.pairs.Standing`.
+    interval on the side on which that arm is worse; see `fairtrial.stats.paired.Standing`.
 
     Args:
         study: the study.
@@ -136,7 +136,7 @@ def check_claims(study: Study, results: Sequence[TrialResult]) -> StudyClaims:
     families = {name: _measure(study, results, name, alpha) for name in names}
     tested = tuple(_test(study, claim, families[_Family.of(study, claim)]) for claim in study.claims)
     metrics = dict.fromkeys(claim.metric for claim in study.claims)
-    own = Cells.of(study, results, study.evidence.metric, study.evidence.target)
+    own = PairedData.of(study, results, study.evidence.metric, study.evidence.target)
     lines = [line for metric in metrics for line in caveats.of_metric(metric)]
     lines += [*caveats.of_conditions(study, results), *caveats.of_records(study, own), *caveats.held_fixed(study)]
     return StudyClaims(study.name, study.hash, study.evidence.alpha, tested, tuple(lines))
@@ -168,14 +168,14 @@ class _Intervals:
 
     family: _Family
     results: Sequence[TrialResult]
-    cells: Cells
+    cells: PairedData
     found: Mapping[str, tuple[int, float | None, tuple[float, float] | None]]
     refused: Mapping[str, str]
 
 
 def _measure(study: Study, results: Sequence[TrialResult], family: _Family, alpha: float) -> _Intervals:
     """Make the intervals of a family."""
-    cells = Cells.of(study, results, family.metric, family.target)
+    cells = PairedData.of(study, results, family.metric, family.target)
     centre, others = family.centre, [arm.name for arm in study.arms if arm.name != family.centre]
     refused = {arm: reason for arm in others if (reason := _refusal(study, results, centre, arm))}
     # Each column is a fraction of its own arm's values, so each is taken by itself.
@@ -195,7 +195,7 @@ def _refusal(study: Study, results: Sequence[TrialResult], one: str, other: str)
     return None
 
 
-def _ended(study: Study, cells: Cells, one: str, other: str) -> int:
+def _ended(study: Study, cells: PairedData, one: str, other: str) -> int:
     """Count the seeds for which two arms went on: all, unless the study is sequential and has stopped one of them."""
     if not study.sequential:
         return max((seed for _, seed in cells.ended), default=-1) + 1
@@ -220,7 +220,7 @@ def _intervals(
 
 def _half_width(rows: FloatArray, column: int, planned: Sequence[int], look: int, alpha: float) -> float | None:
     """Half the width of one column's interval; None without spread."""
-    plan = Plan.of(rows.shape[1], planned)
+    plan = LookPlan.of(rows.shape[1], planned)
     seen = np.isfinite(rows)[None]
     at = estimate(rows[None], seen, plan.pooling)
     scale, count = float(at.scale[0, column]), int(at.count[0, column])
@@ -235,12 +235,12 @@ def _test(study: Study, claim: Claim, intervals: _Intervals) -> TestedClaim:
     wanted = others if claim.against == ALL_OTHERS else [claim.against]
     against = tuple(_against(study, claim, other, intervals) for other in wanted)
     findings = {one.finding for one in against}
-    finding = Finding.SUPPORTED if findings == {Finding.SUPPORTED} else Finding.UNDECIDED
-    finding = Finding.CONTRADICTED if Finding.CONTRADICTED in findings else finding
+    finding = ClaimVerdict.SUPPORTED if findings == {ClaimVerdict.SUPPORTED} else ClaimVerdict.UNDECIDED
+    finding = ClaimVerdict.CONTRADICTED if ClaimVerdict.CONTRADICTED in findings else finding
     return TestedClaim(claim, finding, against)
 
 
-def _against(study: Study, claim: Claim, other: str, intervals: _Intervals) -> Against:
+def _against(study: Study, claim: Claim, other: str, intervals: _Intervals) -> ClaimDifference:
     """Hold one difference against the claim's range."""
     turned = claim.arm != intervals.family.centre
     column = claim.arm if turned else other
@@ -251,7 +251,7 @@ def _against(study: Study, claim: Claim, other: str, intervals: _Intervals) -> A
     standing = intervals.cells.standing(claim.arm, other)
     open_interval = interval and standing.widen(interval, larger_is_better=_larger_is_better(study, claim.metric))
     paper = _reported(study, claim, other)
-    return Against(
+    return ClaimDifference(
         other=other,
         finding=_finding(open_interval, claim.region),
         seeds=seeds,
@@ -269,13 +269,13 @@ def _against(study: Study, claim: Claim, other: str, intervals: _Intervals) -> A
     )
 
 
-def _finding(interval: tuple[float, float] | None, region: tuple[float, float]) -> Finding:
+def _finding(interval: tuple[float, float] | None, region: tuple[float, float]) -> ClaimVerdict:
     if interval is None:
-        return Finding.UNDECIDED
+        return ClaimVerdict.UNDECIDED
     if region[0] <= interval[0] and interval[1] <= region[1]:
-        return Finding.SUPPORTED
+        return ClaimVerdict.SUPPORTED
     outside = interval[1] < region[0] or interval[0] > region[1]
-    return Finding.CONTRADICTED if outside else Finding.UNDECIDED
+    return ClaimVerdict.CONTRADICTED if outside else ClaimVerdict.UNDECIDED
 
 
 def _larger_is_better(study: Study, metric: str) -> bool | None:
@@ -284,7 +284,7 @@ def _larger_is_better(study: Study, metric: str) -> bool | None:
     return None if way is None else way == "higher"
 
 
-def _lost(standing: Standing, arm: str, other: str) -> Iterator[str]:
+def _lost(standing: LostSeeds, arm: str, other: str) -> Iterator[str]:
     for name, seeds in ((arm, standing.arm), (other, standing.other)):
         if seeds:
             yield f"{name} lost {seed_list(seeds)}: that speaks against it."
@@ -316,7 +316,7 @@ def _reported(study: Study, claim: Claim, other: str) -> float | None:
     return (own - theirs) / abs(theirs) if claim.relative else own - theirs
 
 
-def _plausible(cells: Cells, claim: Claim, other: str, paper: float | None) -> bool | None:
+def _plausible(cells: PairedData, claim: Claim, other: str, paper: float | None) -> bool | None:
     """Whether a difference lies in the prediction interval of one new run of each arm.
 
     Runs of an arm are taken for normal with a mean and variance of the arm's own, and the two new runs for independent;

@@ -6,9 +6,9 @@ import pytest
 
 import fairtrial
 from builders import MACHINE, make_results, make_study
-from fairtrial.evidence.caveats import held_fixed, of_conditions, of_metric, of_records
-from fairtrial.evidence.pairs import Cells
 from fairtrial.records import Outcome
+from fairtrial.stats.caveats import held_fixed, of_conditions, of_metric, of_records
+from fairtrial.stats.paired import PairedData
 
 
 def test_the_learning_rate_comes_first():
@@ -55,20 +55,20 @@ def test_what_was_selected_on_the_test_set_is_called_optimistic():
 
 def test_a_source_of_noise_that_was_held_fixed_is_named():
     study = make_study(("a", "b"), noise={"initial_weights": 1})
-    found = Cells.of(study, make_results(study), "best_test_acc", None)
+    found = PairedData.of(study, make_results(study), "best_test_acc", None)
     assert of_records(study, found) == ("All seeds share one set of initial weights: what is said holds for that one.",)
 
 
 def test_a_crossed_design_is_no_independent_sample():
     study = make_study(("a", "b"), seeds=4, noise={"initial_weights": 2, "batch_orders": 2})
-    (line,) = of_records(study, Cells.of(study, make_results(study), "best_test_acc", None))
+    (line,) = of_records(study, PairedData.of(study, make_results(study), "best_test_acc", None))
     assert line.startswith("Seeds share initial weights and orders of batches by design")
 
 
 def test_trials_without_the_metric_are_named():
     study = make_study(("a", "b"), seeds=3)
     curve = lambda arm, seed, epoch: {"test_acc": 0.5} if arm == "a" else {"speed": 1.0}  # noqa: E731
-    found = Cells.of(study, make_results(study, curve, skip={("b", 0)}), "best_test_acc", None)
+    found = PairedData.of(study, make_results(study, curve, skip={("b", 0)}), "best_test_acc", None)
     assert of_records(study, found) == ("Finished without reporting this metric: b seed 1, b seed 2.",)
 
 

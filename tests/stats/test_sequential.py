@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from fairtrial.evidence.boundary import Plan
-from fairtrial.evidence.sequence import EQUIVALENT, HIGHER, LOWER, UNDECIDED, judge_many
+from fairtrial.stats.boundary import LookPlan
+from fairtrial.stats.sequential import EQUIVALENT, HIGHER, LOWER, UNDECIDED, judge_many
 
-PLAN = Plan.of(4, range(3, 13))
+PLAN = LookPlan.of(4, range(3, 13))
 EFFECTS = np.array([0.0, 0.5, 1.5, 4.0])
 
 
@@ -55,7 +55,7 @@ def test_arms_at_the_margins_edge_are_rarely_called_equivalent(noise, margin):
 
 def test_one_and_ten_arms_keep_the_promise_too():
     for arms in (1, 10):
-        found = judge_many(paired("normal", 8_000, seed=14, arms=arms), Plan.of(arms, range(3, 13)))
+        found = judge_many(paired("normal", 8_000, seed=14, arms=arms), LookPlan.of(arms, range(3, 13)))
         assert at_most((found.finding != UNDECIDED).any(axis=1).mean(), 0.05, 8_000)
 
 
@@ -73,7 +73,7 @@ def test_unequal_spread_costs_the_pooled_error_but_the_guarded_little():
     differences = paired("normal", 8_000, seed=15)
     differences[..., 0] *= 3  # as if the arm's noise were 4 times the reference's
     rates = {
-        kind: (judge_many(differences, Plan.of(4, range(3, 13), kind)).finding != UNDECIDED).any(axis=1).mean()
+        kind: (judge_many(differences, LookPlan.of(4, range(3, 13), kind)).finding != UNDECIDED).any(axis=1).mean()
         for kind in ("pooled", "guarded")
     }
     assert rates["pooled"] > 0.09

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from builders import make_results, make_study
-from fairtrial.evidence.pairs import Cells, Standing
 from fairtrial.records import Outcome
 from fairtrial.spec import Target
+from fairtrial.stats.paired import LostSeeds, PairedData
 
 INF = math.inf
 
@@ -16,7 +16,7 @@ INF = math.inf
 def cells(ended=None, skip=(), metric="best_test_acc", curve=None, target=None):
     study = make_study(("a", "b"), seeds=4)
     value = curve or (lambda arm, seed, epoch: {"test_acc": 0.5 + seed / 100 + (0.1 if arm == "b" else 0.0)})
-    return Cells.of(study, make_results(study, value, ended=ended or {}, skip=skip), metric, target)
+    return PairedData.of(study, make_results(study, value, ended=ended or {}, skip=skip), metric, target)
 
 
 def test_differences_are_taken_within_seeds():
@@ -53,22 +53,22 @@ def test_only_seeds_that_both_have_ended_speak():
     found = cells(
         ended={("a", 0): Outcome.DIVERGED, ("b", 1): Outcome.FAILED, ("a", 3): Outcome.FAILED}, skip={("b", 3)}
     )
-    assert found.standing("a", "b") == Standing(arm=(0,), other=(1,))
-    assert found.standing("b", "a") == Standing(arm=(1,), other=(0,))
+    assert found.standing("a", "b") == LostSeeds(arm=(0,), other=(1,))
+    assert found.standing("b", "a") == LostSeeds(arm=(1,), other=(0,))
     both = cells(ended={(arm, 0): Outcome.DIVERGED for arm in "ab"})
-    assert both.standing("a", "b") == Standing((), ())
+    assert both.standing("a", "b") == LostSeeds((), ())
 
 
 @pytest.mark.parametrize(
     ("standing", "larger", "expected"),
     [
-        (Standing((), ()), True, (0.1, 0.2)),
-        (Standing((1,), ()), True, (-INF, 0.2)),
-        (Standing((1,), ()), False, (0.1, INF)),
-        (Standing((), (1,)), True, (0.1, INF)),
-        (Standing((), (1,)), False, (-INF, 0.2)),
-        (Standing((1,), (2,)), True, (-INF, INF)),
-        (Standing((1,), ()), None, (-INF, INF)),
+        (LostSeeds((), ()), True, (0.1, 0.2)),
+        (LostSeeds((1,), ()), True, (-INF, 0.2)),
+        (LostSeeds((1,), ()), False, (0.1, INF)),
+        (LostSeeds((), (1,)), True, (0.1, INF)),
+        (LostSeeds((), (1,)), False, (-INF, 0.2)),
+        (LostSeeds((1,), (2,)), True, (-INF, INF)),
+        (LostSeeds((1,), ()), None, (-INF, INF)),
     ],
 )
 def test_lost_seeds_open_an_interval_on_the_side_to_which_they_point(standing, larger, expected):

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from fairtrial.evidence.spread import FloatArray
+from fairtrial.stats.variance import FloatArray
 
 
 @dataclass(frozen=True)

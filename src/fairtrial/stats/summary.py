@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fairtrial.evidence.measures import Measure, measure
+from fairtrial.measures import Measure, measure
 from fairtrial.records import Outcome, TrialResult
 from fairtrial.spec import Arm, Study, content
 
@@ -22,7 +22,7 @@ AT_BEST_VALIDATION = "test_acc_at_best_val"
 
 
 @dataclass(frozen=True)
-class Spread:
+class SeedSpread:
     """One metric of one arm over its finished seeds.
 
     Attributes:
@@ -37,7 +37,7 @@ class Spread:
     sd: float | None
 
     @classmethod
-    def of(cls, values: Sequence[float | None]) -> "Spread":
+    def of(cls, values: Sequence[float | None]) -> "SeedSpread":
         """Compute mean and standard deviation of the values that are there.
 
         Example:
@@ -79,7 +79,7 @@ class ArmSummary:
     diverged: int
     failed: int
     interrupted: int
-    metrics: Mapping[str, Spread]
+    metrics: Mapping[str, SeedSpread]
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class StudySummary:
     arms: tuple[ArmSummary, ...]
 
 
-def summarise(study: Study, results: Sequence[TrialResult]) -> StudySummary:
+def summarize(study: Study, results: Sequence[TrialResult]) -> StudySummary:
     """Summarise what was recorded, joined by arm and seed, whatever the order of the results.
 
     Args:
@@ -158,7 +158,7 @@ def _arm(arm: Arm, trials: Mapping[tuple[str, int], TrialResult], measures: Mapp
         failed=ended.count(Outcome.FAILED),
         interrupted=ended.count(None),
         metrics={
-            name: Spread.of([measured(trial.epochs) for trial in finished]) for name, measured in measures.items()
+            name: SeedSpread.of([measured(trial.epochs) for trial in finished]) for name, measured in measures.items()
         },
     )
 

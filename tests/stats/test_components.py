@@ -7,7 +7,7 @@ from scipy import stats
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 
-from fairtrial.evidence.noise import noise_components
+from fairtrial.stats.components import noise_components
 
 
 def grids(count, shape, variances, seed=0):

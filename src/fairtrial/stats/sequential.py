@@ -10,8 +10,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from fairtrial.evidence.boundary import Plan, boundary
-from fairtrial.evidence.spread import BoolArray, Estimates, FloatArray, IntArray, estimate
+from fairtrial.stats.boundary import LookPlan, boundary
+from fairtrial.stats.variance import BoolArray, Estimates, FloatArray, IntArray, estimate
 
 #: What may be said of a mean difference, whichever direction is better.
 UNDECIDED: Final = 0
@@ -42,7 +42,7 @@ class Judged:
     level: FloatArray
 
 
-def judge_many(differences: FloatArray, plan: Plan, alpha: float = 0.05, margin: float | None = None) -> Judged:
+def judge_many(differences: FloatArray, plan: LookPlan, alpha: float = 0.05, margin: float | None = None) -> Judged:
     """Judge many simulated studies of one plan.
 
     Args:
@@ -71,7 +71,7 @@ def judge_many(differences: FloatArray, plan: Plan, alpha: float = 0.05, margin:
     )
 
 
-def _replay(differences: FloatArray, plan: Plan, alpha: float, margin: float | None) -> Judged:
+def _replay(differences: FloatArray, plan: LookPlan, alpha: float, margin: float | None) -> Judged:
     level = boundary(plan).level(alpha)
     seen = np.isfinite(differences)
     if differences.shape[1] < plan.looks[0]:
@@ -87,7 +87,7 @@ def _replay(differences: FloatArray, plan: Plan, alpha: float, margin: float | N
 
 
 def _look(  # noqa: PLR0917  (the replay's own step)
-    differences: FloatArray, seen: BoolArray, plan: Plan, index: int, level: float, margin: float | None
+    differences: FloatArray, seen: BoolArray, plan: LookPlan, index: int, level: float, margin: float | None
 ) -> Judged:
     """What one look by itself says."""
     seeds = plan.looks[index]

@@ -11,11 +11,11 @@ from scipy import stats
 
 import fairtrial
 from fairtrial.errors import StudyError
-from fairtrial.evidence.boundary import Plan, boundary
-from fairtrial.evidence.claims import Finding, check_claims
-from fairtrial.evidence.comparison import looks
-from fairtrial.evidence.judge import judge
 from fairtrial.records import Outcome
+from fairtrial.stats.boundary import LookPlan, boundary
+from fairtrial.stats.claims import ClaimVerdict, check_claims
+from fairtrial.stats.comparison import looks
+from fairtrial.stats.judge import judge
 from fairtrial.testing import simulated_results, simulated_study
 
 ARMS = {"ref": {"mean": 0.8}, "close": {"mean": 0.801}, "low": {"mean": 0.7}}
@@ -92,7 +92,7 @@ def test_families_share_the_error_and_not_claims():
     gap = claim("gap", arm="low", against="ref", direction="higher", metric="generalisation_gap")
     one, many, two = check(near[0]), check(*near), check(near[0], gap)
     assert one.claims[0].decisive.interval == many.claims[0].decisive.interval
-    plan = Plan.of(2, [5])
+    plan = LookPlan.of(2, [5])
     ratio = float(
         plan.critical(boundary(plan).level(0.025), 0, np.array(8))
         / plan.critical(boundary(plan).level(0.05), 0, np.array(8))
@@ -134,16 +134,17 @@ def test_without_both_figures_or_with_one_seed_nothing_is_plausible_or_not():
 
 def test_nineteen_of_twenty_single_runs_are_plausible():
     """The prediction interval covers what it says: new runs of each arm, seeds not shared, four runs to judge by."""
-    from fairtrial.evidence.claims import _plausible
-    from fairtrial.evidence.pairs import Cells
     from fairtrial.spec import Claim
+    from fairtrial.stats.claims import _plausible
+    from fairtrial.stats.paired import PairedData
 
     rng = np.random.default_rng(5)
     said = Claim(id="1", text="x", arm="a", against="b", metric="best_test_acc", direction="higher")
     inside = 0
     for _ in range(2_000):
         runs = {"a": rng.normal(0.8, 0.01, 5), "b": rng.normal(0.7, 0.02, 5)}
-        cells = Cells({(arm, s): float(runs[arm][s]) for arm in runs for s in range(4)}, {}, frozenset(), frozenset())
+        values = {(arm, s): float(runs[arm][s]) for arm in runs for s in range(4)}
+        cells = PairedData(values, {}, frozenset(), frozenset())
         inside += bool(_plausible(cells, said, "b", float(runs["a"][4] - runs["b"][4])))
     low, high = stats.binom.ppf([0.001, 0.999], 2_000, 0.95) / 2_000
     assert low - 0.005 <= inside / 2_000 <= high + 0.015  # Welch's degrees of freedom are an approximation
@@ -158,7 +159,7 @@ def test_lost_seeds_speak_against_an_arm():
     assert finding(claim(arm="low", against="ref", direction="lower"), arms=arms) == "undecided"
     down = ARMS | {"low": {"mean": 0.7, "diverge_seeds": [1]}}
     found = check(claim(arm="low", against="ref", direction="lower"), arms=down).claims[0]
-    assert found.finding is Finding.SUPPORTED
+    assert found.finding is ClaimVerdict.SUPPORTED
     assert found.decisive.note == "low lost seed 1: that speaks against it."
     assert finding(claim(arm="low", against="ref", within=0.3), arms=down) == "undecided"
 
@@ -166,7 +167,7 @@ def test_lost_seeds_speak_against_an_arm():
 def test_an_arm_without_results_leaves_its_claims_open():
     arms = ARMS | {"low": {"diverge_rate": 1.0}}
     found = check(claim(arm="ref", against="all others", direction="higher"), arms=arms).claims[0]
-    assert found.finding is Finding.UNDECIDED
+    assert found.finding is ClaimVerdict.UNDECIDED
     assert (found.decisive.other, found.decisive.measured, found.decisive.interval) == ("low", None, None)
 
 
@@ -174,14 +175,14 @@ def test_one_seed_and_equal_differences_have_no_interval():
     said = claim(arm="low", against="ref", direction="lower")
     one = check(said, seeds=1).claims[0]
     assert (one.finding, one.decisive.interval, one.decisive.note) == (
-        Finding.UNDECIDED,
+        ClaimVerdict.UNDECIDED,
         None,
         "One run an arm shows no spread.",
     )
     assert one.decisive.measured == pytest.approx(-0.1, abs=0.03)
     still = {name: {**arm, "noise_sd": 0.0} for name, arm in ARMS.items()}
     equal = check(said, arms=still).claims[0]
-    assert equal.finding is Finding.UNDECIDED
+    assert equal.finding is ClaimVerdict.UNDECIDED
     assert equal.decisive.note == "All differences are equal, so there is no spread to judge by."
 
 
@@ -189,7 +190,7 @@ def test_arms_that_are_not_paired_are_refused():
     study = simulated_study(ARMS, seeds=5, claims=[claim(arm="low", against="ref", direction="lower")])
     results = [replace(r, fingerprints={"batch_order": r.arm}) for r in simulated_results(study)]
     (found,) = check_claims(study, results).claims
-    assert found.finding is Finding.UNDECIDED
+    assert found.finding is ClaimVerdict.UNDECIDED
     assert found.decisive.note.startswith("Refused: ")
 
 
@@ -280,7 +281,7 @@ def test_a_wrong_word_about_any_claim_is_rare(sequential):
         results = simulated_results(study)
         looked = [[r for r in results if r.seed < look] for look in looks(study)]
         wrong += any(
-            tested.finding is not Finding.UNDECIDED for some in looked for tested in check_claims(study, some).claims
+            one.finding is not ClaimVerdict.UNDECIDED for some in looked for one in check_claims(study, some).claims
         )
     assert wrong / studies <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / studies)
     assert wrong > 0  # not by never saying anything

@@ -6,7 +6,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
 
-from fairtrial.evidence.classical import equivalence_p, holm, paired_test
+from fairtrial.stats.classical import equivalence_p, holm, paired_test
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from builders import make_results, make_study
 from fairtrial.errors import StudyError
-from fairtrial.evidence.comparison import compare, looks, paired_spread, settled, stops
-from fairtrial.evidence.judge import judge
-from fairtrial.evidence.verdicts import Verdict
 from fairtrial.records import Outcome
+from fairtrial.stats.comparison import compare, looks, paired_spread, settled, stops
+from fairtrial.stats.judge import judge
+from fairtrial.stats.verdicts import Verdict
 from fairtrial.testing import simulated_results, simulated_study
 
 CLEAR = {"reference": {}, "up": {"mean": 0.86}, "down": {"mean": 0.74}, "same": {}}
