@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from fairtrial import spec
-from fairtrial.workload import data
+from fairtrial.training import datasets
 
 SIDES = Path(__file__).parent / "sides"
 
@@ -24,7 +24,7 @@ SIDES = Path(__file__).parent / "sides"
 @contextmanager
 def arrays(train: int, test: int) -> Iterator[Path]:
     """Write CIFAR-10 subsets, the ones that a study of this size takes, where other programs can read them."""
-    dataset = data.load(spec.Data(train=train, test=test))
+    dataset = datasets.load(spec.Data(train=train, test=test))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "images.npz"
         parts = {"train": dataset.train, "test": dataset.test}

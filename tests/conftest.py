@@ -37,10 +37,10 @@ def inline(monkeypatch):
     """Let studies run in this process, where it takes no time to begin; tests/test_workers.py has the workers."""
 
     def executor(study, trials, asked_for, watcher, checkpoints, limits):
-        from fairtrial.workload import loops, machine
+        from fairtrial.training import machine, prepare
 
-        loops.prepare(study, progress=watcher.fetching)
-        return InlineExecutor(loops.run, machine.this_machine, checkpoints=checkpoints), Slots(1, 1, 1)
+        prepare.prepare(study, progress=watcher.fetching)
+        return InlineExecutor(prepare.run, machine.describe_process, checkpoints=checkpoints), Slots(1, 1, 1)
 
     monkeypatch.setattr("fairtrial.study._local", executor)
 

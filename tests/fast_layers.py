@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from fairtrial.workload import kernels, layers
-from fairtrial.workload.flavours import OneSidedConv2d
+from fairtrial.training.kernels import layers, library
+from fairtrial.training.models.flavors import OneSidedConv2d
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
 
 
 def needs_kernels():
-    if kernels.load(torch.float32) is None:
+    if library.load(torch.float32) is None:
         pytest.skip(layers.path())
 
 

@@ -69,7 +69,7 @@ def test_a_file_that_is_no_database_is_bad():
 
 def test_what_is_missing_is_said(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    from fairtrial.workload import compiler
+    from fairtrial.training.kernels import compiler
 
     compiler.find_compiler.cache_clear()
     monkeypatch.setenv("FAIRTRIAL_CACHE", str(Path("cache").resolve()))
@@ -120,5 +120,5 @@ def test_the_release_of_sqlite_is_judged_as_the_store_judges_it():
 
 
 def test_a_part_that_breaks_is_a_finding(monkeypatch):
-    monkeypatch.setitem(sys.modules, "fairtrial.workload.machine", None)
+    monkeypatch.setitem(sys.modules, "fairtrial.training.machine", None)
     assert found()["processor"].state is State.BAD

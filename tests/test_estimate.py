@@ -102,7 +102,7 @@ def test_a_crossed_design_has_the_number_of_seeds_that_it_has():
 
 
 def test_what_was_timed_once_is_not_timed_again(monkeypatch):
-    from fairtrial.workload import bench
+    from fairtrial.training import bench
 
     study = Study.from_dict(TINY)
     watch = Stopwatch()

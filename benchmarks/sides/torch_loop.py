@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from fairtrial import spec
-from fairtrial.workload import model as models
+from fairtrial.training.models import mobilenet_v2 as models
 
 ARMS = [(0.9, 0.999, 1e-8), (0.95, 0.999, 1e-8), (0.9, 0.99, 1e-8), (0.9, 0.999, 1e-6), (0.99, 0.9999, 1e-7)]
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from fairtrial.stats.verdicts import Comparison, Verdict
     from fairtrial.store.sql import SQLStore
     from fairtrial.study import StudyRun, run
+    from fairtrial.training.fingerprints import fingerprint
     from fairtrial.watcher import Watcher
-    from fairtrial.workload.fingerprints import fingerprint
 
 __version__ = "0.1.0"
 
@@ -53,7 +53,7 @@ _HOMES = {
     "compare": "stats.comparison",
     "describe": "report.verdicts",
     "digest_results": "records",
-    "fingerprint": "workload.fingerprints",
+    "fingerprint": "training.fingerprints",
     "judge": "stats.judge",
     "load": "lookup",
     "run": "study",

@@ -90,9 +90,9 @@ def _versions() -> Finding:
 
 
 def _processor() -> Finding:
-    from fairtrial.workload.machine import gpus, this_machine  # noqa: PLC0415
+    from fairtrial.training.machine import describe_process, gpus  # noqa: PLC0415
 
-    machine = this_machine()
+    machine = describe_process()
     cores = usable_cores()
     found = f"{machine.processor}, {cores} {'core' if cores == 1 else 'cores'} to use"
     return Finding("processor", State.GOOD, f"{found}, {gpus()} x {machine.device}" if gpus() else f"{found}, no GPU")
@@ -112,7 +112,7 @@ def _memory() -> Finding:
 
 
 def _disk(store: str) -> Finding:
-    from fairtrial.workload.data import cache  # noqa: PLC0415
+    from fairtrial.training.datasets import cache  # noqa: PLC0415
 
     places = {"the cache": cache.folder("cifar10"), "here" if "://" in store else "the store": Path(store).resolve()}
     free = {name: shutil.disk_usage(_there(path)).free / 1e9 for name, path in places.items()}
@@ -123,21 +123,21 @@ def _disk(store: str) -> Finding:
 
 
 def _layers() -> Finding:
-    from fairtrial.workload import compiler  # noqa: PLC0415
+    from fairtrial.training.kernels import compiler  # noqa: PLC0415
 
     try:
         label = compiler.find_compiler().label
-    except compiler.NoKernelsError as reason:
+    except compiler.KernelsUnavailableError as reason:
         return Finding("layers", State.NOTE, f"torch's own, several times slower: {reason}; install g++ or clang++")
     ready = "compiled already" if compiler.is_cached("float") else "compiled when a study first needs them"
     return Finding("layers", State.GOOD, f"kernels by {label}, {ready}")
 
 
 def _data() -> Finding:
-    from fairtrial.workload import data  # noqa: PLC0415
+    from fairtrial.training import datasets  # noqa: PLC0415
 
     try:
-        found = data.cached("cifar10")
+        found = datasets.cached("cifar10")
     except DataError as error:
         return Finding("data", State.BAD, str(error))
     if found is None:

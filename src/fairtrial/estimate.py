@@ -151,15 +151,15 @@ def _time_settings(
     ours = [trial for trial in trials if trial.settings.training.loop == BUILT_IN]
     if not ours:
         return {}
-    from fairtrial.workload import bench, data, loops  # noqa: PLC0415
+    from fairtrial.training import bench, datasets, prepare  # noqa: PLC0415
 
-    loops.prepare(study)
+    prepare.prepare(study)
     timed = stopwatch.timed
     for trial in ours:
         kind = f"{threads}|{_kind(trial.settings)}"
         if kind not in timed:
             pace = bench.pace(trial, threads=threads)
-            whole = pace.trial_seconds(trial.settings, data.load(trial.settings.data, verify=False))
+            whole = pace.trial_seconds(trial.settings, datasets.load(trial.settings.data, verify=False))
             timed[kind] = pace.step_seconds, whole
     return {_kind(trial.settings): timed[f"{threads}|{_kind(trial.settings)}"] for trial in ours}
 

@@ -40,22 +40,22 @@ def on_ray(address: str | None = None) -> Staff:
         """Make the executor, and see that it can train; torch is loaded here."""
         from fairtrial.executors.ray.cluster import load  # noqa: PLC0415
         from fairtrial.executors.ray.executor import NodeData, RayExecutor  # noqa: PLC0415
-        from fairtrial.workload import loops, machine  # noqa: PLC0415
-        from fairtrial.workload.data import share  # noqa: PLC0415
+        from fairtrial.training import machine, prepare  # noqa: PLC0415
+        from fairtrial.training.datasets import share  # noqa: PLC0415
 
         load()  # whoever lacks Ray should hear it before data are fetched
         named = loop_names(study)
-        loops.prepare(study, progress=watcher.fetching)
+        prepare.prepare(study, progress=watcher.fetching)
         workers, threads = asked_for
         ours = {trial.settings.data.name for trial in trials if trial.settings.training.loop == BUILT_IN}
         executor = RayExecutor(
-            loops.run,
-            machine.our_machine if BUILT_IN in named else machine.this_machine,
+            prepare.run,
+            machine.describe_machine if BUILT_IN in named else machine.describe_process,
             address=address,
             workers=workers,
             threads=threads or 1,
             gpus=1 if machine.gpus() else 0,
-            set_up=partial(machine.set_up_worker, threads or 1, compiles=loops.compile_layers(trials)),
+            set_up=partial(machine.set_up_worker, threads or 1, compiles=prepare.compile_layers(trials)),
             limits=limits,
             checkpoints=replace(checkpoints, place=_absolute(checkpoints.place)),
             supplies=NodeData(partial(share.gather, ours), partial(share.place, ours)) if ours else None,

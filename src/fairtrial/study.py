@@ -353,17 +353,17 @@ def _local(
 ) -> tuple[Executor, Slots]:
     """Make the default executor with so many workers and threads, and see that it can train; torch is loaded here."""
     from fairtrial.executors.local.executor import LocalExecutor  # noqa: PLC0415
-    from fairtrial.workload import loops, machine  # noqa: PLC0415
+    from fairtrial.training import machine, prepare  # noqa: PLC0415
 
     named = loop_names(study)
-    loops.prepare(study, progress=watcher.fetching)
+    prepare.prepare(study, progress=watcher.fetching)
     slots = choose_slots(len(trials), *asked_for, gpus=machine.gpus())
     executor = LocalExecutor(
-        loops.run,
-        machine.our_machine if BUILT_IN in named else machine.this_machine,
+        prepare.run,
+        machine.describe_machine if BUILT_IN in named else machine.describe_process,
         workers=slots.workers,
         threads=slots.threads,
-        set_up=partial(machine.set_up_worker, slots.threads, compiles=loops.compile_layers(trials)),
+        set_up=partial(machine.set_up_worker, slots.threads, compiles=prepare.compile_layers(trials)),
         environment=machine.show_one_gpu,
         checkpoints=checkpoints,
         limits=limits,

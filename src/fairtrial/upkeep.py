@@ -19,7 +19,7 @@ def bench(
 ) -> None:
     """Measure this machine: a training step by the plain and the fast path, beside its matrix products alone."""
     from fairtrial.report import costs  # noqa: PLC0415
-    from fairtrial.workload import bench as benching  # noqa: PLC0415
+    from fairtrial.training import bench as benching  # noqa: PLC0415
 
     found = lookup.to_run(study, assignments or [], [])
     measured = benching.bench(found, threads=threads or 1)
@@ -53,7 +53,7 @@ def data(
     ] = None,
 ) -> None:
     """Fetch a data set, verify it, and say where it lies."""
-    from fairtrial.workload import data as datasets  # noqa: PLC0415
+    from fairtrial.training import datasets  # noqa: PLC0415
 
     with DownloadBar(console()) as bar:
         fetched = datasets.fetch(name, source=source, progress=bar)

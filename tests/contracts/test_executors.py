@@ -289,8 +289,8 @@ def one_thread():
 
 @pytest.mark.slow
 def test_real_training_gives_the_same_bits(kind, make_study, one_thread):
-    from fairtrial.workload import loops as training
-    from fairtrial.workload.machine import this_machine, use_threads
+    from fairtrial.training import prepare as training
+    from fairtrial.training.machine import describe_process, use_threads
 
     study = make_study(
         seeds=1,
@@ -301,7 +301,7 @@ def test_real_training_gives_the_same_bits(kind, make_study, one_thread):
     )
     expected = execute(InlineExecutor(training.run, loops.machine), plan(study))
     options = {} if kind[0] is InlineExecutor else {"set_up": partial(use_threads, 1)}
-    messages = execute(kind[0](training.run, this_machine, **options), plan(study))
+    messages = execute(kind[0](training.run, describe_process, **options), plan(study))
     assert digest(messages) == digest(expected)
     assert [message.outcome for message in messages if isinstance(message, Ended)] == [Outcome.FINISHED] * 2
     if options:

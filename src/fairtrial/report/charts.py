@@ -11,7 +11,7 @@ import altair as alt
 from fairtrial.errors import ReportError
 from fairtrial.records import TrialResult
 from fairtrial.report.curves import CurveData, curve_data
-from fairtrial.report.drawing import Kind, draw
+from fairtrial.report.drawing import ChartKind, draw
 from fairtrial.report.files import write_atomically
 from fairtrial.spec import Study
 
@@ -38,8 +38,8 @@ class Figure:
 
 #: Figure 1 and Figure 2 of the paper.
 _KINDS = (
-    Kind("test_accuracy", "test_acc", "Test accuracy per epoch", "Test accuracy (%)", 100, bounded=True),
-    Kind("training_loss", "train_loss", "Training loss per epoch", "Training loss (nats)", 1, bounded=False),
+    ChartKind("test_accuracy", "test_acc", "Test accuracy per epoch", "Test accuracy (%)", 100, bounded=True),
+    ChartKind("training_loss", "train_loss", "Training loss per epoch", "Training loss (nats)", 1, bounded=False),
 )
 
 

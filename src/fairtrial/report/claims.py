@@ -6,7 +6,7 @@ from typing import Any
 
 from fairtrial.report.grid import Column, Grid
 from fairtrial.report.settings import NOTHING
-from fairtrial.report.units import Unit, measure_words, unit
+from fairtrial.report.units import DisplayUnit, measure_words, unit
 from fairtrial.report.words import notes_by_arm, percent
 from fairtrial.spec import ALL_OTHERS
 from fairtrial.stats.claims import PREDICTION, ClaimVerdict, StudyClaims, TestedClaim
@@ -76,11 +76,11 @@ def _columns(found: StudyClaims) -> Iterator[Column]:
     )
 
 
-def _number(value: float | None, measured: Unit) -> str:
+def _number(value: float | None, measured: DisplayUnit) -> str:
     return NOTHING if value is None else measured.number(value)
 
 
-def _unit(one: TestedClaim) -> Unit:
+def _unit(one: TestedClaim) -> DisplayUnit:
     return unit(one.claim.metric, relative=one.claim.relative)
 
 

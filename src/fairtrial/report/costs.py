@@ -15,7 +15,7 @@ from fairtrial.report.words import count
 from fairtrial.spec import Study
 
 if TYPE_CHECKING:  # the module itself loads torch
-    from fairtrial.workload.bench import Bench
+    from fairtrial.training.bench import Bench
 
 
 def plan_text(study: Study, cost: Estimate, store: str) -> str:

@@ -31,7 +31,7 @@ _POINT = alt.Chart().mark_point(filled=True, opacity=1, size=36)
 
 
 @dataclass(frozen=True)
-class Kind:
+class ChartKind:
     """One kind of figure.
 
     Attributes:
@@ -51,7 +51,7 @@ class Kind:
     bounded: bool
 
 
-def draw(study: Study, data: CurveData, kind: Kind) -> alt.HConcatChart:
+def draw(study: Study, data: CurveData, kind: ChartKind) -> alt.HConcatChart:
     """Draw the curves of all arms; every layer's rows are in the chart itself."""
     labels = {curve.arm: _label(curve, study.seeds) for curve in data.curves}
     styles = line_styles(list(labels), study.reference)
@@ -71,7 +71,7 @@ def draw(study: Study, data: CurveData, kind: Kind) -> alt.HConcatChart:
 
 def _plot(
     data: CurveData,
-    kind: Kind,
+    kind: ChartKind,
     styles: Mapping[str, LineStyle],
     *,
     lines: Rows,

@@ -19,7 +19,7 @@ _NAMES = {
 
 
 @dataclass(frozen=True)
-class Unit:
+class DisplayUnit:
     """A unit that people read.
 
     Attributes:
@@ -52,19 +52,19 @@ class Unit:
         return f"{self.number(low)} to {self.number(high)}"
 
 
-def unit(measure: str, *, relative: bool = False) -> Unit:
+def unit(measure: str, *, relative: bool = False) -> DisplayUnit:
     """Choose the unit of a measure's differences."""
     if relative:
-        return Unit("%", 100.0, 1)
+        return DisplayUnit("%", 100.0, 1)
     if re.fullmatch(r"(.*_)?acc(uracy)?|test_acc_at_best_val|generalisation_gap", measure):
-        return Unit("points", 100.0, 2)
+        return DisplayUnit("points", 100.0, 2)
     if re.fullmatch(r"(.*_)?seconds|seconds_to_target", measure):
-        return Unit("s", decimals=1)
+        return DisplayUnit("s", decimals=1)
     if re.fullmatch(r"(.*_)?loss", measure):
-        return Unit("", decimals=4)
+        return DisplayUnit("", decimals=4)
     if measure == "epochs_to_target":
-        return Unit("epochs", decimals=1)
-    return Unit("")
+        return DisplayUnit("epochs", decimals=1)
+    return DisplayUnit("")
 
 
 def measure_words(measure: str) -> str:

@@ -10,7 +10,7 @@ from fairtrial.report.formats import latex, markdown
 from fairtrial.report.grid import Column, Grid
 from fairtrial.report.screen import screen_text
 from fairtrial.report.settings import NOTHING
-from fairtrial.report.units import Unit, measure_words, unit
+from fairtrial.report.units import DisplayUnit, measure_words, unit
 from fairtrial.report.words import count, notes_by_arm, percent
 from fairtrial.stats.claims import StudyClaims
 from fairtrial.stats.comparison import StudyVerdict
@@ -161,7 +161,7 @@ def _in_favour(found: StudyVerdict, row: Comparison) -> tuple[float, float, floa
     return (mean, low, high) if found.larger_is_better else (-mean, -high, -low)
 
 
-def _columns(found: StudyVerdict, measured: Unit) -> Iterator[Column]:
+def _columns(found: StudyVerdict, measured: DisplayUnit) -> Iterator[Column]:
     rows = found.comparisons
     named = f"({measured.name})" if measured.name else ""
     yield Column("arm", ("arm",), tuple((row.arm,) for row in rows))

@@ -34,7 +34,7 @@ class DataSize(NamedTuple):
     test: int
 
 
-#: The data sets that fairtrial knows. The digits have no official split; ours is stratified (see `workload.data`).
+#: The data sets that fairtrial knows. The digits have no official split; ours is stratified (see `training.datasets`).
 DATA_SIZES = {"cifar10": DataSize(50_000, 10_000), "digits": DataSize(1_437, 360)}
 
 

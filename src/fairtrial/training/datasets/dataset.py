@@ -1,0 +1,109 @@
+"""Images with labels, handed out in batches, and the parts of a data set that a study uses."""
+
+from dataclasses import dataclass
+
+import torch
+
+from fairtrial.spec import Data
+from fairtrial.training.datasets import subsets
+from fairtrial.training.datasets.layout import Arrays, Layout, Pixels
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images with their labels: a whole set, or some of it.
+
+    Attributes:
+        pixels: uint8 (N, height, width, 3), the set's images in the cache file, mapped into memory and shared
+            with all processes that map them. Not only this set's images where ``index`` is given.
+        index: int64 (n,), the positions in ``pixels`` that make up this set, ascending; None for all.
+        labels: int64 (n,), classes of this set's images.
+    """
+
+    pixels: torch.Tensor
+    index: torch.Tensor | None
+    labels: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def images(self) -> torch.Tensor:
+        """This set's images, uint8 (n, height, width, 3): the shared map itself, or for a subset a copy."""
+        return self.pixels if self.index is None else self.pixels.index_select(0, self.index)
+
+    def batch(self, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Gather images for a network.
+
+        Args:
+            indices: int64 (b,), positions in this set, from 0 to ``len(self) - 1``.
+
+        Returns:
+            Images, float32 (b, 3, height, width) in [0, 1] (the byte divided by 255), in channels_last memory
+            format; labels, int64 (b,).
+
+        Example:
+            >>> images, labels = dataset.train.batch(torch.arange(64))  # doctest: +SKIP
+        """
+        rows = indices if self.index is None else self.index.index_select(0, indices)
+        # NHWC bytes seen as NCHW are channels_last already, and float() keeps the strides.
+        images = self.pixels.index_select(0, rows).permute(0, 3, 1, 2).float().div_(255)
+        return images, self.labels.index_select(0, indices)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """What a study trains and tests on.
+
+    Attributes:
+        name: ``"cifar10"`` or ``"digits"``.
+        classes: number of classes.
+        class_names: what the labels stand for.
+        image_size: height and width in pixels.
+        digest: SHA-256 of the decoded arrays of the whole data set.
+        train: the training images.
+        test: the test images.
+        validation: images held out of the training set, or None.
+    """
+
+    name: str
+    classes: int
+    class_names: tuple[str, ...]
+    image_size: int
+    digest: str
+    train: ImageSet
+    test: ImageSet
+    validation: ImageSet | None
+
+
+def assemble(spec: Data, layout: Layout, arrays: Arrays) -> Dataset:
+    """Take the parts that a study asks for out of the whole data set.
+
+    Args:
+        spec: the study's data section.
+        layout: the whole data set's description.
+        arrays: the whole data set, as it must be.
+    """
+    choice = subsets.choose(spec, arrays.train_labels, arrays.test_labels)
+    validation = None
+    if choice.validation is not None:
+        validation = _image_set(arrays.train_images, arrays.train_labels, choice.validation)
+    return Dataset(
+        name=layout.name,
+        classes=len(layout.class_names),
+        class_names=layout.class_names,
+        image_size=layout.image_size,
+        digest=layout.digest,
+        train=_image_set(arrays.train_images, arrays.train_labels, choice.train),
+        test=_image_set(arrays.test_images, arrays.test_labels, choice.test),
+        validation=validation,
+    )
+
+
+def _image_set(images: Pixels, labels: Pixels, index: subsets.Indices | None) -> ImageSet:
+    chosen = labels if index is None else labels[index]
+    return ImageSet(
+        pixels=torch.from_numpy(images),
+        index=None if index is None else torch.from_numpy(index),
+        labels=torch.from_numpy(chosen).long(),
+    )

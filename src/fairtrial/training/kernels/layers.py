@@ -1,0 +1,376 @@
+"""Layers that are fast on a CPU, with the parameters, names and results of torch's own.
+
+`accelerate` turns the layers of any model into fast ones, in place. A fast layer is a subclass of the layer that it
+was. It computes with compiled kernels (`library`) where it can, and does what its parent does where it can't: for other
+devices and dtypes, under autocast, torch.compile or hooks, for settings that the kernels don't know, and where there is
+no compiler. `path` says which it is.
+
+Layers that stand next to each other in an `nn.Sequential` are computed together, as a chain (`chain`).
+"""
+
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fairtrial.training.kernels import chain, library
+from fairtrial.training.kernels.geometry import kind_of, shape_of
+from fairtrial.training.kernels.library import Activation, Chain, ChainUnit, Conv, LayerKind, Norm, Shape
+from fairtrial.training.models.flavors import BiasedBatchNorm2d, OneSidedConv2d
+
+_PLAIN = {Tensor, nn.Parameter}
+_ACTIVATIONS: dict[type[nn.Module], Activation] = {nn.ReLU: Activation.RELU, nn.ReLU6: Activation.RELU6}
+
+
+class Triple(NamedTuple):
+    """A convolution, the batch norm behind it and that norm's activation; either module may be missing."""
+
+    conv: nn.Conv2d | None = None
+    norm: nn.BatchNorm2d | None = None
+    activation: Activation = Activation.NONE
+
+
+def accelerate(model: nn.Module) -> nn.Module:
+    """Turn a model's layers into fast ones, in place.
+
+    Convolutions, batch norms and sequences of them change their class and nothing else: parameters stay the same
+    objects, the state_dict keeps its names, shapes and order, and the results are the same to rounding. Layers of
+    other classes, the user's own subclasses among them, stay as they are.
+
+    Args:
+        model: any model, on any device.
+
+    Returns:
+        The same model.
+
+    Example:
+        >>> layer = accelerate(nn.Sequential(nn.Conv2d(8, 16, 1), nn.BatchNorm2d(16), nn.ReLU6()))
+        >>> layer(torch.ones(2, 8, 4, 4)).shape
+        torch.Size([2, 16, 4, 4])
+    """
+    for module in model.modules():
+        if "forward" in vars(module):  # someone has put another forward pass into this very object
+            continue
+        if type(module) in _FAST:
+            module.__class__ = _FAST[type(module)]
+        elif isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
+            module.__class__ = _fast_sequential(type(module))
+    for dtype in {parameter.dtype for parameter in model.parameters() if parameter.device.type == "cpu"}:
+        library.load(dtype)  # now, and not within the first step, which someone may time
+    return model
+
+
+def path() -> str:
+    """Say which layers this process uses: ``"compiled kernels (g++ 12.2.0, AVX-512)"``, or ``"plain: "`` and why."""
+    return library.path()
+
+
+class FastConv2d(nn.Conv2d):
+    """`torch.nn.Conv2d`, fast where it is pointwise, depthwise 3x3, or reads few channels."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Convolve images of shape (batch, channels, height, width)."""
+        fast = _run(_alone(self), images)
+        if fast is not None:
+            return fast
+        # Without the kernels, torch's own products do much of the good.
+        if type(images) is not Tensor or images.dim() != 4 or not images.is_cpu or torch.is_autocast_enabled("cpu"):
+            return super().forward(images)
+        kind = kind_of(self)
+        if kind is LayerKind.POINTWISE:
+            rows = functional.linear(images.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias)
+            return rows.permute(0, 3, 1, 2)
+        if kind is LayerKind.DEPTHWISE and images.shape[1:] == (self.in_channels, 1, 1) and self.padding == (1, 1):
+            return images * self.weight[:, 0, 1, 1, None, None]  # the other eight weights meet zeros
+        return super().forward(images)
+
+
+class FastOneSidedConv2d(OneSidedConv2d):
+    """`OneSidedConv2d`, fast where it is depthwise or reads few channels."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Convolve images of shape (batch, channels, height, width)."""
+        fast = _run(_alone(self), images)
+        return super().forward(images) if fast is None else fast
+
+
+class FastBatchNorm2d(nn.BatchNorm2d):
+    """`torch.nn.BatchNorm2d`, fast."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalise features of shape (batch, channels, height, width)."""
+        fast = _run(_alone(self), images)
+        return super().forward(images) if fast is None else fast
+
+
+class FastBiasedBatchNorm2d(BiasedBatchNorm2d):
+    """`BiasedBatchNorm2d`, fast."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Normalise features of shape (batch, channels, height, width)."""
+        fast = _run(_alone(self), features)
+        return super().forward(features) if fast is None else fast
+
+
+_FAST: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Conv2d: FastConv2d,
+    OneSidedConv2d: FastOneSidedConv2d,
+    nn.BatchNorm2d: FastBatchNorm2d,
+    BiasedBatchNorm2d: FastBiasedBatchNorm2d,
+}
+_CHAINED = {*_FAST.values(), *_ACTIVATIONS}
+_CONVS, _NORMS = (FastConv2d, FastOneSidedConv2d), (FastBatchNorm2d, FastBiasedBatchNorm2d)
+
+
+class FastSequential(nn.Sequential):
+    """`torch.nn.Sequential`, which computes neighbouring layers together."""
+
+    def forward(self, features: Any) -> Any:
+        """Put features through all layers, in order."""
+        for part in _parts_of(self):
+            fast = _run(part, features)
+            if fast is not None:
+                features = fast
+                continue
+            for layer in part.layers:
+                features = layer(features)
+        return features
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """Pickle and copy by the class that the sequence was, because ours is made where it is needed."""
+        return _new_sequential, (_plain_class(type(self)),), self.__dict__
+
+
+def _fast_sequential(kind: type[nn.Sequential]) -> type[FastSequential]:
+    """The fast subclass of a class of sequences, whose other methods it keeps."""
+    if kind not in _FAST_SEQUENCES:
+        _FAST_SEQUENCES[kind] = type(f"Fast{kind.__name__}", (FastSequential, kind), {"__module__": __name__})
+    return _FAST_SEQUENCES[kind]
+
+
+_FAST_SEQUENCES: dict[type[nn.Sequential], type[FastSequential]] = {nn.Sequential: FastSequential}
+
+
+def _plain_class(kind: type[FastSequential]) -> type[nn.Sequential]:
+    return nn.Sequential if kind is FastSequential else kind.__bases__[1]
+
+
+def _new_sequential(kind: type[nn.Sequential]) -> FastSequential:
+    fast = _fast_sequential(kind)
+    return fast.__new__(fast)
+
+
+class _Part:
+    """Some neighbouring layers of a sequence.
+
+    Attributes:
+        layers: the layers.
+        triples: the same layers as a chain; empty where the part is one layer that no chain can take.
+    """
+
+    def __init__(self) -> None:
+        self.layers: list[nn.Module] = []
+        self.triples: list[Triple] = []
+        # What the chain was made of; the things themselves, so that nothing new gets the identity of something gone;
+        # and the chain. Replaced all at once, as other threads may use the same layers.
+        self._known: tuple[list[Any], list[Any], Chain | None] = [], [], None
+
+    def chain(self, images: Tensor) -> Chain | None:
+        """The chain for images of this size; the last one if nothing has changed. None where the kernels can't take it.
+
+        To look at every layer anew for every batch would cost as much as a tenth of the computation itself.
+        """
+        stamp: list[Any] = [images.shape, images.dtype]
+        held: list[Any] = []
+        for layer in self.layers:
+            held += vars(layer).values()
+            held.append(layer.__class__)  # a parametrization changes it
+            # The tensors behind a layer's names may have been exchanged, or what is behind the tensors.
+            for tensor in (*layer._parameters.values(), *layer._buffers.values()):  # noqa: SLF001
+                if tensor is not None:
+                    held.append(tensor)
+                    stamp += (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        stamp += map(id, held)
+        known = self._known
+        if stamp != known[0]:
+            ours = all(layer.__class__ in _CHAINED for layer in self.layers)
+            units = _units(self.triples, images) if ours else None
+            known = self._known = stamp, held, None if units is None else Chain(units)
+        return known[2]
+
+    def take(self, layer: nn.Module) -> bool:
+        """Lengthen the chain by a layer, if it can be."""
+        last = self.triples[-1] if self.triples else None
+        activation = _ACTIVATIONS.get(type(layer))
+        if _is_hooked(layer):
+            return False
+        if isinstance(layer, _CONVS) and kind_of(layer) is not None:
+            self.triples.append(Triple(layer))
+        elif isinstance(layer, _NORMS):
+            if last is not None and last.norm is None:
+                self.triples[-1] = Triple(last.conv, layer)
+            else:
+                self.triples.append(Triple(None, layer))
+        elif activation is not None and last is not None and last.norm is not None and not last.activation:
+            self.triples[-1] = Triple(last.conv, last.norm, activation)
+        else:
+            return False
+        self.layers.append(layer)
+        return True
+
+
+#: The parts of sequences and of single layers, with the layers that they were made of.
+_PARTS: weakref.WeakKeyDictionary[nn.Module, tuple[list[Any], list[_Part]]] = weakref.WeakKeyDictionary()
+
+
+def _parts_of(sequence: nn.Sequential) -> list[_Part]:
+    """Divide a sequence into parts, unless it is the sequence that it was."""
+    leaves = [*_leaves(sequence)]
+    made_of = [*leaves, *map(type, leaves), *map(_is_hooked, leaves)]
+    known = _PARTS.get(sequence)
+    if known is None or known[0] != made_of:
+        known = _PARTS[sequence] = made_of, [*_divide(leaves)]
+    return known[1]
+
+
+def _alone(layer: nn.Conv2d | nn.BatchNorm2d) -> _Part:
+    """A single layer as a part. Its hooks are not ours to look at: who calls its forward pass has dealt with them."""
+    if layer not in _PARTS:
+        part, itself = _Part(), cast("Any", weakref.proxy(layer))  # the entry must not keep its own key alive
+        part.layers.append(itself)
+        if isinstance(layer, nn.BatchNorm2d):
+            part.triples.append(Triple(None, itself))
+        elif kind_of(layer) is not None:
+            part.triples.append(Triple(itself))
+        _PARTS[layer] = [], [part]
+    return _PARTS[layer][1][0]
+
+
+def _divide(layers: Iterable[nn.Module]) -> Iterator[_Part]:
+    """Divide layers into chains as long as they can be, and single layers between them."""
+    part = _Part()
+    for layer in layers:
+        if part.take(layer):
+            continue
+        if part.layers:
+            yield part
+            part = _Part()
+            if part.take(layer):
+                continue
+        single = _Part()
+        single.layers.append(layer)
+        yield single
+    if part.layers:
+        yield part
+
+
+def _leaves(sequence: nn.Sequential) -> Iterator[nn.Module]:
+    """The layers of a sequence, those of sequences within it among them."""
+    for layer in sequence:
+        if isinstance(layer, FastSequential) and not _is_hooked(layer):
+            yield from _leaves(layer)
+        else:
+            yield layer
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    """Whether someone wants to hear of a module's passes, or has replaced its forward pass."""
+    # torch has no public name for these; its own Module.__call__ asks them the same question.
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)  # noqa: SLF001
+    return any(hooks) or any(_HOOKS_OF_ALL) or "forward" in vars(module)
+
+
+_HOOKS_OF_ALL = [
+    getattr(nn.modules.module, f"_global_{kind}_hooks")
+    for kind in ("forward", "forward_pre", "backward", "backward_pre")
+]
+
+
+def _is_transformed() -> bool:
+    """Whether torch.func is at work, whose tensors only look like ordinary ones."""
+    return torch._C._functorch.peek_interpreter_stack() is not None  # noqa: SLF001
+
+
+def _run(part: _Part, images: Tensor) -> Tensor | None:
+    """Put images through a chain with the compiled kernels; None where they can't be used."""
+    if not part.triples or type(images) is not Tensor or images.dim() != 4 or not images.is_cpu:
+        return None
+    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+        return None
+    if torch.jit.is_tracing() or _is_transformed():  # type: ignore[attr-defined, no-untyped-call]
+        return None
+    compiled = library.load(images.dtype)
+    layers = None if compiled is None else part.chain(images)
+    return None if compiled is None or layers is None else chain.run(compiled, layers, images)
+
+
+def _units(triples: Sequence[Triple], images: Tensor) -> list[ChainUnit] | None:
+    """Read the modules out; None where the kernels can't take them. Then the plain layers do, or say what is wrong."""
+    batch, channels, height, width = images.shape
+    units = []
+    for triple in triples:
+        conv = norm = None
+        if triple.conv is not None:
+            conv = _conv(triple.conv, batch, channels, height, width)
+            if conv is None or not _are_plain(conv[1:3], images.dtype):
+                return None
+            channels, height, width = conv.weight.shape[0], conv.shape.out_height, conv.shape.out_width
+        pixels = batch * height * width
+        if pixels == 0:
+            return None
+        if triple.norm is not None:
+            norm = _norm(triple.norm, triple.activation, pixels)
+            if norm is None or norm.weight.shape[0] != channels or not _are_plain(norm[:4], images.dtype):
+                return None
+        shape = Shape(batch, height, width, channels, height, width, 1, 0, 0) if conv is None else conv.shape
+        units.append(ChainUnit(conv, norm, shape))
+    return units
+
+
+def _conv(module: nn.Conv2d, batch: int, channels: int, height: int, width: int) -> Conv | None:
+    kind, weight, bias = kind_of(module), module.weight, module.bias
+    if kind is None or module.in_channels != channels:
+        return None
+    if weight.shape != (module.out_channels, channels // module.groups, *module.kernel_size):
+        return None
+    if bias is not None and (bias.shape != (module.out_channels,) or not bias.is_contiguous()):
+        return None
+    shape = shape_of(module, batch, height, width)
+    return Conv(kind, weight, bias, shape) if shape.out_height > 0 < shape.out_width else None
+
+
+def _norm(module: nn.BatchNorm2d, activation: Activation, pixels: int) -> Norm | None:
+    training, momentum, biased = module.training, module.momentum, isinstance(module, BiasedBatchNorm2d)
+    weight: Tensor | None = module.weight
+    bias: Tensor | None = module.bias
+    mean, variance = module.running_mean, module.running_var
+    if weight is None or bias is None or mean is None or variance is None or module.eps <= 0:
+        return None
+    if not all(of.is_contiguous() and of.shape == (module.num_features,) for of in (weight, bias, mean, variance)):
+        return None
+    if training and (momentum is None or pixels < 2 or not (module.track_running_stats or biased)):
+        return None
+    tracked = module.num_batches_tracked
+    if not _is_a_count(tracked):
+        return None
+    correction = pixels / (pixels - 1) if training and not biased else 1.0
+    return Norm(
+        weight, bias, mean, variance, tracked, module.eps, momentum or 0.0, correction, training, activation
+    )  # fmt: skip
+
+
+def _is_a_count(tracked: Tensor | None) -> bool:
+    return tracked is None or (tracked.dtype == torch.int64 and tracked.is_cpu and tracked.numel() == 1)
+
+
+def _are_plain(tensors: Sequence[Tensor | None], dtype: torch.dtype) -> bool:
+    """Whether tensors are ordinary ones that lie in memory."""
+    for tensor in tensors:
+        if tensor is None:
+            continue
+        if type(tensor) not in _PLAIN or tensor.dtype != dtype or not tensor.is_cpu:
+            return False
+    return True

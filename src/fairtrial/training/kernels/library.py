@@ -1,0 +1,375 @@
+"""The compiled kernels as functions of tensors.
+
+Everything here works on dense tensors in NHWC order, shape (images, height, width, channels), of one dtype on the CPU.
+Nothing is checked: `chain` calls these functions with what it has checked. A call releases the interpreter's lock.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from enum import IntEnum
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fairtrial.training.kernels.compiler import KernelsUnavailableError, find_compiler, library
+
+#: For each dtype, the type's name in C++ and BLAS's function that multiplies matrices of it.
+_REALS = {torch.float32: ("float", "sgemm_"), torch.float64: ("double", "dgemm_")}
+_INSTRUCTIONS = {64: "AVX-512", 32: "AVX", 16: "128-bit vectors"}
+
+_POINTER, _INDEX, _INT, _DOUBLE = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_double
+
+
+class LayerKind(IntEnum):
+    """How a convolution is computed."""
+
+    NONE = 0  #: there is none
+    POINTWISE = 1  #: 1x1: a matrix product over pixels
+    DEPTHWISE = 2  #: 3x3, a channel at a time
+    WINDOWS = 3  #: any size, few input channels: a matrix product over its windows
+
+
+class Activation(IntEnum):
+    """What follows a batch norm."""
+
+    NONE = 0
+    RELU = 1
+    RELU6 = 2
+
+
+class Shape(NamedTuple):
+    """A convolution's sizes, as the kernels read them.
+
+    Attributes:
+        top: zeros above an image.
+        left: zeros to its left. Below and to its right there are as many as the output's size asks for.
+    """
+
+    images: int
+    height: int
+    width: int
+    channels: int
+    out_height: int
+    out_width: int
+    stride: int
+    top: int
+    left: int
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of all outputs."""
+        return self.images * self.out_height * self.out_width
+
+
+class Conv(NamedTuple):
+    """A convolution's tensors and sizes.
+
+    Attributes:
+        kind: how it is computed.
+        weight: (output channels, input channels / groups, height, width).
+        bias: (output channels,) or None; None for a depthwise one.
+        shape: the sizes.
+    """
+
+    kind: LayerKind
+    weight: Tensor
+    bias: Tensor | None
+    shape: Shape
+
+
+class Norm(NamedTuple):
+    """A batch norm's tensors and settings.
+
+    Attributes:
+        weight: (channels,).
+        bias: (channels,).
+        running_mean: (channels,).
+        running_var: (channels,).
+        tracked: the number of batches that the running statistics have seen, or None.
+        eps: added to the variance.
+        momentum: the newest batch's weight in the running statistics.
+        correction: what the biased variance is multiplied by for the running one.
+        from_batch: whether the statistics come from the batch, and the running ones move.
+        activation: what follows.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+    tracked: Tensor | None
+    eps: float
+    momentum: float
+    correction: float
+    from_batch: bool
+    activation: Activation
+
+
+class ChainUnit(NamedTuple):
+    """A convolution and the batch norm behind it; one of the two may be missing.
+
+    Attributes:
+        conv: the convolution.
+        norm: the batch norm.
+        shape: the convolution's sizes; for a norm alone those of its input, with an output like it.
+    """
+
+    conv: Conv | None
+    norm: Norm | None
+    shape: Shape
+
+    @property
+    def outputs(self) -> int:
+        """Channels of the output."""
+        return self.shape.channels if self.conv is None else self.conv.weight.shape[0]
+
+    def parameters(self) -> tuple[Tensor | None, ...]:
+        """Weight and bias of the convolution, weight and bias of the norm; None for what is missing."""
+        of_conv = (None, None) if self.conv is None else self.conv[1:3]
+        return of_conv + ((None, None) if self.norm is None else self.norm[:2])
+
+
+class _Unit(ctypes.Structure):
+    """A unit as the kernels read it: `fairtrial::Unit` in native/chain.h, field by field."""
+
+    _fields_ = [
+        ("kind", _INDEX), ("shape", _INDEX * 9), ("outputs", _INDEX), ("size", _INDEX),
+        ("from_batch", _INDEX), ("activation", _INDEX),
+        ("eps", _DOUBLE), ("momentum", _DOUBLE), ("correction", _DOUBLE),
+        ("weight", _POINTER), ("bias", _POINTER), ("norm_weight", _POINTER), ("norm_bias", _POINTER),
+        ("running_mean", _POINTER), ("running_var", _POINTER), ("tracked", _POINTER),
+        ("raw", _POINTER), ("rows", _POINTER),
+        ("weight_gradient", _POINTER), ("bias_gradient", _POINTER),
+        ("norm_weight_gradient", _POINTER), ("norm_bias_gradient", _POINTER),
+    ]  # fmt: skip
+
+
+_GRADIENTS = ("weight_gradient", "bias_gradient", "norm_weight_gradient", "norm_bias_gradient")
+
+
+class Tape(NamedTuple):
+    """What a forward pass leaves for the way back.
+
+    Attributes:
+        units: as the kernels read them; they point into the tensors.
+        tensors: the chain's input; all maps and norms' rows, in one piece; the weights as the kernels read them.
+    """
+
+    units: "ctypes.Array[_Unit]"
+    tensors: Sequence[Tensor]
+
+
+class Chain:
+    """A chain, ready for the kernels: made once, used for every batch of one size.
+
+    Args:
+        units: layers that fit each other. Their tensors must stay where they are in memory as long as this is used.
+
+    Attributes:
+        units: the same.
+        parameters: of all units, in order; see `ChainUnit.parameters`.
+        largest: numbers of the largest map that any unit reads or makes.
+    """
+
+    def __init__(self, units: Sequence[ChainUnit]) -> None:
+        self.units = tuple(units)
+        self.parameters = [parameter for unit in units for parameter in unit.parameters()]
+        self._sizes = [unit.shape.pixels * unit.outputs for unit in units]
+        first, last = units[0].shape, units[-1]
+        self.largest = max(*self._sizes, first.images * first.height * first.width * first.channels)
+        self.output_shape = (last.shape.images, last.outputs, last.shape.out_height, last.shape.out_width)
+        self._rows = [4 * unit.outputs if unit.norm else 0 for unit in units]
+        self._room = sum(_aligned(size) for size in (*self._sizes, *self._rows))
+        self._copied: list[int] = []
+        self._form = (_Unit * len(units))()
+        for index, (native, unit) in enumerate(zip(self._form, units, strict=True)):
+            native.shape[:] = unit.shape
+            native.outputs = unit.outputs
+            if unit.norm is not None:
+                _set_norm(native, unit.norm)
+            if unit.conv is not None:
+                _set_conv(native, unit.conv)
+                if not native.weight:
+                    self._copied.append(index)
+
+    def lay_out(self, images: Tensor, output: Tensor) -> Tape:
+        """Say to the kernels where everything lies, and make room for what they keep."""
+        kept = images.new_empty(self._room)
+        place, step = kept.data_ptr(), kept.element_size()
+        natives = type(self._form).from_buffer_copy(self._form)
+        for native, size, row in zip(natives, self._sizes, self._rows, strict=True):
+            native.raw = place
+            place += _aligned(size) * step
+            native.rows = place
+            place += _aligned(row) * step
+        if self.units[0].conv is None:
+            natives[0].raw = images.data_ptr()  # a norm's input is its own
+        if self.units[-1].norm is None:
+            natives[len(natives) - 1].raw = output.data_ptr()
+        weights = {index: _as_read(unit.conv) for index, unit in enumerate(self.units) if unit.conv is not None}
+        for index in self._copied:
+            natives[index].weight = weights[index].data_ptr()
+        return Tape(natives, [images, kept, *weights.values()])
+
+    def gradients(self, tape: Tape, wanted: Sequence[bool]) -> list[Tensor | None]:
+        """Make room for the gradients that are asked for, and say to the kernels where it is."""
+        gradients: list[Tensor | None] = []
+        for index, (parameter, is_wanted) in enumerate(zip(self.parameters, wanted, strict=True)):
+            gradient = shown = None
+            if parameter is not None and is_wanted:
+                if index % 4 == 0 and self._kind(index // 4) is LayerKind.WINDOWS:
+                    outputs, inputs, height, width = parameter.shape
+                    gradient = parameter.new_empty((outputs, height, width, inputs))
+                    shown = gradient.permute(0, 3, 1, 2)
+                else:
+                    gradient = shown = torch.empty_like(parameter, memory_format=torch.contiguous_format)
+            setattr(tape.units[index // 4], _GRADIENTS[index % 4], _address(gradient))
+            gradients.append(shown)
+        return gradients
+
+    def _kind(self, unit: int) -> LayerKind:
+        conv = self.units[unit].conv
+        return LayerKind.NONE if conv is None else conv.kind
+
+
+class Kernels:
+    """The kernels for one dtype.
+
+    Args:
+        dtype: one that they are there for.
+    """
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        real, product = _REALS[dtype]
+        path = library(real)
+        try:
+            handle = ctypes.CDLL(str(path))
+        except OSError as error:
+            raise KernelsUnavailableError(f"{path} can't be loaded ({error})") from error
+        if handle.unit_bytes() != ctypes.sizeof(_Unit):
+            raise KernelsUnavailableError(f"{path} does not mean the same by a unit")
+        self._forward = handle.chain_forward
+        self._forward.argtypes = (_POINTER, _INDEX, _POINTER, _POINTER, _POINTER, _INT)
+        self._backward = handle.chain_backward
+        self._backward.argtypes = (_POINTER, _INDEX, _POINTER, _POINTER, _POINTER, _POINTER, _POINTER, _INT)
+        self._forward.restype = self._backward.restype = None
+        self._product = _blas(product)
+        self.instructions = _INSTRUCTIONS[handle.vector_bytes()]
+
+    def forward(self, chain: Chain, images: Tensor) -> tuple[Tensor, Tape]:
+        """Put images through a chain.
+
+        Args:
+            chain: the layers.
+            images: NHWC, of the size that the chain is for.
+
+        Returns:
+            The output, (batch, channels, height, width) in channels_last memory format, and what `backward` needs.
+        """
+        output = torch.empty(
+            chain.output_shape, dtype=images.dtype, device=images.device, memory_format=torch.channels_last
+        )
+        tape = chain.lay_out(images, output)
+        self._forward(
+            tape.units, len(chain.units), images.data_ptr(), output.data_ptr(), self._product, torch.get_num_threads()
+        )
+        return output, tape
+
+    def backward(
+        self, chain: Chain, tape: Tape, gradient: Tensor, wanted: Sequence[bool], *, wants_input: bool
+    ) -> tuple[Tensor | None, list[Tensor | None]]:
+        """Go back through a chain.
+
+        Args:
+            chain: the layers.
+            tape: what `forward` gave.
+            gradient: at the output, NHWC.
+            wanted: which parameters need their gradients, in the order of `Chain.parameters`.
+            wants_input: whether the images do.
+
+        Returns:
+            The gradient at the images or None, and those of the parameters or None.
+        """
+        images, gradients = tape.tensors[0], chain.gradients(tape, wanted)
+        at_images = torch.empty_like(images) if wants_input else None
+        buffers = gradient.new_empty((2, chain.largest))
+        begin, step = buffers.data_ptr(), chain.largest * buffers.element_size()
+        self._backward(
+            tape.units, len(chain.units), images.data_ptr(), gradient.data_ptr(),
+            (_POINTER * 2)(begin, begin + step), _address(at_images), self._product, torch.get_num_threads(),
+        )  # fmt: skip
+        return at_images, gradients
+
+
+def _set_conv(native: _Unit, conv: Conv) -> None:
+    """Describe a convolution; its weight stays null if it has to be copied for each pass."""
+    native.kind, native.bias = conv.kind, _address(conv.bias)
+    native.size = conv.weight.shape[2] if conv.kind is LayerKind.WINDOWS else 1
+    if _as_read(conv).data_ptr() == conv.weight.data_ptr():
+        native.weight = conv.weight.data_ptr()
+
+
+def _as_read(conv: Conv) -> Tensor:
+    """A convolution's weight as the kernels read it: itself if it lies that way, else a copy."""
+    weight = conv.weight.detach()
+    if conv.kind is LayerKind.WINDOWS:
+        weight = weight.permute(0, 2, 3, 1)
+    return weight.contiguous()
+
+
+def _set_norm(native: _Unit, norm: Norm) -> None:
+    native.norm_weight, native.norm_bias, native.running_mean, native.running_var = (
+        tensor.data_ptr() for tensor in norm[:4]
+    )
+    native.tracked = _address(norm.tracked)
+    native.eps, native.momentum, native.correction = norm.eps, norm.momentum, norm.correction
+    native.from_batch, native.activation = norm.from_batch, norm.activation
+
+
+def _aligned(numbers: int) -> int:
+    """Round up, so that every map begins a cache line."""
+    return (numbers + 15) // 16 * 16
+
+
+def _blas(name: str) -> int | None:
+    """Find a function of the BLAS that torch brings along; None where torch does not show it."""
+    folder = Path(torch.__file__).parent / "lib"
+    for file in sorted(folder.glob("*torch_cpu.*")):
+        try:
+            function: Any = getattr(ctypes.CDLL(str(file)), name, None)
+        except OSError:  # a file to link with, not to load
+            continue
+        if function is not None:
+            return ctypes.cast(function, _POINTER).value
+    return None
+
+
+@cache
+def load(dtype: torch.dtype) -> Kernels | None:
+    """Load the kernels for a dtype, compiling them if no process has; None where there are none.
+
+    The answer holds for the life of the process. `path` says which it is, and why.
+    """
+    if dtype not in _REALS:
+        return None
+    try:
+        return Kernels(dtype)
+    except KernelsUnavailableError:
+        return None
+
+
+@cache
+def path() -> str:
+    """Say which layers this process uses: compiled kernels, or torch's own and why."""
+    try:
+        kernels = Kernels(torch.float32)
+    except KernelsUnavailableError as reason:
+        return f"plain: {reason}"
+    return f"compiled kernels ({find_compiler().label}, {kernels.instructions})"
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()

@@ -1,0 +1,101 @@
+"""What a training step changes, and what it counts."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim.lr_scheduler import LambdaLR
+
+from fairtrial.records import Trial
+from fairtrial.training import datasets
+from fairtrial.training.kernels.layers import accelerate
+from fairtrial.training.models import mobilenet_v2
+from fairtrial.training.optimizer import build_optimizer, build_schedule
+
+
+@dataclass
+class Accumulator:
+    """Loss and accuracy over the images seen so far, summed where the images are, read seldom."""
+
+    loss: Tensor
+    correct: Tensor
+    images: int = 0
+
+    @classmethod
+    def empty(cls, device: torch.device) -> "Accumulator":
+        """Start from nothing."""
+        return cls(
+            torch.zeros((), dtype=torch.float64, device=device), torch.zeros((), dtype=torch.int64, device=device)
+        )
+
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Count one batch.
+
+        Args:
+            loss: mean loss over the batch, in nats, shape ().
+            logits: shape (batch, classes).
+            labels: shape (batch,).
+        """
+        self.loss += loss.double() * len(labels)
+        self.correct += (logits.argmax(dim=1) == labels).sum()
+        self.images += len(labels)
+
+    def read(self, name: str) -> dict[str, float]:
+        """Read mean loss and accuracy as ``{name}_loss`` and ``{name}_acc``."""
+        return {f"{name}_loss": self.loss.item() / self.images, f"{name}_acc": self.correct.item() / self.images}
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What a training step changes: the network, and what changes it."""
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: LambdaLR
+    device: torch.device
+
+    @classmethod
+    def build(cls, trial: Trial, dataset: datasets.Dataset, *, fast: bool = True) -> "Learner":
+        """Make the learner of a trial as it is before the first step.
+
+        Args:
+            trial: what will be trained.
+            dataset: what it will be trained on.
+            fast: use the fast layers; without them the same network is computed by torch's own, for comparisons.
+        """
+        settings, device = trial.settings, choose_device()
+        network = mobilenet_v2.build(
+            settings.model, classes=dataset.classes, image_size=dataset.image_size, seed=trial.weights_seed
+        )
+        network = network.to(device)
+        if fast:
+            network = accelerate(network)
+        optimizer = build_optimizer(settings.optimizer, network.parameters())
+        steps = math.ceil(len(dataset.train) / settings.training.batch_size)
+        schedule = build_schedule(settings.schedule, optimizer, steps_per_epoch=steps, epochs=trial.epochs)
+        return cls(network, optimizer, schedule, device)
+
+    def step(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Take one step.
+
+        Args:
+            inputs: shape (batch, channels, height, width).
+            labels: shape (batch,), int64.
+
+        Returns:
+            Mean loss in nats, shape (), and logits, shape (batch, classes), both from before the step.
+        """
+        logits = self.network(inputs)
+        loss = cross_entropy(logits, labels)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.schedule.step()
+        return loss.detach(), logits.detach()
+
+
+def choose_device() -> torch.device:
+    """Choose the first CUDA device if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,98 @@
+"""What a training run runs on."""
+
+import importlib.metadata
+import os
+import platform
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import torch
+
+import fairtrial
+from fairtrial.records import Machine, Trial
+from fairtrial.spec import BUILT_IN
+from fairtrial.training.kernels import compiler, layers
+from fairtrial.training.learner import choose_device
+from fairtrial.training.loop import load_once
+
+#: Packages whose version can change a trial's numbers.
+PACKAGES = ("numpy", "torch")
+
+
+def describe_process(_trial: Trial | None = None) -> Machine:
+    """Describe the process that trains: versions, processor, device and threads; the same for every trial."""
+    return replace(_unchanging(), threads=torch.get_num_threads())
+
+
+def describe_machine(trial: Trial) -> Machine:
+    """Describe a process for a trial: `describe_process`, and for fairtrial's own loop its layers and data."""
+    machine = describe_process()
+    if trial.settings.training.loop != BUILT_IN:
+        return machine
+    computed_by = layers.path() if machine.device == "cpu" else "torch's own"
+    return replace(machine, layers=computed_by, data=load_once(trial.settings.data).digest)
+
+
+@cache
+def _unchanging() -> Machine:
+    device = choose_device()
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return Machine(
+        versions={"fairtrial": fairtrial.__version__, "python": platform.python_version(), **versions},
+        processor=_processor(),
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        threads=torch.get_num_threads(),
+        system=platform.platform(),
+    )
+
+
+def use_threads(threads: int) -> None:
+    """Let torch compute with so many threads in this process."""
+    torch.set_num_threads(threads)
+
+
+def set_up_worker(threads: int, *, compiles: bool) -> None:
+    """Do what a worker does before its first trial.
+
+    Args:
+        threads: with how many torch may compute.
+        compiles: whether it may compile kernels; see `loops.compile_layers`.
+    """
+    use_threads(threads)
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32, on CUDA too
+    if not compiles:
+        compiler.forbid_compiling()
+
+
+def gpus() -> int:
+    """Count the CUDA devices that this process sees."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def show_one_gpu(worker: int) -> dict[str, str]:
+    """Give the environment in which a worker process sees one of this process's CUDA devices and no other.
+
+    Not measured: none of this has been run on a machine with CUDA.
+
+    Args:
+        worker: the worker's place, from 0; with more workers than devices they share.
+
+    Returns:
+        ``CUDA_VISIBLE_DEVICES``, or nothing where there is no CUDA.
+    """
+    count = gpus()
+    if not count:
+        return {}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
+    return {"CUDA_VISIBLE_DEVICES": visible.split(",")[worker % count]}
+
+
+def _processor() -> str:
+    """Name the processor; the standard library knows only its architecture on Linux."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # not Linux
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

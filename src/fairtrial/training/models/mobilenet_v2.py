@@ -1,0 +1,173 @@
+"""MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381), with the parameter names of torchvision's."""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+
+from fairtrial.spec import Model
+from fairtrial.training.models import weights
+from fairtrial.training.models.flavors import FLAVORS, Flavor, round_to_eights
+
+#: (expansion t, channels c, blocks n, stride of the first block s) of each stage: table 2 of the paper.
+STAGES = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+FIRST_CHANNELS = 32
+LAST_CHANNELS = 1280
+
+
+class ConvNormActivation(nn.Sequential):
+    """Convolution, batch norm, ReLU6."""
+
+    def __init__(
+        self, flavour: Flavor, inputs: int, outputs: int, *, kernel: int, stride: int = 1, groups: int = 1
+    ) -> None:
+        super().__init__(
+            flavour.conv(inputs, outputs, kernel=kernel, stride=stride, groups=groups),
+            flavour.batch_norm(outputs),
+            nn.ReLU6(inplace=True),
+        )
+
+
+class InvertedResidual(nn.Module):
+    """Expand by a 1x1 convolution, filter depthwise, project by a linear 1x1 convolution.
+
+    The input is added to the output where both have the same shape. Section 3.3 of the paper.
+
+    Args:
+        flavour: the library whose layers are used.
+        inputs: channels that come in.
+        outputs: channels that go out.
+        stride: stride of the depthwise convolution.
+        expansion: channels between the two 1x1 convolutions, as a multiple of ``inputs``; at 1 there is
+            no first one.
+    """
+
+    def __init__(self, flavour: Flavor, inputs: int, outputs: int, *, stride: int, expansion: int) -> None:
+        super().__init__()
+        hidden = inputs * expansion
+        expand = [ConvNormActivation(flavour, inputs, hidden, kernel=1)] if expansion > 1 else []
+        self.adds_input = stride == 1 and inputs == outputs
+        self.conv = nn.Sequential(
+            *expand,
+            ConvNormActivation(flavour, hidden, hidden, kernel=3, stride=stride, groups=hidden),
+            flavour.conv(hidden, outputs, kernel=1),
+            flavour.batch_norm(outputs),
+        )
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Map (batch, inputs, h, w) to (batch, outputs, ceil(h / stride), ceil(w / stride))."""
+        projected: torch.Tensor = self.conv(features)
+        return features + projected if self.adds_input else projected
+
+
+class MobileNetV2(nn.Module):
+    """MobileNetV2 for images of any size.
+
+    Args:
+        flavour: the library whose layers and rounding are used.
+        stem: ``"stock"``, total stride 32, or ``"cifar"``, total stride 8.
+        width: multiplier of all channels; of the last 1280 only where it exceeds 1, as in both libraries.
+        classes: number of logits.
+        channels: channels of the images.
+        dropout: rate before the classifier.
+    """
+
+    def __init__(
+        self,
+        flavour: Flavor,
+        *,
+        stem: Literal["stock", "cifar"],
+        width: float,
+        classes: int,
+        channels: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        small_images = stem == "cifar"
+        inputs = round_to_eights(FIRST_CHANNELS * width)
+        last = round_to_eights(LAST_CHANNELS * max(1.0, width))
+        features: list[nn.Module] = [
+            ConvNormActivation(flavour, channels, inputs, kernel=3, stride=1 if small_images else 2)
+        ]
+        for stage, (expansion, base, blocks, first_stride) in enumerate(STAGES, start=1):
+            outputs = flavour.stage_channels(base, width)
+            stride = 1 if small_images and stage == 2 else first_stride
+            for block in range(blocks):
+                features.append(
+                    InvertedResidual(flavour, inputs, outputs, stride=stride if block == 0 else 1, expansion=expansion)
+                )
+                inputs = outputs
+        features.append(ConvNormActivation(flavour, inputs, last, kernel=1))
+        self.features = nn.Sequential(*features)
+        self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(last, classes))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Map images (batch, channels, height, width) to logits (batch, classes)."""
+        pooled = self.features(images).mean(dim=(2, 3))
+        logits: torch.Tensor = self.classifier(pooled)
+        return logits
+
+
+def build(spec: Model, *, classes: int, image_size: int, seed: int, channels: int = 3) -> nn.Module:
+    """Build the network that a study names, with its initial weights.
+
+    The weights depend on the arguments alone: every call gives the same ones, and the global random state is
+    neither read nor changed. The classifier is drawn last, so that a network for another number of classes
+    has the same weights everywhere else.
+
+    Args:
+        spec: the study's section ``[model]``.
+        classes: number of classes in the data.
+        image_size: height and width of the images in pixels. The network takes any size, and its weights do
+            not depend on it.
+        seed: seed of the initial weights.
+        channels: channels of the images.
+
+    Returns:
+        The network: float32, on the CPU, in channels_last memory format, in training mode. It maps images
+        (batch, channels, height, width) to logits (batch, classes). From a weights file for another number of
+        classes it takes all but the classifier; see `weights.load`.
+
+    Raises:
+        WeightsError: if the weights file can't be read, is not the one stated, or does not fit.
+        ValueError: if a count is below 1.
+
+    Example:
+        >>> network = build(Model(), classes=10, image_size=32, seed=0)
+        >>> parameter_count(network)
+        2236682
+    """
+    for name, count in (("classes", classes), ("image_size", image_size), ("channels", channels)):
+        if count < 1:
+            raise ValueError(f"{name} = {count}: must be a whole number from 1")
+    flavour = FLAVORS[spec.flavour]
+    # torch's layers fill themselves from the global generator; on the meta device there is nothing to fill.
+    with torch.device("meta"):
+        network = MobileNetV2(
+            flavour,
+            stem=spec.stem,
+            width=spec.width,
+            classes=classes,
+            channels=channels,
+            dropout=spec.dropout,
+        )
+    network.to(torch.float32).to_empty(device="cpu")
+    flavour.initialize(network, torch.Generator(device="cpu").manual_seed(seed))
+    if spec.weights is not None:
+        weights.load(network, Path(spec.weights), sha256=spec.weights_sha256)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's types
+    return network
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Number of trainable scalars in ``module``."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)

@@ -1,0 +1,141 @@
+"""Compiling once into a shared cache, and going on without where that can't be done."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from fairtrial.training.kernels import compiler, layers, library
+
+FORGET = (compiler.find_compiler, library.load, library.path)
+
+
+@pytest.fixture
+def fresh(monkeypatch):
+    """Forget what was found out about the compiler and the kernels, before and after."""
+    for function in FORGET:
+        function.cache_clear()
+    yield monkeypatch
+    monkeypatch.undo()
+    for function in FORGET:
+        function.cache_clear()
+
+
+@pytest.fixture
+def working_compiler(fresh):
+    try:
+        return compiler.find_compiler()
+    except compiler.KernelsUnavailableError as reason:
+        pytest.skip(str(reason))
+
+
+def works_plainly():
+    layer = layers.accelerate(nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.ReLU6()))
+    return library.load(torch.float32) is None and layer(torch.ones(2, 4, 3, 3)).isfinite().all()
+
+
+def test_the_switch_turns_the_kernels_off(fresh):
+    fresh.setenv("FAIRTRIAL_KERNELS", "off")
+    assert works_plainly()
+    assert layers.path() == "plain: switched off by FAIRTRIAL_KERNELS"
+
+
+def test_no_compiler(fresh, tmp_path):
+    fresh.setenv("PATH", str(tmp_path))
+    fresh.delenv("CXX", raising=False)
+    assert works_plainly()
+    assert layers.path() == "plain: no compiler found (looked for g++, clang++, c++)"
+
+
+def program(path, text):
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("at_compiling", "reason"),
+    [
+        ('echo "kernels.cpp:1: error: no" >&2; exit 1', "plain: fake++ 1.2 failed: kernels.cpp:1: error: no"),
+        ("exit 0", "plain: fake++ 1.2 failed: "),
+        ('for last; do :; done; echo junk > "$last"', "can't be loaded"),
+    ],
+    ids=["an error", "nothing written", "no library written"],
+)
+def test_a_compiler_that_fails(fresh, tmp_path, at_compiling, reason):
+    text = f'[ "$1" = --version ] && echo "fake 1.2" && exit 0\n{at_compiling}'
+    fresh.setenv("CXX", program(tmp_path / "fake++", text))
+    fresh.setenv("FAIRTRIAL_CACHE", str(tmp_path))
+    assert works_plainly()
+    assert reason in layers.path()
+
+
+def test_a_cache_that_cant_be_written_to(working_compiler, fresh, tmp_path):
+    (tmp_path / "kernels").write_text("a file where the folder should be")
+    fresh.setenv("FAIRTRIAL_CACHE", str(tmp_path))
+    assert works_plainly()
+    assert "can't be written to" in layers.path()
+
+
+def test_a_process_may_be_kept_from_compiling(working_compiler, fresh, tmp_path):
+    fresh.setenv("FAIRTRIAL_CACHE", str(tmp_path))
+    fresh.setattr(compiler, "_forbidden", False)
+    assert not compiler.is_cached("float")
+    compiler.forbid_compiling()
+    assert works_plainly()
+    assert layers.path() == "plain: not compiled yet, which fewer than 50 steps would not repay"
+    library = compiler._path("float")
+    library.parent.mkdir()
+    library.touch()
+    assert compiler.is_cached("float")
+    assert compiler.library("float") == library
+
+
+def test_nothing_is_cached_without_a_compiler(fresh, tmp_path):
+    fresh.setenv("PATH", str(tmp_path))
+    fresh.delenv("CXX", raising=False)
+    assert not compiler.is_cached("float")
+
+
+def test_the_key_holds_all_that_matters(fresh, tmp_path):
+    sources = {"kernels.cpp": "int x;"}
+    known = compiler.Compiler("/usr/bin/g++", "g++ 12.2.0")
+    keys = {
+        compiler._key(known, sources, "float"),
+        compiler._key(known, sources, "double"),
+        compiler._key(known, {"kernels.cpp": "int y;"}, "float"),
+        compiler._key(compiler.Compiler("/usr/bin/g++", "g++ 13.1.0"), sources, "float"),
+    }
+    fresh.setattr(compiler, "_processor", lambda: "another")
+    keys.add(compiler._key(known, sources, "float"))
+    assert len(keys) == 5
+
+
+@pytest.mark.parametrize(
+    ("version", "label"),
+    [
+        ("g++ (Debian 12.2.0-14+deb12u1) 12.2.0", "g++ 12.2.0"),
+        ("Apple clang version 15.0.0", "g++ 15.0.0"),
+        ("x", "g++"),
+    ],
+)
+def test_the_compilers_label(version, label):
+    assert compiler.Compiler("/usr/bin/g++", version).label == label
+
+
+@pytest.mark.slow
+def test_processes_that_compile_at_once_share_one_library(working_compiler, tmp_path):
+    code = "from fairtrial.training import compiler; print(compiler.library('float').stat().st_mtime_ns)"
+    environment = os.environ | {"FAIRTRIAL_CACHE": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", code]
+    racers = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) for _ in range(2)]
+    assert [racer.wait() for racer in racers] == [0, 0]
+    for racer in racers:
+        racer.stdout.close()
+    (made,) = (tmp_path / "kernels").iterdir()
+    written = made.stat().st_mtime_ns
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert int(again.stdout) == written

@@ -1,0 +1,278 @@
+"""Trials that are interrupted and go on: all that comes of them equals, to the bit, what comes without a break."""
+
+import os
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from fairtrial import spec
+from fairtrial.checkpoints import CheckpointManager
+from fairtrial.errors import Diverged, Stopped
+from fairtrial.executors.base import Ended, Epoch, Fingerprinted, drive
+from fairtrial.plan import plan
+from fairtrial.records import Machine, Outcome
+from fairtrial.training import loop
+from fairtrial.training.fingerprints import fingerprint
+from fairtrial.training.learner import Learner
+
+MACHINE = Machine({}, "processor", "cpu", 1, "system")
+STEPS = 3  # an epoch
+EPOCHS = 2
+
+ADAM = {"name": "adam", "weight_decay": 1e-3}
+KINDS = {
+    "adam": {"optimizer": ADAM},
+    "adam, plain layers": {"optimizer": ADAM, "plain": True},
+    "adam, keras": {"optimizer": ADAM | {"eps_convention": "keras"}, "model": {"flavour": "keras"}},
+    "adamw, cifar stem": {"optimizer": {"name": "adamw"}, "model": {"stem": "cifar", "width": 0.1}},
+    "sgd": {"optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.9, "nesterov": True}},
+    "sgd, plain layers, no momentum": {"optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.0}, "plain": True},
+}
+
+
+def trial_of(*, optimizer, model=None, plain=False, epochs=EPOCHS):
+    """A trial with everything that has a state: dropout, a schedule, a held-out split. `plain` is for `run`."""
+    study = spec.Study.from_dict(
+        {
+            "name": "s",
+            "reference": "a",
+            "data": {"name": "digits", "train": 70, "test": 30, "validation": 20},
+            "model": {"width": 0.35, "dropout": 0.4} | (model or {}),
+            "training": {"epochs": epochs, "batch_size": 32},
+            "schedule": {"name": "cosine", "warmup_epochs": 0.5},
+            "optimizer": optimizer,
+            "arms": {"a": {}},
+        }
+    )
+    return plan(study)[0]
+
+
+class Attempt:
+    """One attempt at a trial, which is stopped after so many of its own steps, or ends.
+
+    Attributes:
+        messages: all of them; the last is `Ended` unless it was stopped.
+        learner: as it is in the end.
+        random: states of the generator after each step, by epoch and step.
+    """
+
+    def __init__(self, trial, monkeypatch, *, stop_after=None, plain=False, seconds=1e9):
+        self.messages, self.learner, self.random, self._stop_after = [], None, [], stop_after
+        self._steps = 0
+        build, step = Learner.build, Learner.step
+
+        def build_and_note(trial, dataset):
+            self.learner = build(trial, dataset, fast=not plain)
+            return self.learner
+
+        def step_and_note(learner, inputs, labels):
+            result = step(learner, inputs, labels)
+            self.random.append(torch.get_rng_state())
+            self._steps += 1
+            return result
+
+        keep = CheckpointManager("kept", seconds).open(trial, self._asked_to_stop)
+        with monkeypatch.context() as patch:
+            patch.setattr(Learner, "build", build_and_note)
+            patch.setattr(Learner, "step", step_and_note)
+            try:
+                self.messages.extend(drive(trial, loop.train, MACHINE, keep))
+                CheckpointManager("kept").remove(trial)  # as the conductor does
+            except Stopped:
+                assert stop_after is not None
+
+    def _asked_to_stop(self):
+        return self._stop_after is not None and self._steps >= self._stop_after
+
+    @property
+    def records(self):
+        return [
+            {name: value.hex() for name, value in message.record.metrics.items() if not name.endswith("seconds")}
+            for message in self.messages
+            if isinstance(message, Epoch)
+        ]
+
+    @property
+    def fingerprints(self):
+        return [message for message in self.messages if isinstance(message, Fingerprinted)][-1].fingerprints
+
+    def end(self):
+        """All of the state that the last step has left, as texts."""
+        optimizer = self.learner.optimizer.state_dict()
+        return {
+            "network": fingerprint(self.learner.network.state_dict()),
+            "groups": repr(optimizer["param_groups"]),
+            "moments": {
+                number: {name: described(value) for name, value in moments.items()}
+                for number, moments in optimizer["state"].items()
+            },
+            "schedule": repr(self.learner.schedule.state_dict()),
+            "random": fingerprint([("", self.random[-1])]),
+        }
+
+
+def described(value):
+    """Digest a tensor together with its layout in memory."""
+    return (fingerprint([("", value)]), value.stride()) if isinstance(value, torch.Tensor) else value
+
+
+def same(attempt, whole):
+    assert isinstance(attempt.messages[-1], Ended)
+    assert attempt.messages[-1].outcome is Outcome.FINISHED
+    assert attempt.records == whole.records
+    assert attempt.fingerprints == whole.fingerprints
+    assert attempt.end() == whole.end()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_trial_that_is_stopped_at_any_step_ends_as_if_it_had_not_been(kind, monkeypatch):
+    trial, plain = trial_of(**KINDS[kind]), KINDS[kind].get("plain", False)
+    whole = Attempt(trial, monkeypatch, plain=plain)
+    assert len(whole.records) == EPOCHS
+    assert whole.fingerprints["final_weights"] == fingerprint(whole.learner.network.state_dict())
+    for steps in range(1, EPOCHS * STEPS + 1):
+        stopped = Attempt(trial, monkeypatch, stop_after=steps, plain=plain)
+        assert len(stopped.random) == steps
+        assert not any(isinstance(message, Ended) for message in stopped.messages)
+        resumed = Attempt(trial, monkeypatch, plain=plain)
+        assert len(resumed.random) == EPOCHS * STEPS - steps
+        if resumed.random:
+            same(resumed, whole)
+        else:  # stopped after the very last step: nothing but the evaluation was left
+            assert (resumed.records, resumed.fingerprints) == (whole.records, whole.fingerprints)
+
+
+@pytest.mark.parametrize("kind", ["adam", "adam, keras", "sgd"])
+def test_a_trial_that_is_stopped_at_every_step_ends_as_if_it_had_not_been(kind, monkeypatch):
+    trial = trial_of(**KINDS[kind])
+    whole = Attempt(trial, monkeypatch)
+    attempts = [Attempt(trial, monkeypatch, stop_after=1) for _ in range(EPOCHS * STEPS)]
+    assert all(len(attempt.random) == 1 for attempt in attempts)
+    assert attempts[-1].end() == whole.end()
+    last = Attempt(trial, monkeypatch)
+    assert (last.records, last.fingerprints) == (whole.records, whole.fingerprints)
+    assert len(last.random) == 0
+
+
+def test_to_save_after_every_step_changes_nothing(monkeypatch):
+    trial = trial_of(**KINDS["adam"])
+    whole = Attempt(trial, monkeypatch)
+    saved, save = [], loop.resume.save
+    monkeypatch.setattr(loop.resume, "save", lambda *now: (saved.append((now[2].epoch, now[2].batch)), save(*now)))
+    same(Attempt(trial, monkeypatch, seconds=0), whole)
+    assert saved == [(1, 1), (1, 2), (1, 3), (2, 0), (2, 1), (2, 2), (2, 3)]
+
+
+def test_a_trial_whose_process_dies_after_an_epoch_goes_on_from_there(monkeypatch):
+    trial = trial_of(**KINDS["adam"])
+    whole = Attempt(trial, monkeypatch)
+    messages = drive(trial, loop.train, MACHINE, CheckpointManager("kept", seconds=1e9).open(trial))
+    while not isinstance(next(messages), Epoch):
+        pass
+    next(message for message in messages if isinstance(message, Epoch))  # now the first epoch's state is saved
+    messages.close()
+    resumed = Attempt(trial, monkeypatch)
+    assert len(resumed.random) == (EPOCHS - 1) * STEPS
+    same(resumed, whole)
+
+
+def test_no_state_is_saved_after_the_last_epoch(monkeypatch):
+    trial, saved = trial_of(**KINDS["adam"]), []
+
+    class Keeper:
+        due = False
+
+        def save(self, state):
+            saved.append((state["epoch"], state["batch"]))
+
+        def load(self):
+            return None
+
+    list(loop.train(replace(trial, keeper=Keeper())))
+    assert saved == [(2, 0)]
+
+
+def test_seconds_of_an_interrupted_epoch_are_those_of_all_its_attempts(monkeypatch):
+    trial = trial_of(**KINDS["adam"])
+    clock = iter(range(1000))
+    monkeypatch.setattr(loop, "perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr(loop, "SECONDS_A_REPORT", 1e9)
+
+    def seconds(attempt):
+        return [message.record.metrics["train_seconds"] for message in attempt.messages if isinstance(message, Epoch)]
+
+    whole = seconds(Attempt(trial, monkeypatch))
+    assert len(set(whole)) == 1  # a tick for each look at the clock
+    Attempt(trial, monkeypatch, stop_after=2)
+    first, second = seconds(Attempt(trial, monkeypatch))
+    assert first == whole[0] + 1  # two attempts look at the clock once more
+    assert second == whole[1]
+
+
+def test_a_trial_that_diverges_after_a_break_says_what_it_would_have_said(monkeypatch):
+    trial = trial_of(optimizer={"name": "adam", "lr": 1e30}, epochs=5)
+    with pytest.raises(Diverged) as whole:
+        list(loop.train(trial))
+    Attempt(trial, monkeypatch, stop_after=2)
+    end = Attempt(trial, monkeypatch).messages[-1]
+    assert (end.outcome, end.detail) == (Outcome.DIVERGED, whole.value.where)
+
+
+def test_the_users_random_state_is_left_alone_by_a_stop_and_by_going_on(monkeypatch):
+    trial = trial_of(**KINDS["adam"])
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    Attempt(trial, monkeypatch, stop_after=2)
+    assert torch.equal(torch.get_rng_state(), before)
+    Attempt(trial, monkeypatch)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+PROCESS = """
+import pickle, sys
+import torch
+torch.set_num_threads(1)
+from fairtrial.checkpoints import Checkpoints
+from fairtrial.errors import Stopped
+from fairtrial.executors.base import drive
+from fairtrial.records import Machine
+from fairtrial.training import train
+trial, stops = pickle.loads(sys.stdin.buffer.read())
+asked = iter([False] * stops + [True] * 9) if stops is not None else iter(lambda: False, None)
+keep = Checkpoints("kept", seconds=1e9).open(trial, lambda: next(asked))
+try:
+    messages = list(drive(trial, train.train, Machine({}, "p", "cpu", 1, "s"), keep))
+except Stopped:
+    sys.exit(42)
+sys.stdout.buffer.write(pickle.dumps(messages))
+"""
+
+
+def in_a_process(trial, stops):
+    child = subprocess.run(
+        [sys.executable, "-c", PROCESS],
+        input=pickle.dumps((trial, stops)),
+        capture_output=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    return child.returncode, child.stdout, child.stderr.decode()
+
+
+@pytest.mark.slow
+def test_another_process_goes_on_to_the_same_bits(monkeypatch):
+    trial = trial_of(**KINDS["adam, keras"])
+    whole = Attempt(trial, monkeypatch)
+    code, _, error = in_a_process(trial, 1)
+    assert code == 42, error
+    assert list(Path("kept").rglob("*.json"))
+    code, output, error = in_a_process(trial, None)
+    assert code == 0, error
+    resumed = object.__new__(Attempt)
+    resumed.messages = pickle.loads(output)
+    assert (resumed.records, resumed.fingerprints) == (whole.records, whole.fingerprints)
