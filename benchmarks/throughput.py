@@ -22,9 +22,9 @@ from fairtrial.executors.base import Ended, Epoch, Executor
 from fairtrial.executors.inline import InlineExecutor
 from fairtrial.executors.local.executor import LocalExecutor
 from fairtrial.executors.ray.executor import RayExecutor
-from fairtrial.plan import plan
-from fairtrial.records import Machine, Outcome, Trial
+from fairtrial.scheduler import plan
 from fairtrial.spec import Study
+from fairtrial.trial import Machine, Outcome, Trial
 
 WORKERS = 2
 

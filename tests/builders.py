@@ -9,9 +9,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from fairtrial.plan import plan
-from fairtrial.records import EpochRecord, Machine, Outcome, TrialResult
+from fairtrial.scheduler import plan
 from fairtrial.spec import Study
+from fairtrial.trial import EpochRecord, Machine, Outcome, TrialResult
 
 #: Metrics of one epoch, from arm, seed and epoch (from 1).
 Curve = Callable[[str, int, int], Mapping[str, float]]

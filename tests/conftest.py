@@ -42,7 +42,7 @@ def inline(monkeypatch):
         prepare.prepare(study, progress=watcher.fetching)
         return InlineExecutor(prepare.run, machine.describe_process, checkpoints=checkpoints), Slots(1, 1, 1)
 
-    monkeypatch.setattr("fairtrial.study._local", executor)
+    monkeypatch.setattr("fairtrial.runner._local", executor)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from fairtrial import Diverged
-from fairtrial.records import Machine
+from fairtrial.trial import Machine
 
 
 def machine(trial=None):

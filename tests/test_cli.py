@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from fairtrial import cli
-from fairtrial.lookup import load
-from fairtrial.plan import plan
+from fairtrial.loading import load
+from fairtrial.scheduler import plan
 
 pytestmark = pytest.mark.usefixtures("inline")
 

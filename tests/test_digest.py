@@ -11,9 +11,9 @@ import pytest
 
 from fairtrial import cli, digest_results
 from fairtrial.executors.inline import InlineExecutor
-from fairtrial.records import EpochRecord, Machine, Outcome, TrialResult
+from fairtrial.runner import run
 from fairtrial.store.sql import SQLStore
-from fairtrial.study import run
+from fairtrial.trial import EpochRecord, Machine, Outcome, TrialResult
 
 BEGUN = datetime(2026, 1, 1, tzinfo=UTC)
 METRICS = {"train_loss": 0.1 + 0.2, "test_acc": 0.5, "train_seconds": 3.0, "odd": math.inf}

@@ -10,9 +10,9 @@ from fairtrial.checkpoints import CheckpointManager
 from fairtrial.cli import app
 from fairtrial.errors import Stopped
 from fairtrial.executors.base import Epoch, drive
-from fairtrial.plan import plan
-from fairtrial.records import Machine
+from fairtrial.scheduler import plan
 from fairtrial.spec import Study
+from fairtrial.trial import Machine
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -10,14 +10,14 @@ from typer.testing import CliRunner
 
 from fairtrial import doctor
 from fairtrial.cli import app
-from fairtrial.doctor import State, examine
-from fairtrial.plan import plan
+from fairtrial.doctor import CheckStatus, check_installation
+from fairtrial.scheduler import plan
 from fairtrial.store.sql import SQLStore
 from fairtrial.store.sqlite import wal_is_safe
 
 
 def found(store="fairtrial.db", **options):
-    return {finding.part: finding for finding in examine(store, **options)}
+    return {finding.part: finding for finding in check_installation(store, **options)}
 
 
 def test_every_part_is_looked_at_and_nothing_is_left_behind():
@@ -43,7 +43,7 @@ def test_a_store_is_opened_and_checked(make_study):
     study = make_study()
     with SQLStore("fairtrial.db") as store:
         store.add_study(study, plan(study), doctor_time())
-    assert found()["store"].state is State.GOOD
+    assert found()["store"].state is CheckStatus.GOOD
     assert "fairtrial.db is sound, with 1 study" in found()["store"].detail
 
 
@@ -59,12 +59,12 @@ def test_a_damaged_store_is_bad():
     content = bytearray(Path("fairtrial.db").read_bytes())
     content[4096:4200] = bytes(104)
     Path("fairtrial.db").write_bytes(content)
-    assert found()["store"].state is State.BAD
+    assert found()["store"].state is CheckStatus.BAD
 
 
 def test_a_file_that_is_no_database_is_bad():
     Path("fairtrial.db").write_text("notes, and no database at all " * 100)
-    assert found()["store"].state is State.BAD
+    assert found()["store"].state is CheckStatus.BAD
 
 
 def test_what_is_missing_is_said(monkeypatch):
@@ -76,9 +76,9 @@ def test_what_is_missing_is_said(monkeypatch):
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
     findings = found("postgresql://somewhere/db", address="somewhere:6379")
     compiler.find_compiler.cache_clear()
-    assert (findings["layers"].state, findings["data"].state) == (State.NOTE, State.NOTE)
+    assert (findings["layers"].state, findings["data"].state) == (CheckStatus.NOTE, CheckStatus.NOTE)
     assert "no compiler found (looked for no-such-compiler)" in findings["layers"].detail
-    assert findings["Ray"].state is findings["PostgreSQL"].state is State.BAD
+    assert findings["Ray"].state is findings["PostgreSQL"].state is CheckStatus.BAD
     assert 'pip install "fairtrial[ray]"' in findings["Ray"].detail
 
 
@@ -88,13 +88,13 @@ def test_damaged_data_are_bad(monkeypatch):
     folder.mkdir(parents=True)
     for name in ("train_images", "train_labels", "test_images", "test_labels"):
         (folder / f"{name}.npy").write_bytes(b"no array")
-    assert found()["data"].state is State.BAD
+    assert found()["data"].state is CheckStatus.BAD
 
 
-@pytest.mark.parametrize(("state", "code"), [(State.GOOD, 0), (State.NOTE, 0), (State.BAD, 1)])
+@pytest.mark.parametrize(("state", "code"), [(CheckStatus.GOOD, 0), (CheckStatus.NOTE, 0), (CheckStatus.BAD, 1)])
 def test_the_command_ends_by_what_it_found(monkeypatch, state, code):
-    monkeypatch.setattr("fairtrial.doctor._versions", lambda: doctor.Finding("versions", state, "as they are"))
-    monkeypatch.setattr("fairtrial.doctor._memory", lambda: doctor.Finding("memory", State.GOOD, "enough"))
+    monkeypatch.setattr("fairtrial.doctor._versions", lambda: doctor.CheckResult("versions", state, "as they are"))
+    monkeypatch.setattr("fairtrial.doctor._memory", lambda: doctor.CheckResult("memory", CheckStatus.GOOD, "enough"))
     done = CliRunner().invoke(app, ["doctor"])
     assert done.exit_code == code
     assert done.stdout.splitlines()[0].split() == [
@@ -114,11 +114,11 @@ def test_json_has_all_of_it():
 
 
 def test_the_release_of_sqlite_is_judged_as_the_store_judges_it():
-    state = State.GOOD if wal_is_safe(sqlite3.sqlite_version_info) else State.NOTE
+    state = CheckStatus.GOOD if wal_is_safe(sqlite3.sqlite_version_info) else CheckStatus.NOTE
     assert found()["SQLite"].state is state
     assert sqlite3.sqlite_version in found()["SQLite"].detail
 
 
 def test_a_part_that_breaks_is_a_finding(monkeypatch):
     monkeypatch.setitem(sys.modules, "fairtrial.training.machine", None)
-    assert found()["processor"].state is State.BAD
+    assert found()["processor"].state is CheckStatus.BAD

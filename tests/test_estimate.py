@@ -3,12 +3,12 @@
 import pytest
 
 from builders import make_results, make_study
-from fairtrial.estimate import EPOCH_BYTES, TRIAL_BYTES, Stopwatch, estimate, prospects
-from fairtrial.records import Outcome
+from fairtrial.estimate import EPOCH_BYTES, TRIAL_BYTES, TimingCache, estimate, seed_options
 from fairtrial.report.costs import plan_text
 from fairtrial.spec import Study
 from fairtrial.stats.power import detectable_differences
 from fairtrial.testing import simulated_results, simulated_study
+from fairtrial.trial import Outcome
 
 LOOP = {"training": {"loop": "loops:good"}}
 
@@ -89,23 +89,23 @@ def test_our_own_loop_is_timed():
 
 def test_prospects_are_the_power_of_the_study_and_the_time_of_what_is_missing(study):
     results = [r for r in make_results(study) if r.seed == 0]
-    rows = prospects(study, results, 0.01, seeds=(2, 4), workers=1, threads=1)
+    rows = seed_options(study, results, 0.01, seeds=(2, 4), workers=1, threads=1)
     assert [row.seeds for row in rows] == [2, 4]
     assert [row.difference for row in rows] == [row.difference for row in detectable_differences(0.01, 1, (2, 4))]
     assert [row.seconds for row in rows] == [pytest.approx(1200), pytest.approx(3600)]
-    assert prospects(study, results, None, seeds=(2,))[0].difference is None
+    assert seed_options(study, results, None, seeds=(2,))[0].difference is None
 
 
 def test_a_crossed_design_has_the_number_of_seeds_that_it_has():
     study = make_study(("a", "b"), seeds=6, noise={"initial_weights": 2, "batch_orders": 3}, **LOOP)
-    assert [row.seeds for row in prospects(study, [], 0.01)] == [6]
+    assert [row.seeds for row in seed_options(study, [], 0.01)] == [6]
 
 
 def test_what_was_timed_once_is_not_timed_again(monkeypatch):
     from fairtrial.training import bench
 
     study = Study.from_dict(TINY)
-    watch = Stopwatch()
+    watch = TimingCache()
     estimate(study, [], workers=1, threads=1, stopwatch=watch)
     monkeypatch.setattr(bench, "pace", None)
-    assert prospects(study, [], None, seeds=(2, 3), workers=1, threads=1, stopwatch=watch)[0].seconds > 0
+    assert seed_options(study, [], None, seeds=(2, 3), workers=1, threads=1, stopwatch=watch)[0].seconds > 0

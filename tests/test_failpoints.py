@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from fairtrial.failpoints import PLACES, failpoint
-from fairtrial.records import Outcome
 from fairtrial.spec import Study
 from fairtrial.store.sql import SQLStore
+from fairtrial.trial import Outcome
 
 pytestmark = pytest.mark.slow
 

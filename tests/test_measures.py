@@ -5,9 +5,9 @@ import math
 import pytest
 
 from fairtrial.measures import measure, missed
-from fairtrial.records import EpochRecord
 from fairtrial.spec import METRICS, Target
 from fairtrial.spec.measures import measures_of
+from fairtrial.trial import EpochRecord
 
 NAN = math.nan
 

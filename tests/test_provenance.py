@@ -11,13 +11,13 @@ from builders import MACHINE, make_results
 from builders import make_study as made_up
 from fairtrial.errors import ProvenanceError
 from fairtrial.executors.inline import InlineExecutor
-from fairtrial.lookup import load
-from fairtrial.plan import plan
-from fairtrial.provenance import Conditions
-from fairtrial.records import Outcome
+from fairtrial.loading import load
+from fairtrial.provenance import RunConditions
+from fairtrial.runner import run
+from fairtrial.scheduler import plan
 from fairtrial.stats.comparison import compare
 from fairtrial.store.sql import SQLStore
-from fairtrial.study import run
+from fairtrial.trial import Outcome
 
 BEFORE = replace(MACHINE, versions={"fairtrial": "0.1", "torch": "2.12.0", "numpy": "2.0"}, data="d" * 64)
 
@@ -132,7 +132,7 @@ def test_a_study_that_shares_nothing_with_it_has_conditions_of_its_own(store, ma
 def test_data_are_held_against_those_of_the_same_arm():
     study = made_up(("a", "b"), seeds=1)
     ours = [replace(one, machine=replace(MACHINE, data=f"{one.arm} data")) for one in make_results(study)]
-    conditions = Conditions(ours)
+    conditions = RunConditions(ours)
     a, b = plan(study)
     assert conditions.differences(a, replace(MACHINE, data="a data")) == ()
     assert conditions.differences(b, replace(MACHINE, data="b data")) == ()
@@ -141,7 +141,7 @@ def test_data_are_held_against_those_of_the_same_arm():
 
 def test_nothing_before_is_no_difference():
     (trial, *_) = plan(made_up())
-    assert Conditions([]).differences(trial, BEFORE) == ()
+    assert RunConditions([]).differences(trial, BEFORE) == ()
 
 
 STUDY = """

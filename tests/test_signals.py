@@ -12,9 +12,9 @@ import pytest
 from fairtrial import signals
 from fairtrial.checkpoints import CheckpointManager
 from fairtrial.errors import Terminated
-from fairtrial.plan import plan
-from fairtrial.records import Outcome, digest_results
+from fairtrial.scheduler import plan
 from fairtrial.store.sql import SQLStore
+from fairtrial.trial import Outcome, digest_results
 
 PATIENCE = 120  # seconds after which a test gives up; nothing waits that long unless it is broken
 LONG = {"epochs": 4, "loop": "mine:train"}
@@ -228,7 +228,7 @@ def test_a_commit_is_not_torn_apart(make_study, answered):
     """A signal that comes while records are written is answered when they are."""
     import loops
     from fairtrial.executors.inline import InlineExecutor
-    from fairtrial.study import run
+    from fairtrial.runner import run
 
     class Interrupting(SQLStore):
         def add_epoch(self, trial, attempt, record):

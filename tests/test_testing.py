@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import fairtrial
-from fairtrial.plan import plan
-from fairtrial.records import Outcome
+from fairtrial.scheduler import plan
 from fairtrial.spec import Study
 from fairtrial.testing import SimulatedArm, draw, executor, simulate, simulated_results, simulated_study
+from fairtrial.trial import Outcome
 
 
 def finals(study):

@@ -19,11 +19,11 @@ from fairtrial.executors.limits import Limits
 from fairtrial.executors.local.executor import LocalExecutor
 from fairtrial.executors.local.process import WorkerProcess
 from fairtrial.executors.slots import Slots
-from fairtrial.plan import plan
-from fairtrial.records import EpochRecord, Machine, Outcome
-from fairtrial.report.live import LiveWatcher
+from fairtrial.report.live import ProgressDisplay
+from fairtrial.runner import Callback, run
+from fairtrial.scheduler import plan
 from fairtrial.store.sql import SQLStore
-from fairtrial.study import Watcher, run
+from fairtrial.trial import EpochRecord, Machine, Outcome
 
 MACHINE = Machine({}, "a processor", "cpu", 1, "system")
 
@@ -34,7 +34,7 @@ def store():
         yield opened
 
 
-class Staff(Watcher):
+class Staff(Callback):
     def __init__(self):
         self.slots = []
 
@@ -122,7 +122,7 @@ def test_what_a_given_up_worker_says_later_never_reaches_the_store(store, make_s
 
     monkeypatch.setattr(WorkerProcess, "close", let_live)
 
-    class Reviving(Watcher):
+    class Reviving(Callback):
         begun = 0
 
         def started(self, trial, machine):
@@ -231,7 +231,7 @@ def test_a_script_without_a_guard_runs(make_study):
 def shown(terminal=False):
     """Make a watcher and the console that it shows things on."""
     console = Console(file=io.StringIO(), force_terminal=terminal, width=100, height=20)
-    return console, LiveWatcher(console)
+    return console, ProgressDisplay(console)
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,12 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from fairtrial.callbacks import Callback
     from fairtrial.errors import Diverged, FairtrialError
-    from fairtrial.lookup import load
-    from fairtrial.records import EpochRecord, Machine, Outcome, Trial, TrialResult, digest_results
+    from fairtrial.loading import load
     from fairtrial.report.tables import table
     from fairtrial.report.verdicts import describe
+    from fairtrial.runner import StudyRun, run
     from fairtrial.spec import Arm, Study
     from fairtrial.stats.claims import StudyClaims, check_claims
     from fairtrial.stats.comparison import StudyVerdict, compare
@@ -25,9 +26,8 @@ if TYPE_CHECKING:
     from fairtrial.stats.summary import summarize
     from fairtrial.stats.verdicts import Comparison, Verdict
     from fairtrial.store.sql import SQLStore
-    from fairtrial.study import StudyRun, run
     from fairtrial.training.fingerprints import fingerprint
-    from fairtrial.watcher import Watcher
+    from fairtrial.trial import EpochRecord, Machine, Outcome, Trial, TrialResult, digest_results
 
 __version__ = "0.1.0"
 
@@ -36,33 +36,34 @@ _HOMES = {
     "Arm": "spec",
     "Comparison": "stats.verdicts",
     "Diverged": "errors",
-    "EpochRecord": "records",
+    "EpochRecord": "trial",
     "FairtrialError": "errors",
-    "Machine": "records",
-    "Outcome": "records",
+    "Machine": "trial",
+    "Outcome": "trial",
     "SQLStore": "store.sql",
     "Study": "spec",
     "StudyClaims": "stats.claims",
-    "StudyRun": "study",
+    "StudyRun": "runner",
     "StudyVerdict": "stats.comparison",
-    "Trial": "records",
-    "TrialResult": "records",
+    "Trial": "trial",
+    "TrialResult": "trial",
     "Verdict": "stats.verdicts",
-    "Watcher": "watcher",
+    "Callback": "callbacks",
     "check_claims": "stats.claims",
     "compare": "stats.comparison",
     "describe": "report.verdicts",
-    "digest_results": "records",
+    "digest_results": "trial",
     "fingerprint": "training.fingerprints",
     "judge": "stats.judge",
-    "load": "lookup",
-    "run": "study",
+    "load": "loading",
+    "run": "runner",
     "summarize": "stats.summary",
     "table": "report.tables",
 }
 
 __all__ = [
     "Arm",
+    "Callback",
     "Comparison",
     "Diverged",
     "EpochRecord",
@@ -77,7 +78,6 @@ __all__ = [
     "Trial",
     "TrialResult",
     "Verdict",
-    "Watcher",
     "check_claims",
     "compare",
     "describe",

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 import fairtrial
-from fairtrial import lookup, signals
-from fairtrial import study as conductor
+from fairtrial import loading, signals
+from fairtrial import runner as conductor
 from fairtrial.errors import FairtrialError, ReportError, StoreMissingError, Terminated
 from fairtrial.executors.limits import parse_bytes, parse_seconds
 from fairtrial.options import (
@@ -36,8 +36,7 @@ from fairtrial.options import (
     TimeLimitOption,
     WorkersOption,
 )
-from fairtrial.records import Outcome, TrialResult, digest_results
-from fairtrial.report.live import LiveWatcher
+from fairtrial.report.live import ProgressDisplay
 from fairtrial.report.words import count
 from fairtrial.spec import Evidence, Study, parse_toml
 from fairtrial.staff import on_ray
@@ -45,6 +44,7 @@ from fairtrial.store.base import StoredStudy
 from fairtrial.store.sql import SQLStore
 from fairtrial.store.url import redact_url
 from fairtrial.terminal import complain, console, out, say
+from fairtrial.trial import Outcome, TrialResult, digest_results
 from fairtrial.upkeep import bench, data, examine_installation
 
 app = typer.Typer(
@@ -109,8 +109,8 @@ def run(
     os.environ.pop("FAIRTRIAL_STORE", None)  # workers inherit the environment, and that may hold a password
     if address is not None and executor is not ExecutorName.RAY:
         raise FairtrialError(f"--address {address}: belongs to --executor ray")
-    found = lookup.to_run(study, assignments or [], _stored(store))
-    folder = lookup.source_folder(study)
+    found = loading.find_to_run(study, assignments or [], _stored(store))
+    folder = loading.source_folder(study)
     sys.path.insert(0, str(folder or Path.cwd()))  # where a user's own training loop lies
     words = {"workers": workers, "threads": threads, "time-limit": time_limit, "memory-limit": memory_limit}
     words |= {"checkpoints": checkpoints, "address": address}
@@ -123,7 +123,7 @@ def run(
         threads=threads,
         retry_failed=retry_failed,
         force=force,
-        source=lookup.source(study),
+        source=loading.source(study),
         assignments=assignments or [],
         checkpoints=checkpoints,
         time_limit=parse_seconds(time_limit) if time_limit else None,
@@ -243,7 +243,7 @@ def show(
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Print a study as TOML, every default spelt out: a start for one of your own."""
-    out(lookup.to_run(study, assignments or [], _stored(store)).to_toml().rstrip())
+    out(loading.find_to_run(study, assignments or [], _stored(store)).to_toml().rstrip())
 
 
 @app.command("plan")
@@ -260,25 +260,25 @@ def plan_study(
     ] = None,
 ) -> None:
     """Say what is left of a study, what it will cost here, and what more or fewer seeds would find."""
-    from fairtrial.estimate import Stopwatch, estimate, prospects  # noqa: PLC0415
-    from fairtrial.report.costs import plan_text, prospects_text  # noqa: PLC0415
+    from fairtrial.estimate import TimingCache, estimate, seed_options  # noqa: PLC0415
+    from fairtrial.report.costs import plan_text, seed_options_text  # noqa: PLC0415
     from fairtrial.stats.comparison import paired_spread  # noqa: PLC0415
 
     if spread is not None and not (math.isfinite(spread) and spread > 0):
         raise FairtrialError(f"--spread {spread}: must be a positive number")
 
-    found = lookup.to_run(study, assignments or [], _stored(store))
-    sys.path.insert(0, str(lookup.source_folder(study) or Path.cwd()))
+    found = loading.find_to_run(study, assignments or [], _stored(store))
+    sys.path.insert(0, str(loading.source_folder(study) or Path.cwd()))
     results: list[TrialResult] = []
     with contextlib.suppress(StoreMissingError), SQLStore(store, create=False) as opened:
         results = opened.results(found)
-    watch = Stopwatch()
+    watch = TimingCache()
     cost = estimate(found, results, workers=workers, threads=threads, stopwatch=watch)
     out(plan_text(found, cost, redact_url(store)))
     if len(found.arms) > 1:
         seen = spread or paired_spread(found, results)
-        table = prospects(found, results, seen, workers=workers, threads=threads, stopwatch=watch)
-        out("\n" + prospects_text(found, table, seen, "as given" if spread else "in the store"))
+        table = seed_options(found, results, seen, workers=workers, threads=threads, stopwatch=watch)
+        out("\n" + seed_options_text(found, table, seen, "as given" if spread else "in the store"))
 
 
 @app.command("ls")
@@ -292,7 +292,7 @@ def list_studies(store: StoreOption = DEFAULT_STORE) -> None:
         Console(highlight=False, soft_wrap=True).print(grid)
     else:
         out(f"no studies in {redact_url(store)} yet")
-    out(f"studies that ship with fairtrial: {', '.join(lookup.shipped())}")
+    out(f"studies that ship with fairtrial: {', '.join(loading.shipped_studies())}")
 
 
 def _train(
@@ -308,18 +308,18 @@ def _train(
         reasons.update(found)
         return frozenset(found)
 
-    with SQLStore(store) as opened, LiveWatcher(console(), reasons) as watcher:
+    with SQLStore(store) as opened, ProgressDisplay(console(), reasons) as watcher:
         return training(
             store=opened,
             watcher=watcher,
-            git_commit=lookup.git_commit(folder) if folder else None,
+            git_commit=loading.git_commit(folder) if folder else None,
             settled=settled if study.sequential else None,
         )
 
 
 def _results(study: str, assignments: list[str] | None, store: str) -> tuple[Study, list[TrialResult]]:
     with SQLStore(store, create=False) as opened:
-        found = lookup.to_read(study, assignments or [], opened.studies())
+        found = loading.find_to_read(study, assignments or [], opened.studies())
         return found, opened.results(found)
 
 

@@ -24,7 +24,7 @@ PACKAGES = ("torch", "numpy", "scipy", "sqlalchemy", "alembic", "safetensors", "
 WORKER_GB, FREE_GB = 1.0, 1.0
 
 
-class State(StrEnum):
+class CheckStatus(StrEnum):
     """How a part is."""
 
     GOOD = "good"
@@ -33,7 +33,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """What was found of one part.
 
     Attributes:
@@ -43,11 +43,11 @@ class Finding:
     """
 
     part: str
-    state: State
+    state: CheckStatus
     detail: str
 
 
-def examine(store: str, address: str | None = None) -> Iterator[Finding]:
+def check_installation(store: str, address: str | None = None) -> Iterator[CheckResult]:
     """Look at each part of an installation, one after another.
 
     Args:
@@ -57,7 +57,7 @@ def examine(store: str, address: str | None = None) -> Iterator[Finding]:
     Yields:
         A finding a part. What goes wrong while one is looked at is a finding, not an error.
     """
-    parts: tuple[tuple[str, Callable[[], Finding]], ...] = (
+    parts: tuple[tuple[str, Callable[[], CheckResult]], ...] = (
         ("versions", _versions),
         ("processor", _processor),
         ("memory", _memory),
@@ -73,10 +73,10 @@ def examine(store: str, address: str | None = None) -> Iterator[Finding]:
         try:
             yield look()
         except (FairtrialError, ImportError, OSError) as error:
-            yield Finding(part, State.BAD, str(error))
+            yield CheckResult(part, CheckStatus.BAD, str(error))
 
 
-def _versions() -> Finding:
+def _versions() -> CheckResult:
     versions = [f"fairtrial {fairtrial.__version__}"]
     missing = []
     for package in PACKAGES:
@@ -85,20 +85,24 @@ def _versions() -> Finding:
         except importlib.metadata.PackageNotFoundError:
             missing.append(package)
     if missing:
-        return Finding("versions", State.BAD, f"not installed: {', '.join(missing)}; pip install --upgrade fairtrial")
-    return Finding("versions", State.GOOD, ", ".join(versions))
+        return CheckResult(
+            "versions", CheckStatus.BAD, f"not installed: {', '.join(missing)}; pip install --upgrade fairtrial"
+        )
+    return CheckResult("versions", CheckStatus.GOOD, ", ".join(versions))
 
 
-def _processor() -> Finding:
+def _processor() -> CheckResult:
     from fairtrial.training.machine import describe_process, gpus  # noqa: PLC0415
 
     machine = describe_process()
     cores = usable_cores()
     found = f"{machine.processor}, {cores} {'core' if cores == 1 else 'cores'} to use"
-    return Finding("processor", State.GOOD, f"{found}, {gpus()} x {machine.device}" if gpus() else f"{found}, no GPU")
+    return CheckResult(
+        "processor", CheckStatus.GOOD, f"{found}, {gpus()} x {machine.device}" if gpus() else f"{found}, no GPU"
+    )
 
 
-def _memory() -> Finding:
+def _memory() -> CheckResult:
     available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():  # free pages leave out what the system only caches
@@ -107,47 +111,53 @@ def _memory() -> Finding:
     wanted = WORKER_GB * usable_cores()
     found = f"{available:.1f} GB available"
     if available < wanted:
-        return Finding("memory", State.NOTE, f"{found}; a worker a core can take {wanted:.0f} GB: use fewer --workers")
-    return Finding("memory", State.GOOD, found)
+        return CheckResult(
+            "memory", CheckStatus.NOTE, f"{found}; a worker a core can take {wanted:.0f} GB: use fewer --workers"
+        )
+    return CheckResult("memory", CheckStatus.GOOD, found)
 
 
-def _disk(store: str) -> Finding:
+def _disk(store: str) -> CheckResult:
     from fairtrial.training.datasets import cache  # noqa: PLC0415
 
     places = {"the cache": cache.folder("cifar10"), "here" if "://" in store else "the store": Path(store).resolve()}
     free = {name: shutil.disk_usage(_there(path)).free / 1e9 for name, path in places.items()}
     found = ", ".join(f"{gigabytes:.1f} GB free beside {name}" for name, gigabytes in free.items())
     if min(free.values()) < FREE_GB:
-        return Finding("disk", State.NOTE, f"{found}: data, checkpoints and records want at least {FREE_GB:.0f} GB")
-    return Finding("disk", State.GOOD, found)
+        return CheckResult(
+            "disk", CheckStatus.NOTE, f"{found}: data, checkpoints and records want at least {FREE_GB:.0f} GB"
+        )
+    return CheckResult("disk", CheckStatus.GOOD, found)
 
 
-def _layers() -> Finding:
+def _layers() -> CheckResult:
     from fairtrial.training.kernels import compiler  # noqa: PLC0415
 
     try:
         label = compiler.find_compiler().label
     except compiler.KernelsUnavailableError as reason:
-        return Finding("layers", State.NOTE, f"torch's own, several times slower: {reason}; install g++ or clang++")
+        return CheckResult(
+            "layers", CheckStatus.NOTE, f"torch's own, several times slower: {reason}; install g++ or clang++"
+        )
     ready = "compiled already" if compiler.is_cached("float") else "compiled when a study first needs them"
-    return Finding("layers", State.GOOD, f"kernels by {label}, {ready}")
+    return CheckResult("layers", CheckStatus.GOOD, f"kernels by {label}, {ready}")
 
 
-def _data() -> Finding:
+def _data() -> CheckResult:
     from fairtrial.training import datasets  # noqa: PLC0415
 
     try:
         found = datasets.cached("cifar10")
     except DataError as error:
-        return Finding("data", State.BAD, str(error))
+        return CheckResult("data", CheckStatus.BAD, str(error))
     if found is None:
-        return Finding(
-            "data", State.NOTE, "cifar10 is not here yet: the first study fetches it, or `fairtrial data cifar10`"
+        return CheckResult(
+            "data", CheckStatus.NOTE, "cifar10 is not here yet: the first study fetches it, or `fairtrial data cifar10`"
         )
-    return Finding("data", State.GOOD, f"cifar10 is whole, in {found.path}")
+    return CheckResult("data", CheckStatus.GOOD, f"cifar10 is whole, in {found.path}")
 
 
-def _store(store: str) -> Finding:
+def _store(store: str) -> CheckResult:
     """Open the store as a reader, or see whether one could be made; it is not made."""
     try:
         with SQLStore(store, create=False) as opened:
@@ -156,47 +166,51 @@ def _store(store: str) -> Finding:
             name = opened.name
     except StoreMissingError:
         if "://" in store:
-            return Finding("store", State.GOOD, "can be reached, and holds no studies yet")
+            return CheckResult("store", CheckStatus.GOOD, "can be reached, and holds no studies yet")
         folder = Path(store).resolve().parent
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".fairtrial-"):
-            return Finding("store", State.GOOD, f"none at {store} yet; {folder} can be written to")
+            return CheckResult("store", CheckStatus.GOOD, f"none at {store} yet; {folder} can be written to")
     if problem:
-        return Finding("store", State.BAD, f"{name} is damaged: {problem}")
+        return CheckResult("store", CheckStatus.BAD, f"{name} is damaged: {problem}")
     if "://" not in store and not os.access(store, os.W_OK):
-        return Finding("store", State.BAD, f"{store} can be read but not written to")
-    return Finding("store", State.GOOD, f"{name} is sound, with {studies} {'study' if studies == 1 else 'studies'}")
+        return CheckResult("store", CheckStatus.BAD, f"{store} can be read but not written to")
+    return CheckResult(
+        "store", CheckStatus.GOOD, f"{name} is sound, with {studies} {'study' if studies == 1 else 'studies'}"
+    )
 
 
-def _sqlite() -> Finding:
+def _sqlite() -> CheckResult:
     release = sqlite3.sqlite_version
     if wal_is_safe(sqlite3.sqlite_version_info):
-        return Finding("SQLite", State.GOOD, f"{release}, with a write-ahead log")
-    return Finding(
+        return CheckResult("SQLite", CheckStatus.GOOD, f"{release}, with a write-ahead log")
+    return CheckResult(
         "SQLite",
-        State.NOTE,
+        CheckStatus.NOTE,
         f"{release} can lose a transaction where its write-ahead log is reset, so that the slower rollback journal is "
         "used; 3.51.3, 3.50.7, 3.44.6 and later ones can not",
     )
 
 
-def _ray(address: str | None) -> Finding:
+def _ray(address: str | None) -> CheckResult:
     if importlib.util.find_spec("ray") is None:
         if address:
-            return Finding("Ray", State.BAD, f'not installed, but needed for {address}: pip install "fairtrial[ray]"')
-        return Finding("Ray", State.NOTE, 'not installed; to use a cluster: pip install "fairtrial[ray]"')
+            return CheckResult(
+                "Ray", CheckStatus.BAD, f'not installed, but needed for {address}: pip install "fairtrial[ray]"'
+            )
+        return CheckResult("Ray", CheckStatus.NOTE, 'not installed; to use a cluster: pip install "fairtrial[ray]"')
     version = importlib.metadata.version("ray")
     if not address:
-        return Finding("Ray", State.GOOD, f"{version}; no cluster named by --address or RAY_ADDRESS")
+        return CheckResult("Ray", CheckStatus.GOOD, f"{version}; no cluster named by --address or RAY_ADDRESS")
     from fairtrial.executors.ray.executor import describe_cluster  # noqa: PLC0415
 
-    return Finding("Ray", State.GOOD, f"{version}; {describe_cluster(address)}")
+    return CheckResult("Ray", CheckStatus.GOOD, f"{version}; {describe_cluster(address)}")
 
 
-def _postgres(store: str) -> Finding:
+def _postgres(store: str) -> CheckResult:
     if importlib.util.find_spec("psycopg") is None:
-        state = State.BAD if store.startswith("postgres") else State.NOTE
-        return Finding("PostgreSQL", state, 'no driver; to use one as the store: pip install "fairtrial[postgres]"')
-    return Finding("PostgreSQL", State.GOOD, f"psycopg {importlib.metadata.version('psycopg')}")
+        state = CheckStatus.BAD if store.startswith("postgres") else CheckStatus.NOTE
+        return CheckResult("PostgreSQL", state, 'no driver; to use one as the store: pip install "fairtrial[postgres]"')
+    return CheckResult("PostgreSQL", CheckStatus.GOOD, f"psycopg {importlib.metadata.version('psycopg')}")
 
 
 def _there(path: Path) -> Path:

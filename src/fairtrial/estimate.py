@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from fairtrial.course import Course
 from fairtrial.executors.slots import choose_slots
-from fairtrial.plan import makespan
-from fairtrial.records import Outcome, Trial, TrialResult
+from fairtrial.scheduler import Scheduler, makespan
 from fairtrial.spec import BUILT_IN, Settings, Study
 from fairtrial.stats.comparison import settled
 from fairtrial.stats.power import detectable_differences
+from fairtrial.trial import Outcome, Trial, TrialResult
 
 #: Bytes that a SQLite store grows by for each trial and each epoch record (measured: 195 trials of 10 epochs, 3.8 kB a
 #: trial, of which an epoch record takes 0.18).
@@ -41,7 +40,7 @@ class Estimate:
 
 
 @dataclass
-class Stopwatch:
+class TimingCache:
     """Keeps what was timed, so that a second estimate need not time it again.
 
     Attributes:
@@ -52,7 +51,7 @@ class Stopwatch:
 
 
 @dataclass(frozen=True)
-class Prospect:
+class SeedOption:
     """What a number of seeds would find, and what it costs.
 
     Attributes:
@@ -73,7 +72,7 @@ def estimate(
     *,
     workers: int | None = None,
     threads: int | None = None,
-    stopwatch: Stopwatch | None = None,
+    stopwatch: TimingCache | None = None,
 ) -> Estimate:
     """Estimate the cost of what is missing of a study.
 
@@ -88,12 +87,12 @@ def estimate(
         stopwatch: what was timed before, and where to note what is timed now.
     """
     ended = {result.trial for result in results if result.outcome is not None}
-    course = Course(study, settled if study.sequential else None)
+    course = Scheduler(study, settled if study.sequential else None)
     course.advance(ended, lambda: results)
     trials = course.possible
     missing = [trial for trial in trials if trial.hash not in ended]
     slots = choose_slots(len(missing), workers, threads)
-    timed = _time_settings(study, missing, slots.threads, stopwatch or Stopwatch())
+    timed = _time_settings(study, missing, slots.threads, stopwatch or TimingCache())
     seconds = [_trial_seconds(trial, timed, results) for trial in missing]
     known = [value for value in seconds if value is not None]
     first = next(iter(timed.values()), None)
@@ -108,7 +107,7 @@ def estimate(
     )
 
 
-def prospects(
+def seed_options(
     study: Study,
     results: Sequence[TrialResult],
     spread: float | None,
@@ -116,8 +115,8 @@ def prospects(
     seeds: Sequence[int] = (3, 5, 8, 12, 20),
     workers: int | None = None,
     threads: int | None = None,
-    stopwatch: Stopwatch | None = None,
-) -> tuple[Prospect, ...]:
+    stopwatch: TimingCache | None = None,
+) -> tuple[SeedOption, ...]:
     """Say what several numbers of seeds would find, and what each would cost.
 
     Args:
@@ -135,17 +134,17 @@ def prospects(
     if spread is not None and len(study.arms) > 1:
         rows = detectable_differences(spread, len(study.arms) - 1, seeds, alpha=study.evidence.alpha)
         found = {row.seeds: row.difference for row in rows}
-    stopwatch = stopwatch or Stopwatch()
+    stopwatch = stopwatch or TimingCache()
     seconds: dict[int, float | None] = {}
     for number in seeds:
         other = study if study.noise.crossed else Study.from_dict(study.to_dict() | {"seeds": number})
         cost = estimate(other, results, workers=workers, threads=threads, stopwatch=stopwatch)
         seconds[number] = cost.seconds
-    return tuple(Prospect(number, found.get(number), seconds[number]) for number in seeds)
+    return tuple(SeedOption(number, found.get(number), seconds[number]) for number in seeds)
 
 
 def _time_settings(
-    study: Study, trials: Sequence[Trial], threads: int, stopwatch: Stopwatch
+    study: Study, trials: Sequence[Trial], threads: int, stopwatch: TimingCache
 ) -> dict[str, tuple[float, float]]:
     """Time each kind of trial once: seconds a step and seconds a trial, by what decides them."""
     ours = [trial for trial in trials if trial.settings.training.loop == BUILT_IN]

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Callable, Sequence
 
-from fairtrial.records import EpochRecord
 from fairtrial.spec import TO_TARGET, Target, better
+from fairtrial.trial import EpochRecord
 
 #: One number of a whole trial, from its epoch records in order; None if the records don't have it.
 Measure = Callable[[Sequence[EpochRecord]], float | None]

@@ -4,16 +4,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fairtrial.errors import StudyError
-from fairtrial.plan import plan
-from fairtrial.records import Machine, Trial, TrialResult
+from fairtrial.scheduler import plan
 from fairtrial.spec import Study
 from fairtrial.store.base import StoredStudy
+from fairtrial.trial import Machine, Trial, TrialResult
 
 #: Packages another version of which can change a trial's numbers without anybody's doing.
 PACKAGES = ("fairtrial", "torch")
 
 
-class Conditions:
+class RunConditions:
     """Under which conditions the trials of a study have run so far.
 
     Args:
@@ -53,7 +53,7 @@ class Conditions:
         return tuple(found)
 
 
-def left_behind(
+def abandoned_study(
     study: Study, stored: Sequence[StoredStudy], source: str | None, assignments: Sequence[str]
 ) -> Study | None:
     """Find the study that the same file and overrides meant when they were run last, if this run would desert it.
@@ -79,7 +79,7 @@ def left_behind(
     return None if all(trial.hash in kept for trial in plan(before)) else before
 
 
-def changes(before: Study, now: Study) -> tuple[str, ...]:
+def changed_keys(before: Study, now: Study) -> tuple[str, ...]:
     """Tell in which keys two studies differ, as ``optimizer.lr 0.001, now 0.002``."""
     old, new = (dict(_flat(study.to_dict())) for study in (before, now))
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]

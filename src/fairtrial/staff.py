@@ -5,13 +5,13 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from fairtrial.callbacks import Callback
 from fairtrial.checkpoints import CheckpointManager
 from fairtrial.executors.base import Executor
 from fairtrial.executors.limits import Limits
-from fairtrial.records import Trial
+from fairtrial.runner import Staff, loop_names
 from fairtrial.spec import BUILT_IN, Study
-from fairtrial.study import Staff, loop_names
-from fairtrial.watcher import Watcher
+from fairtrial.trial import Trial
 
 
 def on_ray(address: str | None = None) -> Staff:
@@ -32,7 +32,7 @@ def on_ray(address: str | None = None) -> Staff:
         study: Study,
         trials: Sequence[Trial],
         asked_for: tuple[int | None, int | None],
-        watcher: Watcher,
+        watcher: Callback,
         *,
         checkpoints: CheckpointManager,
         limits: Limits,

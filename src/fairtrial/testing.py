@@ -33,9 +33,9 @@ import numpy.typing as npt
 from fairtrial.errors import Diverged
 from fairtrial.executors.base import Ended, Epoch, Fingerprinted, Started, drive
 from fairtrial.executors.inline import InlineExecutor
-from fairtrial.plan import plan
-from fairtrial.records import Machine, Outcome, Trial, TrialResult
+from fairtrial.scheduler import plan
 from fairtrial.spec import Study
+from fairtrial.trial import Machine, Outcome, Trial, TrialResult
 
 #: What simulated trials are said to have run on.
 MACHINE = Machine(versions={}, processor="simulated", device="simulated", threads=1, system="simulated")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fairtrial import lookup
+from fairtrial import loading
 from fairtrial.options import DEFAULT_STORE, SetOption, StoreOption, ThreadsOption
 from fairtrial.report.live import DownloadBar
 from fairtrial.terminal import console, out
@@ -21,7 +21,7 @@ def bench(
     from fairtrial.report import costs  # noqa: PLC0415
     from fairtrial.training import bench as benching  # noqa: PLC0415
 
-    found = lookup.to_run(study, assignments or [], [])
+    found = loading.find_to_run(study, assignments or [], [])
     measured = benching.bench(found, threads=threads or 1)
     out(costs.bench_json(measured) if as_json else costs.bench_text(measured))
 
@@ -32,17 +32,17 @@ def examine_installation(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check this installation: versions, compiler, data, store, disk and memory, Ray and PostgreSQL."""
-    from fairtrial.doctor import State, examine  # noqa: PLC0415
+    from fairtrial.doctor import CheckStatus, check_installation  # noqa: PLC0415
     from fairtrial.report.doctor import finding_text, findings_json  # noqa: PLC0415
 
     findings = []
-    for finding in examine(store, address):
+    for finding in check_installation(store, address):
         findings.append(finding)
         if not as_json:
             out(finding_text(finding, console().width))
     if as_json:
         out(findings_json(findings))
-    if any(finding.state is State.BAD for finding in findings):
+    if any(finding.state is CheckStatus.BAD for finding in findings):
         raise typer.Exit(1)
 
 

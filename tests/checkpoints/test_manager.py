@@ -18,8 +18,8 @@ from fairtrial.errors import CheckpointError, Stopped
 from fairtrial.executors.base import Ended, Epoch, Started, Warned, drive
 from fairtrial.executors.inline import InlineExecutor
 from fairtrial.failpoints import PLACES
-from fairtrial.plan import plan
-from fairtrial.records import EpochRecord, Machine, Outcome
+from fairtrial.scheduler import plan
+from fairtrial.trial import EpochRecord, Machine, Outcome
 
 MACHINE = Machine({}, "processor", "cpu", 1, "system")
 KEPT = CheckpointManager("kept", seconds=60)
@@ -159,14 +159,14 @@ def test_going_on_without_damage_says_nothing(trial):
 def test_the_user_is_told_of_damage(trial, make_study, inline):
     from rich.console import Console
 
-    from fairtrial.report.live import LiveWatcher
+    from fairtrial.report.live import ProgressDisplay
+    from fairtrial.runner import run
     from fairtrial.store.sql import SQLStore
-    from fairtrial.study import run
 
     interrupted(trial, 1)
     files(trial, ".json")[-1].write_bytes(b"{}")
     console = Console(record=True, width=200, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
-    with SQLStore("fairtrial.db") as store, console.file, LiveWatcher(console) as watcher:
+    with SQLStore("fairtrial.db") as store, console.file, ProgressDisplay(console) as watcher:
         executor = InlineExecutor(saving, lambda trial: MACHINE, checkpoints=KEPT)
         run(make_study(), store=store, executor=executor, watcher=watcher)
     assert "trial 1/4 a seed 0: checkpoints that can't be used were passed over (0001-000001-" in console.export_text()
@@ -370,8 +370,8 @@ def test_a_disk_that_is_full(trial):
 
 
 def test_a_full_disk_ends_the_study_not_its_trials(make_study, monkeypatch):
+    from fairtrial.runner import run
     from fairtrial.store.sql import SQLStore
-    from fairtrial.study import run
 
     study = make_study()
     whole = [[m.record for m in drive(t, saving, MACHINE) if isinstance(m, Epoch)] for t in plan(study)]

@@ -17,10 +17,10 @@ from fairtrial.executors.base import Ended, Epoch, Fingerprinted, Started
 from fairtrial.executors.inline import InlineExecutor
 from fairtrial.executors.local.executor import LocalExecutor
 from fairtrial.executors.ray.executor import RayExecutor
-from fairtrial.plan import plan
-from fairtrial.records import Outcome
+from fairtrial.runner import run
+from fairtrial.scheduler import plan
 from fairtrial.store.sql import SQLStore
-from fairtrial.study import run
+from fairtrial.trial import Outcome
 
 EXECUTORS = {
     "inline": (InlineExecutor, 1),

@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from fairtrial.errors import StoreError, StoreLockedError
-from fairtrial.plan import plan
-from fairtrial.records import EpochRecord, Machine, Outcome
+from fairtrial.scheduler import plan
 from fairtrial.store.sql import SQLStore
+from fairtrial.trial import EpochRecord, Machine, Outcome
 
 MACHINE = Machine({"torch": "2"}, "processor", "cpu", 2, "system", "abc+")
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)

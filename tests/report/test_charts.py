@@ -7,9 +7,9 @@ import pytest
 
 from builders import PAPER_ARMS, learning, make_results, make_study
 from fairtrial.errors import ReportError
-from fairtrial.records import Outcome
 from fairtrial.report.charts import figures, write
 from fairtrial.report.style import PALETTE
+from fairtrial.trial import Outcome
 
 
 def spec(study, results=None, figure=0):

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import learning, make_results, make_study
-from fairtrial.records import Outcome
 from fairtrial.report.curves import BrokenCurve, curve_data
+from fairtrial.trial import Outcome
 
 
 def test_mean_lowest_and_highest_over_the_finished_seeds():

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairtrial.plan import plan
 from fairtrial.report.forecast import Forecast
+from fairtrial.scheduler import plan
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import learning, make_results, make_study
-from fairtrial.records import Outcome
 from fairtrial.report.tables import table
 from fairtrial.stats.summary import StudySummary, summarize
+from fairtrial.trial import Outcome
 
 METRICS = ["best_test_acc", "best_train_acc", "final_test_acc", "final_train_loss", "seconds"]
 SGD = {"adam": {}, "sgd": {"optimizer": {"name": "sgd", "lr": 0.1}}}

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from builders import PAPER_ARMS, make_results, make_study
 from fairtrial.errors import ReportError
-from fairtrial.records import Outcome
 from fairtrial.report.tables import FORMATS, table
 from fairtrial.stats.summary import SeedSpread, StudySummary, summarize
+from fairtrial.trial import Outcome
 
 CROWDED = {
     **PAPER_ARMS,

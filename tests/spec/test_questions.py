@@ -4,7 +4,7 @@ import pytest
 
 import fairtrial
 from fairtrial.errors import StudyError
-from fairtrial.plan import plan
+from fairtrial.scheduler import plan
 from fairtrial.spec import Claim, Evidence, Noise, Study, Target, override, parse_toml
 
 CLAIM = {"id": "1", "text": "b beats a", "arm": "b", "against": "a", "direction": "higher"}

@@ -6,9 +6,9 @@ import pytest
 
 import fairtrial
 from builders import MACHINE, make_results, make_study
-from fairtrial.records import Outcome
 from fairtrial.stats.caveats import held_fixed, of_conditions, of_metric, of_records
 from fairtrial.stats.paired import PairedData
+from fairtrial.trial import Outcome
 
 
 def test_the_learning_rate_comes_first():

@@ -11,12 +11,12 @@ from scipy import stats
 
 import fairtrial
 from fairtrial.errors import StudyError
-from fairtrial.records import Outcome
 from fairtrial.stats.boundary import LookPlan, boundary
 from fairtrial.stats.claims import ClaimVerdict, check_claims
 from fairtrial.stats.comparison import looks
 from fairtrial.stats.judge import judge
 from fairtrial.testing import simulated_results, simulated_study
+from fairtrial.trial import Outcome
 
 ARMS = {"ref": {"mean": 0.8}, "close": {"mean": 0.801}, "low": {"mean": 0.7}}
 

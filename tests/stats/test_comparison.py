@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from builders import make_results, make_study
 from fairtrial.errors import StudyError
-from fairtrial.records import Outcome
 from fairtrial.stats.comparison import compare, looks, paired_spread, settled, stops
 from fairtrial.stats.judge import judge
 from fairtrial.stats.verdicts import Verdict
 from fairtrial.testing import simulated_results, simulated_study
+from fairtrial.trial import Outcome
 
 CLEAR = {"reference": {}, "up": {"mean": 0.86}, "down": {"mean": 0.74}, "same": {}}
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from builders import make_results, make_study
-from fairtrial.records import Outcome
 from fairtrial.spec import Target
 from fairtrial.stats.paired import LostSeeds, PairedData
+from fairtrial.trial import Outcome
 
 INF = math.inf
 

@@ -6,8 +6,8 @@ import pytest
 
 from builders import MACHINE, make_results, make_study
 from fairtrial.errors import PairingError
-from fairtrial.records import Outcome
 from fairtrial.stats.pairing import check_pairing, pairing_caveats
+from fairtrial.trial import Outcome
 
 ARMS = {"a": {}, "b": {"optimizer": {"eps": 1e-6}}, "c": {"optimizer": {"eps": 1e-5}}}
 USERS = {"training": {"loop": "my:loop"}}

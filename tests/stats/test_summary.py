@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import learning, make_results, make_study
-from fairtrial.records import Outcome
 from fairtrial.spec import METRICS
 from fairtrial.stats.summary import SeedSpread, join, summarize
+from fairtrial.trial import Outcome
 
 
 def values(study, results, metric, arm=0):

@@ -13,11 +13,11 @@ import psycopg
 import pytest
 
 from fairtrial.errors import StoreError, StoreLockedError
-from fairtrial.plan import plan
-from fairtrial.records import Machine
+from fairtrial.scheduler import plan
 from fairtrial.spec import Study, parse_toml
 from fairtrial.store import locks
 from fairtrial.store.sql import SQLStore
+from fairtrial.trial import Machine
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 

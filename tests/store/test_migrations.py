@@ -15,11 +15,11 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Float, inspect
 
 from fairtrial.errors import StoreVersionError
-from fairtrial.plan import plan
-from fairtrial.records import Outcome
+from fairtrial.scheduler import plan
 from fairtrial.spec import METRICS
 from fairtrial.store import migrations, queries, schema
 from fairtrial.store.sql import SQLStore
+from fairtrial.trial import Outcome
 
 ASSETS = Path(__file__).parent / "assets"
 NOW = datetime(2026, 5, 6, tzinfo=UTC)

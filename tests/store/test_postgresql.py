@@ -15,9 +15,9 @@ import pytest
 from sqlalchemy import make_url
 
 from fairtrial.errors import StoreError
-from fairtrial.plan import plan
-from fairtrial.records import EpochRecord, Machine, Outcome
+from fairtrial.scheduler import plan
 from fairtrial.store.sql import SQLStore
+from fairtrial.trial import EpochRecord, Machine, Outcome
 
 MACHINE = Machine({"torch": "2"}, "processor", "cpu", 2, "system")
 NOW = datetime(2026, 1, 2, tzinfo=UTC)

@@ -15,10 +15,10 @@ import pytest
 
 from fairtrial import digest_results
 from fairtrial.errors import StoreError
-from fairtrial.plan import plan
-from fairtrial.records import EpochRecord, Machine, Outcome
+from fairtrial.scheduler import plan
 from fairtrial.store.sql import SQLStore
 from fairtrial.store.sqlite import wal_is_safe
+from fairtrial.trial import EpochRecord, Machine, Outcome
 
 MACHINE = Machine({"torch": "2"}, "processor", "cpu", 2, "system")
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -151,8 +151,8 @@ def test_a_lock_past_the_patience_is_an_error_in_one_line_and_loses_nothing(make
 WRITER = """
 import sys
 from datetime import UTC, datetime
-from fairtrial.plan import plan
-from fairtrial.records import EpochRecord, Machine
+from fairtrial.scheduler import plan
+from fairtrial.trial import EpochRecord, Machine
 from fairtrial.spec import Study, parse_toml
 from fairtrial.store.sql import SQLStore
 
@@ -240,8 +240,8 @@ GROWING = """
 import sys, resource, signal
 from datetime import UTC, datetime
 from fairtrial.errors import StoreError
-from fairtrial.plan import plan
-from fairtrial.records import EpochRecord, Machine, Outcome
+from fairtrial.scheduler import plan
+from fairtrial.trial import EpochRecord, Machine, Outcome
 from fairtrial.spec import Study, parse_toml
 from fairtrial.store.sql import SQLStore
 

@@ -8,7 +8,7 @@ import torch
 
 from fairtrial import spec
 from fairtrial.errors import Diverged
-from fairtrial.plan import plan
+from fairtrial.scheduler import plan
 from fairtrial.training import datasets, loop
 from fairtrial.training.fingerprints import fingerprint
 from fairtrial.training.loop import Learner, batch_order, evaluate

@@ -7,7 +7,7 @@ import pytest
 
 from fairtrial import spec
 from fairtrial.errors import StudyError, WeightsError
-from fairtrial.plan import plan
+from fairtrial.scheduler import plan
 from fairtrial.training import prepare
 from fairtrial.training.kernels import compiler, layers
 from fairtrial.training.loop import train

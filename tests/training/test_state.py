@@ -14,11 +14,11 @@ from fairtrial import spec
 from fairtrial.checkpoints import CheckpointManager
 from fairtrial.errors import Diverged, Stopped
 from fairtrial.executors.base import Ended, Epoch, Fingerprinted, drive
-from fairtrial.plan import plan
-from fairtrial.records import Machine, Outcome
+from fairtrial.scheduler import plan
 from fairtrial.training import loop
 from fairtrial.training.fingerprints import fingerprint
 from fairtrial.training.learner import Learner
+from fairtrial.trial import Machine, Outcome
 
 MACHINE = Machine({}, "processor", "cpu", 1, "system")
 STEPS = 3  # an epoch
@@ -240,7 +240,7 @@ torch.set_num_threads(1)
 from fairtrial.checkpoints import Checkpoints
 from fairtrial.errors import Stopped
 from fairtrial.executors.base import drive
-from fairtrial.records import Machine
+from fairtrial.trial import Machine
 from fairtrial.training import train
 trial, stops = pickle.loads(sys.stdin.buffer.read())
 asked = iter([False] * stops + [True] * 9) if stops is not None else iter(lambda: False, None)

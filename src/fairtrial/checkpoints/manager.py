@@ -20,7 +20,7 @@ from fairtrial.checkpoints.serialization import pack, unpack
 from fairtrial.checkpoints.storage import Storage, open_storage
 from fairtrial.errors import CheckpointError, Stopped
 from fairtrial.failpoints import failpoint
-from fairtrial.records import EpochRecord, Trial
+from fairtrial.trial import EpochRecord, Trial
 
 #: Version of the files below.
 CHECKPOINT_FORMAT = 1

@@ -35,7 +35,7 @@ from typing import Protocol, TypeAlias
 
 from fairtrial.checkpoints import CheckpointManager, TrialCheckpoints
 from fairtrial.errors import CheckpointError, Diverged
-from fairtrial.records import EpochRecord, Machine, Outcome, Trial
+from fairtrial.trial import EpochRecord, Machine, Outcome, Trial
 
 #: A training loop: built in, or brought along.
 TrainingLoop: TypeAlias = Callable[[Trial], Iterator[Mapping[str, float]]]

@@ -8,7 +8,7 @@ from typing import Self
 
 from fairtrial.checkpoints import CheckpointManager
 from fairtrial.executors.base import Epoch, Message, TrainingLoop, drive
-from fairtrial.records import Machine, Trial
+from fairtrial.trial import Machine, Trial
 
 #: Trials and epochs that take no longer than this many seconds share pauses: writing each message down takes as long.
 QUICK = 0.05

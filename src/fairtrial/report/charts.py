@@ -9,11 +9,11 @@ from typing import Literal, get_args
 import altair as alt
 
 from fairtrial.errors import ReportError
-from fairtrial.records import TrialResult
 from fairtrial.report.curves import CurveData, curve_data
 from fairtrial.report.drawing import ChartKind, draw
 from fairtrial.report.files import write_atomically
 from fairtrial.spec import Study
+from fairtrial.trial import TrialResult
 
 Format = Literal["png", "svg", "pdf"]
 

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from fairtrial.estimate import Estimate, Prospect
+from fairtrial.estimate import Estimate, SeedOption
 from fairtrial.report.live import duration
 from fairtrial.report.settings import NOTHING
 from fairtrial.report.units import measure_words, unit
@@ -33,12 +33,12 @@ def plan_text(study: Study, cost: Estimate, store: str) -> str:
     return "\n".join(lines)
 
 
-def prospects_text(study: Study, prospects: Sequence[Prospect], spread: float | None, source: str) -> str:
+def seed_options_text(study: Study, options: Sequence[SeedOption], spread: float | None, source: str) -> str:
     """Write what several numbers of seeds would find as a small table.
 
     Args:
         study: the study.
-        prospects: a line each.
+        options: a line each.
         spread: what they were computed from.
         source: where that is from, such as ``"from the store"``.
     """
@@ -53,7 +53,7 @@ def prospects_text(study: Study, prospects: Sequence[Prospect], spread: float | 
             f"with 80% power, at a standard deviation of {measured.amount(spread)} {source}:"
         )
     lines = [*textwrap.wrap(head, 80), f"{'seeds':>7} {'difference':>16} {'time to get there':>20}"]
-    for row in prospects:
+    for row in options:
         found = NOTHING if row.difference is None else measured.amount(row.difference)
         cost = "unknown" if row.seconds is None else duration(row.seconds) if row.seconds else "done"
         lines.append(f"{row.seeds:>7} {found:>16} {cost:>20}")

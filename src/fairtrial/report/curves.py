@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fairtrial.records import Outcome, TrialResult
 from fairtrial.spec import Study
 from fairtrial.stats.summary import join
+from fairtrial.trial import Outcome, TrialResult
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ import json
 import textwrap
 from collections.abc import Iterable
 
-from fairtrial.doctor import Finding, State
+from fairtrial.doctor import CheckResult, CheckStatus
 
-_WORDS = {State.GOOD: "ok", State.NOTE: "note", State.BAD: "BAD"}
+_WORDS = {CheckStatus.GOOD: "ok", CheckStatus.NOTE: "note", CheckStatus.BAD: "BAD"}
 
 
-def finding_text(finding: Finding, width: int) -> str:
+def finding_text(finding: CheckResult, width: int) -> str:
     """Write one finding, its detail wrapped beside its part.
 
     Args:
@@ -28,6 +28,6 @@ def finding_text(finding: Finding, width: int) -> str:
     )
 
 
-def findings_json(findings: Iterable[Finding]) -> str:
+def findings_json(findings: Iterable[CheckResult]) -> str:
     """Write all findings as a JSON list."""
     return json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2)

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from fairtrial.plan import makespan
-from fairtrial.records import Trial
+from fairtrial.scheduler import makespan
+from fairtrial.trial import Trial
 
 
 class Forecast:

@@ -8,18 +8,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
+from fairtrial.callbacks import Callback
 from fairtrial.executors.slots import Slots
-from fairtrial.records import EpochRecord, Machine, Outcome, Trial
 from fairtrial.report.forecast import Forecast
 from fairtrial.report.words import count
 from fairtrial.spec import Study
-from fairtrial.watcher import Watcher
+from fairtrial.trial import EpochRecord, Machine, Outcome, Trial
 
 #: Seconds between two estimates of the time that is left: numbers that jump with every batch can't be read.
 SECONDS_AN_ESTIMATE = 0.5
 
 
-class LiveWatcher(Watcher):
+class ProgressDisplay(Callback):
     """Shows a study's progress: the whole of it with the time left, and every running trial with its accuracy.
 
     Args:

@@ -3,9 +3,9 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from fairtrial.records import TrialResult
 from fairtrial.spec import BUILT_IN, DATA_SIZES, Data, Model, Settings, Study
 from fairtrial.stats.paired import PairedData
+from fairtrial.trial import TrialResult
 
 #: Names under which a training loop of the user's own may take its learning rate.
 _RATES = ("lr", "learning_rate")

@@ -19,7 +19,6 @@ import numpy as np
 from scipy import special
 
 from fairtrial.errors import PairingError, StudyError
-from fairtrial.records import TrialResult
 from fairtrial.spec import ALL_OTHERS, Claim, Study, Target, better
 from fairtrial.stats import caveats
 from fairtrial.stats.boundary import LookPlan, boundary
@@ -27,6 +26,7 @@ from fairtrial.stats.comparison import looks, seed_list
 from fairtrial.stats.paired import LostSeeds, PairedData
 from fairtrial.stats.pairing import check_pairing, pairing_caveats
 from fairtrial.stats.variance import FloatArray, estimate
+from fairtrial.trial import TrialResult
 
 #: Probability with which a single new run of each arm falls into the range that is called plausible.
 PREDICTION = 0.95

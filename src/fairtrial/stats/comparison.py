@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from fairtrial.errors import PairingError, StudyError
-from fairtrial.records import TrialResult
 from fairtrial.spec import TO_TARGET, Evidence, Study, better
 from fairtrial.spec.questions import Vocabulary
 from fairtrial.stats import caveats
@@ -17,6 +16,7 @@ from fairtrial.stats.paired import MISSED, LostSeeds, PairedData
 from fairtrial.stats.pairing import check_pairing, pairing_caveats
 from fairtrial.stats.variance import estimate
 from fairtrial.stats.verdicts import Comparison, Verdict
+from fairtrial.trial import TrialResult
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def stops(study: Study, results: Sequence[TrialResult]) -> dict[str, str]:
 
     Args:
         study: the study.
-        results: those of whole seeds, see `fairtrial.course.Course`.
+        results: those of whole seeds, see `fairtrial.scheduler.Course`.
 
     Returns:
         A few words for each such arm, such as ``"its verdict is settled"``.

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fairtrial.records import TrialResult
 from fairtrial.spec import Noise, Study
 from fairtrial.stats.comparison import question
 from fairtrial.stats.components import NoiseComponents, noise_components
 from fairtrial.stats.paired import PairedData
+from fairtrial.trial import TrialResult
 
 
 @dataclass(frozen=True)

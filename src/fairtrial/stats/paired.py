@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fairtrial.measures import measure, missed
-from fairtrial.records import Outcome, TrialResult
 from fairtrial.spec import TO_TARGET, Study, Target
 from fairtrial.stats.summary import join
+from fairtrial.trial import Outcome, TrialResult
 
 #: How a trial can be lost.
 MISSED = "missed"

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations
 
 from fairtrial.errors import PairingError
-from fairtrial.records import Machine, Outcome, TrialResult
 from fairtrial.spec import BUILT_IN, Settings, Study, content
+from fairtrial.trial import Machine, Outcome, TrialResult
 
 #: The fingerprints that every trial should have.
 EXPECTED = ("initial_weights", "batch_order")

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from fairtrial.measures import Measure, measure
-from fairtrial.records import Outcome, TrialResult
 from fairtrial.spec import Arm, Study, content
+from fairtrial.trial import Outcome, TrialResult
 
 #: What every study measures of a trial. `best_test_acc` is the paper's: the best epoch is chosen on the test set.
 MEASURES = ("best_test_acc", "best_train_acc", "final_test_acc", "final_train_loss", "seconds")

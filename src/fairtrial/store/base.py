@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from fairtrial.records import EpochRecord, Machine, Outcome, Trial, TrialResult
 from fairtrial.spec import Study
+from fairtrial.trial import EpochRecord, Machine, Outcome, Trial, TrialResult
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from typing import Any
 
 from sqlalchemy import JSON, Column, ColumnElement, Connection, Row, Select, Text, cast, select
 
-from fairtrial.records import EpochRecord, Machine, Outcome, Trial, TrialResult
 from fairtrial.spec import METRICS, content
 from fairtrial.store import schema
 from fairtrial.store.base import StoredStudy
+from fairtrial.trial import EpochRecord, Machine, Outcome, Trial, TrialResult
 
 #: Most rows that a statement names by hash: SQLite allows 32,766 parameters a statement, older releases 999.
 CHUNK = 500

@@ -21,13 +21,13 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from fairtrial.errors import StoreError
-from fairtrial.plan import plan
-from fairtrial.records import EpochRecord, Machine, Outcome, Trial, TrialResult
+from fairtrial.scheduler import plan
 from fairtrial.spec import METRICS, Study
 from fairtrial.store import queries, schema
 from fairtrial.store.base import StoredStudy
 from fairtrial.store.engine import PATIENCE, Database
 from fairtrial.store.transactions import Transaction
+from fairtrial.trial import EpochRecord, Machine, Outcome, Trial, TrialResult
 
 
 class SQLStore:

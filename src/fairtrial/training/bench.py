@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from fairtrial import spec
-from fairtrial.plan import plan
-from fairtrial.records import Trial
+from fairtrial.scheduler import plan
 from fairtrial.training import datasets, loop, prepare
 from fairtrial.training.allocator import keep_freed_memory
 from fairtrial.training.kernels import layers
 from fairtrial.training.learner import Learner
 from fairtrial.training.machine import use_threads
+from fairtrial.trial import Trial
 
 #: Rounds of a comparison; in each round every side runs in turn, so that a machine whose speed drifts stays fair.
 ROUNDS = 7

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import LambdaLR
 
-from fairtrial.records import Trial
 from fairtrial.training import datasets
 from fairtrial.training.kernels.layers import accelerate
 from fairtrial.training.models import mobilenet_v2
 from fairtrial.training.optimizer import build_optimizer, build_schedule
+from fairtrial.trial import Trial
 
 
 @dataclass

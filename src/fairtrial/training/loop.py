@@ -12,12 +12,12 @@ from torch.nn.functional import cross_entropy
 
 from fairtrial import spec
 from fairtrial.errors import Diverged
-from fairtrial.records import Trial
 from fairtrial.training import datasets, state
 from fairtrial.training.allocator import keep_freed_memory
 from fairtrial.training.fingerprints import fingerprint
 from fairtrial.training.learner import Accumulator, Learner
 from fairtrial.training.state import TrainingPosition
+from fairtrial.trial import Trial
 
 #: Images a forward pass of an evaluation: large enough to keep the cores busy, small enough to stay in their caches.
 EVALUATION_BATCH = 500

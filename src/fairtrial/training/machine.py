@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 
 import fairtrial
-from fairtrial.records import Machine, Trial
 from fairtrial.spec import BUILT_IN
 from fairtrial.training.kernels import compiler, layers
 from fairtrial.training.learner import choose_device
 from fairtrial.training.loop import load_once
+from fairtrial.trial import Machine, Trial
 
 #: Packages whose version can change a trial's numbers.
 PACKAGES = ("numpy", "torch")

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from fairtrial import spec
 from fairtrial.errors import StudyError
-from fairtrial.records import Trial
 from fairtrial.training import datasets
 from fairtrial.training.kernels import compiler, layers
 from fairtrial.training.loop import train
 from fairtrial.training.models import mobilenet_v2
+from fairtrial.trial import Trial
 
 
 def run(trial: Trial) -> Iterator[Mapping[str, float]]:

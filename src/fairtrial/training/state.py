@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from fairtrial.records import Trial
 from fairtrial.training.learner import Accumulator, Learner
+from fairtrial.trial import Trial
 
 
 @dataclass

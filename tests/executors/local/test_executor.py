@@ -19,8 +19,8 @@ from fairtrial.executors.base import Ended, Epoch, Started
 from fairtrial.executors.limits import Limits
 from fairtrial.executors.local.executor import LocalExecutor
 from fairtrial.executors.local.process import WorkerProcess
-from fairtrial.plan import plan
-from fairtrial.records import Outcome
+from fairtrial.scheduler import plan
+from fairtrial.trial import Outcome
 
 PATIENCE = 60  # seconds after which a test gives up; nothing waits that long unless it is broken
 
@@ -365,7 +365,7 @@ SCRIPT = """
 from fairtrial.executors.base import Epoch
 from fairtrial.executors.limits import Limits
 from fairtrial.executors.local.executor import LocalExecutor
-from fairtrial.plan import plan
+from fairtrial.scheduler import plan
 from fairtrial.spec import Study
 import loops
 

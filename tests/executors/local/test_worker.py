@@ -5,7 +5,7 @@ from multiprocessing import Pipe
 import pytest
 
 from fairtrial.executors.local import worker
-from fairtrial.plan import plan
+from fairtrial.scheduler import plan
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from fairtrial.errors import FairtrialError
 from fairtrial.executors.base import Ended, Epoch, Started
 from fairtrial.executors.inline import InlineExecutor
 from fairtrial.executors.ray.executor import NodeData, RayExecutor
-from fairtrial.plan import plan
-from fairtrial.records import Outcome
+from fairtrial.scheduler import plan
+from fairtrial.trial import Outcome
 
 pytestmark = [
     pytest.mark.slow,

@@ -16,8 +16,8 @@ from fairtrial.errors import FairtrialError
 from fairtrial.executors.base import Ended, Epoch, Started
 from fairtrial.executors.limits import Limits
 from fairtrial.executors.ray.executor import RayExecutor
-from fairtrial.plan import plan
-from fairtrial.records import Outcome
+from fairtrial.scheduler import plan
+from fairtrial.trial import Outcome
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
 

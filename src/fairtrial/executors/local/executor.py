@@ -27,7 +27,7 @@ from fairtrial.executors.limits import Limits, format_seconds
 from fairtrial.executors.local.process import WorkerProcess, end_all
 from fairtrial.executors.local.worker import Heartbeat, ProgressReport, Report, WorkerFailed, WorkerJob
 from fairtrial.executors.slots import check_counts
-from fairtrial.records import Machine, Outcome, Trial
+from fairtrial.trial import Machine, Outcome, Trial
 
 #: Workers that may end in a row before they have begun a trial. One may be bad luck; more are a broken installation.
 FALSE_STARTS = 3

@@ -16,7 +16,7 @@ from typing import cast
 from fairtrial.errors import FairtrialError
 from fairtrial.executors.local.process_group import ProcessGroup
 from fairtrial.executors.local.worker import STOP, WHERE, Report, WorkerJob
-from fairtrial.records import Trial
+from fairtrial.trial import Trial
 
 #: Seconds that a worker whose pipe has ended gets to end itself before it is killed.
 GRACE = 1.0

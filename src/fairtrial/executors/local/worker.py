@@ -25,7 +25,7 @@ from fairtrial.errors import CheckpointError, Stopped
 from fairtrial.executors.base import CheckpointFailed, Ended, Epoch, Message, TrainingLoop, drive
 from fairtrial.executors.local.memory import describe, limit_memory, ran_out_of_memory
 from fairtrial.failpoints import failpoint
-from fairtrial.records import Machine, Trial
+from fairtrial.trial import Machine, Trial
 
 #: Seconds between two reports of progress from one worker; what comes sooner is dropped.
 SECONDS_A_REPORT = 0.1

@@ -23,7 +23,7 @@ from fairtrial.executors.ray import task
 from fairtrial.executors.ray.cluster import RayCluster
 from fairtrial.executors.ray.task import NodeRefused, TaskSpec, WorkerDied
 from fairtrial.executors.slots import check_counts, usable_cores
-from fairtrial.records import Machine, Outcome, Trial
+from fairtrial.trial import Machine, Outcome, Trial
 
 #: How often a trial may begin. One death may be the node's bad luck; a second is likely the trial's own doing.
 ATTEMPTS = 2

@@ -27,7 +27,7 @@ from fairtrial.executors.base import CheckpointFailed, Ended, Epoch, Started
 from fairtrial.executors.limits import Limits, format_seconds
 from fairtrial.executors.local.process import WorkerProcess, end_all
 from fairtrial.executors.local.worker import Heartbeat, ProgressReport, Report, WorkerFailed, WorkerJob
-from fairtrial.records import Outcome, Trial
+from fairtrial.trial import Outcome, Trial
 
 #: Seconds between two looks at whether the worker has died unheard, or the task is cancelled: Ray's way to interrupt a
 #: task does not wake it.

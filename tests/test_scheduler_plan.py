@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fairtrial
-from fairtrial.plan import makespan, plan
+from fairtrial.scheduler import makespan, plan
 
 
 def test_whole_seeds_finish_first(make_study):

@@ -16,7 +16,7 @@ from fairtrial.store.base import StoredStudy
 _LABEL = re.compile(r"(?P<name>[^@]+)@(?P<hash>[0-9a-f]{4,64})")
 
 
-def shipped() -> list[str]:
+def shipped_studies() -> list[str]:
     """List the studies that ship with the package."""
     files = resources.files("fairtrial.studies").iterdir()
     return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
@@ -32,7 +32,7 @@ def load(source: str | Path, assignments: Sequence[str] = ()) -> Study:
     Raises:
         StudyError: no such file, or not a study; the message begins with the file's name.
     """
-    if source in shipped():
+    if source in shipped_studies():
         text = resources.files("fairtrial.studies").joinpath(f"{source}.toml").read_text(encoding="utf-8")
         return _build(text, assignments, str(source))
     path = Path(source)
@@ -44,7 +44,7 @@ def load(source: str | Path, assignments: Sequence[str] = ()) -> Study:
     return _build(text, assignments, str(path), folder=path.parent)
 
 
-def to_run(reference: str, assignments: Sequence[str], stored: Sequence[StoredStudy]) -> Study:
+def find_to_run(reference: str, assignments: Sequence[str], stored: Sequence[StoredStudy]) -> Study:
     """Find the study that ``fairtrial run`` means.
 
     A name that ships with the package means the study as it ships, whatever was run under that name before; any other
@@ -58,12 +58,12 @@ def to_run(reference: str, assignments: Sequence[str], stored: Sequence[StoredSt
     Raises:
         StudyError: no study answers to the reference, or it is not valid.
     """
-    if _is_file(reference) or reference in shipped():
+    if _is_file(reference) or reference in shipped_studies():
         return load(reference, assignments)
     return _from_store(reference, assignments, stored)
 
 
-def to_read(reference: str, assignments: Sequence[str], stored: Sequence[StoredStudy]) -> Study:
+def find_to_read(reference: str, assignments: Sequence[str], stored: Sequence[StoredStudy]) -> Study:
     """Find the study whose records a user wants to see.
 
     A bare name means the one of that name that ran last; with overrides it means what ``run`` with the same overrides
@@ -80,7 +80,7 @@ def to_read(reference: str, assignments: Sequence[str], stored: Sequence[StoredS
     named = [study for study in stored if study.name == reference]
     if named and not assignments and not _is_file(reference):
         return _stored(named[0])
-    study = to_run(reference, assignments, stored)
+    study = find_to_run(reference, assignments, stored)
     if study.hash in {known.hash for known in stored}:
         return study
     same_name = [known.label for known in stored if known.name == study.name]
@@ -97,7 +97,7 @@ def source(reference: str) -> str | None:
     """Name what a study is read from: a file's full path, or a name that ships; None for a study from the store."""
     if _is_file(reference):
         return str(Path(reference).resolve())
-    return reference if reference in shipped() else None
+    return reference if reference in shipped_studies() else None
 
 
 def git_commit(folder: Path) -> str | None:
@@ -131,7 +131,7 @@ def _from_store(reference: str, assignments: Sequence[str], stored: Iterable[Sto
     if found:
         study = _stored(found[0])
         return _build(found[0].toml, assignments, found[0].label) if assignments else study
-    known = list(dict.fromkeys([*shipped(), *(s.label if label else s.name for s in stored)]))
+    known = list(dict.fromkeys([*shipped_studies(), *(s.label if label else s.name for s in stored)]))
     raise StudyNotFoundError(
         f"{reference}: no file, no study that ships with fairtrial and none in this store; known: {', '.join(known)}"
     )

@@ -7,19 +7,18 @@ from functools import partial
 from typing import TypeAlias
 
 from fairtrial import signals
+from fairtrial.callbacks import Callback
 from fairtrial.checkpoints import CheckpointManager
-from fairtrial.course import Course, Settled, Step
 from fairtrial.errors import FairtrialError, ProvenanceError, StudyError
 from fairtrial.executors.base import Ended, Epoch, Executor, Fingerprinted, Message, Started, Warned
 from fairtrial.executors.limits import Limits
 from fairtrial.executors.slots import Slots, check_counts, choose_slots
 from fairtrial.failpoints import failpoint
-from fairtrial.plan import plan
-from fairtrial.provenance import Conditions, changes, left_behind
-from fairtrial.records import Outcome, Trial, TrialResult
+from fairtrial.provenance import RunConditions, abandoned_study, changed_keys
+from fairtrial.scheduler import Decision, Scheduler, StoppingRule, plan
 from fairtrial.spec import BUILT_IN, Study
 from fairtrial.store.base import Store
-from fairtrial.watcher import Watcher
+from fairtrial.trial import Outcome, Trial, TrialResult
 
 #: Outcomes after which a trial is never run again, and its state is of no more use.
 _FINAL = (Outcome.FINISHED, Outcome.DIVERGED)
@@ -56,10 +55,10 @@ def run(
     executor: Executor | None = None,
     workers: int | None = None,
     threads: int | None = None,
-    watcher: Watcher | None = None,
+    watcher: Callback | None = None,
     retry_failed: bool = False,
     git_commit: str | None = None,
-    settled: Settled | None = None,
+    settled: StoppingRule | None = None,
     checkpoints: str | None = None,
     time_limit: float | None = None,
     memory_limit: int | None = None,
@@ -116,7 +115,7 @@ def run(
         >>> with fairtrial.SQLStore("fairtrial.db") as store:                         # doctest: +SKIP
         ...     done = fairtrial.run(study, store=store)
     """
-    watcher = watcher or Watcher()
+    watcher = watcher or Callback()
     own = (workers, threads, checkpoints, time_limit, memory_limit)
     if executor is not None and any(option is not None for option in own):
         raise FairtrialError(
@@ -150,8 +149,8 @@ def run(
         return StudyRun(study, len(ended) - before, tuple(store.results(study)))
 
 
-def _course(study: Study, settled: Settled | None) -> Course:
-    return Course(study, settled or (_by_verdict() if study.sequential else None))
+def _course(study: Study, settled: StoppingRule | None) -> Scheduler:
+    return Scheduler(study, settled or (_by_verdict() if study.sequential else None))
 
 
 def _changed(
@@ -159,7 +158,7 @@ def _changed(
     store: Store,
     source: str | None,
     assignments: Sequence[str],
-    settled: Settled | None,
+    settled: StoppingRule | None,
     *,
     force: bool,
 ) -> str:
@@ -168,13 +167,13 @@ def _changed(
     Raises:
         ProvenanceError: it has, and nobody wanted that.
     """
-    before = left_behind(study, store.studies(), source, assignments)
+    before = abandoned_study(study, store.studies(), source, assignments)
     if before is None:
         return ""
     ended = _ended(store.outcomes(plan(before)), retry_failed=False)
     if not _course(before, settled).advance(ended, partial(store.results, before)).trials:
         return ""
-    found = f"{source} has changed since {before.label} was interrupted: {'; '.join(changes(before, study))}"
+    found = f"{source} has changed since {before.label} was interrupted: {'; '.join(changed_keys(before, study))}"
     if force:
         return found
     raise ProvenanceError(
@@ -182,7 +181,7 @@ def _changed(
     )
 
 
-def _by_verdict() -> Settled:
+def _by_verdict() -> StoppingRule:
     """Let the verdicts decide; SciPy is loaded here and not before."""
     from fairtrial.stats.comparison import settled  # noqa: PLC0415
 
@@ -212,10 +211,10 @@ class _Conductor:
 
     def __init__(
         self,
-        course: Course,
+        course: Scheduler,
         ended: set[str],
         store: Store,
-        watcher: Watcher,
+        watcher: Callback,
         git_commit: str | None,
         *,
         force: bool,
@@ -228,12 +227,12 @@ class _Conductor:
         self._git_commit = git_commit
         self._force = force
         self._remark = remark
-        self._conditions = Conditions(store.results(course.study))
+        self._conditions = RunConditions(store.results(course.study))
         self._checkpoints: CheckpointManager | None = None
         self._attempts: dict[str, int] = {}
         self._uncommitted: list[Message] = []
 
-    def execute(self, step: Step, executor: Executor) -> None:
+    def execute(self, step: Decision, executor: Executor) -> None:
         """Run the trials of a step and of those that follow."""
         self._checkpoints = executor.checkpoints
         with executor:
@@ -252,12 +251,12 @@ class _Conductor:
             finally:
                 self._commit()
 
-    def tell_stopped(self, step: Step) -> None:
+    def tell_stopped(self, step: Decision) -> None:
         """Tell the watcher which arms a step has stopped."""
         for arm, seeds in step.stopped.items():
             self._watcher.stopped(self._course.study, arm, seeds)
 
-    def _submit(self, step: Step, executor: Executor) -> None:
+    def _submit(self, step: Decision, executor: Executor) -> None:
         for trial in step.trials:
             executor.submit(replace(trial, listener=self._watcher.progressed))
 
@@ -346,7 +345,7 @@ def _local(
     study: Study,
     trials: Sequence[Trial],
     asked_for: tuple[int | None, int | None],
-    watcher: Watcher,
+    watcher: Callback,
     *,
     checkpoints: CheckpointManager,
     limits: Limits,

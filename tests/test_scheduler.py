@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import make_results, make_study
-from fairtrial.course import Course
-from fairtrial.plan import plan
+from fairtrial.scheduler import Scheduler, plan
 
 ARMS = ("reference", "b", "c", "d")
 
@@ -20,7 +19,7 @@ def study_of(least, most, arms=ARMS):
 def play(study, settled, *, workers=1, shuffle=None, already=frozenset()):
     """Run a study whose trials end in any order; return the hashes of its trials and what stopped when."""
     results = make_results(study)
-    course, ended, stopped = Course(study, settled), set(already), {}
+    course, ended, stopped = Scheduler(study, settled), set(already), {}
     running, waiting, trained = [], [], []
 
     def go_on():
@@ -110,7 +109,7 @@ def test_a_verdict_that_is_taken_back_does_not_start_an_arm_again():
 @pytest.mark.parametrize(("seeds", "settled"), [(3, by_table({"b": 1})), ({"min": 1, "max": 3}, None)])
 def test_a_fixed_number_of_seeds_is_wanted_at_once_and_nobody_is_asked(seeds, settled):
     study = make_study(ARMS, seeds=seeds)
-    course = Course(study, settled)
+    course = Scheduler(study, settled)
     step = course.advance(set(), lambda: pytest.fail("asked for results"))
     assert (step.trials, step.stopped) == (plan(study), {})
     last = course.advance({trial.hash for trial in step.trials}, lambda: pytest.fail("asked for results"))
@@ -124,7 +123,7 @@ def test_a_study_of_one_arm_stops_at_the_least_number_of_seeds():
 
 def test_results_are_read_only_when_a_seed_is_complete():
     study = study_of(1, 2, ARMS[:2])
-    course = Course(study, by_table({}))
+    course = Scheduler(study, by_table({}))
     first, second = course.advance(set(), list).trials
     assert course.advance({first.hash}, lambda: pytest.fail("not complete")).trials == ()
     assert [t.seed for t in course.advance({first.hash, second.hash}, lambda: make_results(study)).trials] == [1, 1]

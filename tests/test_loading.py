@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 import fairtrial
-from fairtrial import lookup
+from fairtrial import loading
 from fairtrial.errors import StudyError, StudyNotFoundError
 from fairtrial.spec import Study
 from fairtrial.store.base import StoredStudy
@@ -31,16 +31,16 @@ def file(tmp_path):
 
 @pytest.fixture
 def mine(file):
-    return lookup.load(file)
+    return loading.load(file)
 
 
 def test_shipped_studies_are_valid_and_named_as_their_files():
-    assert lookup.shipped() == ["paper", "quick"]
-    assert [lookup.load(name).name for name in lookup.shipped()] == ["paper", "quick"]
+    assert loading.shipped_studies() == ["paper", "quick"]
+    assert [loading.load(name).name for name in loading.shipped_studies()] == ["paper", "quick"]
 
 
 def test_the_paper_is_the_papers_to_the_letter():
-    study = lookup.load("paper")
+    study = loading.load("paper")
     table = {arm.name: (*arm.settings.optimizer.betas, arm.settings.optimizer.eps) for arm in study.arms}
     assert table == {
         "baseline": (0.9, 0.999, 1e-8),
@@ -73,7 +73,7 @@ def test_the_paper_is_the_papers_to_the_letter():
 
 
 def test_quick_is_the_paper_made_small():
-    paper, quick = lookup.load("paper"), lookup.load("quick")
+    paper, quick = loading.load("paper"), loading.load("quick")
     assert [arm.name for arm in quick.arms] == [arm.name for arm in paper.arms]
     assert [arm.settings.optimizer for arm in quick.arms] == [arm.settings.optimizer for arm in paper.arms]
     data = quick.settings.data
@@ -81,50 +81,50 @@ def test_quick_is_the_paper_made_small():
 
 
 def test_a_file_a_shipped_name_a_stored_name_and_a_label(file, mine):
-    other = lookup.load(file, ["seeds=5"])
-    assert lookup.to_run(str(file), [], []) == mine
-    assert lookup.to_run("quick", ["seeds=1"], []) == lookup.load("quick", ["seeds=1"])
-    assert lookup.to_run("mine", [], stored(other, mine)) == other
-    assert lookup.to_run(mine.label, [], stored(other, mine)) == mine
-    assert lookup.to_run("mine", ["training.epochs=2"], stored(mine)) == lookup.load(file, ["training.epochs=2"])
+    other = loading.load(file, ["seeds=5"])
+    assert loading.find_to_run(str(file), [], []) == mine
+    assert loading.find_to_run("quick", ["seeds=1"], []) == loading.load("quick", ["seeds=1"])
+    assert loading.find_to_run("mine", [], stored(other, mine)) == other
+    assert loading.find_to_run(mine.label, [], stored(other, mine)) == mine
+    assert loading.find_to_run("mine", ["training.epochs=2"], stored(mine)) == loading.load(file, ["training.epochs=2"])
 
 
 def test_to_run_a_shipped_name_means_the_shipped_study():
-    changed = lookup.load("quick", ["seeds=1"])
-    assert lookup.to_run("quick", [], stored(changed)) == lookup.load("quick")
+    changed = loading.load("quick", ["seeds=1"])
+    assert loading.find_to_run("quick", [], stored(changed)) == loading.load("quick")
 
 
 def test_to_read_a_bare_name_means_the_one_that_ran_last(file, mine):
-    changed = lookup.load("quick", ["seeds=1"])
-    whole = lookup.load("quick")
-    assert lookup.to_read("quick", [], stored(changed, whole)) == changed
-    assert lookup.to_read("quick", ["seeds=2"], stored(changed, whole)) == whole
-    assert lookup.to_read(whole.label, [], stored(changed, whole)) == whole
-    assert lookup.to_read(str(file), [], stored(mine)) == mine
+    changed = loading.load("quick", ["seeds=1"])
+    whole = loading.load("quick")
+    assert loading.find_to_read("quick", [], stored(changed, whole)) == changed
+    assert loading.find_to_read("quick", ["seeds=2"], stored(changed, whole)) == whole
+    assert loading.find_to_read(whole.label, [], stored(changed, whole)) == whole
+    assert loading.find_to_read(str(file), [], stored(mine)) == mine
 
 
 def test_to_read_says_what_the_store_has_instead(mine, file):
     with pytest.raises(StudyNotFoundError) as caught:
-        lookup.to_read(str(file), ["seeds=9"], stored(mine))
-    wanted = lookup.load(file, ["seeds=9"])
+        loading.find_to_read(str(file), ["seeds=9"], stored(mine))
+    wanted = loading.load(file, ["seeds=9"])
     assert str(caught.value) == f"{wanted.label} has not been run in this store; this store has {mine.label}"
 
 
 def test_an_unknown_name_lists_the_known_ones(mine):
     with pytest.raises(StudyNotFoundError, match=r"qick: no file, no study .*; known: paper, quick, mine$"):
-        lookup.to_run("qick", [], stored(mine))
+        loading.find_to_run("qick", [], stored(mine))
     with pytest.raises(StudyNotFoundError, match=rf"mine@ffff: .*; known: paper, quick, {mine.label}$"):
-        lookup.to_run("mine@ffff", [], stored(mine))
+        loading.find_to_run("mine@ffff", [], stored(mine))
 
 
 def test_a_file_that_is_not_there_or_not_text(tmp_path):
     with pytest.raises(StudyNotFoundError, match=r"^none\.toml: No such file or directory$"):
-        lookup.to_run("none.toml", [], [])
+        loading.find_to_run("none.toml", [], [])
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(StudyNotFoundError, match=r"^binary\.toml: not UTF-8 text$"):
-        lookup.to_run("binary.toml", [], [])
+        loading.find_to_run("binary.toml", [], [])
     with pytest.raises(StudyNotFoundError, match=r"^\.: Is a directory$"):
-        lookup.to_run("./", [], [])
+        loading.find_to_run("./", [], [])
 
 
 def test_errors_begin_with_the_files_name(file):
@@ -132,7 +132,7 @@ def test_errors_begin_with_the_files_name(file):
     with pytest.raises(
         StudyError, match=r"mine\.toml: unknown key `lr` in \[arms\.b\]: did you mean `lr` in \[optimizer\]"
     ):
-        lookup.load(file)
+        loading.load(file)
 
 
 def test_files_named_in_a_study_are_relative_to_it_and_weights_are_pinned(tmp_path):
@@ -141,16 +141,16 @@ def test_files_named_in_a_study_are_relative_to_it_and_weights_are_pinned(tmp_pa
     (folder / "w.pt").write_bytes(b"weights")
     extra = 'model.weights = "w.pt"\ndata.path = "images"\n'
     (folder / "s.toml").write_text(extra + TEXT)
-    settings = lookup.load(folder / "s.toml").settings
+    settings = loading.load(folder / "s.toml").settings
     assert settings.model.weights == str(folder / "w.pt")
     assert settings.model.weights_sha256 == hashlib.sha256(b"weights").hexdigest()
     assert settings.data.path == str(folder / "images")
-    before = lookup.load(folder / "s.toml").hash
+    before = loading.load(folder / "s.toml").hash
     (folder / "w.pt").write_bytes(b"other weights")
-    assert lookup.load(folder / "s.toml").hash != before
+    assert loading.load(folder / "s.toml").hash != before
     (folder / "w.pt").unlink()
     with pytest.raises(StudyError, match=r'model\.weights = ".*w\.pt": No such file'):
-        lookup.load(folder / "s.toml")
+        loading.load(folder / "s.toml")
 
 
 def test_a_stated_digest_pins_a_file_that_is_still_relative_to_the_study(tmp_path):
@@ -158,16 +158,16 @@ def test_a_stated_digest_pins_a_file_that_is_still_relative_to_the_study(tmp_pat
     folder.mkdir()
     digest = "0" * 64
     (folder / "s.toml").write_text(f'model = {{ weights = "w.pt", weights_sha256 = "{digest}" }}\n' + TEXT)
-    model = lookup.load(folder / "s.toml").settings.model
+    model = loading.load(folder / "s.toml").settings.model
     assert (model.weights, model.weights_sha256) == (str(folder / "w.pt"), digest)
 
 
 def test_overridden_weights_are_another_study_wherever_the_study_comes_from(file, tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).write_bytes(name.encode())
-    one, two = (lookup.load(file, [f"model.weights={name}"]) for name in ("one", "two"))
+    one, two = (loading.load(file, [f"model.weights={name}"]) for name in ("one", "two"))
     assert one.hash != two.hash
-    again = lookup.to_run(one.label, ["model.weights=two"], stored(one))
+    again = loading.find_to_run(one.label, ["model.weights=two"], stored(one))
     assert again.settings.model.weights_sha256 == hashlib.sha256(b"two").hexdigest()
     assert again.hash == two.hash
 
@@ -175,20 +175,20 @@ def test_overridden_weights_are_another_study_wherever_the_study_comes_from(file
 def test_overridden_paths_are_relative_to_where_the_user_stands(file, tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert lookup.load(file, ["data.path=images"]).settings.data.path == str(tmp_path / "elsewhere" / "images")
+    assert loading.load(file, ["data.path=images"]).settings.data.path == str(tmp_path / "elsewhere" / "images")
 
 
 def test_a_study_that_no_longer_means_what_it_meant_is_refused(mine):
     (old,) = stored(mine)
     old = replace(old, hash="0" * 64)
-    for find in (lookup.to_read, lookup.to_run):
+    for find in (loading.find_to_read, loading.find_to_run):
         for reference in ("mine", old.label):
             with pytest.raises(StudyError, match="mine@00000000: was run by a fairtrial with other settings"):
                 find(reference, [], [old])
 
 
 def test_the_commit_of_a_studys_folder(tmp_path):
-    assert lookup.git_commit(tmp_path) is None
+    assert loading.git_commit(tmp_path) is None
 
     def git(*words):
         identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
@@ -198,11 +198,11 @@ def test_the_commit_of_a_studys_folder(tmp_path):
     (tmp_path / "f").write_text("1")
     git("add", "f")
     git("commit", "-m", "m")
-    clean = lookup.git_commit(tmp_path)
+    clean = loading.git_commit(tmp_path)
     assert clean is not None
     assert len(clean) == 40
     (tmp_path / "f").write_text("2")
-    assert lookup.git_commit(tmp_path) == clean + "+"
+    assert loading.git_commit(tmp_path) == clean + "+"
 
 
 def test_the_python_face_loads_files_and_shipped_studies(file, mine):

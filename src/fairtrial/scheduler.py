@@ -1,21 +1,21 @@
 """Which trials a study needs next: all of them, or seed by seed until every verdict is settled. Pure."""
 
+import heapq
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from fairtrial.plan import plan
-from fairtrial.records import Trial, TrialResult
 from fairtrial.spec import Study
+from fairtrial.trial import Trial, TrialResult
 
 #: Tells which arms need no further seeds, from the results of the seeds so far: in the order of the plan, whole seeds
 #: only, and of an arm that has stopped no more than the seeds that it had then. It must depend on nothing else.
-Settled: TypeAlias = Callable[[Study, Sequence[TrialResult]], Collection[str]]
+StoppingRule: TypeAlias = Callable[[Study, Sequence[TrialResult]], Collection[str]]
 
 
 @dataclass(frozen=True)
-class Step:
+class Decision:
     """What follows from the trials that have ended by now.
 
     Attributes:
@@ -28,7 +28,7 @@ class Step:
     stopped: dict[str, int]
 
 
-class Course:
+class Scheduler:
     """Follows a study from seed to seed.
 
     A study with a fixed number of seeds wants all its trials at once. A sequential one wants `Study.min_seeds` seeds of
@@ -48,7 +48,7 @@ class Course:
         study: the study.
     """
 
-    def __init__(self, study: Study, settled: Settled | None = None) -> None:
+    def __init__(self, study: Study, settled: StoppingRule | None = None) -> None:
         self.study = study
         self._settled = settled
         self._plan = plan(study)
@@ -64,7 +64,7 @@ class Course:
         """All trials that the study can still come to or has had, in the order of the plan."""
         return self._below(self.study.seeds)
 
-    def advance(self, ended: Collection[str], results: Callable[[], Sequence[TrialResult]]) -> Step:
+    def advance(self, ended: Collection[str], results: Callable[[], Sequence[TrialResult]]) -> Decision:
         """Take note of the trials that have ended, and decide what there is to decide.
 
         Args:
@@ -78,7 +78,7 @@ class Course:
                 self._seeds += 1
                 self._ask_for_more()
         new, self._new = self._new, []
-        return Step(tuple(trial for trial in new if trial.hash not in ended), stopped)
+        return Decision(tuple(trial for trial in new if trial.hash not in ended), stopped)
 
     def _ask_for_more(self) -> None:
         """Take up the trials that are wanted now and were not before."""
@@ -112,3 +112,44 @@ class Course:
             stopped[self.study.reference] = self._seeds
         self._stopped |= stopped
         return stopped
+
+
+def plan(study: Study) -> tuple[Trial, ...]:
+    """List a study's trials so that whole seeds finish first.
+
+    A study that is cut short then still compares all arms on the seeds it has: three arms at two seeds say more than
+    one arm at five and another at one.
+
+    Args:
+        study: the study; arms keep its order.
+
+    Returns:
+        ``seeds * len(arms)`` trials; of a sequential study all that it may come to.
+    """
+    return tuple(
+        Trial(arm.name, seed, arm.settings, noise=_noise(study, seed))
+        for seed in range(study.seeds)
+        for arm in study.arms
+    )
+
+
+def _noise(study: Study, seed: int) -> tuple[int, int] | None:
+    """Tell the seeds of weights and order; None where both are the seed, so that plain studies share such trials."""
+    seeds = study.noise.of(seed)
+    return None if seeds == (seed, seed) else seeds
+
+
+def makespan(seconds: Sequence[float], workers: int) -> float:
+    """Tell how long a list of jobs takes when each goes, in order, to the worker that is free first.
+
+    Args:
+        seconds: the duration of each job.
+        workers: how many run at a time.
+
+    Returns:
+        Seconds until the last job ends; 0 without jobs.
+    """
+    free_at = [0.0] * workers
+    for duration in seconds:
+        heapq.heapreplace(free_at, free_at[0] + duration)
+    return max(free_at)

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 
 from fairtrial.executors.slots import Slots
-from fairtrial.records import EpochRecord, Machine, Outcome, Trial
 from fairtrial.spec import Study
+from fairtrial.trial import EpochRecord, Machine, Outcome, Trial
 
 
-class Watcher:
+class Callback:
     """Told what happens while a study runs. Does nothing; override what you want to see."""
 
     def fetching(self, done: int, total: int | None, what: str) -> None:

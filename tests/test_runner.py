@@ -8,9 +8,9 @@ import pytest
 import fairtrial
 from fairtrial.errors import StudyError
 from fairtrial.executors.inline import InlineExecutor
-from fairtrial.records import Machine, Outcome
+from fairtrial.runner import Callback, run
 from fairtrial.store.sql import SQLStore
-from fairtrial.study import Watcher, run
+from fairtrial.trial import Machine, Outcome
 
 pytestmark = pytest.mark.usefixtures("inline")
 
@@ -23,7 +23,7 @@ def store():
         yield opened
 
 
-class Diary(Watcher):
+class Diary(Callback):
     """Writes down what it is told."""
 
     def __init__(self):
@@ -81,7 +81,7 @@ def test_the_watcher_hears_all_of_it_in_order(store, make_study):
 def test_what_the_watcher_hears_is_in_the_store_already(store, make_study):
     study = make_study()
 
-    class Checker(Watcher):
+    class Checker(Callback):
         def epoch(self, trial, record):
             (result,) = [r for r in store.results(study) if r.trial == trial.hash]
             assert record in result.epochs
@@ -228,7 +228,7 @@ def test_a_finished_sequential_study_has_nothing_to_do(store, make_study, monkey
     settled, _ = settling(b=2, c=4)
     study = three_arms(make_study)
     first = run(study, store=store, settled=settled)
-    monkeypatch.setattr("fairtrial.study._local", None)  # no workers, no torch
+    monkeypatch.setattr("fairtrial.runner._local", None)  # no workers, no torch
     diary = Diary()
     again = run(study, store=store, settled=settled, watcher=diary)
     assert (again.trained, again.results) == (0, first.results)
@@ -248,7 +248,7 @@ def test_a_sequential_study_decides_the_same_whatever_the_store_knows_already(st
 def test_an_interrupted_sequential_study_decides_the_same(store, make_study):
     study = three_arms(make_study)
 
-    class Impatient(Watcher):
+    class Impatient(Callback):
         def ended(self, trial, outcome, detail):
             raise KeyboardInterrupt
 
@@ -297,7 +297,7 @@ def test_leaving_early_closes_the_training_loop(store, make_study):
             yield {"test_acc": 0.1}
             yield {"test_acc": 0.2}
 
-    class Stop(Watcher):
+    class Stop(Callback):
         def epoch(self, trial, record):
             raise KeyboardInterrupt
 
