@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from fairtrial import cli
+from fairtrial.cli import main as cli
 from fairtrial.loading import load
 from fairtrial.scheduler import plan
+from fairtrial.store.sql import SQLStore
 
 pytestmark = pytest.mark.usefixtures("inline")
 
@@ -262,7 +263,7 @@ def test_bad_input_is_one_line_and_a_status(fairtrial, words, message, tmp_path,
     write("digits.toml", 'name = "d"\ndata.name = "digits"\n' + arms)
     write("weights.toml", 'name = "w"\nmodel.weights = "none.pt"\n' + arms)
     write("loop.toml", 'name = "l"\ntraining.loop = "no_such:train"\n' + arms)
-    cli.SQLStore("newer.db").__exit__()
+    SQLStore("newer.db").__exit__()
     with sqlite3.connect("newer.db") as connection:
         connection.execute("UPDATE fairtrial_schema SET version = 99")
     connection.close()

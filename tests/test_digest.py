@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fairtrial import cli, digest_results
+from fairtrial import digest_results
+from fairtrial.cli import main as cli
 from fairtrial.executors.inline import InlineExecutor
 from fairtrial.runner import run
 from fairtrial.store.sql import SQLStore

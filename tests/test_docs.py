@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from fairtrial.checkpoints import CheckpointManager
-from fairtrial.cli import app
+from fairtrial.cli.main import app
 from fairtrial.errors import Stopped
 from fairtrial.executors.base import Epoch, drive
 from fairtrial.scheduler import plan

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fairtrial import doctor
-from fairtrial.cli import app
+from fairtrial.cli.main import app
 from fairtrial.doctor import CheckStatus, check_installation
 from fairtrial.scheduler import plan
 from fairtrial.store.sql import SQLStore

@@ -41,7 +41,7 @@ def test_importing_the_package_loads_nothing_heavy():
 
 
 def test_the_command_line_starts_without_torch_and_charts():
-    assert not {"torch", "altair", "scipy", "pandas"} & set(loaded_after("import fairtrial.cli"))
+    assert not {"torch", "altair", "scipy", "pandas"} & set(loaded_after("import fairtrial.cli.main"))
 
 
 def test_imports_go_one_way():

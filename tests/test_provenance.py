@@ -164,7 +164,7 @@ class TestAFileThatHasChanged:
 
     @pytest.fixture
     def run_file(self, monkeypatch, capsys):
-        from fairtrial import cli
+        from fairtrial.cli import main as cli
 
         def command(*words):
             monkeypatch.setattr(sys, "argv", ["fairtrial", "run", *words])

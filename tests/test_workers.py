@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 import loops
-from fairtrial import cli, digest_results
+from fairtrial import digest_results
+from fairtrial.cli import main as cli
 from fairtrial.errors import FairtrialError, StudyError
 from fairtrial.executors.base import Epoch
 from fairtrial.executors.inline import InlineExecutor

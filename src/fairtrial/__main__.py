@@ -10,7 +10,7 @@ def main() -> None:
     """Load the command line and run it; Ctrl-C and the like are no errors, not even while it loads."""
     signals.answer()
     try:
-        from fairtrial.cli import main as command_line  # noqa: PLC0415
+        from fairtrial.cli.main import main as command_line  # noqa: PLC0415
 
         command_line()
     except (KeyboardInterrupt, Terminated) as end:

@@ -288,7 +288,7 @@ def train(trial):
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["option", "environment"])
 def test_workers_are_not_told_the_password_and_nothing_prints_it(secured, how, make_study, monkeypatch, capsys):
-    from fairtrial import cli
+    from fairtrial.cli import main as cli
 
     study = make_study(seeds=1, training={"epochs": 1, "loop": "looking:train"})
     Path("small.toml").write_text(study.to_toml())

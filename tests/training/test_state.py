@@ -163,7 +163,7 @@ def test_to_save_after_every_step_changes_nothing(monkeypatch):
     trial = trial_of(**KINDS["adam"])
     whole = Attempt(trial, monkeypatch)
     saved, save = [], loop.resume.save
-    monkeypatch.setattr(loop.resume, "save", lambda *now: (saved.append((now[2].epoch, now[2].batch)), save(*now)))
+    monkeypatch.setattr(loop.state, "save", lambda *now: (saved.append((now[2].epoch, now[2].batch)), save(*now)))
     same(Attempt(trial, monkeypatch, seconds=0), whole)
     assert saved == [(1, 1), (1, 2), (1, 3), (2, 0), (2, 1), (2, 2), (2, 3)]
 

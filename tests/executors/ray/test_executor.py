@@ -10,8 +10,8 @@ import pytest
 
 import fairtrial
 import loops
-from fairtrial import cli
 from fairtrial.checkpoints import CheckpointManager
+from fairtrial.cli import main as cli
 from fairtrial.errors import FairtrialError
 from fairtrial.executors.base import Ended, Epoch, Started
 from fairtrial.executors.limits import Limits

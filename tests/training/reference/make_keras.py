@@ -4,7 +4,7 @@ Writes keras.json beside this file; the versions that made it stand at its top. 
 are in torch's layout. Needs Keras 3 on TensorFlow, and NumPy::
 
     python -m venv env && env/bin/pip install keras==3.15.1 tensorflow-cpu==2.21.0
-    env/bin/python tests/workload/reference/make_keras.py
+    env/bin/python tests/training/reference/make_keras.py
 """
 
 from pathlib import Path

@@ -3,7 +3,7 @@
 Writes torchvision.json beside this file; the versions that made it stand at its top. Needs torchvision, and NumPy::
 
     python -m venv env && env/bin/pip install torch==2.14.1 torchvision==0.29.1
-    env/bin/python tests/workload/reference/make_torchvision.py
+    env/bin/python tests/training/reference/make_torchvision.py
 """
 
 from pathlib import Path

@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from fairtrial import loading
-from fairtrial.options import DEFAULT_STORE, SetOption, StoreOption, ThreadsOption
+from fairtrial.cli.options import DEFAULT_STORE, SetOption, StoreOption, ThreadsOption
+from fairtrial.cli.terminal import console, out
 from fairtrial.report.live import DownloadBar
-from fairtrial.terminal import console, out
 
 
 def bench(
