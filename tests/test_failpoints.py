@@ -24,10 +24,10 @@ EVERY_HIT = bool(os.environ.get("EVERY_HIT"))  # takes some minutes: else the fi
 SCRIPT = """
 import fairtrial
 import loops
-from fairtrial.checkpoints import Checkpoints
+from fairtrial.checkpoints import CheckpointManager
 from fairtrial.executors.local.executor import LocalExecutor
 
-checkpoints = Checkpoints("kept")
+checkpoints = CheckpointManager("kept")
 executor = LocalExecutor(loops.keeping, loops.machine, workers=2, checkpoints=checkpoints)
 with fairtrial.SQLStore("fairtrial.db") as store:
     fairtrial.run(fairtrial.load("small.toml"), store=store, executor=executor)

@@ -282,7 +282,7 @@ def in_a_process(program, trial, **environment):
 PROGRAM = """
 import pickle, resource, sys
 import numpy as np
-from fairtrial.checkpoints import Checkpoints
+from fairtrial.checkpoints import CheckpointManager
 from fairtrial.errors import CheckpointError
 trial = pickle.loads(sys.stdin.buffer.read())
 """
@@ -292,7 +292,7 @@ trial = pickle.loads(sys.stdin.buffer.read())
 @pytest.mark.parametrize("hit", [1, 2, 3])
 def test_to_die_anywhere_loses_no_more_than_the_checkpoint_at_hand(trial, place, hit):
     program = """
-attempt = Checkpoints("kept").open(trial)
+attempt = CheckpointManager("kept").open(trial)
 for number in (1, 2, 3):
     attempt.save({"number": number, "weights": np.full(1000, number, np.float32)})
 """
@@ -312,7 +312,7 @@ for number in (1, 2, 3):
 def fill(limit, trial, place):
     """In a process with such a limit: save a small state, then one that does not fit."""
     program = f"""
-attempt = Checkpoints({place!r}).open(trial)
+attempt = CheckpointManager({place!r}).open(trial)
 attempt.save({{"number": 0, "weights": np.zeros(1000, np.float32)}})
 {limit}
 try:

@@ -162,7 +162,7 @@ def test_a_trial_that_is_stopped_at_every_step_ends_as_if_it_had_not_been(kind, 
 def test_to_save_after_every_step_changes_nothing(monkeypatch):
     trial = trial_of(**KINDS["adam"])
     whole = Attempt(trial, monkeypatch)
-    saved, save = [], loop.resume.save
+    saved, save = [], loop.state.save
     monkeypatch.setattr(loop.state, "save", lambda *now: (saved.append((now[2].epoch, now[2].batch)), save(*now)))
     same(Attempt(trial, monkeypatch, seconds=0), whole)
     assert saved == [(1, 1), (1, 2), (1, 3), (2, 0), (2, 1), (2, 2), (2, 3)]
@@ -237,14 +237,14 @@ PROCESS = """
 import pickle, sys
 import torch
 torch.set_num_threads(1)
-from fairtrial.checkpoints import Checkpoints
+from fairtrial.checkpoints import CheckpointManager
 from fairtrial.errors import Stopped
 from fairtrial.executors.base import drive
 from fairtrial.trial import Machine
-from fairtrial.training import train
+from fairtrial.training import loop as train
 trial, stops = pickle.loads(sys.stdin.buffer.read())
 asked = iter([False] * stops + [True] * 9) if stops is not None else iter(lambda: False, None)
-keep = Checkpoints("kept", seconds=1e9).open(trial, lambda: next(asked))
+keep = CheckpointManager("kept", seconds=1e9).open(trial, lambda: next(asked))
 try:
     messages = list(drive(trial, train.train, Machine({}, "p", "cpu", 1, "s"), keep))
 except Stopped:

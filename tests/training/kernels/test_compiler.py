@@ -128,7 +128,7 @@ def test_the_compilers_label(version, label):
 
 @pytest.mark.slow
 def test_processes_that_compile_at_once_share_one_library(working_compiler, tmp_path):
-    code = "from fairtrial.training import compiler; print(compiler.library('float').stat().st_mtime_ns)"
+    code = "from fairtrial.training.kernels import compiler; print(compiler.library('float').stat().st_mtime_ns)"
     environment = os.environ | {"FAIRTRIAL_CACHE": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", code]
     racers = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) for _ in range(2)]

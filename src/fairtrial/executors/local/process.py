@@ -30,7 +30,7 @@ SECONDS_TO_SAY = 0.5
 #: What the interpreter of a worker runs. It never sees the parent's main module, so a script needs no
 #: ``if __name__ == "__main__"``; and the parent's ``sys.path`` is in place before anything is imported.
 _PROGRAM = (
-    "import sys; sys.path[:] = sys.argv[3:]; from fairtrial.executors import worker; "
+    "import sys; sys.path[:] = sys.argv[3:]; from fairtrial.executors.local import worker; "
     "worker.main(int(sys.argv[1]), int(sys.argv[2]))"
 )
 

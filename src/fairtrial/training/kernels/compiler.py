@@ -137,7 +137,7 @@ def _path(real: str) -> Path:
 
 
 def _sources() -> dict[str, str]:
-    home = resources.files("fairtrial.training") / "native"
+    home = resources.files("fairtrial.training.kernels") / "native"
     files = sorted(home.iterdir(), key=lambda file: file.name)
     return {file.name: file.read_text(encoding="utf-8") for file in files if file.name.endswith((".cpp", ".h"))}
 
