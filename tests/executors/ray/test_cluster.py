@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import pytest
-from ray.cluster_utils import RayCluster
 
 import fairtrial
 import loops
