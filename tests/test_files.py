@@ -16,9 +16,14 @@ def test_a_file_is_written_and_replaced():
 
 def test_what_goes_wrong_leaves_the_old_file_and_nothing_else():
     Path("file").write_bytes(b"old")
-    with pytest.raises(RuntimeError), open_atomically(Path("file")) as file:
-        file.write(b"half")
-        raise RuntimeError
+
+    def fail_halfway():
+        with open_atomically(Path("file")) as file:
+            file.write(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_halfway()
     assert Path("file").read_bytes() == b"old"
     assert [path.name for path in Path().iterdir()] == ["file"]
 

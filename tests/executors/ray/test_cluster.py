@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from ray.cluster_utils import Cluster
 
 import fairtrial
 import loops
@@ -35,7 +36,7 @@ def start():
 
     def make(**options):
         head = {"num_cpus": 0, "include_dashboard": False} | options
-        clusters.append(RayCluster(initialize_head=True, head_node_args=head))
+        clusters.append(Cluster(initialize_head=True, head_node_args=head))
         return clusters[-1]
 
     yield make
