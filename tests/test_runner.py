@@ -311,4 +311,4 @@ def test_the_python_face(make_study):
     study = make_study()
     with fairtrial.SQLStore("fairtrial.db") as opened:
         results = fairtrial.run(study, store=opened).results
-    assert "a *" in fairtrial.table(fairtrial.summarize(study, results))
+    assert "a *" in str(fairtrial.View(fairtrial.summarize(study, results)))

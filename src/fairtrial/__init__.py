@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from fairtrial.callbacks import Callback
     from fairtrial.errors import Diverged, FairtrialError
     from fairtrial.loading import load
-    from fairtrial.report.tables import table
-    from fairtrial.report.verdicts import describe
+    from fairtrial.report.views import View
     from fairtrial.runner import StudyRun, run
     from fairtrial.spec import Arm, Study
     from fairtrial.stats.claims import StudyClaims, check_claims
@@ -48,17 +47,16 @@ _HOMES = {
     "Trial": "trial",
     "TrialResult": "trial",
     "Verdict": "stats.verdicts",
+    "View": "report.views",
     "Callback": "callbacks",
     "check_claims": "stats.claims",
     "compare": "stats.comparison",
-    "describe": "report.verdicts",
     "digest_results": "trial",
     "fingerprint": "training.fingerprints",
     "judge": "stats.judge",
     "load": "loading",
     "run": "runner",
     "summarize": "stats.summary",
-    "table": "report.tables",
 }
 
 __all__ = [
@@ -78,16 +76,15 @@ __all__ = [
     "Trial",
     "TrialResult",
     "Verdict",
+    "View",
     "check_claims",
     "compare",
-    "describe",
     "digest_results",
     "fingerprint",
     "judge",
     "load",
     "run",
     "summarize",
-    "table",
 ]
 
 

@@ -183,8 +183,9 @@ ERRORS = {
     "metric of a user's loop": (
         LOOP | {"evidence": {"metric": "grad_norm"}},
         (
-            'evidence.metric = "grad_norm": must be best_NAME or final_NAME of a metric that the training loop yields, '
-            "or one of seconds, generalisation_gap, test_acc_at_best_val, epochs_to_target, seconds_to_target"
+            'evidence.metric = "grad_norm": known: `best_NAME`, `final_NAME`, `seconds`, `generalization_gap`, '
+            "`test_acc_at_best_val`, `epochs_to_target`, `seconds_to_target`; NAME is a metric that the training loop "
+            "yields, K a number of epochs"
         ),
     ),
     "no direction": (

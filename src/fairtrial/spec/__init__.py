@@ -1,7 +1,8 @@
 """What a study says: sections, arms, and the TOML around them."""
 
 from fairtrial.spec.evidence import ALL_OTHERS, Claim, Evidence, Noise, Target
-from fairtrial.spec.measures import METRICS, TO_TARGET, WHOLE, better
+from fairtrial.spec.measures import Measure, better, find_measure
+from fairtrial.spec.metrics import METRICS
 from fairtrial.spec.sections import (
     BUILT_IN,
     DATA_SIZES,
@@ -31,8 +32,6 @@ __all__ = [
     "FORMAT",
     "METRICS",
     "SGD",
-    "TO_TARGET",
-    "WHOLE",
     "Adam",
     "AdamW",
     "Arm",
@@ -43,6 +42,7 @@ __all__ = [
     "DataSize",
     "Evidence",
     "Linear",
+    "Measure",
     "Model",
     "Noise",
     "Optimizer",
@@ -56,6 +56,7 @@ __all__ = [
     "better",
     "content",
     "digest",
+    "find_measure",
     "override",
     "parse_toml",
 ]
