@@ -1,7 +1,7 @@
 """The measures that a study can compare arms on: one number of a whole trial, from its epoch records.
 
-Each is one entry here, and the rest follows from it: the names that a study may use, which way is better, unit and words
-in reports, a column in the table, the table in docs/studies.md. A study names a user's own as ``module:Name``.
+Each is one entry here, and the rest follows from it: the names that a study may use, which way is better, unit and
+words in reports, a column in the table, the table in docs/studies.md. A study names a user's own as ``module:Name``.
 """
 
 import math
