@@ -66,7 +66,7 @@ def test_a_miss_is_no_number_and_neither_is_what_was_never_recorded():
 
 def test_every_measure_that_a_study_may_name_can_be_taken():
     target = Target(metric="test_acc", value=0.5)
-    epochs = records(dict.fromkeys(METRICS, 0.6))
+    epochs = records(*[dict.fromkeys(METRICS, 0.6)] * 3)
     assert all(measure(name).of(epochs, target) is not None for name in measures_of(METRICS))
     assert all(measure(name).of([], target) is None for name in measures_of(METRICS))
 
