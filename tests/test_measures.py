@@ -99,3 +99,27 @@ def test_of_a_metric_whose_name_does_not_say_it_the_study_says_which_is_best():
 def test_a_note_says_what_was_selected_on_the_test_set():
     assert "by the test set itself" in measure("best_test_acc").note
     assert measure("best_val_acc").note == measure("final_test_acc").note == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "expected"),
+    [
+        ("mean_last2_test_acc", (0.1, 0.4, 0.6), 0.5),
+        ("mean_last3_test_acc", (0.3, 0.3, 0.6), 0.4),
+        ("mean_last1_test_acc", (0.1, 0.4), 0.4),
+        ("mean_last3_test_acc", (0.4, 0.6), None),  # fewer epochs are no substitute
+        ("mean_last2_test_acc", (0.4, 0.5, None), None),
+        ("mean_last2_test_acc", (0.4, NAN, 0.5), None),
+    ],
+)
+def test_a_mean_over_the_last_epochs(name, values, expected):
+    found = measure(name).of(column("test_acc", *values))
+    assert found == (None if expected is None else pytest.approx(expected))
+    assert measure(name).direction == "higher"
+    assert measure("mean_last5_val_loss").label == "mean validation loss of the last 5 epochs"
+
+
+@pytest.mark.parametrize("name", ["mean_last_test_acc", "mean_last0_test_acc", "mean_lastK_test_acc", "mean_last2_"])
+def test_the_number_of_epochs_is_at_least_one(name):
+    with pytest.raises(ValueError, match=name):
+        measure(name)

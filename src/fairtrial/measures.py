@@ -72,6 +72,24 @@ def final(metric: Metric) -> Measure:
     )
 
 
+@MEASURES.register("mean_lastK_NAME")
+def mean_last(metric: Metric, number: int) -> Measure:
+    """Mean over the last K epochs: steadier than the last alone, and selects no epoch on the test set."""
+
+    def mean(epochs: Sequence[EpochRecord]) -> float | None:
+        last = values(epochs[-number:], metric.name)
+        return math.fsum(last) / number if len(last) == number else None
+
+    return Measure(
+        name=f"mean_last{number}_{metric.name}",
+        label=f"mean {metric.label} of the last {number} epochs" if number > 1 else f"last {metric.label}",
+        unit=metric.unit,
+        direction=metric.direction,
+        compute=mean,
+        metrics=(metric.name,),
+    )
+
+
 def seconds(epochs: Sequence[EpochRecord]) -> float | None:
     """Training and evaluation over all epochs; of a loop that does not time its evaluation, training alone."""
     times = [time for record in epochs if (time := record.metrics.get("train_seconds")) is not None]
