@@ -76,12 +76,12 @@ def plot(
         Path | None, typer.Option("--out", help="Where to write; by default figures/NAME-HASH beside where you are.")
     ] = None,
 ) -> None:
-    """Draw test accuracy and training loss per epoch, as PNG, SVG and PDF."""
+    """Draw the charts of a study, as PNG, SVG and PDF."""
     from fairtrial.report import charts  # noqa: PLC0415
 
     found, results = read_results(study, assignments, store)
     target = folder or Path("figures") / found.label.replace("@", "-")
-    for figure in charts.figures(found, results):
+    for figure in charts.draw((), found, results):
         for path in charts.write(figure, target):
             out(str(path))
 
