@@ -54,7 +54,7 @@ class Figure:
     chart: Drawing
     data: Any
 
-    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
+    def _repr_mimebundle_(self, **_include_exclude: object) -> dict[str, Any]:
         """Give a notebook the interactive chart, and a picture where it can't draw that; neither loads anything."""
         major = alt.SCHEMA_VERSION.lstrip("v").partition(".")[0]
         picture = base64.b64encode(_render(self.chart, "png")).decode()
