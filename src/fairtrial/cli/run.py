@@ -33,7 +33,7 @@ from fairtrial.cli.terminal import complain, console, out, say
 from fairtrial.errors import FairtrialError, StoreMissingError, Terminated
 from fairtrial.executors.limits import parse_bytes, parse_seconds
 from fairtrial.report.live import ProgressDisplay
-from fairtrial.spec import Evidence, Study
+from fairtrial.spec import Study
 from fairtrial.staff import on_ray
 from fairtrial.store.sql import SQLStore
 from fairtrial.store.url import redact_url
@@ -88,7 +88,7 @@ def run(
         say(f"interrupted; every finished epoch is in {redact_url(store)}. To go on:\n  {again}")
         raise typer.Exit(signals.exit_status(end)) from None
     print_table(done.study, done.results)
-    if done.study.evidence != Evidence():
+    if len(done.study.arms) > 1:
         out("")
         print_verdict(done.study, done.results)
     say(f"figures: {command_line('plot', found.label, None, store, {})}")
