@@ -18,6 +18,7 @@ _COLORS = {
     "undecided": "#b8860b",
 }
 _WORD = re.compile(rf"(?<= )(?:{'|'.join(_COLORS)})\b")
+_CELL = "padding: 0.15em 0.6em; white-space: nowrap; background: transparent"
 _LINE = "border-bottom: 1px solid rgba(128, 128, 128, 0.4)"
 
 
@@ -31,7 +32,7 @@ def html(grid: Grid) -> str:
         _table(grid) if grid.columns else "",
         f'<div style="opacity: 0.75; font-size: 0.85em; margin-top: 0.4em; max-width: 60em">{notes}</div>',
     ]
-    return f'<div style="margin: 0.5em 0">{"".join(parts)}</div>\n'
+    return f'<div style="margin: 0.5em 0; overflow-x: auto">{"".join(parts)}</div>\n'
 
 
 def _table(grid: Grid) -> str:
@@ -39,7 +40,7 @@ def _table(grid: Grid) -> str:
     lines = [zip(grid.columns, row, strict=True) for row in rows(grid.columns)]
     cells = ["".join(_tag("td", column, _cell(column, cell)) for column, cell in line) for line in lines]
     body = "".join(f"<tr>{line}</tr>" for line in cells)
-    style = "border-collapse: collapse; background: transparent; margin: 0.3em 0"
+    style = "border-collapse: collapse; background: transparent; color: inherit; font-size: inherit; margin: 0.3em 0"
     return f'<table style="{style}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
@@ -47,9 +48,7 @@ def _tag(name: str, column: Column, content: str) -> str:
     """Write a cell; words stand to the left, numbers to the right."""
     side = "left" if column.key in LEFT else "right"
     line = f"; vertical-align: bottom; {_LINE}" if name == "th" else ""
-    return (
-        f'<{name} style="text-align: {side}; padding: 0.15em 0.6em; background: transparent{line}">{content}</{name}>'
-    )
+    return f'<{name} style="text-align: {side}; {_CELL}{line}">{content}</{name}>'
 
 
 def _cell(column: Column, cell: Cell) -> str:
