@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -55,6 +56,15 @@ def test_the_order_of_results_does_not_matter(rng):
     expected = compare(study, results)
     rng.shuffle(results)
     assert compare(study, results) == expected
+
+
+def test_verdicts_print_as_a_line_each():
+    study = simulated_study(CLEAR | {"dead": {"diverge_rate": 1.0}}, seeds=4)
+    head, *lines = str(compare(study, simulated_results(study))).splitlines()
+    assert head == f"best_test_acc, against {study.reference}"
+    assert len(lines) == len(study.arms) - 1
+    assert lines[-1] == "dead: undecided"
+    assert re.fullmatch(r"\w+: \w+, [+-][\d.e-]+ \([+-][\d.e-]+ to [+-][\d.e-]+\)", lines[0])
 
 
 def test_of_a_loss_the_lower_is_better():

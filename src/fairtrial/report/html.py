@@ -4,20 +4,11 @@ import re
 from html import escape
 
 from fairtrial.report.grid import LEFT, Cell, Column, Grid, rows
+from fairtrial.report.words import COLORS
 
-#: Words that a reader must not miss, in colors that stand out from white and from black.
-_COLORS = {
-    "better": "#2e9e5b",
-    "supported": "#2e9e5b",
-    "worse": "#d9534f",
-    "contradicted": "#d9534f",
-    "refused": "#d9534f",
-    "diverged": "#d9534f",
-    "failed": "#d9534f",
-    "equivalent": "#2b8fb3",
-    "undecided": "#b8860b",
-}
-_WORD = re.compile(rf"(?<= )(?:{'|'.join(_COLORS)})\b")
+#: Colors that stand out from white and from black.
+_HEX = {"green": "#2e9e5b", "red": "#d9534f", "cyan": "#2b8fb3", "yellow": "#b8860b"}
+_WORD = re.compile(rf"(?<= )(?:{'|'.join(COLORS)})\b")
 _CELL = "padding: 0.15em 0.6em; white-space: nowrap; background: transparent"
 _LINE = "border-bottom: 1px solid rgba(128, 128, 128, 0.4)"
 
@@ -53,7 +44,7 @@ def _tag(name: str, column: Column, content: str) -> str:
 
 def _cell(column: Column, cell: Cell) -> str:
     text = " ".join(cell)
-    word = next((word for word in re.findall(r"[a-z]+", text) if word in _COLORS), None)
+    word = next((word for word in re.findall(r"[a-z]+", text) if word in COLORS), None)
     colored = column.key not in {"arm", "claim", "difference"} and word is not None
     return _colored(text, word) if colored and word else escape(text)
 
@@ -71,4 +62,4 @@ def _sentence(text: str) -> str:
 
 
 def _colored(text: str, word: str) -> str:
-    return f'<span style="color: {_COLORS[word]}">{escape(text)}</span>'
+    return f'<span style="color: {_HEX[COLORS[word]]}">{escape(text)}</span>'

@@ -1,7 +1,7 @@
 """A grid on the screen: one table where it fits, or else several that each begin with the first column."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from io import StringIO
 from itertools import product
 from typing import Literal
@@ -13,22 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from fairtrial.report.grid import LEFT, Cell, Column, Grid, rows
-
-#: How words look that a reader must not miss.
-_STYLES: Mapping[str, str] = {
-    "diverged": "red",
-    "failed": "red",
-    "better": "green",
-    "supported": "green",
-    "worse": "red",
-    "contradicted": "red",
-    "equivalent": "cyan",
-    "undecided": "yellow",
-}
+from fairtrial.report.words import COLORS
 
 
 def screen_text(grid: Grid, width: int, color: bool) -> str:
-    """Render with Rich; without colour there is no escape code and no blank at the end of a line."""
+    """Render with Rich; without color there is no escape code and no blank at the end of a line."""
     out = StringIO()
     console = Console(
         file=out,
@@ -85,7 +74,7 @@ def _rich(columns: Sequence[Column], *, stacked: bool, gap: int) -> Table:
 
 def _cell(column: Column, cell: Cell, *, stacked: bool) -> Text:
     words = " ".join(cell).replace(",", "").split() if column.key != "arm" else []
-    style = next((_STYLES[word] for word in words if word in _STYLES), "")
+    style = next((COLORS[word] for word in words if word in COLORS), "")
     return Text(("\n" if stacked else " ").join(cell), style=style)
 
 
@@ -99,10 +88,10 @@ def _hanging(sentence: str, console: Console) -> list[Text]:
 
 
 def _styled(line: str) -> Text:
-    """A sentence, its verdict in colour: the first such word, unless it is an arm's name at the beginning."""
+    """A sentence, its verdict in color: the first such word, unless it is an arm's name at the beginning."""
     text = Text(line)
-    found = [(line.index(f" {word}"), word) for word in _STYLES if f" {word}" in line]
+    found = [(line.index(f" {word}"), word) for word in COLORS if f" {word}" in line]
     if found:
         start, word = min(found)
-        text.stylize(f"bold {_STYLES[word]}", start, start + 1 + len(word))
+        text.stylize(f"bold {COLORS[word]}", start, start + 1 + len(word))
     return text

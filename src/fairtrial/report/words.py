@@ -3,6 +3,19 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+#: Words that a reader must not miss, and the colors in which they stand.
+COLORS = {
+    "better": "green",
+    "supported": "green",
+    "worse": "red",
+    "contradicted": "red",
+    "refused": "red",
+    "diverged": "red",
+    "failed": "red",
+    "equivalent": "cyan",
+    "undecided": "yellow",
+}
+
 
 class _Named(Protocol):
     @property

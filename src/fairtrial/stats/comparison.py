@@ -55,6 +55,9 @@ class StudyVerdict:
     lost: dict[str, dict[str, int]]
     refused: dict[str, str]
 
+    def __str__(self) -> str:
+        return "\n".join([f"{self.metric}, against {self.reference}", *map(str, self.comparisons)])
+
     @property
     def caveats(self) -> tuple[str, ...]:
         """The caveats that stand beside every comparison; each has them among its own as well."""

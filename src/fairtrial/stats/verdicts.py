@@ -1,4 +1,4 @@
-"""What a comparison says: the frozen results that `judge` returns and that reports and the conductor read."""
+"""What a comparison says: the frozen results that `judge` returns and that reports and the scheduler read."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -66,3 +66,9 @@ class Comparison:
     verdict: Verdict
     more_seeds: int | None
     caveats: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if self.mean_difference is None:
+            return f"{self.arm}: {self.verdict.value}"
+        ends = "" if self.interval is None else f" ({self.interval[0]:+.3g} to {self.interval[1]:+.3g})"
+        return f"{self.arm}: {self.verdict.value}, {self.mean_difference:+.3g}{ends}"
