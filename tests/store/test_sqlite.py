@@ -12,12 +12,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from fairtrial.store.sqlite import wal_is_safe
 
 from fairtrial import digest_results
 from fairtrial.errors import StoreError
 from fairtrial.scheduler import plan
 from fairtrial.store.sql import SQLStore
-from fairtrial.store.sqlite import wal_is_safe
 from fairtrial.trial import EpochRecord, Machine, Outcome
 
 MACHINE = Machine({"torch": "2"}, "processor", "cpu", 2, "system")
