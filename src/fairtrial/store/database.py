@@ -180,6 +180,6 @@ class Database:
         try:
             yield
         except (SQLAlchemyError, sqlite3.Error) as error:
-            reason = explain(error, self.file, self._patience, opened=self._opened)
+            reason = explain(error, self.file, opened=self._opened)
             line = self._url.clean(f"the store {self.name} {what}: {reason}")
             raise StoreError(line) from (None if self._url.tells(str(error)) else error)

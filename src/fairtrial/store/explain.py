@@ -10,13 +10,12 @@ DELETED = "the database file was deleted or replaced while it was open"
 _SAFE = "nothing that was stored is lost"
 
 
-def explain(error: Exception, file: Path | None, patience: float, *, opened: bool) -> str:
+def explain(error: Exception, file: Path | None, *, opened: bool) -> str:
     """Explain an error of a database or its driver.
 
     Args:
         error: the error.
         file: the database's file, if it has one of its own.
-        patience: seconds that were waited for another process.
         opened: whether the database had been opened before.
     """
     cause = error.orig if isinstance(error, DBAPIError) else error
@@ -24,8 +23,7 @@ def explain(error: Exception, file: Path | None, patience: float, *, opened: boo
     if code == "SQLITE_READONLY_DBMOVED" or (opened and file is not None and not file.exists()):
         return DELETED
     if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")) or code == "55P03":
-        wait = f"another process has held it for more than {patience:g} s"
-        return f"{wait} ({cause}); {_SAFE}: let that process end, and try again"
+        return f"another process is using it ({cause}); {_SAFE}: let that process end, and try again"
     if code in {"SQLITE_FULL", "53100"}:
         return f"disk full ({cause}); {_SAFE}: make room, and try again"
     if code.startswith("SQLITE_IOERR"):
