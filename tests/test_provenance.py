@@ -78,7 +78,7 @@ def test_other_conditions_are_refused_with_the_difference_and_nothing_is_lost(ki
     done = run(study, store=store, executor=executor(BEFORE))  # back again, it goes on as if nothing had been
     assert [result.outcome for result in done.results] == [Outcome.FINISHED] * 2
     assert done.results[0] == before[0]
-    assert all(result.machine.forced == "" for result in done.results)
+    assert all(result.forced == "" for result in done.results)
 
 
 @pytest.mark.parametrize("kind", DIFFERENCES)
@@ -88,7 +88,7 @@ def test_by_force_it_goes_on_and_the_verdicts_say_so(kind, store, make_study):
     begin(study, store)
     done = run(study, store=store, executor=executor(replace(BEFORE, **change)), force=True)
     assert [result.outcome for result in done.results] == [Outcome.FINISHED] * 4
-    assert [result.machine.forced for result in done.results] == ["", difference, difference, difference]
+    assert [result.forced for result in done.results] == ["", difference, difference, difference]
     line = f"The study was continued under other conditions: {difference} (3 trials)."
     assert line in compare(study, done.results).caveats
 
@@ -99,7 +99,7 @@ def test_what_changes_no_numbers_or_is_not_known_is_no_reason(kind, store, make_
     begin(study, store)
     done = run(study, store=store, executor=executor(replace(BEFORE, **HARMLESS[kind])))
     assert [result.outcome for result in done.results] == [Outcome.FINISHED] * 4
-    assert not any(result.machine.forced for result in done.results)
+    assert not any(result.forced for result in done.results)
     assert "other conditions" not in " ".join(compare(study, done.results).caveats)
 
 
@@ -126,7 +126,7 @@ def test_a_study_that_shares_nothing_with_it_has_conditions_of_its_own(store, ma
     begin(make_study(), store)
     other = make_study(name="other", params={"other": 1})
     done = run(other, store=store, executor=executor(replace(BEFORE, threads=7)))
-    assert not any(result.machine.forced for result in done.results)
+    assert not any(result.forced for result in done.results)
 
 
 def test_data_are_held_against_those_of_the_same_arm():
@@ -196,7 +196,7 @@ class TestAFileThatHasChanged:
         with SQLStore("fairtrial.db") as store:
             results = store.results(load("mine.toml"))
         assert len(results) == 4
-        assert all("training.epochs 3, now 4" in result.machine.forced for result in results)
+        assert all("training.epochs 3, now 4" in result.forced for result in results)
 
     def test_the_study_from_before_can_be_gone_on_with(self, run_file):
         with SQLStore("fairtrial.db") as store:

@@ -231,10 +231,16 @@ def test_a_commit_is_not_torn_apart(make_study, answered):
     from fairtrial.runner import run
 
     class Interrupting(SQLStore):
-        def add_epoch(self, trial, attempt, record):
-            if record.epoch == 1:  # a second signal would not wait
-                signal.raise_signal(signal.SIGTERM)
-            super().add_epoch(trial, attempt, record)
+        signalled = False
+
+        def write(self, work):
+            def interrupted(writer):
+                if not self.signalled:  # a second signal would not wait
+                    self.signalled = True
+                    signal.raise_signal(signal.SIGTERM)
+                return work(writer)
+
+            return super().write(interrupted)
 
     study = make_study()
     with Interrupting("fairtrial.db") as store:

@@ -15,10 +15,9 @@ import fairtrial
 from fairtrial.errors import DataError, FairtrialError, StoreMissingError
 from fairtrial.executors.slots import usable_cores
 from fairtrial.store.sql import SQLStore
-from fairtrial.store.sqlite import wal_is_safe
 
 #: Packages whose versions people are asked for.
-PACKAGES = ("torch", "numpy", "scipy", "sqlalchemy", "alembic", "safetensors", "altair", "vl-convert-python")
+PACKAGES = ("torch", "numpy", "scipy", "sqlalchemy", "safetensors", "altair", "vl-convert-python")
 
 #: Gigabytes of memory that a worker may need, and of free disk below which a warning is due.
 WORKER_GB, FREE_GB = 1.0, 1.0
@@ -65,7 +64,6 @@ def check_installation(store: str, address: str | None = None) -> Iterator[Check
         ("layers", _layers),
         ("data", _data),
         ("store", lambda: _store(store)),
-        ("SQLite", _sqlite),
         ("Ray", lambda: _ray(address or os.environ.get("RAY_ADDRESS"))),
         ("PostgreSQL", lambda: _postgres(store)),
     )
@@ -77,7 +75,7 @@ def check_installation(store: str, address: str | None = None) -> Iterator[Check
 
 
 def _versions() -> CheckResult:
-    versions = [f"fairtrial {fairtrial.__version__}"]
+    versions = [f"fairtrial {fairtrial.__version__}", f"SQLite {sqlite3.sqlite_version}"]
     missing = []
     for package in PACKAGES:
         try:
@@ -176,18 +174,6 @@ def _store(store: str) -> CheckResult:
         return CheckResult("store", CheckStatus.BAD, f"{store} can be read but not written to")
     return CheckResult(
         "store", CheckStatus.GOOD, f"{name} is sound, with {studies} {'study' if studies == 1 else 'studies'}"
-    )
-
-
-def _sqlite() -> CheckResult:
-    release = sqlite3.sqlite_version
-    if wal_is_safe(sqlite3.sqlite_version_info):
-        return CheckResult("SQLite", CheckStatus.GOOD, f"{release}, with a write-ahead log")
-    return CheckResult(
-        "SQLite",
-        CheckStatus.NOTE,
-        f"{release} can lose a transaction where its write-ahead log is reset, so that the slower rollback journal is "
-        "used; 3.51.3, 3.50.7, 3.44.6 and later ones can not",
     )
 
 

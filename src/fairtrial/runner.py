@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TypeAlias
+from uuid import uuid4
 
 from fairtrial import signals
 from fairtrial.callbacks import Callback
@@ -17,7 +18,7 @@ from fairtrial.failpoints import failpoint
 from fairtrial.provenance import RunConditions, abandoned_study, changed_keys
 from fairtrial.scheduler import Decision, Scheduler, StoppingRule, plan
 from fairtrial.spec import BUILT_IN, Study
-from fairtrial.store.base import Store
+from fairtrial.store.base import Store, Writer
 from fairtrial.trial import Outcome, Trial, TrialResult
 
 #: Outcomes after which a trial is never run again, and its state is of no more use.
@@ -103,7 +104,7 @@ def run(
 
     Raises:
         FairtrialError: something that every trial needs is missing or damaged; nothing was trained.
-        StoreHeldError: another run of this study in this store goes on.
+        StoreLockedError: another run of this study in this store goes on.
         CheckpointError: a trial's state can't be saved, on a full disk for example; every finished epoch is in the
             store, and the next run goes on from the checkpoints before.
         ProvenanceError: the study would go on under other conditions than it began; what has ended is in the store.
@@ -123,7 +124,7 @@ def run(
         )
     limits = Limits(time_limit, memory_limit)
     check_counts(workers=workers, threads=threads)
-    with store.hold(study):
+    with store.lock(study):
         remark = _changed(study, store, source, assignments, settled, force=force)
         course = _course(study, settled)
         outcomes = store.outcomes(plan(study))
@@ -229,8 +230,9 @@ class _Conductor:
         self._remark = remark
         self._conditions = RunConditions(store.results(course.study))
         self._checkpoints: CheckpointManager | None = None
-        self._attempts: dict[str, int] = {}
-        self._uncommitted: list[Message] = []
+        self._attempts: dict[str, str] = {}
+        self._forced: dict[str, str] = {}
+        self._uncommitted: list[tuple[Message, str]] = []
 
     def execute(self, step: Decision, executor: Executor) -> None:
         """Run the trials of a step and of those that follow."""
@@ -242,7 +244,8 @@ class _Conductor:
                     if message is None:
                         self._commit()
                         continue
-                    self._uncommitted.append(self._checked(message))
+                    message = self._checked(message)  # noqa: PLW2901
+                    self._uncommitted.append((message, self._attempts.get(message.trial.hash, "")))
                     if isinstance(message, Ended):
                         self._ended.add(message.trial.hash)
                         step = self._course.advance(self._ended, self._results)
@@ -276,7 +279,9 @@ class _Conductor:
             )
         self._conditions.add(message.trial.arm, machine)
         forced = "; ".join([self._remark, *found] if self._remark else found)
-        return replace(message, machine=replace(machine, forced=forced))
+        attempt = self._attempts[message.trial.hash] = uuid4().hex
+        self._forced[attempt] = forced
+        return replace(message, machine=machine)
 
     def _results(self) -> Sequence[TrialResult]:
         self._commit()
@@ -291,28 +296,30 @@ class _Conductor:
     def _commit_all(self) -> None:
         messages, self._uncommitted = self._uncommitted, []
         failpoint("conductor.uncommitted")
-        with self._store.together():
-            for message in messages:
-                self._record(message)
+
+        def work(writer: Writer) -> None:
+            for message, attempt in messages:
+                self._record(writer, message, attempt)
             failpoint("conductor.written")
+
+        self._store.write(work)
         failpoint("conductor.committed")
-        for message in messages:
+        for message, _ in messages:
             if isinstance(message, Ended) and message.outcome in _FINAL and self._checkpoints:
                 self._checkpoints.remove(message.trial)  # a failed trial that is tried again can go on from them
             self._tell(message)
         failpoint("conductor.cleared")
 
-    def _record(self, message: Message) -> None:
-        store, attempts = self._store, self._attempts
+    def _record(self, writer: Writer, message: Message, attempt: str) -> None:
         match message:
             case Started(trial, machine, at):
-                attempts[trial.hash] = store.begin(trial, machine, at)
+                writer.begin(trial, attempt, machine, at, self._forced[attempt])
             case Fingerprinted(trial, fingerprints):
-                store.add_fingerprints(trial, attempts[trial.hash], fingerprints)
+                writer.add_fingerprints(trial, attempt, fingerprints)
             case Epoch(trial, record):
-                store.add_epoch(trial, attempts[trial.hash], record)
+                writer.add_epoch(trial, attempt, record)
             case Ended(trial, outcome, detail, at):
-                store.end(trial, attempts[trial.hash], outcome, detail, at)
+                writer.end(trial, attempt, outcome, detail, at)
 
     def _tell(self, message: Message) -> None:
         match message:

@@ -207,7 +207,6 @@ class Machine:
         layers: what computes the layers of fairtrial's own loop, such as ``"compiled kernels (g++ 12.2.0, AVX-512)"``;
             another path gives the same results to rounding, not to the bit. Empty for a loop of the user's own.
         data: digest of the decoded data set that fairtrial's own loop trains on. Empty for a loop of the user's own.
-        forced: what was other than in the study's trials before, where the user chose to go on all the same.
     """
 
     versions: Mapping[str, str]
@@ -218,7 +217,6 @@ class Machine:
     git_commit: str | None = None
     layers: str = ""
     data: str = ""
-    forced: str = ""
 
 
 @dataclass(frozen=True)
@@ -238,6 +236,7 @@ class TrialResult:
         fingerprints: digests, by name, of what the arms of a seed are meant to share, as the last attempt reported
             them: ``initial_weights`` and ``batch_order`` from fairtrial's own loop. One that is not there is unknown.
             Those named ``final_...`` are results.
+        forced: what differed from the study's trials before, where the user chose to continue all the same.
     """
 
     arm: str
@@ -250,6 +249,7 @@ class TrialResult:
     machine: Machine
     epochs: tuple[EpochRecord, ...]
     fingerprints: Mapping[str, str] = field(default_factory=dict)
+    forced: str = ""
 
 
 def digest_results(results: Iterable[TrialResult]) -> str:

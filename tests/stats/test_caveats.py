@@ -77,7 +77,7 @@ def test_what_went_on_under_other_conditions_is_said_once():
     results = make_results(study, ended={("a", 3): None, ("b", 3): Outcome.DIVERGED})
     assert of_conditions(study, results) == ()
     forced = {0: "", 1: "threads 1, now 2", 2: "threads 1, now 2", 3: "torch 2.12.0, now 2.13.0"}
-    results = [replace(one, machine=replace(MACHINE, forced=forced[one.seed])) for one in results]
+    results = [replace(one, machine=MACHINE, forced=forced[one.seed]) for one in results]
     said = (
         "The study was continued under other conditions: threads 1, now 2 (4 trials).",
         "The study was continued under other conditions: torch 2.12.0, now 2.13.0 (1 trial).",
