@@ -43,7 +43,7 @@ def of_records(study: Study, cells: PairedData) -> tuple[str, ...]:
 
 
 def of_conditions(study: Study, results: Iterable[TrialResult]) -> tuple[str, ...]:
-    """Say which trials the user let go on under other conditions than those before; see `records.Machine.forced`.
+    """Say which trials the user let go on under other conditions than those before; see `trial.TrialResult.forced`.
 
     Args:
         study: whose trials.
@@ -51,9 +51,7 @@ def of_conditions(study: Study, results: Iterable[TrialResult]) -> tuple[str, ..
     """
     names = {arm.name for arm in study.arms}
     forced = Counter(
-        result.machine.forced
-        for result in results
-        if result.arm in names and result.outcome is not None and result.machine.forced
+        result.forced for result in results if result.arm in names and result.outcome is not None and result.forced
     )
     return tuple(
         f"The study was continued under other conditions: {what} ({number} trial{'' if number == 1 else 's'})."

@@ -14,7 +14,7 @@ A store keeps studies, trials and epoch records. It promises:
 * Order. Results come in the order of the study's plan, epoch records by rising epoch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -56,12 +56,34 @@ class StoredStudy:
         return f"{self.name}@{self.hash[:8]}"
 
 
+class Writer(Protocol):
+    """Writes within one transaction; see `Store.write`. Attempts are named by whoever runs them."""
+
+    def begin(self, trial: Trial, attempt: str, machine: Machine, at: datetime, forced: str = "") -> None:
+        """Record that an attempt at a trial begins."""
+
+    def add_epoch(self, trial: Trial, attempt: str, record: EpochRecord) -> None:
+        """Record an epoch of an attempt."""
+
+    def add_fingerprints(self, trial: Trial, attempt: str, fingerprints: Mapping[str, str]) -> None:
+        """Record an attempt's fingerprints."""
+
+    def end(self, trial: Trial, attempt: str, outcome: Outcome, detail: str, at: datetime) -> None:
+        """Record how an attempt ended."""
+
+
 class Store(AbstractContextManager["Store"], Protocol):
     """Keeps what was planned and what came of it. Leaving the context closes it."""
 
     @property
     def beside(self) -> str:
         """Path beside which files of a run may lie: the database's own, or a name in the working folder."""
+
+    def lock(self, study: Study) -> AbstractContextManager[None]:
+        """Lock a study against a second run in this store; see `hold`."""
+
+    def write(self, work: Callable[[Writer], object]) -> None:
+        """Make one transaction of what `work` writes."""
 
     def hold(self, study: Study) -> AbstractContextManager[None]:
         """Keep other runs of this study in this store away, within a context; the hold dies with its process.

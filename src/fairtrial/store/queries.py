@@ -113,7 +113,7 @@ def _records(connection: Connection, epochs: Select[Any]) -> dict[str, list[Sequ
 
 
 def _results(trials: Iterable[Row[Any]], epochs: Mapping[str, Sequence[Sequence[Any]]]) -> list[TrialResult]:
-    machines: dict[str, Machine] = {}
+    machines: dict[str, tuple[Machine, str]] = {}
     return [
         TrialResult(
             arm=row.arm,
@@ -123,12 +123,19 @@ def _results(trials: Iterable[Row[Any]], epochs: Mapping[str, Sequence[Sequence[
             detail=row.detail,
             started=row.started_at,
             ended=row.ended_at,
-            machine=machines.get(row.machine) or machines.setdefault(row.machine, Machine(**json.loads(row.machine))),
+            machine=(machines.get(row.machine) or machines.setdefault(row.machine, _machine(row.machine)))[0],
+            forced=machines[row.machine][1],
             epochs=_epochs(row.arm, row.seed, epochs.get(row.hash, ())),
             fingerprints={} if row.fingerprints in _NO_JSON else json.loads(row.fingerprints),
         )
         for row in trials
     ]
+
+
+def _machine(text: str) -> tuple[Machine, str]:
+    table = json.loads(text)
+    forced = table.pop("forced", "")
+    return Machine(**table), forced
 
 
 def _epochs(arm: str, seed: int, rows: Iterable[Sequence[Any]]) -> tuple[EpochRecord, ...]:

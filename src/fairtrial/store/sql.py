@@ -47,6 +47,7 @@ class SQLStore:
 
     def __init__(self, place: str, *, create: bool = True, patience: float = PATIENCE) -> None:
         self._database = Database(place, create=create, patience=patience)
+        self.attempts: dict[str, int] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -71,6 +72,13 @@ class SQLStore:
     def hold(self, study: Study) -> AbstractContextManager[None]:
         """Keep other runs of this study in this store away; see `Store.hold`."""
         return self._database.hold(study.hash, study.label)
+
+    lock = hold
+
+    def write(self, work: Callable[["_Writer"], object]) -> None:
+        """Make one transaction of what `work` writes."""
+        with self.together():
+            work(_Writer(self))
 
     def together(self) -> AbstractContextManager[None]:
         """Make one transaction of all writing calls of this thread within a context; see `Store.together`."""
@@ -132,9 +140,9 @@ class SQLStore:
 
         return self._database.read(work)
 
-    def begin(self, trial: Trial, machine: Machine, at: datetime) -> int:
+    def begin(self, trial: Trial, machine: Machine, at: datetime, forced: str = "") -> int:
         """Record that a trial begins, and return the number of this attempt, from 1."""
-        row = {"trial_hash": trial.hash, "machine": dataclasses.asdict(machine), "started_at": at}
+        row = {"trial_hash": trial.hash, "machine": dataclasses.asdict(machine) | {"forced": forced}, "started_at": at}
 
         def work(transaction: Transaction) -> int:
             _expect_one(transaction.connection.execute(_BEGIN, row), trial)
@@ -191,6 +199,25 @@ class SQLStore:
     def _new(self, table: Table) -> Any:
         """Build an insertion that leaves rows alone which are there already."""
         return _INSERT[self._database.dialect](table).on_conflict_do_nothing()
+
+
+class _Writer:
+    """Writes attempts that have names."""
+
+    def __init__(self, store: SQLStore) -> None:
+        self._store = store
+
+    def begin(self, trial: Trial, attempt: str, machine: Machine, at: datetime, forced: str = "") -> None:
+        self._store.attempts[attempt] = self._store.begin(trial, machine, at, forced)
+
+    def add_epoch(self, trial: Trial, attempt: str, record: EpochRecord) -> None:
+        self._store.add_epoch(trial, self._store.attempts[attempt], record)
+
+    def add_fingerprints(self, trial: Trial, attempt: str, fingerprints: Mapping[str, str]) -> None:
+        self._store.add_fingerprints(trial, self._store.attempts[attempt], fingerprints)
+
+    def end(self, trial: Trial, attempt: str, outcome: Outcome, detail: str, at: datetime) -> None:
+        self._store.end(trial, self._store.attempts[attempt], outcome, detail, at)
 
 
 def _attempt(transaction: Transaction, trial: Trial) -> int:
