@@ -227,19 +227,24 @@ def test_without_the_command_line_ctrl_c_waits_too_but_not_twice():
 def test_a_commit_is_not_torn_apart(make_study, answered):
     """A signal that comes while records are written is answered when they are."""
     import loops
-    from fairtrial.executors.inline import InlineExecutor
-    from fairtrial.runner import run
+    from workloads import inline, run
 
     class Interrupting(SQLStore):
-        def add_epoch(self, trial, attempt, record):
-            if record.epoch == 1:  # a second signal would not wait
-                signal.raise_signal(signal.SIGTERM)
-            super().add_epoch(trial, attempt, record)
+        interrupted = False
+
+        def write(self, work):
+            def interrupting(writer):
+                if not self.interrupted:  # a second signal would not wait
+                    self.interrupted = True
+                    signal.raise_signal(signal.SIGTERM)
+                work(writer)
+
+            super().write(interrupting)
 
     study = make_study()
     with Interrupting("fairtrial.db") as store:
         with pytest.raises(Terminated):
-            run(study, store=store, executor=InlineExecutor(loops.good, loops.machine))
+            run(study, store=store, executor=inline(loops.good))
         (result,) = store.results(study)
     assert [record.epoch for record in result.epochs] == [1, 2, 3]  # epochs that take no time are written together
     assert result.outcome is Outcome.FINISHED

@@ -20,9 +20,9 @@ def run(trial: TrialContext) -> Iterator[Mapping[str, float]]:
     return find(trial.settings.training.loop)(trial)
 
 
-def find(name: str) -> TrainingLoop:
-    """Find a training loop by its name: fairtrial's own, or a user's; errors as `user_loops.find`'s."""
-    return train if name == spec.BUILT_IN else user_loops.find(name)
+def find(name: str, *, fresh: bool = False) -> TrainingLoop:
+    """Find a training loop by its name: fairtrial's own, or a user's as `user_loops.find` does."""
+    return train if name == spec.BUILT_IN else user_loops.find(name, fresh=fresh)
 
 
 def compile_layers(trials: Iterable[Trial]) -> bool:
@@ -65,7 +65,7 @@ def prepare(study: spec.Study, progress: datasets.DownloadProgress | None = None
     """
     loaded: dict[spec.Data, datasets.Dataset] = {}
     for settings in (arm.settings for arm in study.arms):
-        find(settings.training.loop)
+        find(settings.training.loop, fresh=True)
         if settings.training.loop != spec.BUILT_IN:
             continue
         if settings.data not in loaded:

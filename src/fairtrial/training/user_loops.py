@@ -13,15 +13,17 @@ from fairtrial.spec import LoopName
 from fairtrial.trial import TrainingLoop
 
 #: Size and time of modification of the files of users' modules, as they were when these were imported.
-_imported: dict[str, tuple[int, int]] = {}
+_imported: dict[str, tuple[int, int] | None] = {}
 
 
-def find(name: str) -> TrainingLoop:
+def find(name: str, *, fresh: bool = False) -> TrainingLoop:
     """Find a user's training loop by its name.
 
     Args:
         name: ``"module:function"`` with a module that Python can import; or a `LoopName`, which holds the function
             itself, where no module has it.
+        fresh: import the module again if its file was rewritten since. For the start of a study: while it runs, all
+            trials get the same code.
 
     Raises:
         StudyError: no such module or function, or the function can't be a training loop. What the module itself raises
@@ -30,7 +32,7 @@ def find(name: str) -> TrainingLoop:
     module_name, _, function_name = name.partition(":")
     loop: object = name.function if isinstance(name, LoopName) else None
     if loop is None or (module_name != "__main__" and "<" not in function_name and isinstance(loop, FunctionType)):
-        loop = _import(module_name, f'training.loop = "{name}"')
+        loop = _import(module_name, f'training.loop = "{name}"', fresh=fresh)
         for part in function_name.split("."):
             loop = getattr(loop, part, None)
     if not callable(loop):
@@ -43,21 +45,22 @@ def find(name: str) -> TrainingLoop:
     return loop  # a user's function; what it yields is checked record by record
 
 
-def _import(module_name: str, what: str) -> ModuleType:
+def _import(module_name: str, what: str, *, fresh: bool) -> ModuleType:
     """Import a module; again if its file was rewritten since, as happens beside a notebook."""
     importlib.invalidate_caches()
     module = sys.modules.get(module_name)
+    fresh = fresh and module_name != "__main__"
     try:
         if module is None:
             module = importlib.import_module(module_name)
-        elif (stamp := _stamp(module)) != _imported.get(module_name, _compiled(module) or stamp):
+            _imported[module_name] = _stamp(module)
+        elif _stamp(module) != _imported.setdefault(module_name, _compiled(module)) and fresh:
             module = importlib.reload(module)
+            _imported[module_name] = _stamp(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
         raise StudyError(f"{what}: no module named {error.name} beside the study or installed") from error
-    if stamp := _stamp(module):
-        _imported[module_name] = stamp
     return module
 
 
@@ -71,12 +74,13 @@ def _stamp(module: ModuleType) -> tuple[int, int] | None:
 
 
 def _compiled(module: ModuleType) -> tuple[int, int] | None:
-    """Give the same of the file that Python has compiled, which it keeps in the cached bytecode (PEP 552)."""
+    """Give the same as of the import of a module that others have imported, from its bytecode (PEP 552) if it can."""
     try:
         head = Path(module.__cached__ or "").read_bytes()[:16]
     except (AttributeError, OSError):
-        return None
-    return int.from_bytes(head[12:16], "little"), int.from_bytes(head[8:12], "little")
+        return _stamp(module)
+    flags, seconds, size = (int.from_bytes(head[place : place + 4], "little") for place in (4, 8, 12))
+    return _stamp(module) if flags else (size, seconds)
 
 
 def _forgets_to_yield(loop: object) -> bool:
