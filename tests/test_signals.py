@@ -230,12 +230,12 @@ def test_a_commit_is_not_torn_apart(make_study, answered):
     from workloads import inline, run
 
     class Interrupting(SQLStore):
-        interrupted = False
+        writes = 0
 
         def write(self, work):
             def interrupting(writer):
-                if not self.interrupted:  # a second signal would not wait
-                    self.interrupted = True
+                self.writes += 1
+                if self.writes == 2:  # the first records; a second signal would not wait
                     signal.raise_signal(signal.SIGTERM)
                 work(writer)
 

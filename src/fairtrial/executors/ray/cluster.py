@@ -79,7 +79,7 @@ class RayCluster:
         """Count the trials that fit on the nodes that are there, with so many cores and GPUs each."""
         free = 0
         for node in self.ray.nodes():
-            if node["Heartbeat"]:
+            if node["Alive"]:
                 has = node["Resources"]
                 fit = int(has.get("CPU", 0) // threads)
                 free += min(fit, int(has.get("GPU", 0) / gpus)) if gpus else fit

@@ -322,7 +322,7 @@ def describe_cluster(address: str) -> str:
     cluster = RayCluster(address, 1)
     try:
         cluster.check()
-        nodes = sum(1 for node in cluster.ray.nodes() if node["Heartbeat"])
+        nodes = sum(1 for node in cluster.ray.nodes() if node["Alive"])
         return f"the cluster at {address} has {nodes} nodes, with room for {cluster.room(1, 0)} trials of a core each"
     finally:
         cluster.close()
