@@ -36,13 +36,12 @@ def _alone(tmp_path, monkeypatch):
 def inline(monkeypatch):
     """Let studies run in this process, where it takes no time to begin; tests/test_workers.py has the workers."""
 
-    def executor(study, trials, asked_for, watcher, checkpoints, limits):
-        from fairtrial.training import machine, prepare
+    def open_inline(executor, workload):
+        session = InlineExecutor().open(workload)
+        session.slots = Slots(1, 1, 1)
+        return session
 
-        prepare.prepare(study, progress=watcher.fetching)
-        return InlineExecutor(prepare.run, machine.describe_process, checkpoints=checkpoints), Slots(1, 1, 1)
-
-    monkeypatch.setattr("fairtrial.runner._local", executor)
+    monkeypatch.setattr("fairtrial.executors.local.executor.LocalExecutor.open", open_inline)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from fairtrial.checkpoints import CheckpointManager
 from fairtrial.cli.main import app
 from fairtrial.errors import Stopped
-from fairtrial.executors.base import Epoch, drive
+from fairtrial.executors.base import EpochFinished, run_trial
 from fairtrial.scheduler import plan
 from fairtrial.spec import Study
 from fairtrial.trial import Machine
@@ -79,10 +79,10 @@ def test_the_loop_in_the_documents_goes_on_to_the_same_bits(make_study):
         messages = []
         try:
             keep = checkpoints.open(trial, lambda: asked_to_stop)
-            messages.extend(drive(trial, names["train"], Machine({}, "", "cpu", 1, ""), keep))
+            messages.extend(run_trial(trial, names["train"], Machine({}, "", "cpu", 1, ""), keep))
         except Stopped:
             return None
-        return [message.record for message in messages if isinstance(message, Epoch)]
+        return [message.record for message in messages if isinstance(message, EpochFinished)]
 
     whole = attempt(CheckpointManager("whole"), asked_to_stop=False)
     assert len({record.metrics["train_loss"] for record in whole}) == 4

@@ -1,7 +1,6 @@
 """From what a user writes to a study."""
 
 import hashlib
-import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -185,24 +184,6 @@ def test_a_study_that_no_longer_means_what_it_meant_is_refused(mine):
         for reference in ("mine", old.label):
             with pytest.raises(StudyError, match="mine@00000000: was run by a fairtrial with other settings"):
                 find(reference, [], [old])
-
-
-def test_the_commit_of_a_studys_folder(tmp_path):
-    assert loading.git_commit(tmp_path) is None
-
-    def git(*words):
-        identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
-        subprocess.run(["git", "-C", str(tmp_path), *identity, *words], check=True, capture_output=True)
-
-    git("init")
-    (tmp_path / "f").write_text("1")
-    git("add", "f")
-    git("commit", "-m", "m")
-    clean = loading.git_commit(tmp_path)
-    assert clean is not None
-    assert len(clean) == 40
-    (tmp_path / "f").write_text("2")
-    assert loading.git_commit(tmp_path) == clean + "+"
 
 
 def test_the_python_face_loads_files_and_shipped_studies(file, mine):

@@ -1,5 +1,6 @@
 """A study goes on under the conditions under which it began, or the user says that it may, and that is kept."""
 
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,14 +11,14 @@ import loops
 from builders import MACHINE, make_results
 from builders import make_study as made_up
 from fairtrial.errors import ProvenanceError
-from fairtrial.executors.inline import InlineExecutor
 from fairtrial.loading import load
-from fairtrial.provenance import RunConditions
-from fairtrial.runner import run
+from fairtrial.provenance import RunConditions, git_commit
 from fairtrial.scheduler import plan
 from fairtrial.stats.comparison import compare
 from fairtrial.store.sql import SQLStore
 from fairtrial.trial import Outcome
+from workloads import inline as inline_executor
+from workloads import run
 
 BEFORE = replace(MACHINE, versions={"fairtrial": "0.1", "torch": "2.12.0", "numpy": "2.0"}, data="d" * 64)
 
@@ -45,7 +46,7 @@ def store():
 
 
 def executor(machine):
-    return InlineExecutor(loops.good, lambda trial: machine)
+    return inline_executor(loops.good, lambda trial: machine)
 
 
 def begin(study, store):
@@ -54,13 +55,13 @@ def begin(study, store):
 
     def interrupting(trial):
         for epoch, metrics in enumerate(loops.good(trial), start=1):
-            if epoch == 2 and trial == plan(study)[1]:
+            if epoch == 2 and trial.trial == plan(study)[1]:
                 raise KeyboardInterrupt
             told.append(trial)
             yield metrics
 
     with pytest.raises(KeyboardInterrupt):
-        run(study, store=store, executor=InlineExecutor(interrupting, lambda trial: BEFORE))
+        run(study, store=store, executor=inline_executor(interrupting, lambda trial: BEFORE))
     assert [(r.outcome, len(r.epochs)) for r in store.results(study)] == [(Outcome.FINISHED, 3), (None, 1)]
 
 
@@ -106,7 +107,7 @@ def test_what_changes_no_numbers_or_is_not_known_is_no_reason(kind, store, make_
 def test_nodes_that_differ_within_one_run_are_refused_too(store, make_study):
     machines = iter([BEFORE, replace(BEFORE, versions=BEFORE.versions | {"torch": "2.13.0"})])
     with pytest.raises(ProvenanceError, match=r"began with torch 2\.12\.0, now 2\.13\.0: "):
-        run(make_study(), store=store, executor=InlineExecutor(loops.good, lambda trial: next(machines)))
+        run(make_study(), store=store, executor=inline_executor(loops.good, lambda trial: next(machines)))
     (first,) = store.results(make_study())
     assert first.outcome is Outcome.FINISHED
 
@@ -211,3 +212,21 @@ class TestAFileThatHasChanged:
 
     def test_overrides_are_another_matter(self, run_file):
         assert run_file("mine.toml", "--set", "training.epochs=4")[0] == 0
+
+
+def test_the_commit_of_a_studys_folder(tmp_path):
+    assert git_commit(tmp_path) is None
+
+    def git(*words):
+        identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
+        subprocess.run(["git", "-C", str(tmp_path), *identity, *words], check=True, capture_output=True)
+
+    git("init")
+    (tmp_path / "f").write_text("1")
+    git("add", "f")
+    git("commit", "-m", "m")
+    clean = git_commit(tmp_path)
+    assert clean is not None
+    assert len(clean) == 40
+    (tmp_path / "f").write_text("2")
+    assert git_commit(tmp_path) == clean + "+"

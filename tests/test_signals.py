@@ -227,25 +227,24 @@ def test_without_the_command_line_ctrl_c_waits_too_but_not_twice():
 def test_a_commit_is_not_torn_apart(make_study, answered):
     """A signal that comes while records are written is answered when they are."""
     import loops
-    from fairtrial.executors.inline import InlineExecutor
-    from fairtrial.runner import run
+    from workloads import inline, run
 
     class Interrupting(SQLStore):
-        signalled = False
+        writes = 0
 
         def write(self, work):
-            def interrupted(writer):
-                if not self.signalled:  # a second signal would not wait
-                    self.signalled = True
+            def interrupting(writer):
+                self.writes += 1
+                if self.writes == 2:  # the first records; a second signal would not wait
                     signal.raise_signal(signal.SIGTERM)
-                return work(writer)
+                work(writer)
 
-            return super().write(interrupted)
+            super().write(interrupting)
 
     study = make_study()
     with Interrupting("fairtrial.db") as store:
         with pytest.raises(Terminated):
-            run(study, store=store, executor=InlineExecutor(loops.good, loops.machine))
+            run(study, store=store, executor=inline(loops.good))
         (result,) = store.results(study)
     assert [record.epoch for record in result.epochs] == [1, 2, 3]  # epochs that take no time are written together
     assert result.outcome is Outcome.FINISHED

@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fairtrial.callbacks import Callback
     from fairtrial.errors import Diverged, FairtrialError
+    from fairtrial.executors.inline import InlineExecutor
+    from fairtrial.executors.local.executor import LocalExecutor
+    from fairtrial.executors.ray.executor import RayExecutor
     from fairtrial.loading import load
     from fairtrial.report.tables import table
     from fairtrial.report.verdicts import describe
-    from fairtrial.runner import StudyRun, run
+    from fairtrial.runner import run_study
     from fairtrial.spec import Arm, Study
     from fairtrial.stats.claims import StudyClaims, check_claims
     from fairtrial.stats.comparison import StudyVerdict, compare
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     from fairtrial.stats.verdicts import Comparison, Verdict
     from fairtrial.store.sql import SQLStore
     from fairtrial.training.fingerprints import fingerprint
-    from fairtrial.trial import EpochRecord, Machine, Outcome, Trial, TrialResult, digest_results
+    from fairtrial.trial import EpochRecord, Machine, Outcome, Trial, TrialContext, TrialResult, digest_results
 
 __version__ = "0.1.0"
 
@@ -38,14 +41,17 @@ _HOMES = {
     "Diverged": "errors",
     "EpochRecord": "trial",
     "FairtrialError": "errors",
+    "InlineExecutor": "executors.inline",
+    "LocalExecutor": "executors.local.executor",
     "Machine": "trial",
     "Outcome": "trial",
+    "RayExecutor": "executors.ray.executor",
     "SQLStore": "store.sql",
     "Study": "spec",
     "StudyClaims": "stats.claims",
-    "StudyRun": "runner",
     "StudyVerdict": "stats.comparison",
     "Trial": "trial",
+    "TrialContext": "trial",
     "TrialResult": "trial",
     "Verdict": "stats.verdicts",
     "Callback": "callbacks",
@@ -56,7 +62,7 @@ _HOMES = {
     "fingerprint": "training.fingerprints",
     "judge": "stats.judge",
     "load": "loading",
-    "run": "runner",
+    "run_study": "runner",
     "summarize": "stats.summary",
     "table": "report.tables",
 }
@@ -68,14 +74,17 @@ __all__ = [
     "Diverged",
     "EpochRecord",
     "FairtrialError",
+    "InlineExecutor",
+    "LocalExecutor",
     "Machine",
     "Outcome",
+    "RayExecutor",
     "SQLStore",
     "Study",
     "StudyClaims",
-    "StudyRun",
     "StudyVerdict",
     "Trial",
+    "TrialContext",
     "TrialResult",
     "Verdict",
     "check_claims",
@@ -85,7 +94,7 @@ __all__ = [
     "fingerprint",
     "judge",
     "load",
-    "run",
+    "run_study",
     "summarize",
     "table",
 ]

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -98,21 +97,6 @@ def source(reference: str) -> str | None:
     if _is_file(reference):
         return str(Path(reference).resolve())
     return reference if reference in shipped_studies() else None
-
-
-def git_commit(folder: Path) -> str | None:
-    """Name the git commit of a folder, with ``+`` behind it if tracked files have changed; None if there is none."""
-    try:
-        described = subprocess.run(  # noqa: S603
-            ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"],  # noqa: S607
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return described.stdout.strip() or None if described.returncode == 0 else None
 
 
 def _is_file(reference: str) -> bool:

@@ -1,6 +1,8 @@
-"""Whether a study goes on under the conditions under which it began. Pure."""
+"""Checks that a study continues under the conditions under which it began."""
 
+import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from fairtrial.errors import StudyError
@@ -53,29 +55,27 @@ class RunConditions:
         return tuple(found)
 
 
-def abandoned_study(
-    study: Study, stored: Sequence[StoredStudy], source: str | None, assignments: Sequence[str]
-) -> Study | None:
-    """Find the study that the same file and overrides meant when they were run last, if this run would desert it.
+def abandoned_study(study: Study, planned: Sequence[Trial], stored: Sequence[StoredStudy]) -> Study | None:
+    """Find the study that the same file and overrides meant when they were run last, if this run would abandon it.
 
     Args:
         study: what they mean now.
+        planned: its trials.
         stored: the studies in the store, the one that ran last first.
-        source: the file, or the name that ships with fairtrial; None if the study comes from elsewhere.
-        assignments: the overrides.
 
     Returns:
-        The study from before, some of whose trials have begun and are none of this study's; whether it is complete
-        is not looked at. None if there is none: a study that only asks for more seeds, say, deserts nothing.
+        The earlier study, some of whose trials have begun and are none of this study's; whether it is complete is not
+        looked at. None if there is none: a study that only asks for more seeds, say, abandons nothing.
     """
-    same = [one for one in stored if source and (one.source, one.assignments) == (source, tuple(assignments))]
+    source, overrides = study.origin.source, study.origin.overrides
+    same = [one for one in stored if source and (one.source, one.assignments) == (source, overrides)]
     if not same or same[0].hash == study.hash or not (same[0].started or sum(same[0].outcomes.values())):
         return None
     try:
         before = Study.from_toml(same[0].toml)
-    except StudyError:  # of a release that knew other keys; only that one could go on with it
+    except StudyError:  # of a release that knew other keys; only that one could continue it
         return None
-    kept = {trial.hash for trial in plan(study)}
+    kept = {trial.hash for trial in planned}
     return None if all(trial.hash in kept for trial in plan(before)) else before
 
 
@@ -101,3 +101,18 @@ def _shared(machine: Machine) -> Mapping[str, str]:
 
 def _either(values: Iterable[str]) -> str:
     return " or ".join(sorted(values))
+
+
+def git_commit(folder: Path) -> str | None:
+    """Name the git commit of a folder, with ``+`` behind it if tracked files have changed; None if there is none."""
+    try:
+        described = subprocess.run(  # noqa: S603
+            ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"],  # noqa: S607
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return described.stdout.strip() or None if described.returncode == 0 else None

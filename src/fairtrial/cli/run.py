@@ -4,15 +4,12 @@ import contextlib
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from fairtrial import loading, signals
-from fairtrial import runner as conductor
 from fairtrial.cli.options import (
     DEFAULT_STORE,
     AddressOption,
@@ -32,9 +29,11 @@ from fairtrial.cli.stored import command_line, stored_studies
 from fairtrial.cli.terminal import complain, console, out, say
 from fairtrial.errors import FairtrialError, StoreMissingError, Terminated
 from fairtrial.executors.limits import parse_bytes, parse_seconds
+from fairtrial.executors.local.executor import LocalExecutor
+from fairtrial.executors.ray.executor import RayExecutor
 from fairtrial.report.live import ProgressDisplay
-from fairtrial.spec import Evidence, Study
-from fairtrial.staff import on_ray
+from fairtrial.runner import run_study
+from fairtrial.spec import Evidence, Origin
 from fairtrial.store.sql import SQLStore
 from fairtrial.store.url import redact_url
 from fairtrial.trial import Outcome, TrialResult
@@ -68,32 +67,35 @@ def run(
     words |= {"checkpoints": checkpoints, "address": address}
     words |= {} if executor is ExecutorName.LOCAL else {"executor": executor.value}
     again = command_line("run", study, assignments, store, words)
-    training = partial(
-        conductor.run,
-        found,
-        workers=workers,
-        threads=threads,
-        retry_failed=retry_failed,
-        force=force,
-        source=loading.source(study),
-        assignments=assignments or [],
-        checkpoints=checkpoints,
-        time_limit=parse_seconds(time_limit) if time_limit else None,
-        memory_limit=parse_bytes(memory_limit) if memory_limit else None,
-        staff=on_ray(address) if executor is ExecutorName.RAY else None,
-    )
+    seconds = parse_seconds(time_limit) if time_limit else None
+    size = parse_bytes(memory_limit) if memory_limit else None
+    found = found.with_origin(Origin(loading.source(study), tuple(assignments or ()), folder))
     try:
-        done = _train(training, found, store, folder)
+        where: LocalExecutor | RayExecutor
+        if executor is ExecutorName.RAY:
+            where = RayExecutor(
+                address,
+                workers=workers,
+                threads=threads,
+                checkpoints=checkpoints,
+                time_limit=seconds,
+                memory_limit=size,
+            )
+        else:
+            where = LocalExecutor(workers, threads, checkpoints=checkpoints, time_limit=seconds, memory_limit=size)
+        with SQLStore(store) as opened, ProgressDisplay(console()) as display:
+            run_study(found, store=opened, executor=where, callbacks=[display], retry_failed=retry_failed, force=force)
+            results = opened.results(found)
     except (KeyboardInterrupt, Terminated) as end:
         say(f"interrupted; every finished epoch is in {redact_url(store)}. To go on:\n  {again}")
         raise typer.Exit(signals.exit_status(end)) from None
-    print_table(done.study, done.results)
-    if done.study.evidence != Evidence():
+    print_table(found, results)
+    if found.evidence != Evidence():
         out("")
-        print_verdict(done.study, done.results)
+        print_verdict(found, results)
     say(f"figures: {command_line('plot', found.label, None, store, {})}")
-    if failed := done.count(Outcome.FAILED):
-        complain(f"{failed} of {len(done.results)} trials failed; to try them again: {again} --retry-failed")
+    if failed := sum(result.outcome is Outcome.FAILED for result in results):
+        complain(f"{failed} of {len(results)} trials failed; to try them again: {again} --retry-failed")
         raise typer.Exit(1)
 
 
@@ -129,25 +131,3 @@ def plan_study(
         seen = spread or paired_spread(found, results)
         table = seed_options(found, results, seen, workers=workers, threads=threads, stopwatch=watch)
         out("\n" + seed_options_text(found, table, seen, "as given" if spread else "in the store"))
-
-
-def _train(
-    training: Callable[..., conductor.StudyRun], study: Study, store: str, folder: Path | None
-) -> conductor.StudyRun:
-    reasons: dict[str, str] = {}
-
-    def settled(study: Study, results: Sequence[TrialResult]) -> frozenset[str]:
-        """Decide as `run` does by itself, and keep why for the display."""
-        from fairtrial.stats.comparison import stops  # noqa: PLC0415
-
-        found = stops(study, results)
-        reasons.update(found)
-        return frozenset(found)
-
-    with SQLStore(store) as opened, ProgressDisplay(console(), reasons) as watcher:
-        return training(
-            store=opened,
-            watcher=watcher,
-            git_commit=loading.git_commit(folder) if folder else None,
-            settled=settled if study.sequential else None,
-        )

@@ -13,6 +13,7 @@ from fairtrial.spec.sections import (
     Data,
     DataSize,
     Linear,
+    LoopName,
     Model,
     Optimizer,
     Schedule,
@@ -21,7 +22,7 @@ from fairtrial.spec.sections import (
     Step,
     Training,
 )
-from fairtrial.spec.study import FORMAT, Arm, Study, content, digest
+from fairtrial.spec.study import FORMAT, Arm, Origin, Study, content, digest
 from fairtrial.spec.tables import override, parse_toml
 
 __all__ = [
@@ -43,9 +44,11 @@ __all__ = [
     "DataSize",
     "Evidence",
     "Linear",
+    "LoopName",
     "Model",
     "Noise",
     "Optimizer",
+    "Origin",
     "Schedule",
     "Section",
     "Settings",

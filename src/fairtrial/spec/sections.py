@@ -1,14 +1,17 @@
 """The sections of a study: what is trained, on what, and how. Frozen; an unknown key is an error."""
 
+import re
+from collections.abc import Callable
 from typing import Annotated, Literal, NamedTuple, Self, TypeAlias
 
 from pydantic import (
-    AfterValidator,
     AllowInfNan,
     BaseModel,
     ConfigDict,
     Discriminator,
     Field,
+    PlainSerializer,
+    PlainValidator,
     StrictBool,
     StrictFloat,
     StrictInt,
@@ -117,12 +120,41 @@ class Model(Section):
 BUILT_IN = "fairtrial"
 
 
-def _loop_name(name: str) -> str:
-    module, _, function = name.partition(":")
-    dotted = all(part.isidentifier() for part in module.split("."))
-    if name != BUILT_IN and not (dotted and function.isidentifier()):
+class LoopName(str):
+    """The name of a training loop that was given as a function; the name alone is stored, compared and sent to workers.
+
+    Attributes:
+        function: the function.
+    """
+
+    __slots__ = ("function",)
+    function: Callable[..., object]
+
+    @classmethod
+    def of(cls, function: Callable[..., object]) -> Self:
+        """Name a function by its module and its place there."""
+        named = function if hasattr(function, "__qualname__") else type(function)
+        name = cls(f"{named.__module__}:{named.__qualname__}")
+        name.function = function
+        return name
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        """Let only the name travel; what gets it imports the function."""
+        return str, (str(self),)
+
+
+def _loop_name(loop: object) -> object:
+    if callable(loop) and not isinstance(loop, str):
+        return LoopName.of(loop)
+    module, _, function = loop.partition(":") if isinstance(loop, str) else ("", "", "")
+    parts = [*module.split("."), *(_NOT_IMPORTABLE.sub("_", function).split("."))]
+    if loop != BUILT_IN and not all(part.isidentifier() for part in parts):
         raise PydanticCustomError("loop", 'must be "fairtrial" or "module:function"')
-    return name
+    return loop
+
+
+#: What Python calls functions that have no place in a module; they run in the process that made them.
+_NOT_IMPORTABLE = re.compile(r"<(locals|lambda)>")
 
 
 class Training(Section):
@@ -131,13 +163,13 @@ class Training(Section):
     Attributes:
         epochs: passes over the training images.
         batch_size: images a step; the last batch of an epoch may be smaller, as in Keras's ``fit``.
-        loop: who trains: fairtrial itself, or a function of the user's as ``"module:function"``. A user's loop gets
-            the whole trial, and takes from its settings what it understands.
+        loop: what trains: fairtrial itself, or a function of the user's as ``"module:function"``; in Python the
+            function itself. It gets the trial's context, and takes from its settings what it understands.
     """
 
     epochs: Count = 10
     batch_size: Count = 64
-    loop: Annotated[str, AfterValidator(_loop_name)] = BUILT_IN
+    loop: Annotated[str, PlainValidator(_loop_name), PlainSerializer(str)] = BUILT_IN
 
 
 class Adam(Section):

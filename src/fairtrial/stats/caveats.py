@@ -43,7 +43,7 @@ def of_records(study: Study, cells: PairedData) -> tuple[str, ...]:
 
 
 def of_conditions(study: Study, results: Iterable[TrialResult]) -> tuple[str, ...]:
-    """Say which trials the user let go on under other conditions than those before; see `TrialResult.forced`.
+    """Say which trials the user let go on under other conditions than those before; see `trial.TrialResult.forced`.
 
     Args:
         study: whose trials.

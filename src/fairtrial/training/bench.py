@@ -18,7 +18,7 @@ from fairtrial.training.allocator import keep_freed_memory
 from fairtrial.training.kernels import layers
 from fairtrial.training.learner import Learner
 from fairtrial.training.machine import use_threads
-from fairtrial.trial import Trial
+from fairtrial.trial import Trial, TrialContext
 
 #: Rounds of a comparison; in each round every side runs in turn, so that a machine whose speed drifts stays fair.
 ROUNDS = 7
@@ -167,7 +167,7 @@ def overhead(trial: Trial, steps: int = 60) -> float:
     Learner.step = timed_step  # type: ignore[method-assign, assignment]
     try:
         before = perf_counter()
-        (record,) = loop.train(short)
+        (record,) = loop.train(TrialContext(short))
         whole = perf_counter() - before
     finally:
         Learner.step = step  # type: ignore[method-assign]

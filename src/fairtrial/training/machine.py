@@ -20,7 +20,7 @@ from fairtrial.trial import Machine, Trial
 PACKAGES = ("numpy", "torch")
 
 
-def describe_process(_trial: Trial | None = None) -> Machine:
+def describe_process() -> Machine:
     """Describe the process that trains: versions, processor, device and threads; the same for every trial."""
     return replace(_unchanging(), threads=torch.get_num_threads())
 
@@ -57,7 +57,7 @@ def set_up_worker(threads: int, *, compiles: bool) -> None:
 
     Args:
         threads: with how many torch may compute.
-        compiles: whether it may compile kernels; see `loops.compile_layers`.
+        compiles: whether it may compile kernels; see `prepare.compile_layers`.
     """
     use_threads(threads)
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32, on CUDA too
