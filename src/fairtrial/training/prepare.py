@@ -1,15 +1,14 @@
 """Training loops: fairtrial's own, and those that users bring as ``"module:function"``."""
 
-import importlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from fairtrial import spec
 from fairtrial.errors import StudyError
+from fairtrial.registry import NotFoundError, import_name
 from fairtrial.training import datasets
 from fairtrial.training.kernels import compiler, layers
 from fairtrial.training.loop import train
-from fairtrial.training.models import mobilenet_v2
 from fairtrial.trial import Trial
 
 
@@ -36,14 +35,9 @@ def find(name: str) -> Callable[[Trial], Iterator[Mapping[str, float]]]:
         return train
     module_name, _, function_name = name.partition(":")
     try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise
-        raise StudyError(
-            f'training.loop = "{name}": no module named {error.name} beside the study or installed'
-        ) from error
-    loop = getattr(module, function_name, None)
+        loop = import_name(name)
+    except NotFoundError as error:
+        raise StudyError(f'training.loop = "{name}": {error}') from error
     if not callable(loop):
         raise StudyError(f'training.loop = "{name}": {module_name} has no function {function_name}')
     return loop  # type: ignore[no-any-return]  # a user's function; what it yields is checked record by record
@@ -87,14 +81,16 @@ def prepare(study: spec.Study, progress: datasets.DownloadProgress | None = None
         WeightsError: a weights file does not fit its model.
         StudyError: a training loop can't be found.
     """
-    loaded: dict[spec.Data, datasets.Dataset] = {}
+    loaded: dict[spec.DataSettings, datasets.Dataset] = {}
     for settings in (arm.settings for arm in study.arms):
         find(settings.training.loop)
         if settings.training.loop != spec.BUILT_IN:
             continue
         if settings.data not in loaded:
             loaded[settings.data] = datasets.load(settings.data, progress=progress)
-        if settings.model.weights:
+        if getattr(settings.model, "weights", None):
             dataset = loaded[settings.data]
-            mobilenet_v2.build(settings.model, classes=dataset.classes, image_size=dataset.image_size, seed=0)
+            settings.model.build(
+                classes=dataset.classes, image_size=dataset.image_size, channels=dataset.channels, seed=0
+            )
     return tuple(loaded.values())

@@ -1,4 +1,4 @@
-"""Reads and checks the keys of a study that say how many seeds there are, what is compared and what is claimed."""
+"""Checks what pydantic can't: keys of a study that depend on its arms and on what its trials record."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from fairtrial.errors import StudyError
+from fairtrial.registry import did_you_mean
 from fairtrial.spec.evidence import ALL_OTHERS, Claim, Evidence, Noise, Target
-from fairtrial.spec.explain import did_you_mean, explain, show
+from fairtrial.spec.explain import explain, show
 from fairtrial.spec.measures import (
     METRICS,
     TO_TARGET,
@@ -20,8 +21,8 @@ from fairtrial.spec.measures import (
     measures_of,
     recorded_metrics,
 )
+from fairtrial.spec.overrides import Table
 from fairtrial.spec.sections import BUILT_IN, Section, Settings
-from fairtrial.spec.tables import Table
 
 AnySection = TypeVar("AnySection", bound=Section)
 
@@ -152,7 +153,7 @@ def _section(kind: type[AnySection], table: object, where: str) -> AnySection:
     try:
         return kind.model_validate(dict(table))
     except ValidationError as error:
-        raise StudyError(explain(error, where, kind)) from error
+        raise StudyError(explain(error, table, where, kind)) from error
 
 
 def _range(seeds: Mapping[str, Any]) -> tuple[int, int]:

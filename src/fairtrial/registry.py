@@ -1,0 +1,213 @@
+"""Registries: what a study can name, each entry in a module of its own, and a user's own by ``"module:Name"``.
+
+An entry registers itself where it is defined, so that adding one touches one file:
+
+    @OPTIMIZERS.register("rmsprop")
+    class RMSprop(OptimizerSettings): ...
+
+A registry imports the modules of its home when it is first asked. This module is the one that imports by name.
+"""
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from fairtrial.errors import StudyError
+
+if TYPE_CHECKING:
+    from fairtrial.spec.sections import DataSettings, ModelSettings, OptimizerSettings, ScheduleSettings
+
+T = TypeVar("T")
+
+
+class UnknownNameError(StudyError):
+    """No entry has that name.
+
+    Attributes:
+        hint: what to do, without the place of the name.
+    """
+
+    def __init__(self, where: str, hint: str) -> None:
+        super().__init__(f"{where}: {hint}")
+        self.hint = hint
+
+
+class NotFoundError(Exception):
+    """A module, or a name in it, can't be found; the message is one line."""
+
+
+class Registry(Generic[T]):
+    """The entries of one kind, by name.
+
+    Args:
+        kind: what an entry is, such as ``"optimizer"``; for messages.
+        home: dotted name of the package (or module) whose modules hold the entries.
+        base: ``"module:Name"`` of the class that entries derive from, or are instances of.
+        default: the name that is meant where none is given; it is listed first.
+
+    Example:
+        >>> OPTIMIZERS.get("adamm")
+        Traceback (most recent call last):
+        fairtrial.registry.UnknownNameError: optimizer.name = "adamm": did you mean `adam`?
+    """
+
+    def __init__(self, kind: str, home: str, base: str, default: str = "") -> None:
+        self.kind, self.home, self.base, self.default = kind, home, base, default
+        self._entries: dict[str, T] = {}
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Enter the decorated class, or the instance given, under a name.
+
+        Raises:
+            ValueError: the name is taken.
+        """
+
+        def enter(entry: T) -> T:
+            if name in self._entries and _place(self._entries[name]) != _place(entry):  # a reloaded module may re-enter
+                raise ValueError(f"{self.kind} {name!r} is registered twice")
+            self._entries[name] = entry
+            return entry
+
+        return enter
+
+    def names(self) -> tuple[str, ...]:
+        """List the names: the default, then the others by module."""
+        return tuple(self._loaded)
+
+    def get(self, name: str) -> T:
+        """Look an entry up.
+
+        Args:
+            name: a registered name, or ``"module:Name"`` of a user's own.
+
+        Raises:
+            UnknownNameError: a `StudyError` with the nearest name, or with what is wrong with the user's.
+        """
+        if ":" in name:
+            return self._users_own(name)
+        if name not in self._loaded:
+            raise UnknownNameError(self._where(name), did_you_mean(name, self.names()))
+        return self._loaded[name]
+
+    def table(self) -> str:
+        """Write the entries as a Markdown table: names, keys with their defaults, and what each is."""
+        lines = ["| `name` | what it is | keys and defaults |", "|---|---|---|"]
+        for name in self.names():
+            about = (self.get(name).__doc__ or "").partition("\n")[0]
+            default = " (default)" if name == self.default else ""
+            lines.append(f'| `"{name}"`{default} | {about} | {_keys(self.get(name))} |')
+        return "\n".join(lines)
+
+    @cached_property
+    def _loaded(self) -> Mapping[str, T]:
+        home = importlib.import_module(self.home)
+        for module in sorted(info.name for info in pkgutil.iter_modules(getattr(home, "__path__", ()))):
+            importlib.import_module(f"{self.home}.{module}")
+        by_module = sorted(self._entries.items(), key=lambda item: (item[0] != self.default, _place(item[1])[0]))
+        self._entries = dict(by_module)
+        return self._entries
+
+    def _users_own(self, name: str) -> T:
+        try:
+            entry = import_name(name)
+        except NotFoundError as error:
+            raise UnknownNameError(self._where(name), str(error)) from error
+        base = import_name(self.base)
+        fits = issubclass(entry, base) if isinstance(entry, type) else isinstance(entry, base)
+        if not fits:
+            module, _, needed = self.base.partition(":")
+            raise UnknownNameError(self._where(name), f"must be a {needed} of {module}")
+        if missing := getattr(entry, "__abstractmethods__", None):
+            raise UnknownNameError(self._where(name), f"must define {' and '.join(sorted(missing))}")
+        return entry  # type: ignore[no-any-return]  # the base class vouches for it
+
+    def _where(self, name: str) -> str:
+        return f'{self.kind}.name = "{name}"'
+
+
+def import_name(name: str) -> Any:
+    """Import what ``"module:Name"`` names.
+
+    What the module itself raises while it is imported passes through: it is the user's code, and its traceback says
+    more than a line of ours.
+
+    Raises:
+        NotFoundError: no such module, or it has no such name; the message is one line.
+    """
+    module_name, _, attribute = name.partition(":")
+    if not all(part.isidentifier() for part in (*module_name.split("."), attribute)):
+        raise NotFoundError("must be a name or module:Name")
+    if module_name == "__main__":
+        raise NotFoundError("must be in a module that workers can import, not in the running script")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise
+        raise NotFoundError(f"no module named {error.name} beside the study or installed") from error
+    if not hasattr(module, attribute):
+        raise NotFoundError(f"{module_name} has no {attribute}")
+    return getattr(module, attribute)
+
+
+def did_you_mean(word: str, known: Iterable[str], else_try: Mapping[str, str] | None = None) -> str:
+    """Suggest the nearest known word, or list all of them if none is near.
+
+    Args:
+        word: what was written.
+        known: what could stand there.
+        else_try: words that belong elsewhere, with the place of each.
+
+    Example:
+        >>> did_you_mean("adamm", ["adam", "sgd"])
+        'did you mean `adam`?'
+    """
+    names, elsewhere = list(known), else_try or {}
+    if near := difflib.get_close_matches(word, names, n=1, cutoff=0.6):
+        return f"did you mean `{near[0]}`?"
+    if near := difflib.get_close_matches(word, elsewhere, n=1, cutoff=0.6):
+        return f"did you mean `{near[0]}` in [{elsewhere[near[0]]}]?"
+    return "known: " + ", ".join(f"`{name}`" for name in names)
+
+
+def _place(entry: Any) -> tuple[str, str]:
+    """Tell in which module an entry is defined, and under which name there."""
+    owner = entry if isinstance(entry, type) else type(entry)
+    return owner.__module__, owner.__qualname__
+
+
+def _keys(entry: Any) -> str:
+    """List the keys of an entry's settings with their defaults, as a study file writes them."""
+    fields = {key: field for key, field in getattr(entry, "model_fields", {}).items() if key != "name"}
+    return ", ".join(
+        f"`{key}`" if field.is_required() or field.default is None else f"`{key}` {_as_toml(field.default)}"
+        for key, field in fields.items()
+    )
+
+
+def _as_toml(value: object) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_as_toml(item) for item in value) + "]"
+    if isinstance(value, str):
+        return f'`"{value}"`'
+    return str(value).lower()
+
+
+OPTIMIZERS: "Registry[type[OptimizerSettings]]" = Registry(
+    "optimizer", "fairtrial.training.optimizers", "fairtrial.spec.sections:OptimizerSettings", default="adam"
+)
+SCHEDULES: "Registry[type[ScheduleSettings]]" = Registry(
+    "schedule", "fairtrial.training.schedules", "fairtrial.spec.sections:ScheduleSettings", default="constant"
+)
+MODELS: "Registry[type[ModelSettings]]" = Registry(
+    "model", "fairtrial.training.models", "fairtrial.spec.sections:ModelSettings", default="mobilenet_v2"
+)
+DATASETS: "Registry[type[DataSettings]]" = Registry(
+    "data", "fairtrial.training.datasets", "fairtrial.spec.sections:DataSettings", default="cifar10"
+)
+MEASURES: "Registry[Any]" = Registry("measure", "fairtrial.measures", "fairtrial.measures:Measure")
+EXECUTORS: "Registry[Any]" = Registry("executor", "fairtrial.executors", "fairtrial.executors.base:Executor")
+CHARTS: "Registry[Any]" = Registry("chart", "fairtrial.report.charts", "fairtrial.report.charts:Chart")
