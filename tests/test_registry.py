@@ -28,6 +28,7 @@ from fairtrial.spec import OptimizerSettings
 class Descent(OptimizerSettings):
     """Plain descent."""
 
+    lr: float = 0.1
     half: float = 0.5
 
     def build(self, parameters):
@@ -184,3 +185,10 @@ for section, registry in REGISTRIES.items():
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("section", REGISTRIES)
+def test_the_documentation_has_the_table(section):
+    """Where it has not, paste what the assertion shows."""
+    table = REGISTRIES[section].table()
+    assert table in (SOURCE.parents[1] / "docs" / "studies.md").read_text(encoding="utf-8"), table

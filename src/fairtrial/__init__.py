@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from fairtrial.report.tables import table
     from fairtrial.report.verdicts import describe
     from fairtrial.runner import StudyRun, run
-    from fairtrial.spec import Arm, Study
+    from fairtrial.spec import (
+        Arm,
+        DataSettings,
+        DataSize,
+        ModelSettings,
+        OptimizerSettings,
+        ScheduleSettings,
+        Study,
+    )
     from fairtrial.stats.claims import StudyClaims, check_claims
     from fairtrial.stats.comparison import StudyVerdict, compare
     from fairtrial.stats.judge import judge
@@ -35,12 +43,17 @@ __version__ = "0.1.0"
 _HOMES = {
     "Arm": "spec",
     "Comparison": "stats.verdicts",
+    "DataSettings": "spec",
+    "DataSize": "spec",
     "Diverged": "errors",
     "EpochRecord": "trial",
     "FairtrialError": "errors",
     "Machine": "trial",
+    "ModelSettings": "spec",
+    "OptimizerSettings": "spec",
     "Outcome": "trial",
     "SQLStore": "store.sql",
+    "ScheduleSettings": "spec",
     "Study": "spec",
     "StudyClaims": "stats.claims",
     "StudyRun": "runner",
@@ -65,12 +78,17 @@ __all__ = [
     "Arm",
     "Callback",
     "Comparison",
+    "DataSettings",
+    "DataSize",
     "Diverged",
     "EpochRecord",
     "FairtrialError",
     "Machine",
+    "ModelSettings",
+    "OptimizerSettings",
     "Outcome",
     "SQLStore",
+    "ScheduleSettings",
     "Study",
     "StudyClaims",
     "StudyRun",

@@ -11,6 +11,7 @@ A registry imports the modules of its home when it is first asked. This module i
 import difflib
 import importlib
 import pkgutil
+import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -93,12 +94,12 @@ class Registry(Generic[T]):
         return self._loaded[name]
 
     def table(self) -> str:
-        """Write the entries as a Markdown table: names, keys with their defaults, and what each is."""
+        """Write the entries as a Markdown table: names, what each is, and the keys that not all have, with defaults."""
         lines = ["| `name` | what it is | keys and defaults |", "|---|---|---|"]
         for name in self.names():
             about = (self.get(name).__doc__ or "").partition("\n")[0]
             default = " (default)" if name == self.default else ""
-            lines.append(f'| `"{name}"`{default} | {about} | {_keys(self.get(name))} |')
+            lines.append(f'| `"{name}"`{default} | {about} | {self._keys(name)} |')
         return "\n".join(lines)
 
     @cached_property
@@ -123,6 +124,16 @@ class Registry(Generic[T]):
         if missing := getattr(entry, "__abstractmethods__", None):
             raise UnknownNameError(self._where(name), f"must define {' and '.join(sorted(missing))}")
         return entry  # type: ignore[no-any-return]  # the base class vouches for it
+
+    def _keys(self, name: str) -> str:
+        """List the keys of an entry's settings with their defaults, as a study file writes them."""
+        shared = {key: field.default for key, field in getattr(import_name(self.base), "model_fields", {}).items()}
+        fields = getattr(self.get(name), "model_fields", {})
+        own = {key: field for key, field in fields.items() if key not in shared or field.default != shared[key]}
+        return ", ".join(
+            f"`{key}`" if field.is_required() or field.default is None else f"`{key}` {_as_toml(field.default)}"
+            for key, field in own.items()
+        )
 
     def _where(self, name: str) -> str:
         return f'{self.kind}.name = "{name}"'
@@ -179,21 +190,12 @@ def _place(entry: Any) -> tuple[str, str]:
     return owner.__module__, owner.__qualname__
 
 
-def _keys(entry: Any) -> str:
-    """List the keys of an entry's settings with their defaults, as a study file writes them."""
-    fields = {key: field for key, field in getattr(entry, "model_fields", {}).items() if key != "name"}
-    return ", ".join(
-        f"`{key}`" if field.is_required() or field.default is None else f"`{key}` {_as_toml(field.default)}"
-        for key, field in fields.items()
-    )
-
-
 def _as_toml(value: object) -> str:
     if isinstance(value, tuple):
         return "[" + ", ".join(_as_toml(item) for item in value) + "]"
     if isinstance(value, str):
         return f'`"{value}"`'
-    return str(value).lower()
+    return re.sub(r"e([+-])0*", lambda sign: "e" + sign[1].strip("+"), str(value).lower())
 
 
 OPTIMIZERS: "Registry[type[OptimizerSettings]]" = Registry(

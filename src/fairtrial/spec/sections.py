@@ -77,7 +77,7 @@ class OptimizerSettings(NamedSettings):
 
     registry: ClassVar[Registry[Any]] = OPTIMIZERS
 
-    lr: Positive = 1e-3
+    lr: Positive
 
     @abstractmethod
     def build(self, parameters: "Iterable[torch.nn.Parameter]") -> "torch.optim.Optimizer":

@@ -64,7 +64,10 @@ class Adam(OptimizerSettings):
 
 @OPTIMIZERS.register("adamw")
 class AdamW(Adam):
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2); other attributes as `Adam`'s."""
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2).
+
+    Attributes are `Adam`'s; `weight_decay` is taken off the weights themselves.
+    """
 
     weight_decay: NonNegative = 1e-2
 
