@@ -60,10 +60,10 @@ def test_toml_numbers_are_numbers():
 
 
 ERRORS = {
-    "betas": ({"optimizer": {"betas": [0.9, 1.2]}}, "optimizer.betas[1] = 1.2: must lie in [0, 1)"),
+    "betas": ({"optimizer": {"betas": [0.9, 1.2]}}, "optimizer.betas[1] = 1.2: must be in [0, 1)"),
     "arm's betas": (
         {"arms": {"a": {}, "b": {"optimizer": {"betas": [0.9, 1.2]}}}},
-        "arms.b.optimizer.betas[1] = 1.2: must lie in [0, 1)",
+        "arms.b.optimizer.betas[1] = 1.2: must be in [0, 1)",
     ),
     "key": ({"training": {"epocs": 1}}, "unknown key `epocs` in [training]: did you mean `epochs`?"),
     "key at the top": ({"epocs": 1}, "unknown key `epocs`: did you mean `epochs` in [training]?"),
@@ -82,12 +82,12 @@ ERRORS = {
     "schedule": ({"schedule": {"name": "cos"}}, 'schedule.name = "cos": did you mean `cosine`?'),
     "name of a kind": ({"schedule": {"name": 5}}, "schedule.name = 5: must be a string"),
     "choice": ({"model": {"stem": "big"}}, 'model.stem = "big": must be "stock" or "cifar"'),
-    "whole": ({"training": {"epochs": 2.5}}, "training.epochs = 2.5: must be a whole number"),
-    "positive": ({"training": {"epochs": 0}}, "training.epochs = 0: must be a whole number from 1"),
+    "whole": ({"training": {"epochs": 2.5}}, "training.epochs = 2.5: must be an integer"),
+    "positive": ({"training": {"epochs": 0}}, "training.epochs = 0: must be an integer of at least 1"),
     "string for number": ({"optimizer": {"lr": "1e-3"}}, 'optimizer.lr = "1e-3": must be a number'),
     "bool for number": ({"optimizer": {"lr": True}}, "optimizer.lr = true: must be a number"),
-    "nan": ({"optimizer": {"eps": math.nan}}, "optimizer.eps = nan: must lie in [0, inf)"),
-    "infinity": ({"optimizer": {"lr": math.inf}}, "optimizer.lr = inf: must lie in (0, inf)"),
+    "nan": ({"optimizer": {"eps": math.nan}}, "optimizer.eps = nan: must be in [0, inf)"),
+    "infinity": ({"optimizer": {"lr": math.inf}}, "optimizer.lr = inf: must be in (0, inf)"),
     "short list": ({"optimizer": {"betas": [0.9]}}, "optimizer.betas[1]: is missing"),
     "long list": (
         {"optimizer": {"betas": [0.9, 0.9, 0.9]}},
@@ -96,10 +96,10 @@ ERRORS = {
     "no table": ({"training": 5}, "training = 5: must be a table"),
     "no kind's table": ({"optimizer": 5}, "optimizer = 5: must be a table"),
     "missing key": ({"schedule": {"name": "step"}}, "schedule.milestones: is missing"),
-    "no seeds": ({"seeds": 0}, "seeds = 0: must be a whole number from 1, or a range such as {min = 3, max = 12}"),
+    "no seeds": ({"seeds": 0}, "seeds = 0: must be an integer of at least 1, or a range such as {min = 3, max = 12}"),
     "bool seeds": (
         {"seeds": True},
-        "seeds = true: must be a whole number from 1, or a range such as {min = 3, max = 12}",
+        "seeds = true: must be an integer of at least 1, or a range such as {min = 3, max = 12}",
     ),
     "name": ({"name": "a b"}, 'name = "a b": must be a name of letters, digits, `_`, `-` and `.`'),
     "reference": ({"reference": "aa"}, 'reference = "aa": no arm has that name; did you mean `a`?'),
@@ -141,7 +141,10 @@ ERRORS = {
     ),
     "two at once": (
         {"training": {"epochs": 0, "batch_size": 0}},
-        "training.epochs = 0: must be a whole number from 1; training.batch_size = 0: must be a whole number from 1",
+        (
+            "training.epochs = 0: must be an integer of at least 1; "
+            "training.batch_size = 0: must be an integer of at least 1"
+        ),
     ),
 }
 

@@ -13,11 +13,13 @@ from fairtrial.spec.sections import REGISTRIES, Settings
 MOST = 3
 
 _TYPES = {
-    "int_type": "must be a whole number",
+    "int_type": "must be an integer",
     "float_type": "must be a number",
     "string_type": "must be a string",
     "bool_type": "must be true or false",
     "tuple_type": "must be a list",
+    "dict_type": "must be a table",
+    "finite_number": "must be finite",
     "model_type": "must be a table",
     "model_attributes_type": "must be a table",
     "missing": "is missing",
@@ -36,7 +38,7 @@ def explain(
         root: what the table was to become.
 
     Returns:
-        ``"optimizer.betas[1] = 1.2: must lie in [0, 1)"`` and the like; several problems are joined by
+        ``"optimizer.betas[1] = 1.2: must be in [0, 1)"`` and the like; several problems are joined by
         semicolons.
     """
     lines = [_line(details, table, prefix, root) for details in error.errors(include_url=False)]

@@ -277,5 +277,5 @@ def test_grey_images() -> None:
 
 @pytest.mark.parametrize("name", ["classes", "image_size", "channels"])
 def test_counts_below_one(name: str) -> None:
-    with pytest.raises(ValueError, match=rf"^{name} = 0: must be a whole number from 1$"):
+    with pytest.raises(ValueError, match=rf"^{name} = 0: must be an integer of at least 1$"):
         build(small(), **{name: 0})

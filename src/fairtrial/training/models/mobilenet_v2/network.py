@@ -147,7 +147,7 @@ def build(settings: MobileNetV2, *, classes: int, image_size: int, seed: int, ch
     """
     for name, count in (("classes", classes), ("image_size", image_size), ("channels", channels)):
         if count < 1:
-            raise ValueError(f"{name} = {count}: must be a whole number from 1")
+            raise ValueError(f"{name} = {count}: must be an integer of at least 1")
     flavor = FLAVORS[settings.flavor]
     # torch's layers fill themselves from the global generator; on the meta device there is nothing to fill.
     with torch.device("meta"):
