@@ -13,15 +13,8 @@ from fairtrial.spec import Study
 from fairtrial.spec.sections import REGISTRIES
 
 SOURCE = Path(__file__).parents[1] / "src" / "fairtrial"
-#: Who imports by name: the registries, the package's lazy names, what may be missing, and torch for a user's own loop
-#: whose checkpoint holds tensors.
-BY_NAME = {
-    "registry.py",
-    "__init__.py",
-    "executors/ray/cluster.py",
-    "executors/ray/task.py",
-    "checkpoints/serialization.py",
-}
+#: Who imports by name: the registries, the package's lazy names, and Ray, which may be missing.
+BY_NAME = {"registry.py", "__init__.py", "executors/ray/cluster.py", "executors/ray/task.py"}
 USERS = '''
 from fairtrial.spec import OptimizerSettings
 

@@ -3,7 +3,6 @@
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -127,7 +126,7 @@ def _is_dense(shape: Sequence[int], stride: Sequence[int]) -> bool:
 
 
 def _to_tensor(flat: npt.NDArray[Any], dtype: str, shape: list[int], stride: list[int]) -> Any:
-    torch: Any = import_module("torch")  # by name: whoever saved a tensor has it, and nobody else must load it
+    torch: Any = sys.modules["torch"]  # loaded in every process that trains, and needed in no other
     kind = getattr(torch, dtype)
     if not flat.size:  # NumPy gives it strides with which torch can't view it as anything else
         return torch.empty(shape, dtype=kind)

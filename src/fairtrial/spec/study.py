@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from fairtrial.errors import StudyError
 from fairtrial.registry import did_you_mean
 from fairtrial.spec.evidence import Claim, Evidence, Noise
-from fairtrial.spec.explain import explain, settings_keys, show
+from fairtrial.spec.messages import explain, settings_keys, show
 from fairtrial.spec.overrides import Table, flatten, merge, parse_toml
 from fairtrial.spec.sections import Section, Settings
 from fairtrial.spec.validation import Vocabulary, read_claims, read_evidence, read_noise, read_reported, read_seeds

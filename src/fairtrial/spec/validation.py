@@ -9,7 +9,6 @@ from pydantic_core import PydanticCustomError
 from fairtrial.errors import StudyError
 from fairtrial.registry import did_you_mean
 from fairtrial.spec.evidence import ALL_OTHERS, Claim, Evidence, Finite, Noise, Target
-from fairtrial.spec.explain import explain, show
 from fairtrial.spec.measures import (
     METRICS,
     TO_TARGET,
@@ -21,6 +20,7 @@ from fairtrial.spec.measures import (
     measures_of,
     recorded_metrics,
 )
+from fairtrial.spec.messages import explain, show
 from fairtrial.spec.numbers import Count
 from fairtrial.spec.overrides import Table
 from fairtrial.spec.sections import BUILT_IN, Section, Settings
