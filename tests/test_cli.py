@@ -218,10 +218,10 @@ REFUSALS = {
     "a missing file": (["run", "none.toml"], "none.toml: No such file or directory"),
     "an unknown study": (["run", "nonsense"], "nonsense: no file, no study that ships"),
     "TOML that does not parse": (["run", "broken.toml"], "broken.toml: not valid TOML: "),
-    "a wrong type": (["run", "quick", "--set", "seeds=two"], 'quick: seeds = "two": must be a whole number from 1'),
+    "a wrong type": (["run", "quick", "--set", "seeds=two"], 'quick: seeds = "two": must be an integer of at least 1'),
     "a wrong range": (
         ["run", "paper", "--set", "arms.high_beta1.optimizer.betas=[0.9, 1.2]"],
-        "paper: arms.high_beta1.optimizer.betas[1] = 1.2: must lie in [0, 1)",
+        "paper: arms.high_beta1.optimizer.betas[1] = 1.2: must be in [0, 1)",
     ),
     "an unknown key": (["run", "paper", "--set", "epocs=3"], "paper: unknown key `epocs`: did you mean `epochs`"),
     "an unknown reference": (
@@ -234,7 +234,7 @@ REFUSALS = {
     ),
     "a data folder with the wrong files": (["run", "quick", "--set", "data.path=."], ""),
     "a data folder that is not there": (["run", "quick", "--set", "data.path=nowhere"], ""),
-    "an unknown data set": (["data", "mnist"], "mnist: no such data set; known are cifar10, digits"),
+    "an unknown data set": (["data", "mnist"], "mnist: no such data set; known: `cifar10`, `digits`"),
     "a wrong source": (["data", "cifar10", "--from", "."], ""),
     "no store": (["table", "quick"], "no store at fairtrial.db"),
     "a store that is no database": (["ls", "--store", "broken.toml"], "the store broken.toml can't be opened"),

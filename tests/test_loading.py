@@ -56,7 +56,7 @@ def test_the_paper_is_the_papers_to_the_letter():
         None,
         0,
     )
-    assert (settings.model.stem, settings.model.flavour, settings.model.width, settings.model.dropout) == (
+    assert (settings.model.stem, settings.model.flavor, settings.model.width, settings.model.dropout) == (
         "stock",
         "torchvision",
         1.0,

@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     from fairtrial.report.tables import table
     from fairtrial.report.verdicts import describe
     from fairtrial.runner import run_study
-    from fairtrial.spec import Arm, Study
+    from fairtrial.spec import (
+        Arm,
+        DataSettings,
+        DataSize,
+        ModelSettings,
+        OptimizerSettings,
+        ScheduleSettings,
+        Study,
+    )
     from fairtrial.stats.claims import StudyClaims, check_claims
     from fairtrial.stats.comparison import StudyVerdict, compare
     from fairtrial.stats.judge import judge
@@ -38,15 +46,20 @@ __version__ = "0.1.0"
 _HOMES = {
     "Arm": "spec",
     "Comparison": "stats.verdicts",
+    "DataSettings": "spec",
+    "DataSize": "spec",
     "Diverged": "errors",
     "EpochRecord": "trial",
     "FairtrialError": "errors",
     "InlineExecutor": "executors.inline",
     "LocalExecutor": "executors.local.executor",
     "Machine": "trial",
+    "ModelSettings": "spec",
+    "OptimizerSettings": "spec",
     "Outcome": "trial",
     "RayExecutor": "executors.ray.executor",
     "SQLStore": "store.sql",
+    "ScheduleSettings": "spec",
     "Study": "spec",
     "StudyClaims": "stats.claims",
     "StudyVerdict": "stats.comparison",
@@ -71,15 +84,20 @@ __all__ = [
     "Arm",
     "Callback",
     "Comparison",
+    "DataSettings",
+    "DataSize",
     "Diverged",
     "EpochRecord",
     "FairtrialError",
     "InlineExecutor",
     "LocalExecutor",
     "Machine",
+    "ModelSettings",
+    "OptimizerSettings",
     "Outcome",
     "RayExecutor",
     "SQLStore",
+    "ScheduleSettings",
     "Study",
     "StudyClaims",
     "StudyVerdict",

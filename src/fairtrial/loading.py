@@ -3,13 +3,14 @@
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from fairtrial.errors import StudyError, StudyNotFoundError
-from fairtrial.spec import Study, override, parse_toml
+from fairtrial.spec import Study, flatten, override, parse_toml
 from fairtrial.store.base import StoredStudy
 
 _LABEL = re.compile(r"(?P<name>[^@]+)@(?P<hash>[0-9a-f]{4,64})")
@@ -141,9 +142,18 @@ def _build(text: str, assignments: Sequence[str], source: str, folder: Path | No
         table = parse_toml(text)
         if folder is not None:
             table = _with_files(table, folder)
-        return Study.from_dict(override(table, _with_places(assignments)))
+        table = override(table, _with_places(assignments))
+        _make_importable(table, folder or Path.cwd())
+        return Study.from_dict(table)
     except StudyError as error:
         raise type(error)(f"{source}: {error}") from error
+
+
+def _make_importable(table: Mapping[str, Any], folder: Path) -> None:
+    """Let classes that a study names as ``module:Name`` be found beside it; workers get this process's ``sys.path``."""
+    names_code = any(key.endswith(".name") and ":" in str(value) for key, value in flatten(table))
+    if names_code and str(folder.resolve()) not in sys.path:
+        sys.path.insert(0, str(folder.resolve()))
 
 
 def _with_files(table: Mapping[str, Any], folder: Path) -> dict[str, Any]:

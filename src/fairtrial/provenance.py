@@ -1,13 +1,12 @@
 """Checks that a study continues under the conditions under which it began."""
 
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from fairtrial.errors import StudyError
 from fairtrial.scheduler import plan
-from fairtrial.spec import Study
+from fairtrial.spec import Study, flatten
 from fairtrial.store.base import StoredStudy
 from fairtrial.trial import Machine, Trial, TrialResult
 
@@ -81,17 +80,9 @@ def abandoned_study(study: Study, planned: Sequence[Trial], stored: Sequence[Sto
 
 def changed_keys(before: Study, now: Study) -> tuple[str, ...]:
     """Tell in which keys two studies differ, as ``optimizer.lr 0.001, now 0.002``."""
-    old, new = (dict(_flat(study.to_dict())) for study in (before, now))
+    old, new = (dict(flatten(study.to_dict())) for study in (before, now))
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     return tuple(f"{key} {old.get(key, 'not set')}, now {new.get(key, 'not set')}" for key in keys)
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in table.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _shared(machine: Machine) -> Mapping[str, str]:

@@ -96,7 +96,7 @@ def test_what_is_not_reported_is_not_proved():
 @pytest.mark.parametrize(
     ("change", "name", "words"),
     [
-        ({"model": {"width": 0.5}}, "initial_weights", "model"),
+        ({"model": {"width": 0.5}}, "initial_weights", "model or data"),
         ({"training": {"epochs": 9}}, "batch_order", "training images or epochs"),
         ({"data": {"train": 1000}}, "batch_order", "training images or epochs"),
     ],

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any, Self
 
 import tomli_w
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from fairtrial.errors import StudyError
+from fairtrial.registry import did_you_mean
 from fairtrial.spec.evidence import Claim, Evidence, Noise
-from fairtrial.spec.explain import did_you_mean, explain, settings_keys, show
-from fairtrial.spec.questions import Vocabulary, read_claims, read_evidence, read_noise, read_reported, read_seeds
+from fairtrial.spec.messages import explain, settings_keys, show
+from fairtrial.spec.overrides import Table, flatten, merge, parse_toml
 from fairtrial.spec.sections import Section, Settings
-from fairtrial.spec.tables import Table, dotted, merge, parse_toml
+from fairtrial.spec.validation import Vocabulary, read_claims, read_evidence, read_noise, read_reported, read_seeds
 
 #: Raise it whenever the same settings come to mean another training run, so that no old trial is taken for a new one.
 FORMAT = 1
@@ -57,7 +58,13 @@ class Arm(Section):
 
 
 class Study(Section):
-    """One controlled comparison: frozen, with a content hash. Build it with `from_dict` or `from_toml`.
+    """One controlled comparison: frozen, with a content hash.
+
+    It is built from what stands in a study file, by keyword, and checked as a file is. Sections may be tables or
+    objects.
+
+    Raises:
+        StudyError: naming the key, its place and what is allowed.
 
     Attributes:
         name: what the store and the tables call it.
@@ -73,10 +80,12 @@ class Study(Section):
         noise: which sources of noise vary with the seed.
 
     Example:
-        >>> study = Study.from_dict({
-        ...     "name": "beta2", "reference": "default", "seeds": 3,
-        ...     "arms": {"default": {}, "low": {"optimizer": {"betas": [0.9, 0.95]}}},
-        ... })
+        >>> study = Study(
+        ...     name="beta2",
+        ...     reference="default",
+        ...     seeds=3,
+        ...     arms={"default": {}, "low": {"optimizer": {"betas": [0.9, 0.95]}}},
+        ... )
         >>> study.arm("low").settings.optimizer.betas
         (0.9, 0.95)
     """
@@ -92,22 +101,27 @@ class Study(Section):
     reported: Mapping[str, Mapping[str, float]] = {}
     noise: Noise = Noise()
 
-    @classmethod
-    def from_dict(cls, table: Table) -> Self:
-        """Build a study from nested tables, as they stand in a TOML file.
-
-        Raises:
-            StudyError: naming the key, its place and what is allowed.
-        """
-        head = _head(table)
-        own = {key: table[key] for key in Settings.model_fields if key in table}
+    def __init__(self, **table: Any) -> None:
+        plain = _as_tables(table)
+        head = _head(plain)
+        own = {key: plain[key] for key in Settings.model_fields if key in plain}
         settings = _settings(own, prefix="")
         arms = tuple(
-            Arm(name=name, changes=tuple(dotted(changes)), settings=_arm_settings(own, name, changes))
-            for name, changes in _arms(table).items()
+            Arm(
+                name=name,
+                changes=tuple(key for key, value in flatten(merge({}, changes)) if not isinstance(value, Mapping)),
+                settings=_settings(merge(own, changes, where=f"arms.{name}."), prefix=f"arms.{name}"),
+            )
+            for name, changes in _arms(plain).items()
         )
         _check_arms(head["reference"], arms)
-        return cls(settings=settings, arms=arms, **head, **_questions(table, arms))
+        fields: dict[str, Any] = {"settings": settings, "arms": arms, **head, **_questions(plain, arms)}
+        super().__init__(**fields)
+
+    @classmethod
+    def from_dict(cls, table: Table) -> Self:
+        """Build a study from nested tables, as they stand in a TOML file; errors as the constructor's."""
+        return cls(**table)
 
     @classmethod
     def from_toml(cls, text: str) -> Self:
@@ -207,7 +221,7 @@ def content(settings: Settings) -> dict[str, Any]:
     """Everything in settings that decides a training run: all but the places where files happen to lie."""
     table = settings.model_dump(mode="json")
     del table["data"]["path"]
-    if table["model"]["weights_sha256"]:
+    if table["model"].get("weights_sha256"):
         del table["model"]["weights"]
     return table
 
@@ -216,6 +230,15 @@ def digest(table: Mapping[str, Any]) -> str:
     """SHA-256, in hexadecimal, of a table written as JSON with sorted keys and no spaces."""
     text = json.dumps(table, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _as_tables(value: Any) -> Any:
+    """Write sections that are given as objects as the tables that they were read from."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", exclude_unset=True)
+    if isinstance(value, Mapping):
+        return {key: _as_tables(item) for key, item in value.items()}
+    return [_as_tables(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _head(table: Table) -> dict[str, Any]:
@@ -276,11 +299,7 @@ def _settings(table: Table, prefix: str) -> Settings:
     try:
         return Settings.model_validate(dict(table))
     except ValidationError as error:
-        raise StudyError(explain(error, prefix)) from error
-
-
-def _arm_settings(own: Table, name: str, changes: Table) -> Settings:
-    return _settings(merge(own, changes, where=f"arms.{name}."), prefix=f"arms.{name}")
+        raise StudyError(explain(error, table, prefix)) from error
 
 
 def _plain(settings: Settings) -> dict[str, Any]:

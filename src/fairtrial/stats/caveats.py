@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from fairtrial.spec import BUILT_IN, DATA_SIZES, Data, Model, Settings, Study
+from fairtrial.spec import BUILT_IN, DataSettings, Settings, Study
 from fairtrial.stats.paired import PairedData
 from fairtrial.trial import TrialResult
 
@@ -117,10 +117,9 @@ def _data(arms: Sequence[Settings]) -> str | None:
     return _images(first) if _uses(arms, lambda arm: arm.data) else None
 
 
-def _images(data: Data) -> str:
-    size = DATA_SIZES[data.name]
-    train, test = data.train or size.train - data.validation, data.test or size.test
-    if (train, test) == size:
+def _images(data: DataSettings) -> str:
+    train, test = data.train_images, data.test_images
+    if (train, test) == data.size:
         return f"all of {data.name}"
     return f"{train:,} training and {test:,} test images of {data.name}"
 
@@ -129,13 +128,7 @@ def _model(arms: Sequence[Settings]) -> str | None:
     first = arms[0].model
     if any(arm.model != first for arm in arms) or not _uses(arms, lambda arm: arm.model):
         return None
-    return _network(first)
-
-
-def _network(model: Model) -> str:
-    width = f", width {model.width:g}" if model.width != 1 else ""
-    start = ", from given weights" if model.weights or model.weights_sha256 else ""
-    return f"{model.name} with {model.stem} stem{width}{start}"
+    return first.label
 
 
 def _uses(arms: Sequence[Settings], section: Callable[[Settings], object]) -> bool:

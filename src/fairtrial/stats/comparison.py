@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from fairtrial.errors import PairingError, StudyError
 from fairtrial.spec import TO_TARGET, Evidence, Study, better
-from fairtrial.spec.questions import Vocabulary
+from fairtrial.spec.validation import Vocabulary
 from fairtrial.stats import caveats
 from fairtrial.stats.judge import final, judge
 from fairtrial.stats.paired import MISSED, LostSeeds, PairedData

@@ -150,8 +150,9 @@ def overhead(trial: Trial, steps: int = 60) -> float:
         steps: training steps to take.
     """
     settings = trial.settings.model_dump()
-    size = min(steps * settings["training"]["batch_size"], _available(trial.settings.data))
-    settings["data"] |= {"train": size, "test": min(2000, spec.DATA_SIZES[trial.settings.data.name].test)}
+    data = trial.settings.data
+    size = min(steps * settings["training"]["batch_size"], data.train_images)
+    settings["data"] |= {"train": size, "test": min(2000, data.test_images)}
     settings["training"]["epochs"] = 1
     short = Trial(trial.arm, trial.seed, spec.Settings.model_validate(settings))
     inside = 0.0
@@ -248,10 +249,6 @@ def _seconds(action: Callable[[], object]) -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return perf_counter() - before
-
-
-def _available(settings: spec.Data) -> int:
-    return (settings.train or spec.DATA_SIZES[settings.name].train) - settings.validation
 
 
 def _train_and_look(settings: dict[str, object], threads: int) -> int | None:

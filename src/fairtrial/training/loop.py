@@ -146,6 +146,6 @@ def _noise_seed(seed: int, epoch: int) -> int:
 
 
 @lru_cache(maxsize=4)
-def load_once(settings: spec.Data) -> datasets.Dataset:
+def load_once(settings: spec.DataSettings) -> datasets.Dataset:
     """Load a data set once a process; `prepare.prepare` has checked it."""
     return datasets.load(settings, verify=False)

@@ -5,7 +5,6 @@ import os
 import platform
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import torch
 
@@ -40,7 +39,7 @@ def _unchanging() -> Machine:
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     return Machine(
         versions={"fairtrial": fairtrial.__version__, "python": platform.python_version(), **versions},
-        processor=_processor(),
+        processor=compiler.processor()["model name"],
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         threads=torch.get_num_threads(),
         system=platform.platform(),
@@ -86,13 +85,3 @@ def show_one_gpu(worker: int) -> dict[str, str]:
         return {}
     visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
     return {"CUDA_VISIBLE_DEVICES": visible.split(",")[worker % count]}
-
-
-def _processor() -> str:
-    """Name the processor; the standard library knows only its architecture on Linux."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:  # not Linux
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

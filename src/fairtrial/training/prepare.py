@@ -7,7 +7,6 @@ from fairtrial import spec
 from fairtrial.training import datasets, user_loops
 from fairtrial.training.kernels import compiler, layers
 from fairtrial.training.loop import train
-from fairtrial.training.models import mobilenet_v2
 from fairtrial.trial import TrainingLoop, Trial, TrialContext
 
 
@@ -63,14 +62,16 @@ def prepare(study: spec.Study, progress: datasets.DownloadProgress | None = None
         WeightsError: a weights file does not fit its model.
         StudyError: a training loop can't be found.
     """
-    loaded: dict[spec.Data, datasets.Dataset] = {}
+    loaded: dict[spec.DataSettings, datasets.Dataset] = {}
     for settings in (arm.settings for arm in study.arms):
         find(settings.training.loop, fresh=True)
         if settings.training.loop != spec.BUILT_IN:
             continue
         if settings.data not in loaded:
             loaded[settings.data] = datasets.load(settings.data, progress=progress)
-        if settings.model.weights:
+        if getattr(settings.model, "weights", None):
             dataset = loaded[settings.data]
-            mobilenet_v2.build(settings.model, classes=dataset.classes, image_size=dataset.image_size, seed=0)
+            settings.model.build(
+                classes=dataset.classes, image_size=dataset.image_size, channels=dataset.channels, seed=0
+            )
     return tuple(loaded.values())

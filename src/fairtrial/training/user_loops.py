@@ -1,19 +1,14 @@
 """Users' training loops: found by name, imported again when their file was rewritten, and checked before they run."""
 
 import ast
-import importlib
 import inspect
-import sys
 import textwrap
-from pathlib import Path
-from types import FunctionType, ModuleType
+from types import FunctionType
 
 from fairtrial.errors import StudyError
+from fairtrial.registry import NotFoundError, import_name
 from fairtrial.spec import LoopName
 from fairtrial.trial import TrainingLoop
-
-#: Size and time of modification of the files of users' modules, as they were when these were imported.
-_imported: dict[str, tuple[int, int] | None] = {}
 
 
 def find(name: str, *, fresh: bool = False) -> TrainingLoop:
@@ -32,9 +27,10 @@ def find(name: str, *, fresh: bool = False) -> TrainingLoop:
     module_name, _, function_name = name.partition(":")
     loop: object = name.function if isinstance(name, LoopName) else None
     if loop is None or (module_name != "__main__" and "<" not in function_name and isinstance(loop, FunctionType)):
-        loop = _import(module_name, f'training.loop = "{name}"', fresh=fresh)
-        for part in function_name.split("."):
-            loop = getattr(loop, part, None)
+        try:
+            loop = import_name(name, fresh=fresh)
+        except NotFoundError as error:
+            raise StudyError(f'training.loop = "{name}": {error}') from error
     if not callable(loop):
         raise StudyError(f'training.loop = "{name}": {module_name} has no function {function_name}')
     if _forgets_to_yield(loop):
@@ -43,44 +39,6 @@ def find(name: str, *, fresh: bool = False) -> TrainingLoop:
             '{"train_loss": 0.3, "test_acc": 0.8}; it has no yield'
         )
     return loop  # a user's function; what it yields is checked record by record
-
-
-def _import(module_name: str, what: str, *, fresh: bool) -> ModuleType:
-    """Import a module; again if its file was rewritten since, as happens beside a notebook."""
-    importlib.invalidate_caches()
-    module = sys.modules.get(module_name)
-    fresh = fresh and module_name != "__main__"
-    try:
-        if module is None:
-            module = importlib.import_module(module_name)
-            _imported[module_name] = _stamp(module)
-        elif _stamp(module) != _imported.setdefault(module_name, _compiled(module)) and fresh:
-            module = importlib.reload(module)
-            _imported[module_name] = _stamp(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise
-        raise StudyError(f"{what}: no module named {error.name} beside the study or installed") from error
-    return module
-
-
-def _stamp(module: ModuleType) -> tuple[int, int] | None:
-    """Give the size and the time of modification, in whole seconds, of a module's file as it is now."""
-    try:
-        status = Path(module.__file__ or "").stat()
-    except (AttributeError, OSError):
-        return None
-    return status.st_size, int(status.st_mtime)
-
-
-def _compiled(module: ModuleType) -> tuple[int, int] | None:
-    """Give the same as of the import of a module that others have imported, from its bytecode (PEP 552) if it can."""
-    try:
-        head = Path(module.__cached__ or "").read_bytes()[:16]
-    except (AttributeError, OSError):
-        return _stamp(module)
-    flags, seconds, size = (int.from_bytes(head[place : place + 4], "little") for place in (4, 8, 12))
-    return _stamp(module) if flags else (size, seconds)
 
 
 def _forgets_to_yield(loop: object) -> bool:

@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import nn
 
-from fairtrial.spec import Model
-from fairtrial.training.models import flavors, mobilenet_v2
+from fairtrial.training.models.mobilenet_v2 import MobileNetV2, flavors
+from fairtrial.training.models.mobilenet_v2.network import Network, parameter_count
 
-REFERENCE = Path(__file__).parents[1] / "reference"
+REFERENCE = Path(__file__).parents[2] / "reference"
 FLAVORS = ("torchvision", "keras")
 
 
@@ -30,11 +30,11 @@ def _formula() -> ModuleType:
 
 formula = _formula()
 RECORDS: dict[str, dict[str, Any]] = {
-    flavour: json.loads((REFERENCE / f"{flavour}.json").read_text(encoding="utf-8")) for flavour in FLAVORS
+    flavor: json.loads((REFERENCE / f"{flavor}.json").read_text(encoding="utf-8")) for flavor in FLAVORS
 }
 CASES = [
-    pytest.param(flavour, case, id=f"{flavour}-{'x'.join(map(str, case['size']))}-{case['width']}-{case['stem']}")
-    for flavour, record in RECORDS.items()
+    pytest.param(flavor, case, id=f"{flavor}-{'x'.join(map(str, case['size']))}-{case['width']}-{case['stem']}")
+    for flavor, record in RECORDS.items()
     for case in record["cases"]
 ]
 
@@ -44,16 +44,16 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def small(**settings: Any) -> Model:
-    return Model(**({"width": 0.1} | settings))
+def small(**settings: Any) -> MobileNetV2:
+    return MobileNetV2(**({"width": 0.1} | settings))
 
 
-def build(spec: Model, *, seed: int = 0, classes: int = 10, image_size: int = 32, channels: int = 3) -> nn.Module:
-    return mobilenet_v2.build(spec, classes=classes, image_size=image_size, seed=seed, channels=channels)
+def build(spec: MobileNetV2, *, seed: int = 0, classes: int = 10, image_size: int = 32, channels: int = 3) -> nn.Module:
+    return spec.build(classes=classes, image_size=image_size, seed=seed, channels=channels)
 
 
-def with_formula_weights(flavour: str, case: dict[str, Any]) -> nn.Module:
-    network = build(Model(flavour=flavour, width=case["width"], stem=case["stem"]))
+def with_formula_weights(flavor: str, case: dict[str, Any]) -> nn.Module:
+    network = build(MobileNetV2(flavor=flavor, width=case["width"], stem=case["stem"]))
     shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     network.load_state_dict({name: torch.as_tensor(formula.tensor(name, shape)) for name, shape in shapes.items()})
     return network
@@ -76,9 +76,9 @@ def run(network: nn.Module, images: torch.Tensor) -> dict[str, Any]:
 # Against the libraries ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("flavour", "case"), CASES)
-def test_outputs_and_running_statistics_are_the_librarys(flavour: str, case: dict[str, Any]) -> None:
-    network = with_formula_weights(flavour, case).double()
+@pytest.mark.parametrize(("flavor", "case"), CASES)
+def test_outputs_and_running_statistics_are_the_librarys(flavor: str, case: dict[str, Any]) -> None:
+    network = with_formula_weights(flavor, case).double()
     images = torch.from_numpy(formula.images(*case["size"]))
     for mode in ("inference", "training"):
         found = run(network.train(mode == "training"), images)
@@ -91,10 +91,10 @@ def test_outputs_and_running_statistics_are_the_librarys(flavour: str, case: dic
     assert {int(value) for name, value in state.items() if name.endswith("num_batches_tracked")} == {1}
 
 
-@pytest.mark.parametrize("flavour", FLAVORS)
-def test_float32_agrees_to_rounding(flavour: str) -> None:
-    case = RECORDS[flavour]["cases"][0]
-    network = with_formula_weights(flavour, case).eval()
+@pytest.mark.parametrize("flavor", FLAVORS)
+def test_float32_agrees_to_rounding(flavor: str) -> None:
+    case = RECORDS[flavor]["cases"][0]
+    network = with_formula_weights(flavor, case).eval()
     found = run(network, torch.from_numpy(formula.images(*case["size"])).float())
     expected = np.asarray(case["inference"]["logits"])
     # Sums of fifty layers round differently on each processor; what remains near 0 has the error of its large parts.
@@ -102,42 +102,42 @@ def test_float32_agrees_to_rounding(flavour: str) -> None:
 
 
 def test_names_and_shapes_are_torchvisions() -> None:
-    state = build(Model()).state_dict()
+    state = build(MobileNetV2()).state_dict()
     assert {name: list(value.shape) for name, value in state.items()} == RECORDS["torchvision"]["shapes"]
     assert list(state) == list(RECORDS["torchvision"]["shapes"])
 
 
-@pytest.mark.parametrize("flavour", FLAVORS)
+@pytest.mark.parametrize("flavor", FLAVORS)
 @pytest.mark.parametrize("stem", ["stock", "cifar"])
-def test_flavour_and_stem_change_no_name_and_no_shape(flavour: str, stem: str) -> None:
-    state = build(Model(flavour=flavour, stem=stem)).state_dict()
+def test_flavor_and_stem_change_no_name_and_no_shape(flavor: str, stem: str) -> None:
+    state = build(MobileNetV2(flavor=flavor, stem=stem)).state_dict()
     assert {name: list(value.shape) for name, value in state.items()} == RECORDS["torchvision"]["shapes"]
 
 
-@pytest.mark.parametrize("flavour", FLAVORS)
-def test_parameter_counts(flavour: str) -> None:
-    ten = mobilenet_v2.parameter_count(build(Model(flavour=flavour)))
-    assert ten == 2_236_682 == RECORDS[flavour]["parameters"]["10"]
-    assert mobilenet_v2.parameter_count(build(Model(flavour=flavour), classes=1000)) == 3_504_872
+@pytest.mark.parametrize("flavor", FLAVORS)
+def test_parameter_counts(flavor: str) -> None:
+    ten = parameter_count(build(MobileNetV2(flavor=flavor)))
+    assert ten == 2_236_682 == RECORDS[flavor]["parameters"]["10"]
+    assert parameter_count(build(MobileNetV2(flavor=flavor), classes=1000)) == 3_504_872
 
 
 def test_parameter_count_leaves_frozen_parameters_out() -> None:
     network = build(small())
-    every = mobilenet_v2.parameter_count(network)
+    every = parameter_count(network)
     network.classifier[1].bias.requires_grad_(False)
-    assert mobilenet_v2.parameter_count(network) == every - 10
+    assert parameter_count(network) == every - 10
 
 
 @pytest.mark.parametrize(
-    ("flavour", "width"), [(flavour, width) for flavour in FLAVORS for width in RECORDS[flavour]["channels"]]
+    ("flavor", "width"), [(flavor, width) for flavor in FLAVORS for width in RECORDS[flavor]["channels"]]
 )
-def test_widths_are_the_librarys(flavour: str, width: str) -> None:
+def test_widths_are_the_librarys(flavor: str, width: str) -> None:
     with torch.device("meta"):  # the shapes alone
-        network = mobilenet_v2.MobileNetV2(
-            flavors.FLAVORS[flavour], stem="stock", width=float(width), classes=10, channels=3, dropout=0.0
+        network = Network(
+            flavors.FLAVORS[flavor], stem="stock", width=float(width), classes=10, channels=3, dropout=0.0
         )
     channels = [module.num_features for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    assert channels == RECORDS[flavour]["channels"][width]
+    assert channels == RECORDS[flavor]["channels"][width]
 
 
 def test_the_libraries_round_one_recorded_width_differently() -> None:
@@ -147,12 +147,12 @@ def test_the_libraries_round_one_recorded_width_differently() -> None:
 # Initial weights ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("flavour", FLAVORS)
-def test_initial_weights_are_spread_as_the_librarys(flavour: str) -> None:
+@pytest.mark.parametrize("flavor", FLAVORS)
+def test_initial_weights_are_spread_as_the_librarys(flavor: str) -> None:
     """Two samples of n draws from one distribution: compared within six standard errors of their difference."""
-    state = build(Model(flavour=flavour)).state_dict()
-    kurtosis = {"torchvision": 3.0, "keras": 1.8}[flavour]
-    for name, (mean, deviation, largest) in RECORDS[flavour]["initial"].items():
+    state = build(MobileNetV2(flavor=flavor)).state_dict()
+    kurtosis = {"torchvision": 3.0, "keras": 1.8}[flavor]
+    for name, (mean, deviation, largest) in RECORDS[flavor]["initial"].items():
         ours = state[name].double()
         if deviation == 0:
             assert (ours == mean).all(), name
@@ -161,14 +161,14 @@ def test_initial_weights_are_spread_as_the_librarys(flavour: str) -> None:
         assert ours.mean().item() == pytest.approx(mean, abs=6 * deviation * math.sqrt(2 / count)), name
         error = 6 * math.sqrt(2 * (kurtosis - 1) / (4 * count))
         assert ours.std(correction=0).item() == pytest.approx(deviation, rel=error), name
-        if flavour == "keras":
+        if flavor == "keras":
             # The largest of n uniform magnitudes falls short of the limit by more than 20 / n once in e^20 times.
             assert ours.abs().max().item() == pytest.approx(largest, rel=20 / count), name
 
 
 def test_keras_limits() -> None:
     """Glorot's limits with Keras's own fans, of a depthwise kernel (3, 3, C, 1) too: a bound that no weight exceeds."""
-    network = build(Model(flavour="keras"))
+    network = build(MobileNetV2(flavor="keras"))
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             outputs, inputs, *_ = module.weight.shape
@@ -178,10 +178,10 @@ def test_keras_limits() -> None:
             assert 0.9 * limit < module.weight.abs().max().item() <= limit
 
 
-@pytest.mark.parametrize("flavour", FLAVORS)
-def test_weights_come_from_the_seed(flavour: str) -> None:
-    first, again = (build(small(flavour=flavour), seed=3).state_dict() for _ in range(2))
-    other = build(small(flavour=flavour), seed=4).state_dict()
+@pytest.mark.parametrize("flavor", FLAVORS)
+def test_weights_come_from_the_seed(flavor: str) -> None:
+    first, again = (build(small(flavor=flavor), seed=3).state_dict() for _ in range(2))
+    other = build(small(flavor=flavor), seed=4).state_dict()
     assert all(torch.equal(first[name], again[name]) for name in first)
     drawn = {name for name, value in first.items() if value.dim() > 1}
     assert {name for name in first if not torch.equal(first[name], other[name])} == drawn
@@ -221,10 +221,10 @@ def test_stems_and_numbers_of_classes_share_weights() -> None:
 # The network -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("flavour", FLAVORS)
+@pytest.mark.parametrize("flavor", FLAVORS)
 @pytest.mark.parametrize(("stem", "stride"), [("stock", 32), ("cifar", 8)])
-def test_total_stride(flavour: str, stem: str, stride: int) -> None:
-    network = build(small(flavour=flavour, stem=stem)).eval()
+def test_total_stride(flavor: str, stem: str, stride: int) -> None:
+    network = build(small(flavor=flavor, stem=stem)).eval()
     for height, width in ((1, 2), (7, 8), (9, 16), (17, 31), (32, 33), (64, 65)):
         with torch.no_grad():
             features = network.features(torch.zeros(1, 3, height, width))
@@ -242,9 +242,9 @@ def test_sizes_of_the_feature_maps_at_32() -> None:
     assert sizes["cifar"] == [32] * 4 + [16] * 3 + [8] * 7 + [4] * 5
 
 
-@pytest.mark.parametrize("flavour", FLAVORS)
-def test_form(flavour: str) -> None:
-    network = build(small(flavour=flavour, dropout=0.3))
+@pytest.mark.parametrize("flavor", FLAVORS)
+def test_form(flavor: str) -> None:
+    network = build(small(flavor=flavor, dropout=0.3))
     assert network.training
     assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
     assert {parameter.device.type for parameter in network.parameters()} == {"cpu"}
@@ -256,10 +256,10 @@ def test_form(flavour: str) -> None:
     assert features.is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("flavour", FLAVORS)
+@pytest.mark.parametrize("flavor", FLAVORS)
 @pytest.mark.parametrize("stem", ["stock", "cifar"])
-def test_every_parameter_gets_a_gradient(flavour: str, stem: str) -> None:
-    network = build(small(flavour=flavour, stem=stem))
+def test_every_parameter_gets_a_gradient(flavor: str, stem: str) -> None:
+    network = build(small(flavor=flavor, stem=stem))
     images = torch.from_numpy(formula.images(32, 32)).float()
     # Two passes before one backward: autograd must keep what the first pass gave it.
     loss = nn.functional.cross_entropy(network(images), torch.arange(4)) + network(images.flip(3)).square().mean()
@@ -277,5 +277,5 @@ def test_grey_images() -> None:
 
 @pytest.mark.parametrize("name", ["classes", "image_size", "channels"])
 def test_counts_below_one(name: str) -> None:
-    with pytest.raises(ValueError, match=rf"^{name} = 0: must be a whole number from 1$"):
+    with pytest.raises(ValueError, match=rf"^{name} = 0: must be an integer of at least 1$"):
         build(small(), **{name: 0})

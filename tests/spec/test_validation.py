@@ -1,5 +1,7 @@
 """Seeds, noise, evidence, claims, reported figures: read, written back, and every error's wording."""
 
+import math
+
 import pytest
 
 import fairtrial
@@ -138,14 +140,17 @@ LOOP = {"training": {"loop": "m:f"}}
 ERRORS = {
     "seeds as text": (
         {"seeds": "3"},
-        'seeds = "3": must be a whole number from 1, or a range such as {min = 3, max = 12}',
+        'seeds = "3": must be an integer of at least 1, or a range such as {min = 3, max = 12}',
     ),
     "one end": ({"seeds": {"max": 3}}, "seeds.min: is missing"),
-    "an end that is none": ({"seeds": {"min": 0, "max": 3}}, "seeds.min = 0: must be a whole number from 1"),
-    "another end": ({"seeds": {"min": 1, "maximum": 3}}, "unknown key `maximum` in seeds: did you mean `max`?"),
+    "an end that is none": ({"seeds": {"min": 0, "max": 3}}, "seeds.min = 0: must be an integer of at least 1"),
+    "another end": (
+        {"seeds": {"min": 1, "maximum": 3}},
+        "seeds.max: is missing; unknown key `maximum` in [seeds]: did you mean `max`?",
+    ),
     "ends the wrong way round": (
         {"seeds": {"min": 4, "max": 3}},
-        "seeds = {min = 4, max = 3}: min must not exceed max",
+        "seeds: min must not exceed max",
     ),
     "noise": ({"noise": {"weights": 1}}, "unknown key `weights` in [noise]: did you mean `initial_weights`?"),
     "noise of one number": (
@@ -170,8 +175,8 @@ ERRORS = {
         {"evidence": {"target": TARGET | {"valeu": 1}}},
         "unknown key `valeu` in [evidence.target]: did you mean `value`?",
     ),
-    "margin": ({"evidence": {"margin": 0}}, "evidence.margin = 0: must lie in (0, inf)"),
-    "alpha": ({"evidence": {"alpha": 1.0}}, "evidence.alpha = 1.0: must lie in (0, 1)"),
+    "margin": ({"evidence": {"margin": 0}}, "evidence.margin = 0: must be in (0, inf)"),
+    "alpha": ({"evidence": {"alpha": 1.0}}, "evidence.alpha = 1.0: must be in (0, 1)"),
     "metric": (
         {"evidence": {"metric": "best_tst_acc"}},
         'evidence.metric = "best_tst_acc": did you mean `best_test_acc`?',
@@ -246,9 +251,9 @@ ERRORS = {
         {"claims": [CLAIM | {"metric": "seconds_to_target"}]},
         'claims[0].target: is missing; seconds_to_target needs one, such as {metric = "test_acc", value = 0.6}',
     ),
-    "reported no table": ({"reported": 3}, "reported = 3: must be tables of figures, such as [reported.baseline]"),
+    "reported no table": ({"reported": 3}, "reported = 3: must be a table"),
     "reported arm": ({"reported": {"c": {}}}, "reported.c: no arm has that name; known: `a`, `b`"),
-    "reported figures": ({"reported": {"a": 0.8}}, "reported.a = 0.8: must be a table of figures"),
+    "reported figures": ({"reported": {"a": 0.8}}, "reported.a = 0.8: must be a table"),
     "reported measure": (
         {"reported": {"a": {"test_acc": 0.8}}},
         'reported.a: key = "test_acc": did you mean `best_test_acc`?',
@@ -256,6 +261,14 @@ ERRORS = {
     "reported number": (
         {"reported": {"a": {"best_test_acc": "81%"}}},
         'reported.a.best_test_acc = "81%": must be a number',
+    ),
+    "reported infinity": (
+        {"reported": {"a": {"best_test_acc": math.inf}}},
+        "reported.a.best_test_acc = inf: must be finite",
+    ),
+    "reported truth": (
+        {"reported": {"a": {"best_test_acc": True}}},
+        "reported.a.best_test_acc = true: must be a number",
     ),
 }
 

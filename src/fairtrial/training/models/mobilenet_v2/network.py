@@ -6,9 +6,8 @@ from typing import Literal
 import torch
 from torch import nn
 
-from fairtrial.spec import Model
-from fairtrial.training.models import weights
-from fairtrial.training.models.flavors import FLAVORS, Flavor, round_to_eights
+from fairtrial.training.models.mobilenet_v2 import MobileNetV2, weights
+from fairtrial.training.models.mobilenet_v2.flavors import FLAVORS, Flavor, round_to_eights
 
 #: (expansion t, channels c, blocks n, stride of the first block s) of each stage: table 2 of the paper.
 STAGES = (
@@ -28,11 +27,11 @@ class ConvNormActivation(nn.Sequential):
     """Convolution, batch norm, ReLU6."""
 
     def __init__(
-        self, flavour: Flavor, inputs: int, outputs: int, *, kernel: int, stride: int = 1, groups: int = 1
+        self, flavor: Flavor, inputs: int, outputs: int, *, kernel: int, stride: int = 1, groups: int = 1
     ) -> None:
         super().__init__(
-            flavour.conv(inputs, outputs, kernel=kernel, stride=stride, groups=groups),
-            flavour.batch_norm(outputs),
+            flavor.conv(inputs, outputs, kernel=kernel, stride=stride, groups=groups),
+            flavor.batch_norm(outputs),
             nn.ReLU6(inplace=True),
         )
 
@@ -43,7 +42,7 @@ class InvertedResidual(nn.Module):
     The input is added to the output where both have the same shape. Section 3.3 of the paper.
 
     Args:
-        flavour: the library whose layers are used.
+        flavor: the library whose layers are used.
         inputs: channels that come in.
         outputs: channels that go out.
         stride: stride of the depthwise convolution.
@@ -51,16 +50,16 @@ class InvertedResidual(nn.Module):
             no first one.
     """
 
-    def __init__(self, flavour: Flavor, inputs: int, outputs: int, *, stride: int, expansion: int) -> None:
+    def __init__(self, flavor: Flavor, inputs: int, outputs: int, *, stride: int, expansion: int) -> None:
         super().__init__()
         hidden = inputs * expansion
-        expand = [ConvNormActivation(flavour, inputs, hidden, kernel=1)] if expansion > 1 else []
+        expand = [ConvNormActivation(flavor, inputs, hidden, kernel=1)] if expansion > 1 else []
         self.adds_input = stride == 1 and inputs == outputs
         self.conv = nn.Sequential(
             *expand,
-            ConvNormActivation(flavour, hidden, hidden, kernel=3, stride=stride, groups=hidden),
-            flavour.conv(hidden, outputs, kernel=1),
-            flavour.batch_norm(outputs),
+            ConvNormActivation(flavor, hidden, hidden, kernel=3, stride=stride, groups=hidden),
+            flavor.conv(hidden, outputs, kernel=1),
+            flavor.batch_norm(outputs),
         )
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
@@ -69,11 +68,11 @@ class InvertedResidual(nn.Module):
         return features + projected if self.adds_input else projected
 
 
-class MobileNetV2(nn.Module):
+class Network(nn.Module):
     """MobileNetV2 for images of any size.
 
     Args:
-        flavour: the library whose layers and rounding are used.
+        flavor: the library whose layers and rounding are used.
         stem: ``"stock"``, total stride 32, or ``"cifar"``, total stride 8.
         width: multiplier of all channels; of the last 1280 only where it exceeds 1, as in both libraries.
         classes: number of logits.
@@ -83,7 +82,7 @@ class MobileNetV2(nn.Module):
 
     def __init__(
         self,
-        flavour: Flavor,
+        flavor: Flavor,
         *,
         stem: Literal["stock", "cifar"],
         width: float,
@@ -96,17 +95,17 @@ class MobileNetV2(nn.Module):
         inputs = round_to_eights(FIRST_CHANNELS * width)
         last = round_to_eights(LAST_CHANNELS * max(1.0, width))
         features: list[nn.Module] = [
-            ConvNormActivation(flavour, channels, inputs, kernel=3, stride=1 if small_images else 2)
+            ConvNormActivation(flavor, channels, inputs, kernel=3, stride=1 if small_images else 2)
         ]
         for stage, (expansion, base, blocks, first_stride) in enumerate(STAGES, start=1):
-            outputs = flavour.stage_channels(base, width)
+            outputs = flavor.stage_channels(base, width)
             stride = 1 if small_images and stage == 2 else first_stride
             for block in range(blocks):
                 features.append(
-                    InvertedResidual(flavour, inputs, outputs, stride=stride if block == 0 else 1, expansion=expansion)
+                    InvertedResidual(flavor, inputs, outputs, stride=stride if block == 0 else 1, expansion=expansion)
                 )
                 inputs = outputs
-        features.append(ConvNormActivation(flavour, inputs, last, kernel=1))
+        features.append(ConvNormActivation(flavor, inputs, last, kernel=1))
         self.features = nn.Sequential(*features)
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(last, classes))
 
@@ -117,7 +116,7 @@ class MobileNetV2(nn.Module):
         return logits
 
 
-def build(spec: Model, *, classes: int, image_size: int, seed: int, channels: int = 3) -> nn.Module:
+def build(settings: MobileNetV2, *, classes: int, image_size: int, seed: int, channels: int = 3) -> nn.Module:
     """Build the network that a study names, with its initial weights.
 
     The weights depend on the arguments alone: every call gives the same ones, and the global random state is
@@ -125,7 +124,7 @@ def build(spec: Model, *, classes: int, image_size: int, seed: int, channels: in
     has the same weights everywhere else.
 
     Args:
-        spec: the study's section ``[model]``.
+        settings: the study's section ``[model]``.
         classes: number of classes in the data.
         image_size: height and width of the images in pixels. The network takes any size, and its weights do
             not depend on it.
@@ -142,28 +141,28 @@ def build(spec: Model, *, classes: int, image_size: int, seed: int, channels: in
         ValueError: if a count is below 1.
 
     Example:
-        >>> network = build(Model(), classes=10, image_size=32, seed=0)
+        >>> network = build(MobileNetV2(), classes=10, image_size=32, seed=0)
         >>> parameter_count(network)
         2236682
     """
     for name, count in (("classes", classes), ("image_size", image_size), ("channels", channels)):
         if count < 1:
-            raise ValueError(f"{name} = {count}: must be a whole number from 1")
-    flavour = FLAVORS[spec.flavour]
+            raise ValueError(f"{name} = {count}: must be an integer of at least 1")
+    flavor = FLAVORS[settings.flavor]
     # torch's layers fill themselves from the global generator; on the meta device there is nothing to fill.
     with torch.device("meta"):
-        network = MobileNetV2(
-            flavour,
-            stem=spec.stem,
-            width=spec.width,
+        network = Network(
+            flavor,
+            stem=settings.stem,
+            width=settings.width,
             classes=classes,
             channels=channels,
-            dropout=spec.dropout,
+            dropout=settings.dropout,
         )
     network.to(torch.float32).to_empty(device="cpu")
-    flavour.initialize(network, torch.Generator(device="cpu").manual_seed(seed))
-    if spec.weights is not None:
-        weights.load(network, Path(spec.weights), sha256=spec.weights_sha256)
+    flavor.initialize(network, torch.Generator(device="cpu").manual_seed(seed))
+    if settings.weights is not None:
+        weights.load(network, Path(settings.weights), sha256=settings.weights_sha256)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's types
     return network
 

@@ -15,7 +15,7 @@ class OneSidedConv2d(nn.Conv2d):
     An axis of even length gets one zero at its end, an axis of odd length one at each end; the output has
     ``ceil(length / 2)`` places either way. In Keras this is ``padding="same"`` at the first convolution and
     ``ZeroPadding2D`` by ``correct_pad`` at the depthwise ones: two names for one rule. On an even axis the
-    windows are centred on pixels 1, 3, 5, ...; with symmetric padding they would be on 0, 2, 4, ....
+    windows are centered on pixels 1, 3, 5, ...; with symmetric padding they would be on 0, 2, 4, ....
     """
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -27,13 +27,13 @@ class OneSidedConv2d(nn.Conv2d):
 class BiasedBatchNorm2d(nn.BatchNorm2d):
     """Batch norm whose running variance averages the biased variance of each batch, as Keras's does.
 
-    Both libraries normalise by the biased variance ``sum((x - mean)^2) / n``. Into the running average, torch
+    Both libraries normalize by the biased variance ``sum((x - mean)^2) / n``. Into the running average, torch
     takes the unbiased one, ``n / (n - 1)`` times as large, and Keras the biased one. With 64 images and a
     last feature map of 1x1 (n = 64) they are 1.6 percent apart. The state_dict is `torch.nn.BatchNorm2d`'s.
     """
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Normalise ``features`` of shape (batch, channels, height, width)."""
+        """Normalize ``features`` of shape (batch, channels, height, width)."""
         count = features.numel() // self.num_features
         if not self.training or count < 2 or self.running_var is None or self.momentum is None:
             return super().forward(features)
@@ -43,11 +43,11 @@ class BiasedBatchNorm2d(nn.BatchNorm2d):
         # autograd keeps the tensor that it was given and refuses one that was changed since.
         correction = count / (count - 1)
         variance = self.running_var * correction
-        normalised = functional.batch_norm(
+        normalized = functional.batch_norm(
             features, self.running_mean, variance, self.weight, self.bias, True, self.momentum, self.eps
         )
         self.running_var.copy_(variance / correction)
-        return normalised
+        return normalized
 
 
 def _kaiming_normal_fan_out(kernel: torch.Tensor, generator: torch.Generator) -> None:
@@ -72,8 +72,8 @@ class Flavor:
         momentum: weight of the newest batch in the running averages, torch's sense; Keras's is 1 minus this.
         strided_conv: class of the convolutions of stride 2.
         strided_padding: zeros that ``strided_conv`` itself adds at each end of an axis.
-        initialise_conv: fills the kernel of a convolution, shape (out, in / groups, height, width).
-        initialise_linear: fills the matrix of the classifier, shape (classes, features).
+        initialize_conv: fills the kernel of a convolution, shape (out, in / groups, height, width).
+        initialize_linear: fills the matrix of the classifier, shape (classes, features).
         whole_widths: whether a stage's channels are cut to a whole number before they are rounded to eights.
     """
 
@@ -137,7 +137,7 @@ def round_to_eights(channels: float) -> int:
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
-#: Each flavour by the name that a study gives it.
+#: Each flavor by the name that a study gives it.
 #:
 #: Of a depthwise kernel, (3, 3, C, 1) in Keras and (C, 1, 3, 3) in torch, Keras computes fan_in = 9C and
 #: fan_out = 9, torch 9 and 9C. Glorot's limit, sqrt(6 / (fan_in + fan_out)), takes their sum, so both draw

@@ -1,14 +1,14 @@
-"""Reads and checks the keys of a study that say how many seeds there are, what is compared and what is claimed."""
+"""Checks what pydantic can't: keys of a study that depend on its arms and on what its trials record."""
 
-import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Self, TypeVar
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from fairtrial.errors import StudyError
-from fairtrial.spec.evidence import ALL_OTHERS, Claim, Evidence, Noise, Target
-from fairtrial.spec.explain import did_you_mean, explain, show
+from fairtrial.registry import did_you_mean
+from fairtrial.spec.evidence import ALL_OTHERS, Claim, Evidence, Finite, Noise, Target
 from fairtrial.spec.measures import (
     METRICS,
     TO_TARGET,
@@ -20,10 +20,29 @@ from fairtrial.spec.measures import (
     measures_of,
     recorded_metrics,
 )
+from fairtrial.spec.messages import explain, show
+from fairtrial.spec.numbers import Count
+from fairtrial.spec.overrides import Table
 from fairtrial.spec.sections import BUILT_IN, Section, Settings
-from fairtrial.spec.tables import Table
 
 AnySection = TypeVar("AnySection", bound=Section)
+
+
+class SeedRange(Section):
+    """Least and greatest number of seeds of a sequential study."""
+
+    min: Count
+    max: Count
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.min > self.max:
+            raise PydanticCustomError("seeds", "min must not exceed max")
+        return self
+
+
+#: What a paper gives for each measure of each arm.
+_REPORTED = TypeAdapter(dict[str, dict[str, Finite]])
 
 
 class Vocabulary:
@@ -72,19 +91,23 @@ def read_seeds(table: Table, noise: Noise) -> tuple[int, int]:
     """Read ``seeds``: least and greatest number of seeds, equal unless the study is sequential.
 
     Raises:
-        StudyError: neither a whole number from 1 nor a table of two, or not the number that a crossed design has.
+        StudyError: neither an integer of at least 1 nor a range, or not the number that a crossed design has.
     """
     seeds = table.get("seeds", noise.crossed or 1)
     if isinstance(seeds, Mapping):
-        least, most = _range(seeds)
+        wanted = _section(SeedRange, seeds, "seeds")
+    elif isinstance(seeds, int) and not isinstance(seeds, bool) and seeds >= 1:
+        wanted = SeedRange(min=seeds, max=seeds)
     else:
-        least = most = _count(seeds, "seeds")
-    if noise.crossed not in {None, least} or noise.crossed not in {None, most}:
+        raise StudyError(
+            f"seeds = {show(seeds)}: must be an integer of at least 1, or a range such as {{min = 3, max = 12}}"
+        )
+    if noise.crossed is not None and not wanted.min == wanted.max == noise.crossed:
         raise StudyError(
             f"seeds = {show(seeds)}: the crossed design in [noise] has {noise.initial_weights} times "
             f"{noise.batch_orders} = {noise.crossed} seeds; leave seeds out"
         )
-    return least, most
+    return wanted.min, wanted.max
 
 
 def read_evidence(table: Table, words: Vocabulary) -> Evidence:
@@ -130,20 +153,17 @@ def read_reported(table: Table, arms: Sequence[str], words: Vocabulary) -> dict[
     """Read ``[reported.ARM]``: what a paper gives for each measure of each arm.
 
     Raises:
-        StudyError: an arm, a measure or a number that is none.
+        StudyError: naming the key, its place and what is allowed.
     """
-    reported = table.get("reported", {})
-    if not isinstance(reported, Mapping):
-        raise StudyError(f"reported = {show(reported)}: must be tables of figures, such as [reported.baseline]")
+    try:
+        reported = _REPORTED.validate_python(table.get("reported", {}))
+    except ValidationError as error:
+        raise StudyError(explain(error, {}, "reported")) from error
     for arm, figures in reported.items():
         _check_arm(arm, arms, "reported", key=True)
-        if not isinstance(figures, Mapping):
-            raise StudyError(f"reported.{arm} = {show(figures)}: must be a table of figures")
-        for measure, value in figures.items():
+        for measure in figures:
             words.check_measure(measure, f"reported.{arm}: key")
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise StudyError(f"reported.{arm}.{measure} = {show(value)}: must be a number")
-    return {arm: {key: float(value) for key, value in figures.items()} for arm, figures in reported.items()}
+    return reported
 
 
 def _section(kind: type[AnySection], table: object, where: str) -> AnySection:
@@ -152,27 +172,7 @@ def _section(kind: type[AnySection], table: object, where: str) -> AnySection:
     try:
         return kind.model_validate(dict(table))
     except ValidationError as error:
-        raise StudyError(explain(error, where, kind)) from error
-
-
-def _range(seeds: Mapping[str, Any]) -> tuple[int, int]:
-    for key in seeds:
-        if key not in {"min", "max"}:
-            raise StudyError(f"unknown key `{key}` in seeds: {did_you_mean(key, ('min', 'max'))}")
-    for key in ("min", "max"):
-        if key not in seeds:
-            raise StudyError(f"seeds.{key}: is missing")
-    least, most = (_count(seeds[key], f"seeds.{key}") for key in ("min", "max"))
-    if least > most:
-        raise StudyError(f"seeds = {show(seeds)}: min must not exceed max")
-    return least, most
-
-
-def _count(value: object, where: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        or_range = ", or a range such as {min = 3, max = 12}" if where == "seeds" else ""
-        raise StudyError(f"{where} = {show(value)}: must be a whole number from 1{or_range}")
-    return value
+        raise StudyError(explain(error, table, where, kind)) from error
 
 
 def _check_direction(name: str, direction: Direction | None, where: str) -> None:

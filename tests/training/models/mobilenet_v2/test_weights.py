@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fairtrial.errors import WeightsError
-from fairtrial.spec import Model
-from fairtrial.training.models import mobilenet_v2, weights
+from fairtrial.training.models.mobilenet_v2 import MobileNetV2, weights
 
 State = dict[str, torch.Tensor]
 SUFFIXES = (".safetensors", ".pt", ".pth")
@@ -28,8 +27,8 @@ def _one_thread() -> None:
 
 
 def build(path: Path | None = None, *, sha256: str | None = None, classes: int = 10, seed: int = 0) -> nn.Module:
-    spec = Model(width=0.1, weights=None if path is None else str(path), weights_sha256=sha256)
-    return mobilenet_v2.build(spec, classes=classes, image_size=32, seed=seed)
+    spec = MobileNetV2(width=0.1, weights=None if path is None else str(path), weights_sha256=sha256)
+    return spec.build(classes=classes, image_size=32, channels=3, seed=seed)
 
 
 @functools.cache

@@ -6,7 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from fairtrial.training.models.flavors import FLAVORS, BiasedBatchNorm2d, Flavor, OneSidedConv2d, round_to_eights
+from fairtrial.training.models.mobilenet_v2.flavors import (
+    FLAVORS,
+    BiasedBatchNorm2d,
+    Flavor,
+    OneSidedConv2d,
+    round_to_eights,
+)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -57,9 +63,9 @@ def test_biased_norm_normalises_as_torchs() -> None:
     assert torch.equal(ours.running_var, kept)
 
 
-@pytest.mark.parametrize("flavour", FLAVORS.values(), ids=FLAVORS)
-def test_one_value_a_channel_is_torchs_own_error(flavour: Flavor) -> None:
-    norm = flavour.batch_norm(3)
+@pytest.mark.parametrize("flavor", FLAVORS.values(), ids=FLAVORS)
+def test_one_value_a_channel_is_torchs_own_error(flavor: Flavor) -> None:
+    norm = flavor.batch_norm(3)
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         norm(torch.ones(1, 3, 1, 1))
     assert norm.running_var.isfinite().all()

@@ -1,11 +1,11 @@
 """Nested tables as TOML has them: read, overridden from the command line, laid over each other."""
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from fairtrial.errors import StudyError
-from fairtrial.spec.sections import DEFAULT_KIND, KINDS
+from fairtrial.spec.sections import REGISTRIES, DataSettings
 
 #: What a TOML table holds.
 Table: TypeAlias = Mapping[str, Any]
@@ -59,8 +59,9 @@ def _value(text: str) -> Any:
 def merge(base: Table, changes: Table, where: str = "") -> dict[str, Any]:
     """Lay changes over a table, key by key.
 
-    A section that changes its kind (``optimizer.name``, ``schedule.name``) inherits nothing: Adam's betas mean nothing
-    to SGD, and a learning rate taken over from another optimizer would be an accident.
+    A section that changes its kind (``optimizer.name``, ``model.name``) inherits nothing: Adam's betas mean nothing
+    to SGD, and a learning rate taken over from another optimizer would be an accident. Of data the counts stay, which
+    every data set has.
     """
     result = _copy(base)
     for key, value in changes.items():
@@ -70,19 +71,36 @@ def merge(base: Table, changes: Table, where: str = "") -> dict[str, Any]:
         below = result.get(key, {})
         if not isinstance(below, Mapping):
             raise StudyError(f"{where}{key}: is no table, so nothing can be set below it")
-        if key in KINDS and "name" in value and value["name"] != below.get("name", DEFAULT_KIND[key]):
-            below = {}
+        if key in REGISTRIES:
+            kind = below.get("name", REGISTRIES[key].default)
+            wanted = value.get("name", kind)
+            if wanted != kind:
+                below = {name: of for name, of in below.items() if key == "data" and name in DataSettings.model_fields}
+            below, value = _as_kept(key, kind, below), _as_kept(key, wanted, value)  # noqa: PLW2901
         result[key] = merge(below, value, where=f"{where}{key}.")
     return result
+
+
+def _as_kept(section: str, kind: object, table: Table) -> Table:
+    """Write keys that have two spellings as they are kept, so that one of them can override the other."""
+    registry = REGISTRIES[section]
+    other = registry.get(str(kind)).other_spellings if kind in registry.names() else {}
+    return {other.get(key, key): value for key, value in table.items()}
 
 
 def _copy(table: Table) -> dict[str, Any]:
     return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in table.items()}
 
 
-def dotted(table: Table, prefix: str = "") -> list[str]:
-    """List a nested table's keys as dotted paths."""
-    keys: list[str] = []
+def flatten(table: Table, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """List a nested table's values by their dotted keys.
+
+    Example:
+        >>> dict(flatten({"optimizer": {"lr": 0.1}, "seeds": 3}))
+        {'optimizer.lr': 0.1, 'seeds': 3}
+    """
     for key, value in table.items():
-        keys += dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [f"{prefix}{key}"]
-    return keys
+        if isinstance(value, Mapping) and value:
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

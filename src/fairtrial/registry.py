@@ -1,0 +1,257 @@
+"""Registries: what a study can name, each entry in a module of its own, and a user's own by ``"module:Name"``.
+
+An entry registers itself where it is defined, so that adding one touches one file:
+
+    @OPTIMIZERS.register("rmsprop")
+    class RMSprop(OptimizerSettings): ...
+
+A registry imports the modules of its home when it is first asked. This module is the one that imports by name.
+"""
+
+import difflib
+import importlib
+import pkgutil
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from fairtrial.errors import StudyError
+
+if TYPE_CHECKING:
+    from fairtrial.spec.sections import DataSettings, ModelSettings, OptimizerSettings, ScheduleSettings
+
+T = TypeVar("T")
+
+
+class UnknownNameError(StudyError):
+    """No entry has that name.
+
+    Attributes:
+        hint: what to do, without the place of the name.
+    """
+
+    def __init__(self, where: str, hint: str) -> None:
+        super().__init__(f"{where}: {hint}")
+        self.hint = hint
+
+
+class NotFoundError(Exception):
+    """A module, or a name in it, can't be found; the message is one line."""
+
+
+class Registry(Generic[T]):
+    """The entries of one kind, by name.
+
+    Args:
+        kind: what an entry is, such as ``"optimizer"``; for messages.
+        home: dotted name of the package (or module) whose modules hold the entries.
+        base: ``"module:Name"`` of the class that entries derive from, or are instances of.
+        default: the name that is meant where none is given; it is listed first.
+
+    Example:
+        >>> OPTIMIZERS.get("adamm")
+        Traceback (most recent call last):
+        fairtrial.registry.UnknownNameError: optimizer.name = "adamm": did you mean `adam`?
+    """
+
+    def __init__(self, kind: str, home: str, base: str, default: str = "") -> None:
+        self.kind, self.home, self.base, self.default = kind, home, base, default
+        self._entries: dict[str, T] = {}
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Enter the decorated class, or the instance given, under a name.
+
+        Raises:
+            ValueError: the name is taken.
+        """
+
+        def enter(entry: T) -> T:
+            if name in self._entries and _place(self._entries[name]) != _place(entry):  # a reloaded module may re-enter
+                raise ValueError(f"{self.kind} {name!r} is registered twice")
+            self._entries[name] = entry
+            return entry
+
+        return enter
+
+    def names(self) -> tuple[str, ...]:
+        """List the names: the default, then the others by module."""
+        return tuple(self._loaded)
+
+    def get(self, name: str) -> T:
+        """Look an entry up.
+
+        Args:
+            name: a registered name, or ``"module:Name"`` of a user's own.
+
+        Raises:
+            UnknownNameError: a `StudyError` with the nearest name, or with what is wrong with the user's.
+        """
+        if ":" in name:
+            return self._users_own(name)
+        if name not in self._loaded:
+            raise UnknownNameError(self._where(name), did_you_mean(name, self.names()))
+        return self._loaded[name]
+
+    def table(self) -> str:
+        """Write the entries as a Markdown table: names, what each is, and the keys that not all have, with defaults."""
+        lines = ["| `name` | what it is | keys and defaults |", "|---|---|---|"]
+        for name in self.names():
+            about = (self.get(name).__doc__ or "").partition("\n")[0]
+            default = " (default)" if name == self.default else ""
+            lines.append(f'| `"{name}"`{default} | {about} | {self._keys(name)} |')
+        return "\n".join(lines)
+
+    @cached_property
+    def _loaded(self) -> Mapping[str, T]:
+        home = importlib.import_module(self.home)
+        for module in sorted(info.name for info in pkgutil.iter_modules(getattr(home, "__path__", ()))):
+            importlib.import_module(f"{self.home}.{module}")
+        by_module = sorted(self._entries.items(), key=lambda item: (item[0] != self.default, _place(item[1])[0]))
+        self._entries = dict(by_module)
+        return self._entries
+
+    def _users_own(self, name: str) -> T:
+        try:
+            entry = import_name(name)
+        except NotFoundError as error:
+            raise UnknownNameError(self._where(name), str(error)) from error
+        base = import_name(self.base)
+        fits = issubclass(entry, base) if isinstance(entry, type) else isinstance(entry, base)
+        if not fits:
+            module, _, needed = self.base.partition(":")
+            raise UnknownNameError(self._where(name), f"must be a {needed} of {module}")
+        if missing := getattr(entry, "__abstractmethods__", None):
+            raise UnknownNameError(self._where(name), f"must define {' and '.join(sorted(missing))}")
+        return entry  # type: ignore[no-any-return]  # the base class vouches for it
+
+    def _keys(self, name: str) -> str:
+        """List the keys of an entry's settings with their defaults, as a study file writes them."""
+        shared = {key: field.default for key, field in getattr(import_name(self.base), "model_fields", {}).items()}
+        fields = getattr(self.get(name), "model_fields", {})
+        own = {key: field for key, field in fields.items() if key not in shared or field.default != shared[key]}
+        return ", ".join(
+            f"`{key}`" if field.is_required() or field.default is None else f"`{key}` {_as_toml(field.default)}"
+            for key, field in own.items()
+        )
+
+    def _where(self, name: str) -> str:
+        return f'{self.kind}.name = "{name}"'
+
+
+def import_name(name: str, *, fresh: bool = False) -> Any:
+    """Import what ``"module:Name"`` names.
+
+    What the module itself raises while it is imported passes through: it is the user's code, and its traceback says
+    more than a line of ours.
+
+    Args:
+        name: a module that Python can import, and a name in it, which may have dots.
+        fresh: import the module again if its file was rewritten since, as happens beside a notebook.
+
+    Raises:
+        NotFoundError: no such module, or it has no such name; the message is one line.
+    """
+    module_name, _, attribute = name.partition(":")
+    if not all(part.isidentifier() for part in (*module_name.split("."), *attribute.split("."))):
+        raise NotFoundError("must be a name or module:Name")
+    try:
+        found: Any = _import(module_name, fresh=fresh)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise
+        raise NotFoundError(f"no module named {error.name} beside the study or installed") from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise NotFoundError(f"{module_name} has no {attribute}")
+        found = getattr(found, part)
+    return found
+
+
+#: Size and time of modification of the files of users' modules, as they were when these were imported.
+_imported: dict[str, tuple[int, int] | None] = {}
+
+
+def _import(name: str, *, fresh: bool) -> ModuleType:
+    importlib.invalidate_caches()
+    module = sys.modules.get(name)
+    if module is None:
+        module = importlib.import_module(name)
+        _imported[name] = _stamp(module)
+    elif _stamp(module) != _imported.setdefault(name, _stamp_when_compiled(module)) and fresh and name != "__main__":
+        module = importlib.reload(module)
+        _imported[name] = _stamp(module)
+    return module
+
+
+def _stamp(module: ModuleType) -> tuple[int, int] | None:
+    """Size and time of modification, in whole seconds, of a module's file as it is now."""
+    try:
+        status = Path(module.__file__ or "").stat()
+    except (AttributeError, OSError):
+        return None
+    return status.st_size, int(status.st_mtime)
+
+
+def _stamp_when_compiled(module: ModuleType) -> tuple[int, int] | None:
+    """The same when a module was imported by others, from its bytecode's header (PEP 552) if that has it."""
+    try:
+        head = Path(module.__cached__ or "").read_bytes()[:16]
+    except (AttributeError, OSError):
+        return _stamp(module)
+    flags, seconds, size = (int.from_bytes(head[place : place + 4], "little") for place in (4, 8, 12))
+    return _stamp(module) if flags else (size, seconds)
+
+
+def did_you_mean(word: str, known: Iterable[str], else_try: Mapping[str, str] | None = None) -> str:
+    """Suggest the nearest known word, or list all of them if none is near.
+
+    Args:
+        word: what was written.
+        known: what could stand there.
+        else_try: words that belong elsewhere, with the place of each.
+
+    Example:
+        >>> did_you_mean("adamm", ["adam", "sgd"])
+        'did you mean `adam`?'
+    """
+    names, elsewhere = list(known), else_try or {}
+    if near := difflib.get_close_matches(word, names, n=1, cutoff=0.6):
+        return f"did you mean `{near[0]}`?"
+    if near := difflib.get_close_matches(word, elsewhere, n=1, cutoff=0.6):
+        return f"did you mean `{near[0]}` in [{elsewhere[near[0]]}]?"
+    return "known: " + ", ".join(f"`{name}`" for name in names)
+
+
+def _place(entry: Any) -> tuple[str, str]:
+    """Tell in which module an entry is defined, and under which name there."""
+    owner = entry if isinstance(entry, type) else type(entry)
+    return owner.__module__, owner.__qualname__
+
+
+def _as_toml(value: object) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_as_toml(item) for item in value) + "]"
+    if isinstance(value, str):
+        return f'`"{value}"`'
+    return re.sub(r"e([+-])0*", lambda sign: "e" + sign[1].strip("+"), str(value).lower())
+
+
+OPTIMIZERS: "Registry[type[OptimizerSettings]]" = Registry(
+    "optimizer", "fairtrial.training.optimizers", "fairtrial.spec.sections:OptimizerSettings", default="adam"
+)
+SCHEDULES: "Registry[type[ScheduleSettings]]" = Registry(
+    "schedule", "fairtrial.training.schedules", "fairtrial.spec.sections:ScheduleSettings", default="constant"
+)
+MODELS: "Registry[type[ModelSettings]]" = Registry(
+    "model", "fairtrial.training.models", "fairtrial.spec.sections:ModelSettings", default="mobilenet_v2"
+)
+DATASETS: "Registry[type[DataSettings]]" = Registry(
+    "data", "fairtrial.training.datasets", "fairtrial.spec.sections:DataSettings", default="cifar10"
+)
+MEASURES: "Registry[Any]" = Registry("measure", "fairtrial.measures", "fairtrial.measures:Measure")
+EXECUTORS: "Registry[Any]" = Registry("executor", "fairtrial.executors", "fairtrial.executors.base:Executor")
+CHARTS: "Registry[Any]" = Registry("chart", "fairtrial.report.charts", "fairtrial.report.charts:Chart")
