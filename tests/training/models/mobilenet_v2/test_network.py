@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from fairtrial.training.models.mobilenet_v2 import MobileNetV2, flavors
-from fairtrial.training.models.mobilenet_v2.network import Network, parameter_count
+from fairtrial.training.models.mobilenet_v2 import MobileNetV2
+from fairtrial.training.models.mobilenet_v2.network import Network
 
 REFERENCE = Path(__file__).parents[2] / "reference"
 FLAVORS = ("torchvision", "keras")
@@ -57,6 +57,10 @@ def with_formula_weights(flavor: str, case: dict[str, Any]) -> nn.Module:
     shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     network.load_state_dict({name: torch.as_tensor(formula.tensor(name, shape)) for name, shape in shapes.items()})
     return network
+
+
+def parameter_count(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def run(network: nn.Module, images: torch.Tensor) -> dict[str, Any]:
@@ -121,21 +125,12 @@ def test_parameter_counts(flavor: str) -> None:
     assert parameter_count(build(MobileNetV2(flavor=flavor), classes=1000)) == 3_504_872
 
 
-def test_parameter_count_leaves_frozen_parameters_out() -> None:
-    network = build(small())
-    every = parameter_count(network)
-    network.classifier[1].bias.requires_grad_(False)
-    assert parameter_count(network) == every - 10
-
-
 @pytest.mark.parametrize(
     ("flavor", "width"), [(flavor, width) for flavor in FLAVORS for width in RECORDS[flavor]["channels"]]
 )
 def test_widths_are_the_librarys(flavor: str, width: str) -> None:
     with torch.device("meta"):  # the shapes alone
-        network = Network(
-            flavors.FLAVORS[flavor], stem="stock", width=float(width), classes=10, channels=3, dropout=0.0
-        )
+        network = Network(MobileNetV2(flavor=flavor, width=float(width)), classes=10, channels=3)
     channels = [module.num_features for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     assert channels == RECORDS[flavor]["channels"][width]
 
@@ -270,12 +265,6 @@ def test_every_parameter_gets_a_gradient(flavor: str, stem: str) -> None:
         assert parameter.grad.any(), name
 
 
-def test_grey_images() -> None:
+def test_gray_images() -> None:
     network = build(small(), channels=1)
     assert network(torch.zeros(2, 1, 32, 32)).shape == (2, 10)
-
-
-@pytest.mark.parametrize("name", ["classes", "image_size", "channels"])
-def test_counts_below_one(name: str) -> None:
-    with pytest.raises(ValueError, match=rf"^{name} = 0: must be an integer of at least 1$"):
-        build(small(), **{name: 0})

@@ -1,6 +1,7 @@
 """MobileNetV2 (Sandler et al. 2018): its settings. The network is in `network`, which imports torch."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
@@ -50,15 +51,31 @@ class MobileNetV2(ModelSettings):
         """With the stock stem the last feature map of 32x32 images is one pixel, and one value has no variance."""
         return "batch normalization can't train on with the stock stem" if self.stem == "stock" else ""
 
-    def build(self, *, classes: int, image_size: int, channels: int, seed: int) -> "torch.nn.Module":
+    def build(self, *, classes: int, image_size: int, channels: int, seed: int) -> "torch.nn.Module":  # noqa: ARG002
         """See `ModelSettings.build`; from a weights file for another number of classes, all but the classifier.
 
         Raises:
             WeightsError: the weights file can't be read, is not the one stated, or does not fit.
-        """
-        from fairtrial.training.models.mobilenet_v2 import network  # noqa: PLC0415  (imports torch)
 
-        return network.build(self, classes=classes, image_size=image_size, channels=channels, seed=seed)
+        Example:
+            >>> network = MobileNetV2().build(classes=10, image_size=32, channels=3, seed=0)
+            >>> sum(parameter.numel() for parameter in network.parameters())
+            2236682
+        """
+        import torch  # noqa: PLC0415  (settings are read without it)
+
+        from fairtrial.training.models.mobilenet_v2 import weights  # noqa: PLC0415
+        from fairtrial.training.models.mobilenet_v2.flavors import FLAVORS  # noqa: PLC0415
+        from fairtrial.training.models.mobilenet_v2.network import Network  # noqa: PLC0415
+
+        with torch.device("meta"):  # torch's layers would fill themselves from the global generator
+            network = Network(self, classes=classes, channels=channels)
+        network.to(torch.float32).to_empty(device="cpu")
+        FLAVORS[self.flavor].initialize(network, torch.Generator(device="cpu").manual_seed(seed))
+        if self.weights is not None:
+            weights.load(network, Path(self.weights), sha256=self.weights_sha256)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's types
+        return network
 
     @model_validator(mode="before")
     @classmethod

@@ -1,12 +1,9 @@
 """MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381), with the parameter names of torchvision's."""
 
-from pathlib import Path
-from typing import Literal
-
 import torch
 from torch import nn
 
-from fairtrial.training.models.mobilenet_v2 import MobileNetV2, weights
+from fairtrial.training.models.mobilenet_v2 import MobileNetV2
 from fairtrial.training.models.mobilenet_v2.flavors import FLAVORS, Flavor, round_to_eights
 
 #: (expansion t, channels c, blocks n, stride of the first block s) of each stage: table 2 of the paper.
@@ -71,27 +68,19 @@ class InvertedResidual(nn.Module):
 class Network(nn.Module):
     """MobileNetV2 for images of any size.
 
+    The classifier comes last, so that a network for another number of classes draws the same weights everywhere else.
+
     Args:
-        flavor: the library whose layers and rounding are used.
-        stem: ``"stock"``, total stride 32, or ``"cifar"``, total stride 8.
-        width: multiplier of all channels; of the last 1280 only where it exceeds 1, as in both libraries.
+        settings: flavor, stem and dropout, and a width that multiplies all channels; of the last 1280 only where it
+            exceeds 1, as in both libraries.
         classes: number of logits.
         channels: channels of the images.
-        dropout: rate before the classifier.
     """
 
-    def __init__(
-        self,
-        flavor: Flavor,
-        *,
-        stem: Literal["stock", "cifar"],
-        width: float,
-        classes: int,
-        channels: int,
-        dropout: float,
-    ) -> None:
+    def __init__(self, settings: MobileNetV2, *, classes: int, channels: int) -> None:
         super().__init__()
-        small_images = stem == "cifar"
+        flavor, width = FLAVORS[settings.flavor], settings.width
+        small_images = settings.stem == "cifar"
         inputs = round_to_eights(FIRST_CHANNELS * width)
         last = round_to_eights(LAST_CHANNELS * max(1.0, width))
         features: list[nn.Module] = [
@@ -107,66 +96,10 @@ class Network(nn.Module):
                 inputs = outputs
         features.append(ConvNormActivation(flavor, inputs, last, kernel=1))
         self.features = nn.Sequential(*features)
-        self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(last, classes))
+        self.classifier = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(last, classes))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Map images (batch, channels, height, width) to logits (batch, classes)."""
         pooled = self.features(images).mean(dim=(2, 3))
         logits: torch.Tensor = self.classifier(pooled)
         return logits
-
-
-def build(settings: MobileNetV2, *, classes: int, image_size: int, seed: int, channels: int = 3) -> nn.Module:
-    """Build the network that a study names, with its initial weights.
-
-    The weights depend on the arguments alone: every call gives the same ones, and the global random state is
-    neither read nor changed. The classifier is drawn last, so that a network for another number of classes
-    has the same weights everywhere else.
-
-    Args:
-        settings: the study's section ``[model]``.
-        classes: number of classes in the data.
-        image_size: height and width of the images in pixels. The network takes any size, and its weights do
-            not depend on it.
-        seed: seed of the initial weights.
-        channels: channels of the images.
-
-    Returns:
-        The network: float32, on the CPU, in channels_last memory format, in training mode. It maps images
-        (batch, channels, height, width) to logits (batch, classes). From a weights file for another number of
-        classes it takes all but the classifier; see `weights.load`.
-
-    Raises:
-        WeightsError: if the weights file can't be read, is not the one stated, or does not fit.
-        ValueError: if a count is below 1.
-
-    Example:
-        >>> network = build(MobileNetV2(), classes=10, image_size=32, seed=0)
-        >>> parameter_count(network)
-        2236682
-    """
-    for name, count in (("classes", classes), ("image_size", image_size), ("channels", channels)):
-        if count < 1:
-            raise ValueError(f"{name} = {count}: must be an integer of at least 1")
-    flavor = FLAVORS[settings.flavor]
-    # torch's layers fill themselves from the global generator; on the meta device there is nothing to fill.
-    with torch.device("meta"):
-        network = Network(
-            flavor,
-            stem=settings.stem,
-            width=settings.width,
-            classes=classes,
-            channels=channels,
-            dropout=settings.dropout,
-        )
-    network.to(torch.float32).to_empty(device="cpu")
-    flavor.initialize(network, torch.Generator(device="cpu").manual_seed(seed))
-    if settings.weights is not None:
-        weights.load(network, Path(settings.weights), sha256=settings.weights_sha256)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's types
-    return network
-
-
-def parameter_count(module: nn.Module) -> int:
-    """Number of trainable scalars in ``module``."""
-    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
