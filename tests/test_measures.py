@@ -35,29 +35,30 @@ def column(name, *values):
     ],
 )
 def test_best_and_final_of_one_metric(name, metric, values, expected):
-    assert measure(name)(column(metric, *values)) == expected
+    assert measure(name).of(column(metric, *values)) == expected
 
 
-def test_the_generalisation_gap_is_of_the_best_accuracies():
+def test_the_generalization_gap_is_of_the_best_accuracies():
     epochs = records({"train_acc": 0.7, "test_acc": 0.65}, {"train_acc": 0.9, "test_acc": 0.6})
-    assert measure("generalisation_gap")(epochs) == pytest.approx(0.25)
-    assert measure("generalisation_gap")(column("train_acc", 0.7)) is None
+    assert measure("generalization_gap").of(epochs) == pytest.approx(0.25)
+    assert measure("generalization_gap").of(column("train_acc", 0.7)) is None
+    assert measure("generalisation_gap") is measure("generalization_gap")  # as studies used to spell it
 
 
 def test_targets_are_reached_from_below_or_for_a_loss_from_above():
     times = {"train_seconds": 10.0, "eval_seconds": 1.0}
     epochs = records(*({"test_acc": acc, "test_loss": 1 - acc, **times} for acc in (0.4, 0.6, 0.5, 0.7)))
     up, down = Target(metric="test_acc", value=0.55), Target(metric="test_loss", value=0.4)
-    assert measure("epochs_to_target", up)(epochs) == 2
-    assert measure("seconds_to_target", up)(epochs) == 22.0
-    assert measure("epochs_to_target", down)(epochs) == 2
-    assert measure("epochs_to_target", Target(metric="test_acc", value=0.6))(epochs) == 2  # at the value itself
+    assert measure("epochs_to_target").of(epochs, up) == 2
+    assert measure("seconds_to_target").of(epochs, up) == 22.0
+    assert measure("epochs_to_target").of(epochs, down) == 2
+    assert measure("epochs_to_target").of(epochs, Target(metric="test_acc", value=0.6)) == 2  # at the value itself
 
 
 def test_a_miss_is_no_number_and_neither_is_what_was_never_recorded():
     target = Target(metric="test_acc", value=0.9)
     epochs = column("test_acc", 0.4, 0.6)
-    assert measure("epochs_to_target", target)(epochs) is None
+    assert measure("epochs_to_target").of(epochs, target) is None
     assert missed(target, epochs)
     assert not missed(Target(metric="test_acc", value=0.5), epochs)
     assert not missed(Target(metric="val_acc", value=0.5), epochs)
@@ -65,19 +66,60 @@ def test_a_miss_is_no_number_and_neither_is_what_was_never_recorded():
 
 def test_every_measure_that_a_study_may_name_can_be_taken():
     target = Target(metric="test_acc", value=0.5)
-    epochs = records(dict.fromkeys(METRICS, 0.6))
-    assert all(measure(name, target)(epochs) is not None for name in measures_of(METRICS))
-    assert all(measure(name, target)([]) is None for name in measures_of(METRICS))
+    epochs = records(*[dict.fromkeys(METRICS, 0.6)] * 3)
+    assert all(measure(name).of(epochs, target) is not None for name in measures_of(METRICS))
+    assert all(measure(name).of([], target) is None for name in measures_of(METRICS))
 
 
 def test_no_measure_is_nan():
     target = Target(metric="test_acc", value=0.5)
     for epochs in (records(dict.fromkeys(METRICS, NAN)), records(dict.fromkeys(METRICS, math.inf))):
-        values = [measure(name, target)(epochs) for name in measures_of(METRICS)]
+        values = [measure(name).of(epochs, target) for name in measures_of(METRICS)]
         assert all(value is None or math.isfinite(value) for value in values)
 
 
-@pytest.mark.parametrize("name", ["mean_test_acc", "best", "best_", "epochs_to_target"])
+@pytest.mark.parametrize("name", ["mean_test_acc", "best", "best_"])
 def test_what_is_no_measure_is_refused(name):
+    with pytest.raises(ValueError, match=name):
+        measure(name)
+
+
+def test_a_measure_without_its_target_is_a_bug():
+    with pytest.raises(ValueError, match="epochs_to_target needs a target"):
+        measure("epochs_to_target").of(column("test_acc", 0.5))
+
+
+def test_of_a_metric_whose_name_does_not_say_it_the_study_says_which_is_best():
+    epochs = column("grad_norm", 2.0, 1.0, 3.0)
+    assert measure("best_grad_norm", "lower").of(epochs) == 1.0
+    assert measure("best_grad_norm", "higher").of(epochs) == 3.0
+    assert measure("best_test_acc", "lower").direction == "higher"
+
+
+def test_a_note_says_what_was_selected_on_the_test_set():
+    assert "by the test set itself" in measure("best_test_acc").note
+    assert measure("best_val_acc").note == measure("final_test_acc").note == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "expected"),
+    [
+        ("mean_last2_test_acc", (0.1, 0.4, 0.6), 0.5),
+        ("mean_last3_test_acc", (0.3, 0.3, 0.6), 0.4),
+        ("mean_last1_test_acc", (0.1, 0.4), 0.4),
+        ("mean_last3_test_acc", (0.4, 0.6), None),  # fewer epochs are no substitute
+        ("mean_last2_test_acc", (0.4, 0.5, None), None),
+        ("mean_last2_test_acc", (0.4, NAN, 0.5), None),
+    ],
+)
+def test_a_mean_over_the_last_epochs(name, values, expected):
+    found = measure(name).of(column("test_acc", *values))
+    assert found == (None if expected is None else pytest.approx(expected))
+    assert measure(name).direction == "higher"
+    assert measure("mean_last5_val_loss").label == "mean validation loss of the last 5 epochs"
+
+
+@pytest.mark.parametrize("name", ["mean_last_test_acc", "mean_last0_test_acc", "mean_lastK_test_acc", "mean_last2_"])
+def test_the_number_of_epochs_is_at_least_one(name):
     with pytest.raises(ValueError, match=name):
         measure(name)

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from fairtrial.executors.local.executor import LocalExecutor
     from fairtrial.executors.ray.executor import RayExecutor
     from fairtrial.loading import load
-    from fairtrial.report.tables import table
-    from fairtrial.report.verdicts import describe
+    from fairtrial.report.views import View
     from fairtrial.runner import run_study
     from fairtrial.spec import (
         Arm,
@@ -67,17 +66,16 @@ _HOMES = {
     "TrialContext": "trial",
     "TrialResult": "trial",
     "Verdict": "stats.verdicts",
+    "View": "report.views",
     "Callback": "callbacks",
     "check_claims": "stats.claims",
     "compare": "stats.comparison",
-    "describe": "report.verdicts",
     "digest_results": "trial",
     "fingerprint": "training.fingerprints",
     "judge": "stats.judge",
     "load": "loading",
     "run_study": "runner",
     "summarize": "stats.summary",
-    "table": "report.tables",
 }
 
 __all__ = [
@@ -105,16 +103,15 @@ __all__ = [
     "TrialContext",
     "TrialResult",
     "Verdict",
+    "View",
     "check_claims",
     "compare",
-    "describe",
     "digest_results",
     "fingerprint",
     "judge",
     "load",
     "run_study",
     "summarize",
-    "table",
 ]
 
 

@@ -1,42 +1,156 @@
-"""One number of a whole trial, from its epoch records. The names are those of `fairtrial.spec.measures`."""
+"""The measures that a study can compare arms on: one number of a whole trial, from its epoch records.
+
+Each is one entry here, and the rest follows from it: the names that a study may use, which way is better, unit and
+words in reports, a column in the table, the table in docs/studies.md. A study names a user's own as ``module:Name``.
+"""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from fairtrial.spec import TO_TARGET, Target, better
+from fairtrial.registry import MEASURES
+from fairtrial.spec import Target
+from fairtrial.spec.measures import Measure, find_measure
+from fairtrial.spec.metrics import EPOCHS, LOSS, PERCENT, PLAIN, SECONDS, Direction, Metric, finite
 from fairtrial.trial import EpochRecord
 
-#: One number of a whole trial, from its epoch records in order; None if the records don't have it.
-Measure = Callable[[Sequence[EpochRecord]], float | None]
+__all__ = ["EPOCHS", "LOSS", "MEASURES", "PERCENT", "PLAIN", "SECONDS", "Measure", "measure", "missed", "values"]
+
+#: Heads of the columns that every table has, by metric.
+_COLUMNS = {"test_acc": ("best test", "accuracy (%)"), "train_acc": ("best train", "accuracy (%)")}
 
 
-def measure(name: str, target: Target | None = None) -> Measure:
+def measure(name: str, direction: Direction | None = None) -> Measure:
     """Find a measure by its name.
 
     Args:
-        name: ``best_NAME`` or ``final_NAME`` of what the epochs record, or one of `fairtrial.spec.WHOLE`.
-        target: for ``epochs_to_target`` and ``seconds_to_target``.
-
-    Returns:
-        A function that never returns NaN or an infinite value.
+        name: as a study names it.
+        direction: which way the study says is better, for a metric whose name does not say it.
 
     Raises:
-        ValueError: there is no such measure, or it needs a target.
+        ValueError: there is no such measure.
+        StudyError: a ``module:Name`` that can't be imported or is no measure.
 
     Example:
-        >>> measure("best_test_acc")([EpochRecord("a", 0, 1, {"test_acc": 0.4}), EpochRecord("a", 0, 2, {})])
+        >>> measure("best_test_acc").of([EpochRecord("a", 0, 1, {"test_acc": 0.4}), EpochRecord("a", 0, 2, {})])
         0.4
     """
-    if name in TO_TARGET:
-        if target is None:
-            raise ValueError(f"{name} needs a target")
-        return _to_target(target, seconds=name == "seconds_to_target")
-    if name in _WHOLE:
-        return _WHOLE[name]
-    kind, _, metric = name.partition("_")
-    if kind not in {"best", "final"} or not metric:
+    found = find_measure(name, direction)
+    if found is None:
         raise ValueError(f"there is no measure {name}")
-    return _best(metric) if kind == "best" else _final(metric)
+    return found
+
+
+@MEASURES.register("best_NAME")
+def best(metric: Metric) -> Measure:
+    """Best value over the epochs that have one: the lowest of a loss, an error or a time, or else the highest."""
+    choose = min if metric.direction == "lower" else max
+    name = f"best_{metric.name}"
+    return Measure(
+        name=name,
+        label=f"best {metric.label}",
+        unit=metric.unit,
+        direction=metric.direction,
+        compute=lambda epochs: choose(values(epochs, metric.name), default=None),
+        metrics=(metric.name,),
+        column=_COLUMNS.get(metric.name, ()),
+        note=f"{name} takes each trial's best epoch by the test set itself, so it is optimistic."
+        if metric.name.startswith("test_")
+        else "",
+    )
+
+
+@MEASURES.register("final_NAME")
+def final(metric: Metric) -> Measure:
+    """Value of the last epoch; an earlier one is no substitute."""
+    return Measure(
+        name=f"final_{metric.name}",
+        label=f"final {metric.label}",
+        unit=metric.unit,
+        direction=metric.direction,
+        compute=lambda epochs: epochs[-1].metrics.get(metric.name) if epochs else None,
+        metrics=(metric.name,),
+    )
+
+
+@MEASURES.register("mean_lastK_NAME")
+def mean_last(metric: Metric, number: int) -> Measure:
+    """Mean over the last K epochs: steadier than the last alone, and selects no epoch on the test set."""
+
+    def mean(epochs: Sequence[EpochRecord]) -> float | None:
+        last = values(epochs[-number:], metric.name)
+        return math.fsum(last) / number if len(last) == number else None
+
+    return Measure(
+        name=f"mean_last{number}_{metric.name}",
+        label=f"mean {metric.label} of the last {number} epochs" if number > 1 else f"last {metric.label}",
+        unit=metric.unit,
+        direction=metric.direction,
+        compute=mean,
+        metrics=(metric.name,),
+    )
+
+
+def seconds(epochs: Sequence[EpochRecord]) -> float | None:
+    """Training and evaluation over all epochs; of a loop that does not time its evaluation, training alone."""
+    times = [time for record in epochs if (time := record.metrics.get("train_seconds")) is not None]
+    if not epochs or len(times) < len(epochs):
+        return None
+    return math.fsum(times) + math.fsum(record.metrics.get("eval_seconds", 0.0) for record in epochs)
+
+
+def generalization_gap(epochs: Sequence[EpochRecord]) -> float | None:
+    """Best training accuracy minus best test accuracy."""
+    train, test = values(epochs, "train_acc"), values(epochs, "test_acc")
+    return max(train) - max(test) if train and test else None
+
+
+def test_acc_at_best_val(epochs: Sequence[EpochRecord]) -> float | None:
+    """Test accuracy at the first epoch with the highest validation accuracy: selection never sees the test set."""
+    scored = [record for record in epochs if finite(record.metrics.get("val_acc")) is not None]
+    # max keeps the first of equals
+    return max(scored, key=lambda record: record.metrics["val_acc"]).metrics.get("test_acc") if scored else None
+
+
+def epochs_to_target(epochs: Sequence[EpochRecord], target: Target) -> float | None:
+    """Epochs until a metric first reaches its target."""
+    index = _reached(target, epochs)
+    return None if index is None else float(epochs[index].epoch)
+
+
+def seconds_to_target(epochs: Sequence[EpochRecord], target: Target) -> float | None:
+    """Seconds of training and evaluation until a metric first reaches its target."""
+    index = _reached(target, epochs)
+    return None if index is None else seconds(epochs[: index + 1])
+
+
+_WHOLE = (
+    Measure("seconds", "time", SECONDS, "lower", seconds, ("train_seconds",), column=("time (s)",)),
+    Measure(
+        "generalization_gap",
+        "generalization gap",
+        PERCENT,
+        "lower",
+        generalization_gap,
+        ("train_acc", "test_acc"),
+        note="The best test accuracy in it is selected on the test set, so the gap is understated.",
+        # Studies may spell it as fairtrial once did: what they say is a part of their hash, so it can't be respelled.
+        aliases=("generalisation_gap",),
+    ),
+    Measure(
+        "test_acc_at_best_val",
+        "test accuracy at the best validation epoch",
+        PERCENT,
+        "higher",
+        test_acc_at_best_val,
+        ("val_acc", "test_acc"),
+        column=("test acc. at", "best val. (%)"),
+        note="test_acc_at_best_val is taken at the epoch with the best validation accuracy, blind to the test set.",
+    ),
+    Measure("epochs_to_target", "epochs to the target", EPOCHS, "lower", epochs_to_target, needs_target=True),
+    Measure("seconds_to_target", "seconds to the target", SECONDS, "lower", seconds_to_target, needs_target=True),
+)
+for _one in _WHOLE:
+    MEASURES.register(_one.name)(_one)
 
 
 def missed(target: Target, epochs: Sequence[EpochRecord]) -> bool:
@@ -44,65 +158,10 @@ def missed(target: Target, epochs: Sequence[EpochRecord]) -> bool:
     return any(target.metric in record.metrics for record in epochs) and _reached(target, epochs) is None
 
 
-def finite(value: float | None) -> float | None:
-    """Give a plain float, or None for what is no finite number."""
-    return None if value is None or not math.isfinite(value) else float(value)
-
-
-def _best(metric: str) -> Measure:
-    """Best value over the epochs that have one."""
-    choose = min if better(metric) == "lower" else max
-
-    def best(epochs: Sequence[EpochRecord]) -> float | None:
-        values = [finite(record.metrics.get(metric)) for record in epochs]
-        return choose((value for value in values if value is not None), default=None)
-
-    return best
-
-
-def _final(metric: str) -> Measure:
-    """Value of the last epoch; an earlier one is no substitute."""
-
-    def final(epochs: Sequence[EpochRecord]) -> float | None:
-        return finite(epochs[-1].metrics.get(metric)) if epochs else None
-
-    return final
-
-
-def _seconds(epochs: Sequence[EpochRecord]) -> float | None:
-    """Training and evaluation over all epochs; a loop that does not time its evaluation reports training alone."""
-    times = [record.metrics.get("train_seconds") for record in epochs]
-    known = [time for time in times if time is not None]
-    if not epochs or len(known) < len(epochs):
-        return None
-    return finite(math.fsum(known) + math.fsum(record.metrics.get("eval_seconds", 0.0) for record in epochs))
-
-
-def _test_acc_at_best_val(epochs: Sequence[EpochRecord]) -> float | None:
-    """Test accuracy at the first epoch with the highest validation accuracy: selection never sees the test set."""
-    scored = [(value, record) for record in epochs if (value := finite(record.metrics.get("val_acc"))) is not None]
-    if not scored:
-        return None
-    _, best = max(scored, key=lambda pair: pair[0])  # max keeps the first of equals
-    return finite(best.metrics.get("test_acc"))
-
-
-def _generalisation_gap(epochs: Sequence[EpochRecord]) -> float | None:
-    """Best training minus best test accuracy."""
-    train, test = _best("train_acc")(epochs), _best("test_acc")(epochs)
-    return None if train is None or test is None else train - test
-
-
-def _to_target(target: Target, *, seconds: bool) -> Measure:
-    """Epochs, or seconds of training and evaluation, until the target is first reached; None if it never is."""
-
-    def to_target(epochs: Sequence[EpochRecord]) -> float | None:
-        index = _reached(target, epochs)
-        if index is None:
-            return None
-        return _seconds(epochs[: index + 1]) if seconds else float(epochs[index].epoch)
-
-    return to_target
+def values(epochs: Sequence[EpochRecord], metric: str) -> list[float]:
+    """List a metric's values, those that are finite numbers."""
+    found = (finite(record.metrics.get(metric)) for record in epochs)
+    return [value for value in found if value is not None]
 
 
 def _reached(target: Target, epochs: Sequence[EpochRecord]) -> int | None:
@@ -113,10 +172,3 @@ def _reached(target: Target, epochs: Sequence[EpochRecord]) -> int | None:
         if value is not None and sign * value >= sign * target.value:
             return index
     return None
-
-
-_WHOLE = {
-    "seconds": _seconds,
-    "generalisation_gap": _generalisation_gap,
-    "test_acc_at_best_val": _test_acc_at_best_val,
-}

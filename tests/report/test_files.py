@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from fairtrial.errors import ReportError
-from fairtrial.report.files import write_atomically
+from fairtrial.report.files import write_document
 
 
 def test_a_new_file_and_one_in_its_place(tmp_path):
     path = tmp_path / "out.csv"
-    write_atomically(path, b"old")
-    write_atomically(path, b"new")
+    write_document(path, b"old")
+    write_document(path, b"new")
     assert path.read_bytes() == b"new"
     assert [each.name for each in tmp_path.iterdir()] == ["out.csv"]
 
@@ -21,13 +21,12 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     path = tmp_path / "out.csv"
     path.write_bytes(b"old")
 
-    def full(self, content):
-        self.touch()
+    def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(ReportError, match=r"out\.csv: can't be written: No space left on device"):
-        write_atomically(path, b"new")
+        write_document(path, b"new")
     assert path.read_bytes() == b"old"
     assert [each.name for each in tmp_path.iterdir()] == ["out.csv"]
 
@@ -36,19 +35,19 @@ def test_a_link_stays_a_link(tmp_path):
     real, link = tmp_path / "real.csv", tmp_path / "link.csv"
     real.write_bytes(b"old")
     link.symlink_to(real)
-    write_atomically(link, b"new")
+    write_document(link, b"new")
     assert link.is_symlink()
     assert real.read_bytes() == b"new"
 
 
 def test_a_device_is_written_to_and_not_replaced():
-    write_atomically(Path(os.devnull), b"gone")
+    write_document(Path(os.devnull), b"gone")
     assert not Path(os.devnull).is_file()
 
 
 @pytest.mark.parametrize(("place", "reason"), [("missing/out.csv", "No such file"), (".", "Is a directory")])
 def test_a_place_that_takes_no_file_is_named_in_one_line(tmp_path, place, reason):
     with pytest.raises(ReportError, match=reason) as caught:
-        write_atomically(tmp_path / place, b"")
+        write_document(tmp_path / place, b"")
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)

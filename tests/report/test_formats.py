@@ -11,11 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import learning, make_results, make_study
-from fairtrial.report.tables import table
+from fairtrial.report.views import View
 from fairtrial.stats.summary import StudySummary, summarize
 from fairtrial.trial import Outcome
 
 METRICS = ["best_test_acc", "best_train_acc", "final_test_acc", "final_train_loss", "seconds"]
+
+
+def write(summary, form):
+    return View(summary).write(form)
+
+
 SGD = {"adam": {}, "sgd": {"optimizer": {"name": "sgd", "lr": 0.1}}}
 
 
@@ -26,7 +32,7 @@ def make(study=None, **options):
 
 class TestMarkdown:
     def test_a_pipe_table_whose_lines_have_equally_many_cells(self):
-        lines = table(make(ended={("low_beta2", 1): Outcome.DIVERGED}), "markdown").splitlines()
+        lines = write(make(ended={("low_beta2", 1): Outcome.DIVERGED}), "markdown").splitlines()
         end = lines.index("")
         heads = ["arm", "beta1", "beta2", "epsilon", "best test accuracy (%)", "best train accuracy (%)"]
         assert lines[0].strip("| ").split(" | ") == [*heads, "time (s)", "seeds"]
@@ -36,7 +42,7 @@ class TestMarkdown:
         assert all(each.startswith("- ") for each in lines[end + 1 :])
 
     def test_names_and_the_mark_are_escaped(self):
-        output = table(make(), "markdown")
+        output = write(make(), "markdown")
         assert r"| baseline \* | 0.9 | 0.999 | 1e-8 |" in output
         assert r"| high\_beta1 |" in output
         assert r"- \* reference." in output
@@ -44,7 +50,7 @@ class TestMarkdown:
 
 class TestLatex:
     def test_the_structure_of_a_booktabs_table(self):
-        lines = [line.strip() for line in table(make(), "latex").splitlines()]
+        lines = [line.strip() for line in write(make(), "latex").splitlines()]
         begins = [match[1] for line in lines if (match := re.match(r"\\begin\{(\w+)\}", line))]
         ends = [match[1] for line in lines if (match := re.match(r"\\end\{(\w+)\}", line))]
         assert begins == ends[::-1] == ["table", "tabular"]
@@ -59,28 +65,28 @@ class TestLatex:
     def test_whatever_a_name_holds_is_escaped(self, name):
         summary = make(make_study(("a",), seeds=2))
         summary = StudySummary(**{**vars(summary), "study": name})
-        caption = next(line for line in table(summary, "latex").splitlines() if r"\caption" in line)
+        caption = next(line for line in write(summary, "latex").splitlines() if r"\caption" in line)
         bare = re.sub(r"\\(textbackslash|textasciitilde|textasciicircum)\{\}|\\[&%$#_{}]|\$(\\pm|[<>|])\$", "", caption)
         assert re.fullmatch(r"\s*\\caption\{[^\\{}$&#^_~%]*\}", bare)
 
     def test_names_numbers_and_gaps_are_typeset(self):
-        output = table(make(), "latex")
+        output = write(make(), "latex")
         assert r"high\_beta1 & 0.95 & 0.999 & $10^{-8}$ & " in output
         assert re.search(r"\d\d\.\d\d \$\\pm\$ \d\.\d\d", output)
         assert r"arm & $\beta_1$ & $\beta_2$ & $\epsilon$ & \shortstack{best test \\ accuracy (\%)} & " in output
-        gaps = table(make(make_study({**SGD, "b": {"optimizer": {"eps": 2.5e-6}}})), "latex")
+        gaps = write(make(make_study({**SGD, "b": {"optimizer": {"eps": 2.5e-6}}})), "latex")
         assert "sgd & -- & -- & -- & sgd & 0.1 & " in gaps
         assert r"$2.5 \times 10^{-6}$" in gaps
 
     def test_no_package_but_booktabs(self):
-        used = set(re.findall(r"\\([a-z]+)", table(make(make_study(SGD), ended={("sgd", 0): None}), "latex"), re.I))
+        used = set(re.findall(r"\\([a-z]+)", write(make(make_study(SGD), ended={("sgd", 0): None}), "latex"), re.I))
         plain = {"begin", "end", "centering", "caption", "shortstack", "pm", "beta", "epsilon", "times", "usepackage"}
         assert used <= plain | {"toprule", "midrule", "bottomrule"}
 
 
 class TestCsv:
     def read(self, summary):
-        return list(csv.DictReader(io.StringIO(table(summary, "csv"))))
+        return list(csv.DictReader(io.StringIO(write(summary, "csv"))))
 
     def test_one_row_an_arm_with_exact_fractions(self):
         summary = make(ended={("large_eps", 0): Outcome.FAILED, ("large_eps", 1): None})
@@ -109,7 +115,7 @@ class TestJson:
     def test_the_contract(self):
         study = make_study(("a", "b"), seeds=3)
         summary = make(study, ended={("b", 0): Outcome.DIVERGED, ("b", 1): None})
-        content = json.loads(table(summary, "json"))
+        content = json.loads(write(summary, "json"))
         assert content["study"] == "made_up"
         assert content["hash"] == study.hash
         a, b = content["arms"]
@@ -147,6 +153,6 @@ class TestJson:
     def test_there_is_no_nan_and_no_infinity(self, odd):
         study = make_study(("a",), seeds=2)
         summary = make(study, curve=lambda arm, seed, epoch: dict.fromkeys(("test_acc", "train_loss"), odd))
-        output = table(summary, "json")
+        output = write(summary, "json")
         (arm,) = json.loads(output, parse_constant=lambda constant: pytest.fail(f"{constant} in JSON"))["arms"]
         assert arm["best_test_acc"] == arm["final_train_loss"] == {"mean": None, "sd": None, "values": [None, None]}

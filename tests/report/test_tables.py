@@ -8,9 +8,14 @@ from hypothesis import strategies as st
 
 from builders import PAPER_ARMS, make_results, make_study
 from fairtrial.errors import ReportError
-from fairtrial.report.tables import FORMATS, table
+from fairtrial.report.views import View
 from fairtrial.stats.summary import SeedSpread, StudySummary, summarize
 from fairtrial.trial import Outcome
+
+
+def write(summary, *args, **options):
+    return View(summary).write(*args, **options)
+
 
 CROWDED = {
     **PAPER_ARMS,
@@ -21,7 +26,7 @@ CROWDED = {
 
 
 def text(study, results=None, **options):
-    return table(summarize(study, make_results(study) if results is None else results), "text", **options)
+    return write(summarize(study, make_results(study) if results is None else results), "text", **options)
 
 
 def line(output, arm):
@@ -42,7 +47,7 @@ def test_the_papers_table_in_one_piece_at_80_columns():
     study = make_study(seeds=2, epochs=2)
     summary = summarize(study, make_results(study))
     spread = SeedSpread((0.8118, 0.8186), 0.8152, 0.00342)
-    output = table(replace(summary, "baseline", best_test_acc=spread, seconds=SeedSpread((1.0, 2.0), 725.04, 3.18)))
+    output = write(replace(summary, "baseline", best_test_acc=spread, seconds=SeedSpread((1.0, 2.0), 725.04, 3.18)))
     assert output.startswith(f"{study.label}\n")
     heads = output.splitlines()[1:3]
     assert heads[0].split() == ["best", "test", "best", "train"]
@@ -81,7 +86,7 @@ def test_a_mean_over_fewer_trials_than_finished_says_of_how_many():
     study = make_study(("a",), seeds=3)
     spread = SeedSpread((0.5, None, 0.6), 0.55, 0.0707)
     summary = replace(summarize(study, make_results(study)), "a", best_test_acc=spread)
-    assert "55.00 ± 7.07 (n=2)" in table(summary, width=200)
+    assert "55.00 ± 7.07 (n=2)" in write(summary, width=200)
 
 
 def test_a_validation_split_adds_its_column():
@@ -124,19 +129,19 @@ def test_plain_text_has_no_escapes_and_no_trailing_blanks(monkeypatch):
     assert all(each == each.rstrip() for each in output.splitlines())
 
 
-def test_colour_marks_what_diverged():
+def test_color_marks_what_diverged():
     study = make_study(("a", "b"), seeds=1)
     output = text(study, make_results(study, ended={("b", 0): Outcome.DIVERGED}), color=True)
     assert re.search(r"\x1b\[31m *1 diverged\x1b\[0m", output)
 
 
 def test_an_unknown_format_names_the_known_ones():
-    with pytest.raises(ReportError, match="text, markdown, csv, latex, json"):
-        table(summarize(make_study(), []), "html")
+    with pytest.raises(ReportError, match="text, markdown, latex, html, json, csv"):
+        write(summarize(make_study(), []), "xml")
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", View(summarize(make_study(), [])).formats)
 def test_every_format_of_a_study_that_has_not_run_ends_in_one_line_break(name):
-    output = table(summarize(make_study(), []), name)
+    output = write(summarize(make_study(), []), name)
     assert output == output.strip("\n") + "\n"
     assert "very" in output

@@ -5,9 +5,9 @@ import re
 
 import pytest
 
-import fairtrial
 from fairtrial.errors import ReportError
-from fairtrial.report.verdicts import FORMATS, describe, sentence
+from fairtrial.report.verdicts import sentence
+from fairtrial.report.views import View
 from fairtrial.stats.claims import check_claims
 from fairtrial.stats.comparison import compare
 from fairtrial.stats.noise import split_noise
@@ -21,6 +21,7 @@ ARMS = {
     "very_high_smoothing": {"mean": 0.6, "diverge_seeds": [1]},
     "dead": {"diverge_rate": 1.0},
 }
+FORMATS = ["text", "markdown", "latex", "html", "json"]
 CLAIMS = [
     {"id": "1", "text": "It is 5% worse & \\bad.", "arm": "low_beta2", "against": "baseline", "direction": "lower"},
     {"id": "2", "text": "None is better.", "arm": "baseline", "against": "all others", "direction": "higher"},
@@ -35,6 +36,10 @@ def verdict(arms=ARMS, seeds=5, metric=None, **sections):
 def claims(arms=ARMS, seeds=5, claims=CLAIMS, **sections):
     study = simulated_study(arms, seeds=seeds, claims=claims, **sections)
     return check_claims(study, simulated_results(study))
+
+
+def write(found, form="text", noise=(), **options):
+    return View(found, noise).write(form, **options)
 
 
 def sentences(found):
@@ -67,7 +72,7 @@ def test_undecided_says_how_many_seeds_more():
 
 def test_the_json_is_the_contract():
     found = verdict(evidence={"margin": 0.02})
-    table = json.loads(describe(found, "json"))
+    table = json.loads(write(found, "json"))
     assert list(table) == ["study", "reference", "metric", "margin", "alpha", "comparisons"]
     assert (table["study"], table["reference"], table["metric"]) == ("simulated", "baseline", "best_test_acc")
     assert list(table["comparisons"][0]) == [
@@ -92,7 +97,7 @@ def test_the_json_is_the_contract():
 
 def test_the_json_of_claims_is_the_contract():
     reported = {"low_beta2": {"best_test_acc": 0.7}, "baseline": {"best_test_acc": 0.72}}
-    table = json.loads(describe(claims(reported=reported), "json"))
+    table = json.loads(write(claims(reported=reported), "json"))
     assert list(table) == ["claims"]
     one, two = table["claims"]
     assert list(one) == ["id", "text", "verdict", "measured", "interval", "paper", "plausible"]
@@ -104,31 +109,31 @@ def test_the_json_of_claims_is_the_contract():
 @pytest.mark.parametrize("width", [60, 80, 100, 200])
 @pytest.mark.parametrize("make", [verdict, claims])
 def test_text_fits_the_screen(make, width):
-    text = describe(make(), width=width)
+    text = write(make(), width=width)
     assert max(map(len, text.splitlines())) <= width
     assert all(line == line.rstrip() for line in text.splitlines())
 
 
 def test_shared_caveats_stand_once_and_own_ones_beside_their_arm():
-    text = " ".join(describe(verdict(), width=80).split())
+    text = " ".join(write(verdict(), width=80).split())
     assert text.count("takes each trial's best epoch by the test set itself") == 1
     assert "very_high_smoothing: It diverged at seed 1 and baseline did not, which speaks against it." in text
 
 
 def test_at_eighty_columns_the_numbers_are_one_table():
-    lines = describe(verdict(), width=80).splitlines()
+    lines = write(verdict(), width=80).splitlines()
     assert sum(line.startswith("────") for line in lines) == 1
 
 
-def test_colour_is_for_verdicts_only_and_text_has_no_escape_codes():
-    assert "\x1b[1;32m better" in describe(verdict(), color=True)
-    assert "\x1b" not in describe(verdict())
+def test_color_is_for_verdicts_only_and_text_has_no_escape_codes():
+    assert "\x1b[1;32m better" in write(verdict(), color=True)
+    assert "\x1b" not in write(verdict())
     named = verdict({"a": {}, "better": {"mean": 0.7}})
-    assert "\x1b[1;31m worse" in describe(named, color=True)
+    assert "\x1b[1;31m worse" in write(named, color=True)
 
 
 def test_markdown_is_sentences_a_table_and_notes():
-    text = describe(verdict(), "markdown")
+    text = write(verdict(), "markdown")
     assert text.startswith("**simulated@")
     assert "- low\\_beta2 is worse than baseline" in text
     assert "| arm | verdict | seeds | diff. (points) | 95% interval |" in text
@@ -137,7 +142,7 @@ def test_markdown_is_sentences_a_table_and_notes():
 
 
 def test_latex_escapes_what_latex_would_read():
-    text = describe(claims(), "latex")
+    text = write(claims(), "latex")
     assert r"It is 5\% worse \& \textbackslash{}bad." in text
     assert r"low\_beta2" in text
     assert text.count(r"\begin{tabular}") == 1
@@ -145,7 +150,7 @@ def test_latex_escapes_what_latex_would_read():
 
 def test_a_latex_caption_is_sentences_and_its_table_has_no_signs_that_text_fonts_lack():
     arms = {"baseline": {"noise_sd": 0.001}, "up": {"mean": 0.9, "noise_sd": 0.001}, "near": {"mean": 0.801}}
-    text = describe(verdict(arms, seeds=6), "latex")
+    text = write(verdict(arms, seeds=6), "latex")
     assert re.search(r"up is better than baseline by [^()]* \(95\\% interval [^()]*\)\. near", text)
     assert "$<$0.001" in text
     assert not re.search(r"(?<!\$)[<>]", text)
@@ -153,7 +158,7 @@ def test_a_latex_caption_is_sentences_and_its_table_has_no_signs_that_text_fonts
 
 def test_claims_say_what_was_measured_beside_the_paper():
     reported = {"low_beta2": {"best_test_acc": 0.5}, "baseline": {"best_test_acc": 0.8}}
-    text = " ".join(describe(claims(reported=reported), width=80).split())
+    text = " ".join(write(claims(reported=reported), width=80).split())
     assert "1 supported: It is 5% worse" in text
     assert "low_beta2 - baseline, best test accuracy: -" in text
     assert "; paper -30.00 points, not plausible in one run" in text
@@ -162,11 +167,11 @@ def test_claims_say_what_was_measured_beside_the_paper():
 @pytest.mark.parametrize("form", FORMATS)
 def test_nothing_to_say_is_said(form):
     for found in (verdict({"a": {}}), claims(claims=[])):
-        text = describe(found, form)
+        text = write(found, form)
         assert text.endswith("\n")
         assert "nan" not in text.lower().replace("finance", "")
-    assert "The study has one arm: there is nothing to compare." in describe(verdict({"a": {}}))
-    assert "The study makes no claims" in describe(claims(claims=[]))
+    assert "The study has one arm: there is nothing to compare." in write(verdict({"a": {}}))
+    assert "The study makes no claims" in write(claims(claims=[]))
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -175,7 +180,7 @@ def test_few_seeds_and_ten_arms_never_show_nan(form, seeds):
     arms = {f"arm{n}": {"mean": 0.8 + n / 1000, "noise_sd": 0.0 if n < 2 else 0.01} for n in range(11)}
     arms["arm5"]["diverge_rate"] = 1.0
     said = [{"id": "1", "text": "x", "arm": "arm0", "against": "all others", "direction": "higher"}]
-    for text in (describe(verdict(arms, seeds=seeds), form), describe(claims(arms, seeds=seeds, claims=said), form)):
+    for text in (write(verdict(arms, seeds=seeds), form), write(claims(arms, seeds=seeds, claims=said), form)):
         assert not re.search(r"\bnan\b|\binf\b|None", text)
 
 
@@ -184,7 +189,7 @@ def test_a_study_of_noise_shows_where_it_comes_from(form):
     arms = {"a": {"weights_sd": 0.03}, "b": {"weights_sd": 0.03, "mean": 0.7}}
     study = simulated_study(arms, seeds=None, noise={"initial_weights": 4, "batch_orders": 3})
     results = simulated_results(study)
-    text = describe(compare(study, results), form, noise=split_noise(study, results))
+    text = write(compare(study, results), form, noise=split_noise(study, results))
     if form == "json":
         (first, _) = json.loads(text)["noise"]
         assert (first["arm"], first["runs"]) == ("a", 12)
@@ -198,7 +203,7 @@ def test_the_rest_is_spoken_of_where_it_is_shown():
     for noise, shown in (({"initial_weights": 2, "batch_orders": 2}, True), ({"batch_orders": 1}, False)):
         study = simulated_study({"a": {}, "b": {}}, seeds=4, noise=noise)
         results = simulated_results(study)
-        text = describe(compare(study, results), noise=split_noise(study, results))
+        text = write(compare(study, results), noise=split_noise(study, results))
         assert ("the rest is what two runs" in " ".join(text.split())) == shown
 
 
@@ -208,9 +213,9 @@ def test_a_refused_comparison_is_told():
     results[-1].fingerprints["batch_order"] = "another"
     found = compare(study, results)
     assert sentences(found) == {"b": "b: refused, its trials are not paired with those of a"}
-    assert "Refused: " in describe(found)
+    assert "Refused: " in write(found)
 
 
 def test_an_unknown_format_is_refused():
-    with pytest.raises(ReportError, match='format = "xml": must be one of text, markdown, latex, json'):
-        fairtrial.describe(verdict(), "xml")
+    with pytest.raises(ReportError, match='format = "xml": must be one of text, markdown, latex, html, json'):
+        write(verdict(), "xml")

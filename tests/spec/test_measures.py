@@ -1,16 +1,33 @@
-"""The names of measures: which there are, and which way they are better."""
+"""How studies name measures, and what follows from an entry."""
+
+import sys
 
 import pytest
 
-from fairtrial.spec.measures import (
-    METRICS,
-    WHOLE,
-    better,
-    may_be_measure,
-    may_be_metric,
-    measures_of,
-    recorded_metrics,
-)
+from fairtrial.errors import StudyError
+from fairtrial.registry import MEASURES
+from fairtrial.spec import Study
+from fairtrial.spec.measures import Measure, better, find_measure, measures_of
+from fairtrial.spec.metrics import METRICS, PERCENT, PLAIN
+from fairtrial.trial import EpochRecord
+
+OWN = """
+from fairtrial.spec.measures import Measure
+from fairtrial.spec.metrics import PERCENT
+
+def last_f1(epochs):
+    return epochs[-1].metrics["f1"]
+
+better_f1 = Measure("better_f1", "better F1", PERCENT, "higher", last_f1)
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    (tmp_path / "own_measures.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("own_measures", None)
 
 
 @pytest.mark.parametrize(
@@ -24,6 +41,7 @@ from fairtrial.spec.measures import (
         "final_train_loss": "lower",
         "seconds": "lower",
         "best_train_seconds": "lower",
+        "generalization_gap": "lower",
         "generalisation_gap": "lower",
         "epochs_to_target": "lower",
         "seconds_to_target": "lower",
@@ -37,27 +55,68 @@ def test_a_name_says_which_way_is_better(name, direction):
     assert better(name) == direction
 
 
-def test_every_measure_of_fairtrials_own_loop_has_a_direction():
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("best_test_acc", "best test accuracy"),
+        ("best_train_acc", "best training accuracy"),
+        ("final_val_loss", "final validation loss"),
+        ("test_acc_at_best_val", "test accuracy at the best validation epoch"),
+        ("seconds", "time"),
+        ("final_grad_norm", "final grad norm"),
+    ],
+)
+def test_measures_have_names_in_words(name, label):
+    assert find_measure(name).label == label
+
+
+def test_every_measure_of_fairtrials_own_loop_can_be_found_and_has_a_direction():
     assert None not in {better(name) for name in measures_of(METRICS)}
+    assert all(find_measure(name) for name in measures_of(METRICS))
 
 
-def test_measures_follow_from_metrics_the_usual_ones_first():
-    names = measures_of(("test_acc", "grad_norm"))
-    assert names[:2] == ("best_test_acc", "final_test_acc")
-    assert set(names) == {*WHOLE, "best_test_acc", "final_test_acc", "best_grad_norm", "final_grad_norm"} - {
-        "test_acc_at_best_val"
-    }
-    assert len(names) == len(set(names))
-    assert "test_acc_at_best_val" in measures_of(METRICS)
+def test_measures_follow_from_metrics():
+    assert {"best_grad_norm", "final_grad_norm", "epochs_to_target"} <= set(measures_of(("grad_norm",)))
+    assert "test_acc_at_best_val" not in set(measures_of(("test_acc",)))
+    assert "test_acc_at_best_val" in set(measures_of(METRICS))
 
 
-def test_validation_is_recorded_only_where_images_are_held_out():
-    assert recorded_metrics(validation=True) == METRICS
-    assert set(METRICS) - set(recorded_metrics(validation=False)) == {"val_loss", "val_acc"}
+@pytest.mark.parametrize("name", ["best_", "x", "best_a b", "finally", "final_1", "test_acc", "best_NAME "])
+def test_what_is_no_measure_is_not_found(name):
+    assert find_measure(name) is None
 
 
-def test_what_a_users_loop_may_measure():
-    assert all(map(may_be_measure, ["best_x", "final_f1_score", *WHOLE]))
-    assert not any(map(may_be_measure, ["best_", "x", "best_a b", "finally", "final_1"]))
-    assert may_be_metric("f1")
-    assert not may_be_metric("1f")
+@pytest.mark.parametrize(
+    ("label", "unit", "head"),
+    [
+        ("final test accuracy", PERCENT, ("final test", "accuracy (%)")),
+        ("time", PLAIN, ("time",)),
+        ("last F1", PLAIN, ("last", "F1")),
+    ],
+)
+def test_the_head_of_a_column_follows_from_the_label(label, unit, head):
+    assert Measure("x", label, unit, "higher", lambda epochs: None).head == head
+
+
+@pytest.mark.usefixtures("own")
+def test_a_users_own_measure_is_named_by_its_module():
+    table = {"name": "s", "reference": "a", "training": {"loop": "x:y"}, "arms": {"a": {}}}
+    study = Study.from_dict({**table, "evidence": {"metric": "own_measures:better_f1"}})
+    assert study.evidence.larger_is_better
+    record = EpochRecord("a", 0, 1, {"f1": 0.5})
+    assert find_measure("own_measures:better_f1").of([record]) == 0.5
+    with pytest.raises(StudyError, match=r'^evidence\.metric = "own_measures:last_f1": must be a Measure'):
+        Study.from_dict({**table, "evidence": {"metric": "own_measures:last_f1"}})
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize("name", ["own_measures:last_f1", "own_measures:nothing", "no_such_module:f"])
+def test_what_can_not_be_imported_or_is_no_measure_is_refused(name):
+    with pytest.raises(StudyError, match=name):
+        find_measure(name)
+
+
+def test_the_documents_table_of_measures_says_what_each_is():
+    lines = MEASURES.table().splitlines()
+    assert '| `"best_NAME"` | Best value over the epochs that have one' in lines[2]
+    assert any(line.startswith('| `"generalization_gap"` | Best training accuracy minus') for line in lines)

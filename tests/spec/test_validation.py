@@ -6,6 +6,7 @@ import pytest
 
 import fairtrial
 from fairtrial.errors import StudyError
+from fairtrial.registry import MEASURES
 from fairtrial.scheduler import plan
 from fairtrial.spec import Claim, Evidence, Noise, Study, Target, override, parse_toml
 
@@ -188,8 +189,8 @@ ERRORS = {
     "metric of a user's loop": (
         LOOP | {"evidence": {"metric": "grad_norm"}},
         (
-            'evidence.metric = "grad_norm": must be best_NAME or final_NAME of a metric that the training loop yields, '
-            "or one of seconds, generalisation_gap, test_acc_at_best_val, epochs_to_target, seconds_to_target"
+            f'evidence.metric = "grad_norm": known: {", ".join(f"`{name}`" for name in MEASURES.names())}; '
+            "NAME is a metric that the training loop yields, K a number of epochs"
         ),
     ),
     "no direction": (

@@ -265,7 +265,7 @@ def test_another_metric_is_said_to_be_no_plan_and_has_no_margin():
     [
         ("final_speed", "does not say which way it is better"),
         ("epochs_to_target", "sets no evidence.target"),
-        ("test_acc", "must be best_NAME or final_NAME"),
+        ("test_acc", "known: `best_NAME`, `final_NAME`"),
     ],
 )
 def test_a_metric_that_can_not_be_compared_is_refused(metric, message):

@@ -59,13 +59,13 @@ def claims(
     form: Annotated[EvidenceFormat, typer.Option("--format", help="How to write it.")] = EvidenceFormat.TEXT,
 ) -> None:
     """Say of each claim of the study whether the records support it, contradict it, or leave it undecided."""
-    from fairtrial.report.verdicts import describe  # noqa: PLC0415
+    from fairtrial.report.views import View  # noqa: PLC0415
     from fairtrial.stats.claims import check_claims  # noqa: PLC0415
 
     found, results = read_results(study, assignments, store)
     screen = Console()
-    tested = check_claims(found, results)
-    out(describe(tested, form.value, width=screen.width, color=screen.is_terminal).rstrip("\n"))
+    tested = View(check_claims(found, results))
+    out(tested.write(form.value, width=screen.width, color=screen.is_terminal).rstrip("\n"))
 
 
 def plot(
@@ -76,12 +76,12 @@ def plot(
         Path | None, typer.Option("--out", help="Where to write; by default figures/NAME-HASH beside where you are.")
     ] = None,
 ) -> None:
-    """Draw test accuracy and training loss per epoch, as PNG, SVG and PDF."""
+    """Draw the charts of a study, as PNG, SVG and PDF."""
     from fairtrial.report import charts  # noqa: PLC0415
 
     found, results = read_results(study, assignments, store)
     target = folder or Path("figures") / found.label.replace("@", "-")
-    for figure in charts.figures(found, results):
+    for figure in charts.draw((), found, results):
         for path in charts.write(figure, target):
             out(str(path))
 
@@ -112,11 +112,11 @@ def digest_study(study: StudyArgument, assignments: SetOption = None, store: Sto
 
 def print_table(study: Study, results: Sequence[TrialResult], form: TableFormat = TableFormat.TEXT) -> None:
     """Print the table of a study."""
-    from fairtrial.report import tables  # noqa: PLC0415
+    from fairtrial.report.views import View  # noqa: PLC0415
     from fairtrial.stats.summary import summarize  # noqa: PLC0415
 
     screen = Console()
-    text = tables.table(summarize(study, results), form.value, width=screen.width, color=screen.is_terminal)
+    text = View(summarize(study, results)).write(form.value, width=screen.width, color=screen.is_terminal)
     out(text.rstrip("\n"))
 
 
@@ -127,13 +127,13 @@ def print_verdict(
     metric: str | None = None,
 ) -> dict[str, str]:
     """Print verdicts, and return why comparisons were refused, by arm."""
-    from fairtrial.report.verdicts import describe  # noqa: PLC0415
+    from fairtrial.report.views import View  # noqa: PLC0415
     from fairtrial.stats.comparison import compare  # noqa: PLC0415
     from fairtrial.stats.noise import split_noise  # noqa: PLC0415
 
     screen = Console()
     found = compare(study, results, metric=metric)
     noise = split_noise(study, results, metric=metric)
-    text = describe(found, form.value, noise=noise, width=screen.width, color=screen.is_terminal)
+    text = View(found, noise).write(form.value, width=screen.width, color=screen.is_terminal)
     out(text.rstrip("\n"))
     return found.refused

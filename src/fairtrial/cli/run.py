@@ -33,7 +33,7 @@ from fairtrial.executors.local.executor import LocalExecutor
 from fairtrial.executors.ray.executor import RayExecutor
 from fairtrial.report.live import ProgressDisplay
 from fairtrial.runner import run_study
-from fairtrial.spec import Evidence, Origin
+from fairtrial.spec import Origin
 from fairtrial.store.sql import SQLStore
 from fairtrial.store.url import redact_url
 from fairtrial.trial import Outcome, TrialResult
@@ -90,7 +90,7 @@ def run(
         say(f"interrupted; every finished epoch is in {redact_url(store)}. To go on:\n  {again}")
         raise typer.Exit(signals.exit_status(end)) from None
     print_table(found, results)
-    if found.evidence != Evidence():
+    if len(found.arms) > 1:
         out("")
         print_verdict(found, results)
     say(f"figures: {command_line('plot', found.label, None, store, {})}")

@@ -1,14 +1,14 @@
 """A paper's claims beside what was measured."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
+from fairtrial.measures import measure
 from fairtrial.report.grid import Column, Grid
 from fairtrial.report.settings import NOTHING
-from fairtrial.report.units import DisplayUnit, measure_words, unit
-from fairtrial.report.words import notes_by_arm, percent
+from fairtrial.report.words import label, notes_by_arm, percent
 from fairtrial.spec import ALL_OTHERS
+from fairtrial.spec.metrics import RELATIVE, Unit
 from fairtrial.stats.claims import PREDICTION, ClaimVerdict, StudyClaims, TestedClaim
 
 
@@ -19,19 +19,19 @@ def claims_grid(found: StudyClaims, *, screen: bool = False) -> Grid:
         found: the claims.
         screen: put the numbers below each claim, because as a table they are too wide for most screens.
     """
-    label = f"{found.study}@{found.hash[:8]}: claims"
+    title = f"{label(found)}: claims"
     if not found.claims:
-        return Grid(label, (), ("The study makes no claims; give it some under [[claims]].",))
+        return Grid(title, (), ("The study makes no claims; give it some under [[claims]].",))
     lead = tuple(f"{one.claim.id} {one.finding.value}: {one.claim.text}" for one in found.claims)
     if screen:
         lead = tuple(f"{line}\n{_numbers(one)}" for line, one in zip(lead, found.claims, strict=True))
-    return Grid(label, () if screen else tuple(_columns(found)), tuple(_notes(found)), lead)
+    return Grid(title, () if screen else tuple(_columns(found)), tuple(_notes(found)), lead)
 
 
 def _numbers(one: TestedClaim) -> str:
     """The difference that decides a claim, beside the paper's."""
     against, measured = one.decisive, _unit(one)
-    what = f"{one.claim.arm} - {against.other}, {measure_words(one.claim.metric)}"
+    what = f"{one.claim.arm} - {against.other}, {measure(one.claim.metric).label}"
     if against.measured is None:
         here = "no seed has a result of both"
     else:
@@ -42,12 +42,9 @@ def _numbers(one: TestedClaim) -> str:
     return f"{what}: {here}{paper}"
 
 
-def claims_json(found: StudyClaims) -> str:
-    """Write the contract that other programs rely on: accuracies as fractions, null where there is no number.
-
-    Keys may be added, never renamed or removed.
-    """
-    return json.dumps({"claims": [_claim(one) for one in found.claims]}, indent=2, allow_nan=False) + "\n"
+def claims_table(found: StudyClaims) -> dict[str, Any]:
+    """Lay claims out as programs read them, see `fairtrial.report.views.View.json`."""
+    return {"claims": [_claim(one) for one in found.claims]}
 
 
 def _columns(found: StudyClaims) -> Iterator[Column]:
@@ -58,7 +55,7 @@ def _columns(found: StudyClaims) -> Iterator[Column]:
     pairs = tuple((one.claim.arm, f"- {against.other}") for one, against, _ in decisive)
     yield Column("difference", ("difference", "between"), pairs)
     metrics = tuple(
-        (measure_words(one.claim.metric), f"({measured.name})" if measured.name else "")
+        (measure(one.claim.metric).label, f"({measured.difference})" if measured.difference else "")
         for one, _, measured in decisive
     )
     yield Column("metric", ("in",), tuple(tuple(part for part in cell if part) for cell in metrics))
@@ -76,12 +73,12 @@ def _columns(found: StudyClaims) -> Iterator[Column]:
     )
 
 
-def _number(value: float | None, measured: DisplayUnit) -> str:
+def _number(value: float | None, measured: Unit) -> str:
     return NOTHING if value is None else measured.number(value)
 
 
-def _unit(one: TestedClaim) -> DisplayUnit:
-    return unit(one.claim.metric, relative=one.claim.relative)
+def _unit(one: TestedClaim) -> Unit:
+    return RELATIVE if one.claim.relative else measure(one.claim.metric).unit
 
 
 def _notes(found: StudyClaims) -> Iterator[str]:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fairtrial.estimate import Estimate, SeedOption
+from fairtrial.measures import measure
 from fairtrial.report.live import duration
 from fairtrial.report.settings import NOTHING
-from fairtrial.report.units import measure_words, unit
 from fairtrial.report.words import count
 from fairtrial.spec import Study
 
@@ -42,14 +42,14 @@ def seed_options_text(study: Study, options: Sequence[SeedOption], spread: float
         spread: what they were computed from.
         source: where that is from, such as ``"from the store"``.
     """
-    measured = unit(study.evidence.metric)
+    measured = measure(study.evidence.metric).unit
     if spread is None:
         head = (
             "How small a difference would be found is not known: give --spread, the standard deviation of a difference"
         )
     else:
         head = (
-            f"smallest difference in {measure_words(study.evidence.metric)} that so many seeds, looked at once, find "
+            f"smallest difference in {measure(study.evidence.metric).label} that so many seeds, looked at once, find "
             f"with 80% power, at a standard deviation of {measured.amount(spread)} {source}:"
         )
     lines = [*textwrap.wrap(head, 80), f"{'seeds':>7} {'difference':>16} {'time to get there':>20}"]

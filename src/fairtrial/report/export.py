@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import fairtrial
 from fairtrial.errors import ReportError
-from fairtrial.report.files import write_atomically
+from fairtrial.report.files import write_document
 from fairtrial.spec import METRICS, Study
 from fairtrial.stats.summary import join
 from fairtrial.trial import TrialResult
@@ -61,7 +61,7 @@ def export(study: Study, results: Sequence[TrialResult], format: Format, path: P
     rows = [row for trial in trials for row in _rows(study, trial, metrics)]
     content = _WRITERS[format](columns, rows, study)
     if path is not None:
-        write_atomically(path, content)
+        write_document(path, content)
     return content
 
 

@@ -1,13 +1,13 @@
-"""Writing a document so that nobody ever finds half of it."""
+"""Writing a document whole or not at all."""
 
-import os
 from pathlib import Path
 
 from fairtrial.errors import ReportError
+from fairtrial.files import write_atomically
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name beside it, then rename it: readers see the old content or the new.
+def write_document(path: Path, content: bytes) -> None:
+    """Write a file as `fairtrial.files.write_atomically` does; behind a link, the file that it leads to.
 
     What is no regular file, such as ``/dev/stdout`` or a named pipe, is written to directly.
 
@@ -17,13 +17,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     try:
         if path.exists() and not path.is_file():
             path.write_bytes(content)
-            return
-        target = path.resolve()  # the file behind a link is replaced, not the link
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-        try:
-            temporary.write_bytes(content)
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        else:
+            write_atomically(path.resolve(), content)
     except OSError as error:
         raise ReportError(f"{path}: can't be written: {error.strerror or error}") from error

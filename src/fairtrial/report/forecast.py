@@ -1,17 +1,26 @@
 """How much of a study's work is done, and how long the rest will take."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from fairtrial.scheduler import makespan
 from fairtrial.trial import Trial
+
+#: Before so many epochs, or so many seconds, of training have been timed, nothing is said.
+ENOUGH_EPOCHS, ENOUGH_SECONDS = 1.0, 3.0
+
+#: What is left of a trial that runs is never less than this part of an epoch: after its last batch it is evaluated.
+LAST = 0.05
 
 
 class Forecast:
     """Judges the time that is left by the pace so far, for trials that run one after another or side by side.
 
-    Work is counted in epochs, parts of an epoch by their batches. The pace is that of one trial: seconds that trials
-    have been running, over epochs that they have done. What is left is dealt out to the workers as an executor does
-    it, in order, each trial to the worker that is free first; so it is known that the last trial runs alone.
+    Work is counted in epochs, parts of an epoch by their batches. The pace is that of one trial: seconds over epochs,
+    both counted from a trial's first report on, so that neither its start-up nor the epochs that a checkpoint spared it
+    pass for training. Start-up is counted apart, once for each trial that has yet to begin. What is left is dealt out
+    to the workers as an executor does it, in order, each trial to the worker that is free first; so it is known that
+    the last trial runs alone.
 
     Args:
         trials: what is to be trained, in the order in which it will be.
@@ -20,7 +29,7 @@ class Forecast:
     Example:
         >>> forecast = Forecast([first, second, third], workers=2)  # doctest: +SKIP
         >>> forecast.began(first, now=0.0)                          # doctest: +SKIP
-        >>> forecast.at(first, epochs=0.5)                          # doctest: +SKIP
+        >>> forecast.at(first, epochs=0.5, now=15.0)                # doctest: +SKIP
         >>> forecast.seconds_left(now=30.0)                         # doctest: +SKIP
     """
 
@@ -29,9 +38,8 @@ class Forecast:
         self._waiting = {trial.hash: float(trial.epochs) for trial in trials}
         self._total = sum(self._waiting.values())
         self._running: dict[str, _Running] = {}
+        self._ended: list[_Running] = []
         self._closed = 0.0  # epochs of ended trials, done or not: no more work
-        self._done = 0.0  # epochs that ended trials have done
-        self._seconds = 0.0  # how long ended trials have run
 
     @property
     def fraction(self) -> float:
@@ -40,28 +48,33 @@ class Forecast:
         return min(1.0, done / self._total) if self._total else 1.0
 
     def seconds_left(self, now: float) -> float | None:
-        """Estimate the seconds that are left; None while there is nothing to judge by.
+        """Estimate the seconds that are left; None while too little has been timed to tell.
 
         Args:
-            now: in seconds, by the clock that `began` and `ended` are told.
+            now: in seconds, by the clock that the other methods are told.
         """
-        running = self._running.values()
-        epochs = self._done + sum(trial.done for trial in running)
-        if epochs == 0:
+        pace = self._pace(now)
+        if pace is None:
             return None
-        pace = (self._seconds + sum(now - trial.began for trial in running)) / epochs
-        left = [max(0.0, trial.epochs - trial.done) for trial in running] + [*self._waiting.values()]
-        return pace * makespan(left, max(self.workers, len(running)))
+        starts = [trial.start_up(pace) for trial in (*self._ended, *self._running.values()) if trial.fresh]
+        start_up = sum(starts) / len(starts) if starts else 0.0
+        left = []
+        for trial in self._running.values():
+            begins = max(0.0, start_up - (now - trial.began)) if trial.first is None else 0.0
+            left.append(begins + pace * max(LAST, trial.epochs - trial.done))
+        left += [start_up + pace * epochs for epochs in self._waiting.values()]
+        return makespan(left, max(self.workers, len(self._running)))
 
     def began(self, trial: Trial, now: float) -> None:
         """Note that a trial has begun."""
         self._waiting.pop(trial.hash, None)
         self._running[trial.hash] = _Running(float(trial.epochs), now)
 
-    def at(self, trial: Trial, epochs: float) -> None:
+    def at(self, trial: Trial, epochs: float, now: float) -> None:
         """Note how many epochs of a running trial are done."""
-        if trial.hash in self._running:
-            self._running[trial.hash].done = epochs
+        if (running := self._running.get(trial.hash)) is not None:
+            running.done = epochs
+            running.first = running.first or (now, epochs)
 
     def spare(self, trial: Trial) -> None:
         """Note that a trial that waits will not be run."""
@@ -69,17 +82,49 @@ class Forecast:
 
     def ended(self, trial: Trial, now: float) -> None:
         """Note that a trial needs no more work, whether it did all its epochs or not."""
-        ended = self._running.pop(trial.hash, None)
-        if ended is not None:
+        if (ended := self._running.pop(trial.hash, None)) is not None:
             self._closed += ended.epochs
-            self._done += ended.done
-            self._seconds += now - ended.began
+            ended.end = now
+            self._ended.append(ended)
+
+    def _pace(self, now: float) -> float | None:
+        """Seconds an epoch; None if too little has been timed."""
+        timed = [trial for trial in (*self._ended, *self._running.values()) if trial.first is not None]
+        epochs = sum(trial.trained for trial in timed)
+        seconds = sum(trial.seconds(now) for trial in timed)
+        if epochs > 0 and (epochs >= ENOUGH_EPOCHS or seconds >= ENOUGH_SECONDS):
+            return seconds / epochs
+        # Loops that report once a trial: all that can be timed is the whole trial.
+        whole = [trial for trial in self._ended if trial.fresh and trial.done and not trial.trained]
+        if not whole:
+            return None
+        return sum(trial.end - trial.began for trial in whole) / sum(trial.done for trial in whole)
 
 
+@dataclass
 class _Running:
-    """A trial that runs: epochs to do, when it began, and epochs done."""
+    """A trial that runs or ran: epochs to do, when it began, epochs done, its first report, and when it ended."""
 
-    def __init__(self, epochs: float, began: float) -> None:
-        self.epochs = epochs
-        self.began = began
-        self.done = 0.0
+    epochs: float
+    began: float
+    done: float = 0.0
+    first: tuple[float, float] | None = None
+    end: float = 0.0
+
+    @property
+    def fresh(self) -> bool:
+        """Whether it began with its first epoch, not from a checkpoint, as far as is known."""
+        return self.first is not None and self.first[1] <= 1.0
+
+    @property
+    def trained(self) -> float:
+        """Epochs since its first report."""
+        return self.done - self.first[1] if self.first else 0.0
+
+    def seconds(self, now: float) -> float:
+        """Seconds since its first report."""
+        return (self.end or now) - self.first[0] if self.first else 0.0
+
+    def start_up(self, pace: float) -> float:
+        """Seconds before its first epoch, by what its first report took beyond the pace."""
+        return max(0.0, self.first[0] - self.began - pace * self.first[1]) if self.first else 0.0

@@ -1,13 +1,13 @@
-"""A summary in the formats that documents and other programs take: Markdown, LaTeX, CSV and JSON."""
+"""The formats that documents and other programs take: Markdown, LaTeX, CSV, and what JSON is made of."""
 
 import csv
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from io import StringIO
 from typing import Any
 
-from fairtrial.report.grid import LEFT, Column, Grid, grid, rows
+from fairtrial.report.grid import LEFT, Column, Grid, rows
 from fairtrial.report.settings import adam_columns, differing_columns
 from fairtrial.stats.summary import ArmSummary, SeedSpread, StudySummary
 
@@ -89,19 +89,15 @@ def comma_separated(summary: StudySummary) -> str:
     return out.getvalue()
 
 
-def as_json(summary: StudySummary) -> str:
-    """Write the contract that other programs rely on: accuracies as fractions, null where there is nothing.
-
-    Keys may be added, never renamed or removed.
-    """
-    table = {
+def summary_table(summary: StudySummary) -> dict[str, Any]:
+    """Lay a summary out as programs read it."""
+    return {
         "study": summary.study,
         "hash": summary.hash,
         "reference": summary.reference,
         "planned_seeds": summary.seeds,
         "arms": [_arm(arm) for arm in summary.arms],
     }
-    return json.dumps(table, indent=2, allow_nan=False) + "\n"
 
 
 def _arm(arm: ArmSummary) -> dict[str, Any]:
@@ -153,12 +149,3 @@ def _latex_cell(column: Column, cell: tuple[str, ...]) -> str:
         mantissa = "" if power[1] == "1" else rf"{power[1]} \times "
         return f"${mantissa}10^{{{power[2]}}}$"
     return "--" if text == "-" else _latex(text)
-
-
-#: Each format by its name.
-WRITERS: Mapping[str, Callable[[StudySummary], str]] = {
-    "markdown": lambda summary: markdown(grid(summary)),
-    "csv": comma_separated,
-    "latex": lambda summary: latex(grid(summary)),
-    "json": as_json,
-}

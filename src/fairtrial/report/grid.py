@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fairtrial.report.settings import NOTHING, adam_columns, differing_columns
-from fairtrial.stats.summary import AT_BEST_VALIDATION, ArmSummary, SeedSpread, StudySummary
+from fairtrial.report.words import label
+from fairtrial.spec import Measure
+from fairtrial.stats.summary import ArmSummary, SeedSpread, StudySummary
 
 #: Columns of words, which stand to the left of their place.
 LEFT = frozenset({"arm", "claim", "finding", "verdict"})
@@ -52,24 +54,6 @@ def rows(columns: Sequence[Column]) -> list[tuple[Cell, ...]]:
     return list(zip(*(column.cells for column in columns), strict=True))
 
 
-@dataclass(frozen=True)
-class _Shown:
-    """How a metric is shown."""
-
-    metric: str
-    title: tuple[str, ...]
-    factor: float
-    decimals: int
-
-
-_METRICS = (
-    _Shown("best_test_acc", ("best test", "accuracy (%)"), 100, 2),
-    _Shown(AT_BEST_VALIDATION, ("test acc. at", "best val. (%)"), 100, 2),
-    _Shown("best_train_acc", ("best train", "accuracy (%)"), 100, 2),
-    _Shown("seconds", ("time (s)",), 1, 1),
-)
-
-
 def grid(summary: StudySummary) -> Grid:
     """Lay a summary out as the paper's Table 1.
 
@@ -83,31 +67,30 @@ def grid(summary: StudySummary) -> Grid:
         Column(setting.key, (setting.title,), tuple((cell,) for cell in setting.cells), setting=True)
         for setting in (*adam, *differing_columns(summary))
     ]
-    shown = [metric for metric in _METRICS if any(metric.metric in arm.metrics for arm in summary.arms)]
-    columns += [Column(metric.metric, metric.title, _results(summary, metric, shown[0])) for metric in shown]
+    shown = [each for each in summary.measures if each.column]
+    columns += [Column(each.name, each.head, _results(summary, each, first=each is shown[0])) for each in shown]
     if any(arm.finished < summary.seeds for arm in summary.arms):
         columns.append(Column("seeds", ("seeds",), tuple(_seeds(arm, summary.seeds) for arm in summary.arms)))
-    label = f"{summary.study}@{summary.hash[:8]}"
-    return Grid(label, tuple(columns), _notes(summary))
+    return Grid(label(summary), tuple(columns), _notes(summary))
 
 
-def _results(summary: StudySummary, shown: _Shown, first: _Shown) -> tuple[Cell, ...]:
-    """Write one metric's mean and spread for every arm; what happened instead stands in the first result."""
+def _results(summary: StudySummary, shown: Measure, *, first: bool) -> tuple[Cell, ...]:
+    """Write one measure's mean and spread for every arm; what happened instead stands in the first result."""
     cells = []
     for arm in summary.arms:
-        spread = arm.metrics[shown.metric]
+        spread = arm.metrics[shown.name]
         if spread.mean is not None:
             cells.append(_spread(spread, shown))
-        elif shown is first and not arm.finished:
+        elif first and not arm.finished:
             cells.append(_not_finished(arm) or ("not run",))
         else:
             cells.append((NOTHING,))
     return tuple(cells)
 
 
-def _spread(spread: SeedSpread, shown: _Shown) -> Cell:
+def _spread(spread: SeedSpread, shown: Measure) -> Cell:
     """Write mean and standard deviation, and of how many if some finished trials lack the metric."""
-    numbers = [f"{value * shown.factor:.{shown.decimals}f}" for value in (spread.mean, spread.sd) if value is not None]
+    numbers = [shown.unit.number(value) for value in (spread.mean, spread.sd) if value is not None]
     count = () if spread.count == len(spread.values) else (f"(n={spread.count})",)
     return numbers[0], *(f"± {sd}" for sd in numbers[1:]), *count
 
@@ -129,10 +112,8 @@ def _not_finished(arm: ArmSummary) -> Cell:
 def _notes(summary: StudySummary) -> tuple[str, ...]:
     notes = [
         "* reference.",
-        "Best: the highest of a trial's epochs. For test accuracy the test set itself selects it, so it is optimistic.",
+        *(each.note for each in summary.measures if each.note and each.column),
     ]
-    if any(AT_BEST_VALIDATION in arm.metrics for arm in summary.arms):
-        notes.append("At best val.: at the first epoch with the highest validation accuracy; blind to the test set.")
     if summary.seeds == 1:
         notes.append("One run an arm: nothing here shows how far results spread from seed to seed.")
     else:

@@ -1,12 +1,16 @@
 """Progress while a study runs: bars on a terminal, lines elsewhere."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import takewhile
 from time import perf_counter
 from typing import Self
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, Task, TaskID, TextColumn, TransferSpeedColumn
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
 from fairtrial.callbacks import Callback
 from fairtrial.executors.slots import Slots
@@ -18,12 +22,16 @@ from fairtrial.trial import EpochRecord, Machine, Outcome, Trial
 #: Seconds between two estimates of the time that is left: numbers that jump with every batch can't be read.
 SECONDS_AN_ESTIMATE = 0.5
 
+#: Least columns of a bar; of the percentage with the gaps around it; and of a name, beside a note and its first part.
+BAR, PERCENT, NAME, SHORT_NAME = 8, 6, 28, 18
+
 
 class ProgressDisplay(Callback):
     """Shows a study's progress: the whole of it with the time left, and every running trial with its accuracy.
 
     Args:
-        console: where to show it. If it is no terminal, a line is printed for each epoch instead of moving bars.
+        console: where to show it. If it is no terminal, or one that can't move its cursor, a line is printed for each
+            epoch instead of moving bars.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -38,15 +46,8 @@ class ProgressDisplay(Callback):
         self._tasks: dict[str, TaskID] = {}
         self._whole: TaskID | None = None
         self._downloads: DownloadBar | None = None
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=None),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.fields[note]}", markup=False),
-            console=self._console,
-            transient=True,
-            disable=not self._console.is_terminal,
-        )
+        self._moving = moves(self._console)
+        self._progress = TrialRows(self._console, disable=not self._moving)
 
     def __enter__(self) -> Self:
         return self
@@ -109,11 +110,11 @@ class ProgressDisplay(Callback):
         self._epochs[trial.hash] = record.epoch
         note = f"epoch {record.epoch}/{trial.epochs}  {_accuracies(record.metrics)}".rstrip()
         self._update(trial, record.epoch, note)
-        if not self._console.is_terminal:
+        if not self._moving:
             self._say(f"{self._name(trial)}, {note}{self._left}")
 
     def on_trial_end(self, trial: Trial, outcome: Outcome, detail: str) -> None:
-        """Show how a trial ended; what did not finish is told in full sentences."""
+        """Show how a trial ended; of a failure the line that says why, for its traceback is in the store."""
         self._forecast.ended(trial, perf_counter())
         self._show_whole()
         task = self._tasks.pop(trial.hash, None)
@@ -122,8 +123,8 @@ class ProgressDisplay(Callback):
         if outcome is Outcome.DIVERGED:
             self._say(f"{self._name(trial)}: diverged: {detail}", style="yellow")
         elif outcome is Outcome.FAILED:
-            self._say(f"{self._name(trial)}: failed\n{detail.rstrip()}", style="red")
-        elif self._console.is_terminal:
+            self._say(f"{self._name(trial)}: failed: {reason(detail)}", style="red")
+        elif self._moving:
             self._say(f"{self._name(trial)}: finished")
 
     def on_warning(self, trial: Trial, text: str) -> None:
@@ -144,7 +145,7 @@ class ProgressDisplay(Callback):
             self._downloads = None
 
     def _update(self, trial: Trial, epochs: float, note: str) -> None:
-        self._forecast.at(trial, epochs)
+        self._forecast.at(trial, epochs, perf_counter())
         if trial.hash in self._tasks:
             self._progress.update(self._tasks[trial.hash], completed=epochs, note=note)
         self._show_whole()
@@ -155,7 +156,8 @@ class ProgressDisplay(Callback):
         if now >= self._next_estimate:
             self._next_estimate = now + SECONDS_AN_ESTIMATE
             seconds = self._forecast.seconds_left(now)
-            self._left = "" if seconds is None else f", {self._at_most}{duration(seconds)} left"
+            done = seconds is None or self._forecast.fraction == 1.0
+            self._left = "" if done or seconds is None else f", {self._at_most}{duration(max(seconds, 1.0))} left"
         if self._whole is not None:
             self._progress.update(self._whole, completed=self._forecast.fraction, note=self._left.lstrip(", "))
 
@@ -164,6 +166,92 @@ class ProgressDisplay(Callback):
 
     def _say(self, text: str, style: str = "") -> None:
         self._console.print(escape(text), style=style or None, soft_wrap=True, highlight=False)
+
+
+class TrialRows(Progress):
+    """A row for the study and for each running trial, fitted to the width of the screen."""
+
+    def __init__(self, console: Console, *, disable: bool) -> None:
+        self._screen = console  # rich lays its rows out before it has its own
+        super().__init__(console=console, transient=True, disable=disable)
+
+    def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
+        """Lay the rows out: name, bar, percentage, note."""
+        shown = list(tasks)
+        rows = [(task.description, str(task.fields.get("note", ""))) for task in shown]
+        texts, bar = fit(rows, self._screen.width)
+        table = Table.grid(padding=(0, 1))
+        for justify in ("left", "left", "right", "left")[: 4 if bar else 3]:
+            table.add_column(no_wrap=True, justify=justify)  # type: ignore[arg-type]  # one of rich's words
+        for task, (name, note) in zip(shown, texts, strict=True):
+            bars = [ProgressBar(task.total, task.completed, width=bar)] if bar else []
+            table.add_row(Text(name), *bars, Text(f"{task.percentage:.0f}%"), Text(note))
+        return table
+
+
+def fit(rows: Sequence[tuple[str, str]], width: int) -> tuple[list[tuple[str, str]], int]:
+    """Shorten names and notes to fit a screen beside a bar and a percentage.
+
+    What goes first: the batch in a note, then parts of names, then all of a note but its first part, then the bar.
+
+    Args:
+        rows: name and note of each; a note's parts stand two blanks apart.
+        width: columns of the screen.
+
+    Returns:
+        The names and notes, and the columns of the bar, 0 for none.
+    """
+    longest = max((len(name) for name, _ in rows), default=0)
+    for bar in (BAR, 0):
+        for kept in (_all, _no_batch, _first):
+            notes = [kept(note) for _, note in rows]
+            room = width - PERCENT - max(map(len, notes), default=0) - (bar + 1 if bar else 0)
+            least = longest if kept is _all else NAME if kept is _no_batch else SHORT_NAME
+            if room >= min(longest, least):
+                names = [_shorten(name, room) for name, _ in rows]
+                wide = min(40, bar + room - max(map(len, names), default=0)) if bar else 0
+                return list(zip(names, notes, strict=True)), wide
+    names = [_shorten(name, max(1, width - PERCENT)) for name, _ in rows]
+    return [(name, "") for name in names], 0
+
+
+def _all(note: str) -> str:
+    return note
+
+
+def _no_batch(note: str) -> str:
+    return "  ".join(part for part in note.split("  ") if not part.startswith("batch"))
+
+
+def _first(note: str) -> str:
+    return note.split("  ", maxsplit=1)[0]
+
+
+def _shorten(name: str, room: int) -> str:
+    """Leave out the middle of a name; its last two words say which seed it is."""
+    if len(name) <= room:
+        return name
+    end = min(len(" ".join(["", *name.split(" ")[-2:]])), room // 2)
+    return f"{name[: room - end - 1]}…{name[len(name) - end :]}"
+
+
+def moves(console: Console) -> bool:
+    """Tell whether a console can show bars that move: a terminal, and not ``TERM=dumb``."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
+def reason(detail: str) -> str:
+    r"""Find the line of a failure that says why: the first, or of a traceback the one below its last frame.
+
+    Example:
+        >>> reason("Traceback (most recent call last):\n  File ...\n    f()\nValueError: no\nmore of it")
+        'ValueError: no'
+    """
+    lines = detail.strip().splitlines() or [""]
+    if not lines[0].startswith("Traceback"):
+        return lines[0]
+    last = list(takewhile(lambda line: not line.startswith(" "), reversed(lines)))
+    return last[-1] if last else lines[-1].strip()
 
 
 class DownloadBar:
@@ -183,7 +271,7 @@ class DownloadBar:
             TransferSpeedColumn(),
             console=self._console,
             transient=True,
-            disable=not self._console.is_terminal,
+            disable=not moves(self._console),
         )
 
     def __enter__(self) -> Self:
@@ -197,7 +285,7 @@ class DownloadBar:
         """Show progress."""
         if what not in self._tasks:
             self._tasks[what] = self._progress.add_task(what, total=total)
-            if not self._console.is_terminal:
+            if not moves(self._console):
                 self._console.print(escape(what), soft_wrap=True, highlight=False)
         self._progress.update(self._tasks[what], completed=done, total=total)
 

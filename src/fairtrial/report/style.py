@@ -1,9 +1,12 @@
-"""How figures look: one line style an arm that survives print, photocopies and colour blindness, and a sober frame."""
+"""How figures look: one line style an arm that survives print, photocopies and color blindness, and a sober frame."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
+
+import altair as alt
 
 #: Okabe and Ito's palette (2008), black first, without its yellow, which is too pale for a line on white.
 PALETTE = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -16,6 +19,12 @@ SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross"
 
 #: An x, two strokes, as an SVG path in Vega's unit square: where a trial diverged.
 CROSS = "M-1,-1L1,1M1,-1L-1,1"
+
+#: Pixels of the width of a plot itself.
+WIDTH = 420
+
+#: Rows of a layer, as Vega-Lite takes them inline.
+Rows = list[dict[str, Any]]
 
 #: Liberation Sans comes with vl-convert, so that a figure is the same on every machine.
 FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
@@ -39,7 +48,7 @@ class LineStyle:
 def line_styles(arms: Sequence[str], reference: str) -> dict[str, LineStyle]:
     """Give each arm a style of its own; the reference is solid black.
 
-    The numbers of colours, dashes and shapes share few factors, so that two arms of the same colour differ in dash and
+    The numbers of colors, dashes and shapes share few factors, so that two arms of the same color differ in dash and
     shape; no two of the first 210 arms look the same.
     """
     others = count(1)
@@ -69,3 +78,25 @@ def frame() -> dict[str, Any]:
             "offset": 12,
         },
     }
+
+
+def channels(styles: Mapping[str, LineStyle]) -> tuple[alt.Color, alt.StrokeDash, alt.Shape]:
+    """Encode the arm as color, dash and shape, without Vega's legend."""
+    arms = list(styles)
+    return (
+        alt.Color("arm:N", scale=alt.Scale(domain=arms, range=[each.color for each in styles.values()]), legend=None),
+        alt.StrokeDash(
+            "arm:N", scale=alt.Scale(domain=arms, range=[list(each.dash) for each in styles.values()]), legend=None
+        ),
+        alt.Shape("arm:N", scale=alt.Scale(domain=arms, range=[each.shape for each in styles.values()]), legend=None),
+    )
+
+
+def over(rows: Rows, chart: alt.Chart) -> alt.Chart:
+    """Put rows into a chart, as JSON text.
+
+    Altair would validate and copy lists of rows again and again (seconds, at a few thousand rows), and refuse data
+    frames above 5000 rows.
+    """
+    data = alt.InlineData(values=json.dumps(rows, allow_nan=False), format=alt.JsonDataFormat(type="json"))
+    return chart.properties(data=data)

@@ -1,65 +1,17 @@
 """Verdicts in words and numbers: for the screen, for a paper, for other programs."""
 
-import json
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
-from fairtrial.errors import ReportError
-from fairtrial.report.claims import claims_grid, claims_json
-from fairtrial.report.formats import latex, markdown
+from fairtrial.measures import measure
 from fairtrial.report.grid import Column, Grid
-from fairtrial.report.screen import screen_text
 from fairtrial.report.settings import NOTHING
-from fairtrial.report.units import DisplayUnit, measure_words, unit
-from fairtrial.report.words import count, notes_by_arm, percent
-from fairtrial.stats.claims import StudyClaims
+from fairtrial.report.words import count, label, notes_by_arm, percent
+from fairtrial.spec.metrics import Unit
 from fairtrial.stats.comparison import StudyVerdict
 from fairtrial.stats.noise import ArmNoise
 from fairtrial.stats.paired import MISSED
 from fairtrial.stats.verdicts import Comparison, Verdict
-
-Format = Literal["text", "markdown", "latex", "json"]
-
-#: Every format of `describe`.
-FORMATS: tuple[str, ...] = ("text", "markdown", "latex", "json")
-
-
-def describe(
-    found: StudyVerdict | StudyClaims,
-    format: Format = "text",  # noqa: A002
-    *,
-    noise: Sequence[ArmNoise] = (),
-    width: int = 80,
-    color: bool = False,
-) -> str:
-    """Write verdicts, or tested claims.
-
-    Args:
-        found: what `fairtrial.compare` or `fairtrial.check_claims` returned.
-        format: ``"text"`` for the screen, ``"markdown"``, ``"latex"`` (a table of the booktabs package) or ``"json"``.
-            The first three show accuracies in points, the last as fractions, and null where there is no number.
-        noise: for verdicts, what `fairtrial.stats.noise.split_noise` returned; it is added.
-        width: columns of the screen; for text alone.
-        color: whether to use a terminal's colours; for text alone.
-
-    Returns:
-        The text, with one line break at its end.
-
-    Raises:
-        ReportError: there is no such format.
-    """
-    if format not in FORMATS:
-        raise ReportError(f'format = "{format}": must be one of {", ".join(FORMATS)}')
-    if format == "json":
-        return verdict_json(found, noise) if isinstance(found, StudyVerdict) else claims_json(found)
-    screen = format == "text"
-    if isinstance(found, StudyVerdict):
-        grids = [verdict_grid(found, screen=screen), *([noise_grid(found, noise)] if noise else [])]
-    else:
-        grids = [claims_grid(found, screen=screen)]
-    if screen:
-        return "\n".join(screen_text(grid, width, color) for grid in grids)
-    return "\n".join((markdown if format == "markdown" else latex)(grid) for grid in grids)
 
 
 def verdict_grid(found: StudyVerdict, *, screen: bool = False) -> Grid:
@@ -69,13 +21,13 @@ def verdict_grid(found: StudyVerdict, *, screen: bool = False) -> Grid:
         found: the verdicts.
         screen: leave out of the table what the sentences above it say.
     """
-    measured = unit(found.metric)
-    label = f"{found.study}@{found.hash[:8]}: {measure_words(found.metric)}, against {found.reference}"
+    measured = measure(found.metric).unit
+    title = f"{label(found)}: {measure(found.metric).label}, against {found.reference}"
     if not found.comparisons:
-        return Grid(label, (), ("The study has one arm: there is nothing to compare.",))
+        return Grid(title, (), ("The study has one arm: there is nothing to compare.",))
     lead = tuple(sentence(found, row) for row in found.comparisons)
     columns = [column for column in _columns(found, measured) if not (screen and column.key == "verdict")]
-    return Grid(label, tuple(columns), tuple(_notes(found)), lead)
+    return Grid(title, tuple(columns), tuple(_notes(found)), lead)
 
 
 def sentence(found: StudyVerdict, row: Comparison) -> str:
@@ -97,7 +49,7 @@ def _finding(found: StudyVerdict, row: Comparison) -> str:
     """What is said of an arm by the seeds that have a result."""
     if row.mean_difference is None:
         return f"{row.arm}: undecided, no seed has a result of it and {found.reference}"
-    measured = unit(found.metric)
+    measured = measure(found.metric).unit
     mean, low, high = _in_favour(found, row)
     size = f"{measured.amount(abs(mean))} {'better' if mean > 0 else 'worse'}" if mean else "no difference"
     level = f"{percent(1 - found.alpha)} interval"
@@ -115,11 +67,8 @@ def _finding(found: StudyVerdict, row: Comparison) -> str:
     return f"{row.arm}: undecided{more} ({size} so far{inside})"
 
 
-def verdict_json(found: StudyVerdict, noise: Sequence[ArmNoise] = ()) -> str:
-    """Write the contract that other programs rely on: accuracies as fractions, null where there is no number.
-
-    Keys may be added, never renamed or removed. ``noise`` is there only for a study that has it.
-    """
+def verdict_table(found: StudyVerdict, noise: Sequence[ArmNoise] = ()) -> dict[str, Any]:
+    """Lay verdicts out as programs read them; ``noise`` is there only for a study that has it."""
     table: dict[str, Any] = {
         "study": found.study,
         "reference": found.reference,
@@ -128,18 +77,16 @@ def verdict_json(found: StudyVerdict, noise: Sequence[ArmNoise] = ()) -> str:
         "alpha": found.alpha,
         "comparisons": [_comparison(row) for row in found.comparisons],
     }
-    if noise:
-        table["noise"] = [_noise(arm) for arm in noise]
-    return json.dumps(table, indent=2, allow_nan=False) + "\n"
+    return table | ({"noise": [_noise(arm) for arm in noise]} if noise else {})
 
 
 def noise_grid(found: StudyVerdict, noise: Sequence[ArmNoise]) -> Grid:
     """Lay out where each arm's noise comes from."""
-    measured = unit(found.metric)
+    measured = measure(found.metric).unit
     parts = [(arm, arm.components) for arm in noise]
     columns = [Column("arm", ("arm",), tuple((arm.arm,) for arm in noise))]
     columns.append(Column("runs", ("runs",), tuple((str(arm.runs),) for arm in noise)))
-    title = ("spread of", f"a run{f' ({measured.name})' if measured.name else ''}")
+    title = ("spread of", f"a run{f' ({measured.difference})' if measured.difference else ''}")
     spread = tuple((measured.number(split.total**0.5) if split else NOTHING,) for _, split in parts)
     columns.append(Column("spread", title, spread))
     for name, head in (("init", ("initial", "weights")), ("order", ("batch", "order")), ("rest", ("the", "rest"))):
@@ -161,9 +108,9 @@ def _in_favour(found: StudyVerdict, row: Comparison) -> tuple[float, float, floa
     return (mean, low, high) if found.larger_is_better else (-mean, -high, -low)
 
 
-def _columns(found: StudyVerdict, measured: DisplayUnit) -> Iterator[Column]:
+def _columns(found: StudyVerdict, measured: Unit) -> Iterator[Column]:
     rows = found.comparisons
-    named = f"({measured.name})" if measured.name else ""
+    named = f"({measured.difference})" if measured.difference else ""
     yield Column("arm", ("arm",), tuple((row.arm,) for row in rows))
     yield Column(
         "verdict", ("verdict",), tuple(("refused" if row.arm in found.refused else row.verdict.value,) for row in rows)
@@ -189,7 +136,8 @@ def _notes(found: StudyVerdict) -> Iterator[str]:
         "arms and looks hold at once; p is adjusted likewise."
     )
     if found.margin is not None:
-        yield f"Equivalent: within {unit(found.metric).amount(found.margin)}, the margin that the study set beforehand."
+        within = measure(found.metric).unit.amount(found.margin)
+        yield f"Equivalent: within {within}, the margin that the study set beforehand."
     yield (
         "Effect size: mean over standard deviation of the differences, above 0 where the arm is better. Beats ref.: "
         "probability at a new seed. Could find: the smallest difference found with 80% power."

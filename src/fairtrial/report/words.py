@@ -1,6 +1,20 @@
 """Small phrases that reports share."""
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+
+class _Named(Protocol):
+    @property
+    def study(self) -> str: ...
+
+    @property
+    def hash(self) -> str: ...
+
+
+def label(found: _Named) -> str:
+    """Name the study that something is about, with the head of its hash: ``paper@1f2e3d4c``."""
+    return f"{found.study}@{found.hash[:8]}"
 
 
 def percent(fraction: float) -> str:

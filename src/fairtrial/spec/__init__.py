@@ -1,7 +1,8 @@
 """What a study says: sections, arms, and the TOML around them."""
 
 from fairtrial.spec.evidence import ALL_OTHERS, Claim, Evidence, Noise, Target
-from fairtrial.spec.measures import METRICS, TO_TARGET, WHOLE, better
+from fairtrial.spec.measures import Measure, better, find_measure
+from fairtrial.spec.metrics import METRICS
 from fairtrial.spec.overrides import flatten, override, parse_toml
 from fairtrial.spec.sections import (
     BUILT_IN,
@@ -22,14 +23,13 @@ __all__ = [
     "BUILT_IN",
     "FORMAT",
     "METRICS",
-    "TO_TARGET",
-    "WHOLE",
     "Arm",
     "Claim",
     "DataSettings",
     "DataSize",
     "Evidence",
     "LoopName",
+    "Measure",
     "ModelSettings",
     "Noise",
     "OptimizerSettings",
@@ -43,6 +43,7 @@ __all__ = [
     "better",
     "content",
     "digest",
+    "find_measure",
     "flatten",
     "override",
     "parse_toml",

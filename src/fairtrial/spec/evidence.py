@@ -6,7 +6,8 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, AllowInfNan, Field, StrictFloat, model_validator
 from pydantic_core import PydanticCustomError
 
-from fairtrial.spec.measures import Direction, better
+from fairtrial.spec.measures import better
+from fairtrial.spec.metrics import Direction
 from fairtrial.spec.numbers import Count, Interval, Positive
 from fairtrial.spec.sections import Section
 

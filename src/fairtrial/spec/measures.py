@@ -1,75 +1,142 @@
-"""The names of what is measured: of an epoch, by the training loop, and of a whole trial, by the evidence.
-
-A trial's measures are ``best_NAME`` and ``final_NAME`` for every NAME that its epochs record, and those of `WHOLE`. The
-best of a metric is its lowest value over the epochs if `better` says so, and its highest otherwise.
-"""
+"""What a measure is, and how a study names one; the measures themselves are entries in `fairtrial.measures`."""
 
 import re
-from collections.abc import Collection
-from typing import Literal, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
 
-#: Metrics of an epoch record in the order in which tables and exports show them; a training loop may add its own.
-METRICS = (
-    "train_loss",
-    "train_acc",
-    "test_loss",
-    "test_acc",
-    "val_loss",
-    "val_acc",
-    "train_seconds",
-    "eval_seconds",
-)
+from fairtrial.registry import MEASURES
+from fairtrial.spec.metrics import Direction, Metric, Unit, finite, may_be_metric
 
-#: Measures of a trial that are neither the best nor the final value of one metric: seconds of all epochs; best training
-#: minus best test accuracy; test accuracy at the first epoch with the best validation accuracy; epochs, and seconds,
-#: until a metric first reaches its target.
-WHOLE = ("seconds", "generalisation_gap", "test_acc_at_best_val", "epochs_to_target", "seconds_to_target")
+if TYPE_CHECKING:  # a trial is built on a specification, not the other way round
+    from fairtrial.spec.evidence import Target
+    from fairtrial.trial import EpochRecord
 
-#: What a table would show first.
-_USUAL = ("best_test_acc", "final_test_acc", "best_train_acc", "final_train_loss")
-
-#: Measures that need a target.
-TO_TARGET = ("epochs_to_target", "seconds_to_target")
-
-#: Which way is better.
-Direction: TypeAlias = Literal["higher", "lower"]
-
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_OF_ONE_METRIC = re.compile(rf"(?:best|final)_({_NAME.pattern})")
-_LOWER = re.compile(r"(.*_)?(loss|seconds|error)|generalisation_gap|(epochs|seconds)_to_target")
-_HIGHER = re.compile(r"(.*_)?acc(uracy)?|test_acc_at_best_val")
+#: One number of a whole trial, from its epoch records in order; None if they do not have it. A measure that needs a
+#: target gets it as the second argument.
+Compute: TypeAlias = Callable[..., float | None]
 
 
-def recorded_metrics(*, validation: bool) -> tuple[str, ...]:
-    """List what fairtrial's own loop records of an epoch, with or without a validation split."""
-    return tuple(name for name in METRICS if validation or not name.startswith("val_"))
+@dataclass(frozen=True)
+class Measure:
+    """One number of a whole trial.
+
+    Attributes:
+        name: what studies call it.
+        label: what people read: ``"best test accuracy"``.
+        unit: in which people read it.
+        direction: which way is better; None if the study must say it.
+        compute: gets a trial's epoch records in order, and the target if it needs one.
+        metrics: what the epochs must record for it.
+        column: head of its column in every study's table, in lines; without it only a study that compares arms on the
+            measure shows it.
+        note: what a reader must know beside it, a sentence.
+        needs_target: whether it depends on the study's target.
+        aliases: other names that studies may use.
+
+    Example:
+        >>> from fairtrial.spec.metrics import PLAIN
+        >>> from fairtrial.trial import EpochRecord
+        >>> last = Measure("last_f1", "last F1", PLAIN, "higher", lambda epochs: epochs[-1].metrics["f1"])
+        >>> last.of([EpochRecord("a", 0, 1, {"f1": 0.4})])
+        0.4
+    """
+
+    name: str
+    label: str
+    unit: Unit
+    direction: Direction | None
+    compute: Compute = field(compare=False)
+    metrics: tuple[str, ...] = ()
+    column: tuple[str, ...] = ()
+    note: str = ""
+    needs_target: bool = False
+    aliases: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "__doc__", self.compute.__doc__)  # what the table in the documents says of it
+
+    def of(self, epochs: "Sequence[EpochRecord]", target: "Target | None" = None) -> float | None:
+        """Measure a trial; never NaN or infinite.
+
+        Args:
+            epochs: its records, in order.
+            target: what the study sets, if the measure needs one.
+        """
+        if self.needs_target and target is None:
+            raise ValueError(f"{self.name} needs a target")
+        return finite(self.compute(epochs, target) if self.needs_target else self.compute(epochs))
+
+    @property
+    def head(self) -> tuple[str, ...]:
+        """The head of its column, in two lines of about the same length unless its entry says otherwise."""
+        if self.column:
+            return self.column
+        words = f"{self.label} ({self.unit.name})".removesuffix(" ()").split()
+        cut = min(range(len(words)), key=lambda cut: max(len(" ".join(part)) for part in (words[:cut], words[cut:])))
+        return tuple(" ".join(part) for part in (words[:cut], words[cut:]) if part)
 
 
-def measures_of(metrics: Collection[str]) -> tuple[str, ...]:
-    """List the measures of a trial whose epochs record these metrics, the most usual ones first."""
-    kinds = [f"{kind}_{name}" for kind in ("best", "final") for name in metrics]
-    usual = [name for name in _USUAL if name in kinds]
-    whole = [name for name in WHOLE if name != "test_acc_at_best_val" or "val_acc" in metrics]
-    return tuple(dict.fromkeys([*usual, *whole, *kinds]))
+#: A measure for each metric that the epochs record. Its entry's name is a pattern: NAME stands for the metric, K for a
+#: number from 1, which the family gets as well.
+Family: TypeAlias = Callable[..., Measure]
 
 
-def may_be_metric(name: str) -> bool:
-    """Tell whether a training loop of a user's own could record a metric of this name."""
-    return _NAME.fullmatch(name) is not None
+def find_measure(name: str, direction: Direction | None = None) -> Measure | None:
+    """Find a measure by its name; None if there is none.
 
+    Args:
+        name: an entry's name or alias, one that fits a family's pattern, or ``"module:Name"`` of a user's own.
+        direction: which way the study says is better, for a measure that does not say it.
 
-def may_be_measure(name: str) -> bool:
-    """Tell whether a trial of a user's own training loop could have a measure of this name."""
-    return name in WHOLE or _OF_ONE_METRIC.fullmatch(name) is not None
+    Raises:
+        UnknownNameError: a `StudyError`: a ``module:Name`` that can't be imported or is no measure.
+
+    Example:
+        >>> find_measure("best_test_acc").label, find_measure("best_of_all") is None
+        ('best test accuracy', False)
+    """
+    if ":" in name:
+        own: Measure = MEASURES.get(name)
+        return own
+    for pattern, entry in _entries():
+        if isinstance(entry, Measure):
+            if name == entry.name or name in entry.aliases:
+                return entry
+        elif (found := _fits(pattern, name)) is not None:
+            metric, numbers = found
+            return entry(Metric.named(metric, direction), *numbers)
+    return None
 
 
 def better(name: str) -> Direction | None:
-    """Tell which way a metric or measure is better, by its name; None if the name does not say.
+    """Tell which way a measure, or a metric of the epochs, is better; None if that must be said.
 
     Example:
-        >>> better("best_test_acc"), better("final_train_loss"), better("final_grad_norm")
+        >>> better("best_test_acc"), better("train_loss"), better("final_grad_norm")
         ('higher', 'lower', None)
     """
-    if _HIGHER.fullmatch(name):
-        return "higher"
-    return "lower" if _LOWER.fullmatch(name) else None
+    found = find_measure(name)
+    return found.direction if found else Metric.named(name).direction
+
+
+def measures_of(metrics: Iterable[str]) -> Iterator[str]:
+    """Name the measures of trials whose epochs record these metrics, those of a single number for K = 3."""
+    recorded = list(metrics)
+    for pattern, entry in _entries():
+        if not isinstance(entry, Measure):
+            yield from (pattern.replace("K", "3").replace("NAME", metric) for metric in recorded)
+        elif set(entry.metrics) <= set(recorded):
+            yield entry.name
+
+
+def _entries() -> Iterator[tuple[str, Measure | Family]]:
+    return ((name, MEASURES.get(name)) for name in MEASURES.names())
+
+
+def _fits(pattern: str, name: str) -> tuple[str, list[int]] | None:
+    """Read NAME, and K if there is one, off a name that fits a family's pattern."""
+    found = re.fullmatch(pattern.replace("NAME", "(?P<NAME>.+)").replace("K_", "([1-9][0-9]*)_"), name)
+    if not found or not may_be_metric(found["NAME"]):
+        return None
+    return found["NAME"], [int(number) for number in found.groups() if number != found["NAME"]]

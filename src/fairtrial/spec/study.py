@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from fairtrial.errors import StudyError
 from fairtrial.registry import did_you_mean
 from fairtrial.spec.evidence import Claim, Evidence, Noise
+from fairtrial.spec.measures import find_measure
 from fairtrial.spec.messages import explain, settings_keys, show
 from fairtrial.spec.overrides import Table, flatten, merge, parse_toml
 from fairtrial.spec.sections import Section, Settings
@@ -194,11 +195,12 @@ class Study(Section):
     def figure(self, arm: str, measure: str) -> float | None:
         """Look up what a paper reports of an arm; None if it does not.
 
-        A generalisation gap that is not reported follows from the two accuracies, if they are.
+        A generalization gap that is not reported follows from the two accuracies, if they are.
         """
-        figures = self.reported.get(arm, {})
+        measure = _name(measure)
+        figures = {_name(key): value for key, value in self.reported.get(arm, {}).items()}
         accuracies = [figures[name] for name in ("best_train_acc", "best_test_acc") if name in figures]
-        if measure == "generalisation_gap" and measure not in figures and len(accuracies) == 2:
+        if measure == "generalization_gap" and measure not in figures and len(accuracies) == 2:
             return accuracies[0] - accuracies[1]
         return figures.get(measure)
 
@@ -215,6 +217,12 @@ class Study(Section):
             "reported": {arm: dict(figures) for arm, figures in self.reported.items()},
             "claims": [claim.model_dump(mode="json", exclude_none=True) for claim in self.claims],
         }
+
+
+def _name(measure: str) -> str:
+    """The name of a measure that a study may call by another."""
+    found = find_measure(measure)
+    return found.name if found else measure
 
 
 def content(settings: Settings) -> dict[str, Any]:

@@ -7,20 +7,11 @@ from pydantic import TypeAdapter, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from fairtrial.errors import StudyError
-from fairtrial.registry import did_you_mean
+from fairtrial.registry import MEASURES, UnknownNameError, did_you_mean
 from fairtrial.spec.evidence import ALL_OTHERS, Claim, Evidence, Finite, Noise, Target
-from fairtrial.spec.measures import (
-    METRICS,
-    TO_TARGET,
-    WHOLE,
-    Direction,
-    better,
-    may_be_measure,
-    may_be_metric,
-    measures_of,
-    recorded_metrics,
-)
+from fairtrial.spec.measures import better, find_measure, measures_of
 from fairtrial.spec.messages import explain, show
+from fairtrial.spec.metrics import METRICS, Direction, may_be_metric, recorded_metrics
 from fairtrial.spec.numbers import Count
 from fairtrial.spec.overrides import Table
 from fairtrial.spec.sections import BUILT_IN, Section, Settings
@@ -58,28 +49,27 @@ class Vocabulary:
 
     def check_measure(self, name: str, where: str) -> None:
         """Raise a `StudyError` for a name that no measure of this study has."""
-        self._check(name, where, measures_of(self._metrics), measures_of(METRICS), may_be=may_be_measure(name))
+        try:
+            found = find_measure(name)
+        except UnknownNameError as error:  # of module:Name
+            raise StudyError(f"{where} = {show(name)}: {error.hint}") from error
+        known = list(measures_of(self._metrics)) if self._known else MEASURES.names()
+        self._check(name, where, found.metrics if found else None, known)
 
     def check_target(self, target: Target | None, where: str) -> None:
         """Raise a `StudyError` for a target of a metric that no epoch of this study records."""
         if target is not None:
             name = target.metric
-            self._check(name, f"{where}.metric", self._metrics, METRICS, may_be=may_be_metric(name))
+            self._check(name, f"{where}.metric", (name,) if may_be_metric(name) else None, self._metrics)
             _check_direction(name, target.direction, where)
 
-    def _check(
-        self, name: str, where: str, known: Collection[str], with_validation: Collection[str], *, may_be: bool
-    ) -> None:
-        if name in known or (may_be and not self._known):
-            return
-        if name in with_validation and self._known:
+    def _check(self, name: str, where: str, needed: Collection[str] | None, known: Collection[str]) -> None:
+        """Check a name by the metrics that it needs (None: no such name), against the names that are known."""
+        if needed is None or (self._known and not set(needed) <= set(METRICS)):
+            more = "" if self._known else "; NAME is a metric that the training loop yields, K a number of epochs"
+            raise StudyError(f"{where} = {show(name)}: {did_you_mean(name, known)}{more}")
+        if self._known and not set(needed) <= set(self._metrics):
             raise StudyError(f"{where} = {show(name)}: needs images that are held out; set data.validation")
-        if self._known:
-            raise StudyError(f"{where} = {show(name)}: {did_you_mean(name, known)}")
-        raise StudyError(
-            f"{where} = {show(name)}: must be best_NAME or final_NAME of a metric that the training loop yields, or "
-            f"one of {', '.join(WHOLE)}"
-        )
 
 
 def read_noise(table: Table) -> Noise:
@@ -185,7 +175,8 @@ def _check_direction(name: str, direction: Direction | None, where: str) -> None
 
 
 def _check_has_target(measure: str, target: Target | None, where: str) -> None:
-    if measure in TO_TARGET and target is None:
+    found = find_measure(measure)
+    if found and found.needs_target and target is None:
         raise StudyError(
             f'{where}.target: is missing; {measure} needs one, such as {{metric = "test_acc", value = 0.6}}'
         )

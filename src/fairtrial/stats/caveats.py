@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from fairtrial.measures import measure
 from fairtrial.spec import BUILT_IN, DataSettings, Settings, Study
 from fairtrial.stats.paired import PairedData
 from fairtrial.trial import TrialResult
@@ -30,11 +31,8 @@ def held_fixed(study: Study) -> tuple[str, ...]:
 
 def of_metric(metric: str) -> tuple[str, ...]:
     """Say what a metric's name does not."""
-    if metric == "best_test_acc" or metric.startswith("best_test_"):
-        return (f"{metric} takes each trial's best epoch by the test set itself, so it is optimistic.",)
-    if metric == "generalisation_gap":
-        return ("The best test accuracy in it is selected on the test set, so the gap is understated.",)
-    return ()
+    note = measure(metric).note
+    return (note,) if note else ()
 
 
 def of_records(study: Study, cells: PairedData) -> tuple[str, ...]:

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fairtrial.errors import PairingError, StudyError
-from fairtrial.spec import TO_TARGET, Evidence, Study, better
+from fairtrial.measures import measure
+from fairtrial.spec import Evidence, Study
 from fairtrial.spec.validation import Vocabulary
 from fairtrial.stats import caveats
 from fairtrial.stats.judge import final, judge
@@ -134,11 +135,12 @@ def question(study: Study, metric: str | None = None) -> Evidence:
     if metric is None or metric == own.metric:
         return own
     Vocabulary([arm.settings for arm in study.arms]).check_measure(metric, "metric")
-    if metric in TO_TARGET and own.target is None:
+    asked = measure(metric)
+    if asked.needs_target and own.target is None:
         raise StudyError(f'metric = "{metric}": the study sets no evidence.target')
-    if better(metric) is None:
+    if asked.direction is None:
         raise StudyError(f'metric = "{metric}": its name does not say which way it is better; set it in [evidence]')
-    return Evidence(metric=metric, alpha=own.alpha, target=own.target if metric in TO_TARGET else None)
+    return Evidence(metric=metric, alpha=own.alpha, target=own.target if asked.needs_target else None)
 
 
 def looks(study: Study) -> tuple[int, ...]:

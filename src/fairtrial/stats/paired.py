@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fairtrial.measures import measure, missed
-from fairtrial.spec import TO_TARGET, Study, Target
+from fairtrial.spec import Study, Target
 from fairtrial.stats.summary import join
 from fairtrial.trial import Outcome, TrialResult
 
@@ -46,7 +46,7 @@ class PairedData:
         Raises:
             ValueError: a result is not of this study, one trial is there twice, or there is no such measure.
         """
-        take = measure(metric, target)
+        taken = measure(metric, study.evidence.direction if metric == study.evidence.metric else None)
         values: dict[Key, float] = {}
         lost: dict[Key, str] = {}
         unreported, pending = set(), set()
@@ -55,9 +55,9 @@ class PairedData:
                 pending.add(key)
             elif trial.outcome is not Outcome.FINISHED:
                 lost[key] = trial.outcome.value
-            elif (value := take(trial.epochs)) is not None:
+            elif (value := taken.of(trial.epochs, target)) is not None:
                 values[key] = value
-            elif metric in TO_TARGET and target is not None and missed(target, trial.epochs):
+            elif taken.needs_target and target is not None and missed(target, trial.epochs):
                 lost[key] = MISSED
             else:
                 unreported.add(key)

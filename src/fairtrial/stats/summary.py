@@ -5,20 +5,20 @@ beside the mean: averaged in, it would be arbitrary; left out, it would flatter 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from fairtrial.measures import Measure, measure
+from fairtrial.measures import measure
+from fairtrial.registry import MEASURES
 from fairtrial.spec import Arm, Study, content
+from fairtrial.spec.measures import Measure
+from fairtrial.spec.metrics import recorded_metrics
 from fairtrial.trial import Outcome, TrialResult
 
-#: What every study measures of a trial. `best_test_acc` is the paper's: the best epoch is chosen on the test set.
-MEASURES = ("best_test_acc", "best_train_acc", "final_test_acc", "final_train_loss", "seconds")
-
-#: A metric of studies with a validation split: test accuracy at the epoch that was best on the validation images.
-AT_BEST_VALIDATION = "test_acc_at_best_val"
+#: What every study measures of a trial, in the order of its table; the paper's is the first.
+USUAL = ("best_test_acc", "test_acc_at_best_val", "best_train_acc", "final_test_acc", "final_train_loss", "seconds")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class SeedSpread:
         """Compute mean and standard deviation of the values that are there.
 
         Example:
-            >>> Spread.of([0.5, None, 0.7]).mean
+            >>> SeedSpread.of([0.5, None, 0.7]).mean
             0.6
         """
         present = [value for value in values if value is not None]
@@ -68,7 +68,7 @@ class ArmSummary:
         diverged: number of trials whose loss turned NaN or infinite.
         failed: number of trials that ended with an error.
         interrupted: number of trials that have begun but not ended: they were interrupted, or run now.
-        metrics: by name, see `MEASURES`; accuracies as fractions, loss in nats, seconds.
+        metrics: by name, see `measures_of`; accuracies as fractions, loss in nats, seconds.
     """
 
     arm: str
@@ -93,6 +93,7 @@ class StudySummary:
         min_seeds: number that each arm gets in any case; fewer than ``seeds`` in a sequential study.
         reference: name of the arm that the others are compared with.
         arms: in the study's order; an arm without any trial is there as well.
+        measures: what was measured of each arm, in the order of the table.
     """
 
     study: str
@@ -101,10 +102,11 @@ class StudySummary:
     min_seeds: int
     reference: str
     arms: tuple[ArmSummary, ...]
+    measures: tuple[Measure, ...]
 
 
 def summarize(study: Study, results: Sequence[TrialResult]) -> StudySummary:
-    """Summarise what was recorded, joined by arm and seed, whatever the order of the results.
+    """Summarize what was recorded, joined by arm and seed, whatever the order of the results.
 
     Args:
         study: the study that the results belong to.
@@ -114,16 +116,32 @@ def summarize(study: Study, results: Sequence[TrialResult]) -> StudySummary:
         ValueError: a result is not of this study, or one trial is there twice. Both are bugs of the caller.
     """
     trials = join(study, results)
-    names = [*MEASURES, *([AT_BEST_VALIDATION] if _has_validation(study, results) else [])]
-    measures = {name: measure(name) for name in names}
+    measures = measures_of(study, results)
     return StudySummary(
         study=study.name,
         hash=study.hash,
         seeds=study.seeds,
         min_seeds=study.min_seeds,
         reference=study.reference,
-        arms=tuple(_arm(arm, trials, measures) for arm in study.arms),
+        arms=tuple(_arm(arm, trials, study, measures) for arm in study.arms),
+        measures=measures,
     )
+
+
+def measures_of(study: Study, results: Sequence[TrialResult]) -> tuple[Measure, ...]:
+    """List what a study's table has: the usual measures, those whose entries ask for a column, and the study's own.
+
+    A measure of something that fairtrial's own loop does not record in this study is there if some trial recorded it.
+    """
+    evidence = study.evidence
+    recorded = {name for result in results for record in result.epochs for name in record.metrics}
+    recorded.update(recorded_metrics(validation=any(arm.settings.data.validation for arm in study.arms)))
+    entries = (MEASURES.get(name) for name in MEASURES.names())
+    columns = [entry.name for entry in entries if isinstance(entry, Measure) and entry.column]
+    usual = [measure(name) for name in dict.fromkeys([*USUAL, *columns])]
+    usual = [each for each in usual if set(each.metrics) <= recorded and (evidence.target or not each.needs_target)]
+    own = measure(evidence.metric, evidence.direction)
+    return tuple({each.name: each for each in (*usual, replace(own, column=own.head))}.values())
 
 
 def join(study: Study, results: Sequence[TrialResult]) -> dict[tuple[str, int], TrialResult]:
@@ -143,7 +161,9 @@ def join(study: Study, results: Sequence[TrialResult]) -> dict[tuple[str, int], 
     return {key: trials[key] for key in sorted(trials, key=lambda key: (order[key[0]], key[1]))}
 
 
-def _arm(arm: Arm, trials: Mapping[tuple[str, int], TrialResult], measures: Mapping[str, Measure]) -> ArmSummary:
+def _arm(
+    arm: Arm, trials: Mapping[tuple[str, int], TrialResult], study: Study, measures: Sequence[Measure]
+) -> ArmSummary:
     own = [trial for (name, _), trial in trials.items() if name == arm.name]
     finished = [trial for trial in own if trial.outcome is Outcome.FINISHED]
     outcomes = {trial.seed: trial.outcome for trial in own}
@@ -158,12 +178,7 @@ def _arm(arm: Arm, trials: Mapping[tuple[str, int], TrialResult], measures: Mapp
         failed=ended.count(Outcome.FAILED),
         interrupted=ended.count(None),
         metrics={
-            name: SeedSpread.of([measured(trial.epochs) for trial in finished]) for name, measured in measures.items()
+            each.name: SeedSpread.of([each.of(trial.epochs, study.evidence.target) for trial in finished])
+            for each in measures
         },
     )
-
-
-def _has_validation(study: Study, results: Sequence[TrialResult]) -> bool:
-    """Tell whether images were held out, by fairtrial or by a training loop of the user's own."""
-    held_out = any(arm.settings.data.validation for arm in study.arms)
-    return held_out or any("val_acc" in record.metrics for result in results for record in result.epochs)

@@ -1,19 +1,23 @@
-"""From the data of learning curves to a chart: band, line and points an arm, a legend that shows all three."""
+"""Learning curves: a metric per epoch, for each arm a line, a band over seeds and points; a legend shows all three."""
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, log10
 from typing import Any
 
 import altair as alt
 
-from fairtrial.report.curves import ArmCurve, CurveData
-from fairtrial.report.style import CROSS, LineStyle, frame, line_styles
+from fairtrial.errors import ReportError
+from fairtrial.registry import CHARTS
+from fairtrial.report.charts import Chart
+from fairtrial.report.curves import ArmCurve, CurveData, curve_data
+from fairtrial.report.style import CROSS, WIDTH, LineStyle, Rows, channels, frame, line_styles, over
 from fairtrial.spec import Study
+from fairtrial.spec.metrics import PERCENT, Metric
+from fairtrial.trial import TrialResult
 
 #: Pixels of the plot itself.
-WIDTH, HEIGHT = 420, 270
+HEIGHT = 270
 
 #: Pixels between the lines of the legend.
 LEADING = 20
@@ -24,54 +28,76 @@ MARKED = 12
 #: More bands than this are drawn fainter.
 CROWD = 6
 
-#: Rows of a layer, as Vega-Lite takes them inline.
-Rows = list[dict[str, Any]]
-
 _POINT = alt.Chart().mark_point(filled=True, opacity=1, size=36)
 
 
 @dataclass(frozen=True)
-class ChartKind:
-    """One kind of figure.
+class Axis:
+    """The vertical axis of a metric.
 
     Attributes:
-        name: the figure's name.
-        metric: name in the epoch records.
-        title: above the figure.
-        axis: of the vertical axis, with its unit.
+        title: with its unit.
         factor: from the record's unit to the axis's.
         bounded: whether values can't run away; where they can, diverged trials don't stretch the axis.
     """
 
-    name: str
-    metric: str
     title: str
-    axis: str
     factor: float
     bounded: bool
 
 
-def draw(study: Study, data: CurveData, kind: ChartKind) -> alt.HConcatChart:
+def learning_curves(metric: str, *, name: str, axis: str = "") -> Chart[CurveData]:
+    """Make the chart of a metric per epoch: a line an arm, with a band over seeds.
+
+    A line is the mean over an arm's finished trials, the band around it runs from the lowest seed to the highest: with
+    two or three seeds that is all the data there are, and promises nothing more. A diverged trial is a faint line that
+    ends in a cross. Failed and unfinished trials are left out, and the figure says so.
+
+    Args:
+        metric: name in the epoch records.
+        name: the chart's name.
+        axis: title of the vertical axis; by default the metric's name in words, and its unit.
+    """
+    known = Metric.named(metric)
+    label, unit = known.label[0].upper() + known.label[1:], known.unit
+    title = f"{label} per epoch"
+    shown = Axis(axis or f"{label} ({unit.name})".removesuffix(" ()"), unit.factor, bounded=unit is PERCENT)
+    return Chart(
+        name,
+        title,
+        data=lambda study, results: _data(study, results, metric),
+        draw=lambda study, data: draw(study, data, shown, title),
+    )
+
+
+def _data(study: Study, results: Sequence[TrialResult], metric: str) -> CurveData:
+    data = curve_data(study, results, metric)
+    if data.empty:
+        raise ReportError(f"no finished or diverged trial has recorded `{metric}`")
+    return data
+
+
+def draw(study: Study, data: CurveData, axis: Axis, title: str) -> alt.HConcatChart:
     """Draw the curves of all arms; every layer's rows are in the chart itself."""
     labels = {curve.arm: _label(curve, study.seeds) for curve in data.curves}
     styles = line_styles(list(labels), study.reference)
     shift = _shifts(data)
     lines = [
-        row for at, curve in enumerate(data.curves) for row in _line(curve, kind.factor, shift[curve.arm], first=at)
+        row for at, curve in enumerate(data.curves) for row in _line(curve, axis.factor, shift[curve.arm], first=at)
     ]
-    broken = [row for curve in data.curves for row in _broken(curve, kind.factor, shift[curve.arm])]
-    domain = _range(lines, broken, bounded=kind.bounded)
+    broken = [row for curve in data.curves for row in _broken(curve, axis.factor, shift[curve.arm])]
+    domain = _range(lines, broken, bounded=axis.bounded)
     beyond = any(row["last"] and not _within(row["y"], domain) for row in broken)
-    title = alt.TitleParams(kind.title, subtitle=[f"{study.label}. {_caption(data)}", *_remarks(data, beyond)])
-    layers = _plot(data, kind, styles, lines=lines, broken=broken, domain=domain)
+    header = alt.TitleParams(title, subtitle=[f"{study.label}. {_caption(data)}", *_remarks(data, beyond)])
+    layers = _plot(data, axis, styles, lines=lines, broken=broken, domain=domain)
     plot = alt.LayerChart(layer=layers, width=WIDTH, height=HEIGHT)
     legend = alt.LayerChart(layer=_legend(labels, styles, data.epochs), width=44, height=LEADING * len(labels))
-    return alt.HConcatChart(hconcat=[plot, legend], spacing=18, title=title, config=alt.Config(**frame()))
+    return alt.HConcatChart(hconcat=[plot, legend], spacing=18, title=header, config=alt.Config(**frame()))
 
 
 def _plot(
     data: CurveData,
-    kind: ChartKind,
+    axis: Axis,
     styles: Mapping[str, LineStyle],
     *,
     lines: Rows,
@@ -83,56 +109,34 @@ def _plot(
     inside = [row for row in broken if _within(row["y"], domain)]
     x = alt.X("x:Q", title="Epoch", scale=_epochs(data.epochs), axis=_ticks(data.epochs))
     scale = alt.Scale(domain=domain, nice=True, zero=False, clamp=True)
-    mean, low, value = (alt.Y(f"{field}:Q", title=kind.axis, scale=scale) for field in ("mean", "low", "y"))
-    color, dash, shape = _channels(styles)
+    mean, low, value = (alt.Y(f"{field}:Q", title=axis.title, scale=scale) for field in ("mean", "low", "y"))
+    color, dash, shape = channels(styles)
     # A band has no area at a single epoch, so a bar stands there; many bands over each other must be fainter.
     area = alt.Chart().mark_area(opacity=0.15 if len(banded) <= CROWD else 0.08)
     band = alt.Chart().mark_rule(opacity=0.5) if data.epochs == 1 else area
     thin, cross = alt.Chart().mark_line(strokeWidth=0.9, opacity=0.6), alt.Chart().mark_point(shape=CROSS, size=60)
     return [
-        _over(bands, band).encode(x, low, alt.Y2("high:Q"), color),
-        _over(inside, thin).encode(x, value, color, dash, detail="seed:N"),
-        _over(lines, alt.Chart().mark_line(strokeWidth=1.8)).encode(x, mean, color, dash),
-        _over([row for row in lines if row["marked"]], _POINT).encode(x, mean, color, shape),
-        _over([row for row in broken if row["last"]], cross).encode(x, value, color, opacity=alt.value(1)),
+        over(bands, band).encode(x, low, alt.Y2("high:Q"), color),
+        over(inside, thin).encode(x, value, color, dash, detail="seed:N"),
+        over(lines, alt.Chart().mark_line(strokeWidth=1.8)).encode(x, mean, color, dash),
+        over([row for row in lines if row["marked"]], _POINT).encode(x, mean, color, shape),
+        over([row for row in broken if row["last"]], cross).encode(x, value, color, opacity=alt.value(1)),
     ]
 
 
 def _legend(labels: Mapping[str, str], styles: Mapping[str, LineStyle], epochs: int) -> list[alt.Chart]:
     """Draw the legend by hand: Vega's own shows no dashes beside point shapes."""
-    color, dash, shape = _channels(styles)
+    color, dash, shape = channels(styles)
     names: Rows = [
         {"arm": arm, "label": label, "at": (row + 0.4) * LEADING} for row, (arm, label) in enumerate(labels.items())
     ]
     ends = [row | {"x": x} for row in names for x in (0, 36)] if epochs > 1 else []
     x, y = alt.X("x:Q", scale=None, axis=None), alt.Y("at:Q", scale=None, axis=None)
     return [
-        _over(ends, alt.Chart().mark_line(strokeWidth=1.8)).encode(x, y, color, dash),
-        _over(names, _POINT).encode(y, color, shape, x=alt.value(18)),
-        _over(names, alt.Chart().mark_text(align="left", fontSize=11)).encode(y, x=alt.value(44), text="label:N"),
+        over(ends, alt.Chart().mark_line(strokeWidth=1.8)).encode(x, y, color, dash),
+        over(names, _POINT).encode(y, color, shape, x=alt.value(18)),
+        over(names, alt.Chart().mark_text(align="left", fontSize=11)).encode(y, x=alt.value(44), text="label:N"),
     ]
-
-
-def _channels(styles: Mapping[str, LineStyle]) -> tuple[alt.Color, alt.StrokeDash, alt.Shape]:
-    """Encode the arm as colour, dash and shape, without Vega's legend."""
-    arms = list(styles)
-    return (
-        alt.Color("arm:N", scale=alt.Scale(domain=arms, range=[each.color for each in styles.values()]), legend=None),
-        alt.StrokeDash(
-            "arm:N", scale=alt.Scale(domain=arms, range=[list(each.dash) for each in styles.values()]), legend=None
-        ),
-        alt.Shape("arm:N", scale=alt.Scale(domain=arms, range=[each.shape for each in styles.values()]), legend=None),
-    )
-
-
-def _over(rows: Rows, chart: alt.Chart) -> alt.Chart:
-    """Put rows into a chart, as JSON text.
-
-    Altair would validate and copy lists of rows again and again (seconds, at a few thousand rows), and refuse data
-    frames above 5000 rows.
-    """
-    data = alt.InlineData(values=json.dumps(rows, allow_nan=False), format=alt.JsonDataFormat(type="json"))
-    return chart.properties(data=data)
 
 
 def _line(curve: ArmCurve, factor: float, shift: float, first: int) -> Iterator[dict[str, Any]]:
@@ -227,3 +231,8 @@ def _remarks(data: CurveData, beyond: bool) -> list[str]:
     if omitted := sum(curve.omitted for curve in data.curves):
         remarks.append(f"Left out: {omitted} failed or unfinished trial{'s' if omitted > 1 else ''}.")
     return remarks
+
+
+#: Figure 1 and Figure 2 of the paper.
+CHARTS.register("test_accuracy")(learning_curves("test_acc", name="test_accuracy"))
+CHARTS.register("training_loss")(learning_curves("train_loss", name="training_loss", axis="Training loss (nats)"))

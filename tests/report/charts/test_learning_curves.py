@@ -1,20 +1,24 @@
 """The figures: what the specification says, and that files are what their names say."""
 
 import json
-import struct
 
 import pytest
 
 from builders import PAPER_ARMS, learning, make_results, make_study
-from fairtrial.errors import ReportError
-from fairtrial.report.charts import figures, write
+from fairtrial.report.charts import draw, write
 from fairtrial.report.style import PALETTE
 from fairtrial.trial import Outcome
 
 
+def figures(study, results):
+    return draw(["test_accuracy", "training_loss"], study, results)
+
+
 def spec(study, results=None, figure=0):
     """The Vega-Lite specification of a figure, with each layer's rows."""
-    whole = figures(study, make_results(study) if results is None else results)[figure].chart.to_dict()
+    name = ("test_accuracy", "training_loss")[figure]
+    (drawn,) = draw([name], study, make_results(study) if results is None else results)
+    whole = drawn.chart.to_dict()
     for view in whole["hconcat"]:
         for layer in view["layer"]:
             layer["rows"] = json.loads(whole["datasets"][layer["data"]["name"]])
@@ -57,7 +61,7 @@ def test_lines_and_bands_are_drawn_from_the_data_in_percent():
     assert low < min(row["low"] for row in rows) < max(row["high"] for row in rows) < high
 
 
-def test_arms_differ_in_colour_dash_and_shape():
+def test_arms_differ_in_color_dash_and_shape():
     study = make_study(PAPER_ARMS)
     drawn = layers(study)
     color = drawn["line"]["encoding"]["color"]["scale"]
@@ -111,13 +115,13 @@ def test_a_loss_that_ran_away_does_not_dwarf_the_others():
         return {"train_loss": 10.0**epoch if arm == "b" else 2.0 - epoch / 10}
 
     results = make_results(study, curve, ended={("b", 0): Outcome.DIVERGED}, epochs={("b", 0): 3})
-    drawn = layers(study, results)
+    drawn = layers(study, results, 1)
     scale = drawn["line"]["encoding"]["y"]["scale"]
     assert scale["domain"][1] < 3
     assert scale["clamp"] is True
     assert drawn["broken"]["rows"] == []
     assert [row["y"] for row in drawn["cross"]["rows"]] == [1000.0]
-    assert "A × on the frame" in spec(study, results)["title"]["subtitle"][1]
+    assert "A × on the frame" in spec(study, results, 1)["title"]["subtitle"][1]
 
 
 def test_what_is_left_out_is_said():
@@ -176,58 +180,14 @@ def test_more_rows_than_altairs_limit(tmp_path):
     assert write(figures(study, make_results(study))[0], tmp_path, ["svg"])
 
 
-def test_a_loop_that_reports_one_metric_gets_one_figure():
-    study = make_study(("a",), seeds=1)
-    drawn = figures(study, make_results(study, lambda arm, seed, epoch: {"train_loss": 1.0}))
-    assert [figure.name for figure in drawn] == ["training_loss"]
-
-
-def test_nothing_to_draw():
-    study = make_study(("a",))
-    for results in ([], make_results(study, ended={("a", seed): None for seed in range(3)})):
-        with pytest.raises(ReportError, match=r"^made_up@\w{8}: nothing to draw: [^\n]*`test_acc` or `train_loss`$"):
-            figures(study, results)
-
-
-@pytest.fixture(scope="module")
-def figure():
+def test_any_metric_has_learning_curves():
     study = make_study(("a", "b"), seeds=2)
-    return figures(study, make_results(study))[0]
 
+    def curve(arm, seed, epoch):
+        return {"grad_norm": epoch * 2.0, "val_acc": 0.5}
 
-class TestFiles:
-    def test_files_are_what_their_names_say(self, figure, tmp_path):
-        paths = write(figure, tmp_path / "made" / "here")
-        assert [path.name for path in paths] == ["test_accuracy.png", "test_accuracy.svg", "test_accuracy.pdf"]
-        png, svg, pdf = (path.read_bytes() for path in paths)
-        assert png.startswith(b"\x89PNG\r\n\x1a\n")
-        width, height = struct.unpack(">II", png[16:24])
-        assert width > 3 * 420
-        assert height > 3 * 270
-        resolution = png.index(b"pHYs") + 4
-        assert struct.unpack(">I", png[resolution : resolution + 4])[0] == pytest.approx(216 / 0.0254, rel=0.01)
-        assert svg.startswith(b"<svg")
-        assert b"Test accuracy (%)" in svg
-        assert b"<image" not in svg
-        assert pdf.startswith(b"%PDF-")
-        assert b"/LiberationSans" in pdf.replace(b"+", b"/")
-
-    def test_the_formats_that_were_asked_for(self, figure, tmp_path):
-        assert [path.name for path in write(figure, tmp_path, ["svg"])] == ["test_accuracy.svg"]
-        assert [path.name for path in tmp_path.iterdir()] == ["test_accuracy.svg"]
-
-    def test_a_diverged_trial_can_be_drawn(self, tmp_path):
-        study = make_study(("a", "b"), seeds=1)
-        (accuracy, _) = figures(study, make_results(study, ended={("b", 0): Outcome.DIVERGED}))
-        (path,) = write(accuracy, tmp_path, ["svg"])
-        assert "1 of 1 diverged" in path.read_text()
-
-    def test_errors_are_one_line(self, figure, tmp_path):
-        with pytest.raises(ReportError, match=r'"gif": must be one of png, svg, pdf$'):
-            write(figure, tmp_path, ["gif"])
-        (tmp_path / "file").touch()
-        with pytest.raises(ReportError, match=r"file: can't be made: File exists$"):
-            write(figure, tmp_path / "file", ["svg"])
-
-    def test_the_specification_holds_no_nan(self, figure):
-        json.dumps(figure.chart.to_dict(), allow_nan=False)
+    results = make_results(study, curve)
+    norm, accuracy = draw(["grad_norm", "val_acc"], study, results)
+    assert (norm.name, norm.data.metric) == ("grad_norm", "grad_norm")
+    titles = [each.chart.to_dict()["hconcat"][0]["layer"][2]["encoding"]["y"]["title"] for each in (norm, accuracy)]
+    assert titles == ["Grad norm", "Validation accuracy (%)"]

@@ -1,0 +1,115 @@
+"""Results that show themselves: text where Python prints them, HTML in a notebook, and every document format."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from fairtrial.errors import ReportError
+from fairtrial.report.claims import claims_grid, claims_table
+from fairtrial.report.formats import comma_separated, latex, markdown, summary_table
+from fairtrial.report.grid import Grid, grid
+from fairtrial.report.html import html
+from fairtrial.report.screen import screen_text
+from fairtrial.report.verdicts import noise_grid, verdict_grid, verdict_table
+from fairtrial.stats.claims import StudyClaims
+from fairtrial.stats.comparison import StudyVerdict
+from fairtrial.stats.noise import ArmNoise
+from fairtrial.stats.summary import StudySummary
+
+
+class View:
+    """A study's table, verdicts or tested claims, as people and programs read them.
+
+    Text, Markdown, LaTeX and HTML show accuracies in percent and their differences in points; JSON and CSV have
+    fractions.
+
+    Args:
+        data: what `summarize`, `compare` or `check_claims` returned.
+        noise: for verdicts, what `fairtrial.stats.noise.split_noise` returned; it is added.
+
+    Example:
+        >>> from fairtrial.stats.comparison import compare
+        >>> from fairtrial.testing import simulated_results, simulated_study
+        >>> study = simulated_study({"a": {}, "b": {"mean": 0.9}}, seeds=3)
+        >>> print(View(compare(study, simulated_results(study))).text().splitlines()[1].partition(" by")[0].strip())
+        b is better than a
+    """
+
+    def __init__(self, data: StudySummary | StudyVerdict | StudyClaims, noise: Sequence[ArmNoise] = ()) -> None:
+        self.data = data
+        self._noise = noise
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """Every format of `write`; CSV is for tables alone."""
+        return ("text", "markdown", "latex", "html", "json", *(["csv"] if isinstance(self.data, StudySummary) else []))
+
+    def write(self, format: str = "text", *, width: int = 80, color: bool = False) -> str:  # noqa: A002
+        """Write it in the format of a name, with one line break at the end.
+
+        Args:
+            format: one of `formats`.
+            width: columns of the screen; for text alone.
+            color: whether to use a terminal's colors; for text alone.
+
+        Raises:
+            ReportError: there is no such format.
+        """
+        if format not in self.formats:
+            raise ReportError(f'format = "{format}": must be one of {", ".join(self.formats)}')
+        written: str = self.text(width, color=color) if format == "text" else getattr(self, format)()
+        return written
+
+    def text(self, width: int = 80, *, color: bool = False) -> str:
+        """Write it for a screen of so many columns."""
+        return "\n".join(screen_text(each, width, color) for each in self._grids(screen=True))
+
+    def markdown(self) -> str:
+        """Write pipe tables, with the sentences as lists around them."""
+        return "\n".join(map(markdown, self._grids()))
+
+    def latex(self) -> str:
+        """Write floating tables of the booktabs package."""
+        return "\n".join(map(latex, self._grids()))
+
+    def html(self) -> str:
+        """Write HTML tables that need no style sheet."""
+        return "".join(map(html, self._grids()))
+
+    def json(self) -> str:
+        """Write the contract that other programs rely on: accuracies as fractions, null where there is no number.
+
+        Keys may be added, never renamed or removed.
+        """
+        return json.dumps(self._table(), indent=2, allow_nan=False) + "\n"
+
+    def csv(self) -> str:
+        """Write one row an arm.
+
+        Raises:
+            ReportError: it is no table.
+        """
+        if not isinstance(self.data, StudySummary):
+            raise ReportError("only a study's table can be written as CSV; verdicts and claims as JSON")
+        return comma_separated(self.data)
+
+    def __repr__(self) -> str:
+        return self.text().rstrip("\n")
+
+    def _repr_html_(self) -> str:
+        return self.html()
+
+    def _grids(self, *, screen: bool = False) -> list[Grid]:
+        if isinstance(self.data, StudySummary):
+            return [grid(self.data)]
+        if isinstance(self.data, StudyClaims):
+            return [claims_grid(self.data, screen=screen)]
+        noise = [noise_grid(self.data, self._noise)] if self._noise else []
+        return [verdict_grid(self.data, screen=screen), *noise]
+
+    def _table(self) -> dict[str, Any]:
+        if isinstance(self.data, StudySummary):
+            return summary_table(self.data)
+        if isinstance(self.data, StudyClaims):
+            return claims_table(self.data)
+        return verdict_table(self.data, self._noise)

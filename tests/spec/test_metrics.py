@@ -1,0 +1,79 @@
+"""Metrics of an epoch: what their names say, and the units in which people read them."""
+
+import math
+
+import pytest
+
+from fairtrial.spec.metrics import (
+    EPOCHS,
+    LOSS,
+    METRICS,
+    PERCENT,
+    PLAIN,
+    RELATIVE,
+    SECONDS,
+    Metric,
+    finite,
+    may_be_metric,
+    recorded_metrics,
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "direction", "unit", "label"),
+    [
+        ("test_acc", "higher", PERCENT, "test accuracy"),
+        ("top5_accuracy", "higher", PERCENT, "top5 accuracy"),
+        ("train_loss", "lower", LOSS, "training loss"),
+        ("loss", "lower", LOSS, "loss"),
+        ("val_error", "lower", PLAIN, "validation error"),
+        ("train_seconds", "lower", SECONDS, "training seconds"),
+        ("grad_norm", None, PLAIN, "grad norm"),
+        ("lossy", None, PLAIN, "lossy"),
+        ("accent", None, PLAIN, "accent"),
+    ],
+)
+def test_the_last_word_of_a_name_says_what_it_is(name, direction, unit, label):
+    metric = Metric.named(name)
+    assert (metric.direction, metric.unit, metric.label) == (direction, unit, label)
+
+
+def test_the_study_says_which_way_is_better_where_the_name_does_not():
+    assert Metric.named("f1", "higher").direction == "higher"
+    assert Metric.named("test_acc", "lower").direction == "higher"
+
+
+@pytest.mark.parametrize(
+    ("unit", "value", "amount"),
+    [
+        (PERCENT, 0.0131, "1.31 points"),
+        (PERCENT, -0.002, "-0.20 points"),
+        (PERCENT, -1e-9, "0.00 points"),
+        (LOSS, -0.01234, "-0.0123"),
+        (SECONDS, 12.34, "12.3 s"),
+        (EPOCHS, 1.25, "1.2 epochs"),
+        (PLAIN, 1234.5, "1.23e+03"),
+        (RELATIVE, 0.0213, "2.1%"),
+    ],
+)
+def test_differences_are_read_in_their_unit(unit, value, amount):
+    assert unit.amount(value) == amount
+
+
+def test_a_range_names_no_unit():
+    assert RELATIVE.between(-0.01, 0.02) == "-1.0 to 2.0"
+
+
+def test_validation_is_recorded_only_where_images_are_held_out():
+    assert recorded_metrics(validation=True) == METRICS
+    assert set(METRICS) - set(recorded_metrics(validation=False)) == {"val_loss", "val_acc"}
+
+
+def test_what_a_users_loop_may_record():
+    assert all(map(may_be_metric, ["f1", "_x", "top5_accuracy"]))
+    assert not any(map(may_be_metric, ["1f", "a b", "", "größe"]))
+
+
+@pytest.mark.parametrize(("value", "plain"), [(0.5, 0.5), (1, 1.0), (None, None), (math.nan, None), (-math.inf, None)])
+def test_only_finite_numbers_are_numbers(value, plain):
+    assert finite(value) == plain
