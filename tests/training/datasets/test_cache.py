@@ -160,9 +160,12 @@ def test_what_a_killed_process_left_behind_is_removed(cache_root):
     left = cache_root / "cifar10" / "fetching-abc"
     left.mkdir(parents=True)
     (left / "part").write_bytes(b"half a download")
+    half = cache_root / "cifar10" / ".train_images.npy.0a1b2c3d.part"
+    half.write_bytes(b"half an array")
     with cache.fetching("cifar10", silent) as workspace:
         assert workspace.exists()
         assert not left.exists()
+        assert not half.exists()
 
 
 def test_one_fetches_and_the_other_waits_and_says_so(cache_root):
