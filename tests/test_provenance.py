@@ -1,5 +1,6 @@
 """A study goes on under the conditions under which it began, or the user says that it may, and that is kept."""
 
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from builders import make_study as made_up
 from fairtrial.errors import ProvenanceError
 from fairtrial.executors.inline import InlineExecutor
 from fairtrial.loading import load
-from fairtrial.provenance import RunConditions
+from fairtrial.provenance import RunConditions, git_commit
 from fairtrial.runner import run
 from fairtrial.scheduler import plan
 from fairtrial.stats.comparison import compare
@@ -142,6 +143,24 @@ def test_data_are_held_against_those_of_the_same_arm():
 def test_nothing_before_is_no_difference():
     (trial, *_) = plan(made_up())
     assert RunConditions([]).differences(trial, BEFORE) == ()
+
+
+def test_the_commit_of_a_studys_folder(tmp_path):
+    assert git_commit(tmp_path) is None
+
+    def git(*words):
+        identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
+        subprocess.run(["git", "-C", str(tmp_path), *identity, *words], check=True, capture_output=True)
+
+    git("init")
+    (tmp_path / "f").write_text("1")
+    git("add", "f")
+    git("commit", "-m", "m")
+    clean = git_commit(tmp_path)
+    assert clean is not None
+    assert len(clean) == 40
+    (tmp_path / "f").write_text("2")
+    assert git_commit(tmp_path) == clean + "+"
 
 
 STUDY = """

@@ -5,7 +5,6 @@ from contextlib import ExitStack
 
 import pytest
 
-import fairtrial
 from fairtrial.errors import StudyError
 from fairtrial.executors.inline import InlineExecutor
 from fairtrial.runner import Callback, run
@@ -305,10 +304,3 @@ def test_leaving_early_closes_the_training_loop(store, make_study):
     with pytest.raises(KeyboardInterrupt):
         run(make_study(), store=store, executor=executor, watcher=Stop())
     assert closed == ["a"]
-
-
-def test_the_python_face(make_study):
-    study = make_study()
-    with fairtrial.SQLStore("fairtrial.db") as opened:
-        results = fairtrial.run(study, store=opened).results
-    assert "a *" in fairtrial.table(fairtrial.summarize(study, results))

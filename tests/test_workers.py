@@ -212,8 +212,7 @@ SCRIPT = """
 import fairtrial
 
 print("begun")
-with fairtrial.SQLStore("fairtrial.db") as store:
-    done = fairtrial.run(fairtrial.load("small.toml"), store=store, workers=2)
+done = fairtrial.run(fairtrial.load("small.toml"), executor=fairtrial.LocalExecutor(workers=2))
 print(done.trained, done.count(fairtrial.Outcome.FINISHED))
 """
 

@@ -16,7 +16,7 @@ from fairtrial.executors.slots import Slots, check_counts, choose_slots
 from fairtrial.failpoints import failpoint
 from fairtrial.provenance import RunConditions, abandoned_study, changed_keys
 from fairtrial.scheduler import Decision, Scheduler, StoppingRule, plan
-from fairtrial.spec import BUILT_IN, Study
+from fairtrial.spec import BUILT_IN, Origin, Study
 from fairtrial.store.base import Store
 from fairtrial.trial import Outcome, Trial, TrialResult
 
@@ -167,7 +167,7 @@ def _changed(
     Raises:
         ProvenanceError: it has, and nobody wanted that.
     """
-    before = abandoned_study(study, store.studies(), source, assignments)
+    before = abandoned_study(study.with_origin(Origin(source, tuple(assignments))), plan(study), store.studies())
     if before is None:
         return ""
     ended = _ended(store.outcomes(plan(before)), retry_failed=False)

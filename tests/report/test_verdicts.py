@@ -5,7 +5,6 @@ import re
 
 import pytest
 
-import fairtrial
 from fairtrial.errors import ReportError
 from fairtrial.report.verdicts import FORMATS, describe, sentence
 from fairtrial.stats.claims import check_claims
@@ -213,4 +212,4 @@ def test_a_refused_comparison_is_told():
 
 def test_an_unknown_format_is_refused():
     with pytest.raises(ReportError, match='format = "xml": must be one of text, markdown, latex, json'):
-        fairtrial.describe(verdict(), "xml")
+        describe(verdict(), "xml")

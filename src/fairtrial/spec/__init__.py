@@ -21,7 +21,7 @@ from fairtrial.spec.sections import (
     Step,
     Training,
 )
-from fairtrial.spec.study import FORMAT, Arm, Study, content, digest
+from fairtrial.spec.study import FORMAT, Arm, Origin, Study, content, digest
 from fairtrial.spec.tables import override, parse_toml
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "Model",
     "Noise",
     "Optimizer",
+    "Origin",
     "Schedule",
     "Section",
     "Settings",

@@ -4,7 +4,9 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Self
 
 import tomli_w
@@ -23,6 +25,21 @@ FORMAT = 1
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 #: An arm's name has no dot, so that a dotted key can name its settings.
 ARM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a study comes from; no part of what it is.
+
+    Attributes:
+        source: the file's full path, or the name under which it ships; None if it was built in Python.
+        overrides: the ``KEY=VALUE`` overrides that it was read with.
+        folder: the folder that holds the file.
+    """
+
+    source: str | None = None
+    overrides: tuple[str, ...] = ()
+    folder: Path | None = None
 
 
 class Arm(Section):
@@ -127,6 +144,17 @@ class Study(Section):
                 **self._asked,
             }
         )
+
+    @cached_property
+    def origin(self) -> Origin:
+        """Where the study comes from: outside equality and hash, as all cached properties are."""
+        return Origin()
+
+    def with_origin(self, origin: Origin) -> Self:
+        """Copy the study, with another origin."""
+        copy = self.model_copy()
+        copy.__dict__["origin"] = origin
+        return copy
 
     @property
     def label(self) -> str:
