@@ -18,7 +18,10 @@ def bench(
     threads: ThreadsOption = None,
     as_json: JSONOption = False,
 ) -> None:
-    """Time training steps on this machine, with fast and plain layers, beside their matrix products alone."""
+    """Time training steps on this machine.
+
+    They are timed with fast and with plain layers, and beside the matrix products of a step alone.
+    """
     from fairtrial.report import costs  # noqa: PLC0415
 
     measured = api.bench(api.load(study, overrides or []), threads=threads or 1)
@@ -30,7 +33,10 @@ def check_installation(
     address: Annotated[str | None, typer.Option(help="A Ray cluster to check; by default RAY_ADDRESS.")] = None,
     as_json: JSONOption = False,
 ) -> None:
-    """Check the installation: versions, compiler, data, store, disk and memory, Ray and PostgreSQL."""
+    """Check the installation.
+
+    It checks versions, compiler, data, store, disk and memory, Ray and PostgreSQL.
+    """
     from fairtrial import doctor  # noqa: PLC0415
     from fairtrial.report.doctor import finding_text, findings_json  # noqa: PLC0415
 

@@ -53,7 +53,7 @@ def table(
     store: StoreOption = DEFAULT_STORE,
     form: TableFormatOption = TableFormat.TEXT,
 ) -> None:
-    """Print what was measured: mean and spread over seeds for each arm."""
+    """Print what was measured: mean and spread for each arm."""
     print_view(api.open_results(study, overrides or [], store=store).table(), form)
 
 
@@ -66,7 +66,10 @@ def verdict(
         str | None, typer.Option(metavar="NAME", help="Compare this measure, which the study did not set beforehand.")
     ] = None,
 ) -> None:
-    """Compare each arm with the reference: better, worse, equivalent or undecided."""
+    """Compare each arm with the reference.
+
+    An arm is better, worse, equivalent (within the study's margin) or undecided.
+    """
     view = api.open_results(study, overrides or [], store=store).verdict(metric)
     print_view(view, form)
     if refused := view.data.refused:
@@ -81,12 +84,15 @@ def claims(
     store: StoreOption = DEFAULT_STORE,
     form: TextFormatOption = TextFormat.TEXT,
 ) -> None:
-    """Test each claim of the study: supported, contradicted or undecided."""
+    """Test the study's claims.
+
+    A claim is supported, contradicted or undecided.
+    """
     print_view(api.open_results(study, overrides or [], store=store).claims(), form)
 
 
 def failures(study: StudyArgument, overrides: OverridesOption = None, store: StoreOption = DEFAULT_STORE) -> None:
-    """Print why each failed trial failed, with its whole traceback."""
+    """Print the traceback of each failed trial."""
     for result in api.open_results(study, overrides or [], store=store).failures():
         out(f"{result.arm} seed {result.seed}: {result.detail.rstrip()}\n")
 
@@ -126,7 +132,10 @@ def export(
 
 
 def digest_study(study: StudyArgument, overrides: OverridesOption = None, store: StoreOption = DEFAULT_STORE) -> None:
-    """Print one digest of all results but times and machines: equal if two runs gave the same numbers to the bit."""
+    """Print a digest of the results.
+
+    It leaves out times and machines, and is equal if two runs gave the same numbers to the bit.
+    """
     found = api.open_results(study, overrides or [], store=store)
     out(f"{found.digest()}  {found.study.label}")
 

@@ -45,7 +45,7 @@ def run(
     address: AddressOption = None,
     checkpoints: CheckpointsOption = None,
 ) -> None:
-    """Train the missing trials of a study, then print its table and verdicts."""
+    """Train the missing trials of a study and print its results."""
     limits = {"time_limit": time_limit, "memory_limit": memory_limit}
     runs_on = make_executor(
         executor, workers=workers, threads=threads, address=address, checkpoints=checkpoints, **limits
@@ -87,7 +87,10 @@ def plan_study(
         ),
     ] = None,
 ) -> None:
-    """Estimate what a study will cost on this machine, and what more or fewer seeds would find."""
+    """Estimate what a study will cost on this machine.
+
+    It also shows the smallest difference that more or fewer seeds would find.
+    """
     from fairtrial.report.costs import plan_text, seed_options_text  # noqa: PLC0415
 
     found = api.load(study, overrides or [], store=store)

@@ -12,7 +12,7 @@ from fairtrial.store.url import redact_url
 
 
 def show(study: StudyArgument, overrides: OverridesOption = None, store: StoreOption = DEFAULT_STORE) -> None:
-    """Print a study as TOML with every default: a start for one of your own."""
+    """Print a study as TOML, with every default written out."""
     out(api.load(study, overrides or [], store=store).to_toml().rstrip())
 
 
