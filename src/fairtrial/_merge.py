@@ -8,7 +8,7 @@ from typing import Any
 
 from fairtrial import runner
 from fairtrial.callbacks import Callback
-from fairtrial.errors import StudyError
+from fairtrial.errors import ReportError, StudyError
 from fairtrial.executors.inline import InlineExecutor as _Inline
 from fairtrial.executors.slots import Slots
 from fairtrial.provenance import git_commit
@@ -142,7 +142,7 @@ class View:
         return f"<table><tr><td><pre>{html.escape(self.write())}</pre></td></tr></table>"
 
 
-def draw(study: Study, results: Sequence[TrialResult], names: Iterable[str]) -> tuple[Any, ...]:
+def draw(names: Iterable[str], study: Study, results: Sequence[TrialResult]) -> tuple[Any, ...]:
     """Draw charts."""
     from fairtrial.report import charts  # noqa: PLC0415
 
@@ -150,11 +150,11 @@ def draw(study: Study, results: Sequence[TrialResult], names: Iterable[str]) -> 
     known = {figure.name: figure for figure in drawn}
     for name in names:
         if name not in known:
-            raise StudyError(f"{name}: no such chart; known are {', '.join(known)}")
+            raise ReportError(f"{name}: no such chart; known are {', '.join(known)}")
     return tuple(known[name] for name in names) or drawn
 
 
-def write_chart(figure: Any, folder: Path) -> list[Path]:
+def write(figure: Any, folder: Path) -> list[Path]:
     """Write a chart's files."""
     from fairtrial.report import charts  # noqa: PLC0415
 

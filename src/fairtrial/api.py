@@ -84,13 +84,13 @@ class StudyResults:
         """Draw one chart, such as ``"test_accuracy"``.
 
         Raises:
-            FairtrialError: there is no such chart, or no data for it.
+            ReportError: there is no such chart, or no data for it.
         """
         return self.plots(name)[0]
 
     def plots(self, *names: str) -> "tuple[Figure, ...]":
         """Draw several charts; by default all for which there are data."""
-        return draw(self.study, self.results, names)
+        return draw(names, self.study, self.results)
 
     def to_pandas(self) -> "pd.DataFrame":
         """Make a data frame with a row for each epoch record and the columns of `export`.

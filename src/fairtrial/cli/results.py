@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from fairtrial import api
-from fairtrial._merge import View, write_chart
+from fairtrial._merge import View, write
 from fairtrial.api import DEFAULT_STORE
 from fairtrial.cli.options import OverridesOption, StoreOption, StudyArgument
 from fairtrial.cli.output import complain, out
@@ -112,7 +112,7 @@ def plot(
     found = api.open_results(study, overrides or [], store=store)
     target = folder or Path("figures") / found.study.label.replace("@", "-")
     for chart in found.plots(*(charts or [])):
-        for path in write_chart(chart, target):
+        for path in write(chart, target):
             out(str(path))
 
 
