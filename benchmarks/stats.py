@@ -1,8 +1,8 @@
 """What the verdicts get right and what they cost, by simulation; prints Markdown tables.
 
-python benchmarks/evidence.py                        # 20,000 studies a row, a few minutes
-python benchmarks/evidence.py --studies 50000        # the tables in docs/evidence.md
-python benchmarks/evidence.py --only adastop --permutations 1000    # needs the package adastop
+python benchmarks/stats.py                        # 20,000 studies a row, a few minutes
+python benchmarks/stats.py --studies 50000        # the tables in docs/evidence.md
+python benchmarks/stats.py --only adastop --permutations 1000    # needs the package adastop
 
 A study has four arms and a reference, looks after every seed from 3 to 12 and alpha = 5%, unless a row says otherwise.
 Effects and margins are in standard deviations of a paired difference.
