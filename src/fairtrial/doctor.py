@@ -16,10 +16,9 @@ import fairtrial
 from fairtrial.errors import DataError, FairtrialError, StoreMissingError
 from fairtrial.executors.slots import usable_cores
 from fairtrial.store.sql import SQLStore
-from fairtrial.store.sqlite import wal_is_safe
 
 #: Packages whose versions are reported.
-PACKAGES = ("torch", "numpy", "scipy", "sqlalchemy", "alembic", "safetensors", "altair", "vl-convert-python")
+PACKAGES = ("torch", "numpy", "scipy", "sqlalchemy", "safetensors", "altair", "vl-convert-python")
 
 #: Gigabytes of memory that a worker may need, and of free disk below which a note is made.
 WORKER_GB, FREE_GB = 1.0, 1.0
@@ -76,7 +75,6 @@ def check_installation(store: str = "fairtrial.db", address: str | None = None) 
         "layers": _layers,
         "data": _data,
         "store": lambda: _store(store),
-        "SQLite": _sqlite,
         "Ray": lambda: _ray(address or os.environ.get("RAY_ADDRESS")),
         "PostgreSQL": lambda: _postgres(store),
     }
@@ -88,7 +86,7 @@ def check_installation(store: str = "fairtrial.db", address: str | None = None) 
 
 
 def _versions() -> _Finding:
-    versions, missing = [f"fairtrial {fairtrial.__version__}"], []
+    versions, missing = [f"fairtrial {fairtrial.__version__}", f"SQLite {sqlite3.sqlite_version}"], []
     for package in PACKAGES:
         try:
             versions.append(f"{package} {importlib.metadata.version(package)}")
@@ -169,16 +167,6 @@ def _store(store: str) -> _Finding:
     if "://" not in store and not os.access(store, os.W_OK):
         return BAD, f"{store} can be read but not written to"
     return GOOD, f"{name} is sound, with {studies} {'study' if studies == 1 else 'studies'}"
-
-
-def _sqlite() -> _Finding:
-    release = sqlite3.sqlite_version
-    if wal_is_safe(sqlite3.sqlite_version_info):
-        return GOOD, f"{release}, with a write-ahead log"
-    return NOTE, (
-        f"{release} can lose a transaction when its write-ahead log is reset, so fairtrial uses the slower rollback "
-        "journal; fixed in 3.51.3, 3.50.7, 3.44.6 and later"
-    )
 
 
 def _ray(address: str | None) -> _Finding:
