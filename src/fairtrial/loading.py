@@ -104,8 +104,7 @@ def _load_file(path: Path, overrides: Sequence[str]) -> Study:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise StudyNotFoundError(f"{path}: {reason}") from error
     full = path.resolve()
-    with _on_path(full.parent):  # a study may name an optimizer, say, in a module beside it
-        return _build(text, str(path), Origin(str(full), tuple(overrides), full.parent))
+    return _build(text, str(path), Origin(str(full), tuple(overrides), full.parent))
 
 
 def _load_stored(reference: str, overrides: Sequence[str], stored: Sequence[StoredStudy]) -> Study:
@@ -145,7 +144,8 @@ def _build(text: str, name: str, origin: Origin) -> Study:
         table = parse_toml(text)
         if origin.folder is not None:
             table = _resolve_table(table, origin.folder)
-        return Study.from_dict(override(table, _resolve_overrides(origin.overrides))).with_origin(origin)
+        with _on_path(origin.folder or Path.cwd()):  # where a study may name classes of the user's own
+            return Study.from_dict(override(table, _resolve_overrides(origin.overrides))).with_origin(origin)
     except StudyError as error:
         raise type(error)(f"{name}: {error}") from error
 
