@@ -44,7 +44,7 @@ def test_commands_in_the_documents_exist(page):
             r"fairtrial (run|table|plot|export|show|ls|data|plan|bench|[a-z]+) [a-z]+\.?\w*", "\n".join(blocks(page))
         )
     )
-    assert used <= known | {"import"}
+    assert used <= known | {"import", "as"}
 
 
 def test_the_replication_tells_what_its_records_say():

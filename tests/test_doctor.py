@@ -92,8 +92,8 @@ def test_damaged_data_are_bad(monkeypatch):
 
 @pytest.mark.parametrize(("state", "code"), [(CheckStatus.GOOD, 0), (CheckStatus.NOTE, 0), (CheckStatus.BAD, 1)])
 def test_the_command_ends_by_what_it_found(monkeypatch, state, code):
-    monkeypatch.setattr("fairtrial.doctor._versions", lambda: doctor.CheckResult("versions", state, "as they are"))
-    monkeypatch.setattr("fairtrial.doctor._memory", lambda: doctor.CheckResult("memory", CheckStatus.GOOD, "enough"))
+    monkeypatch.setattr("fairtrial.doctor._versions", lambda: (state, "as they are"))
+    monkeypatch.setattr("fairtrial.doctor._memory", lambda: (CheckStatus.GOOD, "enough"))
     done = CliRunner().invoke(app, ["doctor"])
     assert done.exit_code == code
     assert done.stdout.splitlines()[0].split() == [

@@ -145,6 +145,24 @@ def test_nothing_before_is_no_difference():
     assert RunConditions([]).differences(trial, BEFORE) == ()
 
 
+def test_the_commit_of_a_studys_folder(tmp_path):
+    assert git_commit(tmp_path) is None
+
+    def git(*words):
+        identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
+        subprocess.run(["git", "-C", str(tmp_path), *identity, *words], check=True, capture_output=True)
+
+    git("init")
+    (tmp_path / "f").write_text("1")
+    git("add", "f")
+    git("commit", "-m", "m")
+    clean = git_commit(tmp_path)
+    assert clean is not None
+    assert len(clean) == 40
+    (tmp_path / "f").write_text("2")
+    assert git_commit(tmp_path) == clean + "+"
+
+
 STUDY = """
 name = "mine"
 reference = "a"
@@ -212,21 +230,3 @@ class TestAFileThatHasChanged:
 
     def test_overrides_are_another_matter(self, run_file):
         assert run_file("mine.toml", "--set", "training.epochs=4")[0] == 0
-
-
-def test_the_commit_of_a_studys_folder(tmp_path):
-    assert git_commit(tmp_path) is None
-
-    def git(*words):
-        identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
-        subprocess.run(["git", "-C", str(tmp_path), *identity, *words], check=True, capture_output=True)
-
-    git("init")
-    (tmp_path / "f").write_text("1")
-    git("add", "f")
-    git("commit", "-m", "m")
-    clean = git_commit(tmp_path)
-    assert clean is not None
-    assert len(clean) == 40
-    (tmp_path / "f").write_text("2")
-    assert git_commit(tmp_path) == clean + "+"

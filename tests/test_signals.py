@@ -91,7 +91,7 @@ def state(pid):
         return "Z"
 
 
-GO_ON = """interrupted; every finished epoch is in fairtrial.db. To go on:
+GO_ON = """interrupted; every finished epoch is in fairtrial.db. To resume:
   fairtrial run slow.toml --workers 1 --time-limit 1h
 """
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}

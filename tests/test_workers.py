@@ -201,9 +201,8 @@ SCRIPT = """
 import fairtrial
 
 print("begun")
-with fairtrial.SQLStore("fairtrial.db") as store:
-    study = fairtrial.load("small.toml")
-    print(fairtrial.run_study(study, store=store, executor=fairtrial.LocalExecutor(2)), len(store.results(study)))
+done = fairtrial.run(fairtrial.load("small.toml"), executor=fairtrial.LocalExecutor(workers=2))
+print(done.trained, done.count(fairtrial.Outcome.FINISHED))
 """
 
 

@@ -1,4 +1,4 @@
-"""Checks that a study continues under the conditions under which it began."""
+"""Provenance: the conditions under which a study's trials run, and whether they are still the same."""
 
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,12 +10,22 @@ from fairtrial.spec import Study, flatten
 from fairtrial.store.base import StoredStudy
 from fairtrial.trial import Machine, Trial, TrialResult
 
-#: Packages another version of which can change a trial's numbers without anybody's doing.
+#: Packages of which another version can change a trial's numbers.
 PACKAGES = ("fairtrial", "torch")
 
 
+def git_commit(folder: Path) -> str | None:
+    """Name the git commit of a folder, followed by ``+`` if tracked files have changed; None if there is none."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
+    try:
+        described = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip() or None
+
+
 class RunConditions:
-    """Under which conditions the trials of a study have run so far.
+    """The conditions under which the trials of a study have run so far.
 
     Args:
         results: what the store knows of the study.
@@ -28,13 +38,13 @@ class RunConditions:
             self.add(result.arm, result.machine)
 
     def add(self, arm: str, machine: Machine) -> None:
-        """Take note that a trial of an arm has begun on a machine: nodes of one cluster can differ, too."""
+        """Note that a trial of an arm has started on a machine; the nodes of one cluster can differ, too."""
         for name, value in _shared(machine).items():
             self._shared.setdefault(name, set()).add(value)
         self._data.setdefault(arm, set()).add(machine.data)
 
     def differences(self, trial: Trial, machine: Machine) -> tuple[str, ...]:
-        """Tell in what a trial that begins differs from those before it.
+        """List how the conditions of a trial that starts differ from those of the trials before it.
 
         Args:
             trial: the trial.
@@ -55,7 +65,7 @@ class RunConditions:
 
 
 def abandoned_study(study: Study, planned: Sequence[Trial], stored: Sequence[StoredStudy]) -> Study | None:
-    """Find the study that the same file and overrides meant when they were run last, if this run would abandon it.
+    """Find the study that the same file and overrides meant when they last ran, if this run would abandon it.
 
     Args:
         study: what they mean now.
@@ -63,23 +73,25 @@ def abandoned_study(study: Study, planned: Sequence[Trial], stored: Sequence[Sto
         stored: the studies in the store, the one that ran last first.
 
     Returns:
-        The earlier study, some of whose trials have begun and are none of this study's; whether it is complete is not
-        looked at. None if there is none: a study that only asks for more seeds, say, abandons nothing.
+        The earlier study, if any of its trials has started and any of them is not one of this study's; whether it is
+        complete is not checked. None if there is none: a study that only asks for more seeds abandons nothing.
     """
-    source, overrides = study.origin.source, study.origin.overrides
-    same = [one for one in stored if source and (one.source, one.assignments) == (source, overrides)]
+    origin = study.origin
+    same = [
+        one for one in stored if origin.source and (one.source, one.assignments) == (origin.source, origin.overrides)
+    ]
     if not same or same[0].hash == study.hash or not (same[0].started or sum(same[0].outcomes.values())):
         return None
     try:
         before = Study.from_toml(same[0].toml)
-    except StudyError:  # of a release that knew other keys; only that one could continue it
+    except StudyError:  # from a release that knew other keys; only that one could resume it
         return None
     kept = {trial.hash for trial in planned}
     return None if all(trial.hash in kept for trial in plan(before)) else before
 
 
 def changed_keys(before: Study, now: Study) -> tuple[str, ...]:
-    """Tell in which keys two studies differ, as ``optimizer.lr 0.001, now 0.002``."""
+    """List the keys in which two studies differ, as ``optimizer.lr 0.001, now 0.002``."""
     old, new = (dict(flatten(study.to_dict())) for study in (before, now))
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     return tuple(f"{key} {old.get(key, 'not set')}, now {new.get(key, 'not set')}" for key in keys)
@@ -92,18 +104,3 @@ def _shared(machine: Machine) -> Mapping[str, str]:
 
 def _either(values: Iterable[str]) -> str:
     return " or ".join(sorted(values))
-
-
-def git_commit(folder: Path) -> str | None:
-    """Name the git commit of a folder, with ``+`` behind it if tracked files have changed; None if there is none."""
-    try:
-        described = subprocess.run(  # noqa: S603
-            ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"],  # noqa: S607
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return described.stdout.strip() or None if described.returncode == 0 else None

@@ -7,6 +7,7 @@ import pytest
 import fairtrial
 from builders import make_results, make_study
 from fairtrial.stats.caveats import held_fixed, of_conditions, of_metric, of_records
+from fairtrial.stats.claims import check_claims
 from fairtrial.stats.paired import PairedData
 from fairtrial.trial import Outcome
 
@@ -85,7 +86,7 @@ def test_what_went_on_under_other_conditions_is_said_once():
     assert of_conditions(study, results) == said
     verdict = fairtrial.compare(study, results)
     assert set(said) <= set(verdict.caveats)
-    assert set(said) <= set(fairtrial.check_claims(study, results).caveats)
+    assert set(said) <= set(check_claims(study, results).caveats)
     alone = make_study({"a": {"optimizer": {"eps": 1e-8}}})
     others = [replace(one, forced="") if one.arm == "a" else one for one in results]
     assert of_conditions(alone, others) == ()

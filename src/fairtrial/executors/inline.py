@@ -7,12 +7,14 @@ from time import monotonic
 from typing import Self
 
 from fairtrial.executors.base import EpochFinished, Message, Workload, run_trial
+from fairtrial.registry import EXECUTORS
 from fairtrial.trial import Trial
 
 #: Trials and epochs that take no longer than this many seconds share pauses: writing each message down takes as long.
 QUICK = 0.05
 
 
+@EXECUTORS.register("inline")
 class InlineExecutor:
     """Runs trials one by one in this process, where a training loop may be any function at all.
 

@@ -125,7 +125,7 @@ def check_claims(study: Study, results: Sequence[TrialResult]) -> StudyClaims:
         ValueError: a result is not of this study, or one trial is there twice. Both are bugs of the caller.
 
     Example:
-        >>> tested = fairtrial.check_claims(study, store.results(study)).claims  # doctest: +SKIP
+        >>> tested = check_claims(study, store.results(study)).claims  # doctest: +SKIP
         >>> [(one.claim.id, one.finding.value) for one in tested]                # doctest: +SKIP
         [('1', 'supported'), ('2', 'undecided')]
     """

@@ -178,7 +178,7 @@ def test_an_address_without_ray_is_refused(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["fairtrial", "run", "quick", "--address", "auto"])
     with pytest.raises(SystemExit):
         cli.main()
-    assert "--address auto: belongs to --executor ray" in capsys.readouterr().err
+    assert "--address: requires --executor ray" in capsys.readouterr().err
 
 
 def test_starts_are_told_before_the_trial_goes_on(make_study):

@@ -15,6 +15,7 @@ from fairtrial.executors.local.supervisor import News, Supervisor, WorkerDied
 from fairtrial.executors.local.worker import CheckpointFailed, WorkerJob
 from fairtrial.executors.retries import Retries
 from fairtrial.executors.slots import Slots, check_counts, choose_slots
+from fairtrial.registry import EXECUTORS
 from fairtrial.trial import Trial
 
 #: Seconds between two looks at whether a worker has died unheard.
@@ -27,6 +28,7 @@ SECONDS_TO_STOP = 3.0
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
+@EXECUTORS.register("local")
 class LocalExecutor:
     """Runs trials in worker processes on this machine.
 

@@ -23,6 +23,7 @@ from fairtrial.executors.ray.cluster import RayCluster, check_installed
 from fairtrial.executors.ray.task import NodeRefused, TaskSpec
 from fairtrial.executors.retries import Retries
 from fairtrial.executors.slots import check_counts, usable_cores
+from fairtrial.registry import EXECUTORS
 from fairtrial.trial import Trial
 
 #: Seconds between two looks at the cluster: is it there, and has it grown or shrunk?
@@ -35,6 +36,7 @@ SECONDS_WITHOUT_NODES = 60.0
 GRACE = 2.0
 
 
+@EXECUTORS.register("ray")
 class RayExecutor:
     """Runs trials as Ray tasks.
 
