@@ -17,19 +17,25 @@ from fairtrial.executors.ray.cluster import RayCluster
 from fairtrial.executors.slots import Slots
 from fairtrial.spec import Study
 
-settings.register_profile("fairtrial", deadline=None, derandomize=True)
-settings.load_profile("fairtrial")
+# At home Hypothesis explores; on a server, where nobody can look into a failure's database, each run is the same.
+settings.register_profile("default", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
 # A shell that runs the suite in the background makes it ignore Ctrl-C, which some tests send.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, str(Path(__file__).parent))  # tests/loops.py and tests/builders.py, for the tests and their workers
 
 
-@pytest.fixture(autouse=True)
-def _alone(tmp_path, monkeypatch):
-    """Run every test in a folder of its own, untouched by the environment of whoever runs it."""
-    for name in [name for name in os.environ if name.startswith("FAIRTRIAL_") and name != "FAIRTRIAL_CACHE"]:
-        monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
+collect_ignore_glob = ["training/reference/*.py"]  # programs that write the references down; they need other packages
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Keep all tests that start Ray in one process: two Rays at a time would fight for its folder and its memory."""
+    for item in items:
+        parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        if "ray" in item.path.parts or "ray" in [value for value in parameters if isinstance(value, str)]:
+            item.add_marker(pytest.mark.xdist_group("ray"))
 
 
 @pytest.fixture

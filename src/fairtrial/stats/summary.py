@@ -41,7 +41,7 @@ class SeedSpread:
         """Compute mean and standard deviation of the values that are there.
 
         Example:
-            >>> Spread.of([0.5, None, 0.7]).mean
+            >>> SeedSpread.of([0.5, None, 0.7]).mean
             0.6
         """
         present = [value for value in values if value is not None]
