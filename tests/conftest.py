@@ -38,6 +38,12 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.xdist_group("ray"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def coverage_of_processes():
+    """Keep coverage out of the processes that tests start, where it takes half their time again; give its settings."""
+    return os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+
+
 @pytest.fixture
 def inline(monkeypatch):
     """Let studies run in this process, where it takes no time to begin; tests/test_workers.py has the workers."""
