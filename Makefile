@@ -15,7 +15,7 @@ study: $(VENV)/.run
 	$(BIN)/fairtrial plot quick
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8 --dist loadgroup --cov --cov-report=
+	$(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8 --cov --cov-report=
 	$(BIN)/coverage report --skip-covered | tail -n 1
 	$(BIN)/coverage report --include='*/stats/*,*/store/*' --fail-under=95
 

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import shutil
 import signal
 import sys
@@ -29,13 +30,19 @@ sys.path.insert(0, str(Path(__file__).parent))  # tests/loops.py and tests/build
 collect_ignore_glob = ["training/reference/*.py"]  # programs that write the references down; they need other packages
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Keep all tests that start Ray in one process: two Rays at a time would fight for its folder and its memory."""
-    for item in items:
-        parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
-        if "ray" in item.path.parts or "ray" in [value for value in parameters if isinstance(value, str)]:
-            item.add_marker(pytest.mark.xdist_group("ray"))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Deal tests out one by one, but those that start Ray to one process: two Rays fight for folders and memory.
+
+    Marks of groups would say the same, but pytest-xdist 3.8 does not see them under pytest 9.2 (its issue 1386).
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return "ray" if re.search(r"/ray/|\[ray\b", nodeid) else nodeid
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
