@@ -11,7 +11,7 @@ results = ft.run(study, store="fairtrial.db", executor=ft.InlineExecutor())
 
 print(results.table())
 print(results.verdict())
-results.plot("test_acc").save("test_acc.svg")
+results.plot("test_acc").chart.save("test_accuracy.svg")
 results.export("records.csv")
 print(results.to_pandas().groupby("arm")["test_acc"].max())
 print(f"{results.trained} trials trained; digest {results.digest()}")
