@@ -3,6 +3,9 @@
 import tomllib
 
 import pytest
+import tomli_w
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fairtrial.errors import StudyError
 from fairtrial.spec import Noise, Study, Target, override, parse_toml
@@ -70,6 +73,34 @@ def test_override_of_what_is_asked():
 def test_override_can_change_the_kind():
     study = Study.from_dict(override(table(schedule={"name": "step", "milestones": [1]}), ["schedule.name=cosine"]))
     assert study.settings.schedule == Cosine()
+
+
+assignments = st.dictionaries(
+    st.sampled_from(["optimizer", "arms.a.optimizer", "arms.b.optimizer"]).flatmap(
+        lambda where: st.sampled_from([f"{where}.lr", f"{where}.weight_decay"])
+    ),
+    st.floats(1e-12, 10).map(repr),
+    max_size=4,
+).map(lambda chosen: [f"{key}={value}" for key, value in chosen.items()])
+others = st.lists(st.sampled_from(["seeds=4", "seeds.max=9", "training.epochs=2", "data.name=digits", "name=t-1"]))
+
+
+@given(assignments, others)
+def test_an_overridden_study_survives_toml(chosen, more):
+    """And one override after another is all of them at once."""
+    study = Study.from_dict(override(table(), [*chosen, *more]))
+    again = Study.from_toml(study.to_toml())
+    assert (again, again.hash) == (study, study.hash)
+    step_by_step = table()
+    for assignment in [*chosen, *more]:
+        step_by_step = override(step_by_step, [assignment])
+    assert Study.from_dict(step_by_step).hash == study.hash
+
+
+@given(st.floats(allow_nan=False) | st.integers() | st.booleans() | st.text(st.characters(codec="ascii")))
+def test_override_reads_any_value_that_toml_can_write(value):
+    text = tomli_w.dumps({"value": value}).removeprefix("value = ")
+    assert override({}, [f"params.x={text}"]) == {"params": {"x": value}}
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ def held_fixed(study: Study) -> tuple[str, ...]:
     arms differ; what else stands in the study it may not use.
 
     Example:
-        >>> held_fixed(fairtrial.load("quick"))[0]  # doctest: +SKIP
+        >>> held_fixed(fairtrial.load("quick"))[0]
         'The learning rate was 0.001 for every arm; with rates of their own the verdicts could be others.'
     """
     arms = [arm.settings for arm in study.arms]

@@ -63,7 +63,7 @@ def equivalence_p(differences: npt.ArrayLike, margin: float) -> float:
 
     Example:
         >>> round(equivalence_p([0.1, -0.2, 0.05], margin=1.0), 4)
-        0.0045
+        0.0044
     """
     if not margin > 0:
         raise ValueError(f"margin = {margin}: must be positive")

@@ -47,7 +47,10 @@ class ImageSet:
             format; labels, int64 (b,).
 
         Example:
-            >>> images, labels = dataset.train.batch(torch.arange(64))  # doctest: +SKIP
+            >>> from fairtrial.training.datasets import Data, load
+            >>> images, labels = load(Data(name="digits")).train.batch(torch.arange(64))
+            >>> images.shape, images.max() <= 1
+            (torch.Size([64, 3, 32, 32]), tensor(True))
         """
         rows = indices if self.index is None else self.index.index_select(0, indices)
         # NHWC bytes seen as NCHW are channels_last already, and float() keeps the strides.
