@@ -14,6 +14,7 @@ from fairtrial.checkpoints import CheckpointManager
 from fairtrial.errors import Terminated
 from fairtrial.scheduler import plan
 from fairtrial.store.sql import SQLStore
+from fairtrial.store.writer import SQLWriter
 from fairtrial.trial import Outcome, digest_results
 
 PATIENCE = 120  # seconds after which a test gives up; nothing waits that long unless it is broken
@@ -224,26 +225,21 @@ def test_without_the_command_line_ctrl_c_waits_too_but_not_twice():
     assert done == [1]
 
 
-def test_a_commit_is_not_torn_apart(make_study, answered):
+def test_a_commit_is_not_torn_apart(make_study, answered, monkeypatch):
     """A signal that comes while records are written is answered when they are."""
     import loops
     from fairtrial.executors.inline import InlineExecutor
     from fairtrial.runner import run
 
-    class Interrupting(SQLStore):
-        signalled = False
+    def interrupted(writer, trial, attempt, record):
+        if record.epoch == 1:  # a second signal would not wait
+            signal.raise_signal(signal.SIGTERM)
+        add_epoch(writer, trial, attempt, record)
 
-        def write(self, work):
-            def interrupted(writer):
-                if not self.signalled:  # a second signal would not wait
-                    self.signalled = True
-                    signal.raise_signal(signal.SIGTERM)
-                return work(writer)
-
-            return super().write(interrupted)
-
+    add_epoch = SQLWriter.add_epoch
+    monkeypatch.setattr(SQLWriter, "add_epoch", interrupted)
     study = make_study()
-    with Interrupting("fairtrial.db") as store:
+    with SQLStore("fairtrial.db") as store:
         with pytest.raises(Terminated):
             run(study, store=store, executor=InlineExecutor(loops.good, loops.machine))
         (result,) = store.results(study)
