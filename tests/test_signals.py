@@ -14,6 +14,7 @@ from fairtrial.checkpoints import CheckpointManager
 from fairtrial.errors import Terminated
 from fairtrial.scheduler import plan
 from fairtrial.store.sql import SQLStore
+from fairtrial.store.writer import SQLWriter
 from fairtrial.trial import Outcome, digest_results
 
 PATIENCE = 120  # seconds after which a test gives up; nothing waits that long unless it is broken
@@ -224,25 +225,20 @@ def test_without_the_command_line_ctrl_c_waits_too_but_not_twice():
     assert done == [1]
 
 
-def test_a_commit_is_not_torn_apart(make_study, answered):
+def test_a_commit_is_not_torn_apart(make_study, answered, monkeypatch):
     """A signal that comes while records are written is answered when they are."""
     import loops
     from workloads import inline, run
 
-    class Interrupting(SQLStore):
-        writes = 0
+    def interrupted(writer, trial, attempt, record):
+        if record.epoch == 1:  # a second signal would not wait
+            signal.raise_signal(signal.SIGTERM)
+        add_epoch(writer, trial, attempt, record)
 
-        def write(self, work):
-            def interrupting(writer):
-                self.writes += 1
-                if self.writes == 2:  # the first records; a second signal would not wait
-                    signal.raise_signal(signal.SIGTERM)
-                work(writer)
-
-            super().write(interrupting)
-
+    add_epoch = SQLWriter.add_epoch
+    monkeypatch.setattr(SQLWriter, "add_epoch", interrupted)
     study = make_study()
-    with Interrupting("fairtrial.db") as store:
+    with SQLStore("fairtrial.db") as store:
         with pytest.raises(Terminated):
             run(study, store=store, executor=inline(loops.good))
         (result,) = store.results(study)

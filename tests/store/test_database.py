@@ -1,15 +1,17 @@
 """Opening databases: what is refused, and in what words."""
 
 import sqlite3
-from datetime import datetime
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, inspect, text
 
 from fairtrial.errors import StoreError, StoreMissingError, StoreVersionError
+from fairtrial.scheduler import plan
 from fairtrial.store import schema
 from fairtrial.store.sql import SQLStore
-from fairtrial.store.url import DatabaseURL
+from fairtrial.store.url import DatabaseURL, redact_url
 
 
 def test_a_path_and_a_url_name_the_same_file(tmp_path):
@@ -114,3 +116,20 @@ def test_a_file_that_is_no_database_is_named(tmp_path):
 def test_a_bad_url_is_named(url, message):
     with pytest.raises(StoreError, match=message):
         SQLStore(url)
+
+
+def test_a_store_looks_for_damage_in_itself(place):
+    with SQLStore(place) as store:
+        assert store.check() == ""
+        assert store.beside == ("s.db" if place == "s.db" else "fairtrial")
+        assert store.name == redact_url(place)
+
+
+def test_damage_is_found(make_study):
+    study = make_study(seeds=100)
+    with SQLStore("s.db") as store:
+        store.add_study(study, plan(study), datetime(2026, 1, 2, tzinfo=UTC))
+    content, one = Path("s.db").read_bytes(), plan(study)[0].hash.encode()
+    Path("s.db").write_bytes(content.replace(one, one[::-1], 1))  # in a table, and not in its index
+    with SQLStore("s.db", create=False) as store:
+        assert "missing from index" in store.check()

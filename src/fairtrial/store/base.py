@@ -108,7 +108,8 @@ class Store(AbstractContextManager["Store"], Protocol):
         """Run a function that writes, as one transaction; an exception undoes all of it.
 
         Args:
-            work: called with a `Writer`; must not use the store itself. It may be called again after a lost connection.
+            work: called with a `Writer`; may be called again after a lost connection. It must not use the store itself,
+                and must let the database's errors pass.
 
         Returns:
             What ``work`` returned.

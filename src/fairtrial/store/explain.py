@@ -24,10 +24,9 @@ def explain(error: Exception, file: Path | None, *, opened: bool) -> str:
         return DELETED
     if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")) or code == "55P03":
         return f"another process is using it ({cause}); {_SAFE}: let that process end, and try again"
-    if code in {"SQLITE_FULL", "53100"}:
-        return f"disk full ({cause}); {_SAFE}: make room, and try again"
-    if code.startswith("SQLITE_IOERR"):
-        return f"disk full or failing ({cause}); {_SAFE}: make room, and try again"
+    failing = code.startswith("SQLITE_IOERR")
+    if failing or code in {"SQLITE_FULL", "53100"}:
+        return f"disk full{' or failing' if failing else ''} ({cause}); {_SAFE}: make room, and try again"
     if file is not None and code.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY")) and (why := _obstacle(file)):
         return f"{why} ({cause})"
     return str(cause)

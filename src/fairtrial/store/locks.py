@@ -143,8 +143,8 @@ class AdvisoryLock:
                 connection.close()
 
     def _take(self) -> Connection:
-        connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        try:
+        with contextlib.ExitStack() as closing:
+            connection = closing.enter_context(self._engine.connect()).execution_options(isolation_level="AUTOCOMMIT")
             connection.detach()  # from the pool: closing must end the session
             connection.execute(text("SELECT set_config('application_name', :name, false)"), {"name": self._name})
             key = _key(f"fairtrial {connection.exec_driver_sql('SELECT current_schema()').scalar()} {self._what}")
@@ -154,10 +154,8 @@ class AdvisoryLock:
                 taken = connection.execute(_TRY, key).scalar()
             if not taken:
                 raise _locked_error(self._label, _holder(connection, key))
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+            closing.pop_all()
+            return connection
 
 
 _TRY = text("SELECT pg_try_advisory_lock(:high, :low)")
