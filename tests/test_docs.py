@@ -12,6 +12,7 @@ from fairtrial.errors import Stopped
 from fairtrial.executors.base import EpochFinished, run_trial
 from fairtrial.scheduler import plan
 from fairtrial.spec import Study
+from fairtrial.training import tensors as _tensors  # noqa: F401  (lets checkpoints hold tensors, as in every run)
 from fairtrial.trial import Machine
 
 ROOT = Path(__file__).parents[1]
