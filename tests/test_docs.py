@@ -20,6 +20,7 @@ from fairtrial.scheduler import plan
 from fairtrial.spec import Study, override
 from fairtrial.store.sql import SQLStore
 from fairtrial.testing import executor
+from fairtrial.training import tensors as _tensors  # noqa: F401  (lets checkpoints hold tensors, as in every run)
 from fairtrial.trial import Machine
 
 ROOT = Path(__file__).parents[1]

@@ -18,6 +18,7 @@ from fairtrial.errors import FairtrialError, StudyError
 from fairtrial.executors.base import EpochFinished
 from fairtrial.executors.local.executor import LocalExecutor
 from fairtrial.executors.local.process import WorkerProcess
+from fairtrial.executors.local.worker import Heartbeat
 from fairtrial.executors.slots import Slots
 from fairtrial.report.live import ProgressDisplay
 from fairtrial.scheduler import plan
@@ -137,7 +138,8 @@ def test_what_a_given_up_worker_says_later_never_reaches_the_store(store, make_s
     watcher = Reviving()
     executor = Instead(patient(LocalExecutor(2), 3), loop=loops.dying, machine=loops.machine, set_up=None)
     done = run(study, store=store, executor=executor, watcher=watcher)
-    late = given_up[0].receive()
+    while isinstance(late := given_up[0].receive(), Heartbeat):
+        pass
     for worker in given_up:
         close(worker)
     assert watcher.begun == 2

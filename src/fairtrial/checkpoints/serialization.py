@@ -84,7 +84,7 @@ def unpack(tree: Any, arrays: Mapping[str, npt.NDArray[Any]]) -> Any:
             return arrays[value][()]
         case _ if kind in _ARRAY_TYPES:
             return _ARRAY_TYPES[kind].unpack(arrays[value["array"]], value)
-    raise ValueError(f"{kind}: a type of value that nothing here has registered")
+    raise ValueError(f"{kind}: no such type of value is registered")
 
 
 def _pack(value: object, where: str, arrays: Arrays) -> Any:
