@@ -271,7 +271,7 @@ def test_bad_input_is_one_line_and_a_status(fairtrial, words, message, tmp_path,
     write("loop.toml", 'name = "l"\ntraining.loop = "no_such:train"\n' + arms)
     SQLStore("newer.db").__exit__()
     with sqlite3.connect("newer.db") as connection:
-        connection.execute("UPDATE fairtrial_schema SET version = 99")
+        connection.execute("UPDATE fairtrial_version SET version = 99")
     connection.close()
     assert refused(fairtrial, *words).startswith(message)
 
@@ -441,7 +441,7 @@ def test_another_metric_is_labelled_and_checked(fairtrial, known):
     fairtrial("run", known)
     _, out, _ = fairtrial("verdict", "known", "--metric", "final_test_acc")
     assert "The study set best_test_acc beforehand" in " ".join(out.split())
-    assert "must be best_NAME or final_NAME" in refused(fairtrial, "verdict", "known", "--metric", "test_acc")
+    assert "known: `best_NAME`, `final_NAME`" in refused(fairtrial, "verdict", "known", "--metric", "test_acc")
 
 
 def test_a_spoilt_pairing_is_refused_with_its_reason(fairtrial, known):

@@ -180,7 +180,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(store, make_study, monkeyp
 
 def test_a_loop_that_is_not_there_is_told_before_anything_runs(store, make_study):
     for loop, message in {
-        "loops:missing": 'training.loop = "loops:missing": loops has no function missing',
+        "loops:missing": 'training.loop = "loops:missing": loops has no missing',
         "loops:not_callable": 'training.loop = "loops:not_callable": loops has no function not_callable',
         "no_such:train": 'training.loop = "no_such:train": no module named no_such beside the study or installed',
     }.items():

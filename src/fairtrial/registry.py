@@ -115,6 +115,10 @@ class Registry(Generic[T]):
         return self._entries
 
     def _users_own(self, name: str) -> T:
+        if name.startswith("__main__:"):
+            raise UnknownNameError(
+                self._where(name), "must be in a module that workers can import, not in the running script"
+            )
         try:
             entry = import_name(name)
         except NotFoundError as error:

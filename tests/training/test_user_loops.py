@@ -46,7 +46,7 @@ def test_a_module_that_was_rewritten_is_imported_again_when_a_study_starts():
     Path("rewritten.py").write_text("def train(trial):\n    yield {'test_acc': 0.1}\n")
     prepare.find("rewritten:train", fresh=True)
     Path("rewritten.py").write_text("def train2(trial):\n    yield {'test_acc': 0.25}\n")
-    with pytest.raises(StudyError, match="rewritten has no function train2"):
+    with pytest.raises(StudyError, match="rewritten has no train2"):
         prepare.find("rewritten:train2")  # while a study runs, all its trials get the same code
     assert list(prepare.find("rewritten:train2", fresh=True)(None)) == [{"test_acc": 0.25}]
     assert list(prepare.find("rewritten:train2")(None)) == [{"test_acc": 0.25}]

@@ -12,6 +12,7 @@ from fairtrial.scheduler import plan
 from fairtrial.training import datasets, loop, prepare
 from fairtrial.training.datasets.layout import digest
 from fairtrial.training.machine import describe_machine
+from fairtrial.trial import TrialContext
 
 MODULE = '''
 import numpy as np
@@ -72,7 +73,7 @@ def test_a_study_trains_on_it(folder):
     assert (dataset.name, dataset.classes, dataset.image_size, dataset.channels) == ("my_data:FashionLike", 10, 28, 1)
     assert (len(dataset.train), len(dataset.test), len(dataset.validation)) == (40, 20, 10)
     for trial in plan(study):
-        (record,) = loop.train(trial)
+        (record,) = loop.train(TrialContext(trial))
         assert np.isfinite([record["train_loss"], record["test_loss"], record["val_loss"]]).all()
         with np.load(folder / "fashion.npz") as file:
             images, labels = file["x_train"], file["y_train"].astype(np.uint8)

@@ -47,8 +47,9 @@ class ImageSet:
             format; labels, int64 (b,).
 
         Example:
-            >>> from fairtrial.training.datasets import Data, load
-            >>> images, labels = load(Data(name="digits")).train.batch(torch.arange(64))
+            >>> from fairtrial.training.datasets import load
+            >>> from fairtrial.training.datasets.digits import Digits
+            >>> images, labels = load(Digits()).train.batch(torch.arange(64))
             >>> images.shape, images.max() <= 1
             (torch.Size([64, 3, 32, 32]), tensor(True))
         """
