@@ -5,6 +5,9 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 PIP := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install --quiet
 
+# How many processes run tests; with JOBS=0 none but the first, as a debugger needs it.
+JOBS ?= logical
+
 .PHONY: study test check clean
 
 study: $(VENV)/.run
@@ -12,7 +15,9 @@ study: $(VENV)/.run
 	$(BIN)/fairtrial plot quick
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8 --cov --cov-report=
+	$(BIN)/coverage report --skip-covered | tail -n 1
+	$(BIN)/coverage report --include='*/stats/*,*/store/*' --fail-under=95
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check
@@ -21,7 +26,7 @@ check: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage*
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fairtrial import spec
 from fairtrial.training import datasets
+from fairtrial.training.datasets.cifar10 import Cifar10
 
 SIDES = Path(__file__).parent / "sides"
 
@@ -24,7 +24,7 @@ SIDES = Path(__file__).parent / "sides"
 @contextmanager
 def arrays(train: int, test: int) -> Iterator[Path]:
     """Write CIFAR-10 subsets, the ones that a study of this size takes, where other programs can read them."""
-    dataset = datasets.load(spec.Data(train=train, test=test))
+    dataset = datasets.load(Cifar10(train=train, test=test))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "images.npz"
         parts = {"train": dataset.train, "test": dataset.test}

@@ -13,15 +13,16 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import fairtrial
 from fairtrial import testing
-from fairtrial.executors.base import Ended, Epoch, Executor
+from fairtrial.executors.base import Ended, EpochFinished, Executor, Session, Workload
 from fairtrial.executors.inline import InlineExecutor
 from fairtrial.executors.local.executor import LocalExecutor
 from fairtrial.executors.ray.executor import RayExecutor
+from fairtrial.runner import run_study
 from fairtrial.scheduler import plan
 from fairtrial.spec import Study
 from fairtrial.trial import Machine, Outcome, Trial
@@ -34,10 +35,10 @@ def simulated_machine(_trial: Trial) -> Machine:
     return testing.MACHINE
 
 
-EXECUTORS: dict[str, Callable[[Callable[[Trial], Machine]], Executor]] = {
-    "inline": lambda machine: InlineExecutor(testing.simulate, machine),
-    "local": lambda machine: LocalExecutor(testing.simulate, machine, workers=WORKERS),
-    "ray": lambda machine: RayExecutor(testing.simulate, machine, workers=WORKERS),
+EXECUTORS: dict[str, Callable[[], Executor]] = {
+    "inline": InlineExecutor,
+    "local": lambda: LocalExecutor(WORKERS),
+    "ray": lambda: RayExecutor(workers=WORKERS),
 }
 
 
@@ -66,41 +67,56 @@ def main() -> None:
 
 def drain(name: str, study: Study) -> float:
     """Run a study's trials and drop what they say; returns the seconds it took."""
-    with warm(name) as executor:
+    with warm(name) as session:
         begun = time.perf_counter()
         for trial in plan(study):
-            executor.submit(trial)
-        told = [message for message in executor.messages() if message is not None]
+            session.submit(trial)
+        told = [message for message in session.messages() if message is not None]
         seconds = time.perf_counter() - begun
     outcomes = [message.outcome for message in told if isinstance(message, Ended)]
     assert outcomes == [Outcome.FINISHED] * len(plan(study))  # a trial that fails at once would be quick, too
-    assert sum(isinstance(message, Epoch) for message in told) == sum(trial.epochs for trial in plan(study))
+    assert sum(isinstance(message, EpochFinished) for message in told) == sum(trial.epochs for trial in plan(study))
     return seconds
 
 
 def record(name: str, study: Study, path: Path) -> float:
-    """Run a study into a new store; returns the seconds it took, with the plan and all that `fairtrial.run` does."""
+    """Run a study into a new store; returns the seconds it took, with the plan and all that `run_study` does."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
-    with warm(name) as executor, fairtrial.SQLStore(str(path)) as store:
+    with warm(name) as session, fairtrial.SQLStore(str(path)) as store:
         begun = time.perf_counter()
-        done = fairtrial.run(study, store=store, executor=executor)
+        trained = run_study(study, store=store, executor=Warm(session))
         seconds = time.perf_counter() - begun
-    assert done.count(Outcome.FINISHED) == done.trained == len(plan(study))
+        finished = sum(result.outcome is Outcome.FINISHED for result in store.results(study))
+    assert finished == trained == len(plan(study))
     return seconds
 
 
+class Warm:
+    """An executor whose session is open already."""
+
+    checkpoints = None
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def open(self, _workload: Workload) -> AbstractContextManager[Session]:
+        """Give the session, without closing it at the end."""
+        return nullcontext(self.session)
+
+
 @contextmanager
-def warm(name: str) -> Iterator[Executor]:
-    """Enter an executor and have each of its workers run a trial, so that their start is not measured."""
+def warm(name: str) -> Iterator[Session]:
+    """Open an executor and have each of its workers run a trial, so that their start is not measured."""
     from throughput import simulated_machine  # noqa: PLC0415  (by the name under which workers find it)
 
-    with EXECUTORS[name](simulated_machine) as executor:
-        for trial in plan(testing.simulated_study({"a": {"sleep": 1.0}}, seeds=WORKERS, epochs=1)):
-            executor.submit(trial)
-        for _ in executor.messages():
+    trials = plan(testing.simulated_study({"a": {"sleep": 1.0}}, seeds=WORKERS, epochs=1))
+    with EXECUTORS[name]().open(Workload(testing.simulate, simulated_machine, trials)) as session:
+        for trial in trials:
+            session.submit(trial)
+        for _ in session.messages():
             pass
-        yield executor
+        yield session
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fairtrial.training.kernels import layers, library
-from fairtrial.training.models.flavors import OneSidedConv2d
+from fairtrial.training.models.mobilenet_v2.flavors import OneSidedConv2d
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
 

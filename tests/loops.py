@@ -283,7 +283,7 @@ def is_socket(number):
         return False
 
 
-def set_up():
+def set_up(threads):
     """Count how often this is called in this process."""
     global SET_UPS  # noqa: PLW0603
     SET_UPS += 1

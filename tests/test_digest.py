@@ -11,10 +11,9 @@ import pytest
 
 from fairtrial import digest_results
 from fairtrial.cli import main as cli
-from fairtrial.executors.inline import InlineExecutor
-from fairtrial.runner import run
 from fairtrial.store.sql import SQLStore
 from fairtrial.trial import EpochRecord, Machine, Outcome, TrialResult
+from workloads import inline, run
 
 BEGUN = datetime(2026, 1, 1, tzinfo=UTC)
 METRICS = {"train_loss": 0.1 + 0.2, "test_acc": 0.5, "train_seconds": 3.0, "odd": math.inf}
@@ -95,7 +94,7 @@ def test_the_command_prints_it_with_the_studys_name(make_study, monkeypatch, cap
     study = make_study()
     Path("small.toml").write_text(study.to_toml())
     with SQLStore("fairtrial.db") as store:
-        done = run(study, store=store, executor=InlineExecutor(loops.good, loops.machine))
+        done = run(study, store=store, executor=inline(loops.good))
     monkeypatch.setattr("sys.argv", ["fairtrial", "digest", "small.toml"])
     with pytest.raises(SystemExit) as end:
         cli.main()

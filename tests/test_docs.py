@@ -1,17 +1,26 @@
-"""What the documents show must work: study files parse, commands exist, links lead somewhere."""
+"""What the documents show must work: studies, commands with their options, Python, links."""
 
+import ast
 import re
+import shlex
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import typer
 
+import fairtrial
 from fairtrial.checkpoints import CheckpointManager
-from fairtrial.cli.main import app
+from fairtrial.cli import main as cli
 from fairtrial.errors import Stopped
-from fairtrial.executors.base import Epoch, drive
+from fairtrial.executors.base import EpochFinished, run_trial
+from fairtrial.loading import load
 from fairtrial.scheduler import plan
-from fairtrial.spec import Study
+from fairtrial.spec import Study, override
+from fairtrial.store.sql import SQLStore
+from fairtrial.testing import executor
+from fairtrial.training import tensors as _tensors  # noqa: F401  (lets checkpoints hold tensors, as in every run)
 from fairtrial.trial import Machine
 
 ROOT = Path(__file__).parents[1]
@@ -36,15 +45,95 @@ def test_studies_in_the_documents_are_valid(page, text):
     assert Study.from_toml(text).arms
 
 
+def commands(page):
+    """The commands that a page shows, in blocks and in its sentences, each as the words behind `fairtrial`."""
+    shown = re.findall(r"^(?:\$ )?fairtrial ([a-z-].*)$", "\n".join(blocks(page)), flags=re.MULTILINE)
+    shown += re.findall(r"`fairtrial ([a-z-][^`]*)`", page.read_text(encoding="utf-8"))
+    return [shlex.split(re.split(r" [>|] ", line)[0], comments=True) for line in shown]
+
+
+COMMANDS = sorted({shlex.join(words): words for page in PAGES for words in commands(page)}.items())
+GROUP = typer.main.get_command(cli.app)
+#: Commands that only read what is in the store, or in the package: they take no time and change nothing.
+READING = {"claims", "digest", "export", "ls", "plot", "show", "table", "verdict"}
+
+
+def test_there_are_commands_to_check():
+    assert {words[0] for _, words in COMMANDS} >= {*READING, "bench", "doctor", "plan", "run"}
+
+
+@pytest.mark.parametrize("words", [words for _, words in COMMANDS], ids=[line for line, _ in COMMANDS])
+def test_commands_in_the_documents_are_understood(words):
+    """Parse as the command line does, options and their values too, and run nothing."""
+    with GROUP.make_context("fairtrial", ["ls"]) as context:
+        name, command, rest = GROUP.resolve_command(context, words)
+        if any(item.required for item in command.params) and all(word.startswith("-") for word in rest):
+            rest = ["STUDY", *rest]  # a sentence about the command itself
+        command.make_context(name, rest, parent=context).close()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_commands_in_the_documents_exist(page):
-    known = {command.name or command.callback.__name__ for command in app.registered_commands}
-    used = set(
-        re.findall(
-            r"fairtrial (run|table|plot|export|show|ls|data|plan|bench|[a-z]+) [a-z]+\.?\w*", "\n".join(blocks(page))
-        )
-    )
-    assert used <= known | {"import"}
+def test_options_in_the_documents_exist(page):
+    known = {option for command in GROUP.commands.values() for item in command.params for option in item.opts}
+    named = re.findall(r"`(--[a-z-]+)[^`]*`", page.read_text(encoding="utf-8"))
+    assert {option for option in named if option not in known} == set()
+
+
+MINE = """
+name = "mine"
+reference = "a"
+seeds = 4
+evidence.margin = 0.01
+training = { loop = "fairtrial.testing:simulate", epochs = 3 }
+[arms.a]
+[arms.b]
+params.mean = 0.82
+"""
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """A folder as it is after a reader's study, `mine.toml`, and the paper's were run; what trained is simulated."""
+    folder = tmp_path_factory.mktemp("recorded")
+    (folder / "docs" / "replication").mkdir(parents=True)  # where a command writes to
+    (folder / "mine.toml").write_text(MINE)
+    paper = override(load("paper").to_dict(), ["training.loop=fairtrial.testing:simulate", "seeds=3"])
+    with SQLStore(str(folder / "fairtrial.db")) as store:
+        for study in (load(folder / "mine.toml"), Study.from_dict(paper)):
+            fairtrial.run(study, store=store, executor=executor())
+    return folder
+
+
+@pytest.mark.parametrize(
+    "words",
+    [words for _, words in COMMANDS if words[0] in READING and "STUDY" not in words and len(words) > 1],
+    ids=shlex.join,
+)
+def test_commands_that_only_read_do_what_the_documents_show(words, recorded, monkeypatch, capfdbinary):
+    monkeypatch.chdir(recorded)
+    monkeypatch.setattr(sys, "argv", ["fairtrial", *words])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    out, err = capfdbinary.readouterr()
+    assert (end.value.code or 0) == 0, err
+    assert out or "--out" in words
+
+
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        (page.name, block)
+        for page in PAGES
+        for block in blocks(page)
+        if re.search(r"^(import|from) ", block, re.MULTILINE)
+    ],
+)
+def test_python_in_the_documents_parses_and_names_what_there_is(page, text):
+    """Names of the package that a block uses must be in its public interface."""
+    public = {*fairtrial.__all__, "testing"}
+    uses = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Attribute)]
+    named = {node.attr for node in uses if isinstance(node.value, ast.Name) and node.value.id in {"fairtrial", "ft"}}
+    assert named <= public
 
 
 def test_the_replication_tells_what_its_records_say():
@@ -65,8 +154,16 @@ def test_the_replication_tells_what_its_records_say():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
-    targets = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))
-    assert [target for target in targets if not (page.parent / target).exists()] == []
+    links = re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text(encoding="utf-8"))
+    assert [target for target, _ in links if not (page.parent / target).exists()] == []
+    targets = [(page.parent / target if target else page, anchor) for target, anchor in links if anchor]
+    assert [anchor for target, anchor in targets if anchor not in anchors(target)] == []
+
+
+def anchors(page):
+    """The anchors of a page's headings, as hosts of Markdown make them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_the_loop_in_the_documents_goes_on_to_the_same_bits(make_study):
@@ -79,10 +176,10 @@ def test_the_loop_in_the_documents_goes_on_to_the_same_bits(make_study):
         messages = []
         try:
             keep = checkpoints.open(trial, lambda: asked_to_stop)
-            messages.extend(drive(trial, names["train"], Machine({}, "", "cpu", 1, ""), keep))
+            messages.extend(run_trial(trial, names["train"], Machine({}, "", "cpu", 1, ""), keep))
         except Stopped:
             return None
-        return [message.record for message in messages if isinstance(message, Epoch)]
+        return [message.record for message in messages if isinstance(message, EpochFinished)]
 
     whole = attempt(CheckpointManager("whole"), asked_to_stop=False)
     assert len({record.metrics["train_loss"] for record in whole}) == 4

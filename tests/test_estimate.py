@@ -3,9 +3,10 @@
 import pytest
 
 from builders import make_results, make_study
-from fairtrial.estimate import EPOCH_BYTES, TRIAL_BYTES, TimingCache, estimate, seed_options
+from fairtrial.estimate import EPOCH_BYTES, TRIAL_BYTES, estimate
 from fairtrial.report.costs import plan_text
 from fairtrial.spec import Study
+from fairtrial.stats.comparison import paired_spread
 from fairtrial.stats.power import detectable_differences
 from fairtrial.testing import simulated_results, simulated_study
 from fairtrial.trial import Outcome
@@ -87,25 +88,35 @@ def test_our_own_loop_is_timed():
     assert "kB more in s.db" in text
 
 
-def test_prospects_are_the_power_of_the_study_and_the_time_of_what_is_missing(study):
+def test_seed_options_are_the_power_of_the_study_and_the_time_of_what_is_missing(study):
     results = [r for r in make_results(study) if r.seed == 0]
-    rows = seed_options(study, results, 0.01, seeds=(2, 4), workers=1, threads=1)
+    rows = estimate(study, results, spread=0.01, seeds=(2, 4), workers=1, threads=1).seed_options
     assert [row.seeds for row in rows] == [2, 4]
     assert [row.difference for row in rows] == [row.difference for row in detectable_differences(0.01, 1, (2, 4))]
     assert [row.seconds for row in rows] == [pytest.approx(1200), pytest.approx(3600)]
-    assert seed_options(study, results, None, seeds=(2,))[0].difference is None
+    assert estimate(study, results).seed_options[0].difference is None
+
+
+def test_the_spread_is_that_of_the_results_unless_it_is_given(study):
+    results = make_results(study)
+    assert estimate(study, results).spread == paired_spread(study, results)
+    assert estimate(study, results, spread=0.25).spread == 0.25
+
+
+def test_a_study_of_one_arm_compares_nothing():
+    assert estimate(make_study(("a",), **LOOP), [], spread=0.01).seed_options == ()
 
 
 def test_a_crossed_design_has_the_number_of_seeds_that_it_has():
     study = make_study(("a", "b"), seeds=6, noise={"initial_weights": 2, "batch_orders": 3}, **LOOP)
-    assert [row.seeds for row in seed_options(study, [], 0.01)] == [6]
+    assert [row.seeds for row in estimate(study, [], spread=0.01).seed_options] == [6]
 
 
 def test_what_was_timed_once_is_not_timed_again(monkeypatch):
     from fairtrial.training import bench
 
-    study = Study.from_dict(TINY)
-    watch = TimingCache()
-    estimate(study, [], workers=1, threads=1, stopwatch=watch)
-    monkeypatch.setattr(bench, "pace", None)
-    assert seed_options(study, [], None, seeds=(2, 3), workers=1, threads=1, stopwatch=watch)[0].seconds > 0
+    timed, pace = [], bench.pace
+    monkeypatch.setattr(bench, "pace", lambda trial, **options: timed.append(trial) or pace(trial, **options))
+    cost = estimate(Study.from_dict(TINY), [], seeds=(2, 3), workers=1, threads=1)
+    assert cost.seed_options[0].seconds > 0
+    assert len(timed) == 1

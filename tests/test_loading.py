@@ -1,16 +1,15 @@
-"""From what a user writes to a study."""
+"""Loading a study from a file, a name or a hash."""
 
 import hashlib
-import subprocess
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
-import fairtrial
 from fairtrial import loading
 from fairtrial.errors import StudyError, StudyNotFoundError
-from fairtrial.spec import Study
+from fairtrial.spec import Origin, Study
 from fairtrial.store.base import StoredStudy
 
 TEXT = 'name = "mine"\nreference = "a"\n[arms.a]\n[arms.b]\noptimizer.eps = 1e-6\n'
@@ -57,7 +56,7 @@ def test_the_paper_is_the_papers_to_the_letter():
         None,
         0,
     )
-    assert (settings.model.stem, settings.model.flavour, settings.model.width, settings.model.dropout) == (
+    assert (settings.model.stem, settings.model.flavor, settings.model.width, settings.model.dropout) == (
         "stock",
         "torchvision",
         1.0,
@@ -82,49 +81,48 @@ def test_quick_is_the_paper_made_small():
 
 def test_a_file_a_shipped_name_a_stored_name_and_a_label(file, mine):
     other = loading.load(file, ["seeds=5"])
-    assert loading.find_to_run(str(file), [], []) == mine
-    assert loading.find_to_run("quick", ["seeds=1"], []) == loading.load("quick", ["seeds=1"])
-    assert loading.find_to_run("mine", [], stored(other, mine)) == other
-    assert loading.find_to_run(mine.label, [], stored(other, mine)) == mine
-    assert loading.find_to_run("mine", ["training.epochs=2"], stored(mine)) == loading.load(file, ["training.epochs=2"])
+    assert loading.load(str(file)) == mine
+    assert loading.load("mine", [], stored(other, mine)) == other
+    assert loading.load(mine.label, [], stored(other, mine)) == mine
+    assert loading.load("mine", ["training.epochs=2"], stored(mine)) == loading.load(file, ["training.epochs=2"])
 
 
 def test_to_run_a_shipped_name_means_the_shipped_study():
     changed = loading.load("quick", ["seeds=1"])
-    assert loading.find_to_run("quick", [], stored(changed)) == loading.load("quick")
+    assert loading.load("quick", [], stored(changed)) == loading.load("quick")
 
 
 def test_to_read_a_bare_name_means_the_one_that_ran_last(file, mine):
     changed = loading.load("quick", ["seeds=1"])
     whole = loading.load("quick")
-    assert loading.find_to_read("quick", [], stored(changed, whole)) == changed
-    assert loading.find_to_read("quick", ["seeds=2"], stored(changed, whole)) == whole
-    assert loading.find_to_read(whole.label, [], stored(changed, whole)) == whole
-    assert loading.find_to_read(str(file), [], stored(mine)) == mine
+    assert loading.load_recorded("quick", [], stored(changed, whole)) == changed
+    assert loading.load_recorded("quick", ["seeds=2"], stored(changed, whole)) == whole
+    assert loading.load_recorded(whole.label, [], stored(changed, whole)) == whole
+    assert loading.load_recorded(str(file), [], stored(mine)) == mine
 
 
 def test_to_read_says_what_the_store_has_instead(mine, file):
     with pytest.raises(StudyNotFoundError) as caught:
-        loading.find_to_read(str(file), ["seeds=9"], stored(mine))
+        loading.load_recorded(str(file), ["seeds=9"], stored(mine))
     wanted = loading.load(file, ["seeds=9"])
     assert str(caught.value) == f"{wanted.label} has not been run in this store; this store has {mine.label}"
 
 
 def test_an_unknown_name_lists_the_known_ones(mine):
     with pytest.raises(StudyNotFoundError, match=r"qick: no file, no study .*; known: paper, quick, mine$"):
-        loading.find_to_run("qick", [], stored(mine))
+        loading.load("qick", [], stored(mine))
     with pytest.raises(StudyNotFoundError, match=rf"mine@ffff: .*; known: paper, quick, {mine.label}$"):
-        loading.find_to_run("mine@ffff", [], stored(mine))
+        loading.load("mine@ffff", [], stored(mine))
 
 
 def test_a_file_that_is_not_there_or_not_text(tmp_path):
     with pytest.raises(StudyNotFoundError, match=r"^none\.toml: No such file or directory$"):
-        loading.find_to_run("none.toml", [], [])
+        loading.load("none.toml", [], [])
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(StudyNotFoundError, match=r"^binary\.toml: not UTF-8 text$"):
-        loading.find_to_run("binary.toml", [], [])
+        loading.load("binary.toml", [], [])
     with pytest.raises(StudyNotFoundError, match=r"^\.: Is a directory$"):
-        loading.find_to_run("./", [], [])
+        loading.load("./", [], [])
 
 
 def test_errors_begin_with_the_files_name(file):
@@ -167,7 +165,7 @@ def test_overridden_weights_are_another_study_wherever_the_study_comes_from(file
         (tmp_path / name).write_bytes(name.encode())
     one, two = (loading.load(file, [f"model.weights={name}"]) for name in ("one", "two"))
     assert one.hash != two.hash
-    again = loading.find_to_run(one.label, ["model.weights=two"], stored(one))
+    again = loading.load(one.label, ["model.weights=two"], stored(one))
     assert again.settings.model.weights_sha256 == hashlib.sha256(b"two").hexdigest()
     assert again.hash == two.hash
 
@@ -181,30 +179,33 @@ def test_overridden_paths_are_relative_to_where_the_user_stands(file, tmp_path, 
 def test_a_study_that_no_longer_means_what_it_meant_is_refused(mine):
     (old,) = stored(mine)
     old = replace(old, hash="0" * 64)
-    for find in (loading.find_to_read, loading.find_to_run):
+    for find in (loading.load_recorded, loading.load):
         for reference in ("mine", old.label):
-            with pytest.raises(StudyError, match="mine@00000000: was run by a fairtrial with other settings"):
+            with pytest.raises(StudyError, match="mine@00000000: was run by a fairtrial with other defaults"):
                 find(reference, [], [old])
 
 
-def test_the_commit_of_a_studys_folder(tmp_path):
-    assert loading.git_commit(tmp_path) is None
-
-    def git(*words):
-        identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
-        subprocess.run(["git", "-C", str(tmp_path), *identity, *words], check=True, capture_output=True)
-
-    git("init")
-    (tmp_path / "f").write_text("1")
-    git("add", "f")
-    git("commit", "-m", "m")
-    clean = loading.git_commit(tmp_path)
-    assert clean is not None
-    assert len(clean) == 40
-    (tmp_path / "f").write_text("2")
-    assert loading.git_commit(tmp_path) == clean + "+"
+def test_a_study_knows_where_it_was_read_from(file, mine):
+    changed = loading.load(file, ["seeds=5"])
+    assert changed.origin == Origin(str(file), ("seeds=5",), file.parent)
+    assert loading.load("quick").origin == Origin("quick")
+    assert loading.load("mine", [], stored(mine)).origin == Origin()
+    assert loading.load("mine", ["seeds=5"], stored(mine)).origin == Origin(None, ("seeds=5",))
 
 
-def test_the_python_face_loads_files_and_shipped_studies(file, mine):
-    assert fairtrial.load(file) == fairtrial.load(str(file)) == mine
-    assert fairtrial.load("paper").name == "paper"
+def test_where_a_study_was_read_from_is_no_part_of_what_it_is(file, mine):
+    moved = mine.with_origin(Origin("elsewhere"))
+    built = Study.from_toml(TEXT)
+    assert mine == moved == built
+    assert mine.hash == moved.hash == built.hash
+    assert hash(moved.evidence) == hash(mine.evidence)
+    assert mine.origin.source == str(file)
+
+
+@pytest.mark.parametrize(("loop", "found"), [("a_loop_beside:train", True), ("fairtrial", False)])
+def test_modules_beside_a_study_are_found_last_and_only_where_it_names_one(file, loop, found):
+    file.write_text(TEXT.replace("[arms.a]", f'training.loop = "{loop}"\n[arms.a]'))
+    before = list(sys.path)
+    with loading.importable(loading.load(file)):
+        assert sys.path == [*before, *([str(file.parent)] if found else [])]
+    assert sys.path == before

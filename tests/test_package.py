@@ -1,4 +1,4 @@
-"""The package as a whole: its face, its weight, its import rules, its version."""
+"""The package as a whole: public names, import time, import rules, version."""
 
 import re
 import subprocess
@@ -15,13 +15,16 @@ HEAVY = ["torch", "sqlalchemy", "ray", "scipy", "pandas", "altair", "numpy", "py
 
 def test_the_public_names_are_sorted_and_there():
     assert list(fairtrial.__all__) == sorted(fairtrial.__all__)
-    assert set(fairtrial.__all__) == set(fairtrial._HOMES)
+    assert set(fairtrial.__all__) == set(fairtrial._MODULE_OF)
     assert all(getattr(fairtrial, name).__name__ == name for name in fairtrial.__all__)
     assert set(fairtrial.__all__) <= set(dir(fairtrial))
 
 
-def test_every_public_name_has_a_docstring():
+def test_every_public_name_has_a_docstring_and_a_line_in_the_documents():
     assert [name for name in fairtrial.__all__ if not getattr(fairtrial, name).__doc__] == []
+    listed = re.findall(r"`ft\.(\w+)", (ROOT / "docs" / "studies.md").read_text())
+    assert set(fairtrial.__all__) <= set(listed)
+    assert [name for name in listed if not hasattr(fairtrial, name)] == []
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -1,5 +1,6 @@
 """A study goes on under the conditions under which it began, or the user says that it may, and that is kept."""
 
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,14 +11,14 @@ import loops
 from builders import MACHINE, make_results
 from builders import make_study as made_up
 from fairtrial.errors import ProvenanceError
-from fairtrial.executors.inline import InlineExecutor
 from fairtrial.loading import load
-from fairtrial.provenance import RunConditions
-from fairtrial.runner import run
+from fairtrial.provenance import RunConditions, git_commit
 from fairtrial.scheduler import plan
 from fairtrial.stats.comparison import compare
 from fairtrial.store.sql import SQLStore
 from fairtrial.trial import Outcome
+from workloads import inline as inline_executor
+from workloads import run
 
 BEFORE = replace(MACHINE, versions={"fairtrial": "0.1", "torch": "2.12.0", "numpy": "2.0"}, data="d" * 64)
 
@@ -45,7 +46,7 @@ def store():
 
 
 def executor(machine):
-    return InlineExecutor(loops.good, lambda trial: machine)
+    return inline_executor(loops.good, lambda trial: machine)
 
 
 def begin(study, store):
@@ -54,13 +55,13 @@ def begin(study, store):
 
     def interrupting(trial):
         for epoch, metrics in enumerate(loops.good(trial), start=1):
-            if epoch == 2 and trial == plan(study)[1]:
+            if epoch == 2 and trial.trial == plan(study)[1]:
                 raise KeyboardInterrupt
             told.append(trial)
             yield metrics
 
     with pytest.raises(KeyboardInterrupt):
-        run(study, store=store, executor=InlineExecutor(interrupting, lambda trial: BEFORE))
+        run(study, store=store, executor=inline_executor(interrupting, lambda trial: BEFORE))
     assert [(r.outcome, len(r.epochs)) for r in store.results(study)] == [(Outcome.FINISHED, 3), (None, 1)]
 
 
@@ -78,7 +79,7 @@ def test_other_conditions_are_refused_with_the_difference_and_nothing_is_lost(ki
     done = run(study, store=store, executor=executor(BEFORE))  # back again, it goes on as if nothing had been
     assert [result.outcome for result in done.results] == [Outcome.FINISHED] * 2
     assert done.results[0] == before[0]
-    assert all(result.machine.forced == "" for result in done.results)
+    assert all(result.forced == "" for result in done.results)
 
 
 @pytest.mark.parametrize("kind", DIFFERENCES)
@@ -88,7 +89,7 @@ def test_by_force_it_goes_on_and_the_verdicts_say_so(kind, store, make_study):
     begin(study, store)
     done = run(study, store=store, executor=executor(replace(BEFORE, **change)), force=True)
     assert [result.outcome for result in done.results] == [Outcome.FINISHED] * 4
-    assert [result.machine.forced for result in done.results] == ["", difference, difference, difference]
+    assert [result.forced for result in done.results] == ["", difference, difference, difference]
     line = f"The study was continued under other conditions: {difference} (3 trials)."
     assert line in compare(study, done.results).caveats
 
@@ -99,14 +100,14 @@ def test_what_changes_no_numbers_or_is_not_known_is_no_reason(kind, store, make_
     begin(study, store)
     done = run(study, store=store, executor=executor(replace(BEFORE, **HARMLESS[kind])))
     assert [result.outcome for result in done.results] == [Outcome.FINISHED] * 4
-    assert not any(result.machine.forced for result in done.results)
+    assert not any(result.forced for result in done.results)
     assert "other conditions" not in " ".join(compare(study, done.results).caveats)
 
 
 def test_nodes_that_differ_within_one_run_are_refused_too(store, make_study):
     machines = iter([BEFORE, replace(BEFORE, versions=BEFORE.versions | {"torch": "2.13.0"})])
     with pytest.raises(ProvenanceError, match=r"began with torch 2\.12\.0, now 2\.13\.0: "):
-        run(make_study(), store=store, executor=InlineExecutor(loops.good, lambda trial: next(machines)))
+        run(make_study(), store=store, executor=inline_executor(loops.good, lambda trial: next(machines)))
     (first,) = store.results(make_study())
     assert first.outcome is Outcome.FINISHED
 
@@ -126,7 +127,7 @@ def test_a_study_that_shares_nothing_with_it_has_conditions_of_its_own(store, ma
     begin(make_study(), store)
     other = make_study(name="other", params={"other": 1})
     done = run(other, store=store, executor=executor(replace(BEFORE, threads=7)))
-    assert not any(result.machine.forced for result in done.results)
+    assert not any(result.forced for result in done.results)
 
 
 def test_data_are_held_against_those_of_the_same_arm():
@@ -142,6 +143,24 @@ def test_data_are_held_against_those_of_the_same_arm():
 def test_nothing_before_is_no_difference():
     (trial, *_) = plan(made_up())
     assert RunConditions([]).differences(trial, BEFORE) == ()
+
+
+def test_the_commit_of_a_studys_folder(tmp_path):
+    assert git_commit(tmp_path) is None
+
+    def git(*words):
+        identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
+        subprocess.run(["git", "-C", str(tmp_path), *identity, *words], check=True, capture_output=True)
+
+    git("init")
+    (tmp_path / "f").write_text("1")
+    git("add", "f")
+    git("commit", "-m", "m")
+    clean = git_commit(tmp_path)
+    assert clean is not None
+    assert len(clean) == 40
+    (tmp_path / "f").write_text("2")
+    assert git_commit(tmp_path) == clean + "+"
 
 
 STUDY = """
@@ -196,7 +215,7 @@ class TestAFileThatHasChanged:
         with SQLStore("fairtrial.db") as store:
             results = store.results(load("mine.toml"))
         assert len(results) == 4
-        assert all("training.epochs 3, now 4" in result.machine.forced for result in results)
+        assert all("training.epochs 3, now 4" in result.forced for result in results)
 
     def test_the_study_from_before_can_be_gone_on_with(self, run_file):
         with SQLStore("fairtrial.db") as store:

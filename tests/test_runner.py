@@ -5,16 +5,15 @@ from contextlib import ExitStack
 
 import pytest
 
-import fairtrial
+from fairtrial.callbacks import Callback
 from fairtrial.errors import StudyError
-from fairtrial.executors.inline import InlineExecutor
-from fairtrial.runner import Callback, run
+from fairtrial.spec import Origin
 from fairtrial.store.sql import SQLStore
-from fairtrial.trial import Machine, Outcome
+from fairtrial.trial import Outcome
+from workloads import inline as inline_executor
+from workloads import run
 
 pytestmark = pytest.mark.usefixtures("inline")
-
-MACHINE = Machine({}, "processor", "cpu", 1, "system")
 
 
 @pytest.fixture
@@ -29,28 +28,28 @@ class Diary(Callback):
     def __init__(self):
         self.lines = []
 
-    def planned(self, study, trials, missing):
+    def on_plan(self, study, trials, missing):
         self.lines.append(("planned", len(trials), len(missing)))
 
-    def started(self, trial, machine):
+    def on_trial_start(self, trial, machine):
         self.lines.append(("started", trial.arm, trial.seed))
 
-    def progressed(self, trial, batch, batches, metrics):
+    def on_progress(self, trial, batch, batches, metrics):
         self.lines.append(("progressed", trial.arm, batch, batches, dict(metrics)))
 
-    def epoch(self, trial, record):
+    def on_epoch(self, trial, record):
         self.lines.append(("epoch", record.arm, record.seed, record.epoch))
 
-    def ended(self, trial, outcome, detail):
+    def on_trial_end(self, trial, outcome, detail):
         self.lines.append(("ended", trial.arm, outcome))
 
-    def stopped(self, study, arm, seeds):
-        self.lines.append(("stopped", arm, seeds))
+    def on_arm_stopped(self, study, arm, seeds, reason):
+        self.lines.append(("stopped", arm, seeds, reason))
 
 
 def test_everything_planned_is_trained_and_recorded(store, make_study):
     study = make_study()
-    done = run(study, store=store, git_commit="abc")
+    done = run(study, store=store)
     assert done.trained == 4
     assert [(r.arm, r.seed, r.outcome) for r in done.results] == [
         (arm, seed, Outcome.FINISHED) for seed in (0, 1) for arm in ("a", "b")
@@ -59,8 +58,13 @@ def test_everything_planned_is_trained_and_recorded(store, make_study):
     last = done.results[-1].epochs[-1]
     assert last.metrics["train_acc"] == 1 - math.exp(-2 * 3 / 5) + 0.01
     assert last.metrics["grad_norm"] == 1 / 3
-    assert all(result.machine.git_commit == "abc" for result in done.results)
     assert "torch" in done.results[0].machine.versions
+
+
+def test_the_commit_of_the_studys_folder_is_noted(store, make_study, tmp_path, monkeypatch):
+    monkeypatch.setattr("fairtrial.runner.git_commit", lambda folder: f"commit of {folder.name}")
+    done = run(make_study().with_origin(Origin(folder=tmp_path / "mine")), store=store)
+    assert all(result.machine.git_commit == "commit of mine" for result in done.results)
 
 
 def test_the_watcher_hears_all_of_it_in_order(store, make_study):
@@ -82,7 +86,7 @@ def test_what_the_watcher_hears_is_in_the_store_already(store, make_study):
     study = make_study()
 
     class Checker(Callback):
-        def epoch(self, trial, record):
+        def on_epoch(self, trial, record):
             (result,) = [r for r in store.results(study) if r.trial == trial.hash]
             assert record in result.epochs
 
@@ -176,7 +180,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(store, make_study, monkeyp
 
 def test_a_loop_that_is_not_there_is_told_before_anything_runs(store, make_study):
     for loop, message in {
-        "loops:missing": 'training.loop = "loops:missing": loops has no function missing',
+        "loops:missing": 'training.loop = "loops:missing": loops has no missing',
         "loops:not_callable": 'training.loop = "loops:not_callable": loops has no function not_callable',
         "no_such:train": 'training.loop = "no_such:train": no module named no_such beside the study or installed',
     }.items():
@@ -193,7 +197,7 @@ def settling(**seeds):
     def settled(study, results):
         asked.append([(result.arm, result.seed, result.outcome) for result in results])
         seen = max(result.seed for result in results) + 1
-        return frozenset(arm for arm, enough in seeds.items() if seen >= enough)
+        return {arm: f"enough at {enough}" for arm, enough in seeds.items() if seen >= enough}
 
     return settled, asked
 
@@ -218,9 +222,9 @@ def test_settled_arms_stop_and_the_rest_go_on_with_the_reference(store, make_stu
     assert [max(seed for _, seed, _ in look) + 1 for look in asked] == [2, 3, 4]
     assert [line for line in diary.lines if line[0] in {"planned", "stopped"}] == [
         ("planned", 15, 15),
-        ("stopped", "b", 2),
-        ("stopped", "c", 4),
-        ("stopped", "a", 4),
+        ("stopped", "b", 2, "enough at 2"),
+        ("stopped", "c", 4, "enough at 4"),
+        ("stopped", "a", 4, "no arm is left to compare with"),
     ]
 
 
@@ -228,7 +232,7 @@ def test_a_finished_sequential_study_has_nothing_to_do(store, make_study, monkey
     settled, _ = settling(b=2, c=4)
     study = three_arms(make_study)
     first = run(study, store=store, settled=settled)
-    monkeypatch.setattr("fairtrial.runner._local", None)  # no workers, no torch
+    monkeypatch.setattr("fairtrial.runner.compose_workload", None)  # no workers, no torch
     diary = Diary()
     again = run(study, store=store, settled=settled, watcher=diary)
     assert (again.trained, again.results) == (0, first.results)
@@ -249,7 +253,7 @@ def test_an_interrupted_sequential_study_decides_the_same(store, make_study):
     study = three_arms(make_study)
 
     class Impatient(Callback):
-        def ended(self, trial, outcome, detail):
+        def on_trial_end(self, trial, outcome, detail):
             raise KeyboardInterrupt
 
     runs = []
@@ -283,7 +287,7 @@ def test_without_anybody_to_decide_all_seeds_are_trained(store, make_study):
 
 
 def test_an_executor_of_ones_own(store, make_study):
-    executor = InlineExecutor(lambda trial: iter([{"test_acc": 0.5}]), lambda _trial: MACHINE)
+    executor = inline_executor(lambda trial: iter([{"test_acc": 0.5}]))
     done = run(make_study(), store=store, executor=executor)
     assert [dict(r.epochs[0].metrics) for r in done.results] == [{"test_acc": 0.5}] * 4
 
@@ -298,17 +302,10 @@ def test_leaving_early_closes_the_training_loop(store, make_study):
             yield {"test_acc": 0.2}
 
     class Stop(Callback):
-        def epoch(self, trial, record):
+        def on_epoch(self, trial, record):
             raise KeyboardInterrupt
 
-    executor = InlineExecutor(loop, lambda _trial: MACHINE)
+    executor = inline_executor(loop)
     with pytest.raises(KeyboardInterrupt):
         run(make_study(), store=store, executor=executor, watcher=Stop())
     assert closed == ["a"]
-
-
-def test_the_python_face(make_study):
-    study = make_study()
-    with fairtrial.SQLStore("fairtrial.db") as opened:
-        results = fairtrial.run(study, store=opened).results
-    assert "a *" in str(fairtrial.View(fairtrial.summarize(study, results)))

@@ -14,6 +14,7 @@ from fairtrial.checkpoints import CheckpointManager
 from fairtrial.errors import Terminated
 from fairtrial.scheduler import plan
 from fairtrial.store.sql import SQLStore
+from fairtrial.store.writer import SQLWriter
 from fairtrial.trial import Outcome, digest_results
 
 PATIENCE = 120  # seconds after which a test gives up; nothing waits that long unless it is broken
@@ -91,7 +92,7 @@ def state(pid):
         return "Z"
 
 
-GO_ON = """interrupted; every finished epoch is in fairtrial.db. To go on:
+GO_ON = """interrupted; every finished epoch is in fairtrial.db. To resume:
   fairtrial run slow.toml --workers 1 --time-limit 1h
 """
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
@@ -224,22 +225,22 @@ def test_without_the_command_line_ctrl_c_waits_too_but_not_twice():
     assert done == [1]
 
 
-def test_a_commit_is_not_torn_apart(make_study, answered):
+def test_a_commit_is_not_torn_apart(make_study, answered, monkeypatch):
     """A signal that comes while records are written is answered when they are."""
     import loops
-    from fairtrial.executors.inline import InlineExecutor
-    from fairtrial.runner import run
+    from workloads import inline, run
 
-    class Interrupting(SQLStore):
-        def add_epoch(self, trial, attempt, record):
-            if record.epoch == 1:  # a second signal would not wait
-                signal.raise_signal(signal.SIGTERM)
-            super().add_epoch(trial, attempt, record)
+    def interrupted(writer, trial, attempt, record):
+        if record.epoch == 1:  # a second signal would not wait
+            signal.raise_signal(signal.SIGTERM)
+        add_epoch(writer, trial, attempt, record)
 
+    add_epoch = SQLWriter.add_epoch
+    monkeypatch.setattr(SQLWriter, "add_epoch", interrupted)
     study = make_study()
-    with Interrupting("fairtrial.db") as store:
+    with SQLStore("fairtrial.db") as store:
         with pytest.raises(Terminated):
-            run(study, store=store, executor=InlineExecutor(loops.good, loops.machine))
+            run(study, store=store, executor=inline(loops.good))
         (result,) = store.results(study)
     assert [record.epoch for record in result.epochs] == [1, 2, 3]  # epochs that take no time are written together
     assert result.outcome is Outcome.FINISHED

@@ -11,7 +11,8 @@ import fairtrial
 from fairtrial.scheduler import plan
 from fairtrial.spec import Study
 from fairtrial.testing import SimulatedArm, draw, executor, simulate, simulated_results, simulated_study
-from fairtrial.trial import Outcome
+from fairtrial.trial import Outcome, TrialContext
+from workloads import run
 
 
 def finals(study):
@@ -21,7 +22,7 @@ def finals(study):
 
 def test_the_same_trial_has_the_same_records():
     study = simulated_study({"a": {}, "b": {"mean": 0.82}}, seeds=2)
-    records = [[list(simulate(trial)) for trial in plan(study)] for _ in range(2)]
+    records = [[list(simulate(TrialContext(trial))) for trial in plan(study)] for _ in range(2)]
     assert records[0] == records[1]
 
 
@@ -107,7 +108,7 @@ def test_a_misspelt_parameter_is_told():
 def test_it_runs_into_a_store_like_any_study():
     study = simulated_study({"a": {}, "b": SimulatedArm(mean=0.7, diverge_seeds=(0,))}, seeds=2)
     with fairtrial.SQLStore("fairtrial.db") as store:
-        done = fairtrial.run(study, store=store, executor=executor())
+        done = run(study, store=store, executor=executor())
     expected = simulated_results(study)
     assert [(r.arm, r.seed, r.epochs, r.fingerprints) for r in done.results] == [
         (r.arm, r.seed, r.epochs, r.fingerprints) for r in expected

@@ -14,15 +14,14 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from fairtrial import spec
-from fairtrial.training.models import mobilenet_v2 as models
+from fairtrial.training.models.mobilenet_v2 import MobileNetV2
 
 ARMS = [(0.9, 0.999, 1e-8), (0.95, 0.999, 1e-8), (0.9, 0.99, 1e-8), (0.9, 0.999, 1e-6), (0.99, 0.9999, 1e-7)]
 
 
 def train_arm(train: TensorDataset, test: TensorDataset, arm: tuple[float, float, float], options) -> float:
     """Train one arm; return the last epoch's mean loss."""
-    model = models.build(spec.Model(), classes=10, image_size=32, seed=0).to(memory_format=torch.contiguous_format)
+    model = MobileNetV2().build(classes=10, image_size=32, channels=3, seed=0).to(memory_format=torch.contiguous_format)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, betas=arm[:2], eps=arm[2])
     criterion = nn.CrossEntropyLoss()
     train_loader = DataLoader(train, batch_size=64, shuffle=True, num_workers=options.loaders)

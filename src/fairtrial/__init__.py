@@ -1,97 +1,133 @@
-"""Give every optimizer setting a fair trial.
+"""Give every training setting a fair trial.
 
-fairtrial runs controlled comparisons of training settings, and says which differences are real, which are nothing, and
+fairtrial runs controlled comparisons of training settings and says which differences are real, which are nothing, and
 which are not decided yet.
 
->>> import fairtrial
->>> study = fairtrial.load("quick")
+>>> import fairtrial as ft
+>>> study = ft.load("quick")
 >>> [arm.name for arm in study.arms]
 ['baseline', 'high_beta1', 'low_beta2', 'large_eps', 'very_high_smoothing']
+>>> runs = ft.run(study)  # doctest: +SKIP
+>>> runs.verdict()  # doctest: +SKIP
 """
 
 import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from fairtrial.api import (
+        StudyResults,
+        bench,
+        estimate_cost,
+        fetch_data,
+        list_studies,
+        load,
+        open_results,
+        run,
+    )
     from fairtrial.callbacks import Callback
+    from fairtrial.doctor import check_installation
     from fairtrial.errors import Diverged, FairtrialError
-    from fairtrial.loading import load
-    from fairtrial.report.views import View
-    from fairtrial.runner import StudyRun, run
-    from fairtrial.spec import Arm, Study
-    from fairtrial.stats.claims import StudyClaims, check_claims
-    from fairtrial.stats.comparison import StudyVerdict, compare
+    from fairtrial.executors.inline import InlineExecutor
+    from fairtrial.executors.local.executor import LocalExecutor
+    from fairtrial.executors.ray.executor import RayExecutor
+    from fairtrial.spec import (
+        DataSettings,
+        DataSize,
+        Measure,
+        ModelSettings,
+        OptimizerSettings,
+        ScheduleSettings,
+        Study,
+    )
+    from fairtrial.stats.comparison import compare
     from fairtrial.stats.judge import judge
-    from fairtrial.stats.summary import summarize
     from fairtrial.stats.verdicts import Comparison, Verdict
     from fairtrial.store.sql import SQLStore
     from fairtrial.training.fingerprints import fingerprint
-    from fairtrial.trial import EpochRecord, Machine, Outcome, Trial, TrialResult, digest_results
+    from fairtrial.trial import EpochRecord, Machine, Outcome, Trial, TrialContext, TrialResult, digest_results
 
 __version__ = "0.1.0"
 
-# Names are loaded when they are first used, so that `import fairtrial` costs nothing.
-_HOMES = {
-    "Arm": "spec",
-    "Comparison": "stats.verdicts",
-    "Diverged": "errors",
-    "EpochRecord": "trial",
-    "FairtrialError": "errors",
-    "Machine": "trial",
-    "Outcome": "trial",
-    "SQLStore": "store.sql",
-    "Study": "spec",
-    "StudyClaims": "stats.claims",
-    "StudyRun": "runner",
-    "StudyVerdict": "stats.comparison",
-    "Trial": "trial",
-    "TrialResult": "trial",
-    "Verdict": "stats.verdicts",
-    "View": "report.views",
-    "Callback": "callbacks",
-    "check_claims": "stats.claims",
-    "compare": "stats.comparison",
-    "digest_results": "trial",
-    "fingerprint": "training.fingerprints",
-    "judge": "stats.judge",
-    "load": "loading",
-    "run": "runner",
-    "summarize": "stats.summary",
-}
-
 __all__ = [
-    "Arm",
     "Callback",
     "Comparison",
+    "DataSettings",
+    "DataSize",
     "Diverged",
     "EpochRecord",
     "FairtrialError",
+    "InlineExecutor",
+    "LocalExecutor",
     "Machine",
+    "Measure",
+    "ModelSettings",
+    "OptimizerSettings",
     "Outcome",
+    "RayExecutor",
     "SQLStore",
+    "ScheduleSettings",
     "Study",
-    "StudyClaims",
-    "StudyRun",
-    "StudyVerdict",
+    "StudyResults",
     "Trial",
+    "TrialContext",
     "TrialResult",
     "Verdict",
-    "View",
-    "check_claims",
+    "bench",
+    "check_installation",
     "compare",
     "digest_results",
+    "estimate_cost",
+    "fetch_data",
     "fingerprint",
     "judge",
+    "list_studies",
     "load",
+    "open_results",
     "run",
-    "summarize",
 ]
+
+#: The module of each name; it is imported when the name is first used, so that `import fairtrial` costs nothing.
+_MODULES = {
+    "api": (
+        "StudyResults",
+        "bench",
+        "estimate_cost",
+        "fetch_data",
+        "list_studies",
+        "load",
+        "open_results",
+        "run",
+    ),
+    "callbacks": ("Callback",),
+    "doctor": ("check_installation",),
+    "errors": ("Diverged", "FairtrialError"),
+    "executors.inline": ("InlineExecutor",),
+    "executors.local.executor": ("LocalExecutor",),
+    "executors.ray.executor": ("RayExecutor",),
+    "spec": (
+        "DataSettings",
+        "DataSize",
+        "Measure",
+        "ModelSettings",
+        "OptimizerSettings",
+        "ScheduleSettings",
+        "Study",
+    ),
+    "stats.comparison": ("compare",),
+    "stats.judge": ("judge",),
+    "stats.verdicts": ("Comparison", "Verdict"),
+    "store.sql": ("SQLStore",),
+    "training.fingerprints": ("fingerprint",),
+    "trial": ("EpochRecord", "Machine", "Outcome", "Trial", "TrialContext", "TrialResult", "digest_results"),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module 'fairtrial' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"fairtrial.{_HOMES[name]}"), name)
+    value = getattr(importlib.import_module(f"fairtrial.{_MODULE_OF[name]}"), name)
     globals()[name] = value
     return value
 

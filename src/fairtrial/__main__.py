@@ -1,4 +1,4 @@
-"""The program itself: ``fairtrial``, or ``python -m fairtrial``."""
+"""The program: ``fairtrial``, or ``python -m fairtrial``."""
 
 import sys
 
@@ -7,7 +7,7 @@ from fairtrial.errors import Terminated
 
 
 def main() -> None:
-    """Load the command line and run it; Ctrl-C and the like are no errors, not even while it loads."""
+    """Load and run the command line; Ctrl-C and other signals print one line, also while it loads."""
     signals.answer()
     try:
         from fairtrial.cli.main import main as command_line  # noqa: PLC0415

@@ -11,8 +11,8 @@ bug of ours or an error in the user's own code, and keeps its traceback.
     ├── WeightsError          a weights file that does not fit the model
     ├── StoreError            a database that can't be opened, read or written
     │   ├── StoreMissingError there is none yet
-    │   ├── StoreVersionError written by a newer fairtrial
-    │   └── StoreHeldError    another process runs the same study in it
+    │   ├── StoreVersionError made by a newer or a development version of fairtrial
+    │   └── StoreLockedError  another process runs the same study in it
     ├── CheckpointError       a checkpoint that can't be written, or a place that can't hold any
     ├── ProvenanceError       a study would go on under other conditions than it began
     ├── PairingError          trials that are compared do not share what their seed promises
@@ -59,11 +59,11 @@ class StoreError(FairtrialError):
 
 
 class StoreMissingError(StoreError):
-    """There is no database at that place yet."""
+    """There is no database there yet."""
 
 
 class StoreVersionError(StoreError):
-    """The database was written by a newer fairtrial than this one."""
+    """The database was made by a newer fairtrial than this one, or by a development version."""
 
 
 class CheckpointError(FairtrialError):

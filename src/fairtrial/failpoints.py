@@ -1,4 +1,4 @@
-"""Places in the code where a test can kill the process, to see that nothing is lost there.
+"""Points in the code at which a test can kill the process, to see that nothing is lost there.
 
 ``FAIRTRIAL_FAILPOINT=checkpoint.tensors_renamed:2`` kills with SIGKILL at the second hit of that place. Hits
 are counted in each process on its own. Where ``FAIRTRIAL_FAILPOINT_HITS`` names a file they are counted over all
@@ -6,18 +6,18 @@ processes together: then one process alone dies of it, and whoever takes over it
 place costs a look into a dictionary.
 """
 
-import fcntl
 import os
 import signal
 from collections import Counter
+from pathlib import Path
 
 #: Every place, in the order in which a trial comes by. A test goes through them all.
 PLACES = (
-    "conductor.planned",
-    "conductor.uncommitted",
-    "conductor.written",
-    "conductor.committed",
-    "conductor.cleared",
+    "runner.planned",
+    "runner.uncommitted",
+    "runner.written",
+    "runner.committed",
+    "runner.cleared",
     "worker.trial",
     "worker.report",
     "worker.reported",
@@ -52,8 +52,8 @@ def _hit(place: str) -> int:
     if shared is None:
         _hits[place] += 1
         return _hits[place]
-    with open(shared, "ab") as file:  # noqa: PTH123  (a lock wants the descriptor at once)
-        fcntl.flock(file, fcntl.LOCK_EX)
+    from filelock import FileLock  # noqa: PLC0415  (tests alone come here)
+
+    with FileLock(f"{shared}.lock"), Path(shared).open("ab") as file:
         file.write(b".")
-        file.flush()
-        return os.fstat(file.fileno()).st_size
+        return file.tell()

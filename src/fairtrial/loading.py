@@ -1,16 +1,17 @@
-"""From what a user writes (a file, a name, NAME@HASH) to a study."""
+"""Loads a study from a file, a name or a hash."""
 
 import hashlib
 import json
 import re
-import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from fairtrial.errors import StudyError, StudyNotFoundError
-from fairtrial.spec import Study, override, parse_toml
+from fairtrial.spec import Origin, Settings, Study, override, parse_toml
 from fairtrial.store.base import StoredStudy
 
 _LABEL = re.compile(r"(?P<name>[^@]+)@(?P<hash>[0-9a-f]{4,64})")
@@ -22,65 +23,40 @@ def shipped_studies() -> list[str]:
     return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
 
 
-def load(source: str | Path, assignments: Sequence[str] = ()) -> Study:
-    """Read a study.
+def load(source: str | Path, overrides: Sequence[str] = (), stored: Sequence[StoredStudy] = ()) -> Study:
+    """Load a study to run it.
+
+    A name that ships with the package means the study as it ships, whatever was run under that name before. Any other
+    name means the last study of that name in the store.
 
     Args:
-        source: a TOML file, or the name of a study that ships with the package.
-        assignments: ``KEY=VALUE`` overrides, such as ``["training.epochs=3"]``.
+        source: a TOML file, the name of a study that ships with the package, or NAME or NAME@HASH of a stored one.
+        overrides: ``KEY=VALUE`` overrides, such as ``["training.epochs=3"]``.
+        stored: the studies in the store, the one that ran last first.
 
     Raises:
-        StudyError: no such file, or not a study; the message begins with the file's name.
+        StudyError: no such study, or not a valid one; the message begins with the file's name.
     """
+    if _is_file(source):
+        return _load_file(Path(source), overrides)
     if source in shipped_studies():
         text = resources.files("fairtrial.studies").joinpath(f"{source}.toml").read_text(encoding="utf-8")
-        return _build(text, assignments, str(source))
-    path = Path(source)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise StudyNotFoundError(f"{path}: {reason}") from error
-    return _build(text, assignments, str(path), folder=path.parent)
+        return _build(text, str(source), Origin(str(source), tuple(overrides)))
+    return _load_stored(str(source), overrides, stored)
 
 
-def find_to_run(reference: str, assignments: Sequence[str], stored: Sequence[StoredStudy]) -> Study:
-    """Find the study that ``fairtrial run`` means.
+def load_recorded(source: str | Path, overrides: Sequence[str], stored: Sequence[StoredStudy]) -> Study:
+    """Load a study to read its results.
 
-    A name that ships with the package means the study as it ships, whatever was run under that name before; any other
-    name means the one of that name that ran last.
-
-    Args:
-        reference: a TOML file, a name, or NAME@HASH.
-        assignments: ``KEY=VALUE`` overrides.
-        stored: the studies in the store, the one that ran last first.
+    A name without overrides means the last study of that name in the store; anything else means what `load` means.
 
     Raises:
-        StudyError: no study answers to the reference, or it is not valid.
+        StudyError: no such study, or it has not been run in this store.
     """
-    if _is_file(reference) or reference in shipped_studies():
-        return load(reference, assignments)
-    return _from_store(reference, assignments, stored)
-
-
-def find_to_read(reference: str, assignments: Sequence[str], stored: Sequence[StoredStudy]) -> Study:
-    """Find the study whose records a user wants to see.
-
-    A bare name means the one of that name that ran last; with overrides it means what ``run`` with the same overrides
-    means.
-
-    Args:
-        reference: a TOML file, a name, or NAME@HASH.
-        assignments: ``KEY=VALUE`` overrides.
-        stored: the studies in the store, the one that ran last first.
-
-    Raises:
-        StudyError: no study answers to the reference, or it has not been run in this store.
-    """
-    named = [study for study in stored if study.name == reference]
-    if named and not assignments and not _is_file(reference):
-        return _stored(named[0])
-    study = find_to_run(reference, assignments, stored)
+    named = [study for study in stored if study.name == source]
+    if named and not overrides and not _is_file(source):
+        return _rebuild(named[0])
+    study = load(source, overrides, stored)
     if study.hash in {known.hash for known in stored}:
         return study
     same_name = [known.label for known in stored if known.name == study.name]
@@ -88,109 +64,121 @@ def find_to_read(reference: str, assignments: Sequence[str], stored: Sequence[St
     raise StudyNotFoundError(f"{study.label} has not been run in this store{hint}")
 
 
-def source_folder(reference: str) -> Path | None:
-    """Name the folder that holds a study file; None for a study from the package or the store."""
-    return Path(reference).resolve().parent if _is_file(reference) else None
+@contextmanager
+def importable(study: Study) -> Iterator[None]:
+    """Find modules beside a study's file, after all others, if the study names something of the user's own."""
+    names = [name for arm in study.arms for name in _names(arm.settings)]
+    if any(":" in name for name in names):
+        with _on_path(study.origin.folder or Path.cwd()):
+            yield
+    else:
+        yield
 
 
-def source(reference: str) -> str | None:
-    """Name what a study is read from: a file's full path, or a name that ships; None for a study from the store."""
-    if _is_file(reference):
-        return str(Path(reference).resolve())
-    return reference if reference in shipped_studies() else None
+def _names(settings: Settings) -> list[str]:
+    sections = (settings.data, settings.model, settings.optimizer, settings.schedule)
+    return [settings.training.loop, *(section.name for section in sections)]
 
 
-def git_commit(folder: Path) -> str | None:
-    """Name the git commit of a folder, with ``+`` behind it if tracked files have changed; None if there is none."""
+@contextmanager
+def _on_path(folder: Path) -> Iterator[None]:
+    if str(folder) in sys.path:
+        yield
+        return
+    sys.path.append(str(folder))
     try:
-        described = subprocess.run(  # noqa: S603
-            ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"],  # noqa: S607
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return described.stdout.strip() or None if described.returncode == 0 else None
+        yield
+    finally:
+        sys.path.remove(str(folder))
 
 
-def _is_file(reference: str) -> bool:
-    """Tell whether a reference is a path: it ends in .toml or has a separator in it, which no study's name has."""
-    return reference.endswith(".toml") or "/" in reference or "\\" in reference
+def _is_file(source: str | Path) -> bool:
+    """Tell whether a source is a path: it ends in .toml or has a separator in it, which no study's name has."""
+    return isinstance(source, Path) or source.endswith(".toml") or "/" in source or "\\" in source
 
 
-def _from_store(reference: str, assignments: Sequence[str], stored: Iterable[StoredStudy]) -> Study:
+def _load_file(path: Path, overrides: Sequence[str]) -> Study:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise StudyNotFoundError(f"{path}: {reason}") from error
+    full = path.resolve()
+    return _build(text, str(path), Origin(str(full), tuple(overrides), full.parent))
+
+
+def _load_stored(reference: str, overrides: Sequence[str], stored: Sequence[StoredStudy]) -> Study:
     label = _LABEL.fullmatch(reference)
     if label:
         found = [s for s in stored if s.name == label["name"] and s.hash.startswith(label["hash"])]
         if len(found) > 1:
-            raise StudyError(f"{reference}: {len(found)} studies begin like this; write more of the hash")
+            raise StudyError(f"{reference}: matches {len(found)} studies; write more of the hash")
     else:
         found = [s for s in stored if s.name == reference][:1]
     if found:
-        study = _stored(found[0])
-        return _build(found[0].toml, assignments, found[0].label) if assignments else study
+        study = _rebuild(found[0])
+        return _build(found[0].toml, found[0].label, Origin(None, tuple(overrides))) if overrides else study
     known = list(dict.fromkeys([*shipped_studies(), *(s.label if label else s.name for s in stored)]))
     raise StudyNotFoundError(
         f"{reference}: no file, no study that ships with fairtrial and none in this store; known: {', '.join(known)}"
     )
 
 
-def _stored(found: StoredStudy) -> Study:
-    """Build a study from the store, and make sure that it still means what it meant when it ran.
+def _rebuild(found: StoredStudy) -> Study:
+    """Build a study from the store and check that it still means what it meant when it ran.
 
     Raises:
-        StudyError: a release since has other defaults or trains otherwise, so its records are not this study's.
+        StudyError: another release has other defaults or trains differently, so its records are not this study's.
     """
-    study = _build(found.toml, (), found.label)
+    study = _build(found.toml, found.label, Origin())
     if study.hash != found.hash:
         raise StudyError(
-            f"{found.label}: was run by a fairtrial with other settings or another way to train; this one would run "
-            f"it as {study.label}. Its records stay in the store, for the release that made them"
+            f"{found.label}: was run by a fairtrial with other defaults or another way to train; this one would run it "
+            f"as {study.label}. Read its records with the release that wrote them"
         )
     return study
 
 
-def _build(text: str, assignments: Sequence[str], source: str, folder: Path | None = None) -> Study:
+def _build(text: str, name: str, origin: Origin) -> Study:
     try:
         table = parse_toml(text)
-        if folder is not None:
-            table = _with_files(table, folder)
-        return Study.from_dict(override(table, _with_places(assignments)))
+        if origin.folder is not None:
+            table = _resolve_table(table, origin.folder)
+        with _on_path(origin.folder or Path.cwd()):  # where a study may name classes of the user's own
+            return Study.from_dict(override(table, _resolve_overrides(origin.overrides))).with_origin(origin)
     except StudyError as error:
-        raise type(error)(f"{source}: {error}") from error
+        raise type(error)(f"{name}: {error}") from error
 
 
-def _with_files(table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def _resolve_table(table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Make the paths in a study file absolute, and pin each weights file by its digest unless the study states one."""
     result = dict(table)
     if isinstance(table.get("arms"), Mapping):
         arms = table["arms"].items()
-        result["arms"] = {k: _with_files(v, folder) if isinstance(v, Mapping) else v for k, v in arms}
+        result["arms"] = {k: _resolve_table(v, folder) if isinstance(v, Mapping) else v for k, v in arms}
     data, model = table.get("data"), table.get("model")
     if isinstance(data, Mapping) and isinstance(data.get("path"), str):
         result["data"] = {**data, "path": str((folder / data["path"]).resolve())}
     if isinstance(model, Mapping) and isinstance(model.get("weights"), str):
         path = (folder / model["weights"]).resolve()
-        result["model"] = {"weights_sha256": _sha256(path), **model} if "weights_sha256" not in model else dict(model)
-        result["model"]["weights"] = str(path)
+        pinned = {} if "weights_sha256" in model else {"weights_sha256": _sha256(path)}
+        result["model"] = {**model, **pinned, "weights": str(path)}
     return result
 
 
-def _with_places(assignments: Sequence[str]) -> list[str]:
-    """Make the paths in overrides absolute, from where the user stands, and pin each weights file by its digest."""
-    placed: list[str] = []
-    for assignment in assignments:
-        key, equals, text = (part.strip() for part in assignment.partition("="))
+def _resolve_overrides(overrides: Sequence[str]) -> list[str]:
+    """Make the paths in overrides absolute, from the working folder, and pin each weights file by its digest."""
+    resolved: list[str] = []
+    for text in overrides:
+        key, equals, value = (part.strip() for part in text.partition("="))
         if not equals or not key.endswith(("data.path", "model.weights")):
-            placed.append(assignment)
+            resolved.append(text)
             continue
-        path = Path(text.strip("'\"")).expanduser().resolve()
-        placed.append(f"{key}={json.dumps(str(path))}")
+        path = Path(value.strip("'\"")).expanduser().resolve()
+        resolved.append(f"{key}={json.dumps(str(path))}")
         if key.endswith("model.weights"):
-            placed.append(f"{key}_sha256={json.dumps(_sha256(path))}")
-    return placed
+            resolved.append(f"{key}_sha256={json.dumps(_sha256(path))}")
+    return resolved
 
 
 def _sha256(path: Path) -> str:

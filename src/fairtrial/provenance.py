@@ -1,20 +1,31 @@
-"""Whether a study goes on under the conditions under which it began. Pure."""
+"""Provenance: the conditions under which a study's trials run, and whether they are still the same."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from fairtrial.errors import StudyError
 from fairtrial.scheduler import plan
-from fairtrial.spec import Study
+from fairtrial.spec import Study, flatten
 from fairtrial.store.base import StoredStudy
 from fairtrial.trial import Machine, Trial, TrialResult
 
-#: Packages another version of which can change a trial's numbers without anybody's doing.
+#: Packages of which another version can change a trial's numbers.
 PACKAGES = ("fairtrial", "torch")
 
 
+def git_commit(folder: Path) -> str | None:
+    """Name the git commit of a folder, followed by ``+`` if tracked files have changed; None if there is none."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
+    try:
+        described = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip() or None
+
+
 class RunConditions:
-    """Under which conditions the trials of a study have run so far.
+    """The conditions under which the trials of a study have run so far.
 
     Args:
         results: what the store knows of the study.
@@ -27,13 +38,13 @@ class RunConditions:
             self.add(result.arm, result.machine)
 
     def add(self, arm: str, machine: Machine) -> None:
-        """Take note that a trial of an arm has begun on a machine: nodes of one cluster can differ, too."""
+        """Note that a trial of an arm has started on a machine; the nodes of one cluster can differ, too."""
         for name, value in _shared(machine).items():
             self._shared.setdefault(name, set()).add(value)
         self._data.setdefault(arm, set()).add(machine.data)
 
     def differences(self, trial: Trial, machine: Machine) -> tuple[str, ...]:
-        """Tell in what a trial that begins differs from those before it.
+        """List how the conditions of a trial that starts differ from those of the trials before it.
 
         Args:
             trial: the trial.
@@ -53,45 +64,37 @@ class RunConditions:
         return tuple(found)
 
 
-def abandoned_study(
-    study: Study, stored: Sequence[StoredStudy], source: str | None, assignments: Sequence[str]
-) -> Study | None:
-    """Find the study that the same file and overrides meant when they were run last, if this run would desert it.
+def abandoned_study(study: Study, planned: Sequence[Trial], stored: Sequence[StoredStudy]) -> Study | None:
+    """Find the study that the same file and overrides meant when they last ran, if this run would abandon it.
 
     Args:
         study: what they mean now.
+        planned: its trials.
         stored: the studies in the store, the one that ran last first.
-        source: the file, or the name that ships with fairtrial; None if the study comes from elsewhere.
-        assignments: the overrides.
 
     Returns:
-        The study from before, some of whose trials have begun and are none of this study's; whether it is complete
-        is not looked at. None if there is none: a study that only asks for more seeds, say, deserts nothing.
+        The earlier study, if any of its trials has started and any of them is not one of this study's; whether it is
+        complete is not checked. None if there is none: a study that only asks for more seeds abandons nothing.
     """
-    same = [one for one in stored if source and (one.source, one.assignments) == (source, tuple(assignments))]
+    origin = study.origin
+    same = [
+        one for one in stored if origin.source and (one.source, one.assignments) == (origin.source, origin.overrides)
+    ]
     if not same or same[0].hash == study.hash or not (same[0].started or sum(same[0].outcomes.values())):
         return None
     try:
         before = Study.from_toml(same[0].toml)
-    except StudyError:  # of a release that knew other keys; only that one could go on with it
+    except StudyError:  # from a release that knew other keys; only that one could resume it
         return None
-    kept = {trial.hash for trial in plan(study)}
+    kept = {trial.hash for trial in planned}
     return None if all(trial.hash in kept for trial in plan(before)) else before
 
 
 def changed_keys(before: Study, now: Study) -> tuple[str, ...]:
-    """Tell in which keys two studies differ, as ``optimizer.lr 0.001, now 0.002``."""
-    old, new = (dict(_flat(study.to_dict())) for study in (before, now))
+    """List the keys in which two studies differ, as ``optimizer.lr 0.001, now 0.002``."""
+    old, new = (dict(flatten(study.to_dict())) for study in (before, now))
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     return tuple(f"{key} {old.get(key, 'not set')}, now {new.get(key, 'not set')}" for key in keys)
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in table.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _shared(machine: Machine) -> Mapping[str, str]:

@@ -11,12 +11,18 @@ A registry imports the modules of its home when it is first asked. This module i
 import difflib
 import importlib
 import pkgutil
+import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
+from pathlib import Path
 from types import ModuleType
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from fairtrial.errors import StudyError
+
+if TYPE_CHECKING:
+    from fairtrial.spec.sections import DataSettings, ModelSettings, OptimizerSettings, ScheduleSettings
 
 T = TypeVar("T")
 
@@ -31,6 +37,10 @@ class UnknownNameError(StudyError):
     def __init__(self, where: str, hint: str) -> None:
         super().__init__(f"{where}: {hint}")
         self.hint = hint
+
+
+class NotFoundError(Exception):
+    """A module, or a name in it, can't be found; the message is one line."""
 
 
 class Registry(Generic[T]):
@@ -87,12 +97,12 @@ class Registry(Generic[T]):
         return self._loaded[name]
 
     def table(self) -> str:
-        """Write the entries as a Markdown table: names, keys with their defaults, and what each is."""
+        """Write the entries as a Markdown table: names, what each is, and the keys that not all have, with defaults."""
         lines = ["| `name` | what it is | keys and defaults |", "|---|---|---|"]
         for name in self.names():
             about = (self.get(name).__doc__ or "").partition("\n")[0]
             default = " (default)" if name == self.default else ""
-            lines.append(f'| `"{name}"`{default} | {about} | {_keys(self.get(name))} |')
+            lines.append(f'| `"{name}"`{default} | {about} | {self._keys(name)} |')
         return "\n".join(lines)
 
     @cached_property
@@ -105,45 +115,99 @@ class Registry(Generic[T]):
         return self._entries
 
     def _users_own(self, name: str) -> T:
+        if name.startswith("__main__:"):
+            raise UnknownNameError(
+                self._where(name), "must be in a module that workers can import, not in the running script"
+            )
         try:
             entry = import_name(name)
-        except ImportError as error:
+        except NotFoundError as error:
             raise UnknownNameError(self._where(name), str(error)) from error
         base = import_name(self.base)
         fits = issubclass(entry, base) if isinstance(entry, type) else isinstance(entry, base)
         if not fits:
             module, _, needed = self.base.partition(":")
             raise UnknownNameError(self._where(name), f"must be a {needed} of {module}")
+        if missing := getattr(entry, "__abstractmethods__", None):
+            raise UnknownNameError(self._where(name), f"must define {' and '.join(sorted(missing))}")
         return entry  # type: ignore[no-any-return]  # the base class vouches for it
+
+    def _keys(self, name: str) -> str:
+        """List the keys of an entry's settings with their defaults, as a study file writes them."""
+        shared = {key: field.default for key, field in getattr(import_name(self.base), "model_fields", {}).items()}
+        fields = getattr(self.get(name), "model_fields", {})
+        own = {key: field for key, field in fields.items() if key not in shared or field.default != shared[key]}
+        return ", ".join(
+            f"`{key}`" if field.is_required() or field.default is None else f"`{key}` {_as_toml(field.default)}"
+            for key, field in own.items()
+        )
 
     def _where(self, name: str) -> str:
         return f'{self.kind}.name = "{name}"'
 
 
-def import_name(name: str) -> Any:
+def import_name(name: str, *, fresh: bool = False) -> Any:
     """Import what ``"module:Name"`` names.
 
     What the module itself raises while it is imported passes through: it is the user's code, and its traceback says
     more than a line of ours.
 
+    Args:
+        name: a module that Python can import, and a name in it, which may have dots.
+        fresh: import the module again if its file was rewritten since, as happens beside a notebook.
+
     Raises:
-        ImportError: no such module, or it has no such name; the message is one line.
+        NotFoundError: no such module, or it has no such name; the message is one line.
     """
     module_name, _, attribute = name.partition(":")
+    if not all(part.isidentifier() for part in (*module_name.split("."), *attribute.split("."))):
+        raise NotFoundError("must be a name or module:Name")
     try:
-        module = import_module(module_name)
+        found: Any = _import(module_name, fresh=fresh)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
-        raise ImportError(f"no module named {error.name} beside the study or installed") from error
-    if not hasattr(module, attribute):
-        raise ImportError(f"{module_name} has no {attribute}")
-    return getattr(module, attribute)
+        raise NotFoundError(f"no module named {error.name} beside the study or installed") from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise NotFoundError(f"{module_name} has no {attribute}")
+        found = getattr(found, part)
+    return found
 
 
-def import_module(name: str) -> ModuleType:
-    """Import a module by its name; for the few places that know it only when they run."""
-    return importlib.import_module(name)
+#: Size and time of modification of the files of users' modules, as they were when these were imported.
+_imported: dict[str, tuple[int, int] | None] = {}
+
+
+def _import(name: str, *, fresh: bool) -> ModuleType:
+    importlib.invalidate_caches()
+    module = sys.modules.get(name)
+    if module is None:
+        module = importlib.import_module(name)
+        _imported[name] = _stamp(module)
+    elif _stamp(module) != _imported.setdefault(name, _stamp_when_compiled(module)) and fresh and name != "__main__":
+        module = importlib.reload(module)
+        _imported[name] = _stamp(module)
+    return module
+
+
+def _stamp(module: ModuleType) -> tuple[int, int] | None:
+    """Size and time of modification, in whole seconds, of a module's file as it is now."""
+    try:
+        status = Path(module.__file__ or "").stat()
+    except (AttributeError, OSError):
+        return None
+    return status.st_size, int(status.st_mtime)
+
+
+def _stamp_when_compiled(module: ModuleType) -> tuple[int, int] | None:
+    """The same when a module was imported by others, from its bytecode's header (PEP 552) if that has it."""
+    try:
+        head = Path(module.__cached__ or "").read_bytes()[:16]
+    except (AttributeError, OSError):
+        return _stamp(module)
+    flags, seconds, size = (int.from_bytes(head[place : place + 4], "little") for place in (4, 8, 12))
+    return _stamp(module) if flags else (size, seconds)
 
 
 def did_you_mean(word: str, known: Iterable[str], else_try: Mapping[str, str] | None = None) -> str:
@@ -172,22 +236,26 @@ def _place(entry: Any) -> tuple[str, str]:
     return owner.__module__, owner.__qualname__
 
 
-def _keys(entry: Any) -> str:
-    """List the keys of an entry's settings with their defaults, as a study file writes them."""
-    fields = {key: field for key, field in getattr(entry, "model_fields", {}).items() if key != "name"}
-    return ", ".join(
-        f"`{key}`" if field.is_required() or field.default is None else f"`{key}` {_as_toml(field.default)}"
-        for key, field in fields.items()
-    )
-
-
 def _as_toml(value: object) -> str:
     if isinstance(value, tuple):
         return "[" + ", ".join(_as_toml(item) for item in value) + "]"
     if isinstance(value, str):
         return f'`"{value}"`'
-    return str(value).lower()
+    return re.sub(r"e([+-])0*", lambda sign: "e" + sign[1].strip("+"), str(value).lower())
 
 
+OPTIMIZERS: "Registry[type[OptimizerSettings]]" = Registry(
+    "optimizer", "fairtrial.training.optimizers", "fairtrial.spec.sections:OptimizerSettings", default="adam"
+)
+SCHEDULES: "Registry[type[ScheduleSettings]]" = Registry(
+    "schedule", "fairtrial.training.schedules", "fairtrial.spec.sections:ScheduleSettings", default="constant"
+)
+MODELS: "Registry[type[ModelSettings]]" = Registry(
+    "model", "fairtrial.training.models", "fairtrial.spec.sections:ModelSettings", default="mobilenet_v2"
+)
+DATASETS: "Registry[type[DataSettings]]" = Registry(
+    "data", "fairtrial.training.datasets", "fairtrial.spec.sections:DataSettings", default="cifar10"
+)
 MEASURES: "Registry[Any]" = Registry("measure", "fairtrial.measures", "fairtrial.measures:Measure")
+EXECUTORS: "Registry[Any]" = Registry("executor", "fairtrial.executors", "fairtrial.executors.base:Executor")
 CHARTS: "Registry[Any]" = Registry("chart", "fairtrial.report.charts", "fairtrial.report.charts:Chart")

@@ -46,12 +46,13 @@ class Scheduler:
 
     Attributes:
         study: the study.
+        planned: all trials that it may come to, in order.
     """
 
     def __init__(self, study: Study, settled: StoppingRule | None = None) -> None:
         self.study = study
         self._settled = settled
-        self._plan = plan(study)
+        self.planned = plan(study)
         self._seeds = study.min_seeds if settled else study.seeds
         self._stopped: dict[str, int] = {}
         self._asked_for: set[str] = set()
@@ -99,7 +100,7 @@ class Scheduler:
 
     def _below(self, seeds: int) -> tuple[Trial, ...]:
         """The trials of the seeds below a number, without those that stopped arms are spared."""
-        return tuple(trial for trial in self._plan if trial.seed < min(seeds, self._stopped.get(trial.arm, seeds)))
+        return tuple(trial for trial in self.planned if trial.seed < min(seeds, self._stopped.get(trial.arm, seeds)))
 
     def _look(self, results: Sequence[TrialResult]) -> dict[str, int]:
         """Ask which arms are settled by the seeds so far, and stop them."""

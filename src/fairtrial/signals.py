@@ -1,8 +1,8 @@
-"""Ctrl-C, SIGTERM and SIGHUP: how the command line answers them, and how they are held back for a moment.
+"""Handles Ctrl-C, SIGTERM and SIGHUP, and delays them while something must not be interrupted.
 
-The first one raises an exception in the main thread: `KeyboardInterrupt` for Ctrl-C, `errors.Terminated` for the
-others. Work is then saved and workers end. Whoever sends a second one is in a hurry: the process ends at once, and its
-workers with it. What is in the store stays whole either way.
+The first signal raises an exception in the main thread: `KeyboardInterrupt` for Ctrl-C, `errors.Terminated` for the
+others. Work is then saved and workers end. A second signal ends the process at once, and its workers with it. Either
+way the store stays consistent.
 """
 
 import os
@@ -18,31 +18,31 @@ from fairtrial.errors import Terminated
 #: The signals that ask this process to end.
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-#: Makes a terminal show its cursor again, which moving bars hide.
+#: Makes a terminal show its cursor again, which progress bars hide.
 _SHOW_CURSOR = b"\x1b[?25h"
 
 _answered: list[int] = []
 
 
 def answer() -> None:
-    """Answer the signals as the command line does; those that are ignored, as under ``nohup``, stay so."""
+    """Install the handlers; signals that are ignored, as under ``nohup``, stay ignored."""
     for number in ENDING:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _answer)
 
 
 def exit_status(end: BaseException) -> int:
-    """Give the exit status of a process that such an exception has ended: 128 and the number of the signal."""
+    """Return the exit status of a process that such an exception has ended: 128 plus the number of the signal."""
     return end.exit_code if isinstance(end, Terminated) else 128 + signal.SIGINT
 
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Hold the signals back while a block runs that must not be torn apart; what came is answered after it.
+    """Delay signals until the end of a block that must not be interrupted.
 
-    A second signal is answered at once all the same. Only handlers written in Python are held back, and only in the
-    main thread, because Python runs them nowhere else. A mask of blocked signals would not do: another thread, of the
-    numeric libraries for instance, would take the signal, and the main thread run the handler.
+    A second signal is handled at once. Only handlers written in Python are delayed, and only in the main thread,
+    because Python runs them nowhere else. Blocking the signals by a mask would not work: another thread, of a numeric
+    library for instance, would receive the signal, and the main thread would run the handler.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -78,7 +78,7 @@ def _answer(number: int, _frame: FrameType | None) -> None:
 
 
 def _end_at_once(number: int) -> NoReturn:
-    """End without another look at anything; workers notice, and end too."""
+    """End without any cleanup; workers notice, and end too."""
     with suppress(OSError):
         if os.isatty(2):
             os.write(2, _SHOW_CURSOR)

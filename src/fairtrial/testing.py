@@ -17,25 +17,34 @@ parameter of `SimulatedArm` is a setting of an arm::
     params = { noise_sd = 0.03, diverge_rate = 0.2 }
 
 In Python, `simulated_study` builds such a study, `simulated_results` its results without any store, `executor` runs it
-in this process, and `draw` gives plain arrays for thousands of studies.
+in this process, `Instead` lets an executor run anything else, and `draw` gives plain arrays for thousands of studies.
 """
 
 import hashlib
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from fairtrial.errors import Diverged
-from fairtrial.executors.base import Ended, Epoch, Fingerprinted, Started, drive
+from fairtrial.executors.base import (
+    Ended,
+    EpochFinished,
+    Executor,
+    Fingerprinted,
+    Session,
+    Started,
+    Workload,
+    run_trial,
+)
 from fairtrial.executors.inline import InlineExecutor
 from fairtrial.scheduler import plan
 from fairtrial.spec import Study
-from fairtrial.trial import Machine, Outcome, Trial, TrialResult
+from fairtrial.trial import Machine, Outcome, Trial, TrialContext, TrialResult
 
 #: What simulated trials are said to have run on.
 MACHINE = Machine(versions={}, processor="simulated", device="simulated", threads=1, system="simulated")
@@ -107,7 +116,7 @@ class SimulatedArm:
         return arm
 
 
-def simulate(trial: Trial) -> Iterator[dict[str, float]]:
+def simulate(trial: TrialContext) -> Iterator[dict[str, float]]:
     """Act as a training loop: the same records for the same arm and seeds, at no cost.
 
     All arms of a seed share its effects of weights and order, and say so by their fingerprints, as trained arms do.
@@ -121,8 +130,8 @@ def simulate(trial: Trial) -> Iterator[dict[str, float]]:
     """
     arm = SimulatedArm.of(trial.settings.params)
     trial.fingerprint(initial_weights=f"simulated {trial.weights_seed}", batch_order=f"simulated {trial.order_seed}")
-    diverges, fails = _fate(trial, arm)
-    final = _final_accuracy(trial, arm)
+    diverges, fails = _fate(trial.trial, arm)
+    final = _final_accuracy(trial.trial, arm)
     gap, pace = _rng(_REST, _number(trial.arm), trial.weights_seed, trial.order_seed).standard_normal(2)
     gap, seconds = arm.gap + arm.gap_sd * gap, arm.seconds * math.exp(arm.seconds_sd * pace)
     for epoch in range(1, trial.epochs + 1):
@@ -174,13 +183,34 @@ def simulated_results(study: Study) -> tuple[TrialResult, ...]:
     return tuple(_result(trial) for trial in plan(study))
 
 
-def executor() -> InlineExecutor:
-    """Make an executor that runs simulated trials in this process, some thousands a second; it loads no torch.
+class Instead:
+    """Has an executor run another workload than a study's own, such as another training loop on a made-up machine.
+
+    Args:
+        executor: what runs it.
+        **changes: attributes of `executors.base.Workload`.
 
     Example:
-        >>> fairtrial.run(study, store=store, executor=fairtrial.testing.executor())  # doctest: +SKIP
+        >>> executor = Instead(InlineExecutor(), loop=simulate)
     """
-    return InlineExecutor(simulate, lambda _trial: MACHINE)
+
+    def __init__(self, executor: Executor, **changes: Any) -> None:
+        self.checkpoints = executor.checkpoints
+        self._executor = executor
+        self._changes = changes
+
+    def open(self, workload: Workload) -> Session:
+        """Begin to run a study, with the changes."""
+        return self._executor.open(replace(workload, **self._changes))
+
+
+def executor() -> Executor:
+    """Make an executor that runs simulated trials in this process, some thousands a second.
+
+    Example:
+        >>> fairtrial.run(study, store="made_up.db", executor=fairtrial.testing.executor())  # doctest: +SKIP
+    """
+    return Instead(InlineExecutor(), loop=simulate, machine=lambda _trial: MACHINE)
 
 
 def draw(
@@ -251,13 +281,13 @@ def _record(test: float, train: float, seconds: float) -> dict[str, float]:
 def _result(trial: Trial) -> TrialResult:
     """Run a trial and keep what its messages say."""
     started, records, fingerprints = None, [], dict[str, str]()
-    for message in drive(trial, simulate, MACHINE):
+    for message in run_trial(trial, simulate, MACHINE):
         match message:
             case Started(at=at):
                 started = at
             case Fingerprinted(fingerprints=told):
                 fingerprints.update(told)
-            case Epoch(record=record):
+            case EpochFinished(record=record):
                 records.append(record)
             case Ended(outcome=outcome, detail=detail, at=ended):
                 break

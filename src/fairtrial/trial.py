@@ -1,11 +1,11 @@
-"""What passes between plan, workers, store and report: trials, epoch records, outcomes, machines."""
+"""Trials, what their training loops get, and what comes of them: epoch records, outcomes, machines, results."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from fairtrial.spec import FORMAT, Settings, content, digest
 
@@ -18,37 +18,9 @@ class Outcome(StrEnum):
     FAILED = "failed"
 
 
-class Listener(Protocol):
-    """Told how far a training loop is within an epoch; advisory, never recorded."""
-
-    def __call__(self, trial: "Trial", batch: int, batches: int, metrics: Mapping[str, float]) -> None:
-        """Take note of progress.
-
-        Args:
-            trial: the trial that reports.
-            batch: batches done in this epoch, from 1.
-            batches: batches an epoch.
-            metrics: what is known so far, such as ``{"train_acc": 0.31}``; fractions.
-        """
-
-
-class Keeper(Protocol):
-    """Keeps a trial's state through crashes; what `Trial.save` and `Trial.load` speak to."""
-
-    @property
-    def due(self) -> bool:
-        """Whether the training loop should save its state at its next convenience."""
-
-    def save(self, state: object) -> None:
-        """Write a checkpoint."""
-
-    def load(self) -> Any:
-        """Read the last whole checkpoint; None if there is none."""
-
-
 @dataclass(frozen=True)
 class Trial:
-    """One arm at one seed: one training run, and all that a training loop needs to know.
+    """One arm at one seed: what a trial is, and nothing else.
 
     Attributes:
         arm: the arm's name.
@@ -56,18 +28,12 @@ class Trial:
         settings: the arm's full configuration.
         noise: the seeds of the initial weights and of the order of batches, where a study varies the two apart and they
             are not both the trial's own; see `weights_seed` and `order_seed`.
-        listener: told how far the training loop is; None if nobody watches.
-        keeper: keeps checkpoints; None if nobody does.
-        fingerprints: what this attempt has reported by `fingerprint` so far. No part of what the trial is.
     """
 
     arm: str
     seed: int
     settings: Settings
     noise: tuple[int, int] | None = None
-    listener: Listener | None = field(default=None, compare=False, repr=False)
-    keeper: Keeper | None = field(default=None, compare=False, repr=False)
-    fingerprints: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
     def hash(self) -> str:
@@ -81,12 +47,12 @@ class Trial:
 
     @property
     def weights_seed(self) -> int:
-        """What the initial weights are to come from, and from nothing else."""
+        """The seed of the initial weights."""
         return self.seed if self.noise is None else self.noise[0]
 
     @property
     def order_seed(self) -> int:
-        """What the order of batches is to come from, together with the epoch, and from nothing else; dropout too."""
+        """The seed, together with the epoch, of the order of batches; of dropout too."""
         return self.seed if self.noise is None else self.noise[1]
 
     @property
@@ -94,30 +60,115 @@ class Trial:
         """Epochs to train, from the settings."""
         return self.settings.training.epochs
 
+
+class Checkpoints(Protocol):
+    """Keeps one attempt's state through crashes; `TrialContext.save` and `TrialContext.load` use it.
+
+    Attributes:
+        fingerprints: what the attempt has reported; saved and loaded with its state.
+    """
+
+    fingerprints: dict[str, str]
+
+    @property
+    def due(self) -> bool:
+        """Whether the training loop should save its state soon."""
+
+    def save(self, state: object) -> None:
+        """Write a checkpoint."""
+
+    def load(self) -> Any:
+        """Read the last complete checkpoint; None if there is none."""
+
+
+class TrialContext:
+    """What a training loop gets: its trial, and the means to report and to save.
+
+    Args:
+        trial: what to train.
+        checkpoints: where the state is saved; None to save nothing.
+        on_progress: told how far the loop is within an epoch: batches done, batches in all, and metrics.
+
+    Attributes:
+        trial: what to train. Its arm, seed, settings, epochs and seeds are attributes of the context too.
+        fingerprints: what this attempt has reported by `fingerprint` so far.
+
+    Example:
+        >>> def train(trial: TrialContext) -> Iterator[dict[str, float]]:
+        ...     for epoch in range(trial.epochs):
+        ...         yield {"test_acc": 0.5 + 0.1 * epoch}
+    """
+
+    def __init__(
+        self,
+        trial: Trial,
+        checkpoints: Checkpoints | None = None,
+        on_progress: Callable[[int, int, Mapping[str, float]], None] | None = None,
+    ) -> None:
+        self.trial = trial
+        self.fingerprints = {} if checkpoints is None else checkpoints.fingerprints
+        self._checkpoints = checkpoints
+        self._on_progress = on_progress
+
+    @property
+    def arm(self) -> str:
+        """The arm's name."""
+        return self.trial.arm
+
+    @property
+    def seed(self) -> int:
+        """The replicate."""
+        return self.trial.seed
+
+    @property
+    def settings(self) -> Settings:
+        """The arm's full configuration."""
+        return self.trial.settings
+
+    @property
+    def epochs(self) -> int:
+        """Epochs to train."""
+        return self.trial.epochs
+
+    @property
+    def weights_seed(self) -> int:
+        """The seed of the initial weights."""
+        return self.trial.weights_seed
+
+    @property
+    def order_seed(self) -> int:
+        """The seed, together with the epoch, of the order of batches; of dropout too."""
+        return self.trial.order_seed
+
     def progress(self, batch: int, batches: int, **metrics: float) -> None:
-        """Tell whoever watches how far this epoch is; costs nothing if nobody does."""
-        if self.listener is not None:
-            self.listener(self, batch, batches, metrics)
+        """Report how far this epoch is; nothing is recorded, and it costs nothing if nobody watches.
+
+        Args:
+            batch: batches done in this epoch, from 1.
+            batches: batches in an epoch.
+            **metrics: what is known so far, such as ``train_acc=0.31``; accuracies as fractions.
+        """
+        if self._on_progress is not None:
+            self._on_progress(batch, batches, metrics)
 
     @property
     def checkpoint_due(self) -> bool:
         """Whether a training loop that can save its state within an epoch should do so now.
 
-        It is so when some time has passed since the last checkpoint, and when the study is asked to stop. It costs
-        nothing to ask after every step.
+        It is so when some time has passed since the last checkpoint, and when the study is asked to stop. Asking after
+        every step costs nothing.
         """
-        return self.keeper is not None and self.keeper.due
+        return self._checkpoints is not None and self._checkpoints.due
 
     def save(self, state: object) -> None:
-        """Save all that a training loop needs to go on from here, in case this process does not live to the end.
+        """Save all that a training loop needs to continue from here, in case this process dies before the end.
 
         The records that the loop has yielded so far and the trial's fingerprints are saved with it. When this returns,
-        the checkpoint is on the disk whole; the one before is kept until then. If nobody keeps checkpoints, nothing
-        happens.
+        the checkpoint is complete on the disk; the one before is kept until then. Without checkpoints, nothing happens.
 
         Args:
-            state: dictionaries, lists, tuples, texts, numbers, True, False and None, NumPy arrays and torch tensors, in
-                any nesting. Random generators must be in it too if the trial is to end as if nothing had happened.
+            state: dictionaries, lists, tuples, strings, numbers, True, False and None, NumPy arrays and torch tensors,
+                in any nesting. Random generators must be in it too if the trial is to end as if nothing had happened.
 
         Raises:
             TypeError: something else is in the state.
@@ -130,31 +181,31 @@ class Trial:
             ...     yield {"train_loss": loss, "test_acc": accuracy}
             ...     trial.save({"epoch": epoch + 1, "model": model.state_dict()})
         """
-        if self.keeper is not None:
-            self.keeper.save(state)
+        if self._checkpoints is not None:
+            self._checkpoints.save(state)
 
     def load(self) -> Any:
-        """Get what an attempt before, which did not live to the end, has saved last.
+        """Get what an earlier attempt, which did not live to the end, has saved last.
 
-        Call it before the first record. The records that had been yielded by then count as this attempt's, so that the
-        loop goes on with the record after them. A loop that never calls this starts its trial from the beginning.
+        Call it before the first record. The records that had been yielded by then count as this attempt's, so the loop
+        continues with the record after them. A loop that never calls this starts its trial from the beginning.
 
         Returns:
-            The state, equal to the bit; tensors lie on the CPU, in the memory format that they had. None if there is
+            The state, equal to the bit; tensors are on the CPU, in the memory format that they had. None if there is
             none: begin from the start.
 
         Raises:
             RuntimeError: the loop has yielded a record already.
         """
-        return None if self.keeper is None else self.keeper.load()
+        return None if self._checkpoints is None else self._checkpoints.load()
 
     def fingerprint(self, **digests: str) -> None:
         """Report what this trial has in common with the other arms of its seed, so that the pairing can be proved.
 
-        Call it before the first step, or whenever the thing is known; a name that is reported again replaces the value
-        from before. A comparison of two arms is refused where both have a fingerprint of one name at one seed and the
+        Call it before the first step, or whenever the value is known; a name that is reported again replaces the
+        earlier value. A comparison of two arms is refused where both have a fingerprint of one name at one seed and the
         two differ. Names that begin with ``final_`` are for results, such as the weights at the end: they are recorded,
-        so that two runs of one trial can be held against each other, and arms may differ in them.
+        so that two runs of one trial can be compared, and arms may differ in them.
 
         Args:
             **digests: a digest by name. fairtrial's own loop reports ``initial_weights``, ``batch_order`` and, at the
@@ -162,7 +213,7 @@ class Trial:
                 digest, and others.
 
         Raises:
-            TypeError, ValueError: a digest is no text, or empty.
+            TypeError, ValueError: a digest is no string, or empty.
 
         Example:
             >>> trial.fingerprint(initial_weights=fairtrial.fingerprint(model.state_dict()))  # doctest: +SKIP
@@ -173,6 +224,10 @@ class Trial:
             if not value:
                 raise ValueError(f"fingerprint {name} is empty")
         self.fingerprints.update(digests)
+
+
+#: A training loop, fairtrial's own or a user's: yields the metrics of each epoch.
+TrainingLoop: TypeAlias = Callable[[TrialContext], Iterator[Mapping[str, float]]]
 
 
 @dataclass(frozen=True)
@@ -207,7 +262,6 @@ class Machine:
         layers: what computes the layers of fairtrial's own loop, such as ``"compiled kernels (g++ 12.2.0, AVX-512)"``;
             another path gives the same results to rounding, not to the bit. Empty for a loop of the user's own.
         data: digest of the decoded data set that fairtrial's own loop trains on. Empty for a loop of the user's own.
-        forced: what was other than in the study's trials before, where the user chose to go on all the same.
     """
 
     versions: Mapping[str, str]
@@ -218,7 +272,6 @@ class Machine:
     git_commit: str | None = None
     layers: str = ""
     data: str = ""
-    forced: str = ""
 
 
 @dataclass(frozen=True)
@@ -238,6 +291,7 @@ class TrialResult:
         fingerprints: digests, by name, of what the arms of a seed are meant to share, as the last attempt reported
             them: ``initial_weights`` and ``batch_order`` from fairtrial's own loop. One that is not there is unknown.
             Those named ``final_...`` are results.
+        forced: what differed from the study's earlier trials, where the user chose to continue all the same.
     """
 
     arm: str
@@ -250,6 +304,7 @@ class TrialResult:
     machine: Machine
     epochs: tuple[EpochRecord, ...]
     fingerprints: Mapping[str, str] = field(default_factory=dict)
+    forced: str = ""
 
 
 def digest_results(results: Iterable[TrialResult]) -> str:

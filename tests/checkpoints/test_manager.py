@@ -15,11 +15,12 @@ import pytest
 
 from fairtrial.checkpoints import CheckpointManager, manager
 from fairtrial.errors import CheckpointError, Stopped
-from fairtrial.executors.base import Ended, Epoch, Started, Warned, drive
-from fairtrial.executors.inline import InlineExecutor
+from fairtrial.executors.base import Ended, EpochFinished, Started, Warned, run_trial
 from fairtrial.failpoints import PLACES
 from fairtrial.scheduler import plan
 from fairtrial.trial import EpochRecord, Machine, Outcome
+from workloads import inline as inline_executor
+from workloads import run
 
 MACHINE = Machine({}, "processor", "cpu", 1, "system")
 KEPT = CheckpointManager("kept", seconds=60)
@@ -64,11 +65,14 @@ def files(trial, suffix=""):
 def test_the_last_state_is_found_with_its_records_and_two_are_kept(trial, place):
     checkpoints = CheckpointManager(place.format(Path.cwd()))
     assert loaded(trial, checkpoints) is None
-    trial.fingerprint(batch_order="x")
-    attempt = saved(trial, 1, 2, 3, checkpoints=checkpoints)
-    trial.fingerprints.clear()
+    attempt = saved(trial, 1, 2, checkpoints=checkpoints)
+    attempt.fingerprints["batch_order"] = "x"
+    attempt.records.append(EpochRecord(trial.arm, trial.seed, 3, {"x": 1.0}))
+    attempt.save(state(3))
     assert loaded(trial, checkpoints) == 3
-    assert trial.fingerprints == {"batch_order": "x"}
+    found = checkpoints.open(trial)
+    found.load()
+    assert found.fingerprints == {"batch_order": "x"}
     assert [name[:11] for name in attempt._place.names()] == ["0001-000002"] * 2 + ["0001-000003"] * 2
     saved(trial, 4, checkpoints=checkpoints)
     assert [name[:11] for name in attempt._place.names()] == ["0001-000003"] * 2 + ["0002-000001"] * 2
@@ -132,42 +136,48 @@ def saving(trial):
 
 
 def interrupted(trial, epochs):
-    messages = drive(trial, saving, MACHINE, KEPT.open(trial))
+    messages = run_trial(trial, saving, MACHINE, KEPT.open(trial))
     for message in messages:
-        if isinstance(message, Epoch) and message.record.epoch == epochs + 1:
+        if isinstance(message, EpochFinished) and message.record.epoch == epochs + 1:
             messages.close()
 
 
 def test_where_all_are_damaged_the_trial_begins_anew_and_says_so(trial):
-    whole = [m.record for m in drive(trial, saving, MACHINE) if isinstance(m, Epoch)]
+    whole = [m.record for m in run_trial(trial, saving, MACHINE) if isinstance(m, EpochFinished)]
     interrupted(trial, 2)
     for file in files(trial, ".json"):
         file.write_bytes(b"{}")
-    messages = list(drive(trial, saving, MACHINE, KEPT.open(trial)))
-    assert [type(message) for message in messages] == [Started, Warned, Epoch, Epoch, Epoch, Ended]
+    messages = list(run_trial(trial, saving, MACHINE, KEPT.open(trial)))
+    assert [type(message) for message in messages] == [
+        Started,
+        Warned,
+        EpochFinished,
+        EpochFinished,
+        EpochFinished,
+        Ended,
+    ]
     assert messages[1].text.startswith("checkpoints that can't be used were passed over (0001-000002-")
     assert messages[1].text.endswith("its digest does not fit); begun anew")
-    assert [m.record for m in messages if isinstance(m, Epoch)] == whole
+    assert [m.record for m in messages if isinstance(m, EpochFinished)] == whole
 
 
 def test_going_on_without_damage_says_nothing(trial):
     interrupted(trial, 1)
-    messages = list(drive(trial, saving, MACHINE, KEPT.open(trial)))
-    assert [type(message) for message in messages] == [Started, Epoch, Epoch, Epoch, Ended]
+    messages = list(run_trial(trial, saving, MACHINE, KEPT.open(trial)))
+    assert [type(message) for message in messages] == [Started, EpochFinished, EpochFinished, EpochFinished, Ended]
 
 
 def test_the_user_is_told_of_damage(trial, make_study, inline):
     from rich.console import Console
 
     from fairtrial.report.live import ProgressDisplay
-    from fairtrial.runner import run
     from fairtrial.store.sql import SQLStore
 
     interrupted(trial, 1)
     files(trial, ".json")[-1].write_bytes(b"{}")
     console = Console(record=True, width=200, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
     with SQLStore("fairtrial.db") as store, console.file, ProgressDisplay(console) as watcher:
-        executor = InlineExecutor(saving, lambda trial: MACHINE, checkpoints=KEPT)
+        executor = inline_executor(saving, lambda trial: MACHINE, "kept")
         run(make_study(), store=store, executor=executor, watcher=watcher)
     assert "trial 1/4 a seed 0: checkpoints that can't be used were passed over (0001-000001-" in console.export_text()
 
@@ -226,7 +236,11 @@ def test_two_attempts_that_begin_at_once_do_not_spoil_each_others_files(trial):
 def test_what_dead_processes_left_half_written_is_swept_away_first(trial):
     saved(trial, 1)
     folder = files(trial)[0].parent
-    left = ["0001-000002-deadbeef.safetensors", "0001-000002-deadbeef.json.part", "0002-000001-deadbeef.json.part"]
+    left = [
+        "0001-000002-deadbeef.safetensors",
+        ".0001-000002-deadbeef.json.1a2b3c4d.part",
+        ".0002-000001-deadbeef.json.1a2b3c4d.part",
+    ]
     for name in left:
         (folder / name).write_bytes(b"half")
     (folder / "README").write_text("not ours")
@@ -370,11 +384,10 @@ def test_a_disk_that_is_full(trial):
 
 
 def test_a_full_disk_ends_the_study_not_its_trials(make_study, monkeypatch):
-    from fairtrial.runner import run
     from fairtrial.store.sql import SQLStore
 
     study = make_study()
-    whole = [[m.record for m in drive(t, saving, MACHINE) if isinstance(m, Epoch)] for t in plan(study)]
+    whole = [[m.record for m in run_trial(t, saving, MACHINE) if isinstance(m, EpochFinished)] for t in plan(study)]
     write, written = manager.TrialCheckpoints._write, []
 
     def until_full(attempt, content, body):
@@ -384,7 +397,7 @@ def test_a_full_disk_ends_the_study_not_its_trials(make_study, monkeypatch):
         write(attempt, content, body)
 
     def executor():
-        return InlineExecutor(saving, lambda trial: MACHINE, checkpoints=KEPT)
+        return inline_executor(saving, lambda trial: MACHINE, "kept")
 
     with SQLStore("fairtrial.db") as store:
         with monkeypatch.context() as patch:

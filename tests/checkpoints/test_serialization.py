@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 from safetensors.numpy import load, save
 
 from fairtrial.checkpoints.serialization import pack, unpack
+from fairtrial.training import tensors as _tensors  # noqa: F401  (lets checkpoints hold tensors)
 
 KEYS = st.one_of(st.text(), st.integers(), st.booleans(), st.floats(allow_nan=False))
 NUMPY = ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]

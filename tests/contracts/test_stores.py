@@ -5,6 +5,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 
@@ -12,6 +13,7 @@ from fairtrial.errors import StoreError, StoreLockedError
 from fairtrial.scheduler import plan
 from fairtrial.store.sql import SQLStore
 from fairtrial.trial import EpochRecord, Machine, Outcome
+from store_calls import Calls
 
 MACHINE = Machine({"torch": "2"}, "processor", "cpu", 2, "system", "abc+")
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
@@ -44,10 +46,10 @@ def test_what_goes_in_comes_out_to_the_bit(store, reopen, make_study):
     trials = plan(study)
     store.add_study(study, trials, NOW)
     records = [record(trials[0], epoch, grad_norm=1e-300, odd=float("inf")) for epoch in (1, 2)]
-    assert store.begin(trials[0], MACHINE, NOW) == 1
+    Calls(store).begin(trials[0], "1", MACHINE, NOW)
     for one in records:
-        store.add_epoch(trials[0], 1, one)
-    store.end(trials[0], 1, Outcome.FINISHED, "", NOW + timedelta(seconds=9))
+        Calls(store).add_epoch(trials[0], "1", one)
+    Calls(store).end(trials[0], "1", Outcome.FINISHED, "", NOW + timedelta(seconds=9))
     with reopen() as again:
         (result,) = again.results(study)
     assert result.epochs == tuple(records)
@@ -69,9 +71,9 @@ def test_results_come_in_the_order_of_the_plan(store, make_study):
     trials = plan(study)
     store.add_study(study, trials, NOW)
     for trial in reversed(trials):
-        store.begin(trial, MACHINE, NOW)
+        Calls(store).begin(trial, "1", MACHINE, NOW)
         for epoch in (2, 1):
-            store.add_epoch(trial, 1, record(trial, epoch))
+            Calls(store).add_epoch(trial, "1", record(trial, epoch))
     results = store.results(study)
     assert [result.trial for result in results] == [trial.hash for trial in trials]
     assert all([one.epoch for one in result.epochs] == [1, 2] for result in results)
@@ -82,8 +84,8 @@ def test_studies_share_the_trials_they_have_in_common(store, make_study):
     for study in (small, large):
         store.add_study(study, plan(study), NOW)
     trial = plan(small)[0]
-    store.begin(trial, MACHINE, NOW)
-    store.end(trial, 1, Outcome.FINISHED, "", NOW)
+    Calls(store).begin(trial, "1", MACHINE, NOW)
+    Calls(store).end(trial, "1", Outcome.FINISHED, "", NOW)
     assert [result.trial for result in store.results(large)] == [trial.hash]
     assert store.outcomes(plan(large)) == {t.hash: Outcome.FINISHED if t == trial else None for t in plan(large)}
 
@@ -92,8 +94,8 @@ def test_results_need_no_study_only_its_trials(store, make_study):
     known, asked = make_study(), make_study(name="other", seeds=3)
     store.add_study(known, plan(known), NOW)
     trial = plan(known)[3]
-    store.begin(trial, MACHINE, NOW)
-    store.add_epoch(trial, 1, record(trial, 1))
+    Calls(store).begin(trial, "1", MACHINE, NOW)
+    Calls(store).add_epoch(trial, "1", record(trial, 1))
     (result,) = store.results(asked)
     assert (result.trial, len(result.epochs)) == (trial.hash, 1)
     assert store.results(make_study(training={"epochs": 4, "loop": "loops:good"})) == []
@@ -116,9 +118,9 @@ def test_progress_is_counted_by_outcome(store, make_study):
     trials = plan(study)
     store.add_study(study, trials, NOW)
     for trial, outcome in zip(trials, [*Outcome, None], strict=False):
-        store.begin(trial, MACHINE, NOW)
+        Calls(store).begin(trial, "1", MACHINE, NOW)
         if outcome:
-            store.end(trial, 1, outcome, "why", NOW)
+            Calls(store).end(trial, "1", outcome, "why", NOW)
     (stored,) = store.studies()
     assert stored.outcomes == dict.fromkeys(Outcome, 1)
     assert (stored.trials, stored.started) == (6, 1)
@@ -128,16 +130,16 @@ def test_a_new_attempt_keeps_old_records_until_it_replaces_them(store, make_stud
     study = make_study()
     trial = plan(study)[0]
     store.add_study(study, plan(study), NOW)
-    store.begin(trial, MACHINE, NOW)
+    Calls(store).begin(trial, "1", MACHINE, NOW)
     for epoch in (1, 2, 3):
-        store.add_epoch(trial, 1, record(trial, epoch))
-    assert store.begin(trial, replace(MACHINE, threads=1), NOW) == 2
-    store.add_epoch(trial, 2, record(trial, 1, train_acc=0.9))
+        Calls(store).add_epoch(trial, "1", record(trial, epoch))
+    Calls(store).begin(trial, "2", replace(MACHINE, threads=1), NOW)
+    Calls(store).add_epoch(trial, "2", record(trial, 1, train_acc=0.9))
     (result,) = store.results(study)
     assert [one.epoch for one in result.epochs] == [1, 2, 3]
     assert result.epochs[0].metrics["train_acc"] == 0.9
     assert (result.outcome, result.machine.threads) == (None, 1)
-    store.end(trial, 2, Outcome.DIVERGED, "loss is nan", NOW)
+    Calls(store).end(trial, "2", Outcome.DIVERGED, "loss is nan", NOW)
     (result,) = store.results(study)
     assert [one.epoch for one in result.epochs] == [1]
     assert (result.outcome, result.detail) == (Outcome.DIVERGED, "loss is nan")
@@ -148,18 +150,18 @@ def test_fingerprints_are_those_of_the_last_attempt(store, make_study):
     trial, other = plan(study)[:2]
     store.add_study(study, plan(study), NOW)
     for one in (trial, other):
-        store.begin(one, MACHINE, NOW)
+        Calls(store).begin(one, "1", MACHINE, NOW)
     assert [result.fingerprints for result in store.results(study)] == [{}, {}]
-    store.add_fingerprints(trial, 1, {"initial_weights": "ab", "batch_order": "unknown"})
-    store.add_fingerprints(trial, 1, {"initial_weights": "ab", "batch_order": "cd"})
-    store.end(trial, 1, Outcome.FAILED, "why", NOW)
+    Calls(store).add_fingerprints(trial, "1", {"initial_weights": "ab", "batch_order": "unknown"})
+    Calls(store).add_fingerprints(trial, "1", {"initial_weights": "ab", "batch_order": "cd"})
+    Calls(store).end(trial, "1", Outcome.FAILED, "why", NOW)
     assert [result.fingerprints for result in store.results(study)] == [
         {"initial_weights": "ab", "batch_order": "cd"},
         {},
     ]
-    store.begin(trial, MACHINE, NOW)
+    Calls(store).begin(trial, "2", MACHINE, NOW)
     assert store.results(study)[0].fingerprints == {}
-    store.add_fingerprints(trial, 2, {"initial_weights": "ef"})
+    Calls(store).add_fingerprints(trial, "2", {"initial_weights": "ef"})
     assert store.results(study)[0].fingerprints == {"initial_weights": "ef"}
 
 
@@ -167,12 +169,12 @@ def test_only_planned_trials_begin_and_only_begun_ones_go_on(store, make_study):
     study = make_study()
     trial = plan(study)[0]
     with pytest.raises(StoreError, match="trial a, seed 0 is not in this store"):
-        store.begin(trial, MACHINE, NOW)
+        Calls(store).begin(trial, "1", MACHINE, NOW)
     store.add_study(study, plan(study), NOW)
     with pytest.raises(StoreError, match="trial a, seed 0 has not begun"):
-        store.add_epoch(trial, 1, record(trial, 1))
+        Calls(store).add_epoch(trial, "1", record(trial, 1))
     with pytest.raises(StoreError, match="trial a, seed 0 has not begun"):
-        store.add_fingerprints(trial, 1, {"initial_weights": "ab"})
+        Calls(store).add_fingerprints(trial, "1", {"initial_weights": "ab"})
     assert store.results(study) == []
 
 
@@ -181,20 +183,21 @@ def test_a_superseded_attempt_is_refused_and_spoils_nothing(store, reopen, make_
     study = make_study()
     trial = plan(study)[0]
     store.add_study(study, plan(study), NOW)
-    first = store.begin(trial, MACHINE, NOW)
-    store.add_epoch(trial, first, record(trial, 1))
+    Calls(store).begin(trial, "1", MACHINE, NOW)
+    Calls(store).add_epoch(trial, "1", record(trial, 1))
     with reopen() as other:
-        second = other.begin(trial, MACHINE, NOW)
+        Calls(other).begin(trial, "2", MACHINE, NOW)
         for late in (
-            lambda: store.add_epoch(trial, first, record(trial, 2)),
-            lambda: store.add_fingerprints(trial, first, {"initial_weights": "late"}),
-            lambda: store.end(trial, first, Outcome.FINISHED, "", NOW),
+            lambda: Calls(store).add_epoch(trial, "1", record(trial, 2)),
+            lambda: Calls(store).add_fingerprints(trial, "1", {"initial_weights": "late"}),
+            lambda: Calls(store).end(trial, "1", Outcome.FINISHED, "", NOW),
         ):
-            with pytest.raises(StoreError, match="trial a, seed 0 was begun again by another run in this store"):
+            with pytest.raises(StoreError) as caught:
                 late()
+            assert str(caught.value) == "stopping: another process restarted this trial (arm a, seed 0)"
         for epoch in (1, 2):
-            other.add_epoch(trial, second, record(trial, epoch))
-        other.end(trial, second, Outcome.FINISHED, "", NOW)
+            Calls(other).add_epoch(trial, "2", record(trial, epoch))
+        Calls(other).end(trial, "2", Outcome.FINISHED, "", NOW)
     (result,) = store.results(study)
     assert [one.epoch for one in result.epochs] == [1, 2]
     assert result.fingerprints == {}
@@ -204,10 +207,10 @@ def test_readers_see_whole_transactions_while_one_writes(store, reopen, make_stu
     study = make_study()
     store.add_study(study, plan(study), NOW)
     trial = plan(study)[0]
-    store.begin(trial, MACHINE, NOW)
+    Calls(store).begin(trial, "1", MACHINE, NOW)
     with reopen() as reader:
         for epoch in range(1, 20):
-            store.add_epoch(trial, 1, record(trial, epoch))
+            Calls(store).add_epoch(trial, "1", record(trial, epoch))
             assert len(reader.results(study)[0].epochs) == epoch
 
 
@@ -216,19 +219,26 @@ def test_many_trials_at_once(store, make_study):
     store.add_study(study, plan(study), NOW)
     assert len(store.outcomes(plan(study))) == 1600
     last = plan(study)[-1]
-    store.begin(last, MACHINE, NOW)
-    store.add_epoch(last, 1, record(last, 1))
+    Calls(store).begin(last, "1", MACHINE, NOW)
+    Calls(store).add_epoch(last, "1", record(last, 1))
     assert [(result.trial, len(result.epochs)) for result in store.results(study)] == [(last.hash, 1)]
 
 
 def test_numbers_that_are_none_come_back(store, make_study):
-    """NaN is no number in JSON, and SQLite's columns take it for NULL; a trial that diverged has it all the same."""
+    """JSON knows neither NaN nor infinities; a trial that diverged has them all the same."""
     study = make_study()
     trial = plan(study)[0]
     store.add_study(study, plan(study), NOW)
-    store.begin(trial, MACHINE, NOW)
-    odd = {"train_loss": math.nan, "test_loss": math.inf, "val_loss": -math.inf, "norm": math.nan, "test_acc": 5e-324}
-    store.add_epoch(trial, 1, EpochRecord("a", 0, 1, odd))
+    Calls(store).begin(trial, "1", MACHINE, NOW)
+    odd = {
+        "train_loss": math.nan,
+        "test_loss": math.inf,
+        "val_loss": -math.inf,
+        "norm": math.nan,
+        "test_acc": 5e-324,
+        'odd ":"': 1.0,
+    }
+    Calls(store).add_epoch(trial, "1", EpochRecord("a", 0, 1, odd))
     (result,) = store.results(study)
     assert {name: repr(value) for name, value in result.epochs[0].metrics.items()} == {
         name: repr(value) for name, value in odd.items()
@@ -239,8 +249,8 @@ def test_tracebacks_with_what_databases_refuse_are_kept(store, make_study):
     study = make_study()
     trial = plan(study)[0]
     store.add_study(study, plan(study), NOW)
-    store.begin(trial, replace(MACHINE, processor="half \udc80"), NOW)
-    store.end(trial, 1, Outcome.FAILED, "a\0b, half \udc80, whole é𝄞" + "x" * 100_000, NOW)
+    Calls(store).begin(trial, "1", replace(MACHINE, processor="half \udc80"), NOW)
+    Calls(store).end(trial, "1", Outcome.FAILED, "a\0b, half \udc80, whole é𝄞" + "x" * 100_000, NOW)
     (result,) = store.results(study)
     assert result.detail == "a\\x00b, half \\udc80, whole é𝄞" + "x" * 100_000
     assert result.machine.processor == "half \udc80"
@@ -268,77 +278,96 @@ def test_a_new_study_brings_its_origin_along(store, make_study):
     assert [(one.source, one.assignments) for one in store.studies()] == [("paper", ("seeds=2",))]
 
 
-def whole_trial(store, study, trial):
-    attempt = store.begin(trial, MACHINE, NOW)
-    store.add_fingerprints(trial, attempt, {"data": "all"})
+def write_trial(writer, trial, attempt="1"):
+    writer.begin(trial, attempt, MACHINE, NOW)
+    writer.add_fingerprints(trial, attempt, {"data": "all"})
     for epoch in (1, 2):
-        store.add_epoch(trial, attempt, record(trial, epoch))
-    store.end(trial, attempt, Outcome.FINISHED, "", NOW)
-    return attempt
+        writer.add_epoch(trial, attempt, record(trial, epoch))
+    writer.end(trial, attempt, Outcome.FINISHED, "", NOW)
 
 
-def test_calls_together_are_one_transaction(store, reopen, make_study):
-    study = make_study()
-    with reopen() as other:
-        with store.together():
-            store.add_study(study, plan(study), NOW)
-            attempts = [whole_trial(store, study, plan(study)[0]) for _ in range(2)]
-            inside, outside = store.results(study), other.results(study)
-            assert store.outcomes(plan(study))[plan(study)[0].hash] is Outcome.FINISHED
-        assert attempts == [1, 2]
-        assert (len(inside), outside, other.results(study)) == (1, [], inside)
-        assert [len(result.epochs) for result in inside] == [2]
-
-
-def test_an_exception_undoes_all_calls_together(store, make_study):
-    study = make_study()
-    with pytest.raises(KeyError, match="theirs"), store.together():  # noqa: PT012
-        store.add_study(study, plan(study), NOW)
-        whole_trial(store, study, plan(study)[0])
-        raise KeyError("theirs")
-    assert (store.studies(), store.outcomes(plan(study))) == ([], {})
-    store.add_study(study, plan(study), NOW)
-    assert whole_trial(store, study, plan(study)[0]) == 1
-
-
-def test_a_refused_call_leaves_the_others_together(store, make_study):
-    study = make_study()
-    first, second, third = plan(study)[:3]
-    store.add_study(study, plan(study), NOW)
-    with store.together():
-        whole_trial(store, study, first)
-        with pytest.raises(StoreError, match="has not begun"):
-            store.add_epoch(second, 1, record(second, 1))
-        assert store.begin(first, MACHINE, NOW) == 2
-        with pytest.raises(StoreError, match="was begun again"):
-            store.end(first, 1, Outcome.FAILED, "late", NOW)
-        store.end(first, 2, Outcome.FINISHED, "", NOW)
-        whole_trial(store, study, third)
-    assert [result.trial for result in store.results(study)] == [first.hash, third.hash]
-    assert [(len(result.epochs), result.outcome) for result in store.results(study)] == [
-        (0, Outcome.FINISHED),
-        (2, Outcome.FINISHED),
-    ]
-
-
-def test_an_error_of_the_database_spoils_all_calls_together(store, make_study):
-    """Half of a transaction must never be kept, though the caller goes on after the error."""
+def test_what_is_written_at_once_is_one_transaction(store, reopen, make_study):
     study = make_study()
     trial = plan(study)[0]
     store.add_study(study, plan(study), NOW)
-    with pytest.raises(StoreError, match=r"^the store .* can't be written: "), store.together():  # noqa: PT012
-        store.begin(trial, MACHINE, NOW)
-        with pytest.raises(StoreError, match=r"^the store .* can't be written: "):
-            store.add_epoch(trial, 1, EpochRecord("a", 0, None, {}))
-        with pytest.raises(StoreError):
-            store.add_epoch(trial, 1, record(trial, 1))
+    with reopen() as other:
+
+        def work(writer):
+            for attempt in "12":
+                write_trial(writer, trial, attempt)
+            assert other.results(study) == []
+            return "done"
+
+        assert store.write(work) == "done"
+        (result,) = other.results(study)
+    assert (len(result.epochs), result.outcome) == (2, Outcome.FINISHED)
+
+
+@pytest.mark.parametrize("error", [KeyError("theirs"), StoreError("ours"), KeyboardInterrupt()])
+def test_an_exception_undoes_the_whole_transaction(store, make_study, error):
+    study = make_study()
+    trial = plan(study)[0]
+    store.add_study(study, plan(study), NOW)
+
+    def work(writer):
+        write_trial(writer, trial)
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        store.write(work)
+    assert caught.value is error
     assert store.results(study) == []
-    assert whole_trial(store, study, trial) == 1
+    store.write(lambda writer: write_trial(writer, trial))
+    assert len(store.results(study)) == 1
 
 
-def test_calls_together_do_not_nest(store):
-    with store.together(), pytest.raises(RuntimeError, match="can't be nested"), store.together():
-        pass
+def test_a_refused_call_undoes_the_whole_transaction(store, make_study):
+    study = make_study()
+    first, second = plan(study)[:2]
+    store.add_study(study, plan(study), NOW)
+
+    def work(writer):
+        write_trial(writer, first)
+        writer.add_epoch(second, "1", record(second, 1))
+
+    with pytest.raises(StoreError, match=f"trial {second.arm}, seed {second.seed} has not begun"):
+        store.write(work)
+    assert store.results(study) == []
+
+
+def test_an_error_of_the_database_undoes_the_whole_transaction(store, make_study):
+    study = make_study()
+    trial = plan(study)[0]
+    store.add_study(study, plan(study), NOW)
+
+    def work(writer):
+        writer.begin(trial, "1", MACHINE, NOW)
+        writer.add_epoch(trial, "1", EpochRecord("a", 0, None, {}))
+
+    with pytest.raises(StoreError, match=r"^the store .* can't be written: "):
+        store.write(work)
+    assert store.results(study) == []
+    store.write(lambda writer: write_trial(writer, trial))
+
+
+def test_the_same_calls_again_have_the_same_effect(store, make_study):
+    study = make_study()
+    trial = plan(study)[0]
+    store.add_study(study, plan(study), NOW)
+    seen = []
+    for _ in range(2):
+        store.write(lambda writer: write_trial(writer, trial))
+        seen.append(store.results(study))
+    assert seen[0] == seen[1]
+
+
+def test_what_was_forced_is_kept_with_the_attempt(store, make_study):
+    study = make_study()
+    trial = plan(study)[0]
+    store.add_study(study, plan(study), NOW)
+    for attempt, forced in (("1", "threads 1, now 2; \udc80"), ("2", "")):
+        Calls(store).begin(trial, attempt, MACHINE, NOW, forced)
+        assert [result.forced for result in store.results(study)] == [forced.replace("\udc80", "\\udc80")]
 
 
 def test_any_thread_may_write_while_another_reads(store, make_study):
@@ -348,8 +377,7 @@ def test_any_thread_may_write_while_another_reads(store, make_study):
 
     def write():
         for trial in plan(study):
-            with store.together():
-                whole_trial(store, study, trial)
+            store.write(partial(write_trial, trial=trial))
 
     with ThreadPoolExecutor(1) as pool:
         writing = pool.submit(write)
@@ -360,39 +388,35 @@ def test_any_thread_may_write_while_another_reads(store, make_study):
     assert [len(result.epochs) for result in store.results(study)] == [2] * 4
 
 
-def test_a_study_is_held_by_one_run(store, reopen, make_study):
+def test_a_study_is_locked_by_one_run(store, reopen, make_study):
     study, another = make_study(), make_study(name="other")
     who = rf"small@{study.hash[:8]} is being run in this store already, by .*process {os.getpid()} on .* since 20.* UTC"
-    with store.hold(study):
+    with store.lock(study):
         with reopen() as other:
             for one in (other, store):
                 with pytest.raises(StoreLockedError, match=f"^{who}.*: wait for it or stop it, or name another"):
-                    one.hold(study).__enter__()
-            with other.hold(another):
+                    one.lock(study).__enter__()
+            with other.lock(another):
                 pass
-        whole_trial_in_held_store(store, study)
+        store.add_study(study, plan(study), NOW)
+        store.write(lambda writer: write_trial(writer, plan(study)[0]))
         with pytest.raises(StoreLockedError):
-            store.hold(study).__enter__()
-    with reopen() as other, other.hold(study):
+            store.lock(study).__enter__()
+    with reopen() as other, other.lock(study):
         pass
-
-
-def whole_trial_in_held_store(store, study):
-    store.add_study(study, plan(study), NOW)
-    with store.together():
-        whole_trial(store, study, plan(study)[0])
 
 
 def test_two_runs_at_once_of_studies_that_share_trials(store, reopen, make_study):
     one, two = make_study(name="one", seeds=20), make_study(name="two", seeds=20)
 
     def run(opened, study, own):
-        with opened.hold(study):
+        with opened.lock(study):
             opened.add_study(study, plan(study), NOW)
-            return [whole_trial(opened, study, trial) for trial in plan(study)[own::2]]
+            for trial in plan(study)[own::2]:
+                opened.write(partial(write_trial, trial=trial, attempt=f"{study.name} {trial.hash}"))
 
     with reopen() as other, ThreadPoolExecutor(2) as pool:
         runs = [pool.submit(run, store, one, 0), pool.submit(run, other, two, 1)]
-        assert [attempt for done in runs for attempt in done.result()] == [1] * 40
+        assert [done.result() for done in runs] == [None, None]
     assert [stored.trials for stored in store.studies()] == [40, 40]
     assert [len(result.epochs) for result in store.results(two)] == [2] * 40

@@ -7,6 +7,7 @@ from fairtrial.executors.limits import Limits, format_bytes, format_seconds, par
 
 SECONDS = {"90": 90, "90s": 90, "1.5 h": 5400, "30m": 1800, "30 min": 1800, "2H": 7200, "1d": 86400, "0.5": 0.5}
 BYTES = {"2GiB": 2 << 30, "800MB": 800_000_000, "1.5 kB": 1500, "64 MiB": 64 << 20, "1TiB": 1 << 40, "4096": 4096}
+BYTES |= {"2 G": 2_000_000_000}
 
 
 @pytest.mark.parametrize(("text", "seconds"), SECONDS.items())
@@ -25,7 +26,7 @@ def test_what_is_no_duration_is_refused(text):
         parse_seconds(text)
 
 
-@pytest.mark.parametrize("text", ["", "GiB", "-1GB", "0", "0MB", "2 G", "2GiBs", "90s", "inf"])
+@pytest.mark.parametrize("text", ["", "GiB", "-1GB", "0", "0MB", "2GiBs", "90s", "inf"])
 def test_what_is_no_size_is_refused(text):
     with pytest.raises(ValueError, match=r"is not a size such as 2GiB or 800MB$"):
         parse_bytes(text)
@@ -40,10 +41,10 @@ def test_they_are_written_as_people_do():
         "2000000 s",
     ]
     assert [format_bytes(size) for size in (12, 2 << 30, 800_000_000, 5 << 50)] == [
-        "12 bytes",
+        "12 B",
         "2.0 GiB",
-        "762.9 MiB",
-        "5120.0 TiB",
+        "800.0 MB",
+        "5.0 PiB",
     ]
 
 
@@ -56,8 +57,8 @@ def test_limits_of_time_are_positive_numbers(value):
 
 
 @pytest.mark.parametrize("value", [0, -1, 1e9, "2GiB", True])
-def test_limits_of_memory_are_whole_numbers(value):
-    with pytest.raises(FairtrialError, match=r"^memory_limit = .*: must be a whole number of bytes from 1 up$"):
+def test_limits_of_memory_are_integers(value):
+    with pytest.raises(FairtrialError, match=r"^memory_limit = .*: must be an integer of at least 1$"):
         Limits(memory=value)
 
 

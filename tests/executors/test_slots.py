@@ -44,7 +44,7 @@ def test_the_cores_are_those_of_this_process(monkeypatch):
 
 @pytest.mark.parametrize("number", [0, -2, 1.5, True, "2"])
 def test_other_numbers_are_refused(number):
-    with pytest.raises(FairtrialError, match=r"^workers = .*: must be a whole number from 1 up$"):
+    with pytest.raises(FairtrialError, match=r"^workers = .*: must be an integer of at least 1$"):
         choose_slots(1, number, None)
-    with pytest.raises(FairtrialError, match=r"^threads = .*: must be a whole number from 1 up$"):
+    with pytest.raises(FairtrialError, match=r"^threads = .*: must be an integer of at least 1$"):
         choose_slots(1, None, number)

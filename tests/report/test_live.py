@@ -53,12 +53,12 @@ def test_every_row_says_how_far_it_is_whatever_the_width(width, clock):
     study = make_study(LONG, seeds=9, epochs=10)
     _, watcher = display(width)
     with watcher:
-        watcher.planned(study, plan(study), plan(study))
+        watcher.on_plan(study, plan(study), plan(study))
         for trial in plan(study)[:2]:
-            watcher.started(trial, MACHINE)
+            watcher.on_trial_start(trial, MACHINE)
         for clock.now in (1.0, 9.0):
             for trial in plan(study)[:2]:
-                watcher.progressed(trial, int(clock.now), 10, {"train_acc": 0.25})
+                watcher.on_progress(trial, int(clock.now), 10, {"train_acc": 0.25})
         lines = rows(watcher, width)
     assert len(lines) == 3
     assert max(map(len, lines)) <= width
@@ -97,12 +97,12 @@ def test_where_nothing_can_move_there_is_a_line_for_each_epoch(term, terminal):
     (trial,) = plan(study)
     console, watcher = display(term=term, terminal=terminal)
     with watcher:
-        watcher.planned(study, [trial], [trial])
-        watcher.started(trial, MACHINE)
-        watcher.progressed(trial, 1, 2, {})
+        watcher.on_plan(study, [trial], [trial])
+        watcher.on_trial_start(trial, MACHINE)
+        watcher.on_progress(trial, 1, 2, {})
         for epoch in (1, 2):
-            watcher.epoch(trial, EpochRecord("a", 0, epoch, {"test_acc": 0.5}))
-        watcher.ended(trial, Outcome.FINISHED, "")
+            watcher.on_epoch(trial, EpochRecord("a", 0, epoch, {"test_acc": 0.5}))
+        watcher.on_trial_end(trial, Outcome.FINISHED, "")
     lines = console.file.getvalue().splitlines()
     assert [line.partition(", ")[::2] for line in lines[2:]] == [
         ("trial 1/1 a seed 0", f"epoch {epoch}/2  test 50.00%") for epoch in (1, 2)
@@ -115,9 +115,9 @@ def test_a_failure_is_one_line():
     first, second = plan(study)
     console, watcher = display(terminal=False)
     with watcher:
-        watcher.planned(study, [first, second], [first, second])
-        watcher.ended(first, Outcome.FAILED, TRACEBACK)
-        watcher.ended(second, Outcome.FAILED, "its worker process died: killed by SIGKILL\nmore")
+        watcher.on_plan(study, [first, second], [first, second])
+        watcher.on_trial_end(first, Outcome.FAILED, TRACEBACK)
+        watcher.on_trial_end(second, Outcome.FAILED, "its worker process died: killed by SIGKILL\nmore")
     assert console.file.getvalue().splitlines()[1:] == [
         "trial 1/2 a seed 0: failed: ValueError: wrong",
         "trial 2/2 a seed 1: failed: its worker process died: killed by SIGKILL",
@@ -135,14 +135,14 @@ def test_it_never_says_that_nothing_is_left_before_the_end(clock):
     trials = plan(study)
     console, watcher = display(terminal=False)
     with watcher:
-        watcher.planned(study, trials, trials)
+        watcher.on_plan(study, trials, trials)
         for trial in trials:
-            watcher.started(trial, MACHINE)
+            watcher.on_trial_start(trial, MACHINE)
             clock.now += 10.0 if trial is trials[0] else 0.0
             for epoch in (1, 2):
                 clock.now += 0.6
-                watcher.epoch(trial, EpochRecord(trial.arm, trial.seed, epoch, {}))
-            watcher.ended(trial, Outcome.FINISHED, "")
+                watcher.on_epoch(trial, EpochRecord(trial.arm, trial.seed, epoch, {}))
+            watcher.on_trial_end(trial, Outcome.FINISHED, "")
     lines = console.file.getvalue().splitlines()[2:]
     assert not any(", 0 s left" in line for line in lines)
     assert "left" not in lines[0]  # too early to tell

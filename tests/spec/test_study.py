@@ -1,13 +1,21 @@
 """Studies: resolution of arms, hashes, TOML round trip and every error's wording."""
 
+import copy
+import hashlib
 import math
+import pickle
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fairtrial.errors import StudyError
-from fairtrial.spec import SGD, Adam, Study, content
+from fairtrial.loading import load
+from fairtrial.scheduler import plan
+from fairtrial.spec import Claim, Evidence, Study, content, override
+from fairtrial.training.datasets.digits import Digits
+from fairtrial.training.optimizers.adam import Adam
+from fairtrial.training.optimizers.sgd import SGD
 
 
 def table(**changes):
@@ -32,7 +40,7 @@ def test_arms_are_differences_from_the_studys_own_settings():
 def test_another_kind_of_optimizer_inherits_nothing():
     arms = {"a": {}, "sgd": {"optimizer": {"name": "sgd", "momentum": 0.9}}}
     study = Study.from_dict(table(optimizer={"lr": 0.5, "weight_decay": 0.1}, arms=arms))
-    assert study.arm("sgd").settings.optimizer == SGD(name="sgd", momentum=0.9)
+    assert study.arm("sgd").settings.optimizer == SGD(momentum=0.9)
 
 
 def test_naming_the_same_kind_inherits():
@@ -52,10 +60,10 @@ def test_toml_numbers_are_numbers():
 
 
 ERRORS = {
-    "betas": ({"optimizer": {"betas": [0.9, 1.2]}}, "optimizer.betas[1] = 1.2: must lie in [0, 1)"),
+    "betas": ({"optimizer": {"betas": [0.9, 1.2]}}, "optimizer.betas[1] = 1.2: must be in [0, 1)"),
     "arm's betas": (
         {"arms": {"a": {}, "b": {"optimizer": {"betas": [0.9, 1.2]}}}},
-        "arms.b.optimizer.betas[1] = 1.2: must lie in [0, 1)",
+        "arms.b.optimizer.betas[1] = 1.2: must be in [0, 1)",
     ),
     "key": ({"training": {"epocs": 1}}, "unknown key `epocs` in [training]: did you mean `epochs`?"),
     "key at the top": ({"epocs": 1}, "unknown key `epocs`: did you mean `epochs` in [training]?"),
@@ -69,13 +77,17 @@ ERRORS = {
         "unknown key `betas` in [optimizer]: known: `name`, `lr`, `momentum`, `nesterov`, `weight_decay`",
     ),
     "kind": ({"optimizer": {"name": "adm"}}, 'optimizer.name = "adm": did you mean `adam`?'),
-    "choice": ({"data": {"name": "mnist"}}, 'data.name = "mnist": must be "cifar10" or "digits"'),
-    "whole": ({"training": {"epochs": 2.5}}, "training.epochs = 2.5: must be a whole number"),
-    "positive": ({"training": {"epochs": 0}}, "training.epochs = 0: must be a whole number from 1"),
+    "data": ({"data": {"name": "mnist"}}, 'data.name = "mnist": known: `cifar10`, `digits`'),
+    "model": ({"model": {"name": "mobilenet"}}, 'model.name = "mobilenet": did you mean `mobilenet_v2`?'),
+    "schedule": ({"schedule": {"name": "cos"}}, 'schedule.name = "cos": did you mean `cosine`?'),
+    "name of a kind": ({"schedule": {"name": 5}}, "schedule.name = 5: must be a string"),
+    "choice": ({"model": {"stem": "big"}}, 'model.stem = "big": must be "stock" or "cifar"'),
+    "whole": ({"training": {"epochs": 2.5}}, "training.epochs = 2.5: must be an integer"),
+    "positive": ({"training": {"epochs": 0}}, "training.epochs = 0: must be an integer of at least 1"),
     "string for number": ({"optimizer": {"lr": "1e-3"}}, 'optimizer.lr = "1e-3": must be a number'),
     "bool for number": ({"optimizer": {"lr": True}}, "optimizer.lr = true: must be a number"),
-    "nan": ({"optimizer": {"eps": math.nan}}, "optimizer.eps = nan: must lie in [0, inf)"),
-    "infinity": ({"optimizer": {"lr": math.inf}}, "optimizer.lr = inf: must lie in (0, inf)"),
+    "nan": ({"optimizer": {"eps": math.nan}}, "optimizer.eps = nan: must be in [0, inf)"),
+    "infinity": ({"optimizer": {"lr": math.inf}}, "optimizer.lr = inf: must be in (0, inf)"),
     "short list": ({"optimizer": {"betas": [0.9]}}, "optimizer.betas[1]: is missing"),
     "long list": (
         {"optimizer": {"betas": [0.9, 0.9, 0.9]}},
@@ -84,10 +96,10 @@ ERRORS = {
     "no table": ({"training": 5}, "training = 5: must be a table"),
     "no kind's table": ({"optimizer": 5}, "optimizer = 5: must be a table"),
     "missing key": ({"schedule": {"name": "step"}}, "schedule.milestones: is missing"),
-    "no seeds": ({"seeds": 0}, "seeds = 0: must be a whole number from 1, or a range such as {min = 3, max = 12}"),
+    "no seeds": ({"seeds": 0}, "seeds = 0: must be an integer of at least 1, or a range such as {min = 3, max = 12}"),
     "bool seeds": (
         {"seeds": True},
-        "seeds = true: must be a whole number from 1, or a range such as {min = 3, max = 12}",
+        "seeds = true: must be an integer of at least 1, or a range such as {min = 3, max = 12}",
     ),
     "name": ({"name": "a b"}, 'name = "a b": must be a name of letters, digits, `_`, `-` and `.`'),
     "reference": ({"reference": "aa"}, 'reference = "aa": no arm has that name; did you mean `a`?'),
@@ -123,13 +135,16 @@ ERRORS = {
     "a batch of one": (
         {"data": {"train": 65}},
         (
-            "training.batch_size = 64: 65 training images leave a batch of one, which batch normalisation can't train "
+            "training.batch_size = 64: 65 training images leave a batch of one, which batch normalization can't train "
             "on with the stock stem"
         ),
     ),
     "two at once": (
         {"training": {"epochs": 0, "batch_size": 0}},
-        "training.epochs = 0: must be a whole number from 1; training.batch_size = 0: must be a whole number from 1",
+        (
+            "training.epochs = 0: must be an integer of at least 1; "
+            "training.batch_size = 0: must be an integer of at least 1"
+        ),
     ),
 }
 
@@ -223,3 +238,107 @@ def test_places_are_no_settings():
     here = Study.from_dict(table(data={"path": "here"}, model={"weights": "x", "weights_sha256": digest}))
     there = Study.from_dict(table(data={"path": "there"}, model={"weights": "y", "weights_sha256": digest}))
     assert here.hash == there.hash
+
+
+#: Hashes of the studies that ship and SHA-256 of their TOML, and the hash of the first trial, from before optimizers,
+#: schedules, models and data sets had registries.
+RECORDED = {
+    "paper": (
+        "d4b45a5edc429b11cc98f2433bcb1d01afc463d5e817120faf3814dd32ed59a6",
+        "9849ead021e400f3b1a95becf95fbf326bd70172c167eec1bd07137e4e2cba29",
+        "fb3e61768d779d891726f57eeacc91821e3fd27b7ce65c827127cfc263af16b8",
+    ),
+    "quick": (
+        "943dd38efe39dc22433e803e7c9876b06daaca63dbc41d1d7d7d6947c7828d6c",
+        "f21a452cff9567463597b3cbfa6cf5b5b6d2cc6b1ac5edfdaf7feea11a13fc1c",
+        "bfb2f7ca6e870a361f04c8588a7282df804f1ae52c57379f6eb15a51984dfa2b",
+    ),
+    "every kind": (
+        "2d2d7b3c48e6afb4968c990f02ccadcacde54a59d3db9d31de371b6552d67c1e",
+        "a4d8ae343e47751b641a395d6fe790f708202ffad7e633fd6ecc816055c7e264",
+        "a2f974273ebd852404e6a57859226d87babe4eade8eaa2dd2d95016efe091fba",
+    ),
+}
+EVERY_KIND = {
+    "name": "s",
+    "reference": "a",
+    "seeds": 2,
+    "data": {"name": "digits", "train": 64, "validation": 5},
+    "schedule": {"name": "cosine", "warmup_epochs": 1},
+    "model": {"stem": "cifar", "flavour": "keras"},
+    "arms": {
+        "a": {},
+        "b": {"optimizer": {"name": "sgd", "momentum": 0.9, "nesterov": True}},
+        "c": {
+            "optimizer": {"name": "adamw", "eps_convention": "keras"},
+            "schedule": {"name": "step", "milestones": [1, 2]},
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_studies_and_trials_are_the_ones_they_were(name):
+    study = Study.from_dict(EVERY_KIND) if name == "every kind" else load(name)
+    text = hashlib.sha256(study.to_toml().encode()).hexdigest()
+    assert (study.hash, text, plan(study)[0].hash) == RECORDED[name]
+
+
+@pytest.mark.parametrize("spelling", ["flavor", "flavour"])
+def test_both_spellings_are_one_key(spelling):
+    before = Study.from_dict(table(arms={"a": {}, "b": {"model": {"flavour": "keras"}}}))
+    study = Study.from_dict(table(arms={"a": {}, "b": {"model": {spelling: "keras"}}}))
+    assert study == before
+    assert study.hash == before.hash
+    assert study.arm("b").settings.model.flavor == "keras"
+    for other in ("flavor", "flavour"):
+        changed = Study.from_dict(override(table(model={spelling: "keras"}), [f"model.{other}=torchvision"]))
+        assert changed.settings.model.flavor == "torchvision"
+    own = Study.from_dict(table(model={spelling: "keras"}, arms={"a": {}, "b": {"model": {"flavor": "torchvision"}}}))
+    assert Study.from_toml(own.to_toml()) == own
+
+
+def test_both_spellings_at_once_are_an_error():
+    with pytest.raises(StudyError, match=r"unknown key `flavour` in \[model\]: did you mean `flavor`"):
+        Study.from_dict(table(model={"flavour": "keras", "flavor": "keras"}, arms={"a": {}}))
+
+
+def test_a_study_built_in_python_is_the_one_from_a_file():
+    sections = {
+        "data": Digits(train=64, test=20),
+        "optimizer": Adam(lr=0.01),
+        "evidence": Evidence(margin=0.01),
+        "claims": [Claim(id="1", text="b wins", arm="b", against="a", metric="final_test_acc", direction="higher")],
+    }
+    built = Study(
+        name="s", reference="a", seeds=2, arms={"a": {}, "b": {"optimizer": SGD(momentum=0.5)}, "c": CLOSER}, **sections
+    )
+    assert Study.from_toml(built.to_toml()) == built
+    assert built.arm("b").settings.optimizer == SGD(momentum=0.5)
+    assert built.arm("c").settings.optimizer == Adam(lr=0.01, eps=1e-6)
+    assert built.evidence.margin == 0.01
+    written = Study.from_toml(
+        'name="s"\nreference="a"\nseeds=2\n[data]\nname="digits"\ntrain=64\ntest=20\n[optimizer]\nlr=0.01\n'
+        "[evidence]\nmargin=0.01\n[arms.a]\n[arms.b]\noptimizer={name='sgd', momentum=0.5}\n[arms.c]\n"
+        "optimizer.eps=1e-6\n[[claims]]\nid='1'\ntext='b wins'\narm='b'\nagainst='a'\nmetric='final_test_acc'\n"
+        "direction='higher'\n"
+    )
+    assert built.hash == written.hash
+    assert [arm.settings for arm in built.arms] == [arm.settings for arm in written.arms]
+
+
+CLOSER = {"optimizer": Adam(eps=1e-6)}
+
+
+@pytest.mark.parametrize(("changes", "message"), ERRORS.values(), ids=ERRORS.keys())
+def test_a_study_built_in_python_is_checked_as_a_file_is(changes, message):
+    with pytest.raises(StudyError) as caught:
+        Study(**table(**changes))
+    assert str(caught.value) == message
+
+
+def test_a_study_survives_being_copied_and_sent():
+    study = Study(**EVERY_KIND)
+    for again in (pickle.loads(pickle.dumps(study)), copy.deepcopy(study), study.model_copy()):
+        assert again == study
+        assert again.hash == study.hash

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 import fairtrial
-from builders import MACHINE, make_results, make_study
+from builders import make_results, make_study
 from fairtrial.stats.caveats import held_fixed, of_conditions, of_metric, of_records
+from fairtrial.stats.claims import check_claims
 from fairtrial.stats.paired import PairedData
 from fairtrial.trial import Outcome
 
@@ -77,7 +78,7 @@ def test_what_went_on_under_other_conditions_is_said_once():
     results = make_results(study, ended={("a", 3): None, ("b", 3): Outcome.DIVERGED})
     assert of_conditions(study, results) == ()
     forced = {0: "", 1: "threads 1, now 2", 2: "threads 1, now 2", 3: "torch 2.12.0, now 2.13.0"}
-    results = [replace(one, machine=replace(MACHINE, forced=forced[one.seed])) for one in results]
+    results = [replace(one, forced=forced[one.seed]) for one in results]
     said = (
         "The study was continued under other conditions: threads 1, now 2 (4 trials).",
         "The study was continued under other conditions: torch 2.12.0, now 2.13.0 (1 trial).",
@@ -85,7 +86,7 @@ def test_what_went_on_under_other_conditions_is_said_once():
     assert of_conditions(study, results) == said
     verdict = fairtrial.compare(study, results)
     assert set(said) <= set(verdict.caveats)
-    assert set(said) <= set(fairtrial.check_claims(study, results).caveats)
+    assert set(said) <= set(check_claims(study, results).caveats)
     alone = make_study({"a": {"optimizer": {"eps": 1e-8}}})
-    others = [replace(one, machine=MACHINE) if one.arm == "a" else one for one in results]
+    others = [replace(one, forced="") if one.arm == "a" else one for one in results]
     assert of_conditions(alone, others) == ()

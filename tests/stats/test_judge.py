@@ -89,6 +89,23 @@ def test_interval_verdict_and_adjusted_p_agree(seed, seeds, alpha):
         assert apart == one.verdict.settled == (one.p_adjusted <= alpha)
 
 
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 10_000), st.integers(2, 12), st.sampled_from(["guarded", "own"]))
+def test_the_interval_contains_the_mean(seed, seeds, pooling):
+    for one in judge(study(seed, seeds), margin=1.0, pooling=pooling):
+        assert one.interval is None or one.interval[0] <= one.mean_difference <= one.interval[1]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 10_000), st.sampled_from([3, 8]), st.floats(-100, 100))
+def test_a_shift_of_all_differences_moves_means_and_intervals_by_as_much(seed, seeds, shift):
+    differences = study(seed, seeds)
+    for mine, other in zip(judge(differences, looks=[seeds]), judge(differences + shift, looks=[seeds]), strict=True):
+        assert other.mean_difference == pytest.approx(mine.mean_difference + shift, abs=1e-9)
+        assert other.interval == pytest.approx(tuple(np.array(mine.interval) + shift), abs=1e-6)
+        assert other.sd == pytest.approx(mine.sd)
+
+
 ODD = st.sampled_from([0.0, 0.01, 0.02, -0.01, 1e-300, 1e99, math.nan])
 
 

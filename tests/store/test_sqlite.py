@@ -3,11 +3,14 @@
 import os
 import re
 import resource
+import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
-from datetime import UTC, datetime
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -17,103 +20,144 @@ from fairtrial import digest_results
 from fairtrial.errors import StoreError
 from fairtrial.scheduler import plan
 from fairtrial.store.sql import SQLStore
-from fairtrial.store.sqlite import wal_is_safe
-from fairtrial.trial import EpochRecord, Machine, Outcome
+from fairtrial.trial import Machine, Outcome
+from store_calls import Calls
 
 MACHINE = Machine({"torch": "2"}, "processor", "cpu", 2, "system")
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 
-@pytest.mark.parametrize(
-    ("version", "safe"),
-    [
-        ((3, 6, 23), False),
-        ((3, 40, 1), False),
-        ((3, 44, 5), False),
-        ((3, 44, 6), True),
-        ((3, 44, 9), True),
-        ((3, 45, 0), False),
-        ((3, 49, 99), False),
-        ((3, 50, 6), False),
-        ((3, 50, 7), True),
-        ((3, 51, 2), False),
-        ((3, 51, 3), True),
-        ((3, 52, 0), True),
-        ((4, 0, 0), True),
-    ],
-)
-def test_releases_that_may_keep_a_write_ahead_log(version, safe):
-    assert wal_is_safe(version) is safe
-
-
-def release(monkeypatch, *version):
-    """Let the store believe that it runs on another release of SQLite."""
-    monkeypatch.setattr(sqlite3, "sqlite_version_info", version)
-    monkeypatch.setattr(sqlite3, "sqlite_version", ".".join(map(str, version)))
-
-
-def journal(path="s.db"):
+def journal(path="s.db", mode=None):
     connection = sqlite3.connect(path)
     try:
-        return connection.execute("PRAGMA journal_mode").fetchone()[0]
+        return connection.execute(f"PRAGMA journal_mode{' = ' + mode if mode else ''}").fetchone()[0]
     finally:
         connection.close()
 
 
-def test_the_journal_follows_the_release(monkeypatch, make_study):
-    release(monkeypatch, 3, 51, 3)
+def test_commits_are_synced_foreign_keys_hold_and_the_journal_is_rolled_back():
+    def pragma(name):
+        return store._database.read(lambda connection: connection.exec_driver_sql(f"PRAGMA {name}").scalar())
+
+    with SQLStore("s.db") as store:
+        assert (pragma("synchronous"), pragma("foreign_keys"), pragma("journal_mode")) == (2, 1, "delete")
+
+
+def test_a_write_ahead_log_that_somebody_turned_on_is_read_and_left_for_writing(make_study):
     with SQLStore("s.db") as store:
         store.add_study(make_study(), plan(make_study()), NOW)
+    assert journal(mode="WAL") == "wal"
+    with SQLStore("s.db", create=False) as store:  # only reads
+        assert [study.name for study in store.studies()] == ["small"]
     assert journal() == "wal"
-    release(monkeypatch, 3, 51, 2)
-    with SQLStore("s.db", create=False) as store:
+    with SQLStore("s.db") as store:
         assert [study.name for study in store.studies()] == ["small"]
     assert journal() == "delete"
     assert not Path("s.db-wal").exists()
-    release(monkeypatch, 3, 53, 0)
-    with SQLStore("s.db", create=False):  # only reads
-        pass
-    assert journal() == "delete"
 
 
-def test_a_log_that_others_hold_is_refused_with_a_reason(monkeypatch):
-    release(monkeypatch, 3, 51, 3)
-    with SQLStore("s.db") as other:
-        other.studies()  # its connection stays open, and the database with it
-        release(monkeypatch, 3, 50, 4)
-        with pytest.raises(StoreError) as caught:
-            SQLStore("s.db", patience=0.2)
-        assert str(caught.value) == (
-            "the store s.db is in WAL mode, which SQLite 3.50.4 may damage, and can't leave it while another process "
-            "has it open: close that, or use SQLite 3.51.3 or newer"
-        )
-        threading.Timer(0.3, other.__exit__).start()
-        with SQLStore("s.db", patience=30):
-            assert journal() == "delete"
-
-
-def test_a_log_that_a_newer_process_brought_back_is_left_before_writing(monkeypatch, make_study):
-    with SQLStore("s.db") as store:
-        connection = sqlite3.connect("s.db")
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.close()
-        assert journal() == "wal"
-        store.add_study(make_study(), plan(make_study()), NOW)
-        assert len(store.studies()) == 1
-    assert journal() == "delete"
-
-
-def test_a_log_that_cant_be_had_now_is_done_without(monkeypatch):
+def test_a_write_ahead_log_that_another_process_uses_is_an_error_in_one_line(make_study):
     with SQLStore("s.db"):
         pass
-    reader = sqlite3.connect("s.db", isolation_level=None)
-    reader.execute("BEGIN")
-    reader.execute("SELECT * FROM studies").fetchall()
-    release(monkeypatch, 3, 51, 3)
-    with SQLStore("s.db") as store:
-        assert store.studies() == []
-    reader.close()
-    assert journal() == "delete"
+    journal(mode="WAL")
+    other = sqlite3.connect("s.db")
+    other.execute("SELECT * FROM studies").fetchall()
+    with pytest.raises(StoreError) as caught:
+        SQLStore("s.db", patience=0.1)
+    assert str(caught.value) == (
+        "the store s.db can't be opened: another process is using it (database is locked); nothing "
+        "that was stored is lost: let that process end, and try again"
+    )
+    other.close()
+    with SQLStore("s.db"):
+        assert journal() == "delete"
+
+
+@pytest.fixture
+def unprivileged():
+    """Give this process, if it is root, another user's rights to files, and name a folder of that user's."""
+    folder = Path(tempfile.mkdtemp())
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.chown(folder, 65534, 65534)
+        os.seteuid(65534)
+    yield folder
+    if is_root:
+        os.seteuid(0)
+    folder.chmod(0o700)
+    shutil.rmtree(folder)
+
+
+def test_what_keeps_a_store_from_being_opened_is_named(unprivileged):
+    (unprivileged / "folder.db").mkdir()
+    (unprivileged / "file").touch()
+    for place, why in {
+        "no/such/s.db": f"there is no folder {unprivileged}/no/such",
+        "file/s.db": f"there is no folder {unprivileged}/file",
+        "folder.db": f"{unprivileged}/folder.db is a folder",
+    }.items():
+        with pytest.raises(StoreError) as caught:
+            SQLStore(str(unprivileged / place))
+        assert str(caught.value) == (
+            f"the store {unprivileged / place} can't be opened: {why} (unable to open database file)"
+        )
+
+
+def test_a_read_only_place_is_named(unprivileged, make_study):
+    store = SQLStore(str(unprivileged / "s.db"))
+    store.add_study(make_study(), plan(make_study()), NOW)
+    store.__exit__()
+    unprivileged.chmod(0o500)
+    said = []
+    for name in ("new.db", "s.db"):
+        with pytest.raises(StoreError) as caught, SQLStore(str(unprivileged / name)) as opened:
+            opened.add_study(make_study(), plan(make_study()), NOW + timedelta(seconds=1))
+        said.append(str(caught.value))
+    unprivileged.chmod(0o700)
+    (unprivileged / "s.db").chmod(0o400)
+    with SQLStore(str(unprivileged / "s.db")) as opened:
+        assert len(opened.studies()) == 1
+        with pytest.raises(StoreError) as caught:
+            opened.add_study(make_study(), plan(make_study()), NOW + timedelta(seconds=1))
+    said.append(str(caught.value))
+    closed, read_only = "unable to open database file", "attempt to write a readonly database"
+    where = f"the store {unprivileged}"
+    assert said == [
+        f"{where}/new.db can't be opened: {unprivileged} can't be written to ({closed})",
+        f"{where}/s.db can't be written: {unprivileged} can't be written to ({read_only})",
+        f"{where}/s.db can't be written: {unprivileged}/s.db can't be written to ({read_only})",
+    ]
+
+
+def delete():
+    Path("d/s.db").unlink()
+
+
+def delete_folder():
+    shutil.rmtree("d")
+
+
+def replace():
+    shutil.copy("d/s.db", "d/t.db")
+    Path("d/t.db").rename("d/s.db")
+
+
+@pytest.mark.parametrize("what", [delete, delete_folder, replace])
+def test_a_store_that_is_deleted_while_it_is_open_is_said(make_study, what):
+    study = make_study()
+    Path("d").mkdir()
+    with SQLStore("d/s.db") as store, ThreadPoolExecutor(1) as another_thread:
+        store.add_study(study, plan(study), NOW)
+        what()
+        with pytest.raises(StoreError) as caught:
+            Calls(store).begin(plan(study)[0], "1", MACHINE, NOW)
+        assert str(caught.value) == (
+            "the store d/s.db can't be written: the database file was deleted or replaced while it was open"
+        )
+        if what is not replace:
+            with pytest.raises(StoreError, match=r"^the store d/s\.db: the database file was deleted or replaced"):
+                store._database.read(lambda connection: another_thread.submit(store.studies).result())
+            assert not Path("d/s.db").exists()
 
 
 def test_a_lock_that_ends_in_time_is_waited_for(make_study):
@@ -136,16 +180,16 @@ def test_a_lock_past_the_patience_is_an_error_in_one_line_and_loses_nothing(make
         holder.execute("BEGIN EXCLUSIVE")
         for action, what in (
             (store.studies, "read"),
-            (lambda: store.begin(plan(study)[0], MACHINE, NOW), "written"),
+            (lambda: Calls(store).begin(plan(study)[0], "1", MACHINE, NOW), "written"),
         ):
             with pytest.raises(StoreError) as caught:
                 action()
             assert str(caught.value) == (
-                f"the store s.db can't be {what}: another process has held it for more than 0.1 s (database is locked)"
+                f"the store s.db can't be {what}: another process is using it (database is locked)"
                 "; nothing that was stored is lost: let that process end, and try again"
             )
         holder.close()
-        assert store.begin(plan(study)[0], MACHINE, NOW) == 1
+        Calls(store).begin(plan(study)[0], "1", MACHINE, NOW)
 
 
 WRITER = """
@@ -155,14 +199,15 @@ from fairtrial.scheduler import plan
 from fairtrial.trial import EpochRecord, Machine
 from fairtrial.spec import Study, parse_toml
 from fairtrial.store.sql import SQLStore
+from store_calls import Calls
 
 number = int(sys.argv[1])
 study = Study.from_dict(parse_toml(open("study.toml").read()))
 trial = plan(study)[number]
 with SQLStore("s.db") as store:
-    attempt = store.begin(trial, Machine({}, "p", "cpu", 1, "s"), datetime.now(UTC))
+    Calls(store).begin(trial, "1", Machine({}, "p", "cpu", 1, "s"), datetime.now(UTC))
     for epoch in range(1, 26):
-        store.add_epoch(trial, attempt, EpochRecord(trial.arm, trial.seed, epoch, {"test_acc": number / 10}))
+        Calls(store).add_epoch(trial, "1", EpochRecord(trial.arm, trial.seed, epoch, {"test_acc": number / 10}))
 """
 
 
@@ -206,7 +251,7 @@ def limit(store, pages):
 
 
 FULL = (
-    r"^disk full: the store s\.db can't be written \(database or disk is full\); nothing that was stored is lost: make"
+    r"^the store s\.db can't be written: disk full \(database or disk is full\); nothing that was stored is lost: make"
 )
 
 
@@ -216,22 +261,22 @@ def test_a_full_database_is_said_and_the_store_goes_on_once_there_is_room(make_s
     long = "x" * 100_000
     with SQLStore("s.db") as store:
         store.add_study(study, plan(study), NOW)
-        store.begin(first, MACHINE, NOW)
+        Calls(store).begin(first, "1", MACHINE, NOW)
         before = store.results(study)
         limit(store, None)
         with pytest.raises(StoreError, match=FULL):
-            store.end(first, 1, Outcome.FAILED, long, NOW)
-        with pytest.raises(StoreError, match=FULL), store.together():  # noqa: PT012
-            store.begin(second, MACHINE, NOW)
-            with pytest.raises(StoreError, match=FULL):
-                store.end(second, 1, Outcome.FAILED, long, NOW)
-            # SQLite has undone the whole transaction: what comes now must not slip in by itself
-            with pytest.raises(StoreError, match=FULL):
-                store.begin(second, MACHINE, NOW)
+            Calls(store).end(first, "1", Outcome.FAILED, long, NOW)
+
+        def work(writer):
+            writer.begin(second, "1", MACHINE, NOW)
+            writer.end(second, "1", Outcome.FAILED, long, NOW)
+
+        with pytest.raises(StoreError, match=FULL):
+            store.write(work)
         assert store.results(study) == before
         assert sound()
         limit(store, 1_000_000)
-        store.end(first, 1, Outcome.FAILED, long, NOW)
+        Calls(store).end(first, "1", Outcome.FAILED, long, NOW)
         assert store.results(study)[0].detail == long
         assert sound()
 
@@ -244,24 +289,25 @@ from fairtrial.scheduler import plan
 from fairtrial.trial import EpochRecord, Machine, Outcome
 from fairtrial.spec import Study, parse_toml
 from fairtrial.store.sql import SQLStore
+from store_calls import Calls
 
 study = Study.from_dict(parse_toml(open("study.toml").read()))
 trial = plan(study)[0]
 now = datetime.now(UTC)
 with SQLStore("s.db") as store:
-    attempt = store.begin(trial, Machine({}, "p", "cpu", 1, "s"), now)
+    Calls(store).begin(trial, "1", Machine({}, "p", "cpu", 1, "s"), now)
     room = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, room[1]))
     kept = 0
     try:
         for epoch in range(1, 100_000):
-            store.add_epoch(trial, attempt, EpochRecord(trial.arm, trial.seed, epoch, {"x" * 1000: 0.5}))
+            Calls(store).add_epoch(trial, "1", EpochRecord(trial.arm, trial.seed, epoch, {"x" * 1000: 0.5}))
             kept = epoch
     except StoreError as error:
         print(error)
     print(kept, len(store.results(study)[0].epochs))
     resource.setrlimit(resource.RLIMIT_FSIZE, room)
-    store.add_epoch(trial, attempt, EpochRecord(trial.arm, trial.seed, kept + 1, {"test_acc": 0.5}))
+    Calls(store).add_epoch(trial, "1", EpochRecord(trial.arm, trial.seed, kept + 1, {"test_acc": 0.5}))
 """
 
 
@@ -272,7 +318,7 @@ def test_a_file_that_may_not_grow_is_said_and_nothing_is_lost(make_study):
         store.add_study(study, plan(study), NOW)
         out, err = run(GROWING, text=True).communicate(timeout=300)
         message, counts = out.splitlines()
-        assert re.match(r"disk full or failing: the store s\.db can't be written \(disk I/O error\); nothing", message)
+        assert re.match(r"the store s\.db can't be written: disk full or failing \(disk I/O error\); nothing", message)
         kept, read = map(int, counts.split())
         assert (kept > 10, read, err) == (True, kept, "")
         assert sound()
@@ -285,7 +331,15 @@ def test_a_study_that_fills_the_disk_ends_in_a_line_and_goes_on_with_room(make_s
     Path("study.toml").write_text(study.to_toml())
 
     def fairtrial(store, room=resource.RLIM_INFINITY):
-        command = ("from fairtrial.cli import main; main()", "run", "study.toml", "--workers", "1", "--store", store)
+        command = (
+            "from fairtrial.cli.main import main; main()",
+            "run",
+            "study.toml",
+            "--workers",
+            "1",
+            "--store",
+            store,
+        )
         limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
         process = run(*command, text=True, preexec_fn=limit)
         _, err = process.communicate(timeout=300)
@@ -297,7 +351,7 @@ def test_a_study_that_fills_the_disk_ends_in_a_line_and_goes_on_with_room(make_s
 
     code, said = fairtrial("s.db", 200_000)
     assert code == 1, said
-    assert re.match(r"fairtrial: disk full or failing: the store s\.db can't be written", said[-1])
+    assert re.match(r"fairtrial: the store s\.db can't be written: disk full or failing", said[-1])
     assert not any("Traceback" in line for line in said)
     assert sound()
     assert any(result.outcome is None for result in results("s.db"))
@@ -312,16 +366,15 @@ def test_a_database_in_memory_is_one_for_all_threads(make_study):
         adding = threading.Thread(target=store.add_study, args=(study, plan(study), NOW))
         adding.start()
         adding.join()
-        with store.together():
-            store.begin(plan(study)[0], MACHINE, NOW)
-            assert len(store.results(study)) == 1
+        Calls(store).begin(plan(study)[0], "1", MACHINE, NOW)
+        assert len(store.results(study)) == 1
         assert other.studies() == []
         with (
-            store.hold(study),
-            other.hold(study),
+            store.lock(study),
+            other.lock(study),
             pytest.raises(StoreError, match="is being run in this store already"),
         ):
-            store.hold(study).__enter__()
+            store.lock(study).__enter__()
     assert list(Path().iterdir()) == []
 
 
@@ -331,17 +384,4 @@ def test_a_url_with_a_file_uri_names_the_file(make_study):
     with SQLStore("sqlite:///file:s.db?mode=ro&uri=true", create=False) as store:
         assert len(store.studies()) == 1
         with pytest.raises(StoreError, match="can't be written: attempt to write a readonly database"):
-            store.begin(plan(make_study())[0], MACHINE, NOW)
-
-
-def test_an_epoch_of_a_later_attempt_takes_the_place_of_an_earlier_one_in_one_statement(make_study):
-    """The sequence of the contract, but within one transaction, where the attempt is looked up once."""
-    study = make_study()
-    trial = plan(study)[0]
-    with SQLStore("s.db") as store, store.together():
-        store.add_study(study, plan(study), NOW)
-        for attempt in (1, 2):
-            assert store.begin(trial, MACHINE, NOW) == attempt
-            store.add_epoch(trial, attempt, EpochRecord("a", 0, 1, {"test_acc": attempt / 10, f"only{attempt}": 1.0}))
-        (result,) = store.results(study)
-    assert result.epochs[0].metrics == {"test_acc": 0.2, "only2": 1.0}
+            Calls(store).begin(plan(make_study())[0], "1", MACHINE, NOW)

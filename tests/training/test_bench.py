@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from fairtrial.report.costs import bench_json, bench_text
+from fairtrial.scheduler import plan
 from fairtrial.spec import Study
 from fairtrial.training import bench
 
@@ -44,3 +45,11 @@ def test_the_json_is_a_contract():
     assert 0 < told["overhead_share"] < 1
     assert told["worker_private_bytes"] is None or told["worker_private_bytes"] > 1e6
     assert "matrix products" in bench_text(measured)
+
+
+def test_the_overhead_of_a_study_that_holds_images_out():
+    """The split comes off the whole set, not off an explicit number of training images."""
+    data = {"name": "digits", "train": 20, "validation": 40, "test": 10}
+    study = Study(name="s", reference="a", arms={"a": {}}, data=data, model={"width": 0.1})
+    assert study.settings.data.train_images == 20
+    assert 0 < bench.overhead(plan(study)[0], steps=1) < 1

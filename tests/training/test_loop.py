@@ -12,6 +12,7 @@ from fairtrial.scheduler import plan
 from fairtrial.training import datasets, loop
 from fairtrial.training.fingerprints import fingerprint
 from fairtrial.training.loop import Learner, batch_order, evaluate
+from fairtrial.trial import TrialContext
 
 SMALL = {"data": {"name": "digits", "train": 70, "test": 30}, "model": {"width": 0.25}}
 
@@ -66,7 +67,7 @@ def same(one, other):
 def test_all_arms_of_a_seed_share_initial_weights_and_batch_order(study, monkeypatch):
     seen = Recorder(monkeypatch)
     for trial in plan(study):
-        list(loop.train(trial))
+        list(loop.train(TrialContext(trial)))
     for seed in (0, 1):
         for arm in ("b", "sgd"):
             assert same(seen.initial["a", seed], seen.initial[arm, seed])
@@ -80,7 +81,7 @@ def test_all_arms_of_a_seed_share_initial_weights_and_batch_order(study, monkeyp
 
 def test_a_trial_tells_the_fingerprints_of_what_it_really_used(study, monkeypatch):
     seen = Recorder(monkeypatch)
-    trials = plan(study)
+    trials = [TrialContext(trial) for trial in plan(study)]
     for trial in trials:
         records = loop.train(trial)
         next(records)
@@ -103,7 +104,7 @@ def test_a_trial_tells_the_fingerprints_of_what_it_really_used(study, monkeypatc
 def test_weights_and_order_may_have_seeds_of_their_own():
     told = {}
     for noise in (None, (0, 1), (1, 0)):
-        trial = replace(trial_with(), noise=noise)
+        trial = TrialContext(replace(trial_with(), noise=noise))
         list(loop.train(trial))
         told[noise] = trial.fingerprints
     assert told[0, 1]["initial_weights"] == told[None]["initial_weights"] != told[1, 0]["initial_weights"]
@@ -119,7 +120,7 @@ def test_two_runs_of_a_trial_are_the_same_to_the_bit(study, monkeypatch):
     for global_seed in (1, 2):  # the global random state must not matter
         torch.manual_seed(global_seed)
         np.random.seed(global_seed)  # noqa: NPY002
-        records.append(list(loop.train(plan(study)[1])))
+        records.append(list(loop.train(TrialContext(plan(study)[1]))))
         finals.append(seen.final["b", 0])
     assert without_seconds(records[0]) == without_seconds(records[1])
     assert same(*finals)
@@ -130,9 +131,9 @@ def test_dropout_draws_from_seed_and_epoch_and_leaves_the_global_state_alone():
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    first = list(loop.train(trial))
+    first = list(loop.train(TrialContext(trial)))
     assert torch.equal(torch.rand(3), expected)
-    assert without_seconds(list(loop.train(trial))) == without_seconds(first)
+    assert without_seconds(list(loop.train(TrialContext(trial)))) == without_seconds(first)
 
 
 def test_dropout_goes_with_the_order_of_batches():
@@ -140,12 +141,12 @@ def test_dropout_goes_with_the_order_of_batches():
     settings = {"training": {"epochs": 1, "batch_size": 70}}
     for dropout, same_loss in ((0.0, True), (0.5, False)):
         trial = trial_with(model={"width": 0.25, "dropout": dropout}, **settings)
-        losses = [next(loop.train(replace(trial, noise=(0, seed))))["train_loss"] for seed in (0, 1)]
+        losses = [next(loop.train(TrialContext(replace(trial, noise=(0, seed)))))["train_loss"] for seed in (0, 1)]
         assert (losses[0] == pytest.approx(losses[1], rel=1e-5)) is same_loss
 
 
 def test_an_epoch_record_has_what_it_must(study):
-    records = list(loop.train(plan(study)[0]))
+    records = list(loop.train(TrialContext(plan(study)[0])))
     assert len(records) == 2
     for record in records:
         assert set(record) == {"train_loss", "train_acc", "test_loss", "test_acc", "train_seconds", "eval_seconds"}
@@ -157,7 +158,7 @@ def test_an_epoch_record_has_what_it_must(study):
 
 def test_a_held_out_split_is_reported_apart():
     trial = trial_with(data={"name": "digits", "train": 70, "test": 30, "validation": 20})
-    (record,) = loop.train(trial)
+    (record,) = loop.train(TrialContext(trial))
     assert {"val_loss", "val_acc"} <= set(record)
     assert record["val_acc"] * 20 == pytest.approx(round(record["val_acc"] * 20), abs=1e-9)
 
@@ -165,7 +166,7 @@ def test_a_held_out_split_is_reported_apart():
 def test_metrics_are_those_of_a_plain_loop():
     """Against a loop written out here with nothing but torch: same batches, same steps, same sums."""
     trial = trial_with()
-    (record,) = loop.train(trial)
+    (record,) = loop.train(TrialContext(trial))
     dataset = datasets.load(trial.settings.data)
     network = Learner.build(trial, dataset).network
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, betas=(0.9, 0.999), eps=1e-8)
@@ -201,17 +202,17 @@ def test_evaluation_changes_nothing_and_ends_in_training_mode():
 
 def test_a_loss_that_is_no_number_ends_the_trial_as_diverged():
     with pytest.raises(Diverged, match=r"^train_loss is (nan|inf) in epoch \d+, by batch 3$"):
-        list(loop.train(trial_with(optimizer={"lr": 1e30}, training={"epochs": 5, "batch_size": 32})))
+        list(loop.train(TrialContext(trial_with(optimizer={"lr": 1e30}, training={"epochs": 5, "batch_size": 32}))))
 
 
 def test_progress_within_an_epoch(monkeypatch):
     monkeypatch.setattr(loop, "SECONDS_A_REPORT", 0.0)
     heard = []
 
-    def listener(trial, batch, batches, metrics):
+    def on_progress(batch, batches, metrics):
         heard.append((batch, batches, sorted(metrics)))
 
-    list(loop.train(replace(trial_with(), listener=listener)))
+    list(loop.train(TrialContext(trial_with(), on_progress=on_progress)))
     assert heard == [(batch, 3, ["train_acc", "train_loss"]) for batch in (1, 2, 3)]
 
 

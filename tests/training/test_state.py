@@ -4,7 +4,6 @@ import os
 import pickle
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,12 +12,12 @@ import torch
 from fairtrial import spec
 from fairtrial.checkpoints import CheckpointManager
 from fairtrial.errors import Diverged, Stopped
-from fairtrial.executors.base import Ended, Epoch, Fingerprinted, drive
+from fairtrial.executors.base import Ended, EpochFinished, Fingerprinted, run_trial
 from fairtrial.scheduler import plan
 from fairtrial.training import loop
 from fairtrial.training.fingerprints import fingerprint
 from fairtrial.training.learner import Learner
-from fairtrial.trial import Machine, Outcome
+from fairtrial.trial import Machine, Outcome, TrialContext
 
 MACHINE = Machine({}, "processor", "cpu", 1, "system")
 STEPS = 3  # an epoch
@@ -81,8 +80,8 @@ class Attempt:
             patch.setattr(Learner, "build", build_and_note)
             patch.setattr(Learner, "step", step_and_note)
             try:
-                self.messages.extend(drive(trial, loop.train, MACHINE, keep))
-                CheckpointManager("kept").remove(trial)  # as the conductor does
+                self.messages.extend(run_trial(trial, loop.train, MACHINE, keep))
+                CheckpointManager("kept").remove(trial)  # as the runner does
             except Stopped:
                 assert stop_after is not None
 
@@ -94,7 +93,7 @@ class Attempt:
         return [
             {name: value.hex() for name, value in message.record.metrics.items() if not name.endswith("seconds")}
             for message in self.messages
-            if isinstance(message, Epoch)
+            if isinstance(message, EpochFinished)
         ]
 
     @property
@@ -171,10 +170,10 @@ def test_to_save_after_every_step_changes_nothing(monkeypatch):
 def test_a_trial_whose_process_dies_after_an_epoch_goes_on_from_there(monkeypatch):
     trial = trial_of(**KINDS["adam"])
     whole = Attempt(trial, monkeypatch)
-    messages = drive(trial, loop.train, MACHINE, CheckpointManager("kept", seconds=1e9).open(trial))
-    while not isinstance(next(messages), Epoch):
+    messages = run_trial(trial, loop.train, MACHINE, CheckpointManager("kept", seconds=1e9).open(trial))
+    while not isinstance(next(messages), EpochFinished):
         pass
-    next(message for message in messages if isinstance(message, Epoch))  # now the first epoch's state is saved
+    next(message for message in messages if isinstance(message, EpochFinished))  # now the first epoch's state is saved
     messages.close()
     resumed = Attempt(trial, monkeypatch)
     assert len(resumed.random) == (EPOCHS - 1) * STEPS
@@ -184,8 +183,11 @@ def test_a_trial_whose_process_dies_after_an_epoch_goes_on_from_there(monkeypatc
 def test_no_state_is_saved_after_the_last_epoch(monkeypatch):
     trial, saved = trial_of(**KINDS["adam"]), []
 
-    class Keeper:
+    class Checkpoints:
         due = False
+
+        def __init__(self):
+            self.fingerprints = {}
 
         def save(self, state):
             saved.append((state["epoch"], state["batch"]))
@@ -193,7 +195,7 @@ def test_no_state_is_saved_after_the_last_epoch(monkeypatch):
         def load(self):
             return None
 
-    list(loop.train(replace(trial, keeper=Keeper())))
+    list(loop.train(TrialContext(trial, Checkpoints())))
     assert saved == [(2, 0)]
 
 
@@ -204,7 +206,11 @@ def test_seconds_of_an_interrupted_epoch_are_those_of_all_its_attempts(monkeypat
     monkeypatch.setattr(loop, "SECONDS_A_REPORT", 1e9)
 
     def seconds(attempt):
-        return [message.record.metrics["train_seconds"] for message in attempt.messages if isinstance(message, Epoch)]
+        return [
+            message.record.metrics["train_seconds"]
+            for message in attempt.messages
+            if isinstance(message, EpochFinished)
+        ]
 
     whole = seconds(Attempt(trial, monkeypatch))
     assert len(set(whole)) == 1  # a tick for each look at the clock
@@ -217,7 +223,7 @@ def test_seconds_of_an_interrupted_epoch_are_those_of_all_its_attempts(monkeypat
 def test_a_trial_that_diverges_after_a_break_says_what_it_would_have_said(monkeypatch):
     trial = trial_of(optimizer={"name": "adam", "lr": 1e30}, epochs=5)
     with pytest.raises(Diverged) as whole:
-        list(loop.train(trial))
+        list(loop.train(TrialContext(trial)))
     Attempt(trial, monkeypatch, stop_after=2)
     end = Attempt(trial, monkeypatch).messages[-1]
     assert (end.outcome, end.detail) == (Outcome.DIVERGED, whole.value.where)
@@ -239,14 +245,14 @@ import torch
 torch.set_num_threads(1)
 from fairtrial.checkpoints import CheckpointManager
 from fairtrial.errors import Stopped
-from fairtrial.executors.base import drive
+from fairtrial.executors.base import run_trial
 from fairtrial.trial import Machine
 from fairtrial.training import loop as train
 trial, stops = pickle.loads(sys.stdin.buffer.read())
 asked = iter([False] * stops + [True] * 9) if stops is not None else iter(lambda: False, None)
 keep = CheckpointManager("kept", seconds=1e9).open(trial, lambda: next(asked))
 try:
-    messages = list(drive(trial, train.train, Machine({}, "p", "cpu", 1, "s"), keep))
+    messages = list(run_trial(trial, train.train, Machine({}, "p", "cpu", 1, "s"), keep))
 except Stopped:
     sys.exit(42)
 sys.stdout.buffer.write(pickle.dumps(messages))

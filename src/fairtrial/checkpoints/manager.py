@@ -28,8 +28,8 @@ CHECKPOINT_FORMAT = 1
 #: Checkpoints of a trial that are kept: the last, and the one before in case the last turns out damaged.
 KEPT = 2
 
-#: Attempt, number, and what the writing process drew; what follows is a suffix, or two.
-_NAME = re.compile(r"(\d{4,})-(\d{6,})-([0-9a-f]{8})\..+")
+#: Attempt, number, the writer's random token, and a suffix. The name of a half-written file begins with a dot.
+_NAME = re.compile(r"\.?(\d{4,})-(\d{6,})-([0-9a-f]{8})\..+")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class CheckpointManager:
 
     Attributes:
         place: a folder's path, or a URL that fsspec understands. All that run trials must see the same.
-        seconds: between two checkpoints within an epoch; see `Trial.checkpoint_due`.
+        seconds: between two checkpoints within an epoch; see `TrialContext.checkpoint_due`.
     """
 
     place: str
@@ -82,13 +82,14 @@ class CheckpointManager:
 
 @dataclass
 class TrialCheckpoints:
-    """The checkpoints of one attempt at a trial. Is a `records.Keeper`.
+    """The checkpoints of one attempt at a trial; what `TrialContext.save` and `TrialContext.load` use.
 
     Attributes:
         checkpoints: where they lie.
         trial: whose they are.
         asked_to_stop: tells whether the trial should save what it has and end.
         records: what the trial has reported so far; of the attempt before too, once its state was loaded.
+        fingerprints: likewise.
         damaged: checkpoints that `load` has passed over, and what was wrong with each.
         warning: what a user should know of that; empty if nothing.
     """
@@ -97,6 +98,7 @@ class TrialCheckpoints:
     trial: Trial
     asked_to_stop: Callable[[], bool]
     records: list[EpochRecord] = field(default_factory=list)
+    fingerprints: dict[str, str] = field(default_factory=dict)
     damaged: dict[str, str] = field(default_factory=dict)
     warning: str = ""
 
@@ -111,7 +113,7 @@ class TrialCheckpoints:
         return self.asked_to_stop() or monotonic() - self._saved >= self.checkpoints.seconds
 
     def save(self, state: object) -> None:
-        """Write a checkpoint; see `Trial.save`."""
+        """Write a checkpoint; see `TrialContext.save`."""
         failpoint("checkpoint.begun")
         tree, arrays = pack(state)
         content = save_arrays(arrays or {"none": np.zeros(0, np.uint8)})
@@ -119,7 +121,7 @@ class TrialCheckpoints:
             "format": CHECKPOINT_FORMAT,
             "trial": self.trial.hash,
             "records": pack([dict(record.metrics) for record in self.records])[0],
-            "fingerprints": dict(self.trial.fingerprints),
+            "fingerprints": dict(self.fingerprints),
             "state": tree,
             "arrays": {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)},
         }
@@ -134,7 +136,7 @@ class TrialCheckpoints:
             raise Stopped
 
     def load(self) -> Any:
-        """Read the last whole checkpoint of the attempts before; see `Trial.load`.
+        """Read the last whole checkpoint of the attempts before; see `TrialContext.load`.
 
         Raises:
             CheckpointError: the place can't be looked into.
@@ -154,7 +156,7 @@ class TrialCheckpoints:
             self.records.extend(
                 EpochRecord(self.trial.arm, self.trial.seed, epoch, metrics) for epoch, metrics in enumerate(kept, 1)
             )
-            self.trial.fingerprints.update(body["fingerprints"])
+            self.fingerprints.update(body["fingerprints"])
             self._warn(f"went on from {name.partition('.')[0]}")
             return unpack(body["state"], arrays)
         self._warn("begun anew")
@@ -224,7 +226,7 @@ class TrialCheckpoints:
         kept = {name.partition(".")[0] for name in [*good, *self._ours][-KEPT:]}
         for name in sorted(self._place.names()):  # a manifest goes before its arrays
             match = _NAME.fullmatch(name)
-            if match is None or name.partition(".")[0] in kept:
+            if match is None or name.lstrip(".").partition(".")[0] in kept:
                 continue
             if match[3] == self._token or int(match[1]) < self._attempt:
                 self._place.remove(name)
@@ -232,7 +234,7 @@ class TrialCheckpoints:
 
 def _age(name: str) -> tuple[int, int, str]:
     """Give what sorts the names of files by age: attempt and number, then whatever was drawn."""
-    attempt, number, token = name.partition(".")[0].split("-")
+    attempt, number, token = name.lstrip(".").partition(".")[0].split("-")
     return int(attempt), int(number), token
 
 

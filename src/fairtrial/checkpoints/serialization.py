@@ -1,9 +1,8 @@
 """From a training loop's state to JSON and arrays, and back. Nothing is pickled; all comes back to the bit."""
 
 import math
-import sys
-from collections.abc import Mapping, Sequence
-from importlib import import_module
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,34 @@ import numpy.typing as npt
 #: Arrays by name, as they are written.
 Arrays = dict[str, npt.NDArray[Any]]
 
-#: Kinds of NumPy arrays, in the machine's byte order, that can be written. Torch's are all kept as bytes.
+#: Kinds of NumPy arrays, in the machine's byte order, that can be written.
 _DTYPES = {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 _DTYPES |= {"bool", "float16", "float32", "float64"}
+
+
+@dataclass(frozen=True)
+class ArrayType:
+    """A type whose values are written as an array of bytes and a description; torch's tensors are one.
+
+    Attributes:
+        name: the type's name in a checkpoint.
+        type: the Python type.
+        pack: gives the bytes and the description, which JSON can hold; a TypeError says which values it can't write.
+        unpack: puts a value together again.
+    """
+
+    name: str
+    type: type
+    pack: Callable[[Any], tuple[npt.NDArray[np.uint8], dict[str, Any]]]
+    unpack: Callable[[npt.NDArray[np.uint8], Mapping[str, Any]], Any]
+
+
+_ARRAY_TYPES: dict[str, ArrayType] = {}
+
+
+def register(array_type: ArrayType) -> None:
+    """Let checkpoints hold values of another type."""
+    _ARRAY_TYPES[array_type.name] = array_type
 
 
 def pack(state: object) -> tuple[Any, Arrays]:
@@ -58,8 +82,9 @@ def unpack(tree: Any, arrays: Mapping[str, npt.NDArray[Any]]) -> Any:
             return arrays[value].copy()
         case "scalar":
             return arrays[value][()]
-        case _:
-            return _to_tensor(arrays[value["array"]], value["dtype"], value["shape"], value["stride"])
+        case _ if kind in _ARRAY_TYPES:
+            return _ARRAY_TYPES[kind].unpack(arrays[value["array"]], value)
+    raise ValueError(f"{kind}: no such type of value is registered")
 
 
 def _pack(value: object, where: str, arrays: Arrays) -> Any:
@@ -78,11 +103,13 @@ def _pack(value: object, where: str, arrays: Arrays) -> Any:
             kind = "scalar" if isinstance(value, np.generic) else "numpy"
             return {kind: _store(np.ascontiguousarray(array).reshape(array.shape), arrays)}
         raise TypeError(f"{where} is a NumPy array of {array.dtype!r}: a checkpoint takes {', '.join(sorted(_DTYPES))}")
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(value, torch.Tensor):
-        if value.layout is not torch.strided or value.is_quantized or value.is_meta:
-            raise TypeError(f"{where} is a sparse, quantized or meta tensor: a checkpoint takes plain ones")
-        return {"torch": _from_tensor(value, torch, arrays)}
+    for known in _ARRAY_TYPES.values():
+        if isinstance(value, known.type):
+            try:
+                content, description = known.pack(value)
+            except TypeError as error:
+                raise TypeError(f"{where} is {error}") from error
+            return {known.name: {"array": _store(content, arrays), **description}}
     raise TypeError(
         f"{where} is a {type(value).__name__}: a checkpoint takes dictionaries, lists, tuples, texts, numbers, "
         "NumPy arrays and torch tensors"
@@ -99,36 +126,3 @@ def _store(array: npt.NDArray[Any], arrays: Arrays) -> str:
     name = str(len(arrays))
     arrays[name] = array
     return name
-
-
-def _from_tensor(tensor: Any, torch: Any, arrays: Arrays) -> dict[str, Any]:
-    """Keep a tensor as the bytes of its memory: NumPy does not know all of torch's types.
-
-    The order in memory is kept, such as channels last, because kernels that walk over several tensors side by side rely
-    on it; a tensor whose memory has gaps or overlaps becomes contiguous.
-    """
-    values = tensor.detach().cpu().resolve_conj().resolve_neg()
-    if not _is_dense(values.shape, values.stride()):
-        values = values.contiguous()
-    flat = values.as_strided((values.numel(),), (1,)).view(torch.uint8).numpy()
-    dtype = str(values.dtype).removeprefix("torch.")
-    layout = {"shape": list(values.shape), "stride": list(values.stride())}
-    return {"array": _store(flat, arrays), "dtype": dtype, **layout}
-
-
-def _is_dense(shape: Sequence[int], stride: Sequence[int]) -> bool:
-    """Whether a tensor's elements fill its memory without gaps or overlaps, in whatever order."""
-    expected = 1
-    for step, size in sorted((step, size) for size, step in zip(shape, stride, strict=True) if size != 1):
-        if step != expected:
-            return False
-        expected *= size
-    return True
-
-
-def _to_tensor(flat: npt.NDArray[Any], dtype: str, shape: list[int], stride: list[int]) -> Any:
-    torch: Any = import_module("torch")  # by name: whoever saved a tensor has it, and nobody else must load it
-    kind = getattr(torch, dtype)
-    if not flat.size:  # NumPy gives it strides with which torch can't view it as anything else
-        return torch.empty(shape, dtype=kind)
-    return torch.from_numpy(flat.copy()).view(kind).as_strided(shape, stride)

@@ -4,14 +4,15 @@ All that goes wrong is an OSError, whatever a file system of fsspec's makes of i
 """
 
 import errno
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from fairtrial.errors import CheckpointError
 from fairtrial.failpoints import failpoint
+from fairtrial.files import make_folder, write_atomically
 
 
 class Storage(Protocol):
@@ -78,7 +79,7 @@ class FolderStorage:
     def names(self) -> list[str]:
         """List the files, sorted; none if there is no such place yet."""
         try:
-            return sorted(os.listdir(self._path))  # noqa: PTH208
+            return sorted(path.name for path in self._path.iterdir())
         except FileNotFoundError:
             return []
 
@@ -87,21 +88,9 @@ class FolderStorage:
         return (self._path / name).read_bytes()
 
     def write(self, name: str, content: bytes, kind: str) -> None:
-        """Write a file under another name, see it to the disk, rename it, and see that to the disk too."""
-        _make_folder(self._path)
-        target = self._path / name
-        part = self._path / f"{name}.part"
-        try:
-            with part.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-        failpoint(f"checkpoint.{kind}_written")
-        part.replace(target)
-        _sync_folder(self._path)
+        """Write a file, all of it or nothing."""
+        make_folder(self._path)
+        write_atomically(self._path / name, content, before_rename=partial(failpoint, f"checkpoint.{kind}_written"))
         failpoint(f"checkpoint.{kind}_renamed")
 
     def remove(self, name: str) -> None:
@@ -110,14 +99,12 @@ class FolderStorage:
 
     def clear(self) -> None:
         """Remove the folder with all that is in it."""
-        try:
-            names = os.listdir(self._path)  # noqa: PTH208
-        except FileNotFoundError:
-            return
-        for name in sorted(names):  # manifests before arrays, so that none is left that lacks them
+        for name in self.names():  # manifests before arrays, so that none is left that lacks them
             self.remove(name)
         try:
             self._path.rmdir()
+        except FileNotFoundError:
+            return
         except OSError as error:  # a worker that was given up may still write; nobody will read it
             if error.errno != errno.ENOTEMPTY:
                 raise
@@ -187,20 +174,3 @@ def _as_os_errors() -> Iterator[None]:
         raise
     except Exception as error:
         raise OSError(f"{type(error).__name__}: {error}") from error
-
-
-def _make_folder(path: Path) -> None:
-    """Make a folder and those above it, and see to it that they are still there after a power cut."""
-    if path.is_dir():
-        return
-    _make_folder(path.parent)
-    path.mkdir(exist_ok=True)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,1 +1,1 @@
-"""The command line: thin commands over the package, one module for each group."""
+"""The command line: thin commands over `fairtrial.api`, one module for each group."""

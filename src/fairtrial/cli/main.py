@@ -1,4 +1,4 @@
-"""The command line: its commands, and how their errors end it."""
+"""The command line: its commands, and the exit status of errors."""
 
 import os
 import sys
@@ -8,11 +8,11 @@ import typer
 
 import fairtrial
 from fairtrial.cli import machine, results, run, studies
-from fairtrial.cli.terminal import complain, out
+from fairtrial.cli.output import complain, out
 from fairtrial.errors import FairtrialError
 
 app = typer.Typer(
-    help="Give every optimizer setting a fair trial: run controlled comparisons of training settings.",
+    help="Give every training setting a fair trial: run controlled comparisons of training settings.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -20,20 +20,18 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line; whatever a user can mend ends in one line on standard error."""
-    usage_error = cast(
-        "type[typer.BadParameter]", typer.BadParameter.__mro__[1]
-    )  # typer keeps the class itself to itself
+    """Run the command line; an error that a user can fix is one line on standard error."""
+    usage_error = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])  # typer does not export the class
     try:
         sys.exit(app(standalone_mode=False))
     except FairtrialError as error:
         complain(str(error))
         sys.exit(error.exit_code)
     except usage_error as error:
-        message = error.format_message().replace("Value error, ", "")  # the validator's word, not the user's
+        message = error.format_message().replace("Value error, ", "")  # a word of the validator's
         complain(f"{message} (see fairtrial --help)")
         sys.exit(2)
-    except BrokenPipeError:  # the reader of our output has gone, as in `fairtrial export ... | head`
+    except BrokenPipeError:  # whoever read our output has ended, as in `fairtrial export ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
 
@@ -43,7 +41,7 @@ def no_command(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
-    """Handle what stands before any command."""
+    """Handle the options before any command."""
     if version:
         out(f"fairtrial {fairtrial.__version__}")
         raise typer.Exit
@@ -55,6 +53,7 @@ app.command()(run.run)
 app.command()(results.table)
 app.command()(results.verdict)
 app.command()(results.claims)
+app.command()(results.failures)
 app.command()(results.plot)
 app.command()(results.export)
 app.command("digest")(results.digest_study)
@@ -63,4 +62,4 @@ app.command("plan")(run.plan_study)
 app.command("ls")(studies.list_studies)
 app.command()(machine.data)
 app.command()(machine.bench)
-app.command("doctor")(machine.examine_installation)
+app.command("doctor")(machine.check_installation)

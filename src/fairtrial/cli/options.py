@@ -1,120 +1,101 @@
-"""Arguments and options that commands share, and the formats that they write."""
+"""Arguments and options that commands share."""
 
+import inspect
 from collections.abc import Callable
-from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
+from fairtrial.errors import FairtrialError
+from fairtrial.executors.base import Executor
 from fairtrial.executors.limits import parse_bytes, parse_seconds
+from fairtrial.registry import EXECUTORS, UnknownNameError
 
-#: Where records go unless the user says otherwise.
-DEFAULT_STORE = "fairtrial.db"
-
-
-class TableFormat(StrEnum):
-    """Formats of `fairtrial table`."""
-
-    TEXT = "text"
-    MARKDOWN = "markdown"
-    CSV = "csv"
-    LATEX = "latex"
-    JSON = "json"
-
-
-class EvidenceFormat(StrEnum):
-    """Formats of `fairtrial verdict` and `fairtrial claims`."""
-
-    TEXT = "text"
-    MARKDOWN = "markdown"
-    LATEX = "latex"
-    JSON = "json"
-
-
-class ExportFormat(StrEnum):
-    """Formats of `fairtrial export`."""
-
-    CSV = "csv"
-    PARQUET = "parquet"
-    JSON = "json"
-
-
-class ExecutorName(StrEnum):
-    """Where `fairtrial run` has trials run."""
-
-    LOCAL = "local"
-    RAY = "ray"
-
+T = TypeVar("T")
 
 StudyArgument = Annotated[
     str,
     typer.Argument(
         metavar="STUDY",
-        help="A TOML file, a study that ships with fairtrial, or NAME or NAME@HASH of one in the store.",
+        help="A TOML file, the name of a study that ships with fairtrial, or NAME or NAME@HASH of one in the store.",
     ),
 ]
-SetOption = Annotated[
+OverridesOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the study, such as training.epochs=3."),
 ]
 StoreOption = Annotated[
     str, typer.Option("--store", metavar="URL", envvar="FAIRTRIAL_STORE", help="The database: a file or a URL.")
 ]
-
+JSONOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 WorkersOption = Annotated[
     int | None,
-    typer.Option(min=1, help="Trials to run side by side; by default one a GPU, or as many as there are cores for."),
+    typer.Option(min=1, help="Trials to run in parallel; by default one per GPU, or as many as the cores allow."),
 ]
 ThreadsOption = Annotated[
     int | None,
-    typer.Option(min=1, help="Threads of each worker, by default 1. It can change the last digits of a result."),
+    typer.Option(min=1, help="Threads of each worker; by default 1. It can change the last digits of a result."),
 ]
 
 
-def _readable(read: Callable[[str], object]) -> Callable[[str | None], str | None]:
-    """Refuse what can't be read, and leave the rest as it was written, to be shown again."""
+def _parsed(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """Report a value that can't be parsed as an error of its option."""
 
-    def check(text: str | None) -> str | None:
+    def parse_option(text: str) -> T:
         try:
-            if text is not None:
-                read(text)
+            return parse(text)
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
-        return text
 
-    return check
+    return parse_option
 
 
 TimeLimitOption = Annotated[
-    str | None,
+    float | None,
     typer.Option(
-        metavar="DURATION",
-        callback=_readable(parse_seconds),
-        help="End a trial that takes longer, as failed: 90s, 30m, 2h.",
+        metavar="DURATION", parser=_parsed(parse_seconds), help="Fail a trial that takes longer: 90s, 30m, 2h."
     ),
 ]
 MemoryLimitOption = Annotated[
-    str | None,
+    int | None,
     typer.Option(
-        metavar="SIZE",
-        callback=_readable(parse_bytes),
-        help="End a trial whose worker asks for more memory, as failed: 2GiB, 800MB.",
+        metavar="SIZE", parser=_parsed(parse_bytes), help="Fail a trial whose worker needs more memory: 2GiB, 800MB."
     ),
 ]
 ExecutorOption = Annotated[
-    ExecutorName, typer.Option("--executor", help="Worker processes on this machine, or tasks of a Ray cluster.")
+    str,
+    typer.Option(
+        "--executor",
+        metavar="NAME",
+        help="Where trials run: local (worker processes on this machine), ray (a cluster) or inline (this process).",
+    ),
 ]
 AddressOption = Annotated[
     str | None,
-    typer.Option(
-        "--address", metavar="ADDRESS", help="The Ray cluster: auto or HOST:PORT; by default Ray is started here."
-    ),
+    typer.Option(metavar="ADDRESS", help="The Ray cluster: auto or HOST:PORT; by default Ray starts on this machine."),
 ]
 CheckpointsOption = Annotated[
     str | None,
     typer.Option(
-        "--checkpoints",
-        metavar="PLACE",
-        help="Where running trials keep their state: a folder or a URL, one that all nodes see; else beside the store.",
+        metavar="FOLDER",
+        help="Folder or URL for the state of running trials, which every node can reach; by default beside the store.",
     ),
 ]
+
+
+def make_executor(name: str, **options: object) -> Executor:
+    """Construct an executor from the options that were given.
+
+    Raises:
+        FairtrialError: no such executor, or an option that requires another one.
+    """
+    given = {option: value for option, value in options.items() if value is not None}
+    try:
+        executor = EXECUTORS.get(name)
+    except UnknownNameError as error:
+        raise FairtrialError(f"--executor {name}: {error.hint}") from error
+    for option in given.keys() - inspect.signature(executor).parameters.keys():
+        others = [other for other in EXECUTORS.names() if option in inspect.signature(EXECUTORS.get(other)).parameters]
+        raise FairtrialError(f"--{option.replace('_', '-')}: requires --executor {' or '.join(others)}")
+    made: Executor = executor(**given)
+    return made

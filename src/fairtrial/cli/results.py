@@ -1,139 +1,150 @@
-"""Commands that show and write what was recorded."""
+"""Commands that show or write results."""
 
 import sys
-from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from fairtrial.cli.options import (
-    DEFAULT_STORE,
-    EvidenceFormat,
-    ExportFormat,
-    SetOption,
-    StoreOption,
-    StudyArgument,
-    TableFormat,
-)
-from fairtrial.cli.stored import read_results
-from fairtrial.cli.terminal import complain, out
+from fairtrial import api
+from fairtrial.api import DEFAULT_STORE
+from fairtrial.cli.options import OverridesOption, StoreOption, StudyArgument
+from fairtrial.cli.output import complain, out
 from fairtrial.errors import ReportError
-from fairtrial.report.words import count
-from fairtrial.spec import Study
-from fairtrial.trial import TrialResult, digest_results
+
+if TYPE_CHECKING:
+    from fairtrial.report.views import View
+
+
+class TextFormat(StrEnum):
+    """Formats of verdicts and claims."""
+
+    TEXT = "text"
+    MARKDOWN = "markdown"
+    LATEX = "latex"
+    JSON = "json"
+
+
+class TableFormat(StrEnum):
+    """Formats of the table."""
+
+    TEXT = "text"
+    MARKDOWN = "markdown"
+    LATEX = "latex"
+    JSON = "json"
+    CSV = "csv"
+
+
+class ExportFormat(StrEnum):
+    """Formats of epoch records."""
+
+    CSV = "csv"
+    PARQUET = "parquet"
+    JSON = "json"
+
+
+TableFormatOption = Annotated[TableFormat, typer.Option("--format", help="Output format.")]
+TextFormatOption = Annotated[TextFormat, typer.Option("--format", help="Output format.")]
 
 
 def table(
     study: StudyArgument,
-    assignments: SetOption = None,
+    overrides: OverridesOption = None,
     store: StoreOption = DEFAULT_STORE,
-    form: Annotated[TableFormat, typer.Option("--format", help="How to write it.")] = TableFormat.TEXT,
+    form: TableFormatOption = TableFormat.TEXT,
 ) -> None:
-    """Print what was measured: the paper's Table 1, with mean and spread over seeds."""
-    found, results = read_results(study, assignments, store)
-    print_table(found, results, form)
+    """Print what was measured: mean and spread for each arm."""
+    print_view(api.open_results(study, overrides or [], store=store).table(), form)
 
 
 def verdict(
     study: StudyArgument,
-    assignments: SetOption = None,
+    overrides: OverridesOption = None,
     store: StoreOption = DEFAULT_STORE,
-    form: Annotated[EvidenceFormat, typer.Option("--format", help="How to write it.")] = EvidenceFormat.TEXT,
+    form: TextFormatOption = TextFormat.TEXT,
     metric: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Compare on this, which the study did not set beforehand.")
+        str | None, typer.Option(metavar="NAME", help="Compare this measure, which the study did not set beforehand.")
     ] = None,
 ) -> None:
-    """Say of each arm whether it is better or worse than the reference, equivalent, or undecided."""
-    found, results = read_results(study, assignments, store)
-    if refused := print_verdict(found, results, form, metric):
-        complain(f"{count(len(refused), 'comparison')} refused: {next(iter(refused.values()))}")
+    """Compare each arm with the reference.
+
+    An arm is better, worse, equivalent (within the study's margin) or undecided.
+    """
+    view = api.open_results(study, overrides or [], store=store).verdict(metric)
+    print_view(view, form)
+    if refused := view.data.refused:
+        comparisons = "1 comparison" if len(refused) == 1 else f"{len(refused)} comparisons"
+        complain(f"{comparisons} refused: {next(iter(refused.values()))}")
         raise typer.Exit(1)
 
 
 def claims(
     study: StudyArgument,
-    assignments: SetOption = None,
+    overrides: OverridesOption = None,
     store: StoreOption = DEFAULT_STORE,
-    form: Annotated[EvidenceFormat, typer.Option("--format", help="How to write it.")] = EvidenceFormat.TEXT,
+    form: TextFormatOption = TextFormat.TEXT,
 ) -> None:
-    """Say of each claim of the study whether the records support it, contradict it, or leave it undecided."""
-    from fairtrial.report.views import View  # noqa: PLC0415
-    from fairtrial.stats.claims import check_claims  # noqa: PLC0415
+    """Test the study's claims.
 
-    found, results = read_results(study, assignments, store)
-    screen = Console()
-    tested = View(check_claims(found, results))
-    out(tested.write(form.value, width=screen.width, color=screen.is_terminal).rstrip("\n"))
+    A claim is supported, contradicted or undecided.
+    """
+    print_view(api.open_results(study, overrides or [], store=store).claims(), form)
+
+
+def failures(study: StudyArgument, overrides: OverridesOption = None, store: StoreOption = DEFAULT_STORE) -> None:
+    """Print the traceback of each failed trial."""
+    for result in api.open_results(study, overrides or [], store=store).failures():
+        out(f"{result.arm} seed {result.seed}: {result.detail.rstrip()}\n")
 
 
 def plot(
     study: StudyArgument,
-    assignments: SetOption = None,
+    charts: Annotated[
+        list[str] | None, typer.Argument(metavar="[CHART]...", help="Which charts; by default all that have data.")
+    ] = None,
+    overrides: OverridesOption = None,
     store: StoreOption = DEFAULT_STORE,
     folder: Annotated[
-        Path | None, typer.Option("--out", help="Where to write; by default figures/NAME-HASH beside where you are.")
+        Path | None, typer.Option("--out", help="Where to write; by default figures/NAME-HASH in the working folder.")
     ] = None,
 ) -> None:
-    """Draw the charts of a study, as PNG, SVG and PDF."""
-    from fairtrial.report import charts  # noqa: PLC0415
+    """Draw charts of a study as PNG, SVG and PDF."""
+    from fairtrial.report.charts import write  # noqa: PLC0415  (loads Altair)
 
-    found, results = read_results(study, assignments, store)
-    target = folder or Path("figures") / found.label.replace("@", "-")
-    for figure in charts.draw((), found, results):
-        for path in charts.write(figure, target):
+    found = api.open_results(study, overrides or [], store=store)
+    target = folder or Path("figures") / found.study.label.replace("@", "-")
+    for chart in found.plots(*(charts or [])):
+        for path in write(chart, target):
             out(str(path))
 
 
 def export(
     study: StudyArgument,
-    assignments: SetOption = None,
+    overrides: OverridesOption = None,
     store: StoreOption = DEFAULT_STORE,
-    form: Annotated[ExportFormat, typer.Option("--format", help="How to write it.")] = ExportFormat.CSV,
-    out: Annotated[Path | None, typer.Option("--out", help="Where to write; by default standard output.")] = None,
+    form: Annotated[ExportFormat, typer.Option("--format", help="Output format.")] = ExportFormat.CSV,
+    path: Annotated[Path | None, typer.Option("--out", help="Where to write; by default standard output.")] = None,
 ) -> None:
     """Write every epoch record."""
-    from fairtrial.report import export as exporting  # noqa: PLC0415
-
-    if form is ExportFormat.PARQUET and out is None and sys.stdout.isatty():
+    if form is ExportFormat.PARQUET and path is None and sys.stdout.isatty():
         raise ReportError("--format parquet: writes bytes, not text; name a file with --out")
-    found, results = read_results(study, assignments, store)
-    content = exporting.export(found, results, form.value, out)
-    if out is None:
+    content = api.open_results(study, overrides or [], store=store).records(form.value, path)
+    if path is None:
         sys.stdout.buffer.write(content)
 
 
-def digest_study(study: StudyArgument, assignments: SetOption = None, store: StoreOption = DEFAULT_STORE) -> None:
-    """Print one digest of all results but times and machines: equal where two runs gave the same to the bit."""
-    found, results = read_results(study, assignments, store)
-    out(f"{digest_results(results)}  {found.label}")
+def digest_study(study: StudyArgument, overrides: OverridesOption = None, store: StoreOption = DEFAULT_STORE) -> None:
+    """Print a digest of the results.
+
+    It leaves out times and machines, and is equal if two runs gave the same numbers to the bit.
+    """
+    found = api.open_results(study, overrides or [], store=store)
+    out(f"{found.digest()}  {found.study.label}")
 
 
-def print_table(study: Study, results: Sequence[TrialResult], form: TableFormat = TableFormat.TEXT) -> None:
-    """Print the table of a study."""
-    from fairtrial.report.views import View  # noqa: PLC0415
-    from fairtrial.stats.summary import summarize  # noqa: PLC0415
-
+def print_view(view: "View[Any]", form: str = "text") -> None:
+    """Print results in a format; text fits the screen."""
     screen = Console()
-    text = View(summarize(study, results)).write(form.value, width=screen.width, color=screen.is_terminal)
-    out(text.rstrip("\n"))
-
-
-def print_verdict(
-    study: Study,
-    results: Sequence[TrialResult],
-    form: EvidenceFormat = EvidenceFormat.TEXT,
-    metric: str | None = None,
-) -> dict[str, str]:
-    """Print verdicts, and return why comparisons were refused, by arm."""
-    from fairtrial.report.views import View  # noqa: PLC0415
-    from fairtrial.stats.comparison import compare  # noqa: PLC0415
-    from fairtrial.stats.noise import split_noise  # noqa: PLC0415
-
-    screen = Console()
-    found = compare(study, results, metric=metric)
-    noise = split_noise(study, results, metric=metric)
-    text = View(found, noise).write(form.value, width=screen.width, color=screen.is_terminal)
-    out(text.rstrip("\n"))
-    return found.refused
+    out(view.write(form, width=screen.width, color=screen.is_terminal).rstrip("\n"))

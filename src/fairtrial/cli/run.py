@@ -1,153 +1,101 @@
-"""Commands that train, or say what training will cost."""
+"""Commands that train, or estimate what training will cost."""
 
-import contextlib
-import math
 import os
-import sys
-from collections.abc import Callable, Sequence
-from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fairtrial import loading, signals
-from fairtrial import runner as conductor
+from fairtrial import api, signals
+from fairtrial.api import DEFAULT_STORE
 from fairtrial.cli.options import (
-    DEFAULT_STORE,
     AddressOption,
     CheckpointsOption,
-    ExecutorName,
     ExecutorOption,
     MemoryLimitOption,
-    SetOption,
+    OverridesOption,
     StoreOption,
     StudyArgument,
     ThreadsOption,
     TimeLimitOption,
     WorkersOption,
+    make_executor,
 )
-from fairtrial.cli.results import print_table, print_verdict
-from fairtrial.cli.stored import command_line, stored_studies
-from fairtrial.cli.terminal import complain, console, out, say
-from fairtrial.errors import FairtrialError, StoreMissingError, Terminated
-from fairtrial.executors.limits import parse_bytes, parse_seconds
+from fairtrial.cli.output import command_line, complain, console, out, say, this_command
+from fairtrial.cli.results import print_view
+from fairtrial.errors import Terminated
 from fairtrial.report.live import ProgressDisplay
-from fairtrial.spec import Study
-from fairtrial.staff import on_ray
-from fairtrial.store.sql import SQLStore
 from fairtrial.store.url import redact_url
-from fairtrial.trial import Outcome, TrialResult
 
 
 def run(
     study: StudyArgument,
-    assignments: SetOption = None,
+    overrides: OverridesOption = None,
     store: StoreOption = DEFAULT_STORE,
     *,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Train failed trials again.")] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Go on although versions, threads, data or the study's file have changed.")
+        bool,
+        typer.Option("--force", help="Continue although versions, threads, data or the study's file have changed."),
     ] = False,
     workers: WorkersOption = None,
     threads: ThreadsOption = None,
     time_limit: TimeLimitOption = None,
     memory_limit: MemoryLimitOption = None,
-    executor: ExecutorOption = ExecutorName.LOCAL,
+    executor: ExecutorOption = "local",
     address: AddressOption = None,
     checkpoints: CheckpointsOption = None,
 ) -> None:
-    """Run what is missing of a study, and print its table."""
-    os.environ.pop("FAIRTRIAL_STORE", None)  # workers inherit the environment, and that may hold a password
-    if address is not None and executor is not ExecutorName.RAY:
-        raise FairtrialError(f"--address {address}: belongs to --executor ray")
-    found = loading.find_to_run(study, assignments or [], stored_studies(store))
-    folder = loading.source_folder(study)
-    sys.path.insert(0, str(folder or Path.cwd()))  # where a user's own training loop lies
-    words = {"workers": workers, "threads": threads, "time-limit": time_limit, "memory-limit": memory_limit}
-    words |= {"checkpoints": checkpoints, "address": address}
-    words |= {} if executor is ExecutorName.LOCAL else {"executor": executor.value}
-    again = command_line("run", study, assignments, store, words)
-    training = partial(
-        conductor.run,
-        found,
-        workers=workers,
-        threads=threads,
-        retry_failed=retry_failed,
-        force=force,
-        source=loading.source(study),
-        assignments=assignments or [],
-        checkpoints=checkpoints,
-        time_limit=parse_seconds(time_limit) if time_limit else None,
-        memory_limit=parse_bytes(memory_limit) if memory_limit else None,
-        staff=on_ray(address) if executor is ExecutorName.RAY else None,
+    """Train the missing trials of a study and print its results."""
+    limits = {"time_limit": time_limit, "memory_limit": memory_limit}
+    runs_on = make_executor(
+        executor, workers=workers, threads=threads, address=address, checkpoints=checkpoints, **limits
     )
+    found = api.load(study, overrides or [], store=store)
+    plot, failures = (command_line(verb, found.label, store) for verb in ("plot", "failures"))
+    os.environ.pop("FAIRTRIAL_STORE", None)  # workers inherit the environment, and it may hold a password
     try:
-        done = _train(training, found, store, folder)
+        with ProgressDisplay(console()) as display:
+            done = api.run(
+                found, store=store, executor=runs_on, callbacks=[display], retry_failed=retry_failed, force=force
+            )
     except (KeyboardInterrupt, Terminated) as end:
-        say(f"interrupted; every finished epoch is in {redact_url(store)}. To go on:\n  {again}")
+        say(f"interrupted; every finished epoch is in {redact_url(store)}. To resume:\n  {this_command()}")
         raise typer.Exit(signals.exit_status(end)) from None
-    print_table(done.study, done.results)
-    if len(done.study.arms) > 1:
+    print_view(done.table())
+    if len(found.arms) > 1:
         out("")
-        print_verdict(done.study, done.results)
-    say(f"figures: {command_line('plot', found.label, None, store, {})}")
-    if failed := done.count(Outcome.FAILED):
-        complain(f"{failed} of {len(done.results)} trials failed; to try them again: {again} --retry-failed")
+        print_view(done.verdict())
+    say(f"figures: {plot}")
+    if failed := len(done.failures()):
+        say(f"tracebacks: {failures}")
+        retry = this_command().removesuffix(" --retry-failed")
+        complain(f"{failed} of {len(done.results)} trials failed; to train them again: {retry} --retry-failed")
         raise typer.Exit(1)
 
 
 def plan_study(
     study: StudyArgument,
-    assignments: SetOption = None,
+    overrides: OverridesOption = None,
     store: StoreOption = DEFAULT_STORE,
     *,
     workers: WorkersOption = None,
     threads: ThreadsOption = None,
     spread: Annotated[
         float | None,
-        typer.Option(help="Standard deviation of a paired difference, accuracies as fractions; else from the store."),
+        typer.Option(
+            help="Standard deviation of a paired difference, accuracies as fractions; by default from the store."
+        ),
     ] = None,
 ) -> None:
-    """Say what is left of a study, what it will cost here, and what more or fewer seeds would find."""
-    from fairtrial.estimate import TimingCache, estimate, seed_options  # noqa: PLC0415
+    """Estimate what a study will cost on this machine.
+
+    It also shows the smallest difference that more or fewer seeds would find.
+    """
     from fairtrial.report.costs import plan_text, seed_options_text  # noqa: PLC0415
-    from fairtrial.stats.comparison import paired_spread  # noqa: PLC0415
 
-    if spread is not None and not (math.isfinite(spread) and spread > 0):
-        raise FairtrialError(f"--spread {spread}: must be a positive number")
-
-    found = loading.find_to_run(study, assignments or [], stored_studies(store))
-    sys.path.insert(0, str(loading.source_folder(study) or Path.cwd()))
-    results: list[TrialResult] = []
-    with contextlib.suppress(StoreMissingError), SQLStore(store, create=False) as opened:
-        results = opened.results(found)
-    watch = TimingCache()
-    cost = estimate(found, results, workers=workers, threads=threads, stopwatch=watch)
+    found = api.load(study, overrides or [], store=store)
+    cost = api.estimate_cost(found, store=store, workers=workers, threads=threads, spread=spread)
     out(plan_text(found, cost, redact_url(store)))
-    if len(found.arms) > 1:
-        seen = spread or paired_spread(found, results)
-        table = seed_options(found, results, seen, workers=workers, threads=threads, stopwatch=watch)
-        out("\n" + seed_options_text(found, table, seen, "as given" if spread else "in the store"))
-
-
-def _train(
-    training: Callable[..., conductor.StudyRun], study: Study, store: str, folder: Path | None
-) -> conductor.StudyRun:
-    reasons: dict[str, str] = {}
-
-    def settled(study: Study, results: Sequence[TrialResult]) -> frozenset[str]:
-        """Decide as `run` does by itself, and keep why for the display."""
-        from fairtrial.stats.comparison import stops  # noqa: PLC0415
-
-        found = stops(study, results)
-        reasons.update(found)
-        return frozenset(found)
-
-    with SQLStore(store) as opened, ProgressDisplay(console(), reasons) as watcher:
-        return training(
-            store=opened,
-            watcher=watcher,
-            git_commit=loading.git_commit(folder) if folder else None,
-            settled=settled if study.sequential else None,
-        )
+    if cost.seed_options:
+        source = "as given" if spread else "in the store"
+        out("\n" + seed_options_text(found, cost.seed_options, cost.spread, source))

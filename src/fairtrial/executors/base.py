@@ -1,68 +1,67 @@
-"""The contract of executors, and the one way in which a trial becomes messages.
+"""The contract of executors: what they are given, what they report, and how one trial becomes messages.
 
-An executor runs trials somewhere and tells what comes of them. It promises:
+An `Executor` says where trials run. The runner opens it for a study's `Workload`, submits trials to the `Session` and
+reads messages, which carry the trial's id: its hash. A session promises:
 
-* Order. The messages of one trial come as one `Started`, its `Epoch` records by rising epoch, and one `Ended`; between
-  the first and the last, `Fingerprinted` whenever the trial's fingerprints have changed. Those of different trials may
-  mix. A trial that has lost its worker may begin again, with a `Started` in the place of its `Ended`; then its `Epoch`
-  records begin again too, with the first. Nothing of the attempt before comes after that `Started`.
-* Pauses. Between messages comes None where no further one is waiting: a good moment to write down what came before.
-* Failures. What goes wrong inside a training loop is a message (`Ended` with outcome ``failed`` and the traceback),
-  never an exception of the executor. The first line of the detail says plainly what happened. Ctrl-C is no failure: it
-  passes through, and the trial stays without an end.
-* Retries. What ends the worker and not just the loop (a crash, a signal, an exit, no memory left, silence) is tried
-  once more, by another worker; the second time it is a failure, whose detail tells of both. An exception of the
-  training loop would come again, and is not tried again; nor is a trial that took longer than its time limit.
-* Checkpoints. Given a place for them, a trial that begins again can go on from where its last attempt was saved; if one
-  can't be used, a `Warned` says so. A checkpoint that can't be written, on a full disk for example, is no failure of
-  the trial that meets it first, and would be met by all others next: `messages` raises `CheckpointError`, and the trial
-  stays without an end. A worker process reports it as `CheckpointFailed`. Leaving the context while trials run asks
-  them to save what they have, and waits a little for it.
-* Threads. All methods are called from one thread, the conductor's. Trials may be submitted while messages are read.
+* Order. The messages of one trial are one `Started`, its `EpochFinished` records by rising epoch, and one `Ended`;
+  between the first and the last, `Fingerprinted` whenever the trial's fingerprints have changed. Messages of different
+  trials may mix. A trial whose worker died may restart, with a `Started` in place of its `Ended`; then its
+  records restart too, with the first epoch. Nothing of the earlier attempt comes after that `Started`.
+* Pauses. Between messages comes None where no other message is waiting: a good moment to write down what came before.
+* Failures. An error inside a training loop is a message (`Ended` with outcome ``failed`` and the traceback), never an
+  exception of the session. The first line of the detail says plainly what happened. Ctrl-C is no failure: it passes
+  through, and the trial stays without an end.
+* Retries. What ends the worker and not just the loop (a crash, a signal, an exit, no memory left, silence) is retried
+  once, by another worker; the second time it is a failure, whose detail tells of both. An exception of the training
+  loop would come again, and is not retried; nor is a trial that took longer than its time limit.
+* Checkpoints. A trial that restarts can continue from its last checkpoint; if one can't be used, a `Warned` says so. A
+  checkpoint that can't be written, on a full disk for example, is no failure of the trial that meets it first, and
+  would be met by all others next: `messages` raises `CheckpointError`, and the trial stays without an end. Leaving the
+  context while trials run asks them to save their state, and waits a little for it.
+* Threads. All methods are called from one thread. Trials may be submitted while messages are read.
 * End. `messages` ends when every submitted trial has ended.
 * Results. Records depend on the trial alone: whatever the executor, the same numbers.
 
-Progress within an epoch goes to the trial's listener. It may be dropped, and nothing depends on it.
+Progress within an epoch goes to `Workload.on_progress` at once, and not through `messages`: a session in this process
+could tell of it only when the epoch is over. It may be dropped, and nothing depends on it.
 """
 
 import math
 import traceback
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol, TypeAlias
 
 from fairtrial.checkpoints import CheckpointManager, TrialCheckpoints
-from fairtrial.errors import CheckpointError, Diverged
-from fairtrial.trial import EpochRecord, Machine, Outcome, Trial
-
-#: A training loop: built in, or brought along.
-TrainingLoop: TypeAlias = Callable[[Trial], Iterator[Mapping[str, float]]]
+from fairtrial.errors import CheckpointError, Diverged, StudyError
+from fairtrial.executors.slots import Slots
+from fairtrial.trial import EpochRecord, Machine, Outcome, TrainingLoop, Trial, TrialContext
 
 
 @dataclass(frozen=True)
 class Started:
-    """A trial begins, on a machine, at a time (UTC)."""
+    """A trial has begun, on a machine, at a time (UTC)."""
 
-    trial: Trial
+    trial_id: str
     machine: Machine
     at: datetime
 
 
 @dataclass(frozen=True)
 class Fingerprinted:
-    """A trial has told what it shares with the other arms of its seed: all its fingerprints so far, by name."""
+    """A trial has reported what it shares with the other arms of its seed: all its fingerprints so far, by name."""
 
-    trial: Trial
+    trial_id: str
     fingerprints: Mapping[str, str]
 
 
 @dataclass(frozen=True)
-class Epoch:
+class EpochFinished:
     """A trial has finished an epoch."""
 
-    trial: Trial
+    trial_id: str
     record: EpochRecord
 
 
@@ -70,7 +69,7 @@ class Epoch:
 class Ended:
     """A trial has ended, at a time (UTC); ``detail`` says what happened unless it finished."""
 
-    trial: Trial
+    trial_id: str
     outcome: Outcome
     detail: str
     at: datetime
@@ -78,48 +77,120 @@ class Ended:
 
 @dataclass(frozen=True)
 class Warned:
-    """What a user should know of a trial although it changes no result; may come anywhere within its story."""
+    """What a user should know of a trial although it changes no result; may come between its first and last message."""
 
-    trial: Trial
+    trial_id: str
     text: str
 
 
 @dataclass(frozen=True)
-class CheckpointFailed:
-    """What a worker sends in place of `Ended` where `drive` has raised `CheckpointError`; never seen by a conductor.
+class Progressed:
+    """How far a trial is within its epoch; for `Workload.on_progress`, and never recorded."""
 
-    An executor that gets it raises ``CheckpointError(detail)`` from its `messages`.
-    """
-
-    trial: Trial
-    detail: str
-
-
-Message: TypeAlias = Started | Fingerprinted | Epoch | Ended | Warned
+    trial_id: str
+    batch: int
+    batches: int
+    metrics: Mapping[str, float]
 
 
-class Executor(AbstractContextManager["Executor"], Protocol):
-    """Runs trials. Leaving the context stops what still runs.
+Message: TypeAlias = Started | Fingerprinted | EpochFinished | Ended | Warned
+
+
+@dataclass(frozen=True)
+class NodeData:
+    """Data that every node of a cluster needs, for nodes that can't download them.
 
     Attributes:
-        checkpoints: where trials keep their state; None if nowhere.
+        gather: called once, on the machine that runs the study; returns the data.
+        place: called once on each node before its first trial, with a function that gets what ``gather`` returned. A
+            function that nodes can import.
     """
 
-    checkpoints: CheckpointManager | None
+    gather: Callable[[], object]
+    place: Callable[[Callable[[], object]], None]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What an executor runs: everything that it needs to know of training, without importing it.
+
+    All functions but ``on_progress`` must be importable by workers.
+
+    Attributes:
+        loop: the training loop.
+        machine: describes the machine that the calling process runs on; called where the trial runs.
+        trials: those that may be submitted.
+        checkpoints: where trials save their state; None for nowhere.
+        set_up: called in each worker process before its first trial, with its number of threads.
+        gpus: GPUs of this machine.
+        environment: variables of a worker process on this machine, by its number from 0.
+        data: what nodes of a cluster need; None if nothing.
+        on_progress: told how far running trials are within their epochs.
+    """
+
+    loop: TrainingLoop
+    machine: Callable[[Trial], Machine]
+    trials: tuple[Trial, ...]
+    checkpoints: CheckpointManager | None = None
+    set_up: Callable[[int], None] | None = None
+    gpus: int = 0
+    environment: Callable[[int], Mapping[str, str]] | None = None
+    data: NodeData | None = None
+    on_progress: Callable[[Progressed], None] = lambda _progress: None
+
+
+class Session(AbstractContextManager["Session"], Protocol):
+    """An executor at work on one study. Leaving the context stops what still runs."""
+
+    @property
+    def slots(self) -> Slots | None:
+        """How many trials run side by side on this machine; None where that is not known beforehand."""
 
     def submit(self, trial: Trial) -> None:
         """Queue a trial; trials start in the order of submission."""
 
     def messages(self) -> Iterator[Message | None]:
-        """Run what was submitted and tell what comes of it, until every trial has ended; None for a pause."""
+        """Run what was submitted and report what comes of it, until every trial has ended; None for a pause."""
 
 
-def drive(
+class Executor(Protocol):
+    """Where trials run: an object that a user constructs and that holds nothing but choices."""
+
+    @property
+    def checkpoints(self) -> str | None:
+        """The folder or URL where running trials save their state; None for a folder beside the store."""
+
+    def open(self, workload: Workload) -> Session:
+        """Begin to run a study.
+
+        Raises:
+            FairtrialError: it can't run here, such as a training loop that workers can't import.
+        """
+
+
+def check_importable(trials: Iterable[Trial]) -> None:
+    """Refuse training loops that worker processes can't import.
+
+    Raises:
+        StudyError: naming the loop and the two ways that work.
+    """
+    for name in dict.fromkeys(trial.settings.training.loop for trial in trials):
+        module, _, function = name.partition(":")
+        if module == "__main__" or "<" in function:
+            what = "of the running script or notebook" if module == "__main__" else "within another function"
+            raise StudyError(
+                f'training.loop = "{name}": workers can\'t import a function {what}; move it to the top of a module, '
+                "or run with executor=fairtrial.InlineExecutor()"
+            )
+
+
+def run_trial(
     trial: Trial,
     loop: TrainingLoop,
     machine: Machine,
-    keep: TrialCheckpoints | None = None,
+    checkpoints: TrialCheckpoints | None = None,
     *,
+    on_progress: Callable[[Progressed], None] | None = None,
     pass_on: Callable[[Exception], bool] = lambda _error: False,
 ) -> Generator[Message, None, None]:
     """Run one trial and turn what its training loop does into messages.
@@ -130,29 +201,35 @@ def drive(
     earlier. Closing this generator closes the training loop.
 
     Fingerprints come before the record of the epoch in which the loop reported them, and before the end of a trial that
-    had no record any more. The records of a checkpoint that the loop has loaded come before its first of its own.
+    had no further record. The records of a checkpoint that the loop has loaded come before its own first one.
 
     Args:
         trial: the trial.
         loop: the training loop.
         machine: where it runs.
-        keep: the trial's checkpoints, or None.
+        checkpoints: the attempt's, or None.
+        on_progress: told how far the loop is within an epoch.
         pass_on: tells whether an exception of the loop is no end of the trial, but of the process that runs it.
 
     Raises:
         Exception: one that is to be passed on; the trial has no end.
         Stopped: the loop has saved its state because it was asked to stop; the trial has no end.
-        CheckpointError: its state can't be saved, or not be looked for; the trial has no end.
+        CheckpointError: its state can't be saved, or its checkpoints not be read; the trial has no end.
     """
-    yield Started(trial, machine, _now())
+    yield Started(trial.hash, machine, _now())
+
+    def progress(batch: int, batches: int, metrics: Mapping[str, float]) -> None:
+        if on_progress is not None:
+            on_progress(Progressed(trial.hash, batch, batches, metrics))
+
+    context = TrialContext(trial, checkpoints, progress)
     outcome, detail = Outcome.FINISHED, ""
-    trial.fingerprints.clear()  # of an attempt before, in this process
-    told: dict[str, str] = {}
+    reported: dict[str, str] = {}
     try:
-        with closing(_records(trial, loop(trial if keep is None else replace(trial, keeper=keep)), keep)) as records:
+        with closing(_records(trial, _as_generator(loop(context)), checkpoints)) as records:
             for record in records:
-                yield from _news(trial, told, keep)
-                yield Epoch(trial, record)
+                yield from _news(context, reported, checkpoints)
+                yield EpochFinished(trial.hash, record)
     except CheckpointError:
         raise
     except Diverged as divergence:
@@ -160,55 +237,66 @@ def drive(
     except Exception as error:
         if pass_on(error):
             raise
-        outcome, detail = Outcome.FAILED, _told(error)
-    yield from _news(trial, told, keep)
-    yield Ended(trial, outcome, detail, _now())
+        outcome, detail = Outcome.FAILED, _describe(error)
+    yield from _news(context, reported, checkpoints)
+    yield Ended(trial.hash, outcome, detail, _now())
 
 
-def _told(error: Exception) -> str:
-    """Say what a training loop has raised: in one line, with the traceback below."""
+def _describe(error: Exception) -> str:
+    """Describe what a training loop has raised: in one line, with the traceback below."""
     first = traceback.format_exception_only(error)[-1].partition("\n")[0]
     return f"{first}\n{''.join(traceback.format_exception(error))}"
 
 
-def _news(trial: Trial, told: dict[str, str], keep: TrialCheckpoints | None) -> Iterator[Warned | Fingerprinted]:
-    """Tell what is wrong with checkpoints, once, and a trial's fingerprints if they are not those told already."""
-    if keep is not None and keep.warning:
-        yield Warned(trial, keep.warning)
-        keep.warning = ""
-    if trial.fingerprints != told:
-        told.update(trial.fingerprints)
-        yield Fingerprinted(trial, dict(told))
+def _news(
+    context: TrialContext, reported: dict[str, str], checkpoints: TrialCheckpoints | None
+) -> Iterator[Warned | Fingerprinted]:
+    """Report what is wrong with checkpoints, once, and fingerprints that were not reported yet."""
+    if checkpoints is not None and checkpoints.warning:
+        yield Warned(context.trial.hash, checkpoints.warning)
+        checkpoints.warning = ""
+    if context.fingerprints != reported:
+        reported.update(context.fingerprints)
+        yield Fingerprinted(context.trial.hash, dict(reported))
 
 
 def _records(
-    trial: Trial, epochs: Iterator[Mapping[str, float]], keep: TrialCheckpoints | None
+    trial: Trial, epochs: Generator[Mapping[str, float], None, None], checkpoints: TrialCheckpoints | None
 ) -> Generator[EpochRecord, None, None]:
-    """Number and check what a training loop yields, behind what it had yielded when it was saved.
+    """Number and check what a training loop yields, after the records that were saved with its state.
 
     Raises:
         Diverged: a loss is not finite.
         TypeError, ValueError: it is no record, or there are none, or too many.
     """
-    told: list[EpochRecord] = keep.records if keep is not None else []
+    records: list[EpochRecord] = checkpoints.records if checkpoints is not None else []
     epoch = 0
-    with closing(_as_generator(epochs)) as yielded:
+    with closing(epochs):
         try:
-            for metrics in yielded:
-                yield from told[epoch:]
-                epoch = len(told) + 1
-                told.append(EpochRecord(trial.arm, trial.seed, epoch, _checked(metrics, epoch, trial.epochs)))
-                yield told[-1]
+            for metrics in epochs:
+                yield from records[epoch:]
+                epoch = len(records) + 1
+                records.append(EpochRecord(trial.arm, trial.seed, epoch, _checked(metrics, epoch, trial.epochs)))
+                yield records[-1]
         except Exception:
-            yield from told[epoch:]  # what was loaded stands, whatever came after
+            yield from records[epoch:]  # what was loaded stands, whatever came after
             raise
-    yield from told[epoch:]
-    if not told:
+    yield from records[epoch:]
+    if not records:
         raise ValueError("the training loop yielded nothing")
 
 
-def _as_generator(epochs: Iterator[Mapping[str, float]]) -> Generator[Mapping[str, float], None, None]:
-    """Give any iterator the close method that generators have."""
+def _as_generator(epochs: object) -> Generator[Mapping[str, float], None, None]:
+    """Give any iterator the close method that generators have.
+
+    Raises:
+        TypeError: the loop has returned something else, such as None for want of a ``yield``.
+    """
+    if isinstance(epochs, Mapping) or not isinstance(epochs, Iterable):
+        raise TypeError(
+            "a training loop must be a generator that yields a dict after each epoch; it returned "
+            f"{'None' if epochs is None else f'a {type(epochs).__name__}'}"
+        )
     yield from epochs
 
 

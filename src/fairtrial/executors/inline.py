@@ -1,37 +1,48 @@
 """The simplest executor: one trial after another, in this process. The reference for all others."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from time import monotonic
 from typing import Self
 
-from fairtrial.checkpoints import CheckpointManager
-from fairtrial.executors.base import Epoch, Message, TrainingLoop, drive
-from fairtrial.trial import Machine, Trial
+from fairtrial.executors.base import EpochFinished, Message, Workload, run_trial
+from fairtrial.registry import EXECUTORS
+from fairtrial.trial import Trial
 
 #: Trials and epochs that take no longer than this many seconds share pauses: writing each message down takes as long.
 QUICK = 0.05
 
 
+@EXECUTORS.register("inline")
 class InlineExecutor:
-    """Runs trials one by one where it is called. Keeps the promises of `executors.base`.
+    """Runs trials one by one in this process, where a training loop may be any function at all.
+
+    A crash or a lack of memory ends this process too, so there are no retries and no limits.
+
+    Args:
+        checkpoints: the folder or URL where trials save their state; by default a folder beside the store.
+    """
+
+    def __init__(self, checkpoints: str | None = None) -> None:
+        self.checkpoints = checkpoints
+
+    def open(self, workload: Workload) -> "InlineSession":
+        """Begin to run a study."""
+        return InlineSession(workload)
+
+
+class InlineSession:
+    """Keeps the promises of `executors.base` but those of workers.
 
     It can't know whether a message is waiting, because the training loop runs only when it is asked for the next. So it
     pauses after every message; among trials or epochs that take milliseconds, some twenty times a second.
-
-    Args:
-        loop: the training loop.
-        machine: describes this machine; called with each trial.
-        checkpoints: where trials may keep their state, or None.
     """
 
-    def __init__(
-        self, loop: TrainingLoop, machine: Callable[[Trial], Machine], *, checkpoints: CheckpointManager | None = None
-    ) -> None:
-        self.checkpoints = checkpoints
-        self._loop = loop
-        self._machine = machine
+    slots = None
+
+    def __init__(self, workload: Workload) -> None:
+        self._workload = workload
         self._waiting: deque[Trial] = deque()
 
     def __enter__(self) -> Self:
@@ -46,15 +57,17 @@ class InlineExecutor:
 
     def messages(self) -> Iterator[Message | None]:
         """Run the queued trials, and those queued meanwhile."""
+        work = self._workload
         last_took, paused = QUICK, monotonic()
         while self._waiting:
             trial, begun = self._waiting.popleft(), monotonic()
-            keep = self.checkpoints.open(trial) if self.checkpoints else None
-            with closing(drive(trial, self._loop, self._machine(trial), keep)) as messages:
+            saved = work.checkpoints.open(trial) if work.checkpoints else None
+            running = run_trial(trial, work.loop, work.machine(trial), saved, on_progress=work.on_progress)
+            with closing(running) as messages:
                 for message in messages:
                     yield message
                     now = monotonic()
-                    slow = max(last_took, now - begun) >= QUICK and not isinstance(message, Epoch)
+                    slow = max(last_took, now - begun) >= QUICK and not isinstance(message, EpochFinished)
                     if slow or now - paused >= QUICK:
                         yield None
                         paused = monotonic()

@@ -4,15 +4,12 @@ import math
 import re
 from dataclasses import dataclass
 
+from pydantic import ByteSize, TypeAdapter, ValidationError
+
 from fairtrial.errors import FairtrialError
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
-_BYTES = {
-    unit + suffix: base**power
-    for suffix, base in (("B", 1000), ("iB", 1024))
-    for power, unit in enumerate(("", "k", "M", "G", "T"))
-    if (suffix, unit) != ("iB", "")
-} | {"": 1}
+_BYTES = TypeAdapter(ByteSize)
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ class Limits:
             if value is not None and not (_is_number(value) and math.isfinite(value) and value > 0):
                 raise FairtrialError(f"{name} = {value!r}: must be a positive number of seconds")
         if self.memory is not None and (type(self.memory) is not int or self.memory < 1):
-            raise FairtrialError(f"memory_limit = {self.memory!r}: must be a whole number of bytes from 1 up")
+            raise FairtrialError(f"memory_limit = {self.memory!r}: must be an integer of at least 1")
 
 
 def parse_seconds(text: str) -> float:
@@ -47,7 +44,10 @@ def parse_seconds(text: str) -> float:
     Raises:
         ValueError: it is none; the message says what is allowed.
     """
-    return _parse(text, _SECONDS, "a duration such as 90s, 30m or 2h")
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
+    if match is None or match[2] not in _SECONDS or not float(match[1]) > 0:
+        raise ValueError(f"{text!r} is not a duration such as 90s, 30m or 2h")
+    return float(match[1]) * _SECONDS[match[2]]
 
 
 def parse_bytes(text: str) -> int:
@@ -56,7 +56,13 @@ def parse_bytes(text: str) -> int:
     Raises:
         ValueError: it is none; the message says what is allowed.
     """
-    return int(_parse(text, _BYTES, "a size such as 2GiB or 800MB"))
+    try:
+        size = int(_BYTES.validate_python(text))
+    except ValidationError:
+        size = 0
+    if size < 1:
+        raise ValueError(f"{text!r} is not a size such as 2GiB or 800MB")
+    return size
 
 
 def format_seconds(seconds: float) -> str:
@@ -65,21 +71,8 @@ def format_seconds(seconds: float) -> str:
 
 
 def format_bytes(size: int) -> str:
-    """Write a size in the unit that suits it: ``2.0 GiB``."""
-    value, unit = float(size), "bytes"
-    for larger in ("KiB", "MiB", "GiB", "TiB"):
-        if value < 1024:
-            break
-        value, unit = value / 1024, larger
-    return f"{size} bytes" if unit == "bytes" else f"{value:.1f} {unit}"
-
-
-def _parse(text: str, units: dict[str, int], what: str) -> float:
-    by_name = {name.lower(): factor for name, factor in units.items()}
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
-    if match is None or match[2] not in by_name or not float(match[1]) > 0:
-        raise ValueError(f"{text!r} is not {what}")
-    return float(match[1]) * by_name[match[2]]
+    """Write a size: ``2.0 GiB``, or ``900.0 MB`` where it is a whole number of thousands."""
+    return ByteSize(size).human_readable(decimal=size % 1000 == 0, separator=" ")
 
 
 def _is_number(value: object) -> bool:

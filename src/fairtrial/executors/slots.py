@@ -65,7 +65,7 @@ def check_counts(**numbers: int | None) -> None:
     """
     for name, number in numbers.items():
         if number is not None and (type(number) is not int or number < 1):
-            raise FairtrialError(f"{name} = {number!r}: must be a whole number from 1 up")
+            raise FairtrialError(f"{name} = {number!r}: must be an integer of at least 1")
 
 
 def usable_cores() -> int:

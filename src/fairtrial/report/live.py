@@ -32,12 +32,10 @@ class ProgressDisplay(Callback):
     Args:
         console: where to show it. If it is no terminal, or one that can't move its cursor, a line is printed for each
             epoch instead of moving bars.
-        reasons: why arms of a sequential study stop, by name; whoever decides that fills it in while the study runs.
     """
 
-    def __init__(self, console: Console | None = None, reasons: Mapping[str, str] | None = None) -> None:
+    def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
-        self._reasons = {} if reasons is None else reasons
         self._forecast = Forecast()
         self._left, self._at_most, self._next_estimate = "", "", 0.0
         self._slots: Slots | None = None
@@ -58,13 +56,13 @@ class ProgressDisplay(Callback):
         self._stop_downloads()
         self._progress.stop()
 
-    def fetching(self, done: int, total: int | None, what: str) -> None:
+    def on_download(self, done: int, total: int | None, what: str) -> None:
         """Show how far a fetch is."""
         if self._downloads is None:
             self._downloads = DownloadBar(self._console).__enter__()
         self._downloads(done, total, what)
 
-    def planned(self, study: Study, trials: Sequence[Trial], missing: Sequence[Trial]) -> None:
+    def on_plan(self, study: Study, trials: Sequence[Trial], missing: Sequence[Trial]) -> None:
         """Say what is about to run."""
         self._stop_downloads()
         self._trials = trials
@@ -81,12 +79,12 @@ class ProgressDisplay(Callback):
             self._progress.start()
             self._whole = self._progress.add_task("study", total=1.0, note="")
 
-    def staffed(self, slots: Slots) -> None:
+    def on_workers(self, slots: Slots) -> None:
         """Take note of how many trials will run side by side."""
         self._slots = slots
         self._forecast.workers = slots.workers
 
-    def started(self, trial: Trial, machine: Machine) -> None:
+    def on_trial_start(self, trial: Trial, machine: Machine) -> None:
         """Show a trial that begins; with the first one, the machine."""
         self._forecast.began(trial, perf_counter())
         if not self._machine_told:
@@ -99,7 +97,7 @@ class ProgressDisplay(Callback):
         self._epochs[trial.hash] = 0
         self._tasks[trial.hash] = self._progress.add_task(self._name(trial), total=trial.epochs, note="")
 
-    def progressed(self, trial: Trial, batch: int, batches: int, metrics: Mapping[str, float]) -> None:
+    def on_progress(self, trial: Trial, batch: int, batches: int, metrics: Mapping[str, float]) -> None:
         """Show how far a trial is within its epoch."""
         epoch = self._epochs.get(trial.hash, 0)
         note = f"epoch {epoch + 1}/{trial.epochs}  batch {batch}/{batches}"
@@ -107,7 +105,7 @@ class ProgressDisplay(Callback):
             note += f"  training {metrics['train_acc']:.1%}"
         self._update(trial, epoch + batch / batches, note)
 
-    def epoch(self, trial: Trial, record: EpochRecord) -> None:
+    def on_epoch(self, trial: Trial, record: EpochRecord) -> None:
         """Show an epoch's record."""
         self._epochs[trial.hash] = record.epoch
         note = f"epoch {record.epoch}/{trial.epochs}  {_accuracies(record.metrics)}".rstrip()
@@ -115,7 +113,7 @@ class ProgressDisplay(Callback):
         if not self._moving:
             self._say(f"{self._name(trial)}, {note}{self._left}")
 
-    def ended(self, trial: Trial, outcome: Outcome, detail: str) -> None:
+    def on_trial_end(self, trial: Trial, outcome: Outcome, detail: str) -> None:
         """Show how a trial ended; of a failure the line that says why, for its traceback is in the store."""
         self._forecast.ended(trial, perf_counter())
         self._show_whole()
@@ -129,17 +127,16 @@ class ProgressDisplay(Callback):
         elif self._moving:
             self._say(f"{self._name(trial)}: finished")
 
-    def warned(self, trial: Trial, text: str) -> None:
+    def on_warning(self, trial: Trial, text: str) -> None:
         """Say what a user should know of a trial."""
         self._say(f"{self._name(trial)}: {text}", style="yellow")
 
-    def stopped(self, study: Study, arm: str, seeds: int) -> None:
-        """Say that an arm gets no further seeds, and why if that is known, and count on none."""
+    def on_arm_stopped(self, study: Study, arm: str, seeds: int, reason: str) -> None:  # noqa: ARG002
+        """Say that an arm gets no further seeds, and why, and count on none."""
         for trial in self._trials:
             if trial.arm == arm and trial.seed >= seeds:
                 self._forecast.spare(trial)
-        why = "no arm is left to compare with" if arm == study.reference else self._reasons.get(arm)
-        self._say(f"{arm}: stopped after {count(seeds, 'seed')}" + (f", {why}" if why else ""))
+        self._say(f"{arm}: stopped after {count(seeds, 'seed')}, {reason}")
 
     def _stop_downloads(self) -> None:
         """Take the download's bars away: a terminal shows one set of moving bars at a time."""

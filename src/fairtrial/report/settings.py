@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fairtrial.spec.sections import KINDS
+from fairtrial.spec import flatten
+from fairtrial.spec.sections import REGISTRIES
 from fairtrial.stats.summary import StudySummary
 
 #: Stands where an arm has no such setting, or where nothing was measured.
@@ -58,7 +59,7 @@ def adam_columns(summary: StudySummary) -> tuple[SettingColumn, ...]:
 
 def differing_columns(summary: StudySummary) -> tuple[SettingColumn, ...]:
     """The other settings in which the arms differ, the optimizer's first."""
-    flat = [_flat(arm.settings) for arm in summary.arms]
+    flat = [dict(flatten(arm.settings)) for arm in summary.arms]
     keys = list(dict.fromkeys(key for section in _SECTIONS for key in _keys(flat, section)))
     wanted = [key for key in keys if key not in {"optimizer.betas", "optimizer.eps"} and _differ(flat, key)]
     short = Counter(_title(key) for key in wanted)
@@ -76,10 +77,6 @@ def write(value: object) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(write(item) for item in value) + "]"
     return str(value)
-
-
-def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"{section}.{key}": value for section, table in settings.items() for key, value in table.items()}
 
 
 def _keys(flat: Sequence[Mapping[str, Any]], section: str) -> list[str]:
@@ -101,9 +98,11 @@ def _differ(flat: Sequence[Mapping[str, Any]], key: str) -> bool:
 
 def _default(arm: Mapping[str, Any], key: str) -> object:
     section, _, name = key.partition(".")
-    if section not in KINDS:
+    if section not in REGISTRIES:
         return None
-    return KINDS[section][arm[f"{section}.name"]].model_fields[name].default
+    kind = REGISTRIES[section].get(arm[f"{section}.name"])
+    fields = {kind.other_spellings.get(key, key): field for key, field in kind.model_fields.items()}
+    return fields[name].default
 
 
 def _title(key: str) -> str:

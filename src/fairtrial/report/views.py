@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from fairtrial.errors import ReportError
 from fairtrial.report.claims import claims_grid, claims_table
@@ -16,8 +16,11 @@ from fairtrial.stats.comparison import StudyVerdict
 from fairtrial.stats.noise import ArmNoise
 from fairtrial.stats.summary import StudySummary
 
+#: What a view shows.
+Shown = TypeVar("Shown", bound=StudySummary | StudyVerdict | StudyClaims)
 
-class View:
+
+class View(Generic[Shown]):
     """A study's table, verdicts or tested claims, as people and programs read them.
 
     Text, Markdown, LaTeX and HTML show accuracies in percent and their differences in points; JSON and CSV have
@@ -35,7 +38,7 @@ class View:
         b is better than a
     """
 
-    def __init__(self, data: StudySummary | StudyVerdict | StudyClaims, noise: Sequence[ArmNoise] = ()) -> None:
+    def __init__(self, data: Shown, noise: Sequence[ArmNoise] = ()) -> None:
         self.data = data
         self._noise = noise
 

@@ -28,12 +28,12 @@ class Interval:
     def __call__(self, value: float) -> float:
         """Return the value if it lies in the interval, else raise what pydantic expects."""
         if value not in self:
-            raise PydanticCustomError("interval", "must lie in {interval}", {"interval": self.text})
+            raise PydanticCustomError("interval", "must be in {interval}", {"interval": self.text})
         return value
 
 
 class AtLeast:
-    """A validator for whole numbers from a lowest value up."""
+    """A validator for integers from a lowest value up."""
 
     def __init__(self, low: int) -> None:
         self.low = low
@@ -41,7 +41,7 @@ class AtLeast:
     def __call__(self, value: int) -> int:
         """Return the value if it is not too low, else raise what pydantic expects."""
         if value < self.low:
-            raise PydanticCustomError("at_least", "must be a whole number from {low}", {"low": self.low})
+            raise PydanticCustomError("at_least", "must be an integer of at least {low}", {"low": self.low})
         return value
 
 

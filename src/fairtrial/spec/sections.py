@@ -1,30 +1,157 @@
-"""The sections of a study: what is trained, on what, and how. Frozen; an unknown key is an error."""
+"""The sections of a study: what is trained, on what, and how. Frozen; an unknown key is an error.
 
-from typing import Annotated, Literal, NamedTuple, Self, TypeAlias
+Optimizers, schedules, models and data sets come in kinds; here are their base classes. The kinds are in the packages
+that `fairtrial.registry` names, each with what it builds.
+"""
+
+import re
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Self, TypeAlias, TypeVar
 
 from pydantic import (
-    AfterValidator,
     AllowInfNan,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
-    Discriminator,
     Field,
+    PlainSerializer,
+    PlainValidator,
+    SerializeAsAny,
     StrictBool,
     StrictFloat,
     StrictInt,
     StrictStr,
-    Tag,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
-from fairtrial.spec.numbers import BelowOne, Count, CountOrZero, Fraction, NonNegative, Positive
+from fairtrial.registry import DATASETS, MODELS, OPTIMIZERS, SCHEDULES, Registry, UnknownNameError
+from fairtrial.spec.numbers import Count, CountOrZero, NonNegative, Positive
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import ArrayLike
 
 
 class Section(BaseModel):
     """Base of every section: immutable, and closed to keys that it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NamedSettings(Section, ABC):
+    """Base of the settings that come in kinds: optimizers, schedules, models, data sets.
+
+    Attributes:
+        name: what a study calls the kind; filled in where the class says it.
+        other_spellings: keys that a file may write otherwise, with the name under which they are kept.
+    """
+
+    registry: ClassVar[Registry[Any]]
+    other_spellings: ClassVar[Mapping[str, str]] = {}
+
+    name: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, table: Any) -> Any:
+        if not isinstance(table, Mapping) or table.get("name"):
+            return table
+        known = [name for name in cls.registry.names() if cls.registry.get(name) is cls]
+        return {"name": known[0] if known else f"{cls.__module__}:{cls.__qualname__}", **table}
+
+    @model_validator(mode="after")
+    def _is_what_the_name_says(self) -> Self:
+        if ":" not in self.name and self.registry.get(self.name) is not type(self):
+            raise PydanticCustomError("class", 'name = "{name}" is another class', {"name": self.name})
+        return self
+
+
+class OptimizerSettings(NamedSettings):
+    """Base of optimizers' settings.
+
+    Attributes:
+        lr: step size.
+    """
+
+    registry: ClassVar[Registry[Any]] = OPTIMIZERS
+
+    lr: Positive
+
+    @abstractmethod
+    def build(self, parameters: "Iterable[torch.nn.Parameter]") -> "torch.optim.Optimizer":
+        """Make the optimizer.
+
+        Args:
+            parameters: what to optimize, real floating-point tensors on one device.
+        """
+
+
+class ScheduleSettings(NamedSettings):
+    """Base of schedules' settings: what the learning rate is multiplied by at each step.
+
+    Attributes:
+        warmup_epochs: epochs, fractions allowed, over which the rate rises linearly from 0.
+    """
+
+    registry: ClassVar[Registry[Any]] = SCHEDULES
+
+    warmup_epochs: NonNegative = 0.0
+
+    @abstractmethod
+    def after_warmup(self, epoch: float, epochs: int) -> float:
+        """Compute the factor of the learning rate as if the warm-up were over.
+
+        Args:
+            epoch: epochs done, with fractions.
+            epochs: epochs of the whole training.
+        """
+
+    def lr_factor(self, epoch: float, epochs: int, step: float = 0.0) -> float:
+        """Compute what the learning rate is multiplied by, warm-up included.
+
+        Args:
+            epoch: epochs done, with fractions.
+            epochs: epochs of the whole training.
+            step: length of one step in epochs. The warm-up counts the step about to be taken, so that the first step
+                has a rate above 0 and the last one of the warm-up the full rate.
+        """
+        warm = min(1.0, (epoch + step) / self.warmup_epochs) if self.warmup_epochs else 1.0
+        return warm * self.after_warmup(epoch, epochs)
+
+
+class ModelSettings(NamedSettings):
+    """Base of models' settings."""
+
+    registry: ClassVar[Registry[Any]] = MODELS
+
+    @abstractmethod
+    def build(self, *, classes: int, image_size: int, channels: int, seed: int) -> "torch.nn.Module":
+        """Make the network with its initial weights.
+
+        Args:
+            classes: number of logits.
+            image_size: height and width of the images in pixels.
+            channels: channels of the images.
+            seed: what the initial weights come from, and nothing else: the global random state is left alone.
+
+        Returns:
+            A network on the CPU, in training mode, that maps images, float32 (batch, channels, height, width) in
+            [0, 1], to logits (batch, classes).
+        """
+
+    @property
+    def label(self) -> str:
+        """The model in a few words, for what stands beside verdicts."""
+        return self.name
+
+    @property
+    def no_single_image(self) -> str:
+        """Why a training step can't take a batch of one image; empty if it can."""
+        return ""
 
 
 class DataSize(NamedTuple):
@@ -34,15 +161,13 @@ class DataSize(NamedTuple):
     test: int
 
 
-#: The data sets that fairtrial knows. The digits have no official split; ours is stratified (see `training.datasets`).
-DATA_SIZES = {"cifar10": DataSize(50_000, 10_000), "digits": DataSize(1_437, 360)}
-
-
-class Data(Section):
-    """Which images, and how many of them.
+class DataSettings(NamedSettings):
+    """Base of data sets' settings: which images, and how many of them.
 
     Attributes:
-        name: ``"cifar10"`` (Krizhevsky 2009) or ``"digits"`` (scikit-learn's, upsampled to 32x32 RGB).
+        size: how many images the whole set has.
+        class_names: what the labels 0, 1, ... stand for.
+        sha256: digest of the four arrays' bytes, one after the other; checked before a study where it is stated.
         train: number of training images, drawn class-balanced; all that are left by default.
         test: number of test images, drawn class-balanced; all by default.
         validation: number of images held out of the training set, class-balanced. The paper holds out none.
@@ -52,64 +177,58 @@ class Data(Section):
             because whatever the source, the decoded arrays must be the same to the bit.
     """
 
-    name: Literal["cifar10", "digits"] = "cifar10"
+    registry: ClassVar[Registry[Any]] = DATASETS
+    size: ClassVar[DataSize]
+    class_names: ClassVar[tuple[str, ...]]
+    sha256: ClassVar[str] = ""
+
     train: Count | None = None
     test: Count | None = None
     validation: CountOrZero = 0
     subset_seed: CountOrZero = 0
     path: str | None = None
 
+    @abstractmethod
+    def arrays(self) -> "tuple[ArrayLike, ArrayLike, ArrayLike, ArrayLike]":
+        """Read the whole set.
+
+        Returns:
+            Training images, training labels, test images, test labels. Images are uint8, (images, size, size) or
+            (images, size, size, channels); labels are class numbers from 0, (images,).
+        """
+
+    @classmethod
+    def origin(cls) -> tuple[Path, str]:
+        """Tell where the arrays come from: a folder, and what to call it."""
+        return Path(sys.modules[cls.__module__].__file__ or "").parent, cls.__module__
+
+    @property
+    def train_images(self) -> int:
+        """Number of images that a trial trains on: ``train``, or all but those held out."""
+        return self.train or self.size.train - self.validation
+
+    @property
+    def test_images(self) -> int:
+        """Number of images that a trial is tested on."""
+        return self.test or self.size.test
+
     @model_validator(mode="after")
     def _counts_fit(self) -> Self:
-        size = DATA_SIZES[self.name]
-        wanted = (self.train or 1) + self.validation
-        if wanted > size.train:
-            parts = "train + validation" if self.train else "validation"
+        parts, wanted = (
+            ("train + validation", self.train + self.validation) if self.train else ("validation", self.validation)
+        )
+        if self.train_images + self.validation > self.size.train or self.train_images < 1:
             raise PydanticCustomError(
                 "too_many",
                 "{parts} = {wanted}: {name} has {available} training images",
-                {
-                    "parts": parts,
-                    "wanted": wanted if self.train else self.validation,
-                    "name": self.name,
-                    "available": size.train,
-                },
+                {"parts": parts, "wanted": wanted, "name": self.name, "available": self.size.train},
             )
-        if (self.test or 0) > size.test:
+        if self.test_images > self.size.test:
             raise PydanticCustomError(
                 "too_many",
                 "test = {wanted}: {name} has {available} test images",
-                {"wanted": self.test, "name": self.name, "available": size.test},
+                {"wanted": self.test, "name": self.name, "available": self.size.test},
             )
-        return self
-
-
-class Model(Section):
-    """Which network.
-
-    Attributes:
-        name: ``"mobilenet_v2"`` (Sandler et al. 2018).
-        stem: ``"stock"``, total stride 32, or ``"cifar"``, total stride 8: stride 1 in the first convolution
-            and in the second stage.
-        flavour: whose initial weights, batch-norm constants and padding: ``"torchvision"`` or ``"keras"``.
-        width: width multiplier of all layers.
-        dropout: rate before the classifier. The paper has none.
-        weights: a file of initial weights, safetensors or torch's own; relative to the study file.
-        weights_sha256: digest of that file. Filled in when the study is read; state it to pin the file.
-    """
-
-    name: Literal["mobilenet_v2"] = "mobilenet_v2"
-    stem: Literal["stock", "cifar"] = "stock"
-    flavour: Literal["torchvision", "keras"] = "torchvision"
-    width: Positive = 1.0
-    dropout: BelowOne = 0.0
-    weights: str | None = None
-    weights_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-
-    @model_validator(mode="after")
-    def _digest_needs_a_file(self) -> Self:
-        if self.weights_sha256 and not self.weights:
-            raise PydanticCustomError("no_weights", "weights_sha256 is given but weights is not")
         return self
 
 
@@ -117,12 +236,41 @@ class Model(Section):
 BUILT_IN = "fairtrial"
 
 
-def _loop_name(name: str) -> str:
-    module, _, function = name.partition(":")
-    dotted = all(part.isidentifier() for part in module.split("."))
-    if name != BUILT_IN and not (dotted and function.isidentifier()):
+class LoopName(str):
+    """The name of a training loop that was given as a function; the name alone is stored, compared and sent to workers.
+
+    Attributes:
+        function: the function.
+    """
+
+    __slots__ = ("function",)
+    function: Callable[..., object]
+
+    @classmethod
+    def of(cls, function: Callable[..., object]) -> Self:
+        """Name a function by its module and its place there."""
+        named = function if hasattr(function, "__qualname__") else type(function)
+        name = cls(f"{named.__module__}:{named.__qualname__}")
+        name.function = function
+        return name
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        """Let only the name travel; what gets it imports the function."""
+        return str, (str(self),)
+
+
+def _loop_name(loop: object) -> object:
+    if callable(loop) and not isinstance(loop, str):
+        return LoopName.of(loop)
+    module, _, function = loop.partition(":") if isinstance(loop, str) else ("", "", "")
+    parts = [*module.split("."), *(_NOT_IMPORTABLE.sub("_", function).split("."))]
+    if loop != BUILT_IN and not all(part.isidentifier() for part in parts):
         raise PydanticCustomError("loop", 'must be "fairtrial" or "module:function"')
-    return name
+    return loop
+
+
+#: What Python calls functions that have no place in a module; they run in the process that made them.
+_NOT_IMPORTABLE = re.compile(r"<(locals|lambda)>")
 
 
 class Training(Section):
@@ -131,161 +279,49 @@ class Training(Section):
     Attributes:
         epochs: passes over the training images.
         batch_size: images a step; the last batch of an epoch may be smaller, as in Keras's ``fit``.
-        loop: who trains: fairtrial itself, or a function of the user's as ``"module:function"``. A user's loop gets
-            the whole trial, and takes from its settings what it understands.
+        loop: what trains: fairtrial itself, or a function of the user's as ``"module:function"``; in Python the
+            function itself. It gets the trial's context, and takes from its settings what it understands.
     """
 
     epochs: Count = 10
     batch_size: Count = 64
-    loop: Annotated[str, AfterValidator(_loop_name)] = BUILT_IN
+    loop: Annotated[str, PlainValidator(_loop_name), PlainSerializer(str)] = BUILT_IN
 
 
-class Adam(Section):
-    """Adam (Kingma & Ba 2014, algorithm 1).
+#: The sections that come in kinds, each with its registry.
+REGISTRIES: dict[str, Registry[Any]] = {
+    "data": DATASETS,
+    "model": MODELS,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+}
 
-    Attributes:
-        lr: step size alpha.
-        betas: decay rates of the running means of the gradient and of its square.
-        eps: added to the denominator.
-        eps_convention: ``"torch"`` adds eps to the bias-corrected root, as algorithm 1 and the paper do;
-            ``"keras"`` adds it to the uncorrected root ("epsilon hat", the end of section 2), as Keras and
-            TensorFlow do. The same number is another optimizer there, most of all in the first
-            ``1 / (1 - beta2)`` steps.
-        weight_decay: L2 penalty, added to the gradient.
-    """
-
-    name: Literal["adam"] = "adam"
-    lr: Positive = 1e-3
-    betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
-    eps: NonNegative = 1e-8
-    eps_convention: Literal["torch", "keras"] = "torch"
-    weight_decay: NonNegative = 0.0
+AnySettings = TypeVar("AnySettings", bound=NamedSettings)
 
 
-class AdamW(Section):
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2). Attributes as `Adam`'s."""
-
-    name: Literal["adamw"]
-    lr: Positive = 1e-3
-    betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
-    eps: NonNegative = 1e-8
-    eps_convention: Literal["torch", "keras"] = "torch"
-    weight_decay: NonNegative = 1e-2
-
-
-class SGD(Section):
-    """Stochastic gradient descent with optional momentum (Sutskever et al. 2013, as torch writes it).
-
-    Attributes:
-        lr: step size.
-        momentum: decay rate of the velocity.
-        nesterov: look ahead along the velocity; needs momentum.
-        weight_decay: L2 penalty, added to the gradient.
-    """
-
-    name: Literal["sgd"]
-    lr: Positive = 1e-2
-    momentum: BelowOne = 0.0
-    nesterov: bool = False
-    weight_decay: NonNegative = 0.0
-
-    @model_validator(mode="after")
-    def _nesterov_needs_momentum(self) -> Self:
-        if self.nesterov and self.momentum == 0:
-            raise PydanticCustomError("nesterov", "nesterov = true needs a momentum above 0")
-        return self
-
-
-class Constant(Section):
-    """The learning rate stays as it is, after an optional warm-up.
-
-    Attributes:
-        warmup_epochs: epochs, fractions allowed, over which the rate rises linearly from 0. Every schedule
-            has it.
-    """
-
-    name: Literal["constant"] = "constant"
-    warmup_epochs: NonNegative = 0.0
-
-
-class Cosine(Section):
-    """Half a cosine from the learning rate to a fraction of it (Loshchilov & Hutter 2017, eq. 5, no restarts).
-
-    Attributes:
-        warmup_epochs: as `Constant`'s.
-        final: the last rate as a fraction of the first.
-    """
-
-    name: Literal["cosine"]
-    warmup_epochs: NonNegative = 0.0
-    final: Fraction = 0.0
-
-
-class Linear(Section):
-    """A straight line from the learning rate to a fraction of it. Attributes as `Cosine`'s."""
-
-    name: Literal["linear"]
-    warmup_epochs: NonNegative = 0.0
-    final: Fraction = 0.0
-
-
-class Step(Section):
-    """The learning rate is multiplied by ``factor`` at the start of each epoch named in ``milestones``.
-
-    Attributes:
-        warmup_epochs: as `Constant`'s.
-        milestones: finished epochs after which the rate drops; rising.
-        factor: what the rate is multiplied by.
-    """
-
-    name: Literal["step"]
-    warmup_epochs: NonNegative = 0.0
-    milestones: tuple[Count, ...]
-    factor: Positive = 0.1
-
-    @model_validator(mode="after")
-    def _milestones_rise(self) -> Self:
-        if list(self.milestones) != sorted(set(self.milestones)):
-            raise PydanticCustomError("milestones", "milestones must rise")
-        return self
-
-
-#: For each section that comes in kinds, the kind that is meant when `name` is left out.
-DEFAULT_KIND = {"optimizer": "adam", "schedule": "constant"}
-
-
-def _kind(section: str) -> Discriminator:
-    """Choose the kind of a section by its `name`, with a default."""
+def _choose(registry: "Registry[type[AnySettings]]") -> BeforeValidator:
+    """Read a section by the class that its `name` stands for."""
 
     def choose(value: object) -> object:
-        if isinstance(value, dict):
-            return value.get("name", DEFAULT_KIND[section])
-        return getattr(value, "name", None)
+        if not isinstance(value, Mapping):
+            return value
+        name = value.get("name", registry.default)
+        if not isinstance(name, str):
+            raise PydanticCustomError("unknown_name", "must be a string")
+        try:
+            kind = registry.get(name)
+        except UnknownNameError as error:
+            raise PydanticCustomError("unknown_name", "{hint}", {"hint": error.hint}) from error
+        return kind.model_validate({**value, "name": name})
 
-    return Discriminator(
-        choose,
-        custom_error_type="kind",
-        custom_error_message="must be one of the known names",
-    )
+    return BeforeValidator(choose)
 
 
-Optimizer = Annotated[
-    Annotated[Adam, Tag("adam")] | Annotated[AdamW, Tag("adamw")] | Annotated[SGD, Tag("sgd")],
-    _kind("optimizer"),
-]
-Schedule = Annotated[
-    Annotated[Constant, Tag("constant")]
-    | Annotated[Cosine, Tag("cosine")]
-    | Annotated[Linear, Tag("linear")]
-    | Annotated[Step, Tag("step")],
-    _kind("schedule"),
-]
+def _default(registry: "Registry[type[AnySettings]]") -> "Callable[[], AnySettings]":
+    def build() -> AnySettings:
+        return registry.get(registry.default)()
 
-#: The kinds of each section that has them, by `name`.
-KINDS: dict[str, dict[str, type[Section]]] = {
-    "optimizer": {"adam": Adam, "adamw": AdamW, "sgd": SGD},
-    "schedule": {"constant": Constant, "cosine": Cosine, "linear": Linear, "step": Step},
-}
+    return build
 
 
 #: A plain value in a study file.
@@ -299,11 +335,15 @@ class Settings(Section):
         params: settings that a training loop of the user's own understands; fairtrial's has no use for them.
     """
 
-    data: Data = Data()
-    model: Model = Model()
+    data: Annotated[SerializeAsAny[DataSettings], _choose(DATASETS)] = Field(default_factory=_default(DATASETS))
+    model: Annotated[SerializeAsAny[ModelSettings], _choose(MODELS)] = Field(default_factory=_default(MODELS))
     training: Training = Training()
-    optimizer: Optimizer = Adam()
-    schedule: Schedule = Constant()
+    optimizer: Annotated[SerializeAsAny[OptimizerSettings], _choose(OPTIMIZERS)] = Field(
+        default_factory=_default(OPTIMIZERS)
+    )
+    schedule: Annotated[SerializeAsAny[ScheduleSettings], _choose(SCHEDULES)] = Field(
+        default_factory=_default(SCHEDULES)
+    )
     params: dict[str, Scalar | list[Scalar]] = {}
 
     @model_validator(mode="after")
@@ -322,13 +362,10 @@ class Settings(Section):
         return self
 
     def _check_last_batch(self) -> None:
-        """Refuse a batch of one image where the last feature map is one pixel: batch norm has no variance there."""
-        images = self.data.train or DATA_SIZES[self.data.name].train - self.data.validation
-        last = (images % self.training.batch_size) or self.training.batch_size
-        if last == 1 and self.training.loop == BUILT_IN and self.model.stem == "stock":
+        images, batch_size = self.data.train_images, self.training.batch_size
+        if (images % batch_size or batch_size) == 1 and self.training.loop == BUILT_IN and self.model.no_single_image:
             raise PydanticCustomError(
                 "last_batch",
-                "training.batch_size = {batch_size}: {images} training images leave a batch of one, which batch "
-                "normalisation can't train on with the stock stem",
-                {"batch_size": self.training.batch_size, "images": images},
+                "training.batch_size = {batch_size}: {images} training images leave a batch of one, which {why}",
+                {"batch_size": batch_size, "images": images, "why": self.model.no_single_image},
             )

@@ -4,19 +4,22 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Self
 
 import tomli_w
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from fairtrial.errors import StudyError
+from fairtrial.registry import did_you_mean
 from fairtrial.spec.evidence import Claim, Evidence, Noise
-from fairtrial.spec.explain import did_you_mean, explain, settings_keys, show
 from fairtrial.spec.measures import find_measure
-from fairtrial.spec.questions import Vocabulary, read_claims, read_evidence, read_noise, read_reported, read_seeds
+from fairtrial.spec.messages import explain, settings_keys, show
+from fairtrial.spec.overrides import Table, flatten, merge, parse_toml
 from fairtrial.spec.sections import Section, Settings
-from fairtrial.spec.tables import Table, dotted, merge, parse_toml
+from fairtrial.spec.validation import Vocabulary, read_claims, read_evidence, read_noise, read_reported, read_seeds
 
 #: Raise it whenever the same settings come to mean another training run, so that no old trial is taken for a new one.
 FORMAT = 1
@@ -24,6 +27,21 @@ FORMAT = 1
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 #: An arm's name has no dot, so that a dotted key can name its settings.
 ARM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a study comes from; no part of what it is.
+
+    Attributes:
+        source: the file's full path, or the name under which it ships; None if it was built in Python.
+        overrides: the ``KEY=VALUE`` overrides that it was read with.
+        folder: the folder that holds the file.
+    """
+
+    source: str | None = None
+    overrides: tuple[str, ...] = ()
+    folder: Path | None = None
 
 
 class Arm(Section):
@@ -41,7 +59,13 @@ class Arm(Section):
 
 
 class Study(Section):
-    """One controlled comparison: frozen, with a content hash. Build it with `from_dict` or `from_toml`.
+    """One controlled comparison: frozen, with a content hash.
+
+    It is built from what stands in a study file, by keyword, and checked as a file is. Sections may be tables or
+    objects.
+
+    Raises:
+        StudyError: naming the key, its place and what is allowed.
 
     Attributes:
         name: what the store and the tables call it.
@@ -57,10 +81,12 @@ class Study(Section):
         noise: which sources of noise vary with the seed.
 
     Example:
-        >>> study = Study.from_dict({
-        ...     "name": "beta2", "reference": "default", "seeds": 3,
-        ...     "arms": {"default": {}, "low": {"optimizer": {"betas": [0.9, 0.95]}}},
-        ... })
+        >>> study = Study(
+        ...     name="beta2",
+        ...     reference="default",
+        ...     seeds=3,
+        ...     arms={"default": {}, "low": {"optimizer": {"betas": [0.9, 0.95]}}},
+        ... )
         >>> study.arm("low").settings.optimizer.betas
         (0.9, 0.95)
     """
@@ -76,22 +102,27 @@ class Study(Section):
     reported: Mapping[str, Mapping[str, float]] = {}
     noise: Noise = Noise()
 
-    @classmethod
-    def from_dict(cls, table: Table) -> Self:
-        """Build a study from nested tables, as they stand in a TOML file.
-
-        Raises:
-            StudyError: naming the key, its place and what is allowed.
-        """
-        head = _head(table)
-        own = {key: table[key] for key in Settings.model_fields if key in table}
+    def __init__(self, **table: Any) -> None:
+        plain = _as_tables(table)
+        head = _head(plain)
+        own = {key: plain[key] for key in Settings.model_fields if key in plain}
         settings = _settings(own, prefix="")
         arms = tuple(
-            Arm(name=name, changes=tuple(dotted(changes)), settings=_arm_settings(own, name, changes))
-            for name, changes in _arms(table).items()
+            Arm(
+                name=name,
+                changes=tuple(key for key, value in flatten(merge({}, changes)) if not isinstance(value, Mapping)),
+                settings=_settings(merge(own, changes, where=f"arms.{name}."), prefix=f"arms.{name}"),
+            )
+            for name, changes in _arms(plain).items()
         )
         _check_arms(head["reference"], arms)
-        return cls(settings=settings, arms=arms, **head, **_questions(table, arms))
+        fields: dict[str, Any] = {"settings": settings, "arms": arms, **head, **_questions(plain, arms)}
+        super().__init__(**fields)
+
+    @classmethod
+    def from_dict(cls, table: Table) -> Self:
+        """Build a study from nested tables, as they stand in a TOML file; errors as the constructor's."""
+        return cls(**table)
 
     @classmethod
     def from_toml(cls, text: str) -> Self:
@@ -128,6 +159,17 @@ class Study(Section):
                 **self._asked,
             }
         )
+
+    @cached_property
+    def origin(self) -> Origin:
+        """Where the study comes from: outside equality and hash, as all cached properties are."""
+        return Origin()
+
+    def with_origin(self, origin: Origin) -> Self:
+        """Copy the study, with another origin."""
+        copy = self.model_copy()
+        copy.__dict__["origin"] = origin
+        return copy
 
     @property
     def label(self) -> str:
@@ -187,7 +229,7 @@ def content(settings: Settings) -> dict[str, Any]:
     """Everything in settings that decides a training run: all but the places where files happen to lie."""
     table = settings.model_dump(mode="json")
     del table["data"]["path"]
-    if table["model"]["weights_sha256"]:
+    if table["model"].get("weights_sha256"):
         del table["model"]["weights"]
     return table
 
@@ -196,6 +238,15 @@ def digest(table: Mapping[str, Any]) -> str:
     """SHA-256, in hexadecimal, of a table written as JSON with sorted keys and no spaces."""
     text = json.dumps(table, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _as_tables(value: Any) -> Any:
+    """Write sections that are given as objects as the tables that they were read from."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", exclude_unset=True)
+    if isinstance(value, Mapping):
+        return {key: _as_tables(item) for key, item in value.items()}
+    return [_as_tables(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _head(table: Table) -> dict[str, Any]:
@@ -256,11 +307,7 @@ def _settings(table: Table, prefix: str) -> Settings:
     try:
         return Settings.model_validate(dict(table))
     except ValidationError as error:
-        raise StudyError(explain(error, prefix)) from error
-
-
-def _arm_settings(own: Table, name: str, changes: Table) -> Settings:
-    return _settings(merge(own, changes, where=f"arms.{name}."), prefix=f"arms.{name}")
+        raise StudyError(explain(error, table, prefix)) from error
 
 
 def _plain(settings: Settings) -> dict[str, Any]:

@@ -157,7 +157,7 @@ def boundary(plan: LookPlan) -> Boundary:
     It takes about two seconds for four arms and ten looks, and is kept for the rest of the process.
 
     Example:
-        >>> boundary(Plan.of(arms=1, looks=[5])).level(0.05)
+        >>> boundary(LookPlan.of(arms=1, looks=[5])).level(0.05)
         0.05
     """
     exact = plan.arms == 1 and len(plan.looks) == 1

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from fairtrial.measures import measure
-from fairtrial.spec import BUILT_IN, DATA_SIZES, Data, Model, Settings, Study
+from fairtrial.spec import BUILT_IN, DataSettings, Settings, Study
 from fairtrial.stats.paired import PairedData
 from fairtrial.trial import TrialResult
 
@@ -19,7 +19,7 @@ def held_fixed(study: Study) -> tuple[str, ...]:
     arms differ; what else stands in the study it may not use.
 
     Example:
-        >>> held_fixed(fairtrial.load("quick"))[0]  # doctest: +SKIP
+        >>> held_fixed(fairtrial.load("quick"))[0]
         'The learning rate was 0.001 for every arm; with rates of their own the verdicts could be others.'
     """
     arms = [arm.settings for arm in study.arms]
@@ -41,7 +41,7 @@ def of_records(study: Study, cells: PairedData) -> tuple[str, ...]:
 
 
 def of_conditions(study: Study, results: Iterable[TrialResult]) -> tuple[str, ...]:
-    """Say which trials the user let go on under other conditions than those before; see `records.Machine.forced`.
+    """Say which trials the user let go on under other conditions than those before; see `trial.TrialResult.forced`.
 
     Args:
         study: whose trials.
@@ -49,9 +49,7 @@ def of_conditions(study: Study, results: Iterable[TrialResult]) -> tuple[str, ..
     """
     names = {arm.name for arm in study.arms}
     forced = Counter(
-        result.machine.forced
-        for result in results
-        if result.arm in names and result.outcome is not None and result.machine.forced
+        result.forced for result in results if result.arm in names and result.outcome is not None and result.forced
     )
     return tuple(
         f"The study was continued under other conditions: {what} ({number} trial{'' if number == 1 else 's'})."
@@ -117,10 +115,9 @@ def _data(arms: Sequence[Settings]) -> str | None:
     return _images(first) if _uses(arms, lambda arm: arm.data) else None
 
 
-def _images(data: Data) -> str:
-    size = DATA_SIZES[data.name]
-    train, test = data.train or size.train - data.validation, data.test or size.test
-    if (train, test) == size:
+def _images(data: DataSettings) -> str:
+    train, test = data.train_images, data.test_images
+    if (train, test) == data.size:
         return f"all of {data.name}"
     return f"{train:,} training and {test:,} test images of {data.name}"
 
@@ -129,13 +126,7 @@ def _model(arms: Sequence[Settings]) -> str | None:
     first = arms[0].model
     if any(arm.model != first for arm in arms) or not _uses(arms, lambda arm: arm.model):
         return None
-    return _network(first)
-
-
-def _network(model: Model) -> str:
-    width = f", width {model.width:g}" if model.width != 1 else ""
-    start = ", from given weights" if model.weights or model.weights_sha256 else ""
-    return f"{model.name} with {model.stem} stem{width}{start}"
+    return first.label
 
 
 def _uses(arms: Sequence[Settings], section: Callable[[Settings], object]) -> bool:

@@ -125,9 +125,8 @@ def check_claims(study: Study, results: Sequence[TrialResult]) -> StudyClaims:
         ValueError: a result is not of this study, or one trial is there twice. Both are bugs of the caller.
 
     Example:
-        >>> tested = fairtrial.check_claims(study, store.results(study)).claims  # doctest: +SKIP
-        >>> [(one.claim.id, one.finding.value) for one in tested]                # doctest: +SKIP
-        [('1', 'supported'), ('2', 'undecided')]
+        >>> [(one.claim.text, one.finding.value) for one in check_claims(study, results).claims]
+        [('low_beta2 is behind.', 'supported')]
     """
     if study.claims and len(study.arms) < 2:
         raise StudyError(f"{study.label}: has one arm, and a claim needs another to compare it with")

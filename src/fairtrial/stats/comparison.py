@@ -10,7 +10,7 @@ import numpy.typing as npt
 from fairtrial.errors import PairingError, StudyError
 from fairtrial.measures import measure
 from fairtrial.spec import Evidence, Study
-from fairtrial.spec.questions import Vocabulary
+from fairtrial.spec.validation import Vocabulary
 from fairtrial.stats import caveats
 from fairtrial.stats.judge import final, judge
 from fairtrial.stats.paired import MISSED, LostSeeds, PairedData
@@ -55,9 +55,6 @@ class StudyVerdict:
     lost: dict[str, dict[str, int]]
     refused: dict[str, str]
 
-    def __str__(self) -> str:
-        return "\n".join([f"{self.metric}, against {self.reference}", *map(str, self.comparisons)])
-
     @property
     def caveats(self) -> tuple[str, ...]:
         """The caveats that stand beside every comparison; each has them among its own as well."""
@@ -86,9 +83,8 @@ def compare(study: Study, results: Sequence[TrialResult], *, metric: str | None 
         ValueError: a result is not of this study, or one trial is there twice. Both are bugs of the caller.
 
     Example:
-        >>> verdict = fairtrial.compare(study, store.results(study))              # doctest: +SKIP
-        >>> [(row.arm, row.verdict.value, row.more_seeds) for row in verdict.comparisons]  # doctest: +SKIP
-        [('high_beta1', 'undecided', 4), ('low_beta2', 'worse', None)]
+        >>> [(row.arm, row.verdict.value, row.more_seeds) for row in compare(study, results).comparisons]
+        [('high_beta1', 'undecided', 5), ('low_beta2', 'worse', None)]
     """
     own = _Comparing(study, results, study.evidence)
     asked = question(study, metric)

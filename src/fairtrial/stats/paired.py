@@ -117,7 +117,7 @@ class LostSeeds:
         """Open an interval of arm minus other on the side to which lost seeds point: what may be concluded from.
 
         Example:
-            >>> Standing(arm=(2,), other=()).widen((0.01, 0.03), larger_is_better=True)
+            >>> LostSeeds(arm=(2,), other=()).widen((0.01, 0.03), larger_is_better=True)
             (-inf, 0.03)
         """
         low, high = interval

@@ -55,7 +55,7 @@ def judge_many(differences: FloatArray, plan: LookPlan, alpha: float = 0.05, mar
     Example:
         >>> import numpy as np
         >>> noise = np.random.default_rng(0).normal(size=(100, 12, 4))
-        >>> judge_many(noise + 3.0, Plan.of(arms=4, looks=range(3, 13))).finding.min()
+        >>> judge_many(noise + 3.0, LookPlan.of(arms=4, looks=range(3, 13))).finding.min()
         np.int8(1)
     """
     starts = range(0, len(differences), _CHUNK)

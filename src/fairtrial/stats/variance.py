@@ -20,7 +20,7 @@ BoolArray: TypeAlias = npt.NDArray[np.bool_]
 Pooling: TypeAlias = Literal["guarded", "pooled", "own"]
 
 #: How much more than it says a variance of few degrees of freedom counts in the guard. Chosen by simulation
-#: (`benchmarks/evidence.py`): without it one arm three times as noisy as the rest takes errors from 5% to 7%, with 3
+#: (`benchmarks/stats.py`): without it one arm three times as noisy as the rest takes errors from 5% to 7%, with 3
 #: to 6%; larger values would cost everyone seeds.
 CAUTION = 3.0
 

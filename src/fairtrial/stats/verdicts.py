@@ -1,4 +1,4 @@
-"""What a comparison says: the frozen results that `judge` returns and that reports and the scheduler read."""
+"""Comparisons and verdicts: the frozen results that `judge` returns and that reports and the runner read."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -25,7 +25,7 @@ class Verdict(StrEnum):
         return self is not Verdict.UNDECIDED
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """One arm against the reference on one metric, paired by seed.
 
@@ -67,8 +67,8 @@ class Comparison:
     more_seeds: int | None
     caveats: tuple[str, ...] = ()
 
-    def __str__(self) -> str:
-        if self.mean_difference is None:
-            return f"{self.arm}: {self.verdict.value}"
-        ends = "" if self.interval is None else f" ({self.interval[0]:+.3g} to {self.interval[1]:+.3g})"
-        return f"{self.arm}: {self.verdict.value}, {self.mean_difference:+.3g}{ends}"
+    def __repr__(self) -> str:
+        shown = "" if self.mean_difference is None else f", difference {self.mean_difference:.3g}"
+        if self.interval is not None:
+            shown += f" ({self.interval[0]:.3g} to {self.interval[1]:.3g})"
+        return f"<Comparison {self.arm}: {self.verdict}{shown}, seeds {self.seeds}>"

@@ -1,122 +1,102 @@
 """Locks that let one process at a time run a study in a store, and that die with it however it dies.
 
-For a SQLite file the lock is a POSIX record lock (`fcntl.lockf`) on a small file beside the database. Unlike ``flock``
-it belongs to the process and not to the open file, so no child of the holder, forked or started, can keep it alive. The
-price: it does not tell two holders in one process apart, and closing the file anywhere in the process lets go of it. So
-whoever asks first looks into `_HELD`, the holds of this process, and only then opens the file.
+For a SQLite file the lock is one of `filelock` (``flock``) on a small file beside the database, which says who holds it
+and is removed at the end. No program that the holder starts inherits it, and no fork keeps it.
 
-On PostgreSQL it is an advisory lock of a session of its own: the server lets go of it when the connection ends. That is
+On PostgreSQL it is an advisory lock of a session of its own: the server releases it when the connection ends. That is
 when its process ends, but for one case: a fork (not a program that was started) of the holder shares the connection.
 """
 
 import contextlib
-import errno
-import fcntl
 import hashlib
 import os
+import stat
 import threading
-import time
 import uuid
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from socket import gethostname
 
+from filelock import FileLock, Timeout
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from fairtrial.errors import StoreError, StoreLockedError
 
-#: What this process holds, by what is held and the process itself (a fork of it holds nothing), and since when.
-_HELD: dict[tuple[Hashable, int], str] = {}
-_GUARD = threading.Lock()
+#: Long enough for a second try where the holder removes the file while it is being opened.
+_TIMEOUT_SECONDS, _BETWEEN_TRIES_SECONDS = 0.1, 0.02
+
+#: What this process holds in databases in memory.
+_IN_MEMORY: dict[Hashable, object] = {}
 
 #: PostgreSQL cuts longer names of applications.
 _NAME_BYTES = 63
 
-_TAKE_OVER_SECONDS = 0.2
 
-
-def locked_error(label: str, holder: str) -> StoreLockedError:
-    """Build the error that says who holds a study."""
+def _locked_error(label: str, holder: str) -> StoreLockedError:
     return StoreLockedError(
         f"{label} is being run in this store already, by {holder}: wait for it or stop it, or name another store with "
         "--store"
     )
 
 
+def _holder_text() -> str:
+    return f"process {os.getpid()} on {gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
 @contextmanager
 def lock_in_process(what: Hashable, label: str) -> Iterator[None]:
-    """Hold something against the other threads and stores of this process."""
-    key = (what, os.getpid())
-    with _GUARD:
-        if key in _HELD:
-            raise locked_error(label, f"this process ({_HELD[key]})")
-        _HELD[key] = _about_us()
+    """Hold a lock against the other threads of this process."""
+    mine = object()
+    if _IN_MEMORY.setdefault(what, mine) is not mine:
+        raise _locked_error(label, "this process")
     try:
         yield
     finally:
-        if key[1] == os.getpid():
-            del _HELD[key]
+        del _IN_MEMORY[what]
 
 
 @contextmanager
 def lock_file(path: Path, label: str) -> Iterator[None]:
-    """Hold a lock on a file, which is there as long as the lock is; see the module.
+    """Hold a lock on a file, which exists as long as the lock does; see the module.
 
     Raises:
-        StoreHeldError: another process holds it, or this one does already.
-        StoreError: the file can't be made.
+        StoreLockedError: another process holds it, or this one does already.
+        StoreError: the file can't be made, or is not one that a lock has made.
     """
-    path = Path(os.path.realpath(path))
-    with lock_in_process(path, label):
-        file = _lock(path, label)
-        owner = os.getpid()
-        try:
-            yield
-        finally:
-            if owner == os.getpid():  # and not a fork of the holder, which leaves by the same door
-                path.unlink(missing_ok=True)  # still locked: who has opened it already finds out, see _lock
-            os.close(file)
-
-
-def _lock(path: Path, label: str) -> int:
-    """Open and lock a file, and write into it who we are."""
-    while True:
-        try:
-            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except OSError as error:
-            raise StoreError(f"{label} can't be run in this store: {path}: {error.strerror}") from error
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _still_there(file, path):
-                os.ftruncate(file, 0)
-                os.write(file, f"{_about_us()}\n".encode())
-                return file
-        except OSError as error:
-            holder = _holder(file)
-            os.close(file)
-            if error.errno in {errno.EACCES, errno.EAGAIN}:
-                raise locked_error(label, holder) from None
-            raise StoreError(f"{label} can't be run in this store: {path}: {error.strerror}") from error
-        os.close(file)  # the holder before us removed it between our opening and our locking; make another
-
-
-def _still_there(file: int, path: Path) -> bool:
+    lock = FileLock(path, _TIMEOUT_SECONDS, thread_local=False, on_acquired=partial(_sign, path, label))
     try:
-        return os.path.samestat(os.fstat(file), path.stat())
-    except FileNotFoundError:
-        return False
+        lock.acquire(poll_interval=_BETWEEN_TRIES_SECONDS)
+    except Timeout:
+        raise _locked_error(label, _holder_of(path)) from None
+    except OSError as error:
+        raise StoreError(f"{label} can't be run in this store: {path}: {error.strerror}") from error
+    owner = os.getpid()
+    try:
+        yield
+    finally:
+        if owner == os.getpid():  # and not a fork of the holder, which leaves by the same door
+            path.unlink(missing_ok=True)  # still locked: whoever has opened it already notices
+            lock.release()
 
 
-def _holder(file: int) -> str:
-    written = os.pread(file, 1000, 0).decode(errors="replace").strip()
-    return written or "another process"
+def _sign(path: Path, label: str, file: int) -> None:
+    """Write into a file that was just locked who has locked it, unless it can be something else than a lock."""
+    found = os.fstat(file)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+        raise StoreError(f"{label} can't be run in this store: {path} is not a lock of fairtrial's; remove it")
+    os.ftruncate(file, 0)
+    os.pwrite(file, f"{_holder_text()}\n".encode(), 0)
 
 
-def _about_us() -> str:
-    return f"process {os.getpid()} on {gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+def _holder_of(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        if path.is_file() and (written := path.read_text(errors="replace").strip()):
+            return written
+    return "another process"
 
 
 class AdvisoryLock:
@@ -124,97 +104,79 @@ class AdvisoryLock:
 
     Args:
         engine: gives the connection.
-        what: what is held, in the database's current schema.
+        what: what is locked, in the database's current schema.
         label: what errors call it.
 
     Raises:
-        StoreHeldError: another session holds it.
+        StoreLockedError: another session holds it.
+        DBAPIError: the server can't be reached.
     """
 
     def __init__(self, engine: Engine, what: str, label: str) -> None:
         self._engine = engine
         self._what = what
         self._label = label
-        # What the session calls itself, for `_advisory_holder`; with a token of its own, so that it knows itself again.
+        self._guard = threading.Lock()
+        # What the session calls itself, for others; with a token of its own, so that it recognizes itself.
         name = f"fairtrial {os.getpid()} {datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {uuid.uuid4().hex[:8]} {gethostname()}"
         self._name = name.encode()[:_NAME_BYTES].decode(errors="ignore")
-        self._connection = self._take()
+        self._connection: Connection | None = None
+        self.renew()
 
     def renew(self) -> None:
-        """Take the lock again if its connection was lost; for whoever has just lost another one.
-
-        Raises:
-            StoreHeldError: another session holds it by now.
-            DBAPIError: the server can't be reached.
-        """
-        try:
-            self._connection.exec_driver_sql("SELECT 1")
-        except DBAPIError:
-            self.close()
+        """Take the lock, or take it again if its connection was lost; errors as the class's."""
+        with self._guard:
+            if self._connection is not None:
+                try:
+                    self._connection.exec_driver_sql("SELECT 1")
+                except DBAPIError:
+                    self.release()
+                else:
+                    return
             self._connection = self._take()
 
-    def close(self) -> None:
-        """Let go of the lock."""
-        with contextlib.suppress(DBAPIError):
-            self._connection.close()
+    def release(self) -> None:
+        """Release the lock."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(DBAPIError):
+                connection.close()
 
     def _take(self) -> Connection:
-        connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        try:
+        with contextlib.ExitStack() as closing:
+            connection = closing.enter_context(self._engine.connect()).execution_options(isolation_level="AUTOCOMMIT")
             connection.detach()  # from the pool: closing must end the session
             connection.execute(text("SELECT set_config('application_name', :name, false)"), {"name": self._name})
-            schema = connection.exec_driver_sql("SELECT current_schema()").scalar()
-            key = _advisory_key(f"{schema} {self._what}")
-            taken = connection.execute(_TRY, {"key": key}).scalar()
-            if not taken and self._end_our_former_session(connection, key):
-                taken = connection.execute(_TRY, {"key": key}).scalar()
-            _expect(taken, self._label, connection, key)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _end_our_former_session(self, connection: Connection, key: int) -> bool:
-        """End the session that held the lock for us, if the server has not noticed yet that we lost it."""
-        session = _advisory_session(connection, key)
-        if session is None or session[1] != self._name:
-            return False
-        connection.execute(text("SELECT pg_terminate_backend(:session)"), {"session": session[0]})
-        until = time.monotonic() + _TAKE_OVER_SECONDS
-        while _advisory_session(connection, key) is not None and time.monotonic() < until:
-            time.sleep(_TAKE_OVER_SECONDS / 20)
-        return True
+            key = _key(f"fairtrial {connection.exec_driver_sql('SELECT current_schema()').scalar()} {self._what}")
+            taken = connection.execute(_TRY, key).scalar()
+            if not taken and (session := connection.execute(_SESSION, key).first()) and session[1] == self._name:
+                connection.execute(_END, {"session": session[0]})  # ours: the server has not missed us yet
+                taken = connection.execute(_TRY, key).scalar()
+            if not taken:
+                raise _locked_error(self._label, _holder(connection, key))
+            closing.pop_all()
+            return connection
 
 
-_TRY = text("SELECT pg_try_advisory_lock(:key)")
+_TRY = text("SELECT pg_try_advisory_lock(:high, :low)")
+_END = text("SELECT pg_terminate_backend(:session, 10000)")  # waits, in milliseconds
 _SESSION = text(
     "SELECT pid, application_name FROM pg_locks JOIN pg_stat_activity USING (pid)"
-    " WHERE locktype = 'advisory' AND granted AND objsubid = 1"
+    " WHERE locktype = 'advisory' AND granted AND objsubid = 2 AND classid = :high AND objid = :low"
     " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-    " AND classid = CAST(:high AS bigint)::oid AND objid = CAST(:low AS bigint)::oid"
 )
 
 
-def _expect(taken: object, label: str, connection: Connection, key: int) -> None:
-    if not taken:
-        raise locked_error(label, _advisory_holder(connection, key))
+def _key(what: str) -> dict[str, int]:
+    """Digest what is locked into the two numbers of an advisory lock, which pg_locks shows without their sign."""
+    digest = hashlib.sha256(what.encode()).digest()
+    return {"high": int.from_bytes(digest[:4], "big") >> 1, "low": int.from_bytes(digest[4:8], "big") >> 1}
 
 
-def _advisory_key(what: str) -> int:
-    return int.from_bytes(hashlib.sha256(f"fairtrial {what}".encode()).digest()[:8], "big", signed=True)
-
-
-def _advisory_session(connection: Connection, key: int) -> tuple[int, str] | None:
-    """Name the session that holds a lock: its number on the server, and what it calls itself."""
-    parts = {"high": (key >> 32) & 0xFFFFFFFF, "low": key & 0xFFFFFFFF}  # as pg_locks shows a key of 64 bits
-    row = connection.execute(_SESSION, parts).first()
-    return None if row is None else (int(row[0]), str(row[1]))
-
-
-def _advisory_holder(connection: Connection, key: int) -> str:
-    session = _advisory_session(connection, key)
+def _holder(connection: Connection, key: dict[str, int]) -> str:
+    session = connection.execute(_SESSION, key).first()
     words = session[1].split() if session else []
     if len(words) < 4 or words[0] != "fairtrial":
-        return "another process" if session is None else f"session {session[0]} of the database"
+        return "another process"
     _, process, since, _, *host = words
     return f"process {process} on {' '.join(host)} since {since.rstrip('Z').replace('T', ' ')} UTC"

@@ -1,26 +1,35 @@
-"""From rows of the database to what the package speaks of, for many rows at a time, and back."""
+"""Read trials and studies from rows of the database, many at a time."""
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import JSON, Column, ColumnElement, Connection, Row, Select, Text, cast, select
+from sqlalchemy import JSON, Column, ColumnElement, Connection, Row, Select, Text, cast, func, select
 
-from fairtrial.spec import METRICS, content
 from fairtrial.store import schema
 from fairtrial.store.base import StoredStudy
-from fairtrial.trial import EpochRecord, Machine, Outcome, Trial, TrialResult
+from fairtrial.trial import EpochRecord, Machine, Outcome, TrialResult
 
 #: Most rows that a statement names by hash: SQLite allows 32,766 parameters a statement, older releases 999.
 CHUNK = 500
 
-_NO_JSON = {None, "null"}  # the first release wrote the word where there was nothing
+
+def all_studies(connection: Connection) -> list[StoredStudy]:
+    """Read all studies with their progress, the one that ran last first."""
+    progress: dict[str, dict[tuple[str | None, bool], int]] = {}
+    for study, outcome, begun, trials in connection.execute(_COUNTS):
+        progress.setdefault(study, {})[outcome, bool(begun)] = trials
+    rows = connection.execute(select(schema.studies).order_by(schema.studies.c.last_run_at.desc()))
+    return [_stored_study(row, progress.get(row.hash, {})) for row in rows]
 
 
-def chunks(hashes: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Cut a list into pieces that a statement can name."""
-    return (hashes[start : start + CHUNK] for start in range(0, len(hashes), CHUNK))
+def outcomes_of_trials(connection: Connection, hashes: Sequence[str]) -> dict[str, Outcome | None]:
+    """Read how the known ones among these trials ended."""
+    known: dict[str, Outcome | None] = {}
+    for some in _chunks(hashes):
+        found = select(schema.trials.c.hash, schema.trials.c.outcome).where(schema.trials.c.hash.in_(some))
+        known |= {row.hash: Outcome(row.outcome) if row.outcome else None for row in connection.execute(found)}
+    return known
 
 
 def results_of_study(connection: Connection, study: str) -> list[TrialResult]:
@@ -35,42 +44,20 @@ def results_of_study(connection: Connection, study: str) -> list[TrialResult]:
 def results_of_trials(connection: Connection, hashes: Sequence[str]) -> list[TrialResult]:
     """Read the trials that have begun among these, in this order."""
     trials: dict[str, Row[Any]] = {}
-    epochs: dict[str, list[Sequence[Any]]] = {}
-    for some in chunks(hashes):
+    epochs: dict[str, _Records] = {}
+    for some in _chunks(hashes):
         rows = connection.execute(_TRIALS.where(schema.trials.c.hash.in_(some)))
         trials |= {row.hash: row for row in rows}
         epochs |= _records(connection, _EPOCHS.where(schema.epoch_records.c.trial.in_(some)))
     return _results([trials[one] for one in hashes if one in trials], epochs)
 
 
-def trial_row(trial: Trial) -> dict[str, Any]:
-    """Write a trial that has not begun."""
-    settings = content(trial.settings)
-    return {"hash": trial.hash, "arm": trial.arm, "seed": trial.seed, "settings": settings, "attempts": 0, "detail": ""}
+def _chunks(hashes: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Cut a list into pieces that a statement can name."""
+    return (hashes[start : start + CHUNK] for start in range(0, len(hashes), CHUNK))
 
 
-def epoch_row(trial: Trial, attempt: int, record: EpochRecord) -> dict[str, Any]:
-    """Write an epoch record: the usual metrics in columns of their own, the others as JSON.
-
-    JSON has no NaN and no infinity, so these are text there. NaN is always there: SQLite's columns take it for NULL.
-    """
-    row: dict[str, Any] = dict.fromkeys(METRICS)
-    extra: dict[str, float | str] = {}
-    for name, value in record.metrics.items():
-        if name in row and not math.isnan(value):
-            row[name] = value
-        else:
-            extra[name] = value if math.isfinite(value) else str(value)
-    return row | {"trial": trial.hash, "epoch": record.epoch, "attempt": attempt, "extra": extra or None}
-
-
-def storable(text: str) -> str:
-    """Escape what databases refuse in a text: NUL (PostgreSQL), and halves of characters (which are not UTF-8)."""
-    return text.replace("\0", "\\x00").encode(errors="backslashreplace").decode()
-
-
-def stored_study(row: Row[Any], progress: Mapping[tuple[str | None, bool], int]) -> StoredStudy:
-    """Build a study from its row and the number of its trials by outcome and whether they have begun."""
+def _stored_study(row: Row[Any], progress: Mapping[tuple[str | None, bool], int]) -> StoredStudy:
     return StoredStudy(
         name=row.name,
         hash=row.hash,
@@ -85,34 +72,40 @@ def stored_study(row: Row[Any], progress: Mapping[tuple[str | None, bool], int])
 
 
 def _plain(column: Column[Any]) -> ColumnElement[Any]:
-    """Read JSON as the text that it is: most of it is not there, or the same in all rows."""
+    """Read JSON as the text that it is: much of it is the same in all rows, or decoded many rows at a time."""
     return cast(column, Text).label(column.name) if isinstance(column.type, JSON) else column
 
 
-_TRIALS = select(*(_plain(column) for column in schema.trials.c if column.name != "settings")).where(
-    schema.trials.c.attempts > 0
+_BEGUN = schema.trials.c.attempt.is_not(None)
+_COUNTS = (
+    select(schema.study_trials.c.study, schema.trials.c.outcome, _BEGUN.label("begun"), func.count())
+    .join(schema.trials)
+    .group_by(schema.study_trials.c.study, schema.trials.c.outcome, _BEGUN)
 )
+_TRIALS = select(*(_plain(column) for column in schema.trials.c if column.name != "settings")).where(_BEGUN)
 _EPOCHS = select(
-    schema.epoch_records.c.trial,
-    schema.epoch_records.c.epoch,
-    _plain(schema.epoch_records.c.extra),
-    *(schema.epoch_records.c[name] for name in METRICS),
+    schema.epoch_records.c.trial, schema.epoch_records.c.epoch, _plain(schema.epoch_records.c.metrics)
 ).order_by(schema.epoch_records.c.trial, schema.epoch_records.c.epoch)
 
+#: Epochs of a trial, and the metrics of each as JSON.
+_Records = tuple[list[int], list[str]]
 
-def _records(connection: Connection, epochs: Select[Any]) -> dict[str, list[Sequence[Any]]]:
-    records: dict[str, list[Sequence[Any]]] = {}
+
+def _records(connection: Connection, epochs: Select[Any]) -> dict[str, _Records]:
+    records: dict[str, _Records] = {}
     trial: str | None = None
-    own: list[Sequence[Any]] = []
-    for row in connection.execute(epochs).all():
-        if row[0] != trial:
-            trial, own = row[0], []
-            records[trial] = own
-        own.append(row)
+    numbers: list[int] = []
+    texts: list[str] = []
+    for one, epoch, metrics in connection.execute(epochs).all():
+        if one != trial:
+            trial, numbers, texts = one, [], []
+            records[one] = (numbers, texts)
+        numbers.append(epoch)
+        texts.append(metrics)
     return records
 
 
-def _results(trials: Iterable[Row[Any]], epochs: Mapping[str, Sequence[Sequence[Any]]]) -> list[TrialResult]:
+def _results(trials: Iterable[Row[Any]], epochs: Mapping[str, _Records]) -> list[TrialResult]:
     machines: dict[str, Machine] = {}
     return [
         TrialResult(
@@ -124,19 +117,17 @@ def _results(trials: Iterable[Row[Any]], epochs: Mapping[str, Sequence[Sequence[
             started=row.started_at,
             ended=row.ended_at,
             machine=machines.get(row.machine) or machines.setdefault(row.machine, Machine(**json.loads(row.machine))),
-            epochs=_epochs(row.arm, row.seed, epochs.get(row.hash, ())),
-            fingerprints={} if row.fingerprints in _NO_JSON else json.loads(row.fingerprints),
+            epochs=_epochs(row.arm, row.seed, *epochs.get(row.hash, ((), ()))),
+            fingerprints=json.loads(row.fingerprints),
+            forced=row.forced,
         )
         for row in trials
     ]
 
 
-def _epochs(arm: str, seed: int, rows: Iterable[Sequence[Any]]) -> tuple[EpochRecord, ...]:
-    return tuple(EpochRecord(arm, seed, row[1], _metrics(row[2], row[3:])) for row in rows)
-
-
-def _metrics(extra: str | None, values: Sequence[float | None]) -> dict[str, float]:
-    metrics = {name: value for name, value in zip(METRICS, values, strict=True) if value is not None}
-    if extra is not None and extra not in _NO_JSON:
-        metrics |= {name: float(value) for name, value in json.loads(extra).items()}
-    return metrics
+def _epochs(arm: str, seed: int, numbers: Sequence[int], texts: Sequence[str]) -> tuple[EpochRecord, ...]:
+    joined = ",".join(texts)
+    decoded = json.loads(f"[{joined}]")  # all at once: twice as fast as one by one
+    if ':"' in joined:  # NaN and infinities, which JSON does not know, are text
+        decoded = [{name: float(value) for name, value in metrics.items()} for metrics in decoded]
+    return tuple(EpochRecord(arm, seed, *row) for row in zip(numbers, decoded, strict=True))

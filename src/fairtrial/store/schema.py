@@ -1,38 +1,20 @@
 """The tables of the database.
 
-A change to them is a new `VERSION`, and a migration of that number in `migrations/versions` which brings a database of
-the version before to it. The version of a database stands in its table ``fairtrial_schema``, which every release since
-the first looks at before anything else; Alembic runs the migrations, and keeps no book of its own.
-
-| version | what it brought |
-|---|---|
-| 1 | the first release's tables |
-| 2 | where a study was read from, with which overrides; the last transaction of each writer |
+Nothing has been released yet, so that `VERSION` is 1 and there are no migrations. Once a release exists, a change to a
+table is a new version, and a migration of that number (by Alembic, in ``store/migrations``) brings older databases to
+it; `store.engine` already refuses newer ones. The tables list no metrics: what an epoch records is one column of JSON.
 """
 
 from datetime import UTC, datetime
 
-from sqlalchemy import (
-    JSON,
-    BigInteger,
-    Column,
-    DateTime,
-    Dialect,
-    Float,
-    ForeignKey,
-    Index,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    Text,
-)
+from sqlalchemy import JSON, Column, DateTime, Dialect, ForeignKey, Index, Integer, MetaData, String, Table, Text
 from sqlalchemy.types import TypeDecorator
 
-from fairtrial.spec import METRICS
-
 #: Version of the tables below.
-VERSION = 2
+VERSION = 1
+
+#: The table by which databases of fairtrial's development, before any release, are known. Nothing reads those.
+DEVELOPMENT = "fairtrial_schema"
 
 metadata = MetaData()
 
@@ -43,11 +25,9 @@ class UTCDateTime(TypeDecorator[datetime]):
     impl = DateTime(timezone=True)
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime:  # noqa: ARG002
         """Convert to UTC on the way in; a moment without a zone is a bug."""
-        if value is None:
-            return None
-        if value.tzinfo is None:
+        if value is None or value.tzinfo is None:
             raise ValueError("a moment without a time zone can't be stored")
         return value.astimezone(UTC)
 
@@ -61,7 +41,7 @@ class UTCDateTime(TypeDecorator[datetime]):
 _HASH = String(64)
 _JSON = JSON(none_as_null=True)
 
-schema_version = Table("fairtrial_schema", metadata, Column("version", Integer, nullable=False))
+schema_version = Table("fairtrial_version", metadata, Column("version", Integer, nullable=False))
 
 studies = Table(
     "studies",
@@ -82,12 +62,13 @@ trials = Table(
     Column("arm", Text, nullable=False),
     Column("seed", Integer, nullable=False),
     Column("settings", _JSON, nullable=False),
-    Column("attempts", Integer, nullable=False, default=0),
+    Column("attempt", Text),  # id of the last one; none if the trial has not begun
     Column("outcome", String(16)),
     Column("detail", Text, nullable=False, default=""),
     Column("started_at", UTCDateTime),
     Column("ended_at", UTCDateTime),
     Column("machine", _JSON),
+    Column("forced", Text, nullable=False, default=""),
     Column("fingerprints", _JSON),
 )
 
@@ -105,17 +86,6 @@ epoch_records = Table(
     metadata,
     Column("trial", _HASH, ForeignKey("trials.hash"), primary_key=True),
     Column("epoch", Integer, primary_key=True),
-    Column("attempt", Integer, nullable=False),
-    *(Column(name, Float) for name in METRICS),
-    Column("extra", _JSON),
-)
-
-#: The last transaction that each writer has committed: where connections can be lost, it tells whether one that was
-#: lost in a commit had been heard.
-writers = Table(
-    "fairtrial_writers",
-    metadata,
-    Column("writer", String(32), primary_key=True),
-    Column("number", BigInteger, nullable=False),
-    Column("at", UTCDateTime, nullable=False),
+    Column("attempt", Text, nullable=False),
+    Column("metrics", _JSON, nullable=False),
 )

@@ -1,33 +1,22 @@
 """A store in a SQL database, by SQLAlchemy: SQLite in a file by default, PostgreSQL by its URL."""
 
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Any, Self
+from functools import partial
+from typing import Self, TypeVar
 
-from sqlalchemy import (
-    Connection,
-    CursorResult,
-    Table,
-    bindparam,
-    delete,
-    func,
-    literal_column,
-    null,
-    select,
-    update,
-)
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, select, update
 
-from fairtrial.errors import StoreError
 from fairtrial.scheduler import plan
-from fairtrial.spec import METRICS, Study
+from fairtrial.spec import Study, content
 from fairtrial.store import queries, schema
-from fairtrial.store.base import StoredStudy
-from fairtrial.store.engine import PATIENCE, Database
-from fairtrial.store.transactions import Transaction
-from fairtrial.trial import EpochRecord, Machine, Outcome, Trial, TrialResult
+from fairtrial.store.base import StoredStudy, Writer
+from fairtrial.store.database import PATIENCE, Database
+from fairtrial.store.writer import INSERT, History, SQLWriter
+from fairtrial.trial import Outcome, Trial, TrialResult
+
+T = TypeVar("T")
 
 
 class SQLStore:
@@ -35,14 +24,18 @@ class SQLStore:
 
     Args:
         place: a file's path or a database URL: ``sqlite:///PATH`` or ``postgresql://USER@HOST/DATABASE``.
-        create: make the database if there is none, and bring the tables of an earlier release up to date; otherwise a
-            missing one is an error, and earlier tables are read as they are.
-        patience: seconds to wait for another process that holds the database, and for a server that went away.
+        create: make the database if there is none; otherwise a missing one is an error.
+        patience: seconds to wait for another process that uses the database, and for a server that went away.
 
     Raises:
         StoreError: the database can't be opened, or is not fairtrial's.
         StoreMissingError: there is none, and ``create`` is false.
-        StoreVersionError: a newer fairtrial wrote it.
+        StoreVersionError: a newer or a development version of fairtrial made it.
+
+    Example:
+        >>> with SQLStore(":memory:") as store:
+        ...     store.studies()
+        []
     """
 
     def __init__(self, place: str, *, create: bool = True, patience: float = PATIENCE) -> None:
@@ -68,13 +61,14 @@ class SQLStore:
         """Have the database look for damage in itself; returns what it found, or nothing. Only SQLite can."""
         return self._database.check()
 
-    def hold(self, study: Study) -> AbstractContextManager[None]:
-        """Keep other runs of this study in this store away; see `Store.hold`."""
-        return self._database.hold(study.hash, study.label)
+    def lock(self, study: Study) -> AbstractContextManager[None]:
+        """Lock a study in this store against other runs; see `Store.lock`."""
+        return self._database.lock(study.hash, study.label)
 
-    def together(self) -> AbstractContextManager[None]:
-        """Make one transaction of all writing calls of this thread within a context; see `Store.together`."""
-        return self._database.together()
+    def write(self, work: Callable[[Writer], T]) -> T:
+        """Run a function that writes, as one transaction; see `Store.write`."""
+        history: History = {}
+        return self._database.write(lambda connection: work(SQLWriter(connection, history)))
 
     def add_study(
         self,
@@ -89,81 +83,29 @@ class SQLStore:
         row = {"hash": study.hash, "name": study.name, "toml": study.to_toml(), "created_at": at, "last_run_at": at}
         origin = {} if source is None else {"source": source, "assignments": list(assignments or ()) or None}
         links = [{"study": study.hash, "trial": one.hash, "position": place} for place, one in enumerate(trials)]
+        known = update(schema.studies).where(schema.studies.c.hash == study.hash).values(last_run_at=at, **origin)
+        insert = INSERT[self._database.dialect]
 
-        def work(transaction: Transaction) -> None:
-            connection = transaction.connection
-            known = connection.execute(
-                update(schema.studies).where(schema.studies.c.hash == study.hash).values(last_run_at=at, **origin)
-            )
-            if known.rowcount == 0:
+        def work(connection: Connection) -> None:
+            if connection.execute(known).rowcount == 0:
                 # Sorted: two runs at once that share trials would otherwise wait for each other.
-                new = sorted((queries.trial_row(trial) for trial in trials), key=lambda trial: str(trial["hash"]))
-                connection.execute(self._new(schema.studies), row | origin)
-                connection.execute(self._new(schema.trials), new)
-                connection.execute(self._new(schema.study_trials), links)
+                new = [
+                    {"hash": one.hash, "arm": one.arm, "seed": one.seed, "settings": content(one.settings)}
+                    for one in sorted(trials, key=lambda one: one.hash)
+                ]
+                connection.execute(insert(schema.studies).on_conflict_do_nothing(), row | origin)
+                connection.execute(insert(schema.trials).on_conflict_do_nothing(), new)
+                connection.execute(insert(schema.study_trials).on_conflict_do_nothing(), links)
 
         self._database.write(work)
 
     def studies(self) -> list[StoredStudy]:
         """List all studies, the one that ran last first."""
-        wanted = (schema.studies.c.source, schema.studies.c.assignments)
-        older = self._database.version < 2  # and being read as it is
-        origin = [null().label(column.name) if older else column for column in wanted]
-
-        def work(connection: Connection) -> list[StoredStudy]:
-            found = connection.execute(_STUDIES.add_columns(*origin)).all()
-            progress: dict[str, dict[tuple[str | None, bool], int]] = {}
-            for study, outcome, begun, trials in connection.execute(_COUNTS):
-                progress.setdefault(study, {})[outcome, bool(begun)] = trials
-            return [queries.stored_study(row, progress.get(row.hash, {})) for row in found]
-
-        return self._database.read(work)
+        return self._database.read(queries.all_studies)
 
     def outcomes(self, trials: Sequence[Trial]) -> dict[str, Outcome | None]:
         """Look up by hash how trials ended; None for those that did not. Unknown ones are left out."""
-        hashes = [trial.hash for trial in trials]
-
-        def work(connection: Connection) -> dict[str, Outcome | None]:
-            known: dict[str, Outcome | None] = {}
-            for some in queries.chunks(hashes):
-                found = select(schema.trials.c.hash, schema.trials.c.outcome).where(schema.trials.c.hash.in_(some))
-                known |= {row.hash: Outcome(row.outcome) if row.outcome else None for row in connection.execute(found)}
-            return known
-
-        return self._database.read(work)
-
-    def begin(self, trial: Trial, machine: Machine, at: datetime) -> int:
-        """Record that a trial begins, and return the number of this attempt, from 1."""
-        row = {"trial_hash": trial.hash, "machine": dataclasses.asdict(machine), "started_at": at}
-
-        def work(transaction: Transaction) -> int:
-            _expect_one(transaction.connection.execute(_BEGIN, row), trial)
-            transaction.attempts.pop(trial.hash, None)
-            return _attempt(transaction, trial)
-
-        return self._database.write(work)
-
-    def add_epoch(self, trial: Trial, attempt: int, record: EpochRecord) -> None:
-        """Record an epoch of an attempt; a `StoreError` if another attempt has begun since."""
-        row = queries.epoch_row(trial, attempt, record)
-        statement = _EPOCH[self._database.dialect]
-        self._write(trial, attempt, lambda connection: connection.execute(statement, row))
-
-    def add_fingerprints(self, trial: Trial, attempt: int, fingerprints: Mapping[str, str]) -> None:
-        """Record an attempt's fingerprints in place of those it had; errors as `add_epoch`'s."""
-        row = {"trial_hash": trial.hash, "fingerprints": dict(fingerprints)}
-        self._write(trial, attempt, lambda connection: connection.execute(_FINGERPRINTS, row))
-
-    def end(self, trial: Trial, attempt: int, outcome: Outcome, detail: str, at: datetime) -> None:
-        """Record how an attempt ended, and drop what earlier ones left behind; errors as `add_epoch`'s."""
-        row = {"trial_hash": trial.hash, "outcome": outcome.value, "detail": queries.storable(detail), "ended_at": at}
-
-        def work(connection: Connection) -> None:
-            if attempt > 1:
-                connection.execute(_DROP_STALE, {"trial_hash": trial.hash, "current": attempt})
-            connection.execute(_END, row)
-
-        self._write(trial, attempt, work)
+        return self._database.read(partial(queries.outcomes_of_trials, hashes=[trial.hash for trial in trials]))
 
     def results(self, study: Study) -> list[TrialResult]:
         """Read what is known of a study's trials; those that never began are left out."""
@@ -174,87 +116,3 @@ class SQLStore:
             return queries.results_of_trials(connection, [trial.hash for trial in plan(study)])
 
         return self._database.read(work)
-
-    def _write(self, trial: Trial, attempt: int, work: Callable[[Connection], object]) -> None:
-        """Write something of an attempt, if it is the current one."""
-
-        def checked(transaction: Transaction) -> None:
-            if _attempt(transaction, trial) != attempt:
-                raise StoreError(
-                    f"trial {trial.arm}, seed {trial.seed} was begun again by another run in this store; this run "
-                    "gives way"
-                )
-            work(transaction.connection)
-
-        self._database.write(checked)
-
-    def _new(self, table: Table) -> Any:
-        """Build an insertion that leaves rows alone which are there already."""
-        return _INSERT[self._database.dialect](table).on_conflict_do_nothing()
-
-
-def _attempt(transaction: Transaction, trial: Trial) -> int:
-    """Look up a trial's current attempt, and make sure that it stays so until the transaction ends."""
-    if trial.hash not in transaction.attempts:
-        attempt = transaction.connection.scalar(_ATTEMPT, {"trial_hash": trial.hash})
-        if not attempt:
-            raise StoreError(f"trial {trial.arm}, seed {trial.seed} has not begun in this store")
-        transaction.attempts[trial.hash] = int(attempt)
-    return transaction.attempts[trial.hash]
-
-
-def _expect_one(result: CursorResult[Any], trial: Trial) -> None:
-    if result.rowcount != 1:
-        raise StoreError(f"trial {trial.arm}, seed {trial.seed} is not in this store")
-
-
-# Statements, built once: each is used for every message of every trial.
-
-_INSERT: Mapping[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
-_THIS = schema.trials.c.hash == bindparam("trial_hash")
-
-_ATTEMPT = select(schema.trials.c.attempts).where(_THIS).with_for_update(key_share=True)
-_BEGIN = (
-    update(schema.trials)
-    .where(_THIS)
-    .values(
-        attempts=schema.trials.c.attempts + 1,
-        outcome=null(),
-        detail="",
-        started_at=bindparam("started_at"),
-        ended_at=null(),
-        machine=bindparam("machine"),
-        fingerprints={},
-    )
-)
-_FINGERPRINTS = update(schema.trials).where(_THIS).values(fingerprints=bindparam("fingerprints"))
-_DROP_STALE = delete(schema.epoch_records).where(
-    schema.epoch_records.c.trial == bindparam("trial_hash"), schema.epoch_records.c.attempt < bindparam("current")
-)
-_END = (
-    update(schema.trials)
-    .where(_THIS)
-    .values(outcome=bindparam("outcome"), detail=bindparam("detail"), ended_at=bindparam("ended_at"))
-)
-
-
-def _put_epoch(dialect: str) -> Any:
-    """Build the statement that records an epoch, in place of one that an attempt before left behind."""
-    put = _INSERT[dialect](schema.epoch_records)
-    changed = {name: put.excluded[name] for name in ("attempt", *METRICS, "extra")}
-    return put.on_conflict_do_update(index_elements=["trial", "epoch"], set_=changed)
-
-
-_EPOCH = {dialect: _put_epoch(dialect) for dialect in _INSERT}
-
-_STUDIES = (
-    select(*(schema.studies.c[name] for name in ("hash", "name", "toml", "last_run_at")))
-    .select_from(schema.studies)
-    .order_by(schema.studies.c.last_run_at.desc())
-)
-_BEGUN = (schema.trials.c.attempts > 0).label("begun")
-_COUNTS = (
-    select(schema.study_trials.c.study, schema.trials.c.outcome, _BEGUN, func.count())
-    .join(schema.trials)
-    .group_by(schema.study_trials.c.study, schema.trials.c.outcome, literal_column("begun"))
-)

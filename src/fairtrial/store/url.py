@@ -30,7 +30,7 @@ def redact_url(place: str) -> str:
         place: a file's path or a URL, valid or not.
 
     Example:
-        >>> shown("postgresql://ada:secret@host/runs?sslpassword=more")
+        >>> redact_url("postgresql://ada:secret@host/runs?sslpassword=more")
         'postgresql://ada:***@host/runs?sslpassword=***'
     """
     if "://" not in place:

@@ -18,7 +18,7 @@ from fairtrial.training.allocator import keep_freed_memory
 from fairtrial.training.kernels import layers
 from fairtrial.training.learner import Learner
 from fairtrial.training.machine import use_threads
-from fairtrial.trial import Trial
+from fairtrial.trial import Trial, TrialContext
 
 #: Rounds of a comparison; in each round every side runs in turn, so that a machine whose speed drifts stays fair.
 ROUNDS = 7
@@ -150,8 +150,9 @@ def overhead(trial: Trial, steps: int = 60) -> float:
         steps: training steps to take.
     """
     settings = trial.settings.model_dump()
-    size = min(steps * settings["training"]["batch_size"], _available(trial.settings.data))
-    settings["data"] |= {"train": size, "test": min(2000, spec.DATA_SIZES[trial.settings.data.name].test)}
+    data = trial.settings.data
+    size = min(steps * settings["training"]["batch_size"], data.train_images)
+    settings["data"] |= {"train": size, "test": min(2000, data.test_images)}
     settings["training"]["epochs"] = 1
     short = Trial(trial.arm, trial.seed, spec.Settings.model_validate(settings))
     inside = 0.0
@@ -167,7 +168,7 @@ def overhead(trial: Trial, steps: int = 60) -> float:
     Learner.step = timed_step  # type: ignore[method-assign, assignment]
     try:
         before = perf_counter()
-        (record,) = loop.train(short)
+        (record,) = loop.train(TrialContext(short))
         whole = perf_counter() - before
     finally:
         Learner.step = step  # type: ignore[method-assign]
@@ -248,10 +249,6 @@ def _seconds(action: Callable[[], object]) -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return perf_counter() - before
-
-
-def _available(settings: spec.Data) -> int:
-    return (settings.train or spec.DATA_SIZES[settings.name].train) - settings.validation
 
 
 def _train_and_look(settings: dict[str, object], threads: int) -> int | None:

@@ -8,10 +8,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import LambdaLR
 
+from fairtrial.spec import ScheduleSettings
 from fairtrial.training import datasets
 from fairtrial.training.kernels.layers import accelerate
-from fairtrial.training.models import mobilenet_v2
-from fairtrial.training.optimizer import build_optimizer, build_schedule
 from fairtrial.trial import Trial
 
 
@@ -66,13 +65,15 @@ class Learner:
             fast: use the fast layers; without them the same network is computed by torch's own, for comparisons.
         """
         settings, device = trial.settings, choose_device()
-        network = mobilenet_v2.build(
-            settings.model, classes=dataset.classes, image_size=dataset.image_size, seed=trial.weights_seed
-        )
-        network = network.to(device)
+        network = settings.model.build(
+            classes=dataset.classes,
+            image_size=dataset.image_size,
+            channels=dataset.channels,
+            seed=trial.weights_seed,
+        ).to(device)
         if fast:
             network = accelerate(network)
-        optimizer = build_optimizer(settings.optimizer, network.parameters())
+        optimizer = settings.optimizer.build(network.parameters())
         steps = math.ceil(len(dataset.train) / settings.training.batch_size)
         schedule = build_schedule(settings.schedule, optimizer, steps_per_epoch=steps, epochs=trial.epochs)
         return cls(network, optimizer, schedule, device)
@@ -94,6 +95,20 @@ class Learner:
         self.optimizer.step()
         self.schedule.step()
         return loss.detach(), logits.detach()
+
+
+def build_schedule(
+    settings: ScheduleSettings, optimizer: torch.optim.Optimizer, *, steps_per_epoch: int, epochs: int
+) -> LambdaLR:
+    """Make the schedule that settings describe; call its ``step`` after each optimizer step.
+
+    Args:
+        settings: the schedule's section.
+        optimizer: whose learning rate it moves.
+        steps_per_epoch: optimizer steps an epoch.
+        epochs: epochs of the whole training.
+    """
+    return LambdaLR(optimizer, lambda step: settings.lr_factor(step / steps_per_epoch, epochs, 1 / steps_per_epoch))
 
 
 def choose_device() -> torch.device:

@@ -17,7 +17,7 @@ from fairtrial.training.allocator import keep_freed_memory
 from fairtrial.training.fingerprints import fingerprint
 from fairtrial.training.learner import Accumulator, Learner
 from fairtrial.training.state import TrainingPosition
-from fairtrial.trial import Trial
+from fairtrial.trial import TrialContext
 
 #: Images a forward pass of an evaluation: large enough to keep the cores busy, small enough to stay in their caches.
 EVALUATION_BATCH = 500
@@ -32,18 +32,18 @@ SECONDS_A_REPORT = 0.2
 _ORDER, _NOISE = 1, 2
 
 
-def train(trial: Trial) -> Iterator[dict[str, float]]:
+def train(trial: TrialContext) -> Iterator[dict[str, float]]:
     """Train one arm at one seed with fairtrial's own loop.
 
     The initial weights come from the seed alone and the order of batches from the seed and the epoch alone, so that
     all arms of a seed share both; the trial's fingerprints, of the weights before the first step and of the orders of
     all epochs, let others see that they do. A study may give weights and order seeds of their own; dropout goes with
     the order. Two runs on one machine with as many threads give the same bits, and so do two runs one of which was
-    interrupted: the trial's state is saved after each epoch and whenever a checkpoint is due, see `Trial.save`. The
-    last fingerprint, ``final_weights``, says what came out.
+    interrupted: the trial's state is saved after each epoch and whenever a checkpoint is due, see `TrialContext.save`.
+    The last fingerprint, ``final_weights``, says what came out.
 
     Args:
-        trial: what to train. Its data must be in the cache already; `loops.prepare` sees to that.
+        trial: what to train. Its data must be in the cache already; `prepare.prepare` sees to that.
 
     Yields:
         After each epoch: ``train_loss`` and ``train_acc`` over the epoch's own training batches, each measured before
@@ -57,7 +57,7 @@ def train(trial: Trial) -> Iterator[dict[str, float]]:
     """
     keep_freed_memory()
     dataset = load_once(trial.settings.data)
-    learner = Learner.build(trial, dataset)
+    learner = Learner.build(trial.trial, dataset)
     orders = (batch_order(trial.order_seed, epoch, len(dataset.train)) for epoch in range(1, trial.epochs + 1))
     trial.fingerprint(
         initial_weights=fingerprint(learner.network.state_dict()),
@@ -106,7 +106,7 @@ def evaluate(network: nn.Module, images: datasets.ImageSet, device: torch.device
 
 
 def _train_epoch(
-    trial: Trial, learner: Learner, moment: TrainingPosition, images: datasets.ImageSet
+    trial: TrialContext, learner: Learner, moment: TrainingPosition, images: datasets.ImageSet
 ) -> dict[str, float]:
     """Train an epoch from a moment to its end, moving the moment along; return its ``train_loss`` and ``train_acc``."""
     device, tally = learner.device, moment.tally
@@ -146,6 +146,6 @@ def _noise_seed(seed: int, epoch: int) -> int:
 
 
 @lru_cache(maxsize=4)
-def load_once(settings: spec.Data) -> datasets.Dataset:
-    """Load a data set once a process; `loops.prepare` has checked it."""
+def load_once(settings: spec.DataSettings) -> datasets.Dataset:
+    """Load a data set once a process; `prepare.prepare` has checked it."""
     return datasets.load(settings, verify=False)

@@ -5,7 +5,6 @@ import os
 import platform
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import torch
 
@@ -20,7 +19,7 @@ from fairtrial.trial import Machine, Trial
 PACKAGES = ("numpy", "torch")
 
 
-def describe_process(_trial: Trial | None = None) -> Machine:
+def describe_process() -> Machine:
     """Describe the process that trains: versions, processor, device and threads; the same for every trial."""
     return replace(_unchanging(), threads=torch.get_num_threads())
 
@@ -40,7 +39,7 @@ def _unchanging() -> Machine:
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     return Machine(
         versions={"fairtrial": fairtrial.__version__, "python": platform.python_version(), **versions},
-        processor=_processor(),
+        processor=compiler.processor()["model name"],
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         threads=torch.get_num_threads(),
         system=platform.platform(),
@@ -57,7 +56,7 @@ def set_up_worker(threads: int, *, compiles: bool) -> None:
 
     Args:
         threads: with how many torch may compute.
-        compiles: whether it may compile kernels; see `loops.compile_layers`.
+        compiles: whether it may compile kernels; see `prepare.compile_layers`.
     """
     use_threads(threads)
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32, on CUDA too
@@ -86,13 +85,3 @@ def show_one_gpu(worker: int) -> dict[str, str]:
         return {}
     visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
     return {"CUDA_VISIBLE_DEVICES": visible.split(",")[worker % count]}
-
-
-def _processor() -> str:
-    """Name the processor; the standard library knows only its architecture on Linux."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:  # not Linux
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

@@ -1,52 +1,27 @@
-"""Training loops: fairtrial's own, and those that users bring as ``"module:function"``."""
+"""The training loop that a study names, and all that its trials need before the first one starts."""
 
-import importlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from fairtrial import spec
-from fairtrial.errors import StudyError
-from fairtrial.training import datasets
+from fairtrial.training import datasets, user_loops
 from fairtrial.training.kernels import compiler, layers
 from fairtrial.training.loop import train
-from fairtrial.training.models import mobilenet_v2
-from fairtrial.trial import Trial
+from fairtrial.trial import TrainingLoop, Trial, TrialContext
 
 
-def run(trial: Trial) -> Iterator[Mapping[str, float]]:
+def run(trial: TrialContext) -> Iterator[Mapping[str, float]]:
     """Run a trial with the training loop that its settings name.
 
-    Yields:
-        The metrics of each epoch.
+    Returns:
+        What the loop returns: the metrics of each epoch.
     """
-    yield from find(trial.settings.training.loop)(trial)
+    return find(trial.settings.training.loop)(trial)
 
 
-def find(name: str) -> Callable[[Trial], Iterator[Mapping[str, float]]]:
-    """Find a training loop by its name.
-
-    Args:
-        name: ``"fairtrial"``, or ``"module:function"`` with a module that Python can import.
-
-    Raises:
-        StudyError: no such module or function. What the module itself raises while it is imported passes through:
-            it is the user's code, and its traceback says more than a line of ours.
-    """
-    if name == spec.BUILT_IN:
-        return train
-    module_name, _, function_name = name.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise
-        raise StudyError(
-            f'training.loop = "{name}": no module named {error.name} beside the study or installed'
-        ) from error
-    loop = getattr(module, function_name, None)
-    if not callable(loop):
-        raise StudyError(f'training.loop = "{name}": {module_name} has no function {function_name}')
-    return loop  # type: ignore[no-any-return]  # a user's function; what it yields is checked record by record
+def find(name: str, *, fresh: bool = False) -> TrainingLoop:
+    """Find a training loop by its name: fairtrial's own, or a user's as `user_loops.find` does."""
+    return train if name == spec.BUILT_IN else user_loops.find(name, fresh=fresh)
 
 
 def compile_layers(trials: Iterable[Trial]) -> bool:
@@ -87,14 +62,16 @@ def prepare(study: spec.Study, progress: datasets.DownloadProgress | None = None
         WeightsError: a weights file does not fit its model.
         StudyError: a training loop can't be found.
     """
-    loaded: dict[spec.Data, datasets.Dataset] = {}
+    loaded: dict[spec.DataSettings, datasets.Dataset] = {}
     for settings in (arm.settings for arm in study.arms):
-        find(settings.training.loop)
+        find(settings.training.loop, fresh=True)
         if settings.training.loop != spec.BUILT_IN:
             continue
         if settings.data not in loaded:
             loaded[settings.data] = datasets.load(settings.data, progress=progress)
-        if settings.model.weights:
+        if getattr(settings.model, "weights", None):
             dataset = loaded[settings.data]
-            mobilenet_v2.build(settings.model, classes=dataset.classes, image_size=dataset.image_size, seed=0)
+            settings.model.build(
+                classes=dataset.classes, image_size=dataset.image_size, channels=dataset.channels, seed=0
+            )
     return tuple(loaded.values())

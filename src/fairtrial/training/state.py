@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
+from fairtrial.training import tensors as _tensors  # noqa: F401  (lets checkpoints hold tensors)
 from fairtrial.training.learner import Accumulator, Learner
-from fairtrial.trial import Trial
+from fairtrial.trial import TrialContext
 
 
 @dataclass
@@ -38,8 +39,8 @@ class TrainingPosition:
         return cls(epoch, 0, Accumulator.empty(device), 0.0, {})
 
 
-def save(trial: Trial, learner: Learner, moment: TrainingPosition) -> None:
-    """Save a trial's state as its keeper does.
+def save(trial: TrialContext, learner: Learner, moment: TrainingPosition) -> None:
+    """Save a trial's state.
 
     Args:
         trial: the trial.
@@ -50,8 +51,6 @@ def save(trial: Trial, learner: Learner, moment: TrainingPosition) -> None:
         CheckpointError: it can't be written.
         Stopped: it was written, and the study is asked to stop.
     """
-    if trial.keeper is None:
-        return
     tally = moment.tally
     trial.save(
         {
@@ -67,7 +66,7 @@ def save(trial: Trial, learner: Learner, moment: TrainingPosition) -> None:
     )
 
 
-def load(trial: Trial, learner: Learner) -> TrainingPosition:
+def load(trial: TrialContext, learner: Learner) -> TrainingPosition:
     """Put back what an attempt before has saved last.
 
     Tensors come back from a checkpoint with the strides that they had. That matters: torch's fused kernels walk over

@@ -7,20 +7,19 @@ import sys
 import textwrap
 import time
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 import loops
 from fairtrial.checkpoints import CheckpointManager
-from fairtrial.errors import FairtrialError
-from fairtrial.executors.base import Ended, Epoch, Started
-from fairtrial.executors.limits import Limits
+from fairtrial.errors import FairtrialError, StudyError
+from fairtrial.executors.base import Ended, EpochFinished, Started, Workload
 from fairtrial.executors.local.executor import LocalExecutor
 from fairtrial.executors.local.process import WorkerProcess
 from fairtrial.scheduler import plan
 from fairtrial.trial import Outcome
+from workloads import arm, execute, opened, patient, submit
 
 PATIENCE = 60  # seconds after which a test gives up; nothing waits that long unless it is broken
 
@@ -43,19 +42,12 @@ def gone(pids):
     return True
 
 
-def execute(executor, trials):
-    with executor:
-        for trial in trials:
-            executor.submit(trial)
-        return list(executor.messages())
-
-
 def ends(messages):
-    return {message.trial.arm: message for message in messages if isinstance(message, Ended)}
+    return {arm(message): message for message in messages if isinstance(message, Ended)}
 
 
 def metrics(messages, name):
-    return [message.record.metrics[name] for message in messages if isinstance(message, Epoch)]
+    return [message.record.metrics[name] for message in messages if isinstance(message, EpochFinished)]
 
 
 @pytest.fixture
@@ -86,7 +78,7 @@ WELL = [1, 2, 3]
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize(("end", "what"), DEATHS.items(), ids=DEATHS.keys())
 def test_a_trial_that_loses_two_workers_has_failed_and_the_others_go_on(dying_study, end, what, workers):
-    messages = execute(LocalExecutor(loops.dying, loops.machine, workers=workers), dying_study(end))
+    messages = execute(LocalExecutor(workers), loops.dying, dying_study(end))
     assert stories(messages) == {
         "a": [Started, *WELL, Outcome.FINISHED],
         "bad": [Started, 1, Started, 1, Outcome.FAILED],
@@ -99,7 +91,7 @@ def test_a_trial_that_loses_two_workers_has_failed_and_the_others_go_on(dying_st
 
 @pytest.mark.parametrize("end", ["kill", "exit", "segfault", "memory"])
 def test_a_trial_that_loses_one_worker_gets_another(dying_study, end):
-    messages = execute(LocalExecutor(loops.dying, loops.machine, workers=2), dying_study(end, times=1))
+    messages = execute(LocalExecutor(2), loops.dying, dying_study(end, times=1))
     assert stories(messages)["bad"] == [Started, 1, Started, *WELL, Outcome.FINISHED]
     assert ends(messages)["bad"].detail == ""
 
@@ -108,10 +100,10 @@ def stories(messages):
     """What came of each arm, in order."""
     told = {}
     for message in messages:
-        story = told.setdefault(message.trial.arm, []) if message else None
+        story = told.setdefault(arm(message), []) if message else None
         if isinstance(message, Started):
             story.append(Started)
-        if isinstance(message, Epoch):
+        if isinstance(message, EpochFinished):
             story.append(message.record.epoch)
         if isinstance(message, Ended):
             story.append(message.outcome)
@@ -122,22 +114,21 @@ def test_a_retry_goes_on_from_the_checkpoint(make_study, monkeypatch, tmp_path):
     (trial,) = plan(make_study(seeds=1, arms={"a": {}}))
     monkeypatch.setenv("FAIRTRIAL_FAILPOINT", "checkpoint.manifest_renamed:5")  # in the third epoch
     monkeypatch.setenv("FAIRTRIAL_FAILPOINT_HITS", str(tmp_path / "hits"))
-    executor = LocalExecutor(loops.keeping, loops.machine, workers=1, checkpoints=CheckpointManager("kept"))
-    messages = execute(executor, [trial])
+    messages = execute(LocalExecutor(1), loops.keeping, [trial], checkpoints=CheckpointManager("kept"))
     assert stories(messages)["a"] == [Started, 1, 2, Started, *WELL, Outcome.FINISHED]
-    records = [message.record for message in messages if isinstance(message, Epoch)]
+    records = [message.record for message in messages if isinstance(message, EpochFinished)]
     assert records[:2] == records[2:4]  # with their times: they were not trained again
     assert (tmp_path / "hits").stat().st_size == 6  # of the six checkpoints none was written twice
 
 
 def test_a_crash_in_native_code_has_the_traceback_of_python(dying_study):
-    messages = execute(LocalExecutor(loops.dying, loops.machine, workers=1), dying_study("segfault"))
+    messages = execute(LocalExecutor(1), loops.dying, dying_study("segfault"))
     assert "loops.py" in ends(messages)["bad"].detail
     assert "in end_process" in ends(messages)["bad"].detail
 
 
 def test_a_death_is_noticed_though_a_child_holds_the_pipe_and_the_child_ends_too(dying_study):
-    messages = execute(LocalExecutor(loops.dying, loops.machine, workers=1), dying_study("leave a child behind"))
+    messages = execute(LocalExecutor(1), loops.dying, dying_study("leave a child behind"))
     children = [int(pid) for pid in Path("children").read_text().split()]
     assert len(children) == 2
     assert gone(children)
@@ -147,15 +138,14 @@ def test_a_death_is_noticed_though_a_child_holds_the_pipe_and_the_child_ends_too
 
 def test_an_exception_is_told_in_the_first_line_and_not_tried_again(make_study):
     (trial,) = plan(make_study(seeds=1, arms={"a": {"params": {"end": "raises"}}}))
-    messages = execute(LocalExecutor(loops.mixed, loops.machine, workers=1), [trial])
+    messages = execute(LocalExecutor(1), loops.mixed, [trial])
     assert stories(messages)["a"] == [Started, 1, Outcome.FAILED]
     first, second, *_, last = ends(messages)["a"].detail.splitlines()
     assert (first, second, last) == ("RuntimeError: boom", "Traceback (most recent call last):", first)
 
 
 def test_a_trial_that_takes_too_long_has_failed_and_is_not_tried_again(dying_study):
-    executor = LocalExecutor(loops.dying, loops.machine, workers=2, limits=Limits(time=1.5))
-    messages = execute(executor, dying_study("loop"))
+    messages = execute(LocalExecutor(2, time_limit=1.5), loops.dying, dying_study("loop"))
     assert stories(messages)["bad"] == [Started, 1, Outcome.FAILED]
     first, *trace = ends(messages)["bad"].detail.splitlines()
     assert first == "time limit of 1.5 s exceeded in epoch 2"
@@ -164,8 +154,7 @@ def test_a_trial_that_takes_too_long_has_failed_and_is_not_tried_again(dying_stu
 
 
 def test_a_trial_that_asks_for_too_much_memory_has_failed(dying_study):
-    executor = LocalExecutor(loops.dying, loops.machine, workers=1, limits=Limits(memory=2 << 30))
-    messages = execute(executor, dying_study("much memory"))
+    messages = execute(LocalExecutor(1, memory_limit=2 << 30), loops.dying, dying_study("much memory"))
     assert stories(messages)["bad"] == [Started, 1, Started, 1, Outcome.FAILED]
     first, second, *rest = ends(messages)["bad"].detail.splitlines()
     assert (first, second) == ("memory limit of 2.0 GiB reached", "Traceback (most recent call last):")
@@ -173,27 +162,27 @@ def test_a_trial_that_asks_for_too_much_memory_has_failed(dying_study):
 
 
 def test_a_limit_that_leaves_no_room_to_begin_is_told(make_study):
-    executor = LocalExecutor(loops.good, loops.machine_that_needs_memory, workers=1, limits=Limits(memory=64 << 20))
+    executor = LocalExecutor(1, memory_limit=64 << 20)
     with pytest.raises(FairtrialError, match=r"before they can begin a trial: memory limit of 64\.0 MiB reached; see"):
-        execute(executor, plan(make_study()))
+        execute(executor, loops.good, plan(make_study()), machine=loops.machine_that_needs_memory)
 
 
 def test_a_stopped_worker_is_given_up_and_killed(dying_study):
-    executor = LocalExecutor(loops.dying, loops.machine, workers=2, limits=Limits(silence=3))
-    messages = execute(executor, dying_study("stop", times=1))
+    executor = patient(LocalExecutor(2), 3)
+    messages = execute(executor, loops.dying, dying_study("stop", times=1))
     assert stories(messages)["bad"] == [Started, 1, Started, *WELL, Outcome.FINISHED]
     assert gone([int(Path("stopped").read_text())])
 
 
 def test_a_worker_that_stops_twice_has_failed(dying_study):
-    executor = LocalExecutor(loops.dying, loops.machine, workers=1, limits=Limits(silence=3))
-    lines = ends(execute(executor, dying_study("stop")))["bad"].detail.splitlines()
+    executor = patient(LocalExecutor(1), 3)
+    lines = ends(execute(executor, loops.dying, dying_study("stop")))["bad"].detail.splitlines()
     assert lines == ["worker said nothing for 3 s", "the attempt before: worker said nothing for 3 s"]
 
 
 def test_a_worker_that_holds_the_interpreter_in_native_code_says_where(dying_study):
-    executor = LocalExecutor(loops.dying, loops.machine, workers=1, limits=Limits(silence=3))
-    first, *trace = ends(execute(executor, dying_study("hold the lock")))["bad"].detail.splitlines()
+    executor = patient(LocalExecutor(1), 3)
+    first, *trace = ends(execute(executor, loops.dying, dying_study("hold the lock")))["bad"].detail.splitlines()
     assert first == "worker said nothing for 3 s"
     assert [line for line in trace if "said nothing" in line] == ["the attempt before: worker said nothing for 3 s"]
     assert sum("in end_process" in line for line in trace) == 2
@@ -205,11 +194,11 @@ def test_leaving_lets_trials_save_what_they_have(make_study):
     kept = CheckpointManager("kept")
     with (
         suppress(KeyboardInterrupt),
-        LocalExecutor(loops.keeping_a_diary, loops.machine, workers=1, checkpoints=kept) as executor,
+        opened(LocalExecutor(1), loops.keeping_a_diary, checkpoints=kept) as session,
     ):
-        executor.submit(trial)
-        for message in executor.messages():
-            if isinstance(message, Epoch):
+        submit(session, trial)
+        for message in session.messages():
+            if isinstance(message, EpochFinished):
                 raise KeyboardInterrupt
     assert Path("diary").read_text() == "Stopped"
     assert kept.open(trial).load()["epoch"] >= 1
@@ -220,13 +209,12 @@ def test_leaving_ends_trials_that_do_not_save(make_study, monkeypatch, leave_by)
     first, second = plan(make_study(arms={"a": {}}))
     with (
         suppress(KeyboardInterrupt),
-        LocalExecutor(loops.beating, loops.machine, workers=2, checkpoints=CheckpointManager("kept")) as executor,
+        opened(LocalExecutor(2), loops.beating, checkpoints=CheckpointManager("kept")) as session,
     ):
-        executor.submit(first)
-        executor.submit(second)
+        submit(session, first, second)
         pids = []
-        for message in executor.messages():
-            if isinstance(message, Epoch):
+        for message in session.messages():
+            if isinstance(message, EpochFinished):
                 pids.append(int(message.record.metrics["pid"]))
             if len(pids) == 2 and leave_by == "an exception elsewhere":
                 raise KeyboardInterrupt
@@ -250,21 +238,21 @@ def test_what_a_given_up_worker_still_says_is_not_heard(dying_study, monkeypatch
 
     monkeypatch.setattr(WorkerProcess, "close", let_live)
     story = []
-    with LocalExecutor(loops.dying, loops.machine, workers=1, limits=Limits(silence=3)) as executor:
+    with opened(patient(LocalExecutor(1), 3), loops.dying) as session:
         _, bad, other = dying_study("stop", times=1)
-        executor.submit(bad)
-        for message in executor.messages():
+        submit(session, bad)
+        for message in session.messages():
             story.append(message)
-            if isinstance(message, Started) and given_up and message.trial is bad:
+            if isinstance(message, Started) and given_up and message.trial_id == bad.hash:
                 os.kill(given_up[0].pid, signal.SIGCONT)
                 assert given_up[0].connection.poll(PATIENCE)  # it speaks again, into the pipe that nobody reads
-                executor.submit(other)
+                submit(session, other)
         said = []
         while (report := given_up[0].receive()) and not isinstance(report, Ended):
             said.append(report)
     for worker in given_up:
         close(worker)
-    assert any(isinstance(report, Epoch) for report in said)
+    assert any(isinstance(report, EpochFinished) for report in said)
     assert stories(story) == {
         "bad": [Started, 1, Started, *WELL, Outcome.FINISHED],
         "b": [Started, *WELL, Outcome.FINISHED],
@@ -285,42 +273,41 @@ def test_a_suspended_parent_does_not_take_its_workers_for_silent(script):
 
 def test_a_trial_whose_worker_died_before_it_began_goes_to_another(make_study):
     trials = plan(make_study())
-    messages = execute(LocalExecutor(loops.good, loops.machine_that_dies_once, workers=1), trials)
-    assert [message.trial for message in messages if isinstance(message, Started)] == list(trials)
+    messages = execute(LocalExecutor(1), loops.good, trials, machine=loops.machine_that_dies_once)
+    started = [message.trial_id for message in messages if isinstance(message, Started)]
+    assert started == [trial.hash for trial in trials]
     assert {message.outcome for message in messages if isinstance(message, Ended)} == {Outcome.FINISHED}
 
 
 def test_workers_that_never_begin_are_an_error(make_study):
     with pytest.raises(FairtrialError, match=r"before they can begin a trial: worker exited with status 7"):
-        execute(LocalExecutor(loops.good, loops.machine_that_dies, workers=2), plan(make_study()))
+        execute(LocalExecutor(2), loops.good, plan(make_study()), machine=loops.machine_that_dies)
 
 
 def test_one_trial_before_which_workers_always_die_is_an_error_though_others_begin(make_study):
     trials = plan(make_study(seeds=12, arms={"a": {}, "bad": {"params": {"x": 1}}}))
     trials = [trial for trial in trials if trial.arm == "a" or trial.seed == 0]
     with pytest.raises(FairtrialError, match=r"before they can begin a trial: worker exited with status 7"):
-        execute(LocalExecutor(loops.slow, loops.machine_that_dies_for_some, workers=2), trials)
+        execute(LocalExecutor(2), loops.slow, trials, machine=loops.machine_that_dies_for_some)
     assert Path("begun").stat().st_size < 12  # it does not come up only when nothing else is left
 
 
 def test_a_worker_that_dies_between_trials_is_replaced(make_study):
     first, second, *_ = plan(make_study())
-    with LocalExecutor(loops.looking_around, loops.machine, workers=1) as executor:
-        executor.submit(first)
-        (pid,) = metrics(executor.messages(), "pid")
+    with opened(LocalExecutor(1), loops.looking_around) as session:
+        submit(session, first)
+        (pid,) = metrics(session.messages(), "pid")
         os.kill(int(pid), signal.SIGKILL)
         assert gone([int(pid)])
-        executor.submit(second)
-        messages = list(executor.messages())
+        submit(session, second)
+        messages = list(session.messages())
     assert ends(messages)[second.arm].outcome is Outcome.FINISHED
     assert metrics(messages, "pid") != [pid]
 
 
 def test_what_a_worker_sees(make_study, capfd):
-    executor = LocalExecutor(
-        loops.looking_around, loops.machine, workers=2, threads=3, set_up=loops.set_up, environment=loops.place
-    )
-    messages = execute(executor, plan(make_study(seeds=4)))
+    options = {"set_up": loops.set_up, "environment": loops.place}
+    messages = execute(LocalExecutor(2, 3), loops.looking_around, plan(make_study(seeds=4)), **options)
     assert len(metrics(messages, "pid")) == 8
     assert os.getpid() not in metrics(messages, "pid")
     assert set(metrics(messages, "threads")) == {3}
@@ -332,7 +319,7 @@ def test_what_a_worker_sees(make_study, capfd):
 
 def test_trials_run_side_by_side(make_study):
     trials = plan(make_study(arms={"a": {}}))
-    messages = execute(LocalExecutor(loops.meeting, loops.machine, workers=2), trials)
+    messages = execute(LocalExecutor(2), loops.meeting, trials)
     assert len(set(metrics(messages, "pid"))) == 2
 
 
@@ -342,41 +329,58 @@ def test_a_worker_finds_what_this_process_finds(make_study, tmp_path, monkeypatc
     monkeypatch.syspath_prepend(str(tmp_path / "elsewhere"))
     import mine
 
-    messages = execute(LocalExecutor(mine.train, loops.machine, workers=1), plan(make_study(seeds=1)))
+    messages = execute(LocalExecutor(1), mine.train, plan(make_study(seeds=1)))
     assert metrics(messages, "loss") == [0.25, 0.25]
 
 
 def test_numbers_of_workers_and_threads_are_checked():
-    for numbers in ({"workers": 0}, {"workers": -1}, {"workers": 1, "threads": 0}):
-        with pytest.raises(FairtrialError, match=r"(workers|threads) = (0|-1): must be a whole number from 1 up"):
-            LocalExecutor(loops.good, loops.machine, **numbers)
+    for numbers in ({"workers": 0}, {"workers": -1}, {"threads": 0}):
+        with pytest.raises(FairtrialError, match=r"(workers|threads) = (0|-1): must be an integer of at least 1"):
+            LocalExecutor(**numbers)
 
 
-def test_functions_that_workers_cannot_import_are_refused():
-    with pytest.raises(
-        FairtrialError, match="<lambda>: workers can't import it, only functions at the top of a module"
-    ):
-        LocalExecutor(lambda trial: iter(()), loops.machine, workers=1)
-    with pytest.raises(FairtrialError, match="workers can't import it"):
-        LocalExecutor(loops.good, loops.machine, workers=1, set_up=partial(print, lambda: 0))
+def of_this_process(trial):
+    yield {"test_acc": 0.5}
+
+
+@pytest.mark.parametrize("where", ["of the running script or notebook", "within another function"])
+def test_functions_that_workers_cannot_import_are_refused_in_a_line_with_the_two_ways_that_work(
+    make_study, monkeypatch, where
+):
+    if where == "within another function":
+
+        def train(trial):
+            yield from of_this_process(trial)
+
+    else:
+        train = of_this_process
+        monkeypatch.setattr(train, "__module__", "__main__")
+    trials = plan(make_study(training={"loop": train, "epochs": 1}))
+    with pytest.raises(StudyError) as refused:
+        LocalExecutor(1).open(Workload(loops.good, loops.machine, trials))
+    name = f"{train.__module__}:{train.__qualname__}"
+    assert str(refused.value) == (
+        f'training.loop = "{name}": workers can\'t import a function {where}; move it to the top of a module, '
+        "or run with executor=fairtrial.InlineExecutor()"
+    )
 
 
 SCRIPT = """
-from fairtrial.executors.base import Epoch
-from fairtrial.executors.limits import Limits
+from fairtrial.executors.base import EpochFinished
 from fairtrial.executors.local.executor import LocalExecutor
 from fairtrial.scheduler import plan
 from fairtrial.spec import Study
 import loops
+from workloads import opened, patient
 
 print("begun", flush=True)
 study = Study.from_dict({"name": "s", "reference": "a", "seeds": 2, "arms": {"a": {}}})
 try:
-    with LocalExecutor(loops.LOOP, loops.machine, workers=2, limits=Limits(silence=3)) as executor:
+    with opened(patient(LocalExecutor(2), 3), loops.LOOP) as session:
         for trial in plan(study):
-            executor.submit(trial)
-        for message in executor.messages():
-            if isinstance(message, Epoch):
+            session.submit(trial)
+        for message in session.messages():
+            if isinstance(message, EpochFinished):
                 print(int(message.record.metrics["pid"]), flush=True)
 except KeyboardInterrupt:
     print("interrupted", flush=True)

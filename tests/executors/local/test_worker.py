@@ -4,8 +4,8 @@ from multiprocessing import Pipe
 
 import pytest
 
+from fairtrial.executors.base import Progressed
 from fairtrial.executors.local import worker
-from fairtrial.scheduler import plan
 
 
 @pytest.fixture
@@ -22,30 +22,29 @@ def received(connection):
     return reports
 
 
-def test_progress_that_comes_too_soon_is_dropped(pipe, make_study, monkeypatch):
+def test_progress_that_comes_too_soon_is_dropped(pipe, monkeypatch):
     connection, line = pipe
-    trial = plan(make_study())[0]
     moments = iter([10.0, 10.01, 10.2, 10.29, 10.31])
     monkeypatch.setattr(worker, "monotonic", lambda: next(moments))
     for batch in range(1, 6):
-        line.progress(trial, batch, 9, {"train_acc": batch / 10})
+        line.progress(Progressed("a trial", batch, 9, {"train_acc": batch / 10}))
     assert [report.batch for report in received(connection)] == [1, 3, 5]
 
 
-def test_progress_is_sent_as_plain_numbers(pipe, make_study):
+def test_progress_is_sent_as_plain_numbers(pipe):
     import torch
 
     connection, line = pipe
-    line.progress(plan(make_study())[0], 1, 9, {"train_acc": torch.tensor(0.5)})
+    line.progress(Progressed("a trial", 1, 9, {"train_acc": torch.tensor(0.5)}))
     (report,) = received(connection)
-    assert report == worker.ProgressReport(1, 9, {"train_acc": 0.5})
+    assert report == Progressed("a trial", 1, 9, {"train_acc": 0.5})
     assert type(report.metrics["train_acc"]) is float
 
 
-def test_a_worker_without_a_parent_ends(pipe, make_study, monkeypatch):
+def test_a_worker_without_a_parent_ends(pipe, monkeypatch):
     connection, line = pipe
     ended = []
     monkeypatch.setattr(worker.os, "_exit", ended.append)
     connection.close()
-    line.progress(plan(make_study())[0], 1, 9, {})
+    line.progress(Progressed("a trial", 1, 9, {}))
     assert ended == [worker.ABANDONED]

@@ -13,11 +13,12 @@ from ray.cluster_utils import Cluster
 import fairtrial
 import loops
 from fairtrial.errors import FairtrialError
-from fairtrial.executors.base import Ended, Epoch, Started
+from fairtrial.executors.base import Ended, EpochFinished, NodeData, Started
 from fairtrial.executors.inline import InlineExecutor
-from fairtrial.executors.ray.executor import NodeData, RayExecutor
+from fairtrial.executors.ray.executor import RayExecutor
 from fairtrial.scheduler import plan
 from fairtrial.trial import Outcome
+from workloads import opened, submit
 
 pytestmark = [
     pytest.mark.slow,
@@ -49,10 +50,10 @@ def trials(make_study):
     return plan(make_study(seeds=2, training={"epochs": 3, "loop": "loops:waiting_for_go"}))
 
 
-def drain(executor, on_message):
+def drain(session, on_message):
     """Read all messages, telling of each; fails rather than waiting for ever."""
     heard, deadline = [], time.monotonic() + PATIENCE
-    for message in executor.messages():
+    for message in session.messages():
         assert time.monotonic() < deadline
         if message is not None:
             heard.append(message)
@@ -64,10 +65,10 @@ def records(messages):
     """What a store would hold in the end: of each trial, the records since it last began; without process numbers."""
     kept = {}
     for message in messages:
-        story = kept.setdefault(message.trial.hash, [])
+        story = kept.setdefault(message.trial_id, [])
         if isinstance(message, Started):
             story.clear()
-        if isinstance(message, Epoch):
+        if isinstance(message, EpochFinished):
             numbers = {k: v for k, v in message.record.metrics.items() if k not in {"pid", "parent"}}
             story.append((message.record.epoch, numbers))
         if isinstance(message, Ended):
@@ -84,7 +85,7 @@ def one_dies(pids):
 
 
 def begun(messages):
-    return [message.trial for message in messages if isinstance(message, Started)]
+    return [message.trial_id for message in messages if isinstance(message, Started)]
 
 
 def test_the_trials_of_a_lost_node_go_to_another(start, trials):
@@ -94,22 +95,20 @@ def test_the_trials_of_a_lost_node_go_to_another(start, trials):
     lost = []
 
     def on_message(heard):
-        epochs = [message for message in heard if isinstance(message, Epoch)]
+        epochs = [message for message in heard if isinstance(message, EpochFinished)]
         if not lost and len(epochs) == 2:  # both nodes are at work
             lost.append(doomed)
             cluster.remove_node(doomed, allow_graceful=False)
             assert one_dies([int(message.record.metrics["pid"]) for message in epochs])
             Path("go").touch()
 
-    with RayExecutor(loops.waiting_for_go, loops.machine, address=cluster.address) as executor:
-        for trial in trials:
-            executor.submit(trial)
-        messages = drain(executor, on_message)
+    with opened(RayExecutor(cluster.address), loops.waiting_for_go) as session:
+        submit(session, *trials)
+        messages = drain(session, on_message)
     assert lost
     assert len(begun(messages)) == len(trials) + 1
-    with InlineExecutor(loops.waiting_for_go, loops.machine) as inline:
-        for trial in trials:
-            inline.submit(trial)
+    with opened(InlineExecutor(), loops.waiting_for_go) as inline:
+        submit(inline, *trials)
         expected = drain(inline, lambda heard: None)
     assert records(messages) == records(expected)
 
@@ -148,7 +147,7 @@ def test_a_lost_cluster_is_one_line_and_the_same_command_goes_on(start, free_por
     lines = [line for line in err.splitlines() if "lost" in line or "Ray" in line or "Traceback" in line]
     assert len(lines) == 1, err
     assert "the Ray cluster at" in lines[0]
-    assert "the same command, once there is a cluster again, goes on" in lines[0]
+    assert "rerun the command to resume" in lines[0]
     assert "aylet" not in out + err
     before = {result.trial: result for result in stored() if result.outcome}
     assert 0 < len(before) < 4
@@ -161,7 +160,7 @@ def test_a_lost_cluster_is_one_line_and_the_same_command_goes_on(start, free_por
     assert {trial: after[trial] for trial in before} == before
 
 
-def test_supplies_are_placed_once_a_node(start, make_study, tmp_path):
+def test_data_are_placed_once_a_node(start, make_study, tmp_path):
     cluster = start()
     caches = [tmp_path / "one", tmp_path / "two"]
     for cache in caches:
@@ -176,15 +175,14 @@ def test_supplies_are_placed_once_a_node(start, make_study, tmp_path):
     study = make_study(seeds=4, training={"epochs": 3, "loop": "loops:waiting_for_go"})
 
     def on_message(heard):
-        if sum(isinstance(message, Epoch) for message in heard) == 4:  # all four slots are at work
+        if sum(isinstance(message, EpochFinished) for message in heard) == 4:  # all four slots are at work
             Path("go").touch()
 
-    supplies = NodeData(gather, loops.put_in_cache)
-    with RayExecutor(loops.waiting_for_go, loops.machine, address=cluster.address, supplies=supplies) as executor:
-        for trial in plan(study):
-            executor.submit(trial)
-        messages = drain(executor, on_message)
-    assert len({m.record.metrics["parent"] for m in messages if isinstance(m, Epoch)}) == 4
+    data = NodeData(gather, loops.put_in_cache)
+    with opened(RayExecutor(cluster.address), loops.waiting_for_go, data=data) as session:
+        submit(session, *plan(study))
+        messages = drain(session, on_message)
+    assert len({m.record.metrics["parent"] for m in messages if isinstance(m, EpochFinished)}) == 4
     assert gathered == [1]
     assert [(cache / "came").read_text() for cache in caches] == ["the data\n"] * 2
 
@@ -199,9 +197,9 @@ def test_supplies_are_placed_once_a_node(start, make_study, tmp_path):
 )
 def test_an_address_where_no_cluster_is_takes_one_line(address, what, free_port, monkeypatch):
     monkeypatch.setattr("fairtrial.executors.ray.cluster.PATIENCE", 0.5)
-    executor = RayExecutor(loops.good, loops.machine, address=address.format(port=free_port))
-    with pytest.raises(FairtrialError, match=what) as caught, executor:
-        pass
+    executor = RayExecutor(address.format(port=free_port))
+    with pytest.raises(FairtrialError, match=what) as caught:
+        opened(executor, loops.good)
     assert "\n" not in str(caught.value)
 
 

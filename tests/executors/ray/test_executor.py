@@ -13,33 +13,26 @@ import loops
 from fairtrial.checkpoints import CheckpointManager
 from fairtrial.cli import main as cli
 from fairtrial.errors import FairtrialError
-from fairtrial.executors.base import Ended, Epoch, Started
-from fairtrial.executors.limits import Limits
+from fairtrial.executors.base import Ended, EpochFinished, Started
 from fairtrial.executors.ray.executor import RayExecutor
 from fairtrial.scheduler import plan
 from fairtrial.trial import Outcome
+from workloads import arm, execute, opened, patient, submit
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
 
 PATIENCE = 60  # seconds after which a test gives up; nothing waits that long unless it is broken
-RayOfTwo = partial(RayExecutor, machine=loops.machine, workers=2)
-
-
-def execute(executor, trials):
-    with executor:
-        for trial in trials:
-            executor.submit(trial)
-        return [message for message in executor.messages() if message is not None]
+RayOfTwo = partial(RayExecutor, workers=2)
 
 
 def metrics(messages, name):
-    return [message.record.metrics[name] for message in messages if isinstance(message, Epoch)]
+    return [message.record.metrics[name] for message in messages if isinstance(message, EpochFinished)]
 
 
-def story(messages, arm):
+def story(messages, name):
     """What one trial has told: a number for each epoch, else the kind of message."""
-    ours = [message for message in messages if message.trial.arm == arm]
-    return [message.record.epoch if isinstance(message, Epoch) else type(message).__name__ for message in ours]
+    ours = [message for message in messages if arm(message) == name]
+    return [message.record.epoch if isinstance(message, EpochFinished) else type(message).__name__ for message in ours]
 
 
 @pytest.fixture
@@ -57,7 +50,7 @@ def trials(make_study):
 @pytest.mark.parametrize("keeps", [False, True], ids=["no checkpoints", "checkpoints"])
 def test_a_death_begins_the_trial_again_from_its_checkpoint(trials, process, keeps, tmp_path):
     keep = CheckpointManager(str(tmp_path / "checkpoints")) if keeps else None
-    messages = execute(RayOfTwo(loops.dying_at_first, checkpoints=keep), trials("dying_at_first", process))
+    messages = execute(RayOfTwo(), loops.dying_at_first, trials("dying_at_first", process), checkpoints=keep)
     assert story(messages, "bad") == ["Started", 1, "Started", 1, 2, 3, "Ended"]
     assert Path("bad0.begun").read_text().split() == ["0", "1" if keeps else "0"]
     assert story(messages, "a") == story(messages, "b") == ["Started", 1, 2, 3, "Ended"]
@@ -73,9 +66,9 @@ def test_a_death_begins_the_trial_again_from_its_checkpoint(trials, process, kee
     }.items(),
 )
 def test_a_second_death_fails_the_trial_with_its_cause(trials, end, what):
-    messages = execute(RayOfTwo(loops.dying), trials("dying", end))
+    messages = execute(RayOfTwo(), loops.dying, trials("dying", end))
     assert story(messages, "bad") == ["Started", 1, "Started", 1, "Ended"]
-    ends = {message.trial.arm: message for message in messages if isinstance(message, Ended)}
+    ends = {arm(message): message for message in messages if isinstance(message, Ended)}
     assert (ends["bad"].outcome, ends["bad"].detail.splitlines()[0]) == (Outcome.FAILED, what)
     assert ("in dying" in ends["bad"].detail) == (end == "segfault")
     assert ends["a"].outcome is ends["b"].outcome is Outcome.FINISHED
@@ -90,17 +83,17 @@ def test_a_second_death_fails_the_trial_with_its_cause(trials, end, what):
     ],
 )
 def test_limits_hold_here_too(trials, end, what, attempts):
-    messages = execute(RayOfTwo(loops.dying, limits=Limits(time=3, memory=8 << 30)), trials("dying", end))
+    messages = execute(RayOfTwo(time_limit=3, memory_limit=8 << 30), loops.dying, trials("dying", end))
     assert story(messages, "bad") == ["Started", 1] * attempts + ["Ended"]
-    ends = {message.trial.arm: message for message in messages if isinstance(message, Ended)}
+    ends = {arm(message): message for message in messages if isinstance(message, Ended)}
     assert (ends["bad"].outcome, ends["bad"].detail.splitlines()[0]) == (Outcome.FAILED, what)
     assert ends["a"].outcome is ends["b"].outcome is Outcome.FINISHED
 
 
 def test_a_stopped_worker_is_given_up_here_too(trials):
-    messages = execute(RayOfTwo(loops.dying, limits=Limits(silence=3)), trials("dying", "stop"))
+    messages = execute(patient(RayOfTwo(), 3), loops.dying, trials("dying", "stop"))
     assert story(messages, "bad") == ["Started", 1, "Started", 1, "Ended"]
-    ends = {message.trial.arm: message for message in messages if isinstance(message, Ended)}
+    ends = {arm(message): message for message in messages if isinstance(message, Ended)}
     assert (ends["bad"].outcome, ends["bad"].detail.splitlines()[0]) == (Outcome.FAILED, "worker said nothing for 3 s")
     assert ends["a"].outcome is ends["b"].outcome is Outcome.FINISHED
 
@@ -109,17 +102,15 @@ def test_workers_that_never_begin_are_an_error(make_study):
     with pytest.raises(
         FairtrialError, match=r"^workers end before they can begin a trial: worker exited with status 8"
     ):
-        execute(RayExecutor(loops.good, loops.machine_that_ends, workers=2), plan(make_study()))
+        execute(RayOfTwo(), loops.good, plan(make_study()), machine=loops.machine_that_ends)
 
 
 def test_what_a_worker_sees(make_study):
-    executor = RayOfTwo(loops.looking_around, threads=1, set_up=loops.set_up, environment={"TEST_PLACE": "5"})
-    messages = execute(executor, plan(make_study(seeds=4)))
+    messages = execute(RayOfTwo(threads=1), loops.looking_around, plan(make_study(seeds=4)), set_up=loops.set_up)
     assert len(metrics(messages, "pid")) == 8
     assert len(set(metrics(messages, "pid"))) <= 2
     assert os.getpid() not in metrics(messages, "pid")
     assert set(metrics(messages, "threads")) == {1}
-    assert set(metrics(messages, "place")) == {5}
     assert set(metrics(messages, "set_ups")) == {1}
     assert set(metrics(messages, "inherited")) == {0}
 
@@ -129,16 +120,16 @@ def test_a_loop_beside_the_study_is_found(make_study, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     import beside
 
-    (end,) = [m for m in execute(RayOfTwo(beside.mine), plan(make_study())[:1]) if isinstance(m, Ended)]
+    (end,) = [m for m in execute(RayOfTwo(), beside.mine, plan(make_study())[:1]) if isinstance(m, Ended)]
     assert end.outcome is Outcome.FINISHED
 
 
 def test_a_loop_that_ignores_requests_is_killed(make_study):
     trial, *_ = plan(make_study())
     file = Path(f"{trial.arm}{trial.seed}")
-    with RayOfTwo(loops.stubborn) as executor:
-        executor.submit(trial)
-        messages = executor.messages()
+    with opened(RayOfTwo(), loops.stubborn) as session:
+        submit(session, trial)
+        messages = session.messages()
         while not file.exists():
             next(messages)
     size = file.stat().st_size
@@ -150,23 +141,20 @@ def test_another_version_on_a_node_is_refused(make_study, monkeypatch):
     ours = fairtrial.__version__
     monkeypatch.setattr(fairtrial, "__version__", "99.9")
     with pytest.raises(FairtrialError, match=rf"^node \S+ has fairtrial {ours}, and this is 99\.9: install") as caught:
-        execute(RayOfTwo(loops.good), plan(make_study()))
+        execute(RayOfTwo(), loops.good, plan(make_study()))
     assert "\n" not in str(caught.value)
 
 
 def test_more_than_a_node_has_is_refused_in_time(make_study, monkeypatch):
     monkeypatch.setattr("fairtrial.executors.ray.executor.SECONDS_WITHOUT_NODES", 1.0)
     with pytest.raises(FairtrialError, match=r"^the Ray cluster has no node with 64 cores$"):
-        execute(RayOfTwo(loops.good, threads=64), plan(make_study()))
+        execute(RayOfTwo(threads=64), loops.good, plan(make_study()))
 
 
 def test_a_missing_ray_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with (
-        pytest.raises(FairtrialError, match=r'^Ray is not installed; install it by: pip install "fairtrial\[ray\]"$'),
-        RayOfTwo(loops.good),
-    ):
-        pass
+    with pytest.raises(FairtrialError, match=r'^Ray is not installed; install it by: pip install "fairtrial\[ray\]"$'):
+        RayExecutor()
 
 
 def test_a_study_runs_on_ray_from_the_command_line(tmp_path, monkeypatch, capsys):
@@ -190,16 +178,16 @@ def test_an_address_without_ray_is_refused(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["fairtrial", "run", "quick", "--address", "auto"])
     with pytest.raises(SystemExit):
         cli.main()
-    assert "--address auto: belongs to --executor ray" in capsys.readouterr().err
+    assert "--address: requires --executor ray" in capsys.readouterr().err
 
 
 def test_starts_are_told_before_the_trial_goes_on(make_study):
     (trial, *_) = plan(make_study())
     deadline = monotonic() + PATIENCE
-    with RayOfTwo(loops.waiting_for_go) as executor:
-        executor.submit(trial)
+    with opened(RayOfTwo(), loops.waiting_for_go) as session:
+        submit(session, trial)
         heard = []
-        for message in executor.messages():
+        for message in session.messages():
             heard += [message] if message else []
             if len(heard) == 2:  # the loop waits for this file: nothing held these two back
                 Path("go").touch()

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fairtrial.training import datasets
 from fairtrial.training.datasets import cifar10
+from fairtrial.training.datasets.fetching import DatasetRecipe
 from fairtrial.training.datasets.layout import Arrays, Layout, digest
 
 SIZE, PER_BATCH = 4, 20
@@ -138,8 +138,8 @@ def use_recipe(mini: Miniature, cache_root: Path, monkeypatch: pytest.MonkeyPatc
     """Let "cifar10" mean the miniature, to be had from the given sources."""
 
     def use(*sources: object) -> None:
-        recipe = datasets.DatasetRecipe(mini.layout, cifar10.decode, cifar10.check, sources)
-        monkeypatch.setitem(datasets.RECIPES, "cifar10", recipe)
+        recipe = DatasetRecipe(mini.layout, cifar10.decode, cifar10.check, sources)
+        monkeypatch.setattr(cifar10.Cifar10, "recipe", classmethod(lambda cls: recipe))
 
     return use
 

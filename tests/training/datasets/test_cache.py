@@ -16,8 +16,8 @@ from fairtrial.training.datasets.progress import silent
 @pytest.fixture
 def filled(mini, cache_root):
     """A cache that holds the miniature."""
-    with cache.fetching("cifar10", silent) as workspace:
-        cache.write(mini.layout, mini.arrays, "a test", workspace)
+    with cache.fetching("cifar10", silent):
+        cache.write(mini.layout, mini.arrays, "a test")
     return cache_root / "cifar10"
 
 
@@ -151,8 +151,8 @@ def test_a_full_disk(mini, cache_root, monkeypatch):
 
     monkeypatch.setattr(np, "save", full)
     fetching = cache.fetching("cifar10", silent)
-    with pytest.raises(DataError, match="No space left on device"), fetching as workspace:
-        cache.write(mini.layout, mini.arrays, "a test", workspace)
+    with pytest.raises(DataError, match="No space left on device"), fetching:
+        cache.write(mini.layout, mini.arrays, "a test")
     assert {path.name for path in (cache_root / "cifar10").iterdir()} == {".lock", "about.json"}
 
 
@@ -160,9 +160,12 @@ def test_what_a_killed_process_left_behind_is_removed(cache_root):
     left = cache_root / "cifar10" / "fetching-abc"
     left.mkdir(parents=True)
     (left / "part").write_bytes(b"half a download")
+    half = cache_root / "cifar10" / ".train_images.npy.0a1b2c3d.part"
+    half.write_bytes(b"half an array")
     with cache.fetching("cifar10", silent) as workspace:
         assert workspace.exists()
         assert not left.exists()
+        assert not half.exists()
 
 
 def test_one_fetches_and_the_other_waits_and_says_so(cache_root):
@@ -191,8 +194,8 @@ def test_readers_never_see_half_a_file(mini, filled):
 
     def rewrite_for_ever():
         while not stop.is_set():
-            with cache.fetching("cifar10", silent) as workspace:
-                cache.write(mini.layout, mini.arrays, "a test", workspace)
+            with cache.fetching("cifar10", silent):
+                cache.write(mini.layout, mini.arrays, "a test")
 
     writer = threading.Thread(target=rewrite_for_ever)
     writer.start()

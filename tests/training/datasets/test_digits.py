@@ -3,17 +3,15 @@
 import numpy as np
 from sklearn.datasets import load_digits
 
-from fairtrial.spec import DATA_SIZES
 from fairtrial.training.datasets import digits
 from fairtrial.training.datasets.layout import digest
 
 
 def test_the_digest_in_the_code():
     arrays = digits.decode()
-    digits.LAYOUT.check(arrays, "scikit-learn")
-    assert tuple(digest(array) for array in arrays) == digits.LAYOUT.array_digests
-    assert [array.shape for array in arrays] == list(digits.LAYOUT.shapes().values())
-    assert (len(arrays.train_images), len(arrays.test_images)) == DATA_SIZES["digits"]
+    assert digest(*arrays) == digits.Digits.sha256
+    assert (len(arrays.train_images), len(arrays.test_images)) == digits.Digits.size
+    assert arrays.train_images.shape[1:] == (32, 32, 3)
 
 
 def test_every_image_is_there_once_and_keeps_its_pixels():

@@ -8,6 +8,7 @@ import pytest
 from fairtrial.errors import DataError
 from fairtrial.training import datasets
 from fairtrial.training.datasets import cache, share
+from fairtrial.training.datasets.download import WebArchive
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def test_nothing_is_asked_for_where_the_data_are(parcel):
 
 def test_own_sources_come_first(mini, use_recipe, serve, tmp_path):
     content = mini.archive("python", tmp_path / "archive.tar.gz").read_bytes()
-    source = datasets.WebArchive(serve(content), hashlib.sha256(content).hexdigest(), len(content))
+    source = WebArchive(serve(content), hashlib.sha256(content).hexdigest(), len(content))
     use_recipe(source)
     share.place(["cifar10"], lambda: pytest.fail("asked for data that can be fetched"))
     assert datasets.fetch("cifar10").origin == source.label

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairtrial.spec import Data
 from fairtrial.training.datasets import subsets
+from fairtrial.training.datasets.cifar10 import Cifar10
 
 labels = st.lists(st.integers(0, 4), min_size=1, max_size=60).map(lambda given: np.array(given, np.uint8))
 seeds = st.integers(0, 2**64)
@@ -67,7 +67,7 @@ def test_smaller_subsets_lie_inside_larger_ones_and_validation_stays(labels, see
 
 def test_everything_by_default():
     some = np.arange(20, dtype=np.uint8) % 10
-    assert subsets.choose(Data(), some, some) == (None, None, None)
+    assert subsets.choose(Cifar10(), some, some) == (None, None, None)
 
 
 def test_counts_per_class_as_equal_as_can_be():

@@ -1,8 +1,10 @@
 """Compiling once into a shared cache, and going on without where that can't be done."""
 
 import os
+import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -109,7 +111,7 @@ def test_the_key_holds_all_that_matters(fresh, tmp_path):
         compiler._key(known, {"kernels.cpp": "int y;"}, "float"),
         compiler._key(compiler.Compiler("/usr/bin/g++", "g++ 13.1.0"), sources, "float"),
     }
-    fresh.setattr(compiler, "_processor", lambda: "another")
+    fresh.setattr(compiler, "processor", lambda: {"model name": "another"})
     keys.add(compiler._key(known, sources, "float"))
     assert len(keys) == 5
 
@@ -139,3 +141,26 @@ def test_processes_that_compile_at_once_share_one_library(working_compiler, tmp_
     written = made.stat().st_mtime_ns
     again = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert int(again.stdout) == written
+
+
+def test_a_library_gets_its_name_when_it_is_on_the_disk(working_compiler, fresh, tmp_path):
+    """Else a power cut could leave half a library under the name that says it is the right one."""
+    fresh.setenv("FAIRTRIAL_CACHE", str(tmp_path))
+    fresh.setattr(compiler, "_compile", lambda *_: Path(__file__))
+
+    def full(_descriptor):
+        raise OSError(28, "No space left on device")
+
+    fresh.setattr(os, "fsync", full)
+    with pytest.raises(compiler.KernelsUnavailableError, match="No space left on device"):
+        compiler.library("float")
+    assert list((tmp_path / "kernels").iterdir()) == []
+
+
+def test_the_processor_has_a_name_on_every_system(fresh):
+    assert compiler.processor()["model name"]
+    compiler.processor.cache_clear()
+    fresh.setattr(Path, "read_text", lambda *_, **__: (_ for _ in ()).throw(FileNotFoundError()))
+    assert compiler.processor() == {"model name": platform.processor() or platform.machine()}
+    fresh.undo()
+    compiler.processor.cache_clear()

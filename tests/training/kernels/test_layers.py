@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from fairtrial.spec import Adam, Data, Model
 from fairtrial.training import datasets, loop
+from fairtrial.training.datasets.digits import Digits
 from fairtrial.training.kernels import layers, library
-from fairtrial.training.models import mobilenet_v2
-from fairtrial.training.models.flavors import BiasedBatchNorm2d, OneSidedConv2d
-from fairtrial.training.optimizer import build_optimizer
+from fairtrial.training.models.mobilenet_v2 import MobileNetV2
+from fairtrial.training.models.mobilenet_v2.flavors import BiasedBatchNorm2d, OneSidedConv2d
+from fairtrial.training.optimizers.adam import Adam
 from fast_layers import TOLERANCE, assert_same, block, distance, images, needs_kernels, pair
 
 
@@ -117,7 +117,7 @@ def test_depthwise_between_norms_is_the_plain_one(size, stride, padding, channel
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("norm", [nn.BatchNorm2d, BiasedBatchNorm2d])
-def test_the_keras_flavour(size, norm):
+def test_the_keras_flavor(size, norm):
     """Zeros on one side only, and running averages of the biased variance."""
     needs_kernels()
     assert_same(*pair(block(2, conv=OneSidedConv2d, norm=norm)), images(3, 5, size, size))
@@ -173,7 +173,7 @@ def test_other_orders_of_layers(sequence, either_path):
 
 
 @pytest.mark.parametrize(
-    ("stem", "flavour"),
+    ("stem", "flavor"),
     [
         ("stock", "torchvision"),
         ("cifar", "keras"),
@@ -181,10 +181,10 @@ def test_other_orders_of_layers(sequence, either_path):
         pytest.param("cifar", "torchvision", marks=pytest.mark.slow),
     ],
 )
-def test_mobilenet_is_the_plain_one(stem, flavour, either_path):
-    plain = mobilenet_v2.build(
-        Model(stem=stem, flavour=flavour, width=0.35), classes=10, image_size=32, seed=0
-    ).double()
+def test_mobilenet_is_the_plain_one(stem, flavor, either_path):
+    plain = (
+        MobileNetV2(stem=stem, flavor=flavor, width=0.35).build(classes=10, image_size=32, channels=3, seed=0).double()
+    )
     fast = layers.accelerate(copy.deepcopy(plain))
     assert list(fast.state_dict()) == list(plain.state_dict())
     size = 32 if stem == "stock" else 16
@@ -207,7 +207,7 @@ def test_mobilenet_is_the_plain_one(stem, flavour, either_path):
 
 def test_mobilenets_gradients_are_the_plain_ones():
     needs_kernels()
-    plain = mobilenet_v2.build(Model(), classes=10, image_size=32, seed=0).double()
+    plain = MobileNetV2().build(classes=10, image_size=32, channels=3, seed=0).double()
     fast = layers.accelerate(copy.deepcopy(plain))
     batch = images(4, 3, 32, 32)
     losses = [functional.cross_entropy(network(batch), torch.arange(4)) for network in (plain, fast)]
@@ -258,7 +258,7 @@ def test_products_without_blas(dtype, monkeypatch):
 
 def test_repeats_are_the_same_to_the_bit(either_path):
     def run():
-        network = layers.accelerate(mobilenet_v2.build(Model(width=0.35), classes=10, image_size=32, seed=0))
+        network = layers.accelerate(MobileNetV2(width=0.35).build(classes=10, image_size=32, channels=3, seed=0))
         loss = functional.cross_entropy(network(images(8, 3, 32, 32, dtype=torch.float32)), torch.arange(8))
         loss.backward()
         return [loss.detach(), *(p.grad for p in network.parameters()), *network.buffers()]
@@ -278,9 +278,9 @@ def test_two_threads_divide_the_work(monkeypatch):
 
 def losses(dtype, accelerate, width=0.35):
     """Loss of each step of an epoch on the digits, from the same weights and in the same order, with Adam."""
-    network = accelerate(mobilenet_v2.build(Model(width=width), classes=10, image_size=32, seed=0).to(dtype))
-    optimizer = build_optimizer(Adam(), network.parameters())
-    digits, seen = datasets.load(Data(name="digits")).train, []
+    network = accelerate(MobileNetV2(width=width).build(classes=10, image_size=32, channels=3, seed=0).to(dtype))
+    optimizer = Adam().build(network.parameters())
+    digits, seen = datasets.load(Digits()).train, []
     for indices in loop.batch_order(0, 1, len(digits)).split(64):
         pictures, labels = digits.batch(indices)
         loss = functional.cross_entropy(network(pictures.to(dtype)), labels)

@@ -1,1 +1,5 @@
 """Worker processes on this machine."""
+
+from fairtrial.executors.local.executor import LocalExecutor
+
+__all__ = ["LocalExecutor"]

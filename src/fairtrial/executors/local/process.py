@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from time import monotonic, sleep
@@ -45,7 +44,7 @@ _LIKELY = {
 
 
 class WorkerProcess:
-    """One worker process and the trial it has in hand.
+    """One worker process.
 
     Args:
         job: what it does with every trial.
@@ -56,17 +55,9 @@ class WorkerProcess:
 
     Attributes:
         connection: this process's end of the pipe; readable when there is a report, or when the worker has ended.
-        trial: the trial that the worker has in hand.
-        started: when the worker said that this trial has begun, by the monotonic clock; None before.
-        epochs: how many records of this trial the worker has reported.
-        silent: seconds for which this process has watched the worker and heard nothing.
     """
 
     def __init__(self, job: WorkerJob, environment: Mapping[str, str]) -> None:
-        self.trial: Trial | None = None
-        self.started: float | None = None
-        self.epochs = 0
-        self.silent = 0.0
         self._crash_log = tempfile.TemporaryFile()  # noqa: SIM115  (closed by `close`)
         self.connection, theirs = Pipe()
         try:
@@ -86,9 +77,8 @@ class WorkerProcess:
         return self._process.pid
 
     def give(self, trial: Trial) -> None:
-        """Hand a trial to a worker that has none. Its listener stays here."""
-        self.trial, self.started, self.epochs, self.silent = trial, None, 0, 0.0
-        self._send(pickle.dumps(replace(trial, listener=None)))
+        """Hand a trial to a worker that has none."""
+        self._send(pickle.dumps(trial))
 
     def receive(self) -> Report | None:
         """Read the next report, waiting for it; None if the worker has ended."""

@@ -12,20 +12,21 @@ import pickle
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from time import monotonic, sleep
-from typing import NoReturn, TypeAlias, cast
+from typing import NoReturn, Self, TypeAlias, cast
 
 from fairtrial.checkpoints import CheckpointManager
 from fairtrial.errors import CheckpointError, Stopped
-from fairtrial.executors.base import CheckpointFailed, Ended, Epoch, Message, TrainingLoop, drive
+from fairtrial.executors.base import Ended, EpochFinished, Message, Progressed, Workload, run_trial
 from fairtrial.executors.local.memory import describe, limit_memory, ran_out_of_memory
 from fairtrial.failpoints import failpoint
-from fairtrial.trial import Machine, Trial
+from fairtrial.trial import Machine, TrainingLoop, Trial
 
 #: Seconds between two reports of progress from one worker; what comes sooner is dropped.
 SECONDS_A_REPORT = 0.1
@@ -53,7 +54,7 @@ class WorkerJob:
         loop: the training loop.
         machine: describes the machine that the worker sees.
         set_up: called once before the first trial, or None.
-        checkpoints: where trials may keep their state, or None.
+        checkpoints: where trials save their state, or None.
         memory_limit: bytes that this process and each that it starts may ask for, or None.
     """
 
@@ -62,6 +63,12 @@ class WorkerJob:
     set_up: Callable[[], None] | None
     checkpoints: CheckpointManager | None = None
     memory_limit: int | None = None
+
+    @classmethod
+    def of(cls, workload: Workload, threads: int, memory_limit: int | None) -> Self:
+        """Take from a workload what a worker needs to know of it."""
+        set_up = None if workload.set_up is None else partial(workload.set_up, threads)
+        return cls(workload.loop, workload.machine, set_up, workload.checkpoints, memory_limit)
 
 
 @dataclass(frozen=True)
@@ -77,16 +84,14 @@ class WorkerFailed:
 
 
 @dataclass(frozen=True)
-class ProgressReport:
-    """How far the running trial is within its epoch."""
+class CheckpointFailed:
+    """A checkpoint can't be written: sent in place of `Ended`, for the session to raise `CheckpointError`."""
 
-    batch: int
-    batches: int
-    metrics: Mapping[str, float]
+    detail: str
 
 
 #: What a worker sends.
-Report: TypeAlias = Message | ProgressReport | Heartbeat | WorkerFailed | CheckpointFailed
+Report: TypeAlias = Message | Progressed | Heartbeat | WorkerFailed | CheckpointFailed
 
 
 class Outbox:
@@ -116,12 +121,12 @@ class Outbox:
                 self.send(Heartbeat())
             sleep(SECONDS_A_BEAT)
 
-    def progress(self, trial: Trial, batch: int, batches: int, metrics: Mapping[str, float]) -> None:  # noqa: ARG002
-        """Send progress, unless the last was sent just now. Is a `records.Listener`."""
+    def progress(self, progress: Progressed) -> None:
+        """Send progress as plain numbers, unless the last was sent just now."""
         now = monotonic()
         if now >= self._next_progress:
             self._next_progress = now + SECONDS_A_REPORT
-            self.send(ProgressReport(batch, batches, {name: float(value) for name, value in metrics.items()}))
+            self.send(replace(progress, metrics={name: float(value) for name, value in progress.metrics.items()}))
 
 
 class Inbox:
@@ -164,7 +169,7 @@ def main(pipe: int, crash_log: int) -> None:
         pipe: file descriptor of this worker's end of the pipe.
         crash_log: file descriptor that gets the Python traceback if native code crashes, or when `WHERE` comes.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the conductor's to answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the runner to answer
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # a terminal may stop those in the background that write to it
     faulthandler.enable(crash_log)
     faulthandler.register(WHERE, crash_log, all_threads=False)
@@ -208,19 +213,20 @@ def _run(trial: Trial, job: WorkerJob, line: Outbox, inbox: Inbox) -> None:
         Exception: there was no memory left, or the machine can't be described.
         Stopped: the trial has saved its state, because it was asked to.
     """
-    keep = job.checkpoints.open(trial, inbox.asked_to_stop) if job.checkpoints else None
-    told = replace(trial, listener=line.progress)
+    saved = job.checkpoints.open(trial, inbox.asked_to_stop) if job.checkpoints else None
+    machine = job.machine(trial)
+    messages = run_trial(trial, job.loop, machine, saved, on_progress=line.progress, pass_on=ran_out_of_memory)
     try:
-        for message in drive(told, job.loop, job.machine(trial), keep, pass_on=ran_out_of_memory):
+        for message in messages:
             sys.stdout.flush()  # what a training loop has printed must not be lost when this process is ended
-            result = isinstance(message, Epoch | Ended)
+            result = isinstance(message, EpochFinished | Ended)
             if result:
                 failpoint("worker.report")
-            line.send(replace(message, trial=trial))
+            line.send(message)
             if result:
                 failpoint("worker.reported")
     except CheckpointError as error:
-        line.send(CheckpointFailed(trial, str(error)))
+        line.send(CheckpointFailed(str(error)))
 
 
 def _end_abandoned() -> NoReturn:

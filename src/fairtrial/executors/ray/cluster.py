@@ -1,6 +1,6 @@
 """Reaching a Ray cluster, or starting one on this machine; and knowing when it is gone."""
 
-import importlib
+import importlib.util
 import logging
 import os
 import signal
@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from fairtrial.errors import FairtrialError
@@ -41,7 +40,7 @@ class RayCluster:
     """
 
     def __init__(self, address: str | None, cores: int) -> None:
-        self.ray: Any = load()
+        self.ray = load()
         self.lost = False
         self.ours = not self.ray.is_initialized()
         self.local = self.ours and address is None
@@ -72,15 +71,15 @@ class RayCluster:
         self.lost = True
         host, port = self._gcs
         raise FairtrialError(
-            f"the Ray cluster at {host}:{port} is lost; every finished epoch is in the store, and the same command, "
-            "once there is a cluster again, goes on"
+            f"the Ray cluster at {host}:{port} is lost; every finished epoch is in the store: "
+            "rerun the command to resume"
         )
 
     def room(self, threads: int, gpus: float) -> int:
         """Count the trials that fit on the nodes that are there, with so many cores and GPUs each."""
         free = 0
         for node in self.ray.nodes():
-            if node["Heartbeat"]:
+            if node["Alive"]:
                 has = node["Resources"]
                 fit = int(has.get("CPU", 0) // threads)
                 free += min(fit, int(has.get("GPU", 0) / gpus)) if gpus else fit
@@ -115,18 +114,26 @@ class RayCluster:
             raise
 
 
-def load() -> ModuleType:
-    """Import Ray.
+def load() -> Any:
+    """Import Ray, whose types know only some of its options.
 
     Raises:
         FairtrialError: it is not installed.
     """
-    try:
-        return importlib.import_module("ray")
-    except ModuleNotFoundError as error:
-        if error.name != "ray":
-            raise
-        raise FairtrialError('Ray is not installed; install it by: pip install "fairtrial[ray]"') from error
+    check_installed()
+    import ray  # noqa: PLC0415
+
+    return ray
+
+
+def check_installed() -> None:
+    """See whether Ray is installed, without the second that importing it takes.
+
+    Raises:
+        FairtrialError: it is not.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise FairtrialError('Ray is not installed; install it by: pip install "fairtrial[ray]"')
 
 
 def _checked(address: str) -> str:
@@ -175,7 +182,9 @@ def _answers(address: tuple[str, int]) -> bool:
 
 
 def _worker_module() -> Any:
-    return importlib.import_module("ray._private.worker")
+    from ray._private import worker  # noqa: PLC0415
+
+    return worker
 
 
 def _say_nothing(*_said: object, **_options: object) -> None:

@@ -5,28 +5,26 @@ import pickle
 import sys
 import time
 import uuid
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
 import fairtrial
-from fairtrial.checkpoints import CheckpointManager
 from fairtrial.errors import CheckpointError, FairtrialError
-from fairtrial.executors.base import CheckpointFailed, Ended, Message, Started, TrainingLoop
+from fairtrial.executors.base import Ended, Message, Progressed, Started, Workload, check_importable
 from fairtrial.executors.limits import Limits
-from fairtrial.executors.local.executor import FALSE_STARTS, THREAD_VARIABLES, check_importable
-from fairtrial.executors.local.worker import ProgressReport, WorkerJob
+from fairtrial.executors.local.executor import THREAD_VARIABLES
+from fairtrial.executors.local.supervisor import WorkerDied
+from fairtrial.executors.local.worker import CheckpointFailed, WorkerJob
 from fairtrial.executors.ray import task
-from fairtrial.executors.ray.cluster import RayCluster
-from fairtrial.executors.ray.task import NodeRefused, TaskSpec, WorkerDied
+from fairtrial.executors.ray.cluster import RayCluster, check_installed
+from fairtrial.executors.ray.task import NodeRefused, TaskSpec
+from fairtrial.executors.retries import Retries
 from fairtrial.executors.slots import check_counts, usable_cores
-from fairtrial.trial import Machine, Outcome, Trial
-
-#: How often a trial may begin. One death may be the node's bad luck; a second is likely the trial's own doing.
-ATTEMPTS = 2
+from fairtrial.registry import EXECUTORS
+from fairtrial.trial import Trial
 
 #: Seconds between two looks at the cluster: is it there, and has it grown or shrunk?
 SECONDS_A_LOOK = 1.0
@@ -38,18 +36,63 @@ SECONDS_WITHOUT_NODES = 60.0
 GRACE = 2.0
 
 
-@dataclass(frozen=True)
-class NodeData:
-    """Data that every node needs, for nodes that can't get them by themselves.
+@EXECUTORS.register("ray")
+class RayExecutor:
+    """Runs trials as Ray tasks.
+
+    On nodes with the same files, training loops are found by this process's ``sys.path``. Others need the same version
+    of fairtrial, and the module of a training loop, installed.
+
+    Args:
+        address: ``"auto"`` or ``"host:port"`` of a cluster that this machine belongs to; by default Ray is started on
+            this machine. If this process is connected to a Ray already, that is used.
+        workers: trials side by side at most, from 1; by default as many as the cluster has room for.
+        threads: cores of each trial, and threads that its numeric libraries may start, from 1; by default 1.
+        checkpoints: the folder or URL where trials save their state, which all nodes must see; by default a folder
+            beside the store.
+        time_limit: seconds that an attempt at a trial may take; one that takes longer has failed. None: no limit.
+        memory_limit: bytes that each worker may ask for; a trial that asks for more, on the second attempt too, has
+            failed. None: no limit.
+
+    Raises:
+        FairtrialError: a number that means nothing, or Ray is not installed.
 
     Attributes:
-        gather: called here, once, where the cluster was not started here; what it returns goes into Ray's object store.
-        place: called once on each node before its first trial, with a function that gets what ``gather`` returned. A
-            function that nodes can import.
+        limits: what a trial may use.
+
+    Example:
+        >>> executor = RayExecutor("auto", checkpoints="/shared/checkpoints")         # doctest: +SKIP
     """
 
-    gather: Callable[[], object]
-    place: Callable[[Callable[[], object]], None]
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        workers: int | None = None,
+        threads: int | None = None,
+        checkpoints: str | None = None,
+        time_limit: float | None = None,
+        memory_limit: int | None = None,
+    ) -> None:
+        check_installed()
+        check_counts(workers=workers, threads=threads)
+        self.checkpoints = checkpoints
+        self.limits = Limits(time_limit, memory_limit)
+        self._address, self._workers, self._threads = address, workers, threads or 1
+
+    def open(self, workload: Workload) -> "RaySession":
+        """Connect to the cluster, and begin to run a study.
+
+        Raises:
+            StudyError: a training loop that workers can't import.
+            FairtrialError: the cluster can't be reached.
+        """
+        check_importable(workload.trials)
+        if workload.checkpoints is not None and "://" not in workload.checkpoints.place:
+            place = str(Path(workload.checkpoints.place).absolute())  # nodes have another working folder
+            workload = replace(workload, checkpoints=replace(workload.checkpoints, place=place))
+        cores = (self._workers or max(1, usable_cores() // self._threads)) * self._threads
+        return RaySession(workload, RayCluster(self._address, cores), self._workers, self._threads, self.limits)
 
 
 @dataclass(eq=False)
@@ -58,103 +101,55 @@ class _Attempt:
 
     trial: Trial
     reports: Any
-    started: bool = False
+    begun: bool = False
 
 
-class RayExecutor:
-    """Runs trials as Ray tasks.
-
-    Keeps the promises of `executors.base`, and these:
+class RaySession:
+    """A study on a Ray cluster. Keeps the promises of `executors.base`, and these.
 
     * Ray decides where a task runs; there are never more at once than the nodes have room for, so that trials start in
       the order of submission. A cluster that grows is used; nodes that are lost are done without.
-    * A trial whose worker or node has died begins again, once, from its last checkpoint if there are checkpoints in a
-      place that all nodes see. A second death fails it, with what is known as the detail. Ray retries nothing.
+    * A trial whose worker or node has died is retried once, from its last checkpoint if all nodes see the checkpoints.
+      A second death fails it. Ray itself retries nothing.
     * Reports come through Ray's streaming generators, whose owner is this process: they come in order, need no mailbox
       actor that could die by itself, and end in the error that ended the task.
     * Leaving the context cancels all tasks, and kills those that have not ended seconds later. Ray is shut down if this
-      executor has connected to it.
-    * The cluster's loss is an error within seconds; what has been told stays told.
-
-    On nodes with the same files, loops are found by this process's ``sys.path``. Others need the same version of
-    fairtrial, and the module of a training loop, installed.
-
-    Args:
-        loop: the training loop; a function that a worker can import, as ``machine`` and ``set_up`` must be too.
-        machine: describes the machine that a worker sees; called in the worker, with each trial.
-        address: ``"auto"`` or ``"host:port"`` of a cluster that this machine belongs to; by default Ray is started on
-            this machine. If this process is connected to a Ray already, that is used.
-        workers: trials side by side at most, from 1; by default as many as the cluster has room for.
-        threads: cores of each trial, and threads that its numeric libraries may start, from 1.
-        gpus: GPUs of each trial.
-        set_up: called in each worker process before its first trial.
-        environment: variables of the workers.
-        checkpoints: where trials may keep their state, or None.
-        supplies: data for nodes that lack them, or None.
-        limits: what a trial may use.
-
-    Raises:
-        FairtrialError: a number below 1, or a function that workers can't import.
-
-    Example:
-        >>> with RayExecutor(loop, machine, address="auto") as executor:  # doctest: +SKIP
-        ...     executor.submit(trial)
-        ...     for message in executor.messages(): ...
+      session has connected to it.
+    * The cluster's loss is an error within seconds; what has been reported stays.
     """
 
+    slots = None
+
     def __init__(
-        self,
-        loop: TrainingLoop,
-        machine: Callable[[Trial], Machine],
-        *,
-        address: str | None = None,
-        workers: int | None = None,
-        threads: int = 1,
-        gpus: float = 0,
-        set_up: Callable[[], None] | None = None,
-        environment: Mapping[str, str] | None = None,
-        checkpoints: CheckpointManager | None = None,
-        supplies: NodeData | None = None,
-        limits: Limits = Limits(),  # noqa: B008  (frozen)
+        self, workload: Workload, cluster: RayCluster, workers: int | None, threads: int, limits: Limits
     ) -> None:
-        check_counts(workers=workers, threads=threads)
-        self.checkpoints = checkpoints
-        self._limits = limits
-        self._job = WorkerJob(loop, machine, set_up, checkpoints, limits.memory)
-        check_importable(self._job)
-        self._address, self._workers, self._threads, self._gpus = address, workers, threads, gpus
-        self._environment = dict.fromkeys(THREAD_VARIABLES, str(threads)) | dict(environment or {})
-        self._supplies = supplies
-        self._cluster: RayCluster | None = None
+        self._workload, self._cluster, self._limits = workload, cluster, limits
+        self._workers, self._threads, self._gpus = workers, threads, int(workload.gpus > 0)
         self._waiting: deque[Trial] = deque()
         self._live: dict[Any, _Attempt] = {}
-        self._begun: Counter[str] = Counter()
-        self._false_starts: Counter[str] = Counter()
+        self._retries = Retries()
         self._room, self._looked, self._had_room = 0, -math.inf, -math.inf
 
     def __enter__(self) -> Self:
-        """Connect to the cluster.
+        """Look for room, and send data that nodes need.
 
         Raises:
-            FairtrialError: Ray is not installed, the cluster can't be reached, or no node has room for a trial.
+            FairtrialError: no node has room for a trial.
         """
-        cores = (self._workers or max(1, usable_cores() // self._threads)) * self._threads
-        self._cluster = cluster = RayCluster(self._address, cores)
         try:
-            self._look(cluster)
-            self._task, self._order, self._goods = self._prepare(cluster)
+            self._look()
+            self._task, self._spec, self._data = self._prepare()
         except BaseException:
-            cluster.close()
+            self._cluster.close()
             raise
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self._waiting.clear()
-        if self._cluster is not None:
-            try:
-                self._cancel()
-            finally:
-                self._cluster.close()
+        try:
+            self._cancel()
+        finally:
+            self._cluster.close()
 
     def submit(self, trial: Trial) -> None:
         """Queue a trial."""
@@ -167,53 +162,46 @@ class RayExecutor:
             FairtrialError: the cluster is lost, a node has another version of fairtrial or can't run it at all, or a
                 trial's workers end, one after another, before they have begun it.
         """
-        cluster = self._connected()
         try:
             while self._waiting or self._live:
                 self._assign()
-                ready = self._ready(cluster, 0)
+                ready = self._ready(0)
                 if not ready:
                     yield None
-                    self._look(cluster)
-                    ready = self._ready(cluster, SECONDS_A_LOOK)
+                    self._look()
+                    ready = self._ready(SECONDS_A_LOOK)
                 for attempt in ready:
-                    yield from self._hear(cluster, attempt)
+                    yield from self._hear(attempt)
             yield None
         finally:
             self._cancel()
 
-    def _connected(self) -> RayCluster:
-        if self._cluster is None:
-            raise RuntimeError("enter the executor's context before its messages are read")
-        return self._cluster
-
-    def _prepare(self, cluster: RayCluster) -> tuple[Any, Any, list[Any]]:
+    def _prepare(self) -> tuple[Any, TaskSpec, list[Any]]:
         """Make the remote function, and put what all tasks share where they find it."""
-        order = TaskSpec(
-            key=uuid.uuid4().hex,
+        data = None if self._cluster.local else self._workload.data
+        spec = TaskSpec(
+            session=uuid.uuid4().hex,
             version=fairtrial.__version__,
             path=tuple(str(Path(entry).absolute()) for entry in sys.path),
             folder=str(Path.cwd()),
-            environment=self._environment,
+            environment=dict.fromkeys(THREAD_VARIABLES, str(self._threads)),
             limits=self._limits,
-            keeps=self.checkpoints is not None,
-            job=pickle.dumps(self._job),
-            place=None if cluster.local or self._supplies is None else pickle.dumps(self._supplies.place),
+            saves=self._workload.checkpoints is not None,
+            job=pickle.dumps(WorkerJob.of(self._workload, self._threads, self._limits.memory)),
+            place=None if data is None else pickle.dumps(data.place),
         )
-        remote = cluster.ray.remote(
+        remote = self._cluster.ray.remote(
             num_returns="streaming", max_retries=0, num_cpus=self._threads, num_gpus=self._gpus
-        )(task.run_trial)
-        needed = self._supplies is not None and not cluster.local
-        goods = [cluster.ray.put(self._supplies.gather())] if needed and self._supplies else []
-        return remote, order, goods
+        )(task.run_task)
+        return remote, spec, [] if data is None else [self._cluster.ray.put(data.gather())]
 
-    def _look(self, cluster: RayCluster) -> None:
+    def _look(self) -> None:
         """Look, now and then, whether the cluster is there and how many trials it has room for."""
         now = time.monotonic()
         if now - self._looked < SECONDS_A_LOOK:
             return
-        cluster.check()
-        self._looked, room = now, cluster.room(self._threads, self._gpus)
+        self._cluster.check()
+        self._looked, room = now, self._cluster.room(self._threads, self._gpus)
         self._room = min(room, self._workers or room)
         if self._room:
             self._had_room = now
@@ -229,55 +217,50 @@ class RayExecutor:
         """Send out waiting trials as long as there is room."""
         while self._waiting and len(self._live) < self._room:
             trial = self._waiting.popleft()
-            reports = self._task.remote(self._order, replace(trial, listener=None, keeper=None), self._goods)
+            reports = self._task.remote(self._spec, trial, self._data)
             self._live[reports] = _Attempt(trial, reports)
 
-    def _ready(self, cluster: RayCluster, seconds: float) -> list[_Attempt]:
+    def _ready(self, seconds: float) -> list[_Attempt]:
         """Find the attempts that have something to say, waiting for the first."""
         if not self._live:
             time.sleep(seconds)
             return []
         wanted = 1 if seconds else len(self._live)
-        ready, _ = cluster.ray.wait([*self._live], num_returns=wanted, timeout=seconds)
+        ready, _ = self._cluster.ray.wait([*self._live], num_returns=wanted, timeout=seconds)
         return [self._live[reports] for reports in ready]
 
-    def _hear(self, cluster: RayCluster, attempt: _Attempt) -> Iterator[Message]:
+    def _hear(self, attempt: _Attempt) -> Iterator[Message]:
         """Take in what an attempt says."""
-        trial = attempt.trial
-        for report in self._read(cluster, attempt):
+        for report in self._read(attempt):
             match report:
                 case NodeRefused(reason):
                     raise FairtrialError(reason)
-                case CheckpointFailed(detail=detail):
+                case CheckpointFailed(detail):
                     raise CheckpointError(detail)
                 case WorkerDied(cause):
-                    yield from self._bury(cluster, attempt, cause)
-                case ProgressReport(batch, batches, metrics):
-                    if trial.listener is not None:
-                        trial.listener(trial, batch, batches, metrics)
-                case Started():
-                    attempt.started = True
-                    self._begun[trial.hash] += 1
-                    yield replace(report, trial=trial)
+                    yield from self._lose(attempt, cause)
+                case Progressed():
+                    self._workload.on_progress(report)
                 case Ended():
-                    self._forget(attempt)
-                    yield replace(report, trial=trial)
+                    self._live.pop(attempt.reports, None)
+                    yield self._retries.ended(report)
                 case _:
-                    yield replace(report, trial=trial)
+                    attempt.begun |= isinstance(report, Started)
+                    yield report
 
-    def _read(self, cluster: RayCluster, attempt: _Attempt) -> list[Any]:
+    def _read(self, attempt: _Attempt) -> list[Any]:
         """Read the next reports of an attempt.
 
         Raises:
             FairtrialError: the cluster is lost, or the task can't run on its node.
         """
-        errors = cluster.ray.exceptions
+        ray, errors = self._cluster.ray, self._cluster.ray.exceptions
         try:
-            return list(pickle.loads(cluster.ray.get(next(attempt.reports))))  # noqa: S301  (from our own task)
+            return list(pickle.loads(ray.get(next(attempt.reports))))  # noqa: S301  (from our own task)
         except StopIteration:
             return [WorkerDied("task ended before its trial")]
         except errors.LocalRayletDiedError:
-            cluster.declare_lost()
+            self._cluster.declare_lost()
         except errors.TaskCancelledError:
             return [WorkerDied("task was cancelled from outside")]
         except errors.RayTaskError as error:
@@ -287,34 +270,27 @@ class RayExecutor:
             return [WorkerDied(_describe(error))]
         return []
 
-    def _bury(self, cluster: RayCluster, attempt: _Attempt, cause: str) -> Iterator[Message]:
+    def _lose(self, attempt: _Attempt, cause: str) -> Iterator[Message]:
         """Deal with the death of a trial's worker or node."""
-        cluster.check()  # where all is lost, no single trial is to blame
+        self._cluster.check()  # where all is lost, no single trial is to blame
         self._looked = -math.inf
-        self._forget(attempt)
-        trial = attempt.trial
-        if attempt.started and self._begun[trial.hash] >= ATTEMPTS:
-            yield Ended(trial, Outcome.FAILED, cause, datetime.now(UTC))
-            return
-        if not attempt.started:
-            self._false_starts[trial.hash] += 1
-            if self._false_starts[trial.hash] == FALSE_STARTS:
-                raise FairtrialError(f"workers end before they can begin a trial: {cause.splitlines()[0]}")
-        self._waiting.appendleft(trial)
-
-    def _forget(self, attempt: _Attempt) -> None:
         self._live.pop(attempt.reports, None)
+        end = self._retries.lost(attempt.trial.hash, cause, begun=attempt.begun)
+        if end is None:
+            self._waiting.appendleft(attempt.trial)
+        else:
+            yield end
 
     def _cancel(self) -> None:
         """Cancel what runs; kill what does not end in time."""
-        cluster = self._connected()
         attempts, self._live = [*self._live], {}
-        if cluster.lost or not attempts:
+        if self._cluster.lost or not attempts:
             return
+        ray = self._cluster.ray
         for force, seconds in ((False, task.GRACE + GRACE), (True, GRACE)):
             for reports in attempts:
-                cluster.ray.cancel(reports, force=force)
-            attempts = _unfinished(cluster.ray, attempts, time.monotonic() + seconds)
+                ray.cancel(reports, force=force)
+            attempts = _unfinished(ray, attempts, time.monotonic() + seconds)
             if not attempts:
                 return
 
@@ -348,7 +324,7 @@ def describe_cluster(address: str) -> str:
     cluster = RayCluster(address, 1)
     try:
         cluster.check()
-        nodes = sum(1 for node in cluster.ray.nodes() if node["Heartbeat"])
+        nodes = sum(1 for node in cluster.ray.nodes() if node["Alive"])
         return f"the cluster at {address} has {nodes} nodes, with room for {cluster.room(1, 0)} trials of a core each"
     finally:
         cluster.close()

@@ -1,11 +1,9 @@
 """Decoded arrays on the disk, one ``.npy`` file each, mapped into memory by every process that needs them.
 
-A file appears under its name only when it is whole: it is written under another name, flushed to the disk and
-then renamed, so a reader sees all of it or nothing, and writers can't disturb each other or a reader. A lock
-on top of that saves two processes from downloading the same thing twice.
+A file appears under its name only when it is whole, so a reader sees all of it or nothing, and writers can't disturb
+each other or a reader. A lock on top of that saves two processes from downloading the same thing twice.
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -14,12 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import platformdirs
+from filelock import FileLock, Timeout
 
 from fairtrial.errors import DataError
+from fairtrial.files import open_atomically, write_atomically
 from fairtrial.training.datasets.layout import Arrays, Layout, Pixels, digest
 from fairtrial.training.datasets.progress import DownloadProgress
 
@@ -78,22 +77,20 @@ def origin(name: str) -> str:
         raise DataError(f"{about}: unreadable ({error}); remove it") from error
 
 
-def write(layout: Layout, arrays: Arrays, origin: str, workspace: Path) -> None:
+def write(layout: Layout, arrays: Arrays, origin: str) -> None:
     """Put a data set's arrays, already held against their digest, into the cache.
 
     Args:
         layout: the data set.
         arrays: its arrays.
         origin: where they came from, in words.
-        workspace: an existing folder on the cache's file system, as `fetching` gives it.
     """
     home = folder(layout.name)
     fetched = datetime.now(UTC).isoformat(timespec="seconds")
     about = {"origin": origin, "sha256": layout.digest, "fetched": fetched}
-    with _appearing(home / _ABOUT, workspace) as file:
-        file.write(json.dumps(about, indent=2).encode() + b"\n")
+    write_atomically(home / _ABOUT, json.dumps(about, indent=2).encode() + b"\n")
     for name, array in zip(Arrays._fields, arrays, strict=True):
-        with _appearing(home / f"{name}.npy", workspace) as file:
+        with open_atomically(home / f"{name}.npy") as file:
             np.save(file, array, allow_pickle=False)
 
 
@@ -107,10 +104,11 @@ def fetching(name: str, progress: DownloadProgress) -> Iterator[Path]:
     home = folder(name)
     try:
         home.mkdir(parents=True, exist_ok=True)
-        with (home / ".lock").open("w") as lock:
-            _lock(lock.fileno(), name, progress)
+        with _locked(home / ".lock", name, progress):
             for left_behind in home.glob(f"{_TEMPORARY}*"):  # by a process that was killed
                 shutil.rmtree(left_behind)
+            for left_behind in home.glob(".*.part"):
+                left_behind.unlink()
             with tempfile.TemporaryDirectory(prefix=_TEMPORARY, dir=home) as workspace:
                 yield Path(workspace)
     except OSError as error:
@@ -120,23 +118,18 @@ def fetching(name: str, progress: DownloadProgress) -> Iterator[Path]:
 
 
 @contextmanager
-def _appearing(path: Path, workspace: Path) -> Iterator[IO[bytes]]:
-    """A file to write that takes its name, or replaces what had it, when it is complete and on the disk."""
-    temporary = workspace / path.name
-    with temporary.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def _lock(descriptor: int, name: str, progress: DownloadProgress) -> None:
+def _locked(path: Path, name: str, progress: DownloadProgress) -> Iterator[None]:
     """Wait for the lock; the system drops it with the process that holds it, however that ends."""
+    lock = FileLock(path)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        lock.acquire(blocking=False)
+    except Timeout:
         progress(0, None, f"waiting for another process that fetches {name}")
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _map(path: Path, shape: tuple[int, ...], layout: Layout) -> Pixels:

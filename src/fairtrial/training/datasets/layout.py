@@ -2,23 +2,26 @@
 
 import hashlib
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fairtrial.errors import DataError
+from fairtrial.spec.sections import DataSettings
 
 Pixels = NDArray[np.uint8]
 
 
 class Arrays(NamedTuple):
-    """A data set in its canonical form, whatever file format it came in. All arrays are uint8.
+    """A data set in its canonical form, whatever file format it came in.
+
+    All arrays are uint8; labels of more than 256 classes are int64.
 
     Attributes:
-        train_images: (train, size, size, 3), rows from the top, red before green before blue.
+        train_images: (train, size, size, channels), rows from the top, red before green before blue.
         train_labels: (train,), class numbers from 0.
-        test_images: (test, size, size, 3).
+        test_images: (test, size, size, channels).
         test_labels: (test,).
     """
 
@@ -30,7 +33,7 @@ class Arrays(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """The one shape and content that a data set may have.
+    """The one shape and content that a data set in the cache may have.
 
     Attributes:
         name: the data set's name in a study file.
@@ -82,10 +85,62 @@ class Layout:
         """
         found = digest(*arrays)
         if found != self.digest:
-            raise DataError(
-                f"{where}: these are not the images and labels of {self.name}: "
-                f"they decode to SHA-256 {found}, which must be {self.digest}"
-            )
+            raise DataError(_mismatch(where, self.name, found, self.digest))
+
+
+def checked(settings: DataSettings, *, verify: bool) -> tuple[Arrays, str]:
+    """Read a data set that is not in the cache, and see that its arrays are what its class says.
+
+    Args:
+        settings: the study's data section.
+        verify: hold the arrays against the class's `sha256`, if it states one.
+
+    Returns:
+        The arrays, and their SHA-256.
+
+    Raises:
+        DataError: they have other types, shapes, counts or classes, or another digest.
+    """
+    read = [np.asarray(array) for array in settings.arrays()]
+    for name, array in zip(Arrays._fields, read, strict=True):
+        is_images = name.endswith("images")
+        if is_images and not (array.dtype == np.uint8 and array.ndim in {3, 4} and array.shape[1] == array.shape[2]):
+            wanted = "uint8 of shape (images, size, size) or (images, size, size, channels)"
+            raise DataError(f"{settings.name}: {name} are {array.dtype} {array.shape}; they must be {wanted}")
+        count = settings.size.train if name.startswith("train") else settings.size.test
+        if len(array) != count:
+            raise DataError(f"{settings.name}: {name} has {len(array):,} entries; its size says {count:,}")
+        if not is_images:
+            _check_labels(array, name, settings)
+    if read[0].shape[1:] != read[2].shape[1:]:
+        raise DataError(f"{settings.name}: training images are {read[0].shape[1:]}, test images {read[2].shape[1:]}")
+    label_type = np.uint8 if len(settings.class_names) <= 256 else np.int64
+    images = [array if array.ndim == 4 else array[..., np.newaxis] for array in (read[0], read[2])]
+    arrays = Arrays(images[0], read[1].astype(label_type), images[1], read[3].astype(label_type))
+    if settings.sha256 and not verify:
+        return arrays, settings.sha256
+    found = digest(*arrays)
+    if settings.sha256 not in {"", found}:
+        raise DataError(_mismatch(settings.origin()[1], settings.name, found, settings.sha256))
+    return arrays, found
+
+
+def _check_labels(labels: NDArray[Any], name: str, settings: DataSettings) -> None:
+    classes = len(settings.class_names)
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(f"{settings.name}: {name} are {labels.dtype} {labels.shape}; they must be integers (images,)")
+    if labels.size and not 0 <= labels.min() <= labels.max() < classes:
+        raise DataError(
+            f"{settings.name}: {name} run from {labels.min()} to {labels.max()}; with {classes} class names they must "
+            f"be 0 to {classes - 1}"
+        )
+
+
+def _mismatch(where: str, name: str, found: str, wanted: str) -> str:
+    return (
+        f"{where}: these are not the images and labels of {name}: they decode to SHA-256 {found}, which must be "
+        f"{wanted}"
+    )
 
 
 def digest(*arrays: Pixels) -> str:

@@ -1,17 +1,11 @@
-"""How long-running steps of the workload tell a caller how far they are."""
+"""How downloads tell a caller how far they are."""
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import TypeAlias
 
-
-class DownloadProgress(Protocol):
-    """Anything that can be called as ``progress(done_bytes, total_bytes, what)``.
-
-    ``done_bytes`` rises from 0; ``total_bytes`` is None where nobody knows it; ``what`` names the step in a
-    few words, such as ``"cifar-10-python.tar.gz"``. A new ``what`` means a new step.
-    """
-
-    def __call__(self, done_bytes: int, total_bytes: int | None, what: str, /) -> None:
-        """Take note of the state; called often, so it should return quickly."""
+#: Called often, as ``progress(done_bytes, total_bytes, what)``: the first rises from 0, the second is None where nobody
+#: knows it, and a new ``what``, such as ``"cifar-10-python.tar.gz"``, means a new step.
+DownloadProgress: TypeAlias = Callable[[int, int | None, str], None]
 
 
 def silent(done_bytes: int, total_bytes: int | None, what: str) -> None:

@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterable
 from typing import cast
 
 from fairtrial.errors import DataError
-from fairtrial.training import datasets
+from fairtrial.registry import DATASETS
 from fairtrial.training.datasets import cache
-from fairtrial.training.datasets.layout import Arrays
+from fairtrial.training.datasets.fetching import FetchedData, fetch
+from fairtrial.training.datasets.layout import Arrays, Layout
 from fairtrial.training.datasets.progress import silent
 
 #: Decoded data sets by name.
@@ -23,8 +24,8 @@ def gather(names: Iterable[str]) -> Parcel:
         DataError: one is damaged, or not there.
     """
     parcel: Parcel = {}
-    for name in sorted(set(names) & set(datasets.RECIPES)):
-        arrays = cache.read(datasets.RECIPES[name].layout, verify=True)
+    for name, layout in _fetched(names).items():
+        arrays = cache.read(layout, verify=True)
         if arrays is None:
             raise DataError(f"{name}: not in the cache; run `fairtrial data {name}`")
         parcel[name] = arrays
@@ -41,17 +42,22 @@ def place(names: Iterable[str], get: Callable[[], object]) -> None:
     Raises:
         DataError: what came is not the data set to the bit, or it can't be written.
     """
-    for name in sorted(set(names) & set(datasets.RECIPES)):
+    for name, layout in _fetched(names).items():
         try:
-            datasets.fetch(name)
+            fetch(name)
         except DataError:
-            _unpack(name, cast("Parcel", get()))
+            _unpack(layout, cast("Parcel", get())[name])
 
 
-def _unpack(name: str, parcel: Parcel) -> None:
+def _fetched(names: Iterable[str]) -> dict[str, Layout]:
+    """Choose the data sets that have to be fetched."""
+    kinds = {name: DATASETS.get(name) for name in sorted(set(names))}
+    return {name: kind.recipe().layout for name, kind in kinds.items() if issubclass(kind, FetchedData)}
+
+
+def _unpack(layout: Layout, arrays: Arrays) -> None:
     """Write a data set into the cache unless another process just has."""
-    layout = datasets.RECIPES[name].layout
-    with cache.fetching(name, silent) as workspace:
+    with cache.fetching(layout.name, silent):
         if cache.read(layout, verify=True) is None:
-            layout.check(parcel[name], "the data that came with the study")
-            cache.write(layout, parcel[name], "the machine that runs the study", workspace)
+            layout.check(arrays, "the data that came with the study")
+            cache.write(layout, arrays, "the machine that runs the study")

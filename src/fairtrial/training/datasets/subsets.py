@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fairtrial.spec import Data
+from fairtrial.spec.sections import DataSettings
 from fairtrial.training.datasets.layout import Pixels
 
 Indices = NDArray[np.int64]
@@ -27,14 +27,14 @@ class Choice(NamedTuple):
     validation: Indices | None
 
 
-def choose(spec: Data, train_labels: Pixels, test_labels: Pixels) -> Choice:
+def choose(settings: DataSettings, train_labels: Pixels, test_labels: Pixels) -> Choice:
     """The parts that a study's data section asks for.
 
     The validation images are drawn first, from the training set, by a stream of their own: they don't depend
-    on ``spec.train``, and no training image is among them.
+    on ``train``, and no training image is among them.
 
     Args:
-        spec: the counts and the seed. The counts must fit the labels, as `spec.Data` sees to.
+        settings: the counts and the seed. The counts must fit the labels, as `DataSettings` sees to.
         train_labels: classes of the whole training set.
         test_labels: classes of the whole test set.
 
@@ -44,15 +44,15 @@ def choose(spec: Data, train_labels: Pixels, test_labels: Pixels) -> Choice:
     everything = np.arange(len(train_labels))
     validation = None
     left = everything
-    if spec.validation:
-        validation = _first(spec.validation, everything, train_labels, _VALIDATION, spec.subset_seed)
+    if settings.validation:
+        validation = _first(settings.validation, everything, train_labels, _VALIDATION, settings.subset_seed)
         left = np.setdiff1d(everything, validation, assume_unique=True)
-    train = left if spec.validation else None
-    if spec.train is not None:
-        train = _first(spec.train, left, train_labels, _TRAIN, spec.subset_seed)
+    train = left if settings.validation else None
+    if settings.train is not None:
+        train = _first(settings.train, left, train_labels, _TRAIN, settings.subset_seed)
     test = None
-    if spec.test is not None:
-        test = _first(spec.test, np.arange(len(test_labels)), test_labels, _TEST, spec.subset_seed)
+    if settings.test is not None:
+        test = _first(settings.test, np.arange(len(test_labels)), test_labels, _TEST, settings.subset_seed)
     return Choice(train, test, validation)
 
 

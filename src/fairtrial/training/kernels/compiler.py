@@ -1,8 +1,8 @@
 """Compiling the kernels in ``native`` with the machine's own C++ compiler, once, into a cache that all processes share.
 
 A library's name says everything that it depends on: the sources, the flags, the compiler and the processor. So a
-change of any of them makes another library, and a library that is there is the right one. It is written under another
-name and then renamed: whoever sees it sees all of it, and processes that compile at the same time do no harm.
+change of any of them makes another library, and a library that is there is the right one. It gets its name when it is
+complete and on the disk, so processes that compile at the same time do no harm, and neither does a power cut.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
+from fairtrial.files import write_atomically
 from fairtrial.training.datasets.cache import folder
 
 #: Set to "off", it keeps the kernels from being used.
@@ -35,6 +36,9 @@ EXTRAS = (("-march=native", "-fopenmp"), ("-march=native",), ())
 LEAST_STEPS = 50
 
 _SECONDS = 300
+
+#: Lines of /proc/cpuinfo that are not about a single core.
+_ABOUT_PROCESSOR = ("flags", "Features", "model name", "CPU part")
 
 _forbidden = False
 
@@ -83,8 +87,8 @@ def library(real: str) -> Path:
         real: ``"float"`` or ``"double"``.
 
     Raises:
-        NoKernelsError: kernels are switched off or not worth compiling, there is no compiler, it fails, or the cache
-            can't be written to.
+        KernelsUnavailableError: kernels are switched off or not worth compiling, there is no compiler, it fails, or the
+            cache can't be written to.
     """
     compiler, sources, path = find_compiler(), _sources(), _path(real)
     try:
@@ -93,7 +97,7 @@ def library(real: str) -> Path:
                 raise KernelsUnavailableError(f"not compiled yet, which fewer than {LEAST_STEPS} steps would not repay")
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix="compiling-", dir=path.parent) as workspace:
-                _compile(compiler, sources, real, Path(workspace)).replace(path)
+                write_atomically(path, _compile(compiler, sources, real, Path(workspace)).read_bytes())
     except OSError as error:
         raise KernelsUnavailableError(f"{path.parent} can't be written to ({error.strerror or error})") from error
     return path
@@ -104,7 +108,7 @@ def find_compiler() -> Compiler:
     """Find a C++ compiler: the one that CXX names, or the first of `COMPILERS` that runs.
 
     Raises:
-        NoKernelsError: kernels are switched off, or there is none.
+        KernelsUnavailableError: kernels are switched off, or there is none.
     """
     if os.environ.get(SWITCH, "").lower() == "off":
         raise KernelsUnavailableError(f"switched off by {SWITCH}")
@@ -143,18 +147,25 @@ def _sources() -> dict[str, str]:
 
 
 def _key(compiler: Compiler, sources: dict[str, str], real: str) -> str:
-    parts = (*sources, *sources.values(), real, *FLAGS, str(EXTRAS), compiler.path, compiler.version, _processor())
+    # What -march=native depends on: a cache folder may be shared by machines with other instructions.
+    target = f"{platform.machine()} {sorted(processor().items())}"
+    parts = (*sources, *sources.values(), real, *FLAGS, str(EXTRAS), compiler.path, compiler.version, target)
     return f"{real}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:32]}"
 
 
-def _processor() -> str:
-    """What ``-march=native`` depends on: a cache folder may be shared by machines with other instructions."""
+@cache
+def processor() -> dict[str, str]:
+    """Tell the processor's ``"model name"``, and what else Linux knows of its kind: flags, features, part number.
+
+    The standard library knows little more than the architecture; that is all where the system is another.
+    """
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:  # not Linux
-        return f"{platform.machine()} {platform.processor()}"
-    told = {line for line in lines if line.startswith(("flags", "Features", "model name", "CPU part"))}
-    return f"{platform.machine()} {sorted(told)}"
+        lines = []
+    told = dict(line.replace("\t", "").split(":", 1) for line in lines if line.startswith(_ABOUT_PROCESSOR))
+    name = told.get("model name", platform.processor() or platform.machine())
+    return told | {"model name": name.strip()}
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:

@@ -3,7 +3,7 @@
 from torch import nn
 
 from fairtrial.training.kernels.library import LayerKind, Shape
-from fairtrial.training.models.flavors import OneSidedConv2d
+from fairtrial.training.models.mobilenet_v2.flavors import OneSidedConv2d
 
 #: A dense convolution with more input channels than this is left to torch: its windows would take too much memory.
 MOST_WINDOW_CHANNELS = 4

@@ -19,7 +19,7 @@ from torch.nn import functional
 from fairtrial.training.kernels import chain, library
 from fairtrial.training.kernels.geometry import kind_of, shape_of
 from fairtrial.training.kernels.library import Activation, Chain, ChainUnit, Conv, LayerKind, Norm, Shape
-from fairtrial.training.models.flavors import BiasedBatchNorm2d, OneSidedConv2d
+from fairtrial.training.models.mobilenet_v2.flavors import BiasedBatchNorm2d, OneSidedConv2d
 
 _PLAIN = {Tensor, nn.Parameter}
 _ACTIVATIONS: dict[type[nn.Module], Activation] = {nn.ReLU: Activation.RELU, nn.ReLU6: Activation.RELU6}

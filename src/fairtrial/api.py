@@ -1,0 +1,304 @@
+"""The Python interface: load a study, run it, read its results. The command line calls the same functions."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fairtrial import loading
+from fairtrial.callbacks import Callback
+from fairtrial.errors import FairtrialError, ReportError, StoreMissingError
+from fairtrial.executors.base import Executor
+from fairtrial.runner import run_study
+from fairtrial.scheduler import plan
+from fairtrial.spec import Study
+from fairtrial.store.base import Store, StoredStudy
+from fairtrial.store.sql import SQLStore
+from fairtrial.trial import Outcome, TrialResult, digest_results
+
+if TYPE_CHECKING:  # slow to load, and needed by one function each
+    import pandas as pd
+
+    from fairtrial.estimate import Estimate
+    from fairtrial.report.charts import Figure
+    from fairtrial.report.views import View
+    from fairtrial.stats.claims import StudyClaims
+    from fairtrial.stats.comparison import StudyVerdict
+    from fairtrial.stats.summary import StudySummary
+    from fairtrial.training.bench import Bench
+    from fairtrial.training.datasets import FetchedDataset
+
+#: Where records go unless the user names another store.
+DEFAULT_STORE = "fairtrial.db"
+
+
+@dataclass(frozen=True, repr=False)
+class StudyResults:
+    """A study and what its trials came to. A notebook shows it as its table.
+
+    Attributes:
+        study: the study.
+        results: a result for each trial that has started, in the order of the plan.
+        trained: how many trials the call that returned this trained.
+    """
+
+    study: Study
+    results: tuple[TrialResult, ...]
+    trained: int = 0
+
+    def count(self, outcome: Outcome) -> int:
+        """Count the trials with an outcome."""
+        return sum(result.outcome is outcome for result in self.results)
+
+    def failures(self) -> tuple[TrialResult, ...]:
+        """List the failed trials; the ``detail`` of each holds its traceback."""
+        return tuple(result for result in self.results if result.outcome is Outcome.FAILED)
+
+    def table(self) -> "View[StudySummary]":
+        """Summarize what was measured: mean and spread over seeds for each arm."""
+        from fairtrial.report.views import View  # noqa: PLC0415
+        from fairtrial.stats.summary import summarize  # noqa: PLC0415
+
+        return View(summarize(self.study, self.results))
+
+    def verdict(self, metric: str | None = None) -> "View[StudyVerdict]":
+        """Compare each arm with the reference.
+
+        Args:
+            metric: a measure other than the one that the study set beforehand; the verdicts are labelled so.
+
+        Raises:
+            ReportError: no such measure.
+        """
+        from fairtrial.report.views import View  # noqa: PLC0415
+        from fairtrial.stats.comparison import compare  # noqa: PLC0415
+        from fairtrial.stats.noise import split_noise  # noqa: PLC0415
+
+        noise = split_noise(self.study, self.results, metric=metric)
+        return View(compare(self.study, self.results, metric=metric), noise)
+
+    def claims(self) -> "View[StudyClaims]":
+        """Test each claim of the study."""
+        from fairtrial.report.views import View  # noqa: PLC0415
+        from fairtrial.stats.claims import check_claims  # noqa: PLC0415
+
+        return View(check_claims(self.study, self.results))
+
+    def plot(self, name: str) -> "Figure":
+        """Draw one chart, such as ``"test_accuracy"``.
+
+        Raises:
+            ReportError: there is no such chart, or no data for it.
+        """
+        return self.plots(name)[0]
+
+    def plots(self, *names: str) -> "tuple[Figure, ...]":
+        """Draw several charts; by default all for which there are data."""
+        from fairtrial.report.charts import draw  # noqa: PLC0415
+
+        return draw(names, self.study, self.results)
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Make a data frame with a row for each epoch record and the columns of `export`.
+
+        Raises:
+            ReportError: pandas is not installed.
+        """
+        try:
+            import pandas as pd  # noqa: PLC0415
+        except ImportError as error:
+            raise ReportError("to_pandas needs pandas: pip install pandas") from error
+        return pd.read_parquet(BytesIO(self.records("parquet")))
+
+    def export(self, path: str | Path) -> None:
+        """Write every epoch record to a CSV, Parquet or JSON file, by the path's ending.
+
+        Losses are in nats, accuracies are fractions, times are in seconds; see `fairtrial.report.export.export`.
+
+        Raises:
+            ReportError: another ending, or the file can't be written.
+        """
+        self.records(Path(path).suffix.lstrip("."), Path(path))
+
+    def records(self, format: str, path: Path | None = None) -> bytes:  # noqa: A002
+        """Write every epoch record in a format, ``"csv"``, ``"parquet"`` or ``"json"``, and return it."""
+        from fairtrial.report.export import export  # noqa: PLC0415
+
+        return export(self.study, self.results, format, path)  # type: ignore[arg-type]  # an unknown one is an error
+
+    def digest(self) -> str:
+        """Digest all results but times and machines: equal if two runs gave the same numbers to the bit."""
+        return digest_results(self.results)
+
+    def __repr__(self) -> str:
+        outcomes = {outcome: self.count(outcome) for outcome in Outcome}
+        begun = len(self.results) - sum(outcomes.values())
+        progress = progress_text(len(plan(self.study)), outcomes, begun, sequential=self.study.sequential)
+        return f"<StudyResults {self.study.label}: {progress}>"
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
+
+
+def load(source: str | Path, overrides: Sequence[str] = (), *, store: str | Path | Store | None = None) -> Study:
+    """Load a study.
+
+    Args:
+        source: a TOML file, the name of a study that ships with fairtrial or, given a store, NAME or NAME@HASH of a
+            study in it.
+        overrides: ``KEY=VALUE`` overrides, such as ``["training.epochs=3"]``.
+        store: where to look for a study that is neither a file nor ships with fairtrial.
+
+    Raises:
+        StudyError: no such study, or not a valid one; the message begins with the file's name.
+
+    Example:
+        >>> load("quick", ["seeds=5"]).seeds
+        5
+    """
+    return loading.load(source, overrides, [] if store is None else list_studies(store))
+
+
+def run(
+    study: Study,
+    *,
+    store: str | Path | Store = DEFAULT_STORE,
+    executor: Executor | None = None,
+    callbacks: Sequence[Callback] = (),
+    retry_failed: bool = False,
+    force: bool = False,
+) -> StudyResults:
+    """Train the missing trials of a study.
+
+    Every finished epoch is in the store. After Ctrl-C, a crash or an error, call this again to resume.
+
+    Args:
+        study: what to run.
+        store: a file, a database URL or a store; what was opened here is closed again.
+        executor: where trials run; by default ``LocalExecutor()``: worker processes on this machine. Workers do not
+            import the script that calls this, so it needs no ``if __name__ == "__main__"``.
+        callbacks: called as the study runs.
+        retry_failed: train failed trials again. Diverged ones are results, and stay.
+        force: continue although versions of torch or fairtrial, threads or data differ from those of the study's
+            earlier trials, or although the study's file was changed before its study was complete. It is recorded with
+            each trial.
+
+    Raises:
+        FairtrialError: something that every trial needs is missing or damaged; nothing was trained.
+        ProvenanceError: the conditions or the study's file have changed; see ``force``.
+        StoreLockedError: another process runs this study in this store.
+        CheckpointError: a trial's state can't be saved, for example because the disk is full.
+        KeyboardInterrupt: passes through after trials that can have saved their state.
+
+    Example:
+        >>> runs = run(load("quick"), executor=fairtrial.LocalExecutor(workers=2))  # doctest: +SKIP
+        >>> runs  # doctest: +SKIP
+        <StudyResults quick@943dd38e: 10 of 10 trials>
+    """
+    with _opened(store) as opened, loading.importable(study):
+        trained = run_study(
+            study, store=opened, executor=executor, callbacks=callbacks, retry_failed=retry_failed, force=force
+        )
+        return StudyResults(study, tuple(opened.results(study)), trained)
+
+
+def open_results(
+    study: Study | str | Path, overrides: Sequence[str] = (), *, store: str | Path | Store = DEFAULT_STORE
+) -> StudyResults:
+    """Read the results of a study from a store; nothing is trained.
+
+    Args:
+        study: the study, or what `load` takes. A name without overrides means the last study of that name in the store.
+        overrides: ``KEY=VALUE`` overrides.
+        store: a file, a database URL or a store.
+
+    Raises:
+        StoreMissingError: there is no store yet.
+        StudyError: no such study, or it has not been run in this store.
+    """
+    with _opened(store, create=False) as opened:
+        found = study if isinstance(study, Study) else loading.load_recorded(study, overrides, opened.studies())
+        return StudyResults(found, tuple(opened.results(found)))
+
+
+def list_studies(store: str | Path | Store = DEFAULT_STORE) -> list[StoredStudy]:
+    """List the studies in a store and how far each one is, the one that ran last first; none if there is no store."""
+    try:
+        with _opened(store, create=False) as opened:
+            return opened.studies()
+    except StoreMissingError:
+        return []
+
+
+def estimate_cost(
+    study: Study,
+    *,
+    store: str | Path | Store = DEFAULT_STORE,
+    workers: int | None = None,
+    threads: int | None = None,
+    spread: float | None = None,
+) -> "Estimate":
+    """Estimate what the missing trials of a study will cost on this machine, and what other numbers of seeds would.
+
+    Args:
+        study: the study.
+        store: the store that holds earlier results, if any.
+        workers: worker processes; by default as many as `run` would use.
+        threads: threads of each, by default 1.
+        spread: standard deviation of a paired difference, in the metric's unit; by default that of earlier results.
+    """
+    from fairtrial.estimate import estimate  # noqa: PLC0415
+
+    if spread is not None and not (math.isfinite(spread) and spread > 0):
+        raise FairtrialError(f"spread = {spread}: must be a positive number")
+    try:
+        results = open_results(study, store=store).results
+    except StoreMissingError:
+        results = ()
+    with loading.importable(study):
+        return estimate(study, results, workers=workers, threads=threads, spread=spread)
+
+
+def fetch_data(
+    name: str, source: str | Path | None = None, *, progress: Callable[[int, int | None, str], None] | None = None
+) -> "FetchedDataset":
+    """Download a data set and verify it.
+
+    Args:
+        name: such as ``"cifar10"``.
+        source: a folder or archive to read instead of downloading.
+        progress: called with bytes done, bytes in all (None if unknown) and what is fetched.
+
+    Raises:
+        DataError: no such data set, or it is damaged.
+    """
+    from fairtrial.training import datasets  # noqa: PLC0415
+
+    return datasets.fetch(name, source=None if source is None else Path(source), progress=progress)
+
+
+def bench(study: Study, *, threads: int = 1) -> "Bench":
+    """Time training steps of a study's first arm on this machine, with fast and plain layers."""
+    from fairtrial.training import bench as training_bench  # noqa: PLC0415
+
+    return training_bench.bench(study, threads=threads)
+
+
+def progress_text(trials: int, outcomes: Any, begun: int, *, sequential: bool) -> str:
+    """Write how far a study is: ``7 of 10 trials, 1 diverged, 1 interrupted or running``."""
+    parts = [f"{sum(outcomes.values())} of {'at most ' if sequential else ''}{trials} trials"]
+    parts += [f"{number} {outcome}" for outcome, number in outcomes.items() if number and outcome != Outcome.FINISHED]
+    parts += [f"{begun} interrupted or running"] if begun else []
+    return ", ".join(parts)
+
+
+@contextmanager
+def _opened(store: str | Path | Store, *, create: bool = True) -> Iterator[Store]:
+    if isinstance(store, str | Path):
+        with SQLStore(str(store), create=create) as opened:
+            yield opened
+    else:
+        yield store

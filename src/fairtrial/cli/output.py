@@ -1,0 +1,41 @@
+"""Prints answers on standard output and everything else on standard error."""
+
+import os
+import shlex
+import sys
+
+from rich.console import Console
+
+from fairtrial.api import DEFAULT_STORE
+from fairtrial.store.url import redact_url
+
+
+def console() -> Console:
+    """Make a console on standard error."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def out(text: str) -> None:
+    """Print a part of the answer."""
+    print(text)  # noqa: T201
+
+
+def say(text: str) -> None:
+    """Print something that is no part of the answer."""
+    print(text, file=sys.stderr)  # noqa: T201
+
+
+def complain(message: str) -> None:
+    """Print what went wrong, in one line."""
+    say(f"fairtrial: {message}")
+
+
+def command_line(verb: str, study: str, store: str) -> str:
+    """Write a command about a study in a store, without the store's password."""
+    known = {DEFAULT_STORE, os.environ.get("FAIRTRIAL_STORE")}
+    return shlex.join(["fairtrial", verb, study, *([] if store in known else ["--store", redact_url(store)])])
+
+
+def this_command() -> str:
+    """Write the command line that started this process, without passwords."""
+    return shlex.join(["fairtrial", *(redact_url(word) for word in sys.argv[1:])])

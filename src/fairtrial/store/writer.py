@@ -1,0 +1,131 @@
+"""Writes what happens to trials, within one transaction."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, TypeAlias
+
+from sqlalchemy import Connection, bindparam, delete, null, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from fairtrial.errors import StoreError
+from fairtrial.store import schema
+from fairtrial.trial import EpochRecord, Machine, Outcome, Trial
+
+#: By a trial's hash: the attempt that a transaction found first, and those that it began itself.
+History: TypeAlias = dict[str, tuple[str | None, set[str]]]
+
+INSERT: Mapping[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+
+
+class SQLWriter:
+    """Keeps the promises of `store.base.Writer`.
+
+    A transaction that runs again, because its connection was lost, finds a trial in the attempt that it found first, or
+    in one that it began itself: then it had been committed, and writes the same again. Any other attempt is another
+    process's.
+
+    Args:
+        connection: in an open transaction.
+        history: empty at first, and the same object whenever the transaction runs again.
+    """
+
+    def __init__(self, connection: Connection, history: History) -> None:
+        self._connection = connection
+        self._history = history
+        self._current: dict[str, str | None] = {}  # nobody else can change these before the transaction ends
+
+    def begin(self, trial: Trial, attempt: str, machine: Machine, at: datetime, forced: str = "") -> None:
+        """Record that an attempt at a trial begins; see `Writer.begin`."""
+        self._attempt(trial)
+        row = {"attempt": attempt, "machine": dataclasses.asdict(machine), "started_at": at, "forced": storable(forced)}
+        self._connection.execute(_BEGIN, {"trial_hash": trial.hash, **row})
+        self._history[trial.hash][1].add(attempt)
+        self._current[trial.hash] = attempt
+
+    def add_epoch(self, trial: Trial, attempt: str, record: EpochRecord) -> None:
+        """Record an epoch of the current attempt; see `Writer.add_epoch`."""
+        self._check(trial, attempt)
+        metrics = {name: _json_number(value) for name, value in record.metrics.items()}
+        row = {"trial": trial.hash, "epoch": record.epoch, "attempt": attempt, "metrics": metrics}
+        self._connection.execute(_EPOCH[self._connection.dialect.name], row)
+
+    def add_fingerprints(self, trial: Trial, attempt: str, fingerprints: Mapping[str, str]) -> None:
+        """Record the current attempt's fingerprints in place of those it had."""
+        self._check(trial, attempt)
+        self._connection.execute(_FINGERPRINTS, {"trial_hash": trial.hash, "fingerprints": dict(fingerprints)})
+
+    def end(self, trial: Trial, attempt: str, outcome: Outcome, detail: str, at: datetime) -> None:
+        """Record how the current attempt ended, and drop the records that earlier ones left behind."""
+        self._check(trial, attempt)
+        self._connection.execute(_DROP_STALE, {"trial_hash": trial.hash, "current": attempt})
+        row = {"outcome": outcome.value, "detail": storable(detail), "ended_at": at}
+        self._connection.execute(_END, {"trial_hash": trial.hash, **row})
+
+    def _check(self, trial: Trial, attempt: str) -> None:
+        current = self._attempt(trial)
+        if current is None:
+            raise StoreError(f"trial {trial.arm}, seed {trial.seed} has not begun in this store")
+        if current != attempt:
+            raise _restarted(trial)
+
+    def _attempt(self, trial: Trial) -> str | None:
+        """Look up a trial's current attempt, and make sure that it stays so until the transaction ends."""
+        if trial.hash not in self._current:
+            row = self._connection.execute(_ATTEMPT, {"trial_hash": trial.hash}).first()
+            if row is None:
+                raise StoreError(f"trial {trial.arm}, seed {trial.seed} is not in this store")
+            first, own = self._history.setdefault(trial.hash, (row.attempt, set()))
+            if row.attempt not in {first, *own}:
+                raise _restarted(trial)
+            self._current[trial.hash] = first
+        return self._current[trial.hash]
+
+
+def storable(text: str) -> str:
+    """Escape what databases refuse in a text: NUL (PostgreSQL), and halves of characters (which are not UTF-8)."""
+    return text.replace("\0", "\\x00").encode(errors="backslashreplace").decode()
+
+
+def _json_number(value: float) -> float | str:
+    """JSON knows neither NaN nor infinities, so these are text there."""
+    return float(value) if math.isfinite(value) else str(float(value))
+
+
+def _restarted(trial: Trial) -> StoreError:
+    return StoreError(f"stopping: another process restarted this trial (arm {trial.arm}, seed {trial.seed})")
+
+
+# Statements, built once: each is used for every message of every trial.
+
+_THIS = schema.trials.c.hash == bindparam("trial_hash")
+
+
+def _update(**values: Any) -> Any:
+    return update(schema.trials).where(_THIS).values(**values)
+
+
+_ATTEMPT = select(schema.trials.c.attempt).where(_THIS).with_for_update(key_share=True)
+_BEGIN = _update(
+    **{name: bindparam(name) for name in ("attempt", "machine", "started_at", "forced")},
+    outcome=null(),
+    detail="",
+    ended_at=null(),
+    fingerprints={},
+)
+_FINGERPRINTS = _update(fingerprints=bindparam("fingerprints"))
+_END = _update(**{name: bindparam(name) for name in ("outcome", "detail", "ended_at")})
+_DROP_STALE = delete(schema.epoch_records).where(
+    schema.epoch_records.c.trial == bindparam("trial_hash"), schema.epoch_records.c.attempt != bindparam("current")
+)
+
+
+def _put_epoch(dialect: str) -> Any:
+    """Build the statement that records an epoch, in place of one that an attempt before left behind."""
+    put = INSERT[dialect](schema.epoch_records)
+    changed = {name: put.excluded[name] for name in ("attempt", "metrics")}
+    return put.on_conflict_do_update(index_elements=["trial", "epoch"], set_=changed)
+
+
+_EPOCH = {dialect: _put_epoch(dialect) for dialect in INSERT}

@@ -1,0 +1,49 @@
+"""A small convolutional network, for studies in minutes."""
+
+from typing import TYPE_CHECKING
+
+from fairtrial.registry import MODELS
+from fairtrial.spec.numbers import BelowOne, Count
+from fairtrial.spec.sections import ModelSettings
+
+if TYPE_CHECKING:
+    import torch
+
+
+@MODELS.register("small_cnn")
+class SmallCNN(ModelSettings):
+    """Three 3x3 convolutions with batch norm and ReLU, a mean over the image, and a linear classifier.
+
+    The first two are each followed by max pooling; each has twice the channels of the one before.
+
+    Attributes:
+        width: channels of the first convolution.
+        dropout: rate before the classifier.
+    """
+
+    width: Count = 32
+    dropout: BelowOne = 0.0
+
+    def build(self, *, classes: int, image_size: int, channels: int, seed: int) -> "torch.nn.Module":  # noqa: ARG002
+        """See `ModelSettings.build`; the initial weights are drawn as torchvision draws MobileNetV2's.
+
+        Example:
+            >>> network = SmallCNN().build(classes=10, image_size=32, channels=3, seed=0)
+            >>> sum(parameter.numel() for parameter in network.parameters())
+            94762
+        """
+        import torch  # noqa: PLC0415  (settings are read without it)
+        from torch import nn  # noqa: PLC0415
+
+        from fairtrial.training.models.mobilenet_v2.flavors import FLAVORS  # noqa: PLC0415
+
+        layers: list[nn.Module] = []
+        with torch.device("meta"):  # torch's layers would fill themselves from the global generator
+            for block, outputs in enumerate((self.width, 2 * self.width, 4 * self.width)):
+                layers += [nn.MaxPool2d(2)] if block else []
+                layers += [nn.Conv2d(channels, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+                channels = outputs
+            layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(self.dropout), nn.Linear(channels, classes)]
+        network = nn.Sequential(*layers).to(torch.float32).to_empty(device="cpu")
+        FLAVORS["torchvision"].initialize(network, torch.Generator(device="cpu").manual_seed(seed))
+        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]  # missing there

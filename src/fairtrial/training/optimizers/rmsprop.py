@@ -1,0 +1,41 @@
+"""RMSprop."""
+
+from typing import TYPE_CHECKING
+
+from fairtrial.registry import OPTIMIZERS
+from fairtrial.spec.numbers import BelowOne, NonNegative, Positive
+from fairtrial.spec.sections import OptimizerSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import torch
+
+
+@OPTIMIZERS.register("rmsprop")
+class RMSprop(OptimizerSettings):
+    r"""RMSprop (Tieleman & Hinton 2012, as torch writes it).
+
+    .. math:: v \leftarrow \alpha v + (1 - \alpha) g^2, \qquad
+        \theta \leftarrow \theta - \eta \, g / (\sqrt v + \epsilon)
+
+    Attributes:
+        alpha: decay rate of the running mean of the gradient's square, v.
+        eps: added to the root.
+        momentum: decay rate of the velocity, a running sum of the steps that is taken instead of them.
+        centered: divide by the gradient's deviation instead: v less the square of the running mean (Graves 2013).
+        weight_decay: L2 penalty, added to the gradient.
+    """
+
+    lr: Positive = 1e-2
+    alpha: BelowOne = 0.99
+    eps: NonNegative = 1e-8
+    momentum: BelowOne = 0.0
+    centered: bool = False
+    weight_decay: NonNegative = 0.0
+
+    def build(self, parameters: "Iterable[torch.nn.Parameter]") -> "torch.optim.Optimizer":
+        """Make torch's RMSprop."""
+        import torch  # noqa: PLC0415  (settings are read without it)
+
+        return torch.optim.RMSprop(parameters, **self.model_dump(exclude={"name"}))

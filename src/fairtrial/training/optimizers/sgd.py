@@ -1,0 +1,43 @@
+"""Stochastic gradient descent."""
+
+from typing import TYPE_CHECKING, Self
+
+from pydantic import model_validator
+from pydantic_core import PydanticCustomError
+
+from fairtrial.registry import OPTIMIZERS
+from fairtrial.spec.numbers import BelowOne, NonNegative, Positive
+from fairtrial.spec.sections import OptimizerSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import torch
+
+
+@OPTIMIZERS.register("sgd")
+class SGD(OptimizerSettings):
+    """Stochastic gradient descent with optional momentum (Sutskever et al. 2013, as torch writes it).
+
+    Attributes:
+        momentum: decay rate of the velocity.
+        nesterov: look ahead along the velocity; needs momentum.
+        weight_decay: L2 penalty, added to the gradient.
+    """
+
+    lr: Positive = 1e-2
+    momentum: BelowOne = 0.0
+    nesterov: bool = False
+    weight_decay: NonNegative = 0.0
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            raise PydanticCustomError("nesterov", "nesterov = true needs a momentum above 0")
+        return self
+
+    def build(self, parameters: "Iterable[torch.nn.Parameter]") -> "torch.optim.Optimizer":
+        """Make torch's SGD."""
+        import torch  # noqa: PLC0415  (settings are read without it)
+
+        return torch.optim.SGD(parameters, **self.model_dump(exclude={"name"}))

@@ -1,0 +1,1 @@
+"""Learning-rate schedules: one module each, with its settings and its formula."""

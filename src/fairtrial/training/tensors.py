@@ -1,0 +1,53 @@
+"""How checkpoints write torch's tensors: as the bytes of their memory, because NumPy lacks some of torch's types."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fairtrial.checkpoints.serialization import ArrayType, register
+
+
+def pack(tensor: torch.Tensor) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
+    """Take a tensor apart.
+
+    The order in memory is kept, such as channels last, because kernels that walk over several tensors side by side rely
+    on it; a tensor whose memory has gaps or overlaps becomes contiguous.
+
+    Returns:
+        Its bytes, and its type, shape and strides.
+
+    Raises:
+        TypeError: it is no plain tensor.
+    """
+    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
+        raise TypeError("a sparse, quantized or meta tensor: a checkpoint takes plain ones")
+    values = tensor.detach().cpu().resolve_conj().resolve_neg()
+    if not _is_dense(values.shape, values.stride()):
+        values = values.contiguous()
+    content = values.as_strided((values.numel(),), (1,)).view(torch.uint8).numpy()
+    dtype = str(values.dtype).removeprefix("torch.")
+    return content, {"dtype": dtype, "shape": list(values.shape), "stride": list(values.stride())}
+
+
+def unpack(content: npt.NDArray[np.uint8], description: Mapping[str, Any]) -> torch.Tensor:
+    """Put a tensor together again, on the CPU."""
+    dtype = getattr(torch, description["dtype"])
+    if not content.size:  # NumPy gives it strides with which torch can't view it as anything else
+        return torch.empty(description["shape"], dtype=dtype)
+    return torch.from_numpy(content.copy()).view(dtype).as_strided(description["shape"], description["stride"])
+
+
+def _is_dense(shape: Sequence[int], stride: Sequence[int]) -> bool:
+    """Whether a tensor's elements fill its memory without gaps or overlaps, in whatever order."""
+    expected = 1
+    for step, size in sorted((step, size) for size, step in zip(shape, stride, strict=True) if size != 1):
+        if step != expected:
+            return False
+        expected *= size
+    return True
+
+
+register(ArrayType("torch", torch.Tensor, pack, unpack))

@@ -1,0 +1,294 @@
+"""Seeds, noise, evidence, claims, reported figures: read, written back, and every error's wording."""
+
+import math
+
+import pytest
+
+import fairtrial
+from fairtrial.errors import StudyError
+from fairtrial.registry import MEASURES
+from fairtrial.scheduler import plan
+from fairtrial.spec import Claim, Evidence, Noise, Study, Target, override, parse_toml
+
+CLAIM = {"id": "1", "text": "b beats a", "arm": "b", "against": "a", "direction": "higher"}
+TARGET = {"metric": "test_acc", "value": 0.6}
+
+
+def table(**changes):
+    """A small valid study; keywords replace top-level keys."""
+    base = {"name": "s", "reference": "a", "seeds": 2, "arms": {"a": {}, "b": {"optimizer": {"eps": 1e-6}}}}
+    return base | changes
+
+
+FULL = {
+    "seeds": {"min": 3, "max": 12},
+    "evidence": {"metric": "epochs_to_target", "margin": 1, "alpha": 0.1, "target": TARGET},
+    "claims": [
+        CLAIM,
+        CLAIM | {"id": "two", "against": "all others", "metric": "seconds", "within": 0.1, "relative": True},
+    ],
+    "reported": {"a": {"best_test_acc": 0.8, "seconds": 725}},
+}
+
+
+def test_all_of_it_is_read():
+    study = Study.from_dict(table(**FULL))
+    assert (study.min_seeds, study.seeds, study.sequential) == (3, 12, True)
+    assert study.evidence == Evidence(
+        metric="epochs_to_target", margin=1.0, alpha=0.1, target=Target(metric="test_acc", value=0.6)
+    )
+    assert [claim.metric for claim in study.claims] == ["epochs_to_target", "seconds"]
+    assert study.claims[0] == Claim(**CLAIM, metric="epochs_to_target")
+    assert study.reported == {"a": {"best_test_acc": 0.8, "seconds": 725.0}}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        FULL,
+        *({key: value} for key, value in FULL.items() if key != "claims"),
+        {"claims": [CLAIM]},
+        {"seeds": 6, "noise": {"initial_weights": 2, "batch_orders": 3}},
+        {"noise": {"batch_orders": 1}},
+    ],
+)
+def test_what_is_asked_survives_toml(changes):
+    study = Study.from_dict(table(**changes))
+    assert Study.from_toml(study.to_toml()) == study
+    assert Study.from_toml(study.to_toml()).hash == study.hash
+
+
+def test_a_study_that_asks_nothing_gets_the_defaults():
+    study = Study.from_dict(table())
+    assert study.evidence == Evidence(metric="best_test_acc", margin=None, alpha=0.05)
+    assert (study.claims, study.reported, study.noise) == ((), {}, Noise())
+    assert (study.min_seeds, study.seeds, study.sequential) == (2, 2, False)
+
+
+def test_a_range_of_one_number_is_that_number():
+    assert Study.from_dict(table(seeds={"min": 2, "max": 2})) == Study.from_dict(table())
+
+
+def test_a_crossed_design_has_its_own_number_of_seeds():
+    crossed = table(noise={"initial_weights": 2, "batch_orders": 3})
+    del crossed["seeds"]
+    assert Study.from_dict(crossed).seeds == 6
+    larger = override(parse_toml(Study.from_dict(crossed).to_toml()), ["noise.batch_orders=4"])
+    assert Study.from_dict(larger).seeds == 8
+
+
+def test_what_is_asked_changes_the_studys_hash_and_no_trials():
+    base = Study.from_dict(table())
+    asked = [
+        {"evidence": {"margin": 0.01}},
+        {"claims": [CLAIM]},
+        {"reported": FULL["reported"]},
+        {"evidence": {"alpha": 0.1}},
+    ]
+    studies = [Study.from_dict(table(**changes)) for changes in asked]
+    assert len({study.hash for study in [base, *studies]}) == len(asked) + 1
+    assert {tuple(trial.hash for trial in plan(study)) for study in [base, *studies]} == {
+        tuple(trial.hash for trial in plan(base))
+    }
+    assert Study.from_dict(table(evidence={"alpha": 0.05})).hash == base.hash
+
+
+def test_a_figure_is_the_papers_or_follows_from_it():
+    reported = {"a": {"best_test_acc": 0.75, "best_train_acc": 1.0}, "b": {"best_test_acc": 0.5}}
+    study = Study.from_dict(table(reported=reported))
+    assert study.figure("a", "best_test_acc") == 0.75
+    assert study.figure("a", "generalisation_gap") == 0.25
+    assert study.figure("b", "generalisation_gap") is None
+    assert study.figure("b", "seconds") is None
+    reported["a"]["generalisation_gap"] = 0.2
+    assert Study.from_dict(table(reported=reported)).figure("a", "generalisation_gap") == 0.2
+
+
+def test_the_papers_study_has_its_claims_and_its_table():
+    paper = fairtrial.load("paper")
+    assert [claim.id for claim in paper.claims] == ["1", "2", "3", "4", "5", "6", "7", "8"]
+    assert paper.evidence.margin == 0.01
+    assert {arm: tuple(figures.values()) for arm, figures in paper.reported.items()} == {
+        "baseline": (0.8152, 0.8410, 725.0),
+        "high_beta1": (0.8095, 0.8520, 718.5),
+        "low_beta2": (0.7820, 0.8850, 722.0),
+        "large_eps": (0.7580, 0.7690, 730.0),
+        "very_high_smoothing": (0.5714, 0.6451, 721.2),
+    }
+
+
+def test_the_papers_claims_are_true_of_the_papers_own_table():
+    """All but the fourth, for which its table has no figure: so each says what the paper says, the right way round."""
+    paper = fairtrial.load("paper")
+    for claim in paper.claims:
+        others = (
+            [arm.name for arm in paper.arms if arm.name != claim.arm]
+            if claim.against == "all others"
+            else [claim.against]
+        )
+        for other in others:
+            ours, theirs = paper.figure(claim.arm, claim.metric), paper.figure(other, claim.metric)
+            if claim.id == "4":
+                assert ours is theirs is None
+                continue
+            difference = (ours - theirs) / (theirs if claim.relative else 1)
+            low, high = claim.region
+            assert low < difference < high, (claim.id, other)
+
+
+LOOP = {"training": {"loop": "m:f"}}
+ERRORS = {
+    "seeds as text": (
+        {"seeds": "3"},
+        'seeds = "3": must be an integer of at least 1, or a range such as {min = 3, max = 12}',
+    ),
+    "one end": ({"seeds": {"max": 3}}, "seeds.min: is missing"),
+    "an end that is none": ({"seeds": {"min": 0, "max": 3}}, "seeds.min = 0: must be an integer of at least 1"),
+    "another end": (
+        {"seeds": {"min": 1, "maximum": 3}},
+        "seeds.max: is missing; unknown key `maximum` in [seeds]: did you mean `max`?",
+    ),
+    "ends the wrong way round": (
+        {"seeds": {"min": 4, "max": 3}},
+        "seeds: min must not exceed max",
+    ),
+    "noise": ({"noise": {"weights": 1}}, "unknown key `weights` in [noise]: did you mean `initial_weights`?"),
+    "noise of one number": (
+        {"noise": {"initial_weights": 3}},
+        "noise: initial_weights = 3: needs batch_orders too, for a crossed design; 1 holds it at that of seed 0",
+    ),
+    "no noise": (
+        {"noise": {"initial_weights": 1, "batch_orders": 1}},
+        "noise: initial_weights = 1 and batch_orders = 1 leave nothing that varies",
+    ),
+    "seeds of a crossed design": (
+        {"noise": {"initial_weights": 3, "batch_orders": 2}},
+        "seeds = 2: the crossed design in [noise] has 3 times 2 = 6 seeds; leave seeds out",
+    ),
+    "range of a crossed design": (
+        {"seeds": {"min": 3, "max": 6}, "noise": {"initial_weights": 3, "batch_orders": 2}},
+        "seeds = {min = 3, max = 6}: the crossed design in [noise] has 3 times 2 = 6 seeds; leave seeds out",
+    ),
+    "evidence no table": ({"evidence": 3}, "evidence = 3: must be a table"),
+    "evidence's key": ({"evidence": {"margn": 1}}, "unknown key `margn` in [evidence]: did you mean `margin`?"),
+    "target's key": (
+        {"evidence": {"target": TARGET | {"valeu": 1}}},
+        "unknown key `valeu` in [evidence.target]: did you mean `value`?",
+    ),
+    "margin": ({"evidence": {"margin": 0}}, "evidence.margin = 0: must be in (0, inf)"),
+    "alpha": ({"evidence": {"alpha": 1.0}}, "evidence.alpha = 1.0: must be in (0, 1)"),
+    "metric": (
+        {"evidence": {"metric": "best_tst_acc"}},
+        'evidence.metric = "best_tst_acc": did you mean `best_test_acc`?',
+    ),
+    "validation": (
+        {"evidence": {"metric": "test_acc_at_best_val"}},
+        'evidence.metric = "test_acc_at_best_val": needs images that are held out; set data.validation',
+    ),
+    "metric of a user's loop": (
+        LOOP | {"evidence": {"metric": "grad_norm"}},
+        (
+            f'evidence.metric = "grad_norm": known: {", ".join(f"`{name}`" for name in MEASURES.names())}; '
+            "NAME is a metric that the training loop yields, K a number of epochs"
+        ),
+    ),
+    "no direction": (
+        LOOP | {"evidence": {"metric": "final_grad_norm"}},
+        'evidence.direction: is missing; say whether final_grad_norm is better "higher" or "lower"',
+    ),
+    "the wrong direction": (
+        {"evidence": {"direction": "lower"}},
+        'evidence.direction = "lower": best_test_acc is better higher; leave it out',
+    ),
+    "no target": (
+        {"evidence": {"metric": "epochs_to_target"}},
+        'evidence.target: is missing; epochs_to_target needs one, such as {metric = "test_acc", value = 0.6}',
+    ),
+    "target's metric": (
+        {"evidence": {"target": {"metric": "test_accu", "value": 1.0}}},
+        'evidence.target.metric = "test_accu": did you mean `test_acc`?',
+    ),
+    "target's direction": (
+        LOOP | {"evidence": {"target": {"metric": "f", "value": 1.0}}},
+        'evidence.target.direction: is missing; say whether f is better "higher" or "lower"',
+    ),
+    "claims no list": ({"claims": CLAIM}, "claims: must be a list of tables, each under [[claims]]"),
+    "claim's key": (
+        {"claims": [CLAIM | {"atleast": 1}]},
+        "unknown key `atleast` in [claims[0]]: did you mean `at_least`?",
+    ),
+    "claim's id": ({"claims": [CLAIM, CLAIM]}, 'claims[1].id = "1": another claim has that id'),
+    "claim's arm": (
+        {"claims": [CLAIM | {"arm": "bb"}]},
+        'claims[0].arm = "bb": no arm has that name; did you mean `b`?',
+    ),
+    "claim's other": (
+        {"claims": [CLAIM | {"against": "all other"}]},
+        'claims[0].against = "all other": no arm has that name; did you mean `all others`?',
+    ),
+    "claim's metric": (
+        {"claims": [CLAIM | {"metric": "best_tst_acc"}]},
+        'claims[0].metric = "best_tst_acc": did you mean `best_test_acc`?',
+    ),
+    "claim against itself": ({"claims": [CLAIM | {"against": "b"}]}, "claims[0]: arm and against are the same"),
+    "claim of nothing": (
+        {"claims": [{key: CLAIM[key] for key in ("id", "text", "arm", "against")}]},
+        'claims[0]: needs direction = "higher" or "lower", or within = ...',
+    ),
+    "claim of an empty range": (
+        {"claims": [CLAIM | {"at_least": 0.2, "within": 0.2}]},
+        "claims[0]: at_least must be below within",
+    ),
+    "claim without a way": (
+        {"claims": [{k: v for k, v in CLAIM.items() if k != "direction"} | {"at_least": 0.1, "within": 0.2}]},
+        "claims[0]: at_least needs a direction",
+    ),
+    "claim's missing key": (
+        {"claims": [{k: v for k, v in CLAIM.items() if k != "text"}]},
+        "claims[0].text: is missing",
+    ),
+    "claim's target": (
+        {"claims": [CLAIM | {"metric": "seconds_to_target"}]},
+        'claims[0].target: is missing; seconds_to_target needs one, such as {metric = "test_acc", value = 0.6}',
+    ),
+    "reported no table": ({"reported": 3}, "reported = 3: must be a table"),
+    "reported arm": ({"reported": {"c": {}}}, "reported.c: no arm has that name; known: `a`, `b`"),
+    "reported figures": ({"reported": {"a": 0.8}}, "reported.a = 0.8: must be a table"),
+    "reported measure": (
+        {"reported": {"a": {"test_acc": 0.8}}},
+        'reported.a: key = "test_acc": did you mean `best_test_acc`?',
+    ),
+    "reported number": (
+        {"reported": {"a": {"best_test_acc": "81%"}}},
+        'reported.a.best_test_acc = "81%": must be a number',
+    ),
+    "reported infinity": (
+        {"reported": {"a": {"best_test_acc": math.inf}}},
+        "reported.a.best_test_acc = inf: must be finite",
+    ),
+    "reported truth": (
+        {"reported": {"a": {"best_test_acc": True}}},
+        "reported.a.best_test_acc = true: must be a number",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), ERRORS.values(), ids=ERRORS.keys())
+def test_an_error_names_the_key_its_place_and_what_is_allowed(changes, message):
+    with pytest.raises(StudyError) as caught:
+        Study.from_dict(table(**changes))
+    assert str(caught.value) == message
+
+
+def test_a_users_loop_may_be_asked_about_whatever_it_records():
+    study = Study.from_dict(table(**LOOP, evidence={"metric": "final_grad_norm", "direction": "lower"}))
+    assert not study.evidence.larger_is_better
+    target = {"metric": "f1", "value": 0.5, "direction": "higher"}
+    study = Study.from_dict(table(**LOOP, evidence={"metric": "epochs_to_target", "target": target}))
+    assert study.evidence.target.larger_is_better
+
+
+def test_validation_measures_need_images_that_are_held_out_in_some_arm():
+    arms = {"a": {}, "b": {"data": {"validation": 100}}}
+    assert Study.from_dict(table(arms=arms, evidence={"metric": "final_val_acc"})).evidence.metric == "final_val_acc"

@@ -1,0 +1,43 @@
+"""The examples run as they are, and show what their page says."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "examples"
+#: What an example prints, as a pattern.
+PRINTS = {
+    "judge_arrays.py": r"low_beta2: worse .*\nlarge_eps: equivalent ",
+    "own_loop.toml": r"slow is worse than usual by",
+    "own_optimizer.py": r"signum(: | is ).*adam",
+    "python_api.py": r"10 trials trained; digest [0-9a-f]{64}",
+}
+
+
+def run(*command):
+    """Run a program in the test's own folder, as a reader would."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, *command], env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PRINTS)
+def test_an_example_runs(name):
+    path = FOLDER / name
+    out = run(path) if path.suffix == ".py" else run("-m", "fairtrial", "run", path)
+    assert re.search(PRINTS[name], out)
+
+
+def test_all_examples_are_run_and_on_the_page():
+    files = {path.name for path in FOLDER.iterdir() if path.suffix in {".py", ".toml"}}
+    modules = {name.replace(".toml", ".py") for name in PRINTS if name.endswith(".toml")}  # what a study's file names
+    assert files == {*PRINTS, *modules}
+    assert files == set(re.findall(r"\]\((.*?)\)", (FOLDER / "README.md").read_text(encoding="utf-8")))

@@ -1,0 +1,16 @@
+"""The exponential schedule against its closed form."""
+
+import numpy as np
+
+from fairtrial.training.schedules.exponential import Exponential
+from trajectories import rates
+
+
+def test_every_epoch_multiplies_the_rate():
+    np.testing.assert_allclose(rates(Exponential(gamma=0.5)), 2 * 0.5 ** (np.arange(20) / 4), rtol=1e-15)
+
+
+def test_after_a_warm_up_the_fall_begins_at_the_full_rate():
+    seen = rates(Exponential(gamma=0.1, warmup_epochs=1))
+    np.testing.assert_allclose(seen[:4], [0.5, 1.0, 1.5, 2.0])
+    np.testing.assert_allclose(seen[4:], 2 * 0.1 ** (np.arange(16) / 4), rtol=1e-14)
