@@ -125,7 +125,7 @@ def coverage(world: World, options: argparse.Namespace, effects: Sequence[float]
     """Which studies have every arm's reported interval around its true difference."""
     return np.concatenate(
         [
-            ~(np.abs(found.estimates.mean - truth) > found.half_width).any(axis=1)
+            ~(np.abs(found.mean - truth) > found.half_width).any(axis=1)
             for found, truth in judged(world, options, effects, margin=1.0)
         ]
     )

@@ -79,8 +79,8 @@ def test_beyond_the_plan_seeds_are_counted_on():
         ({"sd": 0.0, "looks": [3]}, "sd = 0.0: must be a positive number"),
         ({"sd": np.nan, "looks": [3]}, "sd = nan"),
         ({"sd": 1.0, "looks": [1]}, "each at least 2"),
-        ({"sd": 1.0, "looks": [3], "power": 1.0}, "power = 1.0: must lie between 0 and 1"),
-        ({"sd": 1.0, "looks": [3], "alpha": 0.0}, "alpha = 0.0: must lie between 0 and 1"),
+        ({"sd": 1.0, "looks": [3], "power": 1.0}, "power = 1.0: must be between 0 and 1"),
+        ({"sd": 1.0, "looks": [3], "alpha": 0.0}, "alpha = 0.0: must be between 0 and 1"),
     ],
 )
 def test_what_makes_no_sense_is_refused(how, message):

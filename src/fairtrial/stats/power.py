@@ -1,7 +1,7 @@
-"""What so many seeds can find, and how many more it takes.
+"""Power: the smallest difference that some seeds can find, and the further seeds that an arm needs.
 
-Power of one arm at one look is exact, from the noncentral t distribution. With several arms or looks it comes from the
-simulated studies of the plan's boundary, because the scale is then no longer a single chi.
+For one arm at one look, power is exact, from the noncentral t distribution. For several arms or looks it comes from the
+simulated studies of the plan's boundary, because the scale is then no longer a single chi variable.
 """
 
 import math
@@ -13,20 +13,14 @@ import numpy as np
 from scipy import integrate, optimize, special
 
 from fairtrial.stats.boundary import LookPlan, boundary
-from fairtrial.stats.variance import Pooling
 
-#: Further seeds are counted up to here; what needs more is out of reach.
+#: Further seeds are counted up to this total; an arm that needs more is out of reach.
 MOST_SEEDS = 1_000
 
 
 @dataclass(frozen=True)
 class Detectable:
-    """What a number of seeds would find.
-
-    Attributes:
-        seeds: number of seeds, all looked at once.
-        difference: smallest true difference that is found with the wanted power, in the unit of the spread.
-    """
+    """The smallest true difference, in the unit of the spread, that a study of so many seeds finds at its one look."""
 
     seeds: int
     difference: float
@@ -45,9 +39,9 @@ def detectable_differences(
     Args:
         sd: standard deviation of the paired differences.
         arms: number of arms that are compared with the reference.
-        seeds: numbers of seeds, each at least 2 and each a study of its own with a single look at its end.
+        seeds: numbers of seeds, each at least 2, each for a separate study with a single look at its end.
         alpha: family-wise error rate over the arms.
-        power: probability of finding it for an arm.
+        power: probability that an arm's difference is found.
 
     Raises:
         ValueError: sd is not positive, power or alpha not between 0 and 1, or a number of seeds below 2.
@@ -60,39 +54,25 @@ def detectable_differences(
 
 
 def smallest_detectable(
-    sd: float,
-    looks: Iterable[int],
-    arms: int = 1,
-    *,
-    alpha: float = 0.05,
-    power: float = 0.8,
-    pooling: Pooling = "guarded",
+    sd: float, looks: Iterable[int], arms: int = 1, *, alpha: float = 0.05, power: float = 0.8
 ) -> float:
-    """The smallest true difference that some look of a plan finds with the wanted power.
-
-    Args:
-        sd: standard deviation of the paired differences.
-        looks: numbers of seeds at which the study is looked at.
-        arms: number of arms that are compared with the reference.
-        alpha: error rate of all arms and looks together.
-        power: probability of finding it for an arm that goes on until its verdict or the last look.
-        pooling: see `spread.estimate`.
+    """The smallest true difference that some look of a plan finds with this power; see `detectable_differences`.
 
     Raises:
-        ValueError: an argument is out of range; see `LookPlan.of` for looks.
+        ValueError: an argument is out of range.
     """
     if not (math.isfinite(sd) and sd > 0):
         raise ValueError(f"sd = {sd}: must be a positive number")
     for name, value in (("alpha", alpha), ("power", power)):
         if not 0 < value < 1:
-            raise ValueError(f"{name} = {value}: must lie between 0 and 1")
-    plan = LookPlan.of(arms, looks, pooling)
+            raise ValueError(f"{name} = {value}: must be between 0 and 1")
+    plan = LookPlan.of(arms, looks)
     return sd * detectable(plan, alpha, len(plan.looks) - 1, power)
 
 
 @lru_cache(maxsize=256)
 def detectable(plan: LookPlan, alpha: float, look: int, power: float = 0.8) -> float:
-    """As `smallest_detectable` in standard deviations of a paired difference, by the plan's look of that index."""
+    """Like `smallest_detectable`, in standard deviations of a paired difference, up to the look of this index."""
     if plan.arms == 1 and len(plan.looks) == 1:
         seeds = plan.looks[0]
         critical = float(-special.stdtrit(seeds - 1, alpha / 2))
@@ -117,7 +97,7 @@ def _noncentrality(df: int, critical: float, power: float) -> float:
 def _power(df: int, critical: float, noncentrality: float) -> float:
     """Probability that a noncentral |t| exceeds a value: normal tails, averaged over the scale chi / sqrt(df).
 
-    SciPy's noncentral t has no far lower tail (NaN in 1.17), which two-sided power needs.
+    SciPy's noncentral t gives NaN in the far lower tail (1.17), which two-sided power needs.
     """
     log_constant = math.log(2.0) + df / 2 * math.log(df / 2) - math.lgamma(df / 2)
 
@@ -126,7 +106,7 @@ def _power(df: int, critical: float, noncentrality: float) -> float:
         found = special.ndtr(noncentrality - critical * scale) + special.ndtr(-noncentrality - critical * scale)
         return float(density * found)
 
-    reach = 12.0 / math.sqrt(2.0 * df)  # standard deviations of the scale around 1; beyond, the density is nothing
+    reach = 12.0 / math.sqrt(2.0 * df)  # 12 standard deviations of the scale around 1; beyond, the density vanishes
     total, _ = integrate.quad(weighted, max(1.0 - reach, 0.0), 1.0 + reach, epsabs=1e-13, epsrel=1e-12, limit=200)
     return float(total)
 
@@ -146,18 +126,18 @@ def further_seeds(
     """How many further seeds would settle an arm if its mean and scale stayed as they are.
 
     That is the first planned look, or else the first number of seeds beyond the plan, at which the interval around
-    the present mean would leave zero out or fit into the margin. The chance to be settled by then is about one half.
-    Beyond the plan the last look's nominal significance is used; it is a guide to a new study, not a further look.
+    the current mean would exclude zero or fit into the margin. The chance to be settled by then is about one half.
+    Beyond the plan the last look's nominal significance is used: a guide to a new study, not a further look.
 
     Args:
         plan: arms, looks and kind of pooling.
         alpha: error rate of all arms and looks together.
-        seeds: seeds at the present look.
+        seeds: seeds at the current look.
         missing: how many of them have no pair in this arm.
-        mean: present mean difference.
-        scale: present scale, positive.
-        df: present degrees of freedom of the scale.
-        growth: degrees of freedom that each further seed adds: the arms that go on, or 1 for an arm's own scale.
+        mean: current mean difference.
+        scale: current scale, positive.
+        df: current degrees of freedom of the scale.
+        growth: degrees of freedom that each further seed adds: the undecided arms, or 1 for an arm's own scale.
         margin: of equivalence, or None.
 
     Returns:
