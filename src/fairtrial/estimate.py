@@ -87,10 +87,7 @@ def estimate(
         return cost
     spread = spread or paired_spread(study, results)
     numbers = (study.noise.crossed,) if study.noise.crossed else tuple(seeds)
-    found: dict[int, float] = {}
-    if spread is not None:
-        rows = detectable_differences(spread, len(study.arms) - 1, numbers, alpha=study.evidence.alpha)
-        found = {row.seeds: row.difference for row in rows}
+    found = detectable_differences(spread, len(study.arms) - 1, numbers, study.evidence.alpha) if spread else {}
     options = tuple(SeedOption(n, found.get(n), pricing.cost(_with_seeds(study, n)).seconds) for n in numbers)
     return replace(cost, spread=spread, seed_options=options)
 

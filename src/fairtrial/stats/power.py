@@ -5,8 +5,7 @@ simulated studies of the plan's boundary, because the scale is then no longer a 
 """
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from functools import lru_cache
 
 import numpy as np
@@ -18,61 +17,32 @@ from fairtrial.stats.boundary import LookPlan, boundary
 MOST_SEEDS = 1_000
 
 
-@dataclass(frozen=True)
-class Detectable:
-    """The smallest true difference, in the unit of the spread, that a study of so many seeds finds at its one look."""
+def detectable_differences(sd: float, arms: int, seeds: Iterable[int], alpha: float = 0.05) -> dict[int, float]:
+    """The smallest true difference that a study of so many seeds finds with 80% power, by number of seeds.
 
-    seeds: int
-    difference: float
-
-
-def detectable_differences(
-    sd: float,
-    arms: int = 1,
-    seeds: Sequence[int] = (3, 5, 8, 12, 20),
-    *,
-    alpha: float = 0.05,
-    power: float = 0.8,
-) -> tuple[Detectable, ...]:
-    """For each number of seeds, the smallest true difference that such a study would find.
+    Each is a separate study with a single look at its end, and the difference is that of one of its arms.
 
     Args:
         sd: standard deviation of the paired differences.
         arms: number of arms that are compared with the reference.
-        seeds: numbers of seeds, each at least 2, each for a separate study with a single look at its end.
+        seeds: numbers of seeds, each at least 2.
         alpha: family-wise error rate over the arms.
-        power: probability that an arm's difference is found.
 
     Raises:
-        ValueError: sd is not positive, power or alpha not between 0 and 1, or a number of seeds below 2.
+        ValueError: sd is not a positive number, or a number of seeds is below 2.
 
     Example:
-        >>> [round(row.difference, 2) for row in detectable_differences(sd=0.01, seeds=(3, 12))]
-        [0.03, 0.01]
-    """
-    return tuple(Detectable(count, smallest_detectable(sd, [count], arms, alpha=alpha, power=power)) for count in seeds)
-
-
-def smallest_detectable(
-    sd: float, looks: Iterable[int], arms: int = 1, *, alpha: float = 0.05, power: float = 0.8
-) -> float:
-    """The smallest true difference that some look of a plan finds with this power; see `detectable_differences`.
-
-    Raises:
-        ValueError: an argument is out of range.
+        >>> {seeds: round(found, 2) for seeds, found in detectable_differences(0.01, 1, (3, 12)).items()}
+        {3: 0.03, 12: 0.01}
     """
     if not (math.isfinite(sd) and sd > 0):
         raise ValueError(f"sd = {sd}: must be a positive number")
-    for name, value in (("alpha", alpha), ("power", power)):
-        if not 0 < value < 1:
-            raise ValueError(f"{name} = {value}: must be between 0 and 1")
-    plan = LookPlan.of(arms, looks)
-    return sd * detectable(plan, alpha, len(plan.looks) - 1, power)
+    return {count: sd * detectable(LookPlan.of(arms, [count]), alpha, 0) for count in seeds}
 
 
 @lru_cache(maxsize=256)
 def detectable(plan: LookPlan, alpha: float, look: int, power: float = 0.8) -> float:
-    """Like `smallest_detectable`, in standard deviations of a paired difference, up to the look of this index."""
+    """The smallest true difference, in standard deviations, that a plan finds with this power up to a look."""
     if plan.arms == 1 and len(plan.looks) == 1:
         seeds = plan.looks[0]
         critical = float(-special.stdtrit(seeds - 1, alpha / 2))
