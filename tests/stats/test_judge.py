@@ -138,7 +138,7 @@ def test_ties_are_said_and_not_divided_by(value, what):
     tied = judge(differences)[2]
     assert tied.interval is not None
     assert tied.effect_size is None
-    assert f"{what}: the interval rests on the spread of the other arms alone." in tied.caveats
+    assert f"{what}: the interval uses the spread of the other arms alone." in tied.caveats
 
 
 def test_a_whole_arm_missing_leaves_the_others_as_they_are_but_for_their_allowance():

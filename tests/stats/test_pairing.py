@@ -1,4 +1,4 @@
-"""Proof of pairing: what is refused, what is only said, and what is nobody's business."""
+"""Pairing: which differences prevent a comparison, which are caveats, and which are allowed."""
 
 from dataclasses import replace
 from itertools import combinations

@@ -102,7 +102,7 @@ class Boundary:
     def family_wise(self, level: float) -> float:
         """Probability that a study without true differences has an arm significant at this level or below.
 
-        In the far tail, below `COUNTABLE` simulated studies, it is taken as proportional to the level, like the sum of
+        In the far tail, below `COUNTABLE` simulated studies, it is proportional to the level, like the sum of
         the nominal significances.
         """
         if self.null is None:

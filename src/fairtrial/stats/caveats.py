@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from fairtrial.measures import measure
-from fairtrial.spec import BUILT_IN, DataSettings, Settings, Study
+from fairtrial.spec import BUILT_IN, Settings, Study
 from fairtrial.stats.paired import PairedData
 from fairtrial.trial import TrialResult
 
@@ -98,23 +98,17 @@ def _schedule(arms: Sequence[Settings]) -> str | None:
 
 def _data(arms: Sequence[Settings]) -> str | None:
     first = arms[0].data
-    if any(arm.data.model_dump(exclude={"path"}) != first.model_dump(exclude={"path"}) for arm in arms):
+    differ = any(arm.data.model_dump(exclude={"path"}) != first.model_dump(exclude={"path"}) for arm in arms)
+    if differ or not _uses(arms, lambda arm: arm.data):
         return None
-    return _images(first) if _uses(arms, lambda arm: arm.data) else None
-
-
-def _images(data: DataSettings) -> str:
-    train, test = data.train_images, data.test_images
-    if (train, test) == data.size:
-        return f"all of {data.name}"
-    return f"{train:,} training and {test:,} test images of {data.name}"
+    train, test = first.train_images, first.test_images
+    return f"{'all' if (train, test) == first.size else f'{train:,} training and {test:,} test images'} of {first.name}"
 
 
 def _model(arms: Sequence[Settings]) -> str | None:
     first = arms[0].model
-    if any(arm.model != first for arm in arms) or not _uses(arms, lambda arm: arm.model):
-        return None
-    return first.label
+    same = all(arm.model == first for arm in arms)
+    return first.label if same and _uses(arms, lambda arm: arm.model) else None
 
 
 def _uses(arms: Sequence[Settings], section: Callable[[Settings], object]) -> bool:

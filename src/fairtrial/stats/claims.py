@@ -201,11 +201,11 @@ def _ended(study: Study, data: PairedData, arm: str, other: str) -> int:
 
 def _interval(table: FloatArray, column: int, seeds: int, planned: Sequence[int], alpha: float) -> _Interval:
     """The interval of one column at the last planned look within its seeds."""
-    taken = [index for index, look in enumerate(planned) if look <= seeds]
-    rows = table[: planned[taken[-1]] if taken else seeds]
+    past = [index for index, look in enumerate(planned) if look <= seeds]
+    rows = table[: planned[past[-1]] if past else seeds]
     own = rows[:, column][np.isfinite(rows[:, column])]
     mean = float(own.mean()) if len(own) else None
-    half = _half_width(rows, column, planned, taken[-1], alpha) if taken and len(own) > 1 else None
+    half = _half_width(rows, column, planned, past[-1], alpha) if past and len(own) > 1 else None
     return _Interval(len(own), mean, None if mean is None or half is None else (mean - half, mean + half))
 
 
@@ -225,9 +225,8 @@ def _test(study: Study, claim: Claim, results: Sequence[TrialResult], intervals:
     wanted = others if claim.against == ALL_OTHERS else [claim.against]
     against = tuple(_difference(study, claim, other, results, intervals) for other in wanted)
     findings = {one.finding for one in against}
-    finding = ClaimVerdict.SUPPORTED if findings == {ClaimVerdict.SUPPORTED} else ClaimVerdict.UNDECIDED
-    finding = ClaimVerdict.CONTRADICTED if ClaimVerdict.CONTRADICTED in findings else finding
-    return TestedClaim(claim, finding, against)
+    order = (ClaimVerdict.CONTRADICTED, ClaimVerdict.UNDECIDED, ClaimVerdict.SUPPORTED)
+    return TestedClaim(claim, next(finding for finding in order if finding in findings), against)
 
 
 def _difference(

@@ -79,7 +79,7 @@ def judge(
         raise ValueError(f"{len(names)} names of arms for {plan.arms} columns of differences")
     judged = judge_many(values[None], plan, alpha, margin)
     found = tuple(_Arm(name, *(array[0, column].item() for array in judged)) for column, name in enumerate(names))
-    judgment = _Judgment(plan, alpha, margin, larger_is_better, len(values), found)
+    judgment = _Judgment(plan, alpha, margin, 1 if larger_is_better else -1, len(values), found)
     return tuple(_comparison(judgment, arm) for arm in found)
 
 
@@ -124,13 +124,9 @@ class _Judgment:
     plan: LookPlan
     alpha: float
     margin: float | None
-    larger_is_better: bool
-    rows: int
+    sign: int  # 1 if larger is better, otherwise -1
+    rows: int  # of the differences
     arms: tuple[_Arm, ...]
-
-    @property
-    def sign(self) -> int:
-        return 1 if self.larger_is_better else -1
 
 
 def _comparison(judgment: _Judgment, arm: _Arm) -> Comparison:
@@ -203,7 +199,7 @@ def _caveats(judgment: _Judgment, arm: _Arm, more: int | None) -> Iterator[str]:
 def _equal_differences(arm: _Arm) -> Iterator[str]:
     what = "All differences are zero" if arm.mean == 0.0 else "All differences are equal"
     if arm.scale > 0.0:
-        yield f"{what}: the interval rests on the spread of the other arms alone."
+        yield f"{what}: the interval uses the spread of the other arms alone."
     else:
         yield f"{what}: without spread there is no interval and no verdict."
 

@@ -22,7 +22,7 @@ MISSED = "missed"
 
 @dataclass(frozen=True)
 class PairedData:
-    """One measure of a study's trials, each in one of four places by its arm and seed."""
+    """One measure of a study's trials, by arm and seed; each trial that started is in one of the four."""
 
     values: Mapping[Key, float]
     lost: Mapping[Key, str]  # "diverged", "failed" or "missed" (the target)
@@ -36,7 +36,7 @@ class PairedData:
         Raises:
             ValueError: a result is not of this study, a trial appears twice, or there is no such measure.
         """
-        taken = measure(metric, study.evidence.direction if metric == study.evidence.metric else None)
+        chosen = measure(metric, study.evidence.direction if metric == study.evidence.metric else None)
         values: dict[Key, float] = {}
         lost: dict[Key, str] = {}
         unreported, pending = set(), set()
@@ -45,9 +45,9 @@ class PairedData:
                 pending.add(key)
             elif trial.outcome is not Outcome.FINISHED:
                 lost[key] = trial.outcome.value
-            elif (value := taken.of(trial.epochs, target)) is not None:
+            elif (value := chosen.of(trial.epochs, target)) is not None:
                 values[key] = value
-            elif taken.needs_target and target is not None and missed(target, trial.epochs):
+            elif chosen.needs_target and target is not None and missed(target, trial.epochs):
                 lost[key] = MISSED
             else:
                 unreported.add(key)
@@ -88,8 +88,8 @@ class PairedData:
 class LostSeeds:
     """Seeds that only one of two arms lost.
 
-    A lost seed has no difference, so it enters no interval; it is evidence of its own, without a size. An arm that lost
-    a seed can be found worse at best, and if the other lost one, better at best.
+    A lost seed has no difference, so it enters no interval; it is separate evidence, without a size. An arm that lost a
+    seed can be found worse at best, and if the other lost one, better at best.
     """
 
     arm: tuple[int, ...]
