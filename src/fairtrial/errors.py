@@ -15,7 +15,6 @@ bug of ours or an error in the user's own code, and keeps its traceback.
     │   └── StoreLockedError  another process runs the same study in it
     ├── CheckpointError       a checkpoint that can't be written, or a place that can't hold any
     ├── ProvenanceError       a study would go on under other conditions than it began
-    ├── PairingError          trials that are compared do not share what their seed promises
     └── ReportError           a table or figure that can't be made from what was recorded
 
     Diverged                  not an error: a training loop says that its loss is no longer finite
@@ -76,10 +75,6 @@ class ProvenanceError(FairtrialError):
 
 class StoreLockedError(StoreError):
     """Another process runs the same study in this store."""
-
-
-class PairingError(FairtrialError):
-    """Trials of one seed do not share initial weights, batch order, or what else they report; no comparison holds."""
 
 
 class ReportError(FairtrialError):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from fairtrial.executors.slots import choose_slots
 from fairtrial.scheduler import Scheduler, makespan
 from fairtrial.spec import BUILT_IN, Settings, Study
-from fairtrial.stats.comparison import paired_spread, settled
+from fairtrial.stats.comparison import paired_spread, stops
 from fairtrial.stats.power import detectable_differences
 from fairtrial.trial import Outcome, Trial, TrialResult
 
@@ -87,10 +87,7 @@ def estimate(
         return cost
     spread = spread or paired_spread(study, results)
     numbers = (study.noise.crossed,) if study.noise.crossed else tuple(seeds)
-    found: dict[int, float] = {}
-    if spread is not None:
-        rows = detectable_differences(spread, len(study.arms) - 1, numbers, alpha=study.evidence.alpha)
-        found = {row.seeds: row.difference for row in rows}
+    found = detectable_differences(spread, len(study.arms) - 1, numbers, study.evidence.alpha) if spread else {}
     options = tuple(SeedOption(n, found.get(n), pricing.cost(_with_seeds(study, n)).seconds) for n in numbers)
     return replace(cost, spread=spread, seed_options=options)
 
@@ -110,7 +107,7 @@ class _Pricing:
 
     def cost(self, study: Study) -> Estimate:
         ended = {result.trial for result in self.results if result.outcome is not None}
-        scheduler = Scheduler(study, settled if study.sequential else None)
+        scheduler = Scheduler(study, stops if study.sequential else None)
         scheduler.advance(ended, lambda: self.results)
         missing = [trial for trial in scheduler.possible if trial.hash not in ended]
         slots = choose_slots(len(missing), self.workers, self.threads)
