@@ -15,6 +15,7 @@ from fairtrial.stats import caveats
 from fairtrial.stats.judge import final, judge
 from fairtrial.stats.paired import MISSED, LostSeeds, PairedData, seed_list
 from fairtrial.stats.pairing import pairing_caveats, pairing_conflict
+from fairtrial.stats.stopping import allowed, hopeless, stop_reasons
 from fairtrial.stats.variance import estimate
 from fairtrial.stats.verdicts import Comparison, Verdict
 from fairtrial.trial import TrialResult
@@ -182,23 +183,10 @@ class _Comparing:
         )
 
     def stops(self) -> dict[str, str]:
-        return self._stops(self._judged, self.seeds)
+        return self._stop_reasons(self._judged, self.seeds)
 
-    def _stops(self, judged: Sequence[Comparison], seeds: int) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for row in judged:
-            if row.arm in self._refused:
-                found[row.arm] = f"its trials are not paired with those of {self._study.reference}"
-            elif row.verdict.settled:
-                allowed = _allowed(row.verdict, self._lost_seeds(row)) is row.verdict
-                found[row.arm] = "its verdict is settled" if allowed else "lost seeds leave it undecided"
-            elif self._hopeless(row, seeds):
-                found[row.arm] = f"no seed has a result of it and {self._study.reference}"
-        return found
-
-    def _hopeless(self, row: Comparison, seeds: int) -> bool:
-        """Tell whether an arm reached the first look without a pair; a sequential study then stops it."""
-        return seeds >= max(self._study.min_seeds, 2) and not row.seeds
+    def _stop_reasons(self, judged: Sequence[Comparison], seeds: int) -> dict[str, str]:
+        return stop_reasons(self._study, judged, self._data, self._refused, seeds)
 
     def _lost_seeds(self, row: Comparison) -> LostSeeds:
         return self._data.lost_seeds(row.arm, self._study.reference)
@@ -214,7 +202,7 @@ class _Comparing:
         stopped: set[str] = set()
         for seed in range(self._study.seeds):
             if seed >= self._study.min_seeds:
-                stopped.update(self._stops(self._judge(seed), seed))
+                stopped.update(self._stop_reasons(self._judge(seed), seed))
                 if stopped.issuperset(self._others):
                     return seed
             if not {(arm.name, seed) for arm in self._study.arms if arm.name not in stopped} <= self._data.ended:
@@ -242,11 +230,11 @@ class _Comparing:
             refusal = f"Refused: {self._refused[arm]}."
             return Comparison(arm, 0, None, None, None, None, None, None, None, undecided, None, (refusal, *shared))
         lost = self._lost_seeds(row)
-        verdict = _allowed(row.verdict, lost)
+        verdict = allowed(row.verdict, lost)
         higher = (row.mean_difference or 0.0) > 0.0
         heading = Verdict.BETTER if higher == self._evidence.larger_is_better else Verdict.WORSE
         # Further seeds can't settle an arm where lost seeds already rule out the verdict that it is heading for.
-        more = row.more_seeds if verdict is row.verdict and _allowed(heading, lost) is heading else None
+        more = row.more_seeds if verdict is row.verdict and allowed(heading, lost) is heading else None
         paired = pairing_caveats(self._study, arm, self._results, other=self._study.reference)
         own = (*self._loss_caveats(row, lost), *self._judge_caveats(row), *paired, *shared)
         return replace(row, verdict=verdict, more_seeds=more, caveats=own)
@@ -255,7 +243,7 @@ class _Comparing:
         """Correct the caveats of `judge`, which can't know how many seeds were planned, given and still running."""
         if not looks(self._study):  # no look to wait for; a shared caveat says so
             return ()
-        if self._hopeless(row, self.seeds):
+        if hopeless(self._study, row, self.seeds):
             given = " It got no further seeds." if self._study.sequential else ""
             return (f"Without a pair there is no interval and no verdict.{given}",)
         return tuple(line for line in row.caveats if not (self._open and line == final(self.seeds)))
@@ -275,7 +263,7 @@ class _Comparing:
             yield "Its numbers, including the chance at a new seed, use only the seeds at which both have a result."
         for how, seeds in self._by_fate(reference, lost.other):
             yield f"{reference} {how} at {seed_list(seeds)} and this arm did not, which counts for it."
-        if _allowed(row.verdict, lost) is not row.verdict:
+        if allowed(row.verdict, lost) is not row.verdict:
             yield f"The seeds that both finished say {row.verdict.value}, but the lost seeds leave it undecided."
         both = [seed for arm, seed in self._data.lost if arm == row.arm and (reference, seed) in self._data.lost]
         if both:
@@ -299,9 +287,3 @@ class _Comparing:
         yield from caveats.of_conditions(study, self._results)
         yield from caveats.of_records(study, self._data)
         yield from caveats.held_fixed(study)
-
-
-def _allowed(verdict: Verdict, lost: LostSeeds) -> Verdict:
-    """The verdict, or undecided if lost seeds count against it."""
-    against = {Verdict.BETTER: lost.arm, Verdict.WORSE: lost.other, Verdict.EQUIVALENT: lost.arm + lost.other}
-    return Verdict.UNDECIDED if against.get(verdict) else verdict
