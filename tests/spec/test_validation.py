@@ -156,7 +156,7 @@ ERRORS = {
     "noise": ({"noise": {"weights": 1}}, "unknown key `weights` in [noise]: did you mean `initial_weights`?"),
     "noise of one number": (
         {"noise": {"initial_weights": 3}},
-        "noise: initial_weights = 3: needs batch_orders too, for a crossed design; 1 holds it at that of seed 0",
+        "noise: initial_weights = 3: needs batch_orders too, for a crossed design; 1 fixes it at that of seed 0",
     ),
     "no noise": (
         {"noise": {"initial_weights": 1, "batch_orders": 1}},
