@@ -46,30 +46,35 @@ def run(
     checkpoints: CheckpointsOption = None,
 ) -> None:
     """Train the missing trials of a study and print its results."""
-    limits = {"time_limit": time_limit, "memory_limit": memory_limit}
-    runs_on = make_executor(
-        executor, workers=workers, threads=threads, address=address, checkpoints=checkpoints, **limits
+    chosen = make_executor(
+        executor,
+        workers=workers,
+        threads=threads,
+        address=address,
+        checkpoints=checkpoints,
+        time_limit=time_limit,
+        memory_limit=memory_limit,
     )
-    found = api.load(study, overrides or [], store=store)
-    plot, failures = (command_line(verb, found.label, store) for verb in ("plot", "failures"))
+    loaded = api.load(study, overrides or [], store=store)
+    plot, failures = (command_line(command, loaded.label, store) for command in ("plot", "failures"))
     os.environ.pop("FAIRTRIAL_STORE", None)  # workers inherit the environment, and it may hold a password
     try:
         with ProgressDisplay(console()) as display:
-            done = api.run(
-                found, store=store, executor=runs_on, callbacks=[display], retry_failed=retry_failed, force=force
+            runs = api.run(
+                loaded, store=store, executor=chosen, callbacks=[display], retry_failed=retry_failed, force=force
             )
     except (KeyboardInterrupt, Terminated) as end:
         say(f"interrupted; every finished epoch is in {redact_url(store)}. To resume:\n  {this_command()}")
         raise typer.Exit(signals.exit_status(end)) from None
-    print_view(done.table())
-    if len(found.arms) > 1:
+    print_view(runs.table())
+    if len(loaded.arms) > 1:
         out("")
-        print_view(done.verdict())
+        print_view(runs.verdict())
     say(f"figures: {plot}")
-    if failed := len(done.failures()):
+    if failed := len(runs.failures()):
         say(f"tracebacks: {failures}")
         retry = this_command().removesuffix(" --retry-failed")
-        complain(f"{failed} of {len(done.results)} trials failed; to train them again: {retry} --retry-failed")
+        complain(f"{failed} of {len(runs.results)} trials failed; to train them again: {retry} --retry-failed")
         raise typer.Exit(1)
 
 
@@ -83,19 +88,20 @@ def plan_study(
     spread: Annotated[
         float | None,
         typer.Option(
-            help="Standard deviation of a paired difference, accuracies as fractions; by default from the store."
+            metavar="SD",
+            help="Standard deviation of a paired difference, accuracies as fractions; by default from the store.",
         ),
     ] = None,
 ) -> None:
     """Estimate what a study will cost on this machine.
 
-    It also shows the smallest difference that more or fewer seeds would find.
+    Also prints the smallest difference that more or fewer seeds would find.
     """
     from fairtrial.report.costs import plan_text, seed_options_text  # noqa: PLC0415
 
-    found = api.load(study, overrides or [], store=store)
-    cost = api.estimate_cost(found, store=store, workers=workers, threads=threads, spread=spread)
-    out(plan_text(found, cost, redact_url(store)))
+    loaded = api.load(study, overrides or [], store=store)
+    cost = api.estimate_cost(loaded, store=store, workers=workers, threads=threads, spread=spread)
+    out(plan_text(loaded, cost, redact_url(store)))
     if cost.seed_options:
         source = "as given" if spread else "in the store"
-        out("\n" + seed_options_text(found, cost.seed_options, cost.spread, source))
+        out("\n" + seed_options_text(loaded, cost.seed_options, cost.spread, source))

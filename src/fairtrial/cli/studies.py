@@ -1,4 +1,4 @@
-"""Commands that list studies and show one."""
+"""Commands that list studies and print one."""
 
 from rich.console import Console
 from rich.table import Table
