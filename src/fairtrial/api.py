@@ -124,7 +124,7 @@ class StudyResults:
         self.records(Path(path).suffix.lstrip("."), Path(path))
 
     def records(self, format: str, path: Path | None = None) -> bytes:  # noqa: A002
-        """Return every epoch record in a format, ``"csv"``, ``"parquet"`` or ``"json"``, and write it if given a path."""
+        """Return every epoch record as ``"csv"``, ``"parquet"`` or ``"json"``; given a path, also write a file."""
         from fairtrial.report.export import export  # noqa: PLC0415
 
         return export(self.study, self.results, format, path)  # type: ignore[arg-type]  # an unknown one is an error

@@ -11,7 +11,10 @@ from fairtrial.cli.options import JSONOption, OverridesOption, StoreOption, Thre
 from fairtrial.cli.output import console, out
 from fairtrial.report.live import DownloadBar
 
+app = typer.Typer()
 
+
+@app.command()
 def bench(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="The study whose first arm is timed.")] = "paper",
     overrides: OverridesOption = None,
@@ -28,6 +31,7 @@ def bench(
     out(costs.bench_json(measured) if as_json else costs.bench_text(measured))
 
 
+@app.command("doctor")
 def check_installation(
     store: StoreOption = DEFAULT_STORE,
     address: Annotated[
@@ -53,6 +57,7 @@ def check_installation(
         raise typer.Exit(1)
 
 
+@app.command()
 def data(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The data set, such as cifar10.")],
     source: Annotated[

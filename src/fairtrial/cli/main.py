@@ -48,17 +48,5 @@ def no_command(
         out(context.get_help())
 
 
-app.command()(run.run)
-app.command()(results.table)
-app.command()(results.verdict)
-app.command()(results.claims)
-app.command()(results.failures)
-app.command()(results.plot)
-app.command()(results.export)
-app.command("digest")(results.digest_study)
-app.command()(studies.show)
-app.command("plan")(run.plan_study)
-app.command("ls")(studies.list_studies)
-app.command()(machine.data)
-app.command()(machine.bench)
-app.command("doctor")(machine.check_installation)
+for group in (run, results, studies, machine):
+    app.add_typer(group.app)

@@ -16,12 +16,14 @@ from fairtrial.errors import ReportError
 if TYPE_CHECKING:
     from fairtrial.report.views import View
 
+app = typer.Typer()
 _FORMAT = typer.Option("--format", help="Output format.")
 TextFormat = Annotated[Literal["text", "markdown", "latex", "json"], _FORMAT]
 TableFormat = Annotated[Literal["text", "markdown", "latex", "json", "csv"], _FORMAT]
 ExportFormat = Annotated[Literal["csv", "parquet", "json"], _FORMAT]
 
 
+@app.command()
 def table(
     study: StudyArgument,
     overrides: OverridesOption = None,
@@ -32,6 +34,7 @@ def table(
     print_view(api.open_results(study, overrides or [], store=store).table(), form)
 
 
+@app.command()
 def verdict(
     study: StudyArgument,
     overrides: OverridesOption = None,
@@ -53,6 +56,7 @@ def verdict(
         raise typer.Exit(1)
 
 
+@app.command()
 def claims(
     study: StudyArgument,
     overrides: OverridesOption = None,
@@ -66,12 +70,14 @@ def claims(
     print_view(api.open_results(study, overrides or [], store=store).claims(), form)
 
 
+@app.command()
 def failures(study: StudyArgument, overrides: OverridesOption = None, store: StoreOption = DEFAULT_STORE) -> None:
     """Print the traceback of each failed trial."""
     for result in api.open_results(study, overrides or [], store=store).failures():
         out(f"{result.arm} seed {result.seed}: {result.detail.rstrip()}\n")
 
 
+@app.command()
 def plot(
     study: StudyArgument,
     charts: Annotated[
@@ -94,6 +100,7 @@ def plot(
             out(str(path))
 
 
+@app.command()
 def export(
     study: StudyArgument,
     overrides: OverridesOption = None,
@@ -111,6 +118,7 @@ def export(
         sys.stdout.buffer.write(content)
 
 
+@app.command("digest")
 def digest_study(study: StudyArgument, overrides: OverridesOption = None, store: StoreOption = DEFAULT_STORE) -> None:
     """Print a digest of the results.
 

@@ -26,7 +26,10 @@ from fairtrial.errors import Terminated
 from fairtrial.report.live import ProgressDisplay
 from fairtrial.store.url import redact_url
 
+app = typer.Typer()
 
+
+@app.command()
 def run(
     study: StudyArgument,
     overrides: OverridesOption = None,
@@ -78,6 +81,7 @@ def run(
         raise typer.Exit(1)
 
 
+@app.command("plan")
 def plan_study(
     study: StudyArgument,
     overrides: OverridesOption = None,
