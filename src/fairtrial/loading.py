@@ -128,8 +128,8 @@ def _rebuild(found: StoredStudy) -> Study:
     study = _build(found.toml, found.label, Origin())
     if study.hash != found.hash:
         raise StudyError(
-            f"{found.label}: was run by a fairtrial with other defaults or another way to train; this one would run it "
-            f"as {study.label}. Read its records with the release that wrote them"
+            f"{found.label}: was run by a release with other defaults or another training procedure; this one would "
+            f"run it as {study.label}. Read its results with that release"
         )
     return study
 

@@ -41,13 +41,7 @@ class NotFoundError(Exception):
 
 
 class Registry(Generic[T]):
-    """The entries of one kind, by name.
-
-    Args:
-        kind: what an entry is, such as ``"optimizer"``; for messages.
-        home: dotted name of the package (or module) whose modules hold the entries.
-        base: ``"module:Name"`` of the class that entries derive from, or are instances of.
-        default: the name of the entry that is used if none is named; it is listed first.
+    """The entries of one kind, by name: the modules of `home` define them, from the class ``"module:Name"`` in `base`.
 
     Example:
         >>> OPTIMIZERS.get("adamm")
@@ -114,7 +108,8 @@ class Registry(Generic[T]):
         entry, base = import_name(name), import_name(self.base)
         if not (issubclass(entry, base) if isinstance(entry, type) else isinstance(entry, base)):
             module, _, needed = self.base.partition(":")
-            raise NotFoundError(f"must be a {needed} of {module}")
+            article = "an" if needed[0] in "AEIOU" else "a"
+            raise NotFoundError(f"must be {article} {needed} of {module}")
         if missing := getattr(entry, "__abstractmethods__", None):
             raise NotFoundError(f"must define {' and '.join(sorted(missing))}")
         return entry  # type: ignore[no-any-return]  # the base class was checked
@@ -130,11 +125,7 @@ class Registry(Generic[T]):
 
 
 def import_name(name: str, *, fresh: bool = False) -> Any:
-    """Import ``"module:Name"``, where the name may have dots.
-
-    Args:
-        name: the module and the name.
-        fresh: import the module again if its file was rewritten since, as happens beside a notebook.
+    """Import ``"module:Name"``; if fresh, import the module again if its file was rewritten since, as with notebooks.
 
     Raises:
         NotFoundError: no such module, or it has no such name. Any exception of the module itself passes through,

@@ -130,7 +130,7 @@ ERRORS = {
     "loop": ({"training": {"loop": "my loop"}}, 'training.loop = "my loop": must be "fairtrial" or "module:function"'),
     "params": (
         {"params": {"k": 1}},
-        "params: fairtrial's own training loop has none; name yours in training.loop",
+        "params: fairtrial's own training loop takes none; name yours in training.loop",
     ),
     "a batch of one": (
         {"data": {"train": 65}},

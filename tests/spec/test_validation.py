@@ -184,7 +184,7 @@ ERRORS = {
     ),
     "validation": (
         {"evidence": {"metric": "test_acc_at_best_val"}},
-        'evidence.metric = "test_acc_at_best_val": needs images that are held out; set data.validation',
+        'evidence.metric = "test_acc_at_best_val": needs held-out images; set data.validation',
     ),
     "metric of a user's loop": (
         LOOP | {"evidence": {"metric": "grad_norm"}},

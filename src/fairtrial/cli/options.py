@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, TypeVar
 
 import typer
@@ -44,23 +45,18 @@ ThreadsOption = Annotated[
 ]
 
 
-def _parsed(parse: Callable[[str], T]) -> Callable[[str], T]:
-    """Report a value that can't be parsed as an error of its option."""
-
-    def parse_option(text: str) -> T:
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise typer.BadParameter(str(error)) from None
-
-    return parse_option
+def _parse(parse: Callable[[str], T], text: str) -> T:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 TimeLimitOption = Annotated[
     float | None,
     typer.Option(
         metavar="DURATION",
-        parser=_parsed(parse_seconds),
+        parser=partial(_parse, parse_seconds),
         help="Fail a trial that takes longer, such as 90s, 30m or 2h.",
     ),
 ]
@@ -68,7 +64,7 @@ MemoryLimitOption = Annotated[
     int | None,
     typer.Option(
         metavar="SIZE",
-        parser=_parsed(parse_bytes),
+        parser=partial(_parse, parse_bytes),
         help="Fail a trial whose worker needs more memory, such as 2GiB or 800MB.",
     ),
 ]

@@ -7,19 +7,7 @@ import typer
 
 from fairtrial import api, signals
 from fairtrial.api import DEFAULT_STORE
-from fairtrial.cli.options import (
-    AddressOption,
-    CheckpointsOption,
-    ExecutorOption,
-    MemoryLimitOption,
-    OverridesOption,
-    StoreOption,
-    StudyArgument,
-    ThreadsOption,
-    TimeLimitOption,
-    WorkersOption,
-    make_executor,
-)
+from fairtrial.cli import options
 from fairtrial.cli.output import command_line, complain, console, out, say, this_command
 from fairtrial.cli.results import print_view
 from fairtrial.errors import Terminated
@@ -31,32 +19,27 @@ app = typer.Typer()
 
 @app.command()
 def run(
-    study: StudyArgument,
-    overrides: OverridesOption = None,
-    store: StoreOption = DEFAULT_STORE,
+    study: options.StudyArgument,
+    overrides: options.OverridesOption = None,
+    store: options.StoreOption = DEFAULT_STORE,
     *,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Train failed trials again.")] = False,
     force: Annotated[
         bool,
         typer.Option("--force", help="Continue although versions, threads, data or the study's file have changed."),
     ] = False,
-    workers: WorkersOption = None,
-    threads: ThreadsOption = None,
-    time_limit: TimeLimitOption = None,
-    memory_limit: MemoryLimitOption = None,
-    executor: ExecutorOption = "local",
-    address: AddressOption = None,
-    checkpoints: CheckpointsOption = None,
+    workers: options.WorkersOption = None,
+    threads: options.ThreadsOption = None,
+    time_limit: options.TimeLimitOption = None,
+    memory_limit: options.MemoryLimitOption = None,
+    executor: options.ExecutorOption = "local",
+    address: options.AddressOption = None,
+    checkpoints: options.CheckpointsOption = None,
 ) -> None:
     """Train the missing trials of a study and print its results."""
-    chosen = make_executor(
-        executor,
-        workers=workers,
-        threads=threads,
-        address=address,
-        checkpoints=checkpoints,
-        time_limit=time_limit,
-        memory_limit=memory_limit,
+    limits = {"time_limit": time_limit, "memory_limit": memory_limit}
+    chosen = options.make_executor(
+        executor, workers=workers, threads=threads, address=address, checkpoints=checkpoints, **limits
     )
     loaded = api.load(study, overrides or [], store=store)
     plot, failures = (command_line(command, loaded.label, store) for command in ("plot", "failures"))
@@ -83,12 +66,12 @@ def run(
 
 @app.command("plan")
 def plan_study(
-    study: StudyArgument,
-    overrides: OverridesOption = None,
-    store: StoreOption = DEFAULT_STORE,
+    study: options.StudyArgument,
+    overrides: options.OverridesOption = None,
+    store: options.StoreOption = DEFAULT_STORE,
     *,
-    workers: WorkersOption = None,
-    threads: ThreadsOption = None,
+    workers: options.WorkersOption = None,
+    threads: options.ThreadsOption = None,
     spread: Annotated[
         float | None,
         typer.Option(

@@ -1,4 +1,4 @@
-"""What is compared, what is claimed, and what varies with the seed."""
+"""What is compared, what is claimed, and what varies with the seed; docs/studies.md explains the keys."""
 
 import math
 from typing import Annotated, Self
@@ -20,14 +20,7 @@ Probability = Annotated[StrictFloat, AfterValidator(Interval("(0, 1)"))]
 
 
 class Target(Section):
-    """A value that a metric of the epochs is to reach, from below or, for a loss, from above.
-
-    Attributes:
-        metric: what the epochs record, such as ``"test_acc"``.
-        value: in the metric's own unit.
-        direction: ``"higher"``: reached at the first epoch with at least the value; ``"lower"``: with at most. Needed
-            only if the metric's name does not say it.
-    """
+    """A value that a metric of the epochs is to reach: at least the value if higher is better, else at most."""
 
     metric: str
     value: Finite
@@ -42,13 +35,8 @@ class Target(Section):
 class Evidence(Section):
     """What arms are compared on, and by what standard. Set before the first run; a part of the study's hash.
 
-    Attributes:
-        metric: a measure of whole trials, see `fairtrial.spec.measures`.
-        direction: which way is better; needed only if the measure's name does not say it.
-        margin: differences within plus or minus this do not matter, in the measure's own unit. Without it no arm can be
-            found equivalent.
-        alpha: the probability, over all arms and looks together, of any false "better" or "worse".
-        target: for ``epochs_to_target`` and ``seconds_to_target``.
+    The margin is in the measure's own unit; alpha is the probability, over all arms and looks together, of any false
+    "better" or "worse".
     """
 
     metric: str = "best_test_acc"
@@ -66,17 +54,7 @@ class Evidence(Section):
 class Claim(Section):
     """A statement, a paper's for example, as a range for one difference: the arm's measure minus the other's.
 
-    Attributes:
-        id: what reports call it.
-        text: the statement in your own words.
-        arm: the arm that it is about.
-        against: another arm, or ``"all others"``: then it must be true against each of them.
-        metric: a measure of whole trials; by default the evidence's.
-        direction: whether the arm's measure is claimed to be higher or lower. None: only close.
-        at_least: by how much at least; 0 by default. Below 0, a claim of not being worse by more than that.
-        within: by how much at most: "close", or with a direction "close behind".
-        relative: whether differences are fractions of the other arm's value at the same seed.
-        target: for ``epochs_to_target`` and ``seconds_to_target``; by default the evidence's.
+    If it is `relative`, differences are fractions of the other arm's value at the same seed.
     """
 
     id: Name
@@ -122,11 +100,8 @@ class Noise(Section):
     """Which sources of noise vary with the seed. By default both do: seed s has weights s and order s.
 
     Two numbers make a crossed design, in which every set of weights meets every order; its first seeds are those of the
-    default. A single number can only be 1: that source is fixed at what it is for seed 0, and the other varies.
-
-    Attributes:
-        initial_weights: how many different initial weights there are.
-        batch_orders: how many different orders of batches; dropout goes with the order.
+    default. A single number can only be 1: that source is fixed at what it is for seed 0, and the other varies. Dropout
+    goes with the order of batches.
     """
 
     initial_weights: Count | None = None

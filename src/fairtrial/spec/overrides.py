@@ -67,7 +67,7 @@ def merge(base: Table, changes: Table, where: str = "") -> dict[str, Any]:
             continue
         inherited = result.get(key, {})
         if not isinstance(inherited, Mapping):
-            raise StudyError(f"{where}{key}: is no table, so nothing can be set below it")
+            raise StudyError(f"{where}{key}: is not a table, so it has no keys to set")
         new = value
         if key in REGISTRIES:
             kind = inherited.get("name", REGISTRIES[key].default)

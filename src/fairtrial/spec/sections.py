@@ -247,13 +247,9 @@ _NOT_IMPORTABLE = re.compile(r"<(locals|lambda)>")
 
 
 class Training(Section):
-    """Epochs, batch size and training loop.
+    """Epochs, batch size and training loop: ``"fairtrial"``, ``"module:function"`` or, in Python, a function.
 
-    Attributes:
-        epochs: passes over the training images.
-        batch_size: images a step; the last batch of an epoch may be smaller, as in Keras's ``fit``.
-        loop: ``"fairtrial"``, or a user's function as ``"module:function"``; in Python the function itself. It gets the
-            trial's context, and takes from its settings what it understands.
+    The last batch of an epoch may be smaller, as in Keras's ``fit``.
     """
 
     epochs: Count = 10
@@ -293,11 +289,7 @@ Scalar: TypeAlias = StrictBool | StrictInt | Annotated[StrictFloat, AllowInfNan(
 
 
 class Settings(Section):
-    """Everything that decides a training run but the seed: one arm, fully resolved.
-
-    Attributes:
-        params: settings for a user's own training loop; fairtrial's takes none.
-    """
+    """Everything that decides a training run but the seed; `params` are for a user's own training loop."""
 
     data: Annotated[SerializeAsAny[DataSettings], _choose(DATASETS)] = _EMPTY
     model: Annotated[SerializeAsAny[ModelSettings], _choose(MODELS)] = _EMPTY
@@ -310,7 +302,7 @@ class Settings(Section):
     def _rules_across_sections(self) -> Self:
         if self.params and self.training.loop == BUILT_IN:
             raise PydanticCustomError(
-                "params", "params: fairtrial's own training loop has none; name yours in training.loop"
+                "params", "params: fairtrial's own training loop takes none; name yours in training.loop"
             )
         images, batch_size = self.data.train_images, self.training.batch_size
         if (images % batch_size or batch_size) == 1 and self.training.loop == BUILT_IN and self.model.no_single_image:

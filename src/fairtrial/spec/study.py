@@ -30,13 +30,7 @@ ARM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a study comes from; no part of what it is.
-
-    Attributes:
-        source: the file's full path, or the name under which it ships; None if it was built in Python.
-        overrides: the ``KEY=VALUE`` overrides that it was read with.
-        folder: the folder that holds the file.
-    """
+    """Where a study comes from: the file's full path or the name under which it ships, overrides, the file's folder."""
 
     source: str | None = None
     overrides: tuple[str, ...] = ()
@@ -44,13 +38,7 @@ class Origin:
 
 
 class Arm(Section):
-    """One configuration under comparison.
-
-    Attributes:
-        name: what the tables call it.
-        changes: dotted keys in which it differs from the study's own settings.
-        settings: the full configuration, the study's own settings with the changes applied.
-    """
+    """One configuration under comparison: dotted keys in which it differs from the study, and its full settings."""
 
     name: str
     changes: tuple[str, ...]

@@ -132,7 +132,7 @@ class Vocabulary:
             more = "" if self._known else "; NAME is a metric that the training loop yields, K a number of epochs"
             raise StudyError(f"{where} = {show(name)}: {did_you_mean(name, known)}{more}")
         if self._known and not set(needed) <= set(self._metrics):
-            raise StudyError(f"{where} = {show(name)}: needs images that are held out; set data.validation")
+            raise StudyError(f"{where} = {show(name)}: needs held-out images; set data.validation")
 
 
 def check_arm(name: str, known: Collection[str], where: str) -> None:
