@@ -81,12 +81,13 @@ class Registry(Generic[T]):
 
     def table(self) -> str:
         """Write the entries as a Markdown table: name, description, and the keys of its own with their defaults."""
-        lines = ["| `name` | what it is | keys and defaults |", "|---|---|---|"]
+        rows = [("`name`", "what it is", "keys and defaults")]
         for name in self.names():
             about = (self.get(name).__doc__ or "").partition("\n")[0]
-            default = " (default)" if name == self.default else ""
-            lines.append(f'| `"{name}"`{default} | {about} | {self._keys(name)} |')
-        return "\n".join(lines)
+            rows.append((f'`"{name}"`' + (" (default)" if name == self.default else ""), about, self._keys(name)))
+        columns = 3 if any(keys for _, _, keys in rows[1:]) else 2
+        head, *lines = (f"| {' | '.join(row[:columns])} |" for row in rows)
+        return "\n".join([head, "|---" * columns + "|", *lines])
 
     @cached_property
     def _loaded(self) -> Mapping[str, T]:
