@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 from fairtrial import doctor
 from fairtrial.cli.main import app
 from fairtrial.doctor import CheckStatus, check_installation
-from fairtrial.scheduler import plan
 from fairtrial.store.sql import SQLStore
 
 
@@ -41,7 +40,7 @@ def test_every_part_is_looked_at_and_nothing_is_left_behind():
 def test_a_store_is_opened_and_checked(make_study):
     study = make_study()
     with SQLStore("fairtrial.db") as store:
-        store.add_study(study, plan(study), doctor_time())
+        store.add_study(study, doctor_time())
     assert found()["store"].state is CheckStatus.GOOD
     assert "fairtrial.db is sound, with 1 study" in found()["store"].detail
 

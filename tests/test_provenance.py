@@ -205,7 +205,7 @@ class TestAFileThatHasChanged:
         code, lines = run_file("mine.toml")
         assert code == 1
         assert "mine.toml has changed since mine@" in lines[-1]
-        assert "training.epochs 3, now 4. To go on with that study: fairtrial run mine@" in lines[-1]
+        assert "training.epochs 3, now 4. To resume that study: fairtrial run mine@" in lines[-1]
         with SQLStore("fairtrial.db") as store:
             assert len(store.studies()) == 1
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from fairtrial.executors.slots import choose_slots
 from fairtrial.scheduler import Scheduler, makespan
 from fairtrial.spec import BUILT_IN, Settings, Study
-from fairtrial.stats.comparison import paired_spread, settled
+from fairtrial.stats.comparison import paired_spread, stops
 from fairtrial.stats.power import detectable_differences
 from fairtrial.trial import Outcome, Trial, TrialResult
 
@@ -110,7 +110,7 @@ class _Pricing:
 
     def cost(self, study: Study) -> Estimate:
         ended = {result.trial for result in self.results if result.outcome is not None}
-        scheduler = Scheduler(study, settled if study.sequential else None)
+        scheduler = Scheduler(study, stops if study.sequential else None)
         scheduler.advance(ended, lambda: self.results)
         missing = [trial for trial in scheduler.possible if trial.hash not in ended]
         slots = choose_slots(len(missing), self.workers, self.threads)

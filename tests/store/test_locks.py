@@ -232,7 +232,7 @@ def test_a_holder_that_has_not_signed_yet_is_another_process(study):
 def test_a_lock_on_a_server_outlives_a_lost_connection(postgresql, study, end_sessions):
     """A server that restarts has forgotten the lock: it is taken again before anything is written."""
     with SQLStore(postgresql) as store, SQLStore(postgresql) as other, store.lock(study):
-        store.add_study(study, plan(study), NOW)
+        store.add_study(study, NOW)
         end_sessions()
         Calls(store).begin(plan(study)[0], "1", Machine({}, "p", "cpu", 1, "s"), NOW)
         with pytest.raises(StoreLockedError, match=f"by process {os.getpid()} on "):
@@ -241,7 +241,7 @@ def test_a_lock_on_a_server_outlives_a_lost_connection(postgresql, study, end_se
 
 def test_a_lock_on_a_server_that_another_has_taken_meanwhile_ends_the_run(postgresql, study, end_sessions):
     with SQLStore(postgresql) as store, SQLStore(postgresql) as other, store.lock(study):
-        store.add_study(study, plan(study), NOW)
+        store.add_study(study, NOW)
         end_sessions()
         with other.lock(study):
             with pytest.raises(StoreLockedError, match=f"by process {os.getpid()} on "):
@@ -252,9 +252,9 @@ def test_a_lock_on_a_server_that_another_has_taken_meanwhile_ends_the_run(postgr
 def test_a_session_that_the_server_has_not_missed_yet_is_ended(postgresql, study):
     """The network forgot our connection, the server did not: nobody but us may wait for it."""
     with SQLStore(postgresql) as store, store.lock(study):
-        (lock,) = store._database._locks
+        (lock,) = store._locks
         forgotten = lock._connection
-        lock._connection = store._database._engine.connect()
+        lock._connection = store._engine.connect()
         lock._connection.connection.driver_connection.close()
         for _ in range(2):
             lock.renew()
@@ -268,7 +268,7 @@ def test_a_session_that_the_server_has_not_missed_yet_is_ended(postgresql, study
 
 def test_a_session_that_is_not_fairtrials_is_another_process(postgresql, study):
     with SQLStore(postgresql) as store, store.lock(study):
-        (lock,) = store._database._locks
+        (lock,) = store._locks
         lock._connection.exec_driver_sql("SET application_name = 'somebody'")
         with SQLStore(postgresql) as other, pytest.raises(StoreLockedError, match="already, by another process: wait"):
             other.lock(study).__enter__()

@@ -96,7 +96,7 @@ def test_a_session_lost_around_a_commit_doubles_nothing_and_loses_nothing(line, 
     trial = plan(study)[0]
     with SQLStore(line.place) as store:
         line.dies = dies
-        store.add_study(study, plan(study), NOW)
+        store.add_study(study, NOW)
         line.dies = dies
         Calls(store).begin(trial, "1", MACHINE, NOW)
         line.dies = dies
@@ -133,7 +133,7 @@ def test_a_transaction_survives_a_session_lost_around_its_commit(line, dies, mak
         writer.begin(other, "3", MACHINE, NOW)
 
     with SQLStore(line.place) as store:
-        store.add_study(study, plan(study), NOW)
+        store.add_study(study, NOW)
         line.dies = dies
         store.write(work)
         assert (line.deaths, len(runs)) == (1, 2)
@@ -155,7 +155,7 @@ def test_sessions_that_end_between_calls_are_made_again(postgresql, make_study, 
             ended.append(end_sessions())  # and before the commit
 
     with SQLStore(postgresql) as store:
-        store.add_study(study, plan(study), NOW)
+        store.add_study(study, NOW)
         assert end_sessions() == 1
         Calls(store).begin(trial, "1", MACHINE, NOW)
         assert end_sessions() == 1
@@ -173,7 +173,7 @@ def test_a_trial_that_another_run_began_while_the_session_was_lost_is_given_up(
     study = make_study()
     trial = plan(study)[0]
     with SQLStore(postgresql) as store, SQLStore(postgresql) as other:
-        store.add_study(study, plan(study), NOW)
+        store.add_study(study, NOW)
         if before:
             Calls(store).begin(trial, before, MACHINE, NOW)
         runs = []
@@ -239,7 +239,7 @@ def test_a_server_that_is_restarted_is_waited_for_and_the_lock_taken_again(serve
         writer.end(trial, trial.hash, Outcome.FINISHED, "", NOW)
 
     with SQLStore(server.place) as store, store.lock(study), ThreadPoolExecutor(1) as pool:
-        store.add_study(study, plan(study), NOW)
+        store.add_study(study, NOW)
         restarts = [pool.submit(server.restart, how) for _ in range(2)]
         trials = iter(plan(study))
         while not all(restart.done() for restart in restarts):
@@ -260,7 +260,7 @@ def test_a_server_that_is_restarted_is_waited_for_and_the_lock_taken_again(serve
 def test_a_server_that_stays_away_is_an_error_in_one_line(line, make_study):
     study = make_study()
     with SQLStore(line.place, patience=0.3) as store:
-        store.add_study(study, plan(study), NOW)
+        store.add_study(study, NOW)
         line.close()
         line.dies = "before"
         with pytest.raises(StoreError, match=r"^the store postgresql://\S+ can't be written: [^\n]*$"):
@@ -274,7 +274,7 @@ def test_writers_of_one_trial_wait_for_each_other_and_none_is_late(postgresql, m
     study = make_study()
     trial = plan(study)[0]
     with SQLStore(postgresql) as store, SQLStore(postgresql) as other, ThreadPoolExecutor(1) as pool:
-        store.add_study(study, plan(study), NOW)
+        store.add_study(study, NOW)
         Calls(store).begin(trial, "1", MACHINE, NOW)
 
         def work(writer):
@@ -302,7 +302,7 @@ def test_a_deadlock_is_tried_again(postgresql, make_study):
     study = make_study()
     first, second = plan(study)[:2]
     with SQLStore(postgresql) as store, SQLStore(postgresql) as other, ThreadPoolExecutor(1) as pool:
-        store.add_study(study, plan(study), NOW)
+        store.add_study(study, NOW)
         begun = threading.Event()
 
         def backwards(writer):
@@ -334,7 +334,7 @@ def test_a_deadlock_is_tried_again(postgresql, make_study):
 def test_a_table_that_another_holds_is_an_error_in_one_line(postgresql, make_study):
     study = make_study()
     with SQLStore(postgresql, patience=0.2) as store:
-        store.add_study(study, plan(study), NOW)
+        store.add_study(study, NOW)
         with psycopg.connect(postgresql) as holder:
             holder.execute("LOCK TABLE trials IN ACCESS EXCLUSIVE MODE")
             with pytest.raises(StoreError, match=r"can't be written: another process is using it \(canceling"):

@@ -37,7 +37,7 @@ def journal(path="s.db", mode=None):
 
 def test_commits_are_synced_foreign_keys_hold_and_the_journal_is_rolled_back():
     def pragma(name):
-        return store._database.read(lambda connection: connection.exec_driver_sql(f"PRAGMA {name}").scalar())
+        return store._read(lambda connection: connection.exec_driver_sql(f"PRAGMA {name}").scalar())
 
     with SQLStore("s.db") as store:
         assert (pragma("synchronous"), pragma("foreign_keys"), pragma("journal_mode")) == (2, 1, "delete")
@@ -45,7 +45,7 @@ def test_commits_are_synced_foreign_keys_hold_and_the_journal_is_rolled_back():
 
 def test_a_write_ahead_log_that_somebody_turned_on_is_read_and_left_for_writing(make_study):
     with SQLStore("s.db") as store:
-        store.add_study(make_study(), plan(make_study()), NOW)
+        store.add_study(make_study(), NOW)
     assert journal(mode="WAL") == "wal"
     with SQLStore("s.db", create=False) as store:  # only reads
         assert [study.name for study in store.studies()] == ["small"]
@@ -105,20 +105,20 @@ def test_what_keeps_a_store_from_being_opened_is_named(unprivileged):
 
 def test_a_read_only_place_is_named(unprivileged, make_study):
     store = SQLStore(str(unprivileged / "s.db"))
-    store.add_study(make_study(), plan(make_study()), NOW)
+    store.add_study(make_study(), NOW)
     store.__exit__()
     unprivileged.chmod(0o500)
     said = []
     for name in ("new.db", "s.db"):
         with pytest.raises(StoreError) as caught, SQLStore(str(unprivileged / name)) as opened:
-            opened.add_study(make_study(), plan(make_study()), NOW + timedelta(seconds=1))
+            opened.add_study(make_study(), NOW + timedelta(seconds=1))
         said.append(str(caught.value))
     unprivileged.chmod(0o700)
     (unprivileged / "s.db").chmod(0o400)
     with SQLStore(str(unprivileged / "s.db")) as opened:
         assert len(opened.studies()) == 1
         with pytest.raises(StoreError) as caught:
-            opened.add_study(make_study(), plan(make_study()), NOW + timedelta(seconds=1))
+            opened.add_study(make_study(), NOW + timedelta(seconds=1))
     said.append(str(caught.value))
     closed, read_only = "unable to open database file", "attempt to write a readonly database"
     where = f"the store {unprivileged}"
@@ -147,7 +147,7 @@ def test_a_store_that_is_deleted_while_it_is_open_is_said(make_study, what):
     study = make_study()
     Path("d").mkdir()
     with SQLStore("d/s.db") as store, ThreadPoolExecutor(1) as another_thread:
-        store.add_study(study, plan(study), NOW)
+        store.add_study(study, NOW)
         what()
         with pytest.raises(StoreError) as caught:
             Calls(store).begin(plan(study)[0], "1", MACHINE, NOW)
@@ -156,7 +156,7 @@ def test_a_store_that_is_deleted_while_it_is_open_is_said(make_study, what):
         )
         if what is not replace:
             with pytest.raises(StoreError, match=r"^the store d/s\.db: the database file was deleted or replaced"):
-                store._database.read(lambda connection: another_thread.submit(store.studies).result())
+                store._read(lambda connection: another_thread.submit(store.studies).result())
             assert not Path("d/s.db").exists()
 
 
@@ -166,7 +166,7 @@ def test_a_lock_that_ends_in_time_is_waited_for(make_study):
         holder.execute("BEGIN EXCLUSIVE")
         release_at = threading.Timer(3, holder.execute, ["COMMIT"])
         release_at.start()
-        store.add_study(make_study(), plan(make_study()), NOW)
+        store.add_study(make_study(), NOW)
         release_at.join()
         holder.close()
         assert [study.name for study in store.studies()] == ["small"]
@@ -175,7 +175,7 @@ def test_a_lock_that_ends_in_time_is_waited_for(make_study):
 def test_a_lock_past_the_patience_is_an_error_in_one_line_and_loses_nothing(make_study):
     study = make_study()
     with SQLStore("s.db", patience=0.1) as store:
-        store.add_study(study, plan(study), NOW)
+        store.add_study(study, NOW)
         holder = sqlite3.connect("s.db", isolation_level=None)
         holder.execute("BEGIN EXCLUSIVE")
         for action, what in (
@@ -223,7 +223,7 @@ def test_eight_writers_lose_nothing(make_study):
     study = make_study(seeds=4, training={"epochs": 25, "loop": "loops:good"})
     Path("study.toml").write_text(study.to_toml())
     with SQLStore("s.db") as store:
-        store.add_study(study, plan(study), NOW)
+        store.add_study(study, NOW)
         writers = [run(WRITER, str(number)) for number in range(8)]
         errors = [writer.communicate(timeout=300)[1] for writer in writers]
         assert [writer.returncode for writer in writers] == [0] * 8, errors
@@ -247,7 +247,7 @@ def limit(store, pages):
         used = connection.exec_driver_sql("PRAGMA page_count").scalar()
         return connection.exec_driver_sql(f"PRAGMA max_page_count = {pages or used}").scalar()
 
-    return store._database.read(work)
+    return store._read(work)
 
 
 FULL = (
@@ -260,7 +260,7 @@ def test_a_full_database_is_said_and_the_store_goes_on_once_there_is_room(make_s
     first, second = plan(study)[:2]
     long = "x" * 100_000
     with SQLStore("s.db") as store:
-        store.add_study(study, plan(study), NOW)
+        store.add_study(study, NOW)
         Calls(store).begin(first, "1", MACHINE, NOW)
         before = store.results(study)
         limit(store, None)
@@ -315,7 +315,7 @@ def test_a_file_that_may_not_grow_is_said_and_nothing_is_lost(make_study):
     study = make_study()
     Path("study.toml").write_text(study.to_toml())
     with SQLStore("s.db") as store:
-        store.add_study(study, plan(study), NOW)
+        store.add_study(study, NOW)
         out, err = run(GROWING, text=True).communicate(timeout=300)
         message, counts = out.splitlines()
         assert re.match(r"the store s\.db can't be written: disk full or failing \(disk I/O error\); nothing", message)
@@ -363,7 +363,7 @@ def test_a_study_that_fills_the_disk_ends_in_a_line_and_goes_on_with_room(make_s
 def test_a_database_in_memory_is_one_for_all_threads(make_study):
     study = make_study()
     with SQLStore("sqlite://") as store, SQLStore(":memory:") as other:
-        adding = threading.Thread(target=store.add_study, args=(study, plan(study), NOW))
+        adding = threading.Thread(target=store.add_study, args=(study, NOW))
         adding.start()
         adding.join()
         Calls(store).begin(plan(study)[0], "1", MACHINE, NOW)
@@ -380,7 +380,7 @@ def test_a_database_in_memory_is_one_for_all_threads(make_study):
 
 def test_a_url_with_a_file_uri_names_the_file(make_study):
     with SQLStore("s.db") as store:
-        store.add_study(make_study(), plan(make_study()), NOW)
+        store.add_study(make_study(), NOW)
     with SQLStore("sqlite:///file:s.db?mode=ro&uri=true", create=False) as store:
         assert len(store.studies()) == 1
         with pytest.raises(StoreError, match="can't be written: attempt to write a readonly database"):

@@ -20,21 +20,17 @@ INSERT: Mapping[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.i
 
 
 class SQLWriter:
-    """Keeps the promises of `store.base.Writer`.
+    """Writes in an open transaction; the promises are those of `store.base.Writer`.
 
-    A transaction that runs again, because its connection was lost, finds a trial in the attempt that it found first, or
+    A transaction that is retried, because its connection was lost, finds a trial in the attempt that it found first, or
     in one that it began itself: then it had been committed, and writes the same again. Any other attempt is another
-    process's.
-
-    Args:
-        connection: in an open transaction.
-        history: empty at first, and the same object whenever the transaction runs again.
+    process's. ``history`` remembers both: empty at first, and the same object in every retry.
     """
 
     def __init__(self, connection: Connection, history: History) -> None:
         self._connection = connection
         self._history = history
-        self._current: dict[str, str | None] = {}  # nobody else can change these before the transaction ends
+        self._current: dict[str, str | None] = {}  # no other process can change these before the transaction ends
 
     def begin(self, trial: Trial, attempt: str, machine: Machine, at: datetime, forced: str = "") -> None:
         """Record that an attempt at a trial begins; see `Writer.begin`."""
@@ -52,12 +48,12 @@ class SQLWriter:
         self._connection.execute(_EPOCH[self._connection.dialect.name], row)
 
     def add_fingerprints(self, trial: Trial, attempt: str, fingerprints: Mapping[str, str]) -> None:
-        """Record the current attempt's fingerprints in place of those it had."""
+        """Record the current attempt's fingerprints; see `Writer.add_fingerprints`."""
         self._check(trial, attempt)
         self._connection.execute(_FINGERPRINTS, {"trial_hash": trial.hash, "fingerprints": dict(fingerprints)})
 
     def end(self, trial: Trial, attempt: str, outcome: Outcome, detail: str, at: datetime) -> None:
-        """Record how the current attempt ended, and drop the records that earlier ones left behind."""
+        """Record how the current attempt ended; see `Writer.end`."""
         self._check(trial, attempt)
         self._connection.execute(_DROP_STALE, {"trial_hash": trial.hash, "current": attempt})
         row = {"outcome": outcome.value, "detail": storable(detail), "ended_at": at}
@@ -71,7 +67,7 @@ class SQLWriter:
             raise _restarted(trial)
 
     def _attempt(self, trial: Trial) -> str | None:
-        """Look up a trial's current attempt, and make sure that it stays so until the transaction ends."""
+        """Read a trial's current attempt, and lock it until the transaction ends."""
         if trial.hash not in self._current:
             row = self._connection.execute(_ATTEMPT, {"trial_hash": trial.hash}).first()
             if row is None:
@@ -84,12 +80,12 @@ class SQLWriter:
 
 
 def storable(text: str) -> str:
-    """Escape what databases refuse in a text: NUL (PostgreSQL), and halves of characters (which are not UTF-8)."""
+    """Escape what databases refuse in a text: NUL (PostgreSQL), and unpaired surrogates (not UTF-8)."""
     return text.replace("\0", "\\x00").encode(errors="backslashreplace").decode()
 
 
 def _json_number(value: float) -> float | str:
-    """JSON knows neither NaN nor infinities, so these are text there."""
+    """Return a number as JSON can store it: NaN and infinities, which it does not know, as text."""
     return float(value) if math.isfinite(value) else str(float(value))
 
 
@@ -121,11 +117,10 @@ _DROP_STALE = delete(schema.epoch_records).where(
 )
 
 
-def _put_epoch(dialect: str) -> Any:
-    """Build the statement that records an epoch, in place of one that an attempt before left behind."""
-    put = INSERT[dialect](schema.epoch_records)
-    changed = {name: put.excluded[name] for name in ("attempt", "metrics")}
-    return put.on_conflict_do_update(index_elements=["trial", "epoch"], set_=changed)
+def _replace_epoch(dialect: str) -> Any:
+    insert = INSERT[dialect](schema.epoch_records)
+    changed = {name: insert.excluded[name] for name in ("attempt", "metrics")}
+    return insert.on_conflict_do_update(index_elements=["trial", "epoch"], set_=changed)
 
 
-_EPOCH = {dialect: _put_epoch(dialect) for dialect in INSERT}
+_EPOCH = {dialect: _replace_epoch(dialect) for dialect in INSERT}
