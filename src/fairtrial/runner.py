@@ -50,7 +50,7 @@ def run_study(
     Args:
         study: what to run. In a sequential study, arms stop after a seed at which their verdicts are settled; see
             `scheduler.Scheduler`.
-        store: holds earlier results, and gets the new ones.
+        store: contains earlier results, and gets the new ones.
         executor: runs the trials; by default worker processes on this machine. Workers do not import the script that
             calls this: it needs no ``if __name__ == "__main__"``, and a training loop must be in a module of its own.
         callbacks: called as the study runs.
@@ -226,21 +226,19 @@ class _Recorder:
 
     def _commit(self) -> None:
         """Write the messages received, then report them; Ctrl-C waits for that."""
-        if self.uncommitted:
-            with signals.held():
-                self._commit_all()
-
-    def _commit_all(self) -> None:
-        received, self.uncommitted = self.uncommitted, []
-        failpoint("runner.uncommitted")
-        self.store.write(partial(_write, received))
-        failpoint("runner.committed")
-        for message, trial, *_ in received:
-            if isinstance(message, Ended) and message.outcome in _FINAL:
-                self.checkpoints.remove(trial)  # a failed trial that is retried later can continue from them
-            for callback in self.callbacks:
-                _report(message, trial, callback)
-        failpoint("runner.cleared")
+        if not self.uncommitted:
+            return
+        with signals.held():
+            received, self.uncommitted = self.uncommitted, []
+            failpoint("runner.uncommitted")
+            self.store.write(partial(_write, received))
+            failpoint("runner.committed")
+            for message, trial, *_ in received:
+                if isinstance(message, Ended) and message.outcome in _FINAL:
+                    self.checkpoints.remove(trial)  # a failed trial that is retried later can continue from them
+                for callback in self.callbacks:
+                    _report(message, trial, callback)
+            failpoint("runner.cleared")
 
 
 def _write(received: Sequence[_Received], writer: Writer) -> None:

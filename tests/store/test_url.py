@@ -1,4 +1,4 @@
-"""Passwords: what a place shows, and what messages may repeat."""
+"""URLs of stores, and messages without their passwords."""
 
 import sys
 
@@ -52,15 +52,25 @@ def test_a_place_without_a_password_is_shown_as_it_is(place):
     assert redact_url(place) == place
 
 
-@pytest.mark.parametrize("place", [place for place in HIDDEN if place.startswith("postgresql") and "port" not in place])
-def test_a_drivers_words_lose_the_password(place):
-    understood = DatabaseURL.of(place)
-    parts = make_url(place)
-    said = f"could not connect\n to {place}: {parts.host} {parts.password or ''} {dict(parts.query)}"
-    assert "s3" not in understood.redact(said)
-    assert "\n" not in understood.redact(said)
-    assert understood.redact(said).startswith("could not connect to postgresql")
-    assert understood.has_password(said) == ("s3" in said)
+@pytest.mark.parametrize(
+    "text", [text for text in HIDDEN if text.startswith("postgresql") and "port" not in text and "@s3cret@" not in text]
+)
+def test_a_drivers_message_loses_the_password(text):
+    url, parts = DatabaseURL.of(text), make_url(text)
+    message = f"could not connect\n to {text}: {parts.host} {parts.password or ''} {dict(parts.query)}"
+    assert "s3" not in url.redact(message)
+    assert "\n" not in url.redact(message)
+    assert url.redact(message).startswith("could not connect to postgresql")
+    assert url.has_password(message) == ("s3" in message)
+
+
+@pytest.mark.parametrize("password", ["a@s3cret", "a/b@s3cret"])
+def test_an_at_sign_in_a_password_must_be_escaped(password):
+    with pytest.raises(StoreError) as caught:
+        DatabaseURL.of(f"postgresql://ada:{password}@host/runs")
+    assert str(caught.value) == (
+        "--store postgresql://ada:***@host/runs: an @ in the user's name or password must be written as %40"
+    )
 
 
 @pytest.mark.parametrize("place", [place for place in HIDDEN if "://" in place])

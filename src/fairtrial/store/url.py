@@ -1,9 +1,10 @@
 """URLs and paths of databases, and messages without their passwords."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from urllib.parse import quote, quote_plus, unquote, urlsplit
 
@@ -60,6 +61,8 @@ class DatabaseURL:
                 f"--store {redact_url(text)}: must be a file's path, or a URL such as sqlite:///fairtrial.db or "
                 "postgresql://USER@HOST/DATABASE"
             ) from None  # the cause would show the URL
+        if "@" in f"{url.host}":
+            raise StoreError(f"--store {redact_url(text)}: an @ in the user's name or password must be written as %40")
         return cls(text, url.set(drivername=_DRIVERS.get(url.drivername, url.drivername)))
 
     @property
@@ -90,7 +93,7 @@ class DatabaseURL:
 
     def redact(self, text: str) -> str:
         """Remove the password from a text, such as a driver's, and make it one line."""
-        for password in sorted(self._passwords, key=len, reverse=True):
+        for password in self._passwords:
             text = text.replace(password, HIDDEN)
         return " ".join(text.split())
 
@@ -99,23 +102,11 @@ class DatabaseURL:
         return any(password in text for password in self._passwords)
 
     @cached_property
-    def _passwords(self) -> frozenset[str]:
-        """All passwords in the URL, each as it is and as URLs write it."""
-        return frozenset(
-            form
-            for password in self._find_passwords()
-            if password
-            for form in (password, quote(password, safe=""), quote(password), quote_plus(password))
-        )
-
-    def _find_passwords(self) -> Iterator[str]:
-        yield str(self.url.password or "")
-        if (match := _PASSWORD.search(self.text)) and "@" in f"{self.url.host}":
-            yield from match["password"].split("@")
-        for key, value in self.url.query.items():
-            if _is_password(key):
-                yield from [value] if isinstance(value, str) else value
-
-
-def _is_password(key: str) -> bool:
-    return _QUERY_PASSWORD.fullmatch(f"?{key}=") is not None
+    def _passwords(self) -> Sequence[str]:
+        """All passwords in the URL, each as it is and as URLs write it, the longest first."""
+        passwords = {str(self.url.password or "")}
+        for key, values in self.url.normalized_query.items():
+            if _QUERY_PASSWORD.fullmatch(f"?{key}="):
+                passwords.update(values)
+        forms = ((one, quote(one, safe=""), quote(one), quote_plus(one)) for one in passwords - {""})
+        return sorted(chain.from_iterable(forms), key=len, reverse=True)

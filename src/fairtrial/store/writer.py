@@ -35,7 +35,12 @@ class SQLWriter:
     def begin(self, trial: Trial, attempt: str, machine: Machine, at: datetime, forced: str = "") -> None:
         """Record that an attempt at a trial begins; see `Writer.begin`."""
         self._attempt(trial)
-        row = {"attempt": attempt, "machine": dataclasses.asdict(machine), "started_at": at, "forced": storable(forced)}
+        row = {
+            "attempt": attempt,
+            "machine": dataclasses.asdict(machine),
+            "started_at": at,
+            "forced": _storable(forced),
+        }
         self._connection.execute(_BEGIN, {"trial_hash": trial.hash, **row})
         self._history[trial.hash][1].add(attempt)
         self._current[trial.hash] = attempt
@@ -56,7 +61,7 @@ class SQLWriter:
         """Record how the current attempt ended; see `Writer.end`."""
         self._check(trial, attempt)
         self._connection.execute(_DROP_STALE, {"trial_hash": trial.hash, "current": attempt})
-        row = {"outcome": outcome.value, "detail": storable(detail), "ended_at": at}
+        row = {"outcome": outcome.value, "detail": _storable(detail), "ended_at": at}
         self._connection.execute(_END, {"trial_hash": trial.hash, **row})
 
     def _check(self, trial: Trial, attempt: str) -> None:
@@ -79,7 +84,7 @@ class SQLWriter:
         return self._current[trial.hash]
 
 
-def storable(text: str) -> str:
+def _storable(text: str) -> str:
     """Escape what databases refuse in a text: NUL (PostgreSQL), and unpaired surrogates (not UTF-8)."""
     return text.replace("\0", "\\x00").encode(errors="backslashreplace").decode()
 
