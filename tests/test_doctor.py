@@ -18,7 +18,7 @@ def found(store="fairtrial.db", **options):
     return {finding.part: finding for finding in check_installation(store, **options)}
 
 
-def test_every_part_is_looked_at_and_nothing_is_left_behind():
+def test_every_part_is_checked_and_nothing_is_left_behind():
     findings = found()
     assert list(findings) == [
         "versions",
@@ -65,7 +65,7 @@ def test_a_file_that_is_no_database_is_bad():
     assert found()["store"].state is CheckStatus.BAD
 
 
-def test_what_is_missing_is_said(monkeypatch):
+def test_what_is_missing_is_reported(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     from fairtrial.training.kernels import compiler
 

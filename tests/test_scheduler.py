@@ -17,7 +17,7 @@ def study_of(least, most, arms=ARMS):
 
 
 def play(study, settled, *, workers=1, shuffle=None, already=frozenset()):
-    """Run a study whose trials end in any order; return the hashes of its trials and what stopped when."""
+    """Run a study whose trials end in any order; return the hashes of its trials and when arms stopped."""
     results = make_results(study)
     scheduler, ended, stopped = Scheduler(study, settled), set(already), {}
     running, waiting, trained = [], [], []
@@ -40,7 +40,7 @@ def play(study, settled, *, workers=1, shuffle=None, already=frozenset()):
 
 
 def by_table(table):
-    """Decide from the seeds seen by a table of arm and number of seeds; arms that are left out never settle."""
+    """Make a rule that stops arms after the numbers of seeds in a table; others never stop."""
 
     def settled(study, results):
         seen = {result.seed for result in results}
@@ -74,7 +74,7 @@ def test_every_arm_gets_the_seeds_that_it_needs(table, least, more):
 
 
 @given(tables, st.sets(st.integers(0, 31)))
-def test_trials_that_are_there_already_change_nothing(table, there):
+def test_earlier_results_change_nothing(table, there):
     study = study_of(2, 8)
     known = frozenset(plan(study)[number].hash for number in there)
     hashes, stopped = play(study, by_table(table), already=known)
@@ -83,7 +83,7 @@ def test_trials_that_are_there_already_change_nothing(table, there):
     assert hashes == alone[0]
 
 
-def test_whoever_decides_sees_no_more_of_an_arm_than_it_had_when_it_stopped():
+def test_the_rule_sees_no_more_of_an_arm_than_it_had_when_it_stopped():
     seen = []
 
     def settled(study, results):
@@ -107,7 +107,7 @@ def test_a_verdict_that_is_taken_back_does_not_start_an_arm_again():
 
 
 @pytest.mark.parametrize(("seeds", "settled"), [(3, by_table({"b": 1})), ({"min": 1, "max": 3}, None)])
-def test_a_fixed_number_of_seeds_is_wanted_at_once_and_nobody_is_asked(seeds, settled):
+def test_a_fixed_number_of_seeds_is_wanted_at_once_without_the_rule(seeds, settled):
     study = make_study(ARMS, seeds=seeds)
     scheduler = Scheduler(study, settled)
     step = scheduler.advance(set(), lambda: pytest.fail("asked for results"))

@@ -33,9 +33,7 @@ class CheckStatus(StrEnum):
 
 
 GOOD, NOTE, BAD = CheckStatus
-
-#: A status and its details.
-_Finding: TypeAlias = tuple[CheckStatus, str]
+_Finding: TypeAlias = tuple[CheckStatus, str]  # the status and the detail of a result
 
 
 @dataclass(frozen=True)
@@ -100,11 +98,8 @@ def _processor() -> _Finding:
 
 
 def _memory() -> _Finding:
-    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():  # free pages leave out memory that only serves as a cache
-        lines = dict(line.split(":", 1) for line in meminfo.read_text(encoding="ascii").splitlines())
-        available = int(lines["MemAvailable"].split()[0]) * 1024 / 1e9
+    meminfo = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    available = int(dict(line.split(":", 1) for line in meminfo)["MemAvailable"].split()[0]) * 1024 / 1e9
     needed, detail = WORKER_GB * usable_cores(), f"{available:.1f} GB available"
     if available < needed:
         return NOTE, f"{detail}; one worker per core can need {needed:.0f} GB: use fewer --workers"
@@ -163,10 +158,8 @@ def _store(store: str) -> _Finding:
 
 def _ray(address: str | None) -> _Finding:
     if importlib.util.find_spec("ray") is None:
-        install = 'pip install "fairtrial[ray]"'
-        if address:
-            return BAD, f"not installed, but needed for {address}: {install}"
-        return NOTE, f"not installed; to use a cluster: {install}"
+        status = BAD if address else NOTE
+        return status, f'not installed; needed for {address or "a cluster"}: pip install "fairtrial[ray]"'
     version = importlib.metadata.version("ray")
     if not address:
         return GOOD, f"{version}; no cluster given by --address or RAY_ADDRESS"
@@ -177,6 +170,6 @@ def _ray(address: str | None) -> _Finding:
 
 def _postgres(store: str) -> _Finding:
     if importlib.util.find_spec("psycopg") is None:
-        install = 'pip install "fairtrial[postgres]"'
-        return BAD if store.startswith("postgres") else NOTE, f"no driver; to store records in PostgreSQL: {install}"
+        status = BAD if store.startswith("postgres") else NOTE
+        return status, 'no driver; needed to store records in PostgreSQL: pip install "fairtrial[postgres]"'
     return GOOD, f"psycopg {importlib.metadata.version('psycopg')}"

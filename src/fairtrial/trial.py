@@ -86,7 +86,7 @@ class TrialContext:
         on_progress: called with the batches done in an epoch, batches in all, and metrics.
 
     Attributes:
-        trial: what to train; most of its attributes are the context's too.
+        trial: what to train; its arm, seeds, settings and epochs are attributes of the context too.
         fingerprints: what this attempt has reported by `fingerprint` so far.
 
     Example:
@@ -182,15 +182,11 @@ class TrialContext:
     def load(self) -> Any:
         """Load the last state that an interrupted attempt at this trial has saved.
 
-        Call it before the first record. The records that had been yielded by then count as this attempt's, so the loop
-        continues with the record after them. A loop that never calls this starts its trial from the beginning.
+        Call it before the first record, or it is a `RuntimeError`. The records that had been yielded by then count as
+        this attempt's: continue with the record after them. A loop that never calls this begins anew.
 
         Returns:
-            The state, equal to the bit; tensors are on the CPU, in the memory format that they had. None if there is
-            none.
-
-        Raises:
-            RuntimeError: the loop has yielded a record already.
+            The state, equal to the bit, with tensors on the CPU in the memory format that they had; or None.
         """
         return None if self._checkpoints is None else self._checkpoints.load()
 

@@ -1,4 +1,4 @@
-"""What every store promises (`fairtrial.store.base`), asked of each."""
+"""The contract of `fairtrial.store.base`, tested with every store."""
 
 import math
 import os
@@ -22,13 +22,13 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def place(request, tmp_path):
-    """Where a store of each kind is that was never opened."""
+    """The URL of a store of each kind that does not exist yet."""
     return str(tmp_path / "store.db") if request.param == "sqlite" else request.getfixturevalue("postgresql")
 
 
 @pytest.fixture
 def reopen(place):
-    """Open the same store, as often as one likes."""
+    """Open the same store again."""
     return lambda **options: SQLStore(place, **options)
 
 
@@ -166,7 +166,7 @@ def test_fingerprints_are_those_of_the_last_attempt(store, make_study):
     assert store.results(study)[0].fingerprints == {"initial_weights": "ef"}
 
 
-def test_only_planned_trials_begin_and_only_begun_ones_go_on(store, make_study):
+def test_only_planned_trials_begin_and_only_begun_ones_continue(store, make_study):
     study = make_study()
     trial = plan(study)[0]
     with pytest.raises(StoreError, match="trial a, seed 0 is not in this store"):
@@ -180,7 +180,7 @@ def test_only_planned_trials_begin_and_only_begun_ones_go_on(store, make_study):
 
 
 def test_a_superseded_attempt_is_refused_and_spoils_nothing(store, reopen, make_study):
-    """Two runs on one store: the one that began last owns the trial, and no finished trial lacks an epoch."""
+    """Two runs on one store: the last one to begin a trial owns it, and no finished trial lacks an epoch."""
     study = make_study()
     trial = plan(study)[0]
     store.add_study(study, NOW)
@@ -226,7 +226,7 @@ def test_many_trials_at_once(store, make_study):
 
 
 def test_numbers_that_are_none_come_back(store, make_study):
-    """JSON knows neither NaN nor infinities; a trial that diverged has them all the same."""
+    """JSON knows neither NaN nor infinities, but trials that diverged have them."""
     study = make_study()
     trial = plan(study)[0]
     store.add_study(study, NOW)
@@ -257,7 +257,7 @@ def test_tracebacks_with_what_databases_refuse_are_kept(store, make_study):
     assert result.machine.processor == "half \udc80"
 
 
-def test_where_a_study_came_from_is_kept_until_a_run_says_otherwise(store, make_study):
+def test_the_origin_of_a_study_stays_until_a_run_has_another(store, make_study):
     study = make_study()
 
     def origin():
@@ -274,7 +274,7 @@ def test_where_a_study_came_from_is_kept_until_a_run_says_otherwise(store, make_
     assert origin() == ("b.toml", ())
 
 
-def test_a_new_study_brings_its_origin_along(store, make_study):
+def test_a_new_study_has_its_origin(store, make_study):
     store.add_study(make_study().with_origin(Origin("paper", ("seeds=2",))), NOW)
     assert [(one.source, one.assignments) for one in store.studies()] == [("paper", ("seeds=2",))]
 

@@ -1,4 +1,4 @@
-"""Opening databases: what is refused, and in what words."""
+"""Opening databases, and the errors of those that are refused."""
 
 import sqlite3
 from datetime import UTC, datetime
@@ -118,7 +118,7 @@ def test_a_bad_url_is_named(url, message):
         SQLStore(url)
 
 
-def test_a_store_looks_for_damage_in_itself(place):
+def test_a_store_without_damage(place):
     with SQLStore(place) as store:
         assert store.check() == ""
         assert store.beside == ("s.db" if place == "s.db" else "fairtrial")

@@ -1,4 +1,4 @@
-"""SQLite: which journal, whom it waits for, and what happens on a full disk."""
+"""SQLite: its journal, waiting for other processes, and full disks."""
 
 import os
 import re
@@ -75,7 +75,7 @@ def test_a_write_ahead_log_that_another_process_uses_is_an_error_in_one_line(mak
 
 @pytest.fixture
 def unprivileged():
-    """Give this process, if it is root, another user's rights to files, and name a folder of that user's."""
+    """Make a folder; if this process is root, give it and the folder to another user."""
     folder = Path(tempfile.mkdtemp())
     is_root = os.geteuid() == 0
     if is_root:
@@ -103,26 +103,26 @@ def test_what_keeps_a_store_from_being_opened_is_named(unprivileged):
         )
 
 
-def test_a_read_only_place_is_named(unprivileged, make_study):
+def test_a_read_only_folder_or_file_is_named(unprivileged, make_study):
     store = SQLStore(str(unprivileged / "s.db"))
     store.add_study(make_study(), NOW)
     store.__exit__()
     unprivileged.chmod(0o500)
-    said = []
+    messages = []
     for name in ("new.db", "s.db"):
         with pytest.raises(StoreError) as caught, SQLStore(str(unprivileged / name)) as opened:
             opened.add_study(make_study(), NOW + timedelta(seconds=1))
-        said.append(str(caught.value))
+        messages.append(str(caught.value))
     unprivileged.chmod(0o700)
     (unprivileged / "s.db").chmod(0o400)
     with SQLStore(str(unprivileged / "s.db")) as opened:
         assert len(opened.studies()) == 1
         with pytest.raises(StoreError) as caught:
             opened.add_study(make_study(), NOW + timedelta(seconds=1))
-    said.append(str(caught.value))
+    messages.append(str(caught.value))
     closed, read_only = "unable to open database file", "attempt to write a readonly database"
     where = f"the store {unprivileged}"
-    assert said == [
+    assert messages == [
         f"{where}/new.db can't be opened: {unprivileged} can't be written to ({closed})",
         f"{where}/s.db can't be written: {unprivileged} can't be written to ({read_only})",
         f"{where}/s.db can't be written: {unprivileged}/s.db can't be written to ({read_only})",
@@ -143,7 +143,7 @@ def replace():
 
 
 @pytest.mark.parametrize("what", [delete, delete_folder, replace])
-def test_a_store_that_is_deleted_while_it_is_open_is_said(make_study, what):
+def test_a_store_that_is_deleted_while_it_is_open_is_reported(make_study, what):
     study = make_study()
     Path("d").mkdir()
     with SQLStore("d/s.db") as store, ThreadPoolExecutor(1) as another_thread:
@@ -241,7 +241,7 @@ def sound(path="s.db"):
 
 
 def limit(store, pages):
-    """Let the store's database grow to so many pages; its pool has one connection, as one thread uses it."""
+    """Limit the pages of the store's database; its pool has one connection, as one thread uses it."""
 
     def work(connection):
         used = connection.exec_driver_sql("PRAGMA page_count").scalar()
@@ -255,7 +255,7 @@ FULL = (
 )
 
 
-def test_a_full_database_is_said_and_the_store_goes_on_once_there_is_room(make_study):
+def test_a_full_database_is_reported_and_the_store_works_again_with_room(make_study):
     study = make_study()
     first, second = plan(study)[:2]
     long = "x" * 100_000
@@ -311,7 +311,7 @@ with SQLStore("s.db") as store:
 """
 
 
-def test_a_file_that_may_not_grow_is_said_and_nothing_is_lost(make_study):
+def test_a_file_that_may_not_grow_is_reported_and_nothing_is_lost(make_study):
     study = make_study()
     Path("study.toml").write_text(study.to_toml())
     with SQLStore("s.db") as store:
@@ -326,7 +326,7 @@ def test_a_file_that_may_not_grow_is_said_and_nothing_is_lost(make_study):
 
 
 @pytest.mark.slow
-def test_a_study_that_fills_the_disk_ends_in_a_line_and_goes_on_with_room(make_study):
+def test_a_study_that_fills_the_disk_ends_in_a_line_and_resumes_with_room(make_study):
     study = make_study(training={"epochs": 1000, "loop": "fairtrial.testing:simulate"}, arms={"a": {}})
     Path("study.toml").write_text(study.to_toml())
 
@@ -349,10 +349,10 @@ def test_a_study_that_fills_the_disk_ends_in_a_line_and_goes_on_with_room(make_s
         with SQLStore(path, create=False) as store:
             return store.results(study)
 
-    code, said = fairtrial("s.db", 200_000)
-    assert code == 1, said
-    assert re.match(r"fairtrial: the store s\.db can't be written: disk full or failing", said[-1])
-    assert not any("Traceback" in line for line in said)
+    code, messages = fairtrial("s.db", 200_000)
+    assert code == 1, messages
+    assert re.match(r"fairtrial: the store s\.db can't be written: disk full or failing", messages[-1])
+    assert not any("Traceback" in line for line in messages)
     assert sound()
     assert any(result.outcome is None for result in results("s.db"))
     assert fairtrial("s.db")[0] == fairtrial("whole.db")[0] == 0

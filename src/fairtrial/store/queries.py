@@ -1,10 +1,11 @@
 """Reads studies and trials from the database, many rows at a time."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
-from operator import attrgetter
-from typing import Any
+from operator import itemgetter
+from typing import Any, TypeAlias
 
 from sqlalchemy import JSON, Column, ColumnElement, Connection, Row, Text, cast, func, select
 
@@ -15,14 +16,30 @@ from fairtrial.trial import EpochRecord, Machine, Outcome, TrialResult
 #: Most rows that a statement names by hash: SQLite allows 32,766 parameters a statement, older releases 999.
 CHUNK = 500
 
+#: A row of epoch records: the trial's hash, the epoch, and its metrics as JSON.
+_Epoch: TypeAlias = tuple[str, int, str]
+
 
 def all_studies(connection: Connection) -> list[StoredStudy]:
     """Read all studies with their progress, the one that ran last first."""
-    progress: dict[str, dict[tuple[str | None, bool], int]] = {}
+    progress: dict[str, dict[tuple[str | None, bool], int]] = defaultdict(dict)
     for study, outcome, begun, trials in connection.execute(_COUNTS):
-        progress.setdefault(study, {})[outcome, bool(begun)] = trials
+        progress[study][outcome, bool(begun)] = trials
     rows = connection.execute(select(schema.studies).order_by(schema.studies.c.last_run_at.desc()))
-    return [_stored_study(row, progress.get(row.hash, {})) for row in rows]
+    return [
+        StoredStudy(
+            name=row.name,
+            hash=row.hash,
+            toml=row.toml,
+            last_run=row.last_run_at,
+            trials=sum(progress[row.hash].values()),
+            outcomes={outcome: progress[row.hash].get((outcome.value, True), 0) for outcome in Outcome},
+            started=progress[row.hash].get((None, True), 0),
+            source=row.source,
+            assignments=tuple(row.assignments or ()),
+        )
+        for row in rows
+    ]
 
 
 def planned(connection: Connection, study: str) -> Sequence[str]:
@@ -43,30 +60,16 @@ def outcomes(connection: Connection, hashes: Sequence[str]) -> dict[str, Outcome
 def results(connection: Connection, hashes: Sequence[str]) -> list[TrialResult]:
     """Read the trials that have begun among these, in this order."""
     trials: dict[str, Row[Any]] = {}
-    epochs: dict[str, list[Row[Any]]] = {}
+    epochs: dict[str, list[_Epoch]] = {}
     for chunk in _chunks(hashes):
         trials |= {row.hash: row for row in connection.execute(_TRIALS.where(schema.trials.c.hash.in_(chunk)))}
-        rows = connection.execute(_EPOCHS.where(schema.epoch_records.c.trial.in_(chunk)))
-        epochs |= {trial: list(group) for trial, group in groupby(rows, key=attrgetter("trial"))}
-    return _results((trials[one] for one in hashes if one in trials), epochs)
+        rows = connection.execute(_EPOCHS.where(schema.epoch_records.c.trial.in_(chunk))).all()
+        epochs |= {trial: list(group) for trial, group in groupby(rows, key=itemgetter(0))}
+    return _results([trials[one] for one in hashes if one in trials], epochs)
 
 
 def _chunks(hashes: Sequence[str]) -> Iterator[Sequence[str]]:
     return (hashes[start : start + CHUNK] for start in range(0, len(hashes), CHUNK))
-
-
-def _stored_study(row: Row[Any], progress: Mapping[tuple[str | None, bool], int]) -> StoredStudy:
-    return StoredStudy(
-        name=row.name,
-        hash=row.hash,
-        toml=row.toml,
-        last_run=row.last_run_at,
-        trials=sum(progress.values()),
-        outcomes={outcome: progress.get((outcome.value, True), 0) for outcome in Outcome},
-        started=progress.get((None, True), 0),
-        source=row.source,
-        assignments=tuple(row.assignments or ()),
-    )
 
 
 def _plain(column: Column[Any]) -> ColumnElement[Any]:
@@ -86,7 +89,7 @@ _EPOCHS = select(
 ).order_by(schema.epoch_records.c.trial, schema.epoch_records.c.epoch)
 
 
-def _results(trials: Iterable[Row[Any]], epochs: Mapping[str, Sequence[Row[Any]]]) -> list[TrialResult]:
+def _results(trials: Sequence[Row[Any]], epochs: Mapping[str, Sequence[_Epoch]]) -> list[TrialResult]:
     machines: dict[str, Machine] = {}
     return [
         TrialResult(
@@ -106,9 +109,9 @@ def _results(trials: Iterable[Row[Any]], epochs: Mapping[str, Sequence[Row[Any]]
     ]
 
 
-def _epochs(arm: str, seed: int, rows: Sequence[Row[Any]]) -> tuple[EpochRecord, ...]:
-    joined = ",".join(row.metrics for row in rows)
+def _epochs(arm: str, seed: int, rows: Sequence[_Epoch]) -> tuple[EpochRecord, ...]:
+    joined = ",".join([metrics for _, _, metrics in rows])
     decoded = json.loads(f"[{joined}]")  # all at once: twice as fast as one by one
     if ':"' in joined:  # NaN and infinities, which JSON does not know, are text
         decoded = [{name: float(value) for name, value in metrics.items()} for metrics in decoded]
-    return tuple(EpochRecord(arm, seed, row.epoch, metrics) for row, metrics in zip(rows, decoded, strict=True))
+    return tuple(EpochRecord(arm, seed, row[1], metrics) for row, metrics in zip(rows, decoded, strict=True))

@@ -48,7 +48,8 @@ class SQLWriter:
     def add_epoch(self, trial: Trial, attempt: str, record: EpochRecord) -> None:
         """Record an epoch of the current attempt; see `Writer.add_epoch`."""
         self._check(trial, attempt)
-        metrics = {name: _json_number(value) for name, value in record.metrics.items()}
+        numbers = {name: float(value) for name, value in record.metrics.items()}
+        metrics = {name: x if math.isfinite(x) else str(x) for name, x in numbers.items()}  # JSON has no NaN or inf
         row = {"trial": trial.hash, "epoch": record.epoch, "attempt": attempt, "metrics": metrics}
         self._connection.execute(_EPOCH[self._connection.dialect.name], row)
 
@@ -87,11 +88,6 @@ class SQLWriter:
 def _storable(text: str) -> str:
     """Escape what databases refuse in a text: NUL (PostgreSQL), and unpaired surrogates (not UTF-8)."""
     return text.replace("\0", "\\x00").encode(errors="backslashreplace").decode()
-
-
-def _json_number(value: float) -> float | str:
-    """Return a number as JSON can store it: NaN and infinities, which it does not know, as text."""
-    return float(value) if math.isfinite(value) else str(float(value))
 
 
 def _restarted(trial: Trial) -> StoreError:
