@@ -16,7 +16,7 @@ from fairtrial.store.url import DatabaseURL
 
 DELETED = "the database file was deleted or replaced while it was open"
 
-#: Notice within two minutes that a server has gone, and let it notice that we have: it keeps our locks until then.
+#: Server and client notice within two minutes that the other has gone; until then, the server keeps its locks.
 _KEEPALIVES = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_count": 6}
 
 
