@@ -1,4 +1,4 @@
-"""What a study will cost, before it runs."""
+"""Estimates of costs."""
 
 import pytest
 
@@ -55,7 +55,7 @@ def test_trials_that_settled_arms_are_spared_cost_nothing():
     study = simulated_study(arms, seeds={"min": 3, "max": 6})
     three = [result for result in simulated_results(study) if result.seed < 3]
     cost = estimate(study, three, workers=1, threads=1)
-    assert (cost.trials, cost.missing) == (15, 6)  # of the reference and of the arm that goes on
+    assert (cost.trials, cost.missing) == (15, 6)  # of the reference and of the arm that continues
     over = simulated_study(arms | {"same": {"mean": 0.6}}, seeds={"min": 3, "max": 6})
     done = estimate(over, [r for r in simulated_results(over) if r.seed < 3], workers=1, threads=1)
     assert (done.trials, done.missing, done.bytes) == (9, 0, 0)
