@@ -122,7 +122,7 @@ def compose_workload(
         set_up=partial(machine.set_up_worker, compiles=prepare.compile_layers(trials)),
         gpus=machine.gpus(),
         environment=machine.show_one_gpu,
-        data=NodeData(partial(share.gather, data), partial(share.place, data)) if data else None,
+        data=NodeData(partial(share.gather, data), partial(share.install, data)) if data else None,
         on_progress=on_progress,
     )
 

@@ -67,5 +67,5 @@ def test_it_learns_the_digits():
         training={"epochs": 4, "batch_size": 10},
         optimizer={"lr": 3e-3},
     )
-    records = list(loop.train(plan(study)[0]))
+    records = list(loop.train(TrialContext(plan(study)[0])))
     assert records[-1]["train_acc"] > 0.4 > records[0]["train_acc"]

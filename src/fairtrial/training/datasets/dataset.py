@@ -1,13 +1,13 @@
-"""Images with labels, handed out in batches, and the parts of a data set that a study uses."""
+"""Images with labels, read in batches, and the parts of a data set that a study uses."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fairtrial.spec.sections import DataSettings
 from fairtrial.training.datasets import subsets
+from fairtrial.training.datasets.download import DownloadProgress
 from fairtrial.training.datasets.fetching import FetchedData
 from fairtrial.training.datasets.layout import Arrays, Pixels, checked
-from fairtrial.training.datasets.progress import DownloadProgress
 
 if TYPE_CHECKING:
     import torch
@@ -18,8 +18,8 @@ class ImageSet:
     """Images with their labels: a whole set, or some of it.
 
     Attributes:
-        pixels: uint8 (N, height, width, channels), the set's images in the cache file, mapped into memory and shared
-            with all processes that map them. Not only this set's images where ``index`` is given.
+        pixels: uint8 (N, height, width, channels), all images in the cache file, mapped into memory and shared between
+            processes.
         index: int64 (n,), the positions in ``pixels`` that make up this set, ascending; None for all.
         labels: int64 (n,), classes of this set's images.
     """
@@ -33,7 +33,7 @@ class ImageSet:
 
     @property
     def images(self) -> "torch.Tensor":
-        """This set's images, uint8 (n, height, width, channels): the shared map itself, or for a subset a copy."""
+        """This set's images, uint8 (n, height, width, channels): the shared map, or a copy for a subset."""
         return self.pixels if self.index is None else self.pixels.index_select(0, self.index)
 
     def batch(self, indices: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
@@ -47,7 +47,7 @@ class ImageSet:
             format; labels, int64 (b,).
 
         Example:
-            >>> from fairtrial.training.datasets import load
+            >>> import torch
             >>> from fairtrial.training.datasets.digits import Digits
             >>> images, labels = load(Digits()).train.batch(torch.arange(64))
             >>> images.shape, images.max() <= 1
@@ -61,16 +61,7 @@ class ImageSet:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """What a study trains and tests on.
-
-    Attributes:
-        name: the data set, as the study names it.
-        class_names: what the labels stand for.
-        digest: SHA-256 of the decoded arrays of the whole data set.
-        train: the training images.
-        test: the test images.
-        validation: images held out of the training set, or None.
-    """
+    """What a study trains and tests on; ``digest`` is SHA-256 of the decoded arrays of the whole data set."""
 
     name: str
     class_names: tuple[str, ...]
@@ -96,16 +87,15 @@ class Dataset:
 
 
 def load(settings: DataSettings, *, verify: bool = True, progress: DownloadProgress | None = None) -> Dataset:
-    """Load a data set and take the parts that a study asks for; fetch it first where it isn't cached.
+    """Load a data set and take the parts that a study asks for; fetch it first if it isn't cached.
 
     Args:
-        settings: the study's data section. With ``verify``, its path is read and checked even where the data are
-            cached.
-        verify: hash the arrays. Once a study is enough: its workers can pass False, and map them only.
-        progress: told about a download.
+        settings: the study's data section. With ``verify``, its path is read and checked even if the data are cached.
+        verify: hash the arrays. Once per study is enough: workers can pass False, and only map them.
+        progress: called during a download.
 
     Raises:
-        DataError: the data are damaged, can't be had, or are not what they are said to be.
+        DataError: the data are damaged, unavailable, or not what their class declares.
 
     Example:
         >>> from fairtrial.training.datasets.digits import Digits
@@ -114,30 +104,19 @@ def load(settings: DataSettings, *, verify: bool = True, progress: DownloadProgr
     """
     if isinstance(settings, FetchedData):
         arrays = settings.fetched(verify=verify, progress=progress)
-        return assemble(settings, arrays, settings.recipe().layout.digest)
+        return assemble(settings, arrays, settings.layout.digest)
     return assemble(settings, *checked(settings, verify=verify))
 
 
 def assemble(settings: DataSettings, arrays: Arrays, digest: str) -> Dataset:
-    """Take the parts that a study asks for out of the whole data set.
-
-    Args:
-        settings: the study's data section.
-        arrays: the whole data set, as it must be.
-        digest: their SHA-256.
-    """
+    """Take the parts that a study asks for out of the whole data set, with its digest."""
     choice = subsets.choose(settings, arrays.train_labels, arrays.test_labels)
+    train = _image_set(arrays.train_images, arrays.train_labels, choice.train)
+    test = _image_set(arrays.test_images, arrays.test_labels, choice.test)
     validation = None
     if choice.validation is not None:
         validation = _image_set(arrays.train_images, arrays.train_labels, choice.validation)
-    return Dataset(
-        name=settings.name,
-        class_names=settings.class_names,
-        digest=digest,
-        train=_image_set(arrays.train_images, arrays.train_labels, choice.train),
-        test=_image_set(arrays.test_images, arrays.test_labels, choice.test),
-        validation=validation,
-    )
+    return Dataset(settings.name, settings.class_names, digest, train, test, validation)
 
 
 def _image_set(images: Pixels, labels: Pixels, index: subsets.Indices | None) -> ImageSet:
