@@ -1,9 +1,9 @@
-"""What this machine can do: a training step by the plain and the fast path, beside its matrix products alone."""
+"""Measure training on this machine: steps with plain and fast layers, and their matrix products alone."""
 
 import math
 import multiprocessing
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -15,23 +15,17 @@ from fairtrial import spec
 from fairtrial.scheduler import plan
 from fairtrial.training import datasets, loop, prepare
 from fairtrial.training.allocator import keep_freed_memory
-from fairtrial.training.kernels import layers
+from fairtrial.training.kernels import library
 from fairtrial.training.learner import Learner
-from fairtrial.training.machine import use_threads
 from fairtrial.trial import Trial, TrialContext
 
-#: Rounds of a comparison; in each round every side runs in turn, so that a machine whose speed drifts stays fair.
+#: Rounds of a comparison; in each round every side runs in turn, so that a drift in the machine's speed affects all.
 ROUNDS = 7
 
 
 @dataclass(frozen=True)
 class Side:
-    """One way to take a training step.
-
-    Attributes:
-        step_ms: milliseconds a step, the median over rounds.
-        images_per_second: training images a second at that pace.
-    """
+    """The cost of one kind of training step: its milliseconds, the median over rounds."""
 
     step_ms: float
     images_per_second: float
@@ -47,9 +41,9 @@ class Bench:
         matmul_ms: milliseconds of the matrix products of the same step, alone: the limit.
         step_over_matmul: the fast step as a multiple of that.
         overhead_share: share of a trial's time that is neither a training step nor an evaluation.
-        worker_private_bytes: memory that a worker shares with nobody; None where the system does not tell.
-        path: which fast path is in use, or why there is none.
-        threads: torch threads of the worker that was measured.
+        worker_private_bytes: memory that a worker shares with no other process; None if the system doesn't report it.
+        path: the fast path in use, or why there is none.
+        threads: torch threads of the worker.
     """
 
     plain: Side
@@ -63,26 +57,24 @@ class Bench:
 
 
 def bench(study: spec.Study, *, threads: int = 1, rounds: int = ROUNDS) -> Bench:
-    """Measure what a training step costs here, with the settings of a study's first arm.
+    """Measure the cost of a training step on this machine.
 
     Args:
-        study: its model, data and batch size are used; the data are fetched if they are not here yet.
-        threads: torch threads; a worker has one unless told otherwise.
-        rounds: how often each side runs; medians are over these.
+        study: the model, data and batch size of its first arm are used; the data are fetched if necessary.
+        threads: torch threads; a worker has one by default.
+        rounds: how often each side runs.
     """
-    use_threads(threads)
-    keep_freed_memory()  # for all sides: page faults are no part of what the layers or the products need
+    torch.set_num_threads(threads)
+    keep_freed_memory()  # for all sides: neither layers nor products should pay for page faults
     prepare.prepare(study)
     trial = plan(study)[0]
     dataset = datasets.load(trial.settings.data, verify=False)
     batch = min(trial.settings.training.batch_size, len(dataset.train))
-    inputs, labels = dataset.train.batch(torch.arange(batch))
     fast, plain = (Learner.build(trial, dataset, fast=fast) for fast in (True, False))
-    inputs, labels = inputs.to(fast.device), labels.to(fast.device)
+    inputs, labels = (tensor.to(fast.device) for tensor in dataset.train.batch(torch.arange(batch)))
     products = matrix_products(plain.network, inputs)
-    plain_s, fast_s, matmul_s = _interleave(
-        [lambda: plain.step(inputs, labels), lambda: fast.step(inputs, labels), lambda: _multiply(products)], rounds
-    )
+    sides = (lambda: plain.step(inputs, labels), lambda: fast.step(inputs, labels), lambda: [do() for do in products])
+    plain_s, fast_s, matmul_s = _interleave(sides, rounds)
     return Bench(
         plain=Side(plain_s * 1e3, batch / plain_s),
         fast=Side(fast_s * 1e3, batch / fast_s),
@@ -90,20 +82,14 @@ def bench(study: spec.Study, *, threads: int = 1, rounds: int = ROUNDS) -> Bench
         step_over_matmul=fast_s / matmul_s,
         overhead_share=overhead(trial),
         worker_private_bytes=private_bytes_of_a_worker(trial, threads),
-        path=layers.path(),
+        path=library.path(),
         threads=threads,
     )
 
 
 @dataclass(frozen=True)
 class Pace:
-    """What one trial costs on one worker here, beside its start.
-
-    Attributes:
-        step_seconds: a training step.
-        image_seconds: evaluating one image.
-        start_seconds: building the model and loading the data.
-    """
+    """What one trial costs on one worker: a training step, evaluating an image, and loading data and model."""
 
     step_seconds: float
     image_seconds: float
@@ -118,14 +104,8 @@ class Pace:
 
 
 def pace(trial: Trial, *, threads: int = 1, steps: int = 12) -> Pace:
-    """Time a few steps and an evaluation of a trial; half of the steps warm up and do not count.
-
-    Args:
-        trial: what to time; its data must be in the cache.
-        threads: torch threads, as the workers will have.
-        steps: steps to take.
-    """
-    use_threads(threads)
+    """Time a few steps and an evaluation of a trial whose data are cached; the first half of the steps is warm-up."""
+    torch.set_num_threads(threads)
     keep_freed_memory()
     started = perf_counter()
     dataset = datasets.load(trial.settings.data, verify=False)
@@ -134,20 +114,20 @@ def pace(trial: Trial, *, threads: int = 1, steps: int = 12) -> Pace:
     batch = min(trial.settings.training.batch_size, len(dataset.train))
     inputs, labels = (tensor.to(learner.device) for tensor in dataset.train.batch(torch.arange(batch)))
     times = [_seconds(lambda: learner.step(inputs, labels)) for _ in range(steps)]
-    few = _head(dataset.test, loop.EVALUATION_BATCH)
+    test = dataset.test
+    index = torch.arange(len(test)) if test.index is None else test.index
+    count = loop.EVALUATION_BATCH
+    few = replace(test, index=index[:count], labels=test.labels[:count])
     loop.evaluate(learner.network, few, learner.device)
     evaluation = _seconds(lambda: loop.evaluate(learner.network, few, learner.device))
     return Pace(statistics.median(times[steps // 2 :]), evaluation / len(few), built - started)
 
 
 def overhead(trial: Trial, steps: int = 60) -> float:
-    """Measure which share of a short trial's time is neither a training step nor an evaluation.
+    """Measure the share of a short trial's time that is neither a training step nor an evaluation.
 
-    Loading data and building the model count as overhead; in a real trial they are spread over many more steps.
-
-    Args:
-        trial: what to train, cut to one epoch of at most so many steps.
-        steps: training steps to take.
+    It is one epoch of at most so many steps. Loading data and building the model count as overhead; a real trial
+    spreads them over many more steps.
     """
     settings = trial.settings.model_dump()
     data = trial.settings.data
@@ -176,19 +156,15 @@ def overhead(trial: Trial, steps: int = 60) -> float:
 
 
 def private_bytes_of_a_worker(trial: Trial, threads: int) -> int | None:
-    """Measure, in a process of its own, the memory that a training worker shares with nobody.
-
-    Returns:
-        Bytes after a few steps and an evaluation, as Linux tells them; None on other systems.
-    """
+    """Measure, in its own process, a worker's private memory after a few steps; None if the system isn't Linux."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_train_and_look, (trial.settings.model_dump(), threads))
+        return pool.apply(_train_and_measure, (trial.settings.model_dump(), threads))
 
 
 def matrix_products(network: nn.Module, inputs: Tensor) -> list[Callable[[], Tensor]]:
-    """List the matrix products that a training step can't do without, ready to be run.
+    """List the matrix products that a training step needs, as functions to call.
 
-    A convolution that is not depthwise is one product of (pixels, inputs a pixel) with (inputs, outputs) forward, one
+    A convolution that is not depthwise is one product of (pixels, inputs per pixel) with (inputs, outputs) forward, one
     for the gradient of the weights and one for that of its input; the first layer needs no gradient of its input. So is
     a linear layer. Depthwise convolutions are no matrix products.
 
@@ -198,13 +174,13 @@ def matrix_products(network: nn.Module, inputs: Tensor) -> list[Callable[[], Ten
     """
     shapes: list[tuple[int, int, int]] = []
 
-    def note(module: nn.Module, _args: object, output: Tensor) -> None:
+    def record_shape(module: nn.Module, _args: object, output: Tensor) -> None:
         if isinstance(module, nn.Conv2d) and module.groups == 1:
             shapes.append((output.numel() // module.out_channels, module.weight[0].numel(), module.out_channels))
         elif isinstance(module, nn.Linear):
             shapes.append((output.numel() // module.out_features, module.in_features, module.out_features))
 
-    hooks = [module.register_forward_hook(note) for module in network.modules()]
+    hooks = [module.register_forward_hook(record_shape) for module in network.modules()]
     with torch.no_grad():
         network(inputs)
     for hook in hooks:
@@ -223,24 +199,13 @@ def _three_products(rows: int, inner: int, columns: int, *, input_gradient: bool
         yield lambda: grad @ weight
 
 
-def _head(images: datasets.ImageSet, count: int) -> datasets.ImageSet:
-    """The first images of a set."""
-    index = torch.arange(len(images)) if images.index is None else images.index
-    return replace(images, index=index[:count], labels=images.labels[:count])
-
-
-def _multiply(products: list[Callable[[], Tensor]]) -> None:
-    for product in products:
-        product()
-
-
-def _interleave(sides: list[Callable[[], object]], rounds: int, repeats: int = 3) -> list[float]:
-    """Time several things in turn; the median seconds of each, after one round that warms up."""
+def _interleave(sides: Sequence[Callable[[], object]], rounds: int, repeats: int = 3) -> list[float]:
+    """Time several functions in turn; return the median seconds of each, after a warm-up round."""
     times: list[list[float]] = [[] for _ in sides]
     for _ in range(rounds + 1):
-        for side, seen in zip(sides, times, strict=True):
-            seen.extend(_seconds(side) for _ in range(repeats))
-    return [statistics.median(seen[repeats:]) for seen in times]
+        for side, seconds in zip(sides, times, strict=True):
+            seconds.extend(_seconds(side) for _ in range(repeats))
+    return [statistics.median(seconds[repeats:]) for seconds in times]
 
 
 def _seconds(action: Callable[[], object]) -> float:
@@ -251,9 +216,9 @@ def _seconds(action: Callable[[], object]) -> float:
     return perf_counter() - before
 
 
-def _train_and_look(settings: dict[str, object], threads: int) -> int | None:
-    """In a worker: train a little, then add up what the system says is private."""
-    use_threads(threads)
+def _train_and_measure(settings: dict[str, object], threads: int) -> int | None:
+    """In a worker: train a little, then add up the memory that the system reports as private."""
+    torch.set_num_threads(threads)
     trial = Trial("bench", 0, spec.Settings.model_validate(settings))
     pace(trial, threads=threads, steps=4)
     rollup = Path("/proc/self/smaps_rollup")

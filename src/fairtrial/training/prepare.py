@@ -1,40 +1,31 @@
-"""The training loop that a study names, and all that its trials need before the first one starts."""
+"""Find training loops, and prepare everything that a study's trials need before the first one starts."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
 
 from fairtrial import spec
 from fairtrial.training import datasets, user_loops
-from fairtrial.training.kernels import compiler, layers
+from fairtrial.training.kernels import compiler, library
+from fairtrial.training.learner import build_network
 from fairtrial.training.loop import train
 from fairtrial.trial import TrainingLoop, Trial, TrialContext
 
 
 def run(trial: TrialContext) -> Iterator[Mapping[str, float]]:
-    """Run a trial with the training loop that its settings name.
-
-    Returns:
-        What the loop returns: the metrics of each epoch.
-    """
+    """Run a trial with the training loop that its settings name; return each epoch's metrics."""
     return find(trial.settings.training.loop)(trial)
 
 
 def find(name: str, *, fresh: bool = False) -> TrainingLoop:
-    """Find a training loop by its name: fairtrial's own, or a user's as `user_loops.find` does."""
+    """Find a training loop by its name: fairtrial's own, or a user's with `user_loops.find`."""
     return train if name == spec.BUILT_IN else user_loops.find(name, fresh=fresh)
 
 
 def compile_layers(trials: Iterable[Trial]) -> bool:
-    """Compile the fast layers once, before many workers want them at the same time, if the steps ahead repay it.
+    """Compile the fast layers before workers start, if the steps ahead repay it; tell whether workers may compile more.
 
-    Layers that are not compiled give the same results to rounding, not to the bit; a trial's `Machine.layers` says
-    which it had.
-
-    Args:
-        trials: those ahead. Their data must be in the cache.
-
-    Returns:
-        Whether workers may compile what they still miss.
+    Layers that are not compiled give the same results up to rounding; a trial's `Machine.layers` records which it used.
+    The trials' data must be in the cache.
     """
     ours = [trial.settings for trial in trials if trial.settings.training.loop == spec.BUILT_IN]
     sizes = {of: len(datasets.load(of, verify=False).train) for of in {settings.data for settings in ours}}
@@ -43,19 +34,18 @@ def compile_layers(trials: Iterable[Trial]) -> bool:
     )
     if steps < compiler.LEAST_STEPS and not compiler.is_cached("float"):
         return False
-    layers.path()
+    library.path()
     return True
 
 
 def prepare(study: spec.Study, progress: datasets.DownloadProgress | None = None) -> tuple[datasets.Dataset, ...]:
-    """See to it, before any trial starts, that all it needs is there and whole.
+    """Make sure that everything the trials need is available, and return the data sets of fairtrial's own loop.
+
+    Data are fetched and verified, weights files are tried, and users' training loops are imported.
 
     Args:
-        study: whose data are fetched and verified, whose weights files are tried, whose training loops are found.
-        progress: told about downloads.
-
-    Returns:
-        The data sets that fairtrial's own loop will use, each once.
+        study: the study.
+        progress: called during downloads.
 
     Raises:
         DataError: data are missing or damaged.
@@ -70,8 +60,5 @@ def prepare(study: spec.Study, progress: datasets.DownloadProgress | None = None
         if settings.data not in loaded:
             loaded[settings.data] = datasets.load(settings.data, progress=progress)
         if getattr(settings.model, "weights", None):
-            dataset = loaded[settings.data]
-            settings.model.build(
-                classes=dataset.classes, image_size=dataset.image_size, channels=dataset.channels, seed=0
-            )
+            build_network(settings.model, loaded[settings.data], seed=0)
     return tuple(loaded.values())

@@ -1,4 +1,4 @@
-"""Users' training loops: found by name, imported again when their file was rewritten, and checked before they run."""
+"""Find users' training loops by name, reload them if their file was rewritten, and check them before they run."""
 
 import ast
 import inspect
@@ -15,14 +15,13 @@ def find(name: str, *, fresh: bool = False) -> TrainingLoop:
     """Find a user's training loop by its name.
 
     Args:
-        name: ``"module:function"`` with a module that Python can import; or a `LoopName`, which holds the function
-            itself, where no module has it.
-        fresh: import the module again if its file was rewritten since. For the start of a study: while it runs, all
-            trials get the same code.
+        name: ``"module:function"`` with a module that Python can import; or a `LoopName`, which has the function.
+        fresh: reload the module if its file was rewritten. For the start of a study: while it runs, all trials get the
+            same code.
 
     Raises:
-        StudyError: no such module or function, or the function can't be a training loop. What the module itself raises
-            while it is imported passes through: it is the user's code, and its traceback says more than a line of ours.
+        StudyError: no such module or function, or the function can't be a training loop. Errors that the module itself
+            raises during import pass through with their traceback.
     """
     module_name, _, function_name = name.partition(":")
     loop: object = name.function if isinstance(name, LoopName) else None
@@ -38,11 +37,11 @@ def find(name: str, *, fresh: bool = False) -> TrainingLoop:
             f'training.loop = "{name}": must be a generator that yields a dict of metrics after each epoch, such as '
             '{"train_loss": 0.3, "test_acc": 0.8}; it has no yield'
         )
-    return loop  # a user's function; what it yields is checked record by record
+    return loop  # what it yields is checked record by record
 
 
 def _forgets_to_yield(loop: object) -> bool:
-    """Tell whether a function is no generator, and can return nothing but None and dicts."""
+    """Whether a function is no generator, and can only return None and dicts."""
     loop = inspect.unwrap(loop) if callable(loop) else loop
     if not isinstance(loop, FunctionType) or inspect.isgeneratorfunction(loop):
         return False

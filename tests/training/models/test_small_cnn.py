@@ -9,6 +9,7 @@ from fairtrial.spec import Study
 from fairtrial.training import loop
 from fairtrial.training.kernels import layers
 from fairtrial.training.models.small_cnn import SmallCNN
+from fairtrial.trial import TrialContext
 
 
 def build(seed=0, classes=10, image_size=32, channels=3, **settings):

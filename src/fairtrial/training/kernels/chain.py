@@ -10,12 +10,12 @@ from fairtrial.training.kernels.library import Chain, Kernels, Tape
 
 
 def run(kernels: Kernels, chain: Chain, images: Tensor) -> Tensor:
-    """Put images through a chain.
+    """Compute a chain.
 
     Args:
         kernels: for the dtype of the images and all parameters.
-        chain: the layers. Where a norm takes its statistics from the batch, its input has two pixels or more.
-        images: (batch, channels, height, width), in any memory format, of the size that the chain is for.
+        chain: the layers. If a norm takes its statistics from the batch, its input has at least two pixels.
+        images: (batch, channels, height, width), in any memory format, of the chain's size.
 
     Returns:
         (batch, channels, height, width), in channels_last memory format.
@@ -29,26 +29,26 @@ def run(kernels: Kernels, chain: Chain, images: Tensor) -> Tensor:
 
 
 class _Chain(torch.autograd.Function):
-    """The chain as autograd sees it: images and all parameters in, one feature map out.
+    """The chain for autograd: images and all parameters in, one feature map out.
 
-    The map is no view of another tensor: an activation behind the chain may change it in place, and on a view that
-    costs autograd copies of whole gradients.
+    The feature map is no view, because an activation after the chain may change it in place, which on a view makes
+    autograd copy whole gradients.
     """
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, kernels: Kernels, chain: Chain, *_: Tensor | None) -> Tensor:
         output, tape = kernels.forward(chain, _nhwc(images))
-        # Autograd notices if others change the tensors that are theirs, and lets go of all of them after the way back.
-        theirs = images, *(None if unit.conv is None else unit.conv.weight for unit in chain.units)
-        ctx.save_for_backward(*theirs, *tape.tensors)
-        ctx.kernels, ctx.chain, ctx.units, ctx.theirs = kernels, chain, tape.units, len(theirs)
+        # Autograd detects changes of the tensors that belong to others, and releases all after the backward pass.
+        inputs = images, *(None if unit.conv is None else unit.conv.weight for unit in chain.units)
+        ctx.save_for_backward(*inputs, *tape.tensors)
+        ctx.kernels, ctx.chain, ctx.units, ctx.inputs = kernels, chain, tape.units, len(inputs)
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         needed = ctx.needs_input_grad
-        tape = Tape(ctx.units, ctx.saved_tensors[ctx.theirs :])
+        tape = Tape(ctx.units, ctx.saved_tensors[ctx.inputs :])
         at_images, gradients = ctx.kernels.backward(ctx.chain, tape, _nhwc(gradient), needed[3:], wants_input=needed[0])
         return (None if at_images is None else _nchw(at_images), None, None, *gradients)
 

@@ -1,16 +1,16 @@
-"""Which convolutions the fast layers know, and their sizes."""
+"""The convolutions that the fast layers know, and their sizes."""
 
 from torch import nn
 
 from fairtrial.training.kernels.library import LayerKind, Shape
 from fairtrial.training.models.mobilenet_v2.flavors import OneSidedConv2d
 
-#: A dense convolution with more input channels than this is left to torch: its windows would take too much memory.
+#: A dense convolution with more input channels than this is left to torch: windows would take too much memory.
 MOST_WINDOW_CHANNELS = 4
 
 
 def kind_of(conv: nn.Conv2d) -> LayerKind | None:
-    """Tell how a convolution is computed; None if it is none of those that the fast layers know."""
+    """How to compute a convolution; None if the fast layers don't know it."""
     padding = conv.padding
     if isinstance(padding, str) or conv.padding_mode != "zeros" or conv.dilation != (1, 1):
         return None
@@ -27,14 +27,7 @@ def kind_of(conv: nn.Conv2d) -> LayerKind | None:
 
 
 def shape_of(conv: nn.Conv2d, images: int, height: int, width: int) -> Shape:
-    """Compute the sizes of a convolution of images of a size; an output may come out empty.
-
-    Args:
-        conv: one whose `kind_of` is not None.
-        images: how many.
-        height: in pixels.
-        width: in pixels.
-    """
+    """Compute the sizes of a convolution whose `kind_of` is not None; an output may be empty."""
     size, stride = conv.kernel_size[0], conv.stride[0]
     pad = int(conv.padding[0])
     top = bottom = left = right = pad

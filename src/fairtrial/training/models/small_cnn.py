@@ -1,4 +1,4 @@
-"""A small convolutional network, for studies in minutes."""
+"""A small convolutional network, for studies that take minutes."""
 
 from typing import TYPE_CHECKING
 
@@ -38,7 +38,7 @@ class SmallCNN(ModelSettings):
         from fairtrial.training.models.mobilenet_v2.flavors import FLAVORS  # noqa: PLC0415
 
         layers: list[nn.Module] = []
-        with torch.device("meta"):  # torch's layers would fill themselves from the global generator
+        with torch.device("meta"):  # torch would initialize the layers from the global generator
             for block, outputs in enumerate((self.width, 2 * self.width, 4 * self.width)):
                 layers += [nn.MaxPool2d(2)] if block else []
                 layers += [nn.Conv2d(channels, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
