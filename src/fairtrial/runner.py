@@ -109,8 +109,7 @@ def compose_workload(
 
     torch is loaded here and not before.
     """
-    from fairtrial.training import machine, prepare  # noqa: PLC0415
-    from fairtrial.training.datasets import share  # noqa: PLC0415
+    from fairtrial.training import datasets, machine, prepare  # noqa: PLC0415
 
     prepare.prepare(study, progress=on_download)
     data = {trial.settings.data.name for trial in trials if trial.settings.training.loop == BUILT_IN}
@@ -122,7 +121,7 @@ def compose_workload(
         set_up=partial(machine.set_up_worker, compiles=prepare.compile_layers(trials)),
         gpus=machine.gpus(),
         environment=machine.show_one_gpu,
-        data=NodeData(partial(share.gather, data), partial(share.install, data)) if data else None,
+        data=NodeData(partial(datasets.gather, data), partial(datasets.install, data)) if data else None,
         on_progress=on_progress,
     )
 

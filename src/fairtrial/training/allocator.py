@@ -1,7 +1,6 @@
 """Keep freed memory in the process for the next training step.
 
-Every step frees its activations and allocates as many again. By default glibc returns large blocks to the system, which
-must then zero every page again, with a fault for each 4 KiB. With higher thresholds the memory stays with the process.
+By default glibc returns large blocks to the system, which must then zero every page again, with a fault for each 4 KiB.
 """
 
 import ctypes

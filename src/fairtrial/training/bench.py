@@ -3,8 +3,9 @@
 import math
 import multiprocessing
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -57,12 +58,9 @@ class Bench:
 
 
 def bench(study: spec.Study, *, threads: int = 1, rounds: int = ROUNDS) -> Bench:
-    """Measure the cost of a training step on this machine.
+    """Measure the cost of a training step on this machine, for a study's first arm; fetch its data if necessary.
 
-    Args:
-        study: the model, data and batch size of its first arm are used; the data are fetched if necessary.
-        threads: torch threads; a worker has one by default.
-        rounds: how often each side runs.
+    Each side runs ``rounds`` times. A worker has one torch thread by default.
     """
     torch.set_num_threads(threads)
     keep_freed_memory()  # for all sides: neither layers nor products should pay for page faults
@@ -135,14 +133,13 @@ def overhead(trial: Trial, steps: int = 60) -> float:
     settings["data"] |= {"train": size, "test": min(2000, data.test_images)}
     settings["training"]["epochs"] = 1
     short = Trial(trial.arm, trial.seed, spec.Settings.model_validate(settings))
-    inside = 0.0
+    seconds = []
     step = Learner.step
 
     def timed_step(learner: Learner, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        nonlocal inside
         before = perf_counter()
         result = step(learner, inputs, labels)
-        inside += perf_counter() - before
+        seconds.append(perf_counter() - before)
         return result
 
     Learner.step = timed_step  # type: ignore[method-assign, assignment]
@@ -152,25 +149,21 @@ def overhead(trial: Trial, steps: int = 60) -> float:
         whole = perf_counter() - before
     finally:
         Learner.step = step  # type: ignore[method-assign]
-    return 1 - (inside + record["eval_seconds"]) / whole
+    return 1 - (sum(seconds) + record["eval_seconds"]) / whole
 
 
 def private_bytes_of_a_worker(trial: Trial, threads: int) -> int | None:
     """Measure, in its own process, a worker's private memory after a few steps; None if the system isn't Linux."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_train_and_measure, (trial.settings.model_dump(), threads))
+        return pool.apply(_train_and_measure, (trial, threads))
 
 
 def matrix_products(network: nn.Module, inputs: Tensor) -> list[Callable[[], Tensor]]:
-    """List the matrix products that a training step needs, as functions to call.
+    """List the matrix products that a training step of plain layers needs, as functions to call.
 
     A convolution that is not depthwise is one product of (pixels, inputs per pixel) with (inputs, outputs) forward, one
     for the gradient of the weights and one for that of its input; the first layer needs no gradient of its input. So is
     a linear layer. Depthwise convolutions are no matrix products.
-
-    Args:
-        network: plain layers.
-        inputs: a batch, shape (batch, channels, height, width).
     """
     shapes: list[tuple[int, int, int]] = []
 
@@ -186,17 +179,11 @@ def matrix_products(network: nn.Module, inputs: Tensor) -> list[Callable[[], Ten
     for hook in hooks:
         hook.remove()
     products: list[Callable[[], Tensor]] = []
-    for layer, (rows, inner, columns) in enumerate(shapes):
-        products += _three_products(rows, inner, columns, input_gradient=layer > 0)
+    for rows, inner, columns in shapes:
+        x, weight, grad = torch.rand(rows, inner), torch.rand(columns, inner), torch.rand(rows, columns)
+        products += [partial(torch.mm, x, weight.t()), partial(torch.mm, grad.t(), x)]
+        products += [partial(torch.mm, grad, weight)] if len(products) > 2 else []
     return products
-
-
-def _three_products(rows: int, inner: int, columns: int, *, input_gradient: bool) -> Iterator[Callable[[], Tensor]]:
-    x, weight, grad = torch.rand(rows, inner), torch.rand(columns, inner), torch.rand(rows, columns)
-    yield lambda: x @ weight.t()
-    yield lambda: grad.t() @ x
-    if input_gradient:
-        yield lambda: grad @ weight
 
 
 def _interleave(sides: Sequence[Callable[[], object]], rounds: int, repeats: int = 3) -> list[float]:
@@ -216,10 +203,8 @@ def _seconds(action: Callable[[], object]) -> float:
     return perf_counter() - before
 
 
-def _train_and_measure(settings: dict[str, object], threads: int) -> int | None:
+def _train_and_measure(trial: Trial, threads: int) -> int | None:
     """In a worker: train a little, then add up the memory that the system reports as private."""
-    torch.set_num_threads(threads)
-    trial = Trial("bench", 0, spec.Settings.model_validate(settings))
     pace(trial, threads=threads, steps=4)
     rollup = Path("/proc/self/smaps_rollup")
     if not rollup.exists():

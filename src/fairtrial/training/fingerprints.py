@@ -14,7 +14,7 @@ def fingerprint(tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) ->
     so a generator needs no more memory than its largest tensor.
 
     Args:
-        tensors: by name, such as a ``state_dict``, or pairs of name and tensor.
+        tensors: by name, such as a ``state_dict``, or pairs of name and tensor, of any shape.
 
     Returns:
         SHA-256 in hexadecimal.

@@ -62,11 +62,7 @@ class Learner:
         return cls(network, optimizer, schedule, device)
 
     def step(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Take one step.
-
-        Args:
-            inputs: shape (batch, channels, height, width).
-            labels: shape (batch,), int64.
+        """Take one step on images (batch, channels, height, width) and labels (batch,).
 
         Returns:
             Mean loss in nats, shape (), and logits, shape (batch, classes), both before the step.
@@ -82,7 +78,8 @@ class Learner:
 
 def build_network(settings: ModelSettings, dataset: datasets.Dataset, seed: int) -> nn.Module:
     """Make a network for a data set."""
-    return settings.build(classes=dataset.classes, image_size=dataset.image_size, channels=dataset.channels, seed=seed)
+    _, image_size, _, channels = dataset.train.pixels.shape
+    return settings.build(classes=dataset.classes, image_size=image_size, channels=channels, seed=seed)
 
 
 def build_schedule(

@@ -102,15 +102,17 @@ def _train_epoch(
     device, tally = learner.device, position.tally
     order = torch.split(batch_order(trial.order_seed, position.epoch, len(images)), trial.settings.training.batch_size)
     reported = started = perf_counter()
+    noise = np.random.SeedSequence([trial.order_seed, _NOISE, position.epoch]).generate_state(1, np.uint64)[0]
     with torch.random.fork_rng():  # dropout uses the global state, which is the user's
-        torch.manual_seed(_noise_seed(trial.order_seed, position.epoch))
+        torch.manual_seed(int(noise >> np.uint64(1)))
         state.set_random_state(position.random, device)
         for indices in order[position.batch :]:
             inputs, labels = (tensor.to(device) for tensor in images.batch(indices))
             tally.add(*learner.step(inputs, labels), labels)
             position.batch += 1
-            if position.batch % CHECK_STEPS == 0 or position.batch == len(order):
-                _stop_if_diverged(tally, position.epoch, position.batch)
+            is_check = position.batch % CHECK_STEPS == 0 or position.batch == len(order)
+            if is_check and not math.isfinite(loss := tally.loss.item()):
+                raise Diverged(f"train_loss is {loss} in epoch {position.epoch}, by batch {position.batch}")
             if perf_counter() - reported > REPORT_SECONDS:
                 trial.progress(position.batch, len(order), **tally.read("train"))
                 reported = perf_counter()
@@ -123,16 +125,6 @@ def _train_epoch(
     metrics = tally.read("train")
     position.seconds += perf_counter() - started
     return metrics
-
-
-def _stop_if_diverged(tally: Accumulator, epoch: int, batch: int) -> None:
-    loss = tally.loss.item()
-    if not math.isfinite(loss):
-        raise Diverged(f"train_loss is {loss} in epoch {epoch}, by batch {batch}")
-
-
-def _noise_seed(seed: int, epoch: int) -> int:
-    return int(np.random.SeedSequence([seed, _NOISE, epoch]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 @lru_cache(maxsize=4)

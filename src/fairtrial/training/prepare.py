@@ -1,10 +1,16 @@
 """Find training loops, and prepare everything that a study's trials need before the first one starts."""
 
+import ast
+import inspect
 import math
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping
+from types import FunctionType
 
 from fairtrial import spec
-from fairtrial.training import datasets, user_loops
+from fairtrial.errors import StudyError
+from fairtrial.registry import NotFoundError, import_name
+from fairtrial.training import datasets
 from fairtrial.training.kernels import compiler, library
 from fairtrial.training.learner import build_network
 from fairtrial.training.loop import train
@@ -17,8 +23,54 @@ def run(trial: TrialContext) -> Iterator[Mapping[str, float]]:
 
 
 def find(name: str, *, fresh: bool = False) -> TrainingLoop:
-    """Find a training loop by its name: fairtrial's own, or a user's with `user_loops.find`."""
-    return train if name == spec.BUILT_IN else user_loops.find(name, fresh=fresh)
+    """Find a training loop by its name: fairtrial's own, or a user's.
+
+    Args:
+        name: ``"module:function"`` with a module that Python can import; or a `spec.LoopName`, which has the function.
+        fresh: reload the module if its file was rewritten. Only the start of a study does, so that all its trials get
+            the same code.
+
+    Raises:
+        StudyError: no such module or function, or the function can't be a training loop. Errors that the module itself
+            raises during import pass through with their traceback.
+    """
+    if name == spec.BUILT_IN:
+        return train
+    module_name, _, function_name = name.partition(":")
+    loop: object = name.function if isinstance(name, spec.LoopName) else None
+    if loop is None or (module_name != "__main__" and "<" not in function_name and isinstance(loop, FunctionType)):
+        try:
+            loop = import_name(name, fresh=fresh)
+        except NotFoundError as error:
+            raise StudyError(f'training.loop = "{name}": {error}') from error
+    if not callable(loop):
+        raise StudyError(f'training.loop = "{name}": {module_name} has no function {function_name}')
+    if _forgets_to_yield(loop):
+        raise StudyError(
+            f'training.loop = "{name}": must be a generator that yields a dict of metrics after each epoch, such as '
+            '{"train_loss": 0.3, "test_acc": 0.8}; it has no yield'
+        )
+    return loop  # what it yields is checked record by record
+
+
+def _forgets_to_yield(loop: object) -> bool:
+    """Whether a function is no generator, and can only return None and dicts."""
+    loop = inspect.unwrap(loop) if callable(loop) else loop
+    if not isinstance(loop, FunctionType) or inspect.isgeneratorfunction(loop):
+        return False
+    try:
+        [function] = ast.parse(textwrap.dedent(inspect.getsource(loop))).body
+    except (OSError, SyntaxError, ValueError):  # typed into a prompt, say; what it returns is checked when it runs
+        return False
+    nodes: list[ast.AST] = [function] if isinstance(function, ast.FunctionDef) else [ast.Return(ast.Name("lambda"))]
+    returned = []
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.Return):
+            returned.append(node.value)
+        inner = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
+        nodes += [child for child in ast.iter_child_nodes(node) if not isinstance(child, inner)]
+    return all(isinstance(value, ast.Dict | ast.Constant | None) for value in returned)
 
 
 def compile_layers(trials: Iterable[Trial]) -> bool:
@@ -42,10 +94,6 @@ def prepare(study: spec.Study, progress: datasets.DownloadProgress | None = None
     """Make sure that everything the trials need is available, and return the data sets of fairtrial's own loop.
 
     Data are fetched and verified, weights files are tried, and users' training loops are imported.
-
-    Args:
-        study: the study.
-        progress: called during downloads.
 
     Raises:
         DataError: data are missing or damaged.

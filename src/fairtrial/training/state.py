@@ -16,14 +16,10 @@ from fairtrial.trial import TrialContext
 
 @dataclass
 class TrainingPosition:
-    """The progress of a trial.
+    """The progress of a trial: its epoch, from 1, and that epoch's finished batches, their tally and their seconds.
 
-    Attributes:
-        epoch: the current epoch, from 1.
-        batch: its finished batches.
-        tally: loss and accuracy over these.
-        seconds: their duration, over all attempts.
-        random: states of the random generators for dropout, by device; empty before the first batch.
+    ``seconds`` add up over all attempts. ``random`` has the states of the random generators for dropout, by device; it
+    is empty before the first batch.
     """
 
     epoch: int

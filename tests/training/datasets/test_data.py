@@ -236,7 +236,7 @@ OFFICIAL_BINARY = {
 @pytest.fixture(scope="module")
 def real():
     """CIFAR-10 itself, from the user's cache or fetched into it."""
-    assert datasets.fetch("cifar10").digest == cifar10.LAYOUT.digest
+    assert datasets.fetch("cifar10").digest == Cifar10.layout.digest
     return datasets.load(Cifar10())
 
 

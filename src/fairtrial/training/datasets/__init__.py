@@ -5,6 +5,8 @@ A data set is a module here with its settings, or a user's class; see `fairtrial
 
 from fairtrial.training.datasets.dataset import Dataset, ImageSet, load
 from fairtrial.training.datasets.download import DownloadProgress
-from fairtrial.training.datasets.fetching import FetchedDataset, cached, fetch
+from fairtrial.training.datasets.fetching import FetchedDataset, cached, fetch, gather, install
 
-__all__ = ["Dataset", "DownloadProgress", "FetchedDataset", "ImageSet", "cached", "fetch", "load"]
+__all__ = [
+    "Dataset", "DownloadProgress", "FetchedDataset", "ImageSet", "cached", "fetch", "gather", "install", "load",
+]  # fmt: skip

@@ -34,16 +34,10 @@ def folder(name: str) -> Path:
 
 
 def read(layout: Layout, *, verify: bool) -> Arrays | None:
-    """Map a data set's arrays into memory.
+    """Map a data set's arrays into memory; return None unless the cache has all of them.
 
-    The maps are copy-on-write: processes share the pages, and changes to an array never reach the file.
-
-    Args:
-        layout: the data set.
-        verify: hash the contents too; shapes and file sizes are always checked.
-
-    Returns:
-        The arrays, or None unless the cache has all of them.
+    The maps are copy-on-write: processes share the pages, and changes to an array never reach the file. Shapes and file
+    sizes are always checked; with ``verify``, the contents are hashed too.
 
     Raises:
         DataError: an array is damaged. It was set aside, so that the next call finds none.

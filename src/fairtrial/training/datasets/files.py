@@ -19,18 +19,10 @@ def listed(folder: Path, wanted: Collection[str]) -> set[str]:
 
 
 def read(source: Path, wanted: Collection[str], limit: int) -> dict[str, bytes]:
-    """Read those of the wanted files that a folder or a tar archive has.
-
-    Args:
-        source: a folder, or a tar archive, compressed or not.
-        wanted: paths relative to the folder's or archive's root, with ``/``.
-        limit: the largest size in bytes that a wanted file can have.
-
-    Returns:
-        The contents by path.
+    """Read those of the wanted files (relative paths, with ``/``) that a folder or a tar archive has.
 
     Raises:
-        DataError: the source does not exist, is no archive, is cut short, or has a wanted file above the limit.
+        DataError: the source does not exist, is no archive, is cut short, or has a wanted file above ``limit`` bytes.
     """
     if source.is_dir():
         return {name: _read_file(source / name, limit) for name in sorted(listed(source, wanted))}

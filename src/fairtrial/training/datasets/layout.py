@@ -62,14 +62,9 @@ class Layout:
 
 
 def checked(settings: DataSettings, *, verify: bool) -> tuple[Arrays, str]:
-    """Read a data set that is not in the cache, and check that its arrays are what its class declares.
+    """Read a data set that is not in the cache, check that its arrays are what its class declares, and hash them.
 
-    Args:
-        settings: the study's data section.
-        verify: compare the arrays' digest with the class's `sha256`, if it declares one.
-
-    Returns:
-        The arrays, and their SHA-256.
+    Without ``verify``, a declared digest is returned unchecked.
 
     Raises:
         DataError: they have other types, shapes, counts or classes, or another digest.

@@ -18,14 +18,7 @@ from fairtrial.training.datasets.layout import Pixels
 def read_batch(content: bytes, images: int, image_bytes: int, where: str) -> tuple[Pixels, Pixels]:
     """Read the images and labels of one batch file: a pickled dictionary with ``data`` and ``labels``.
 
-    Args:
-        content: the file's bytes.
-        images: how many images it must have.
-        image_bytes: bytes of one image.
-        where: the file's name, for messages.
-
-    Returns:
-        Pixels (images, image_bytes), planes of red, green and blue as in the file; labels (images,).
+    Returns pixels (images, image_bytes), planes of red, green and blue as in the file, and labels (images,).
 
     Raises:
         DataError: the file is damaged, asks for anything to be imported, or has other contents.
@@ -39,10 +32,7 @@ def read_batch(content: bytes, images: int, image_bytes: int, where: str) -> tup
         ) from error
     if not isinstance(batch, dict):
         raise DataError(f"{where}: holds a {type(batch).__name__}, expected a dictionary")
-    return (
-        _pixels(batch.get(b"data"), (images, image_bytes), where),
-        _labels(batch.get(b"labels"), images, where),
-    )
+    return (_pixels(batch.get(b"data"), (images, image_bytes), where), _labels(batch.get(b"labels"), images, where))
 
 
 def _check_memo(content: bytes) -> None:
@@ -85,18 +75,17 @@ class _Reader(pickle.Unpickler):
 
     def find_class(self, module_name: str, global_name: str, /) -> object:
         """Look up a known name; import nothing."""
-        try:
-            return self._KNOWN[module_name, global_name]
-        except KeyError:
-            self._refuse(f"{module_name}.{global_name}")
+        if (module_name, global_name) not in self._KNOWN:
+            raise _refused(f"{module_name}.{global_name}")
+        return self._KNOWN[module_name, global_name]
 
     def persistent_load(self, pid: object) -> NoReturn:  # noqa: ARG002  (pickle's own signature)
         """Refuse references to objects outside the file."""
-        self._refuse("a persistent object")
+        raise _refused("a persistent object")
 
-    @staticmethod
-    def _refuse(name: str) -> NoReturn:
-        raise pickle.UnpicklingError(f"it asks for {name}, which no batch needs; nothing was run")
+
+def _refused(name: str) -> pickle.UnpicklingError:
+    return pickle.UnpicklingError(f"it asks for {name}, which no batch needs; nothing was run")
 
 
 def _pixels(data: object, shape: tuple[int, int], where: str) -> Pixels:

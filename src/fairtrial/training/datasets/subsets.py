@@ -53,11 +53,7 @@ def balanced_order(candidates: Indices, labels: Pixels, stream: int, seed: int) 
     The random keys are raw output of PCG64 and not draws of `numpy.random.Generator`: NumPy promises that the
     former never change between its versions, but may change the latter (NEP 19).
 
-    Args:
-        candidates: positions to choose from, ascending.
-        labels: classes of the whole set.
-        stream: which of the independent random streams to use.
-        seed: the study's seed of subsets.
+    Candidates are ascending positions in the whole set, whose classes are ``labels``.
     """
     bits = np.random.PCG64(np.random.SeedSequence([stream, seed]))
     turn = np.argsort(bits.random_raw(int(labels.max()) + 1), kind="stable")

@@ -4,24 +4,27 @@
 computes with compiled kernels (`library`) where it can, and falls back to its parent otherwise: for other devices and
 dtypes, under autocast, torch.compile or hooks, for settings that the kernels don't know, or without a compiler.
 
-Consecutive layers of an `nn.Sequential` are computed together, as a chain (`chain`).
+Consecutive layers of an `nn.Sequential` are computed together, as a chain.
 """
 
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, cast
+from functools import cache
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fairtrial.training.kernels import chain, library
-from fairtrial.training.kernels.geometry import kind_of, shape_of
+from fairtrial.training.kernels import library
 from fairtrial.training.kernels.library import Activation, Chain, ChainUnit, Conv, LayerKind, Norm, Shape
 from fairtrial.training.models.mobilenet_v2.flavors import BiasedBatchNorm2d, OneSidedConv2d
 
 _PLAIN = {Tensor, nn.Parameter}
 _ACTIVATIONS: dict[type[nn.Module], Activation] = {nn.ReLU: Activation.RELU, nn.ReLU6: Activation.RELU6}
+
+#: A dense convolution with more input channels than this is left to torch: windows would take too much memory.
+MOST_WINDOW_CHANNELS = 4
 
 
 class Triple(NamedTuple):
@@ -50,7 +53,7 @@ def accelerate(model: nn.Module) -> nn.Module:
         if type(module) in _FAST:
             module.__class__ = _FAST[type(module)]
         elif isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
-            module.__class__ = _fast_sequential(type(module))
+            module.__class__ = _fast_sequential(type(module))  # type: ignore[arg-type]  # classes are hashable
     for dtype in {parameter.dtype for parameter in model.parameters() if parameter.device.type == "cpu"}:
         library.load(dtype)  # now, not within the first step, which someone may time
     return model
@@ -110,6 +113,8 @@ _CONVS, _NORMS = (FastConv2d, FastOneSidedConv2d), (FastBatchNorm2d, FastBiasedB
 class FastSequential(nn.Sequential):
     """`torch.nn.Sequential`, computing consecutive layers together."""
 
+    _original_class: ClassVar[type[nn.Sequential]] = nn.Sequential
+
     def forward(self, features: Any) -> Any:
         """Apply all layers, in order."""
         for part in _parts_of(self):
@@ -123,25 +128,19 @@ class FastSequential(nn.Sequential):
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """Pickle and copy by the original class, because the fast one is made at run time."""
-        return _new_sequential, (_plain_class(type(self)),), self.__dict__
+        return _new_sequential, (self._original_class,), self.__dict__
 
 
+@cache
 def _fast_sequential(kind: type[nn.Sequential]) -> type[FastSequential]:
     """The fast subclass of a class of sequences, with its other methods."""
-    if kind not in _FAST_SEQUENCES:
-        _FAST_SEQUENCES[kind] = type(f"Fast{kind.__name__}", (FastSequential, kind), {"__module__": __name__})
-    return _FAST_SEQUENCES[kind]
-
-
-_FAST_SEQUENCES: dict[type[nn.Sequential], type[FastSequential]] = {nn.Sequential: FastSequential}
-
-
-def _plain_class(kind: type[FastSequential]) -> type[nn.Sequential]:
-    return nn.Sequential if kind is FastSequential else kind.__bases__[1]
+    if kind is nn.Sequential:
+        return FastSequential
+    return type(f"Fast{kind.__name__}", (FastSequential, kind), {"__module__": __name__, "_original_class": kind})
 
 
 def _new_sequential(kind: type[nn.Sequential]) -> FastSequential:
-    fast = _fast_sequential(kind)
+    fast = _fast_sequential(kind)  # type: ignore[arg-type]
     return fast.__new__(fast)
 
 
@@ -180,18 +179,18 @@ class _Part:
 
     def take(self, layer: nn.Module) -> bool:
         """Append a layer to the chain if possible."""
-        last = self.triples[-1] if self.triples else None
-        activation = _ACTIVATIONS.get(type(layer))
         if _is_hooked(layer):
             return False
+        last = self.triples[-1] if self.triples else Triple()
+        activation = _ACTIVATIONS.get(type(layer))
         if isinstance(layer, _CONVS) and kind_of(layer) is not None:
             self.triples.append(Triple(layer))
         elif isinstance(layer, _NORMS):
-            if last is not None and last.norm is None:
+            if last.conv is not None and last.norm is None:
                 self.triples[-1] = Triple(last.conv, layer)
             else:
                 self.triples.append(Triple(None, layer))
-        elif activation is not None and last is not None and last.norm is not None and not last.activation:
+        elif activation is not None and last.norm is not None and not last.activation:
             self.triples[-1] = Triple(last.conv, last.norm, activation)
         else:
             return False
@@ -209,7 +208,7 @@ def _parts_of(sequence: nn.Sequential) -> list[_Part]:
     made_of = [*leaves, *map(type, leaves), *map(_is_hooked, leaves)]
     known = _PARTS.get(sequence)
     if known is None or known[0] != made_of:
-        known = _PARTS[sequence] = made_of, [*_divide(leaves)]
+        known = _PARTS[sequence] = made_of, _divide(leaves)
     return known[1]
 
 
@@ -226,22 +225,17 @@ def _alone(layer: nn.Module) -> _Part:
     return _PARTS[layer][1][0]
 
 
-def _divide(layers: Iterable[nn.Module]) -> Iterator[_Part]:
+def _divide(layers: Iterable[nn.Module]) -> list[_Part]:
     """Divide layers into the longest possible chains, and single layers between them."""
-    part = _Part()
+    parts = [_Part()]
     for layer in layers:
-        if part.take(layer):
+        if parts[-1].take(layer):
             continue
-        if part.layers:
-            yield part
-            part = _Part()
-            if part.take(layer):
-                continue
-        single = _Part()
-        single.layers.append(layer)
-        yield single
-    if part.layers:
-        yield part
+        parts.append(_Part())
+        if not parts[-1].take(layer):
+            parts[-1].layers.append(layer)
+            parts.append(_Part())
+    return [part for part in parts if part.layers]
 
 
 def _leaves(sequence: nn.Sequential) -> Iterator[nn.Module]:
@@ -266,22 +260,19 @@ _HOOKS_OF_ALL = [
 ]
 
 
-def _is_transformed() -> bool:
-    """Whether torch.func is active, whose tensors only look like ordinary ones."""
-    return torch._C._functorch.peek_interpreter_stack() is not None  # noqa: SLF001
-
-
 def _run(part: _Part, images: Tensor) -> Tensor | None:
     """Compute a part with the compiled kernels; None if they can't be used."""
     if not part.triples or type(images) is not Tensor or images.dim() != 4 or not images.is_cpu:
         return None
     if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
         return None
-    if torch.jit.is_tracing() or _is_transformed():  # type: ignore[attr-defined, no-untyped-call]
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return None
-    compiled = library.load(images.dtype)
-    layers = None if compiled is None else part.chain(images)
-    return None if compiled is None or layers is None else chain.run(compiled, layers, images)
+    if torch._C._functorch.peek_interpreter_stack() is not None:  # noqa: SLF001  # torch.func replaces tensors
+        return None
+    kernels = library.load(images.dtype)
+    layers = part.chain(images) if kernels else None
+    return library.compute(kernels, layers, images) if kernels and layers else None
 
 
 def _units(triples: Sequence[Triple], images: Tensor) -> list[ChainUnit] | None:
@@ -321,12 +312,11 @@ def _conv(module: nn.Conv2d, batch: int, channels: int, height: int, width: int)
 
 def _norm(module: nn.BatchNorm2d, activation: Activation, pixels: int) -> Norm | None:
     training, momentum, biased = module.training, module.momentum, isinstance(module, BiasedBatchNorm2d)
-    weight: Tensor | None = module.weight
-    bias: Tensor | None = module.bias
-    mean, variance = module.running_mean, module.running_var
-    if weight is None or bias is None or mean is None or variance is None or module.eps <= 0:
-        return None
-    if not all(of.is_contiguous() and of.shape == (module.num_features,) for of in (weight, bias, mean, variance)):
+    weight, bias, mean, variance = module.weight, module.bias, module.running_mean, module.running_var
+    for tensor in (weight, bias, mean, variance):
+        if tensor is None or not tensor.is_contiguous() or tensor.shape != (module.num_features,):
+            return None
+    if module.eps <= 0 or mean is None or variance is None:
         return None
     if training and (momentum is None or pixels < 2 or not (module.track_running_stats or biased)):
         return None
@@ -334,9 +324,8 @@ def _norm(module: nn.BatchNorm2d, activation: Activation, pixels: int) -> Norm |
     if tracked is not None and not (tracked.dtype == torch.int64 and tracked.is_cpu and tracked.numel() == 1):
         return None
     correction = pixels / (pixels - 1) if training and not biased else 1.0
-    return Norm(
-        weight, bias, mean, variance, tracked, module.eps, momentum or 0.0, correction, training, activation
-    )  # fmt: skip
+    settings = (module.eps, momentum or 0.0, correction, training, activation)
+    return Norm(weight, bias, mean, variance, tracked, *settings)
 
 
 def _are_plain(tensors: Sequence[Tensor | None], dtype: torch.dtype) -> bool:
@@ -344,3 +333,32 @@ def _are_plain(tensors: Sequence[Tensor | None], dtype: torch.dtype) -> bool:
     return all(
         tensor is None or (type(tensor) in _PLAIN and tensor.dtype == dtype and tensor.is_cpu) for tensor in tensors
     )
+
+
+def kind_of(conv: nn.Conv2d) -> LayerKind | None:
+    """How to compute a convolution; None if the fast layers don't know it."""
+    padding = conv.padding
+    if isinstance(padding, str) or conv.padding_mode != "zeros" or conv.dilation != (1, 1):
+        return None
+    one_sided = isinstance(conv, OneSidedConv2d)
+    if conv.stride[0] != conv.stride[1] or padding[0] != padding[1] or (one_sided and padding != (0, 0)):
+        return None
+    if conv.groups == 1:
+        if conv.kernel_size == (1, 1) and conv.stride == (1, 1) and padding == (0, 0) and not one_sided:
+            return LayerKind.POINTWISE
+        square = conv.kernel_size[0] == conv.kernel_size[1] > 1
+        return LayerKind.WINDOWS if square and conv.in_channels <= MOST_WINDOW_CHANNELS else None
+    depthwise = conv.groups == conv.in_channels == conv.out_channels and conv.bias is None
+    return LayerKind.DEPTHWISE if depthwise and conv.kernel_size == (3, 3) and padding[0] < 3 else None
+
+
+def shape_of(conv: nn.Conv2d, images: int, height: int, width: int) -> Shape:
+    """Compute the sizes of a convolution whose `kind_of` is not None; an output may be empty."""
+    size, stride = conv.kernel_size[0], conv.stride[0]
+    pad = int(conv.padding[0])
+    top = bottom = left = right = pad
+    if isinstance(conv, OneSidedConv2d):
+        top, bottom, left, right = height % 2, 1, width % 2, 1
+    out_height = (height + top + bottom - size) // stride + 1
+    out_width = (width + left + right - size) // stride + 1
+    return Shape(images, height, width, conv.in_channels, out_height, out_width, stride, top, left)

@@ -1,7 +1,7 @@
-"""The compiled kernels as functions of tensors.
+"""The compiled kernels as functions of tensors, and a chain of layers as one node of autograd's graph.
 
 All tensors are dense, NHWC, shape (images, height, width, channels), of one dtype and on the CPU. Nothing is checked
-here: the layers have checked their inputs. A call releases the interpreter's lock.
+here: `layers` has checked the inputs. A call releases the interpreter's lock.
 """
 
 import ctypes
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from fairtrial.training.kernels.compiler import KernelsUnavailableError, find_compiler, library
 
@@ -250,6 +251,52 @@ class Kernels:
             (_POINTER * 2)(start, start + step), _address(at_images), self._product, torch.get_num_threads(),
         )  # fmt: skip
         return at_images, gradients
+
+
+def compute(kernels: Kernels, chain: Chain, images: Tensor) -> Tensor:
+    """Compute a chain on images (batch, channels, height, width) of its size, in any memory format.
+
+    The output is channels_last. If a norm takes its statistics from the batch, its input must have two pixels or more.
+    """
+    if torch.is_grad_enabled():
+        parameters = chain.parameters
+        if images.requires_grad or any(p is not None and p.requires_grad for p in parameters):
+            output: Tensor = _Chain.apply(images, kernels, chain, *parameters)  # type: ignore[no-untyped-call]
+            return output
+    return kernels.forward(chain, _nhwc(images))[0]
+
+
+class _Chain(torch.autograd.Function):
+    """The chain for autograd: images and all parameters in, one feature map out.
+
+    The feature map is no view, because an activation after the chain may change it in place, which on a view makes
+    autograd copy whole gradients.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, kernels: Kernels, chain: Chain, *_: Tensor | None) -> Tensor:
+        output, tape = kernels.forward(chain, _nhwc(images))
+        # Autograd detects changes of the tensors that belong to others, and releases all after the backward pass.
+        inputs = images, *(None if unit.conv is None else unit.conv.weight for unit in chain.units)
+        ctx.save_for_backward(*inputs, *tape.tensors)
+        ctx.kernels, ctx.chain, ctx.units, ctx.inputs = kernels, chain, tape.units, len(inputs)
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        needed = ctx.needs_input_grad
+        tape = Tape(ctx.units, ctx.saved_tensors[ctx.inputs :])
+        at_images, gradients = ctx.kernels.backward(ctx.chain, tape, _nhwc(gradient), needed[3:], wants_input=needed[0])
+        return (None if at_images is None else _nchw(at_images), None, None, *gradients)
+
+
+def _nhwc(tensor: Tensor) -> Tensor:
+    return tensor.detach().permute(0, 2, 3, 1).contiguous()
+
+
+def _nchw(tensor: Tensor) -> Tensor:
+    return tensor.permute(0, 3, 1, 2)
 
 
 def _set_conv(native: _Unit, conv: Conv) -> None:

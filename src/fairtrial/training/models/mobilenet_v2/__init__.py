@@ -62,19 +62,13 @@ class MobileNetV2(ModelSettings):
             >>> sum(parameter.numel() for parameter in network.parameters())
             2236682
         """
-        import torch  # noqa: PLC0415  (settings are read without it)
-
-        from fairtrial.training.models.mobilenet_v2 import weights  # noqa: PLC0415
-        from fairtrial.training.models.mobilenet_v2.flavors import FLAVORS  # noqa: PLC0415
+        from fairtrial.training.models.mobilenet_v2 import weights  # noqa: PLC0415  (settings are read without torch)
+        from fairtrial.training.models.mobilenet_v2.flavors import make_network  # noqa: PLC0415
         from fairtrial.training.models.mobilenet_v2.network import Network  # noqa: PLC0415
 
-        with torch.device("meta"):  # torch would initialize the layers from the global generator
-            network = Network(self, classes=classes, channels=channels)
-        network.to(torch.float32).to_empty(device="cpu")
-        FLAVORS[self.flavor].initialize(network, torch.Generator(device="cpu").manual_seed(seed))
+        network = make_network(lambda: Network(self, classes=classes, channels=channels), self.flavor, seed)
         if self.weights is not None:
             weights.load(network, Path(self.weights), sha256=self.weights_sha256)
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's types
         return network
 
     @model_validator(mode="before")

@@ -54,15 +54,9 @@ class BiasedBatchNorm2d(nn.BatchNorm2d):
 class Flavor:
     """A library's choices for MobileNetV2.
 
-    Attributes:
-        norm: class of the batch-norm layers.
-        eps: added to the variance in batch norm.
-        momentum: weight of the newest batch in the running averages, as in torch; Keras's is 1 minus this.
-        strided_conv: class of the convolutions of stride 2.
-        strided_padding: zeros that ``strided_conv`` itself adds at each end of an axis.
-        initialize_conv: fills the kernel of a convolution, shape (out, in / groups, height, width).
-        initialize_linear: fills the matrix of the classifier, shape (classes, features).
-        whole_widths: whether a stage's channels are truncated to an integer before they are rounded to eights.
+    ``momentum`` is torch's, 1 minus Keras's. Convolutions of stride 2 are ``strided_conv``, which themselves add
+    ``strided_padding`` zeros at each end of an axis. The initializers fill kernels (out, in / groups, height, width)
+    and the classifier's matrix (classes, features). ``whole_widths``: channels are truncated before they are rounded.
     """
 
     norm: type[nn.BatchNorm2d]
@@ -146,3 +140,13 @@ FLAVORS: dict[Literal["torchvision", "keras"], Flavor] = {
         whole_widths=True,
     ),
 }
+
+
+def make_network(make: Callable[[], nn.Module], flavor: Literal["torchvision", "keras"], seed: int) -> nn.Module:
+    """Make a network on the CPU, channels last, whose initial weights depend on the seed only."""
+    with torch.device("meta"):  # torch would initialize the layers from the global generator
+        network = make()
+    network.to(torch.float32).to_empty(device="cpu")
+    FLAVORS[flavor].initialize(network, torch.Generator(device="cpu").manual_seed(seed))
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's types
+    return network

@@ -7,15 +7,7 @@ from fairtrial.training.models.mobilenet_v2 import MobileNetV2
 from fairtrial.training.models.mobilenet_v2.flavors import FLAVORS, Flavor, round_to_eights
 
 #: (expansion t, channels c, blocks n, stride of the first block s) of each stage: table 2 of the paper.
-STAGES = (
-    (1, 16, 1, 1),
-    (6, 24, 2, 2),
-    (6, 32, 3, 2),
-    (6, 64, 4, 2),
-    (6, 96, 3, 1),
-    (6, 160, 3, 2),
-    (6, 320, 1, 1),
-)
+STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 FIRST_CHANNELS = 32
 LAST_CHANNELS = 1280
 

@@ -7,7 +7,7 @@ import pytest
 
 from fairtrial.errors import DataError
 from fairtrial.training import datasets
-from fairtrial.training.datasets import cache, share
+from fairtrial.training.datasets import cache
 from fairtrial.training.datasets.download import WebArchive
 
 
@@ -19,11 +19,11 @@ def parcel(mini, use_sources):
 
 
 def test_what_is_in_one_cache_comes_into_another(mini, parcel, tmp_path, monkeypatch):
-    share.install(["cifar10", "digits"], lambda: parcel)
-    gathered = share.gather(["digits", "cifar10", "cifar10"])
+    datasets.install(["cifar10", "digits"], lambda: parcel)
+    gathered = datasets.gather(["digits", "cifar10", "cifar10"])
     assert list(gathered) == ["cifar10"]
     monkeypatch.setenv("FAIRTRIAL_CACHE", str(tmp_path / "another"))
-    share.install(["cifar10"], lambda: gathered)
+    datasets.install(["cifar10"], lambda: gathered)
     assert datasets.fetch("cifar10").cached
     assert cache.folder("cifar10").is_relative_to(tmp_path / "another")
     for theirs, ours in zip(cache.read(mini.layout, verify=True), mini.arrays, strict=True):
@@ -31,15 +31,15 @@ def test_what_is_in_one_cache_comes_into_another(mini, parcel, tmp_path, monkeyp
 
 
 def test_nothing_is_asked_for_where_the_data_are(parcel):
-    share.install(["cifar10"], lambda: parcel)
-    share.install(["cifar10"], lambda: pytest.fail("asked for data that are here"))
+    datasets.install(["cifar10"], lambda: parcel)
+    datasets.install(["cifar10"], lambda: pytest.fail("asked for data that are here"))
 
 
 def test_own_sources_come_first(mini, use_sources, serve, tmp_path):
     content = mini.archive("python", tmp_path / "archive.tar.gz").read_bytes()
     source = WebArchive(serve(content), hashlib.sha256(content).hexdigest(), len(content))
     use_sources(source)
-    share.install(["cifar10"], lambda: pytest.fail("asked for data that can be fetched"))
+    datasets.install(["cifar10"], lambda: pytest.fail("asked for data that can be fetched"))
     assert datasets.fetch("cifar10").origin == source.label
 
 
@@ -47,10 +47,10 @@ def test_data_that_changed_on_the_way_are_refused(mini, parcel):
     images = mini.arrays.train_images.copy()
     images[0, 0, 0, 0] ^= 1
     with pytest.raises(DataError, match="the data that came with the study: these are not the images"):
-        share.install(["cifar10"], lambda: {"cifar10": mini.arrays._replace(train_images=images)})
+        datasets.install(["cifar10"], lambda: {"cifar10": mini.arrays._replace(train_images=images)})
     assert cache.read(mini.layout, verify=True) is None
 
 
 def test_what_is_not_in_the_cache_can_not_be_handed_on(parcel):
     with pytest.raises(DataError, match="cifar10: not in the cache; run `fairtrial data cifar10`"):
-        share.gather(["cifar10"])
+        datasets.gather(["cifar10"])
