@@ -1,4 +1,4 @@
-"""Data sets handed on to a machine that can't fetch them."""
+"""Data sets sent to a machine that can't fetch them."""
 
 import hashlib
 
@@ -13,7 +13,7 @@ from fairtrial.training.datasets.download import WebArchive
 
 @pytest.fixture
 def parcel(mini, use_sources):
-    """What the conductor hands on; the data sets can be had from no source."""
+    """What the runner sends; no source of the data sets is available."""
     use_sources()
     return {"cifar10": mini.arrays}
 

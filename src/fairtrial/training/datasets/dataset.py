@@ -99,9 +99,6 @@ def assemble(settings: DataSettings, arrays: Arrays, digest: str) -> Dataset:
 def _image_set(images: Pixels, labels: Pixels, index: subsets.Indices | None) -> ImageSet:
     import torch  # noqa: PLC0415  (settings are read without it)
 
-    chosen = labels if index is None else labels[index]
-    return ImageSet(
-        pixels=torch.from_numpy(images),
-        index=None if index is None else torch.from_numpy(index),
-        labels=torch.from_numpy(chosen).long(),
-    )
+    if index is None:
+        return ImageSet(torch.from_numpy(images), None, torch.from_numpy(labels).long())
+    return ImageSet(torch.from_numpy(images), torch.from_numpy(index), torch.from_numpy(labels[index]).long())

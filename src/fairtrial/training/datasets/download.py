@@ -32,9 +32,7 @@ def silent(done_bytes: int, total_bytes: int | None, what: str) -> None:
 
 
 def obtain(source: "Source", folder: Path, aside: Path, progress: DownloadProgress) -> Path:
-    """Download an archive into an empty folder and verify it.
-
-    A bad download is moved to the folder ``aside``.
+    """Download an archive into an empty folder and verify it; move a bad one to the folder ``aside``.
 
     Raises:
         UnreachableError: the source is unavailable.

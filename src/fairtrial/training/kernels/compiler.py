@@ -145,10 +145,7 @@ def _key(compiler: Compiler, sources: dict[str, str], real: str) -> str:
 
 @cache
 def processor() -> dict[str, str]:
-    """Describe the processor: its ``"model name"`` and, on Linux, flags, features and part number.
-
-    The standard library knows little more than the architecture.
-    """
+    """Describe the processor: its ``"model name"`` and, on Linux, flags, features and part number."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:  # not Linux

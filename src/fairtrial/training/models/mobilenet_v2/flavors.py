@@ -80,11 +80,7 @@ class Flavor:
         return self.norm(channels, eps=self.eps, momentum=self.momentum)
 
     def stage_channels(self, channels: int, width: float) -> int:
-        """Number of channels of a stage at a width multiplier.
-
-        The truncation matters where rounding to eights loses about a tenth: 24 channels at width 0.742 are 17.8, which
-        torchvision makes 24 and Keras 16.
-        """
+        """Number of channels of a stage; for 24 channels at width 0.742, torchvision makes 24 and Keras 16."""
         wanted = channels * width
         return round_to_eights(int(wanted) if self.whole_widths else wanted)
 
