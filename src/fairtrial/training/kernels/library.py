@@ -226,7 +226,9 @@ class Kernels:
 
     def forward(self, chain: Chain, images: Tensor) -> tuple[Tensor, Tape]:
         """Compute a chain's output, (batch, channels, height, width) in channels_last format, from NHWC images."""
-        output = torch.empty(chain.output_shape, dtype=images.dtype, memory_format=torch.channels_last)
+        output = torch.empty(
+            chain.output_shape, dtype=images.dtype, device=images.device, memory_format=torch.channels_last
+        )
         tape = chain.lay_out(images, output)
         self._forward(
             tape.units, len(chain.units), images.data_ptr(), output.data_ptr(), self._product, torch.get_num_threads()
