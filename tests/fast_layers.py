@@ -14,7 +14,7 @@ TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
 
 def needs_kernels():
     if library.load(torch.float32) is None:
-        pytest.skip(layers.path())
+        pytest.skip(library.path())
 
 
 def images(*shape, dtype=torch.float64, seed=0, requires_grad=False):

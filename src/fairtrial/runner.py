@@ -102,8 +102,7 @@ def compose_workload(
     on_progress: Callable[[Progressed], None],
 ) -> Workload:
     """Check that all that the trials need exists, and collect it for the executor; only this imports torch."""
-    from fairtrial.training import machine, prepare  # noqa: PLC0415
-    from fairtrial.training.datasets import share  # noqa: PLC0415
+    from fairtrial.training import datasets, machine, prepare  # noqa: PLC0415
 
     prepare.prepare(study, progress=on_download)
     data = {trial.settings.data.name for trial in trials if trial.settings.training.loop == BUILT_IN}
@@ -115,7 +114,7 @@ def compose_workload(
         set_up=partial(machine.set_up_worker, compiles=prepare.compile_layers(trials)),
         gpus=machine.gpus(),
         environment=machine.show_one_gpu,
-        data=NodeData(partial(share.gather, data), partial(share.place, data)) if data else None,
+        data=NodeData(partial(datasets.gather, data), partial(datasets.install, data)) if data else None,
         on_progress=on_progress,
     )
 

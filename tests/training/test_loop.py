@@ -206,7 +206,7 @@ def test_a_loss_that_is_no_number_ends_the_trial_as_diverged():
 
 
 def test_progress_within_an_epoch(monkeypatch):
-    monkeypatch.setattr(loop, "SECONDS_A_REPORT", 0.0)
+    monkeypatch.setattr(loop, "REPORT_SECONDS", 0.0)
     heard = []
 
     def on_progress(batch, batches, metrics):

@@ -6,7 +6,7 @@ from fairtrial import spec
 from fairtrial.errors import WeightsError
 from fairtrial.scheduler import plan
 from fairtrial.training import prepare
-from fairtrial.training.kernels import compiler, layers
+from fairtrial.training.kernels import compiler, library
 from fairtrial.training.loop import train
 from fairtrial.trial import TrialContext
 
@@ -35,7 +35,7 @@ def test_each_data_set_is_loaded_once():
 def test_layers_are_compiled_if_the_steps_ahead_repay_it(epochs, cached, compiles, monkeypatch):
     asked = []
     monkeypatch.setattr(compiler, "is_cached", lambda real: cached)
-    monkeypatch.setattr(layers, "path", lambda: asked.append(1))
+    monkeypatch.setattr(library, "path", lambda: asked.append(1))
     ahead = plan(study(training={"epochs": epochs, "batch_size": 64}, seeds=2))  # of one step an epoch
     users = plan(study(training={"epochs": 1000, "loop": "loops:good"}))
     assert prepare.compile_layers([*ahead, *users]) is compiles

@@ -203,7 +203,7 @@ def test_seconds_of_an_interrupted_epoch_are_those_of_all_its_attempts(monkeypat
     trial = trial_of(**KINDS["adam"])
     clock = iter(range(1000))
     monkeypatch.setattr(loop, "perf_counter", lambda: float(next(clock)))
-    monkeypatch.setattr(loop, "SECONDS_A_REPORT", 1e9)
+    monkeypatch.setattr(loop, "REPORT_SECONDS", 1e9)
 
     def seconds(attempt):
         return [

@@ -1,10 +1,11 @@
-"""What this machine can do: a training step by the plain and the fast path, beside its matrix products alone."""
+"""Measure training on this machine: steps with plain and fast layers, and their matrix products alone."""
 
 import math
 import multiprocessing
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -15,23 +16,17 @@ from fairtrial import spec
 from fairtrial.scheduler import plan
 from fairtrial.training import datasets, loop, prepare
 from fairtrial.training.allocator import keep_freed_memory
-from fairtrial.training.kernels import layers
+from fairtrial.training.kernels import library
 from fairtrial.training.learner import Learner
-from fairtrial.training.machine import use_threads
 from fairtrial.trial import Trial, TrialContext
 
-#: Rounds of a comparison; in each round every side runs in turn, so that a machine whose speed drifts stays fair.
+#: Rounds of a comparison; in each round every side runs in turn, so that a drift in the machine's speed affects all.
 ROUNDS = 7
 
 
 @dataclass(frozen=True)
 class Side:
-    """One way to take a training step.
-
-    Attributes:
-        step_ms: milliseconds a step, the median over rounds.
-        images_per_second: training images a second at that pace.
-    """
+    """The cost of one kind of training step: its milliseconds, the median over rounds."""
 
     step_ms: float
     images_per_second: float
@@ -47,9 +42,9 @@ class Bench:
         matmul_ms: milliseconds of the matrix products of the same step, alone: the limit.
         step_over_matmul: the fast step as a multiple of that.
         overhead_share: share of a trial's time that is neither a training step nor an evaluation.
-        worker_private_bytes: memory that a worker shares with nobody; None where the system does not tell.
-        path: which fast path is in use, or why there is none.
-        threads: torch threads of the worker that was measured.
+        worker_private_bytes: memory that a worker shares with no other process; None if the system doesn't report it.
+        path: the fast path in use, or why there is none.
+        threads: torch threads of the worker.
     """
 
     plain: Side
@@ -63,26 +58,21 @@ class Bench:
 
 
 def bench(study: spec.Study, *, threads: int = 1, rounds: int = ROUNDS) -> Bench:
-    """Measure what a training step costs here, with the settings of a study's first arm.
+    """Measure the cost of a training step on this machine, for a study's first arm; fetch its data if necessary.
 
-    Args:
-        study: its model, data and batch size are used; the data are fetched if they are not here yet.
-        threads: torch threads; a worker has one unless told otherwise.
-        rounds: how often each side runs; medians are over these.
+    Each side runs ``rounds`` times. A worker has one torch thread by default.
     """
-    use_threads(threads)
-    keep_freed_memory()  # for all sides: page faults are no part of what the layers or the products need
+    torch.set_num_threads(threads)
+    keep_freed_memory()  # for all sides: neither layers nor products should pay for page faults
     prepare.prepare(study)
     trial = plan(study)[0]
     dataset = datasets.load(trial.settings.data, verify=False)
     batch = min(trial.settings.training.batch_size, len(dataset.train))
-    inputs, labels = dataset.train.batch(torch.arange(batch))
     fast, plain = (Learner.build(trial, dataset, fast=fast) for fast in (True, False))
-    inputs, labels = inputs.to(fast.device), labels.to(fast.device)
+    inputs, labels = (tensor.to(fast.device) for tensor in dataset.train.batch(torch.arange(batch)))
     products = matrix_products(plain.network, inputs)
-    plain_s, fast_s, matmul_s = _interleave(
-        [lambda: plain.step(inputs, labels), lambda: fast.step(inputs, labels), lambda: _multiply(products)], rounds
-    )
+    sides = (lambda: plain.step(inputs, labels), lambda: fast.step(inputs, labels), lambda: [do() for do in products])
+    plain_s, fast_s, matmul_s = _interleave(sides, rounds)
     return Bench(
         plain=Side(plain_s * 1e3, batch / plain_s),
         fast=Side(fast_s * 1e3, batch / fast_s),
@@ -90,20 +80,14 @@ def bench(study: spec.Study, *, threads: int = 1, rounds: int = ROUNDS) -> Bench
         step_over_matmul=fast_s / matmul_s,
         overhead_share=overhead(trial),
         worker_private_bytes=private_bytes_of_a_worker(trial, threads),
-        path=layers.path(),
+        path=library.path(),
         threads=threads,
     )
 
 
 @dataclass(frozen=True)
 class Pace:
-    """What one trial costs on one worker here, beside its start.
-
-    Attributes:
-        step_seconds: a training step.
-        image_seconds: evaluating one image.
-        start_seconds: building the model and loading the data.
-    """
+    """What one trial costs on one worker: a training step, evaluating an image, and loading data and model."""
 
     step_seconds: float
     image_seconds: float
@@ -118,14 +102,8 @@ class Pace:
 
 
 def pace(trial: Trial, *, threads: int = 1, steps: int = 12) -> Pace:
-    """Time a few steps and an evaluation of a trial; half of the steps warm up and do not count.
-
-    Args:
-        trial: what to time; its data must be in the cache.
-        threads: torch threads, as the workers will have.
-        steps: steps to take.
-    """
-    use_threads(threads)
+    """Time a few steps and an evaluation of a trial whose data are cached; the first half of the steps is warm-up."""
+    torch.set_num_threads(threads)
     keep_freed_memory()
     started = perf_counter()
     dataset = datasets.load(trial.settings.data, verify=False)
@@ -134,20 +112,20 @@ def pace(trial: Trial, *, threads: int = 1, steps: int = 12) -> Pace:
     batch = min(trial.settings.training.batch_size, len(dataset.train))
     inputs, labels = (tensor.to(learner.device) for tensor in dataset.train.batch(torch.arange(batch)))
     times = [_seconds(lambda: learner.step(inputs, labels)) for _ in range(steps)]
-    few = _head(dataset.test, loop.EVALUATION_BATCH)
+    test = dataset.test
+    index = torch.arange(len(test)) if test.index is None else test.index
+    count = loop.EVALUATION_BATCH
+    few = replace(test, index=index[:count], labels=test.labels[:count])
     loop.evaluate(learner.network, few, learner.device)
     evaluation = _seconds(lambda: loop.evaluate(learner.network, few, learner.device))
     return Pace(statistics.median(times[steps // 2 :]), evaluation / len(few), built - started)
 
 
 def overhead(trial: Trial, steps: int = 60) -> float:
-    """Measure which share of a short trial's time is neither a training step nor an evaluation.
+    """Measure the share of a short trial's time that is neither a training step nor an evaluation.
 
-    Loading data and building the model count as overhead; in a real trial they are spread over many more steps.
-
-    Args:
-        trial: what to train, cut to one epoch of at most so many steps.
-        steps: training steps to take.
+    It is one epoch of at most so many steps. Loading data and building the model count as overhead; a real trial
+    spreads them over many more steps.
     """
     settings = trial.settings.model_dump()
     data = trial.settings.data
@@ -155,14 +133,13 @@ def overhead(trial: Trial, steps: int = 60) -> float:
     settings["data"] |= {"train": size, "test": min(2000, data.test_images)}
     settings["training"]["epochs"] = 1
     short = Trial(trial.arm, trial.seed, spec.Settings.model_validate(settings))
-    inside = 0.0
+    seconds = []
     step = Learner.step
 
     def timed_step(learner: Learner, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        nonlocal inside
         before = perf_counter()
         result = step(learner, inputs, labels)
-        inside += perf_counter() - before
+        seconds.append(perf_counter() - before)
         return result
 
     Learner.step = timed_step  # type: ignore[method-assign, assignment]
@@ -172,75 +149,50 @@ def overhead(trial: Trial, steps: int = 60) -> float:
         whole = perf_counter() - before
     finally:
         Learner.step = step  # type: ignore[method-assign]
-    return 1 - (inside + record["eval_seconds"]) / whole
+    return 1 - (sum(seconds) + record["eval_seconds"]) / whole
 
 
 def private_bytes_of_a_worker(trial: Trial, threads: int) -> int | None:
-    """Measure, in a process of its own, the memory that a training worker shares with nobody.
-
-    Returns:
-        Bytes after a few steps and an evaluation, as Linux tells them; None on other systems.
-    """
+    """Measure, in its own process, a worker's private memory after a few steps; None if the system isn't Linux."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_train_and_look, (trial.settings.model_dump(), threads))
+        return pool.apply(_train_and_measure, (trial, threads))
 
 
 def matrix_products(network: nn.Module, inputs: Tensor) -> list[Callable[[], Tensor]]:
-    """List the matrix products that a training step can't do without, ready to be run.
+    """List the matrix products that a training step of plain layers needs, as functions to call.
 
-    A convolution that is not depthwise is one product of (pixels, inputs a pixel) with (inputs, outputs) forward, one
+    A convolution that is not depthwise is one product of (pixels, inputs per pixel) with (inputs, outputs) forward, one
     for the gradient of the weights and one for that of its input; the first layer needs no gradient of its input. So is
     a linear layer. Depthwise convolutions are no matrix products.
-
-    Args:
-        network: plain layers.
-        inputs: a batch, shape (batch, channels, height, width).
     """
     shapes: list[tuple[int, int, int]] = []
 
-    def note(module: nn.Module, _args: object, output: Tensor) -> None:
+    def record_shape(module: nn.Module, _args: object, output: Tensor) -> None:
         if isinstance(module, nn.Conv2d) and module.groups == 1:
             shapes.append((output.numel() // module.out_channels, module.weight[0].numel(), module.out_channels))
         elif isinstance(module, nn.Linear):
             shapes.append((output.numel() // module.out_features, module.in_features, module.out_features))
 
-    hooks = [module.register_forward_hook(note) for module in network.modules()]
+    hooks = [module.register_forward_hook(record_shape) for module in network.modules()]
     with torch.no_grad():
         network(inputs)
     for hook in hooks:
         hook.remove()
     products: list[Callable[[], Tensor]] = []
-    for layer, (rows, inner, columns) in enumerate(shapes):
-        products += _three_products(rows, inner, columns, input_gradient=layer > 0)
+    for rows, inner, columns in shapes:
+        x, weight, grad = torch.rand(rows, inner), torch.rand(columns, inner), torch.rand(rows, columns)
+        products += [partial(torch.mm, x, weight.t()), partial(torch.mm, grad.t(), x)]
+        products += [partial(torch.mm, grad, weight)] if len(products) > 2 else []
     return products
 
 
-def _three_products(rows: int, inner: int, columns: int, *, input_gradient: bool) -> Iterator[Callable[[], Tensor]]:
-    x, weight, grad = torch.rand(rows, inner), torch.rand(columns, inner), torch.rand(rows, columns)
-    yield lambda: x @ weight.t()
-    yield lambda: grad.t() @ x
-    if input_gradient:
-        yield lambda: grad @ weight
-
-
-def _head(images: datasets.ImageSet, count: int) -> datasets.ImageSet:
-    """The first images of a set."""
-    index = torch.arange(len(images)) if images.index is None else images.index
-    return replace(images, index=index[:count], labels=images.labels[:count])
-
-
-def _multiply(products: list[Callable[[], Tensor]]) -> None:
-    for product in products:
-        product()
-
-
-def _interleave(sides: list[Callable[[], object]], rounds: int, repeats: int = 3) -> list[float]:
-    """Time several things in turn; the median seconds of each, after one round that warms up."""
+def _interleave(sides: Sequence[Callable[[], object]], rounds: int, repeats: int = 3) -> list[float]:
+    """Time several functions in turn; return the median seconds of each, after a warm-up round."""
     times: list[list[float]] = [[] for _ in sides]
     for _ in range(rounds + 1):
-        for side, seen in zip(sides, times, strict=True):
-            seen.extend(_seconds(side) for _ in range(repeats))
-    return [statistics.median(seen[repeats:]) for seen in times]
+        for side, seconds in zip(sides, times, strict=True):
+            seconds.extend(_seconds(side) for _ in range(repeats))
+    return [statistics.median(seconds[repeats:]) for seconds in times]
 
 
 def _seconds(action: Callable[[], object]) -> float:
@@ -251,10 +203,8 @@ def _seconds(action: Callable[[], object]) -> float:
     return perf_counter() - before
 
 
-def _train_and_look(settings: dict[str, object], threads: int) -> int | None:
-    """In a worker: train a little, then add up what the system says is private."""
-    use_threads(threads)
-    trial = Trial("bench", 0, spec.Settings.model_validate(settings))
+def _train_and_measure(trial: Trial, threads: int) -> int | None:
+    """In a worker: train a little, then add up the memory that the system reports as private."""
     pace(trial, threads=threads, steps=4)
     rollup = Path("/proc/self/smaps_rollup")
     if not rollup.exists():

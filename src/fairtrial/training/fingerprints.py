@@ -1,4 +1,4 @@
-"""Fingerprints of tensors: proof that two trials began from the same weights and saw the same batches."""
+"""Fingerprints of tensors, which prove that two trials had the same initial weights and the same batches."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -8,13 +8,13 @@ from torch import Tensor
 
 
 def fingerprint(tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> str:
-    """Digest named tensors: their names, types, shapes and values to the bit, in the order in which they come.
+    """Hash named tensors: their names, types, shapes and values to the bit, in order.
 
-    Neither the device nor the layout in memory matters: a channels-last copy has the same fingerprint. Pairs are taken
-    one at a time, so a generator needs no more memory than its largest tensor.
+    Device and memory layout do not matter: a channels-last copy has the same fingerprint. Pairs are read one at a time,
+    so a generator needs no more memory than its largest tensor.
 
     Args:
-        tensors: by name, such as a ``state_dict``, or pairs of name and tensor.
+        tensors: by name, such as a ``state_dict``, or pairs of name and tensor, of any shape.
 
     Returns:
         SHA-256 in hexadecimal.
@@ -26,8 +26,8 @@ def fingerprint(tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) ->
     digest = hashlib.sha256()
     for name, tensor in tensors.items() if isinstance(tensors, Mapping) else tensors:
         values = tensor.detach().cpu().contiguous()
-        # The head ends in a newline and tells how many bytes follow, so no two lists of tensors run into each other.
+        # The head ends in a newline and determines how many bytes follow, so different lists never hash the same bytes.
         digest.update(f"{name!r} {values.dtype} {tuple(values.shape)}\n".encode())
-        # Not by reshape: what has one element, or none, counts as contiguous with any strides, and keeps them.
+        # Not reshape: a tensor of one element, or none, counts as contiguous with any strides, and keeps them.
         digest.update(values.as_strided((values.numel(),), (1,)).view(torch.uint8).numpy().data)
     return digest.hexdigest()

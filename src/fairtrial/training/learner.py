@@ -1,4 +1,4 @@
-"""What a training step changes, and what it counts."""
+"""The training step, what it changes and what it counts."""
 
 import math
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import LambdaLR
 
-from fairtrial.spec import ScheduleSettings
+from fairtrial.spec import ModelSettings, ScheduleSettings
 from fairtrial.training import datasets
 from fairtrial.training.kernels.layers import accelerate
 from fairtrial.trial import Trial
@@ -16,7 +16,7 @@ from fairtrial.trial import Trial
 
 @dataclass
 class Accumulator:
-    """Loss and accuracy over the images seen so far, summed where the images are, read seldom."""
+    """Loss and accuracy over the images so far, summed on their device and read rarely."""
 
     loss: Tensor
     correct: Tensor
@@ -30,13 +30,7 @@ class Accumulator:
         )
 
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Count one batch.
-
-        Args:
-            loss: mean loss over the batch, in nats, shape ().
-            logits: shape (batch, classes).
-            labels: shape (batch,).
-        """
+        """Count one batch: mean loss in nats, shape (); logits, (batch, classes); labels, (batch,)."""
         self.loss += loss.double() * len(labels)
         self.correct += (logits.argmax(dim=1) == labels).sum()
         self.images += len(labels)
@@ -48,7 +42,7 @@ class Accumulator:
 
 @dataclass(frozen=True)
 class Learner:
-    """What a training step changes: the network, and what changes it."""
+    """A network, and what changes it in a training step."""
 
     network: nn.Module
     optimizer: torch.optim.Optimizer
@@ -57,20 +51,9 @@ class Learner:
 
     @classmethod
     def build(cls, trial: Trial, dataset: datasets.Dataset, *, fast: bool = True) -> "Learner":
-        """Make the learner of a trial as it is before the first step.
-
-        Args:
-            trial: what will be trained.
-            dataset: what it will be trained on.
-            fast: use the fast layers; without them the same network is computed by torch's own, for comparisons.
-        """
+        """Make the learner of a trial before its first step; without ``fast``, it uses torch's own layers."""
         settings, device = trial.settings, choose_device()
-        network = settings.model.build(
-            classes=dataset.classes,
-            image_size=dataset.image_size,
-            channels=dataset.channels,
-            seed=trial.weights_seed,
-        ).to(device)
+        network = build_network(settings.model, dataset, trial.weights_seed).to(device)
         if fast:
             network = accelerate(network)
         optimizer = settings.optimizer.build(network.parameters())
@@ -79,14 +62,10 @@ class Learner:
         return cls(network, optimizer, schedule, device)
 
     def step(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Take one step.
-
-        Args:
-            inputs: shape (batch, channels, height, width).
-            labels: shape (batch,), int64.
+        """Take one step on images (batch, channels, height, width) and labels (batch,).
 
         Returns:
-            Mean loss in nats, shape (), and logits, shape (batch, classes), both from before the step.
+            Mean loss in nats, shape (), and logits, shape (batch, classes), both before the step.
         """
         logits = self.network(inputs)
         loss = cross_entropy(logits, labels)
@@ -97,17 +76,16 @@ class Learner:
         return loss.detach(), logits.detach()
 
 
+def build_network(settings: ModelSettings, dataset: datasets.Dataset, seed: int) -> nn.Module:
+    """Make a network for a data set."""
+    _, image_size, _, channels = dataset.train.pixels.shape
+    return settings.build(classes=dataset.classes, image_size=image_size, channels=channels, seed=seed)
+
+
 def build_schedule(
     settings: ScheduleSettings, optimizer: torch.optim.Optimizer, *, steps_per_epoch: int, epochs: int
 ) -> LambdaLR:
-    """Make the schedule that settings describe; call its ``step`` after each optimizer step.
-
-    Args:
-        settings: the schedule's section.
-        optimizer: whose learning rate it moves.
-        steps_per_epoch: optimizer steps an epoch.
-        epochs: epochs of the whole training.
-    """
+    """Make the schedule that settings describe; call its ``step`` after each optimizer step."""
     return LambdaLR(optimizer, lambda step: settings.lr_factor(step / steps_per_epoch, epochs, 1 / steps_per_epoch))
 
 

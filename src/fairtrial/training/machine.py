@@ -1,4 +1,4 @@
-"""What a training run runs on."""
+"""Describe and set up the process that trains."""
 
 import importlib.metadata
 import os
@@ -10,7 +10,7 @@ import torch
 
 import fairtrial
 from fairtrial.spec import BUILT_IN
-from fairtrial.training.kernels import compiler, layers
+from fairtrial.training.kernels import compiler, library
 from fairtrial.training.learner import choose_device
 from fairtrial.training.loop import load_once
 from fairtrial.trial import Machine, Trial
@@ -20,16 +20,16 @@ PACKAGES = ("numpy", "torch")
 
 
 def describe_process() -> Machine:
-    """Describe the process that trains: versions, processor, device and threads; the same for every trial."""
+    """Describe this process: versions, processor, device and threads."""
     return replace(_unchanging(), threads=torch.get_num_threads())
 
 
 def describe_machine(trial: Trial) -> Machine:
-    """Describe a process for a trial: `describe_process`, and for fairtrial's own loop its layers and data."""
+    """Describe this process and, for fairtrial's own loop, its layers and the trial's data."""
     machine = describe_process()
     if trial.settings.training.loop != BUILT_IN:
         return machine
-    computed_by = layers.path() if machine.device == "cpu" else "torch's own"
+    computed_by = library.path() if machine.device == "cpu" else "torch's own"
     return replace(machine, layers=computed_by, data=load_once(trial.settings.data).digest)
 
 
@@ -46,19 +46,9 @@ def _unchanging() -> Machine:
     )
 
 
-def use_threads(threads: int) -> None:
-    """Let torch compute with so many threads in this process."""
-    torch.set_num_threads(threads)
-
-
 def set_up_worker(threads: int, *, compiles: bool) -> None:
-    """Do what a worker does before its first trial.
-
-    Args:
-        threads: with how many torch may compute.
-        compiles: whether it may compile kernels; see `prepare.compile_layers`.
-    """
-    use_threads(threads)
+    """Set up a worker before its first trial; see `prepare.compile_layers` for ``compiles``."""
+    torch.set_num_threads(threads)
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32, on CUDA too
     if not compiles:
         compiler.forbid_compiling()
@@ -70,15 +60,9 @@ def gpus() -> int:
 
 
 def show_one_gpu(worker: int) -> dict[str, str]:
-    """Give the environment in which a worker process sees one of this process's CUDA devices and no other.
+    """Make the environment in which a worker (from 0) sees one of this process's CUDA devices; more workers share them.
 
     Not measured: none of this has been run on a machine with CUDA.
-
-    Args:
-        worker: the worker's place, from 0; with more workers than devices they share.
-
-    Returns:
-        ``CUDA_VISIBLE_DEVICES``, or nothing where there is no CUDA.
     """
     count = gpus()
     if not count:

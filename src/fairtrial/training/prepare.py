@@ -1,40 +1,83 @@
-"""The training loop that a study names, and all that its trials need before the first one starts."""
+"""Find training loops, and prepare everything that a study's trials need before the first one starts."""
 
+import ast
+import inspect
 import math
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping
+from types import FunctionType
 
 from fairtrial import spec
-from fairtrial.training import datasets, user_loops
-from fairtrial.training.kernels import compiler, layers
+from fairtrial.errors import StudyError
+from fairtrial.registry import NotFoundError, import_name
+from fairtrial.training import datasets
+from fairtrial.training.kernels import compiler, library
+from fairtrial.training.learner import build_network
 from fairtrial.training.loop import train
 from fairtrial.trial import TrainingLoop, Trial, TrialContext
 
 
 def run(trial: TrialContext) -> Iterator[Mapping[str, float]]:
-    """Run a trial with the training loop that its settings name.
-
-    Returns:
-        What the loop returns: the metrics of each epoch.
-    """
+    """Run a trial with the training loop that its settings name; return each epoch's metrics."""
     return find(trial.settings.training.loop)(trial)
 
 
 def find(name: str, *, fresh: bool = False) -> TrainingLoop:
-    """Find a training loop by its name: fairtrial's own, or a user's as `user_loops.find` does."""
-    return train if name == spec.BUILT_IN else user_loops.find(name, fresh=fresh)
+    """Find a training loop by its name: fairtrial's own, or a user's.
+
+    Args:
+        name: ``"module:function"`` with a module that Python can import; or a `spec.LoopName`, which has the function.
+        fresh: reload the module if its file was rewritten. Only the start of a study does, so that all its trials get
+            the same code.
+
+    Raises:
+        StudyError: no such module or function, or the function can't be a training loop. Errors that the module itself
+            raises during import pass through with their traceback.
+    """
+    if name == spec.BUILT_IN:
+        return train
+    module_name, _, function_name = name.partition(":")
+    loop: object = name.function if isinstance(name, spec.LoopName) else None
+    if loop is None or (module_name != "__main__" and "<" not in function_name and isinstance(loop, FunctionType)):
+        try:
+            loop = import_name(name, fresh=fresh)
+        except NotFoundError as error:
+            raise StudyError(f'training.loop = "{name}": {error}') from error
+    if not callable(loop):
+        raise StudyError(f'training.loop = "{name}": {module_name} has no function {function_name}')
+    if _forgets_to_yield(loop):
+        raise StudyError(
+            f'training.loop = "{name}": must be a generator that yields a dict of metrics after each epoch, such as '
+            '{"train_loss": 0.3, "test_acc": 0.8}; it has no yield'
+        )
+    return loop  # what it yields is checked record by record
+
+
+def _forgets_to_yield(loop: object) -> bool:
+    """Whether a function is no generator, and can only return None and dicts."""
+    loop = inspect.unwrap(loop) if callable(loop) else loop
+    if not isinstance(loop, FunctionType) or inspect.isgeneratorfunction(loop):
+        return False
+    try:
+        [function] = ast.parse(textwrap.dedent(inspect.getsource(loop))).body
+    except (OSError, SyntaxError, ValueError):  # typed into a prompt, say; what it returns is checked when it runs
+        return False
+    nodes: list[ast.AST] = [function] if isinstance(function, ast.FunctionDef) else [ast.Return(ast.Name("lambda"))]
+    returned = []
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.Return):
+            returned.append(node.value)
+        inner = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
+        nodes += [child for child in ast.iter_child_nodes(node) if not isinstance(child, inner)]
+    return all(isinstance(value, ast.Dict | ast.Constant | None) for value in returned)
 
 
 def compile_layers(trials: Iterable[Trial]) -> bool:
-    """Compile the fast layers once, before many workers want them at the same time, if the steps ahead repay it.
+    """Compile the fast layers before workers start, if the steps ahead repay it; tell whether workers may compile more.
 
-    Layers that are not compiled give the same results to rounding, not to the bit; a trial's `Machine.layers` says
-    which it had.
-
-    Args:
-        trials: those ahead. Their data must be in the cache.
-
-    Returns:
-        Whether workers may compile what they still miss.
+    Layers that are not compiled give the same results up to rounding; a trial's `Machine.layers` records which it used.
+    The trials' data must be in the cache.
     """
     ours = [trial.settings for trial in trials if trial.settings.training.loop == spec.BUILT_IN]
     sizes = {of: len(datasets.load(of, verify=False).train) for of in {settings.data for settings in ours}}
@@ -43,19 +86,14 @@ def compile_layers(trials: Iterable[Trial]) -> bool:
     )
     if steps < compiler.LEAST_STEPS and not compiler.is_cached("float"):
         return False
-    layers.path()
+    library.path()
     return True
 
 
 def prepare(study: spec.Study, progress: datasets.DownloadProgress | None = None) -> tuple[datasets.Dataset, ...]:
-    """See to it, before any trial starts, that all it needs is there and whole.
+    """Make sure that everything the trials need is available, and return the data sets of fairtrial's own loop.
 
-    Args:
-        study: whose data are fetched and verified, whose weights files are tried, whose training loops are found.
-        progress: told about downloads.
-
-    Returns:
-        The data sets that fairtrial's own loop will use, each once.
+    Data are fetched and verified, weights files are tried, and users' training loops are imported.
 
     Raises:
         DataError: data are missing or damaged.
@@ -70,8 +108,5 @@ def prepare(study: spec.Study, progress: datasets.DownloadProgress | None = None
         if settings.data not in loaded:
             loaded[settings.data] = datasets.load(settings.data, progress=progress)
         if getattr(settings.model, "weights", None):
-            dataset = loaded[settings.data]
-            settings.model.build(
-                classes=dataset.classes, image_size=dataset.image_size, channels=dataset.channels, seed=0
-            )
+            build_network(settings.model, loaded[settings.data], seed=0)
     return tuple(loaded.values())

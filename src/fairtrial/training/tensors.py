@@ -1,4 +1,4 @@
-"""How checkpoints write torch's tensors: as the bytes of their memory, because NumPy lacks some of torch's types."""
+"""Write torch's tensors to checkpoints as bytes, because NumPy lacks some of torch's types."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,13 +11,10 @@ from fairtrial.checkpoints.serialization import ArrayType, register
 
 
 def pack(tensor: torch.Tensor) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
-    """Take a tensor apart.
+    """Split a tensor into its bytes, and its type, shape and strides.
 
-    The order in memory is kept, such as channels last, because kernels that walk over several tensors side by side rely
-    on it; a tensor whose memory has gaps or overlaps becomes contiguous.
-
-    Returns:
-        Its bytes, and its type, shape and strides.
+    The memory order, such as channels last, is kept, because kernels that walk over several tensors together rely on
+    it; a tensor whose memory has gaps or overlaps becomes contiguous.
 
     Raises:
         TypeError: it is no plain tensor.
@@ -33,15 +30,15 @@ def pack(tensor: torch.Tensor) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
 
 
 def unpack(content: npt.NDArray[np.uint8], description: Mapping[str, Any]) -> torch.Tensor:
-    """Put a tensor together again, on the CPU."""
+    """Rebuild a tensor, on the CPU."""
     dtype = getattr(torch, description["dtype"])
-    if not content.size:  # NumPy gives it strides with which torch can't view it as anything else
+    if not content.size:  # NumPy gives it strides that torch can't view as another type
         return torch.empty(description["shape"], dtype=dtype)
     return torch.from_numpy(content.copy()).view(dtype).as_strided(description["shape"], description["stride"])
 
 
 def _is_dense(shape: Sequence[int], stride: Sequence[int]) -> bool:
-    """Whether a tensor's elements fill its memory without gaps or overlaps, in whatever order."""
+    """Whether a tensor's elements fill its memory without gaps or overlaps, in any order."""
     expected = 1
     for step, size in sorted((step, size) for size, step in zip(shape, stride, strict=True) if size != 1):
         if step != expected:

@@ -16,7 +16,6 @@ import pytest
 from PIL import Image
 
 from fairtrial.training.datasets import cifar10
-from fairtrial.training.datasets.fetching import DatasetRecipe
 from fairtrial.training.datasets.layout import Arrays, Layout, digest
 
 SIZE, PER_BATCH = 4, 20
@@ -116,7 +115,6 @@ def mini() -> Miniature:
     arrays = Arrays(*part(5 * PER_BATCH), *part(PER_BATCH))
     layout = Layout(
         name="cifar10",
-        class_names=cifar10.LAYOUT.class_names,
         image_size=SIZE,
         train=5 * PER_BATCH,
         test=PER_BATCH,
@@ -134,14 +132,15 @@ def cache_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def use_recipe(mini: Miniature, cache_root: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Let "cifar10" mean the miniature, to be had from the given sources."""
+def miniature_layout(mini: Miniature, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let "cifar10" mean the miniature."""
+    monkeypatch.setattr(cifar10.Cifar10, "layout", mini.layout)
 
-    def use(*sources: object) -> None:
-        recipe = DatasetRecipe(mini.layout, cifar10.decode, cifar10.check, sources)
-        monkeypatch.setattr(cifar10.Cifar10, "recipe", classmethod(lambda cls: recipe))
 
-    return use
+@pytest.fixture
+def use_sources(miniature_layout: None, cache_root: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let "cifar10" mean the miniature, available from the given sources."""
+    return lambda *sources: monkeypatch.setattr(cifar10.Cifar10, "sources", sources)
 
 
 @pytest.fixture

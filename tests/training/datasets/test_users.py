@@ -70,7 +70,7 @@ def folder(tmp_path, monkeypatch):
 def test_a_study_trains_on_it(folder):
     study = load(folder / "study.toml")
     (dataset,) = prepare.prepare(study)
-    assert (dataset.name, dataset.classes, dataset.image_size, dataset.channels) == ("my_data:FashionLike", 10, 28, 1)
+    assert (dataset.classes, dataset.train.pixels.shape[1:]) == (10, (28, 28, 1))
     assert (len(dataset.train), len(dataset.test), len(dataset.validation)) == (40, 20, 10)
     for trial in plan(study):
         (record,) = loop.train(TrialContext(trial))

@@ -42,14 +42,14 @@ def works_plainly():
 def test_the_switch_turns_the_kernels_off(fresh):
     fresh.setenv("FAIRTRIAL_KERNELS", "off")
     assert works_plainly()
-    assert layers.path() == "plain: switched off by FAIRTRIAL_KERNELS"
+    assert library.path() == "plain: switched off by FAIRTRIAL_KERNELS"
 
 
 def test_no_compiler(fresh, tmp_path):
     fresh.setenv("PATH", str(tmp_path))
     fresh.delenv("CXX", raising=False)
     assert works_plainly()
-    assert layers.path() == "plain: no compiler found (looked for g++, clang++, c++)"
+    assert library.path() == "plain: no compiler found (looked for g++, clang++, c++)"
 
 
 def program(path, text):
@@ -72,14 +72,14 @@ def test_a_compiler_that_fails(fresh, tmp_path, at_compiling, reason):
     fresh.setenv("CXX", program(tmp_path / "fake++", text))
     fresh.setenv("FAIRTRIAL_CACHE", str(tmp_path))
     assert works_plainly()
-    assert reason in layers.path()
+    assert reason in library.path()
 
 
 def test_a_cache_that_cant_be_written_to(working_compiler, fresh, tmp_path):
     (tmp_path / "kernels").write_text("a file where the folder should be")
     fresh.setenv("FAIRTRIAL_CACHE", str(tmp_path))
     assert works_plainly()
-    assert "can't be written to" in layers.path()
+    assert "can't be written to" in library.path()
 
 
 def test_a_process_may_be_kept_from_compiling(working_compiler, fresh, tmp_path):
@@ -88,12 +88,12 @@ def test_a_process_may_be_kept_from_compiling(working_compiler, fresh, tmp_path)
     assert not compiler.is_cached("float")
     compiler.forbid_compiling()
     assert works_plainly()
-    assert layers.path() == "plain: not compiled yet, which fewer than 50 steps would not repay"
-    library = compiler._path("float")
-    library.parent.mkdir()
-    library.touch()
+    assert library.path() == "plain: not compiled yet, which fewer than 50 steps would not repay"
+    made = compiler._path("float")
+    made.parent.mkdir()
+    made.touch()
     assert compiler.is_cached("float")
-    assert compiler.library("float") == library
+    assert compiler.library("float") == made
 
 
 def test_nothing_is_cached_without_a_compiler(fresh, tmp_path):

@@ -9,6 +9,7 @@ from fairtrial.spec import Study
 from fairtrial.training import loop
 from fairtrial.training.kernels import layers
 from fairtrial.training.models.small_cnn import SmallCNN
+from fairtrial.trial import TrialContext
 
 
 def build(seed=0, classes=10, image_size=32, channels=3, **settings):
@@ -67,5 +68,5 @@ def test_it_learns_the_digits():
         training={"epochs": 4, "batch_size": 10},
         optimizer={"lr": 3e-3},
     )
-    records = list(loop.train(plan(study)[0]))
+    records = list(loop.train(TrialContext(plan(study)[0])))
     assert records[-1]["train_acc"] > 0.4 > records[0]["train_acc"]

@@ -1,7 +1,7 @@
-"""Decoded arrays on the disk, one ``.npy`` file each, mapped into memory by every process that needs them.
+"""Decoded arrays on disk, one ``.npy`` file each, mapped into memory by every process that needs them.
 
-A file appears under its name only when it is whole, so a reader sees all of it or nothing, and writers can't disturb
-each other or a reader. A lock on top of that saves two processes from downloading the same thing twice.
+A file appears under its name only when it is complete, so readers and writers never disturb each other. A lock keeps
+two processes from downloading the same data twice.
 """
 
 import json
@@ -19,55 +19,47 @@ from filelock import FileLock, Timeout
 
 from fairtrial.errors import DataError
 from fairtrial.files import open_atomically, write_atomically
+from fairtrial.training.datasets.download import DownloadProgress
 from fairtrial.training.datasets.layout import Arrays, Layout, Pixels, digest
-from fairtrial.training.datasets.progress import DownloadProgress
 
 _ABOUT = "about.json"
 _TEMPORARY = "fetching-"
 
 
 def folder(name: str) -> Path:
-    """Where a data set's arrays lie: in ``$FAIRTRIAL_CACHE``, or in the user's cache folder."""
+    """The folder of a data set's arrays: in ``$FAIRTRIAL_CACHE``, or in the user's cache folder."""
     chosen = os.environ.get("FAIRTRIAL_CACHE")
     root = Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("fairtrial"))
     return root / name
 
 
 def read(layout: Layout, *, verify: bool) -> Arrays | None:
-    """Map a data set's arrays into memory.
+    """Map a data set's arrays into memory; return None unless the cache has all of them.
 
-    The maps are private and copy-on-write: all processes share the pages, and nothing that is done to an
-    array reaches the file.
-
-    Args:
-        layout: the data set.
-        verify: hash the contents too; shapes and file sizes are checked always.
-
-    Returns:
-        The arrays, or None where the cache does not hold all of them.
+    The maps are copy-on-write: processes share the pages, and changes to an array never reach the file. Shapes and file
+    sizes are always checked; with ``verify``, the contents are hashed too.
 
     Raises:
         DataError: an array is damaged. It was set aside, so that the next call finds none.
     """
-    home = folder(layout.name)
-    paths = {name: home / f"{name}.npy" for name in layout.shapes()}
-    if not all(path.exists() for path in paths.values()):
+    paths = [folder(layout.name) / f"{name}.npy" for name in Arrays._fields]
+    if not all(path.exists() for path in paths):
         return None
-    arrays = Arrays(*(_map(paths[name], shape, layout) for name, shape in layout.shapes().items()))
+    arrays = Arrays(*(_map(path, shape, layout) for path, shape in zip(paths, layout.shapes().values(), strict=True)))
     if verify and digest(*arrays) != layout.digest:
-        for name, array, expected in zip(Arrays._fields, arrays, layout.array_digests, strict=True):
+        for path, array, expected in zip(paths, arrays, layout.array_digests, strict=True):
             if digest(array) != expected:
-                raise _set_aside(paths[name], layout, "its contents have changed")
+                raise _set_aside(path, layout, "its contents have changed")
     return arrays
 
 
 def size(layout: Layout) -> int:
-    """Bytes that a data set's arrays take on the disk."""
-    return sum((folder(layout.name) / f"{name}.npy").stat().st_size for name in layout.shapes())
+    """Bytes that a data set's arrays take on disk."""
+    return sum((folder(layout.name) / f"{name}.npy").stat().st_size for name in Arrays._fields)
 
 
 def origin(name: str) -> str:
-    """Where the cached arrays of a data set came from, as `write` was told, or "unknown"."""
+    """The origin of the cached arrays that was given to `write`, or "unknown"."""
     about = folder(name) / _ABOUT
     if not about.exists():
         return "unknown"
@@ -78,13 +70,7 @@ def origin(name: str) -> str:
 
 
 def write(layout: Layout, arrays: Arrays, origin: str) -> None:
-    """Put a data set's arrays, already held against their digest, into the cache.
-
-    Args:
-        layout: the data set.
-        arrays: its arrays.
-        origin: where they came from, in words.
-    """
+    """Write a data set's arrays, whose digest was checked, into the cache; ``origin`` says where they came from."""
     home = folder(layout.name)
     fetched = datetime.now(UTC).isoformat(timespec="seconds")
     about = {"origin": origin, "sha256": layout.digest, "fetched": fetched}
@@ -96,7 +82,7 @@ def write(layout: Layout, arrays: Arrays, origin: str) -> None:
 
 @contextmanager
 def fetching(name: str, progress: DownloadProgress) -> Iterator[Path]:
-    """Hold the right to fetch a data set, with a temporary folder beside its arrays to do it in.
+    """Lock a data set for fetching, and make a temporary folder beside its arrays.
 
     Raises:
         DataError: the cache folder can't be written to, or its disk is full.
@@ -104,7 +90,13 @@ def fetching(name: str, progress: DownloadProgress) -> Iterator[Path]:
     home = folder(name)
     try:
         home.mkdir(parents=True, exist_ok=True)
-        with _locked(home / ".lock", name, progress):
+        lock = FileLock(home / ".lock")
+        try:
+            acquired = lock.acquire(blocking=False)
+        except Timeout:
+            progress(0, None, f"waiting for another process that fetches {name}")
+            acquired = lock.acquire()
+        with acquired:
             for left_behind in home.glob(f"{_TEMPORARY}*"):  # by a process that was killed
                 shutil.rmtree(left_behind)
             for left_behind in home.glob(".*.part"):
@@ -115,21 +107,6 @@ def fetching(name: str, progress: DownloadProgress) -> Iterator[Path]:
         raise DataError(
             f"{home}: can't be written to ({error.strerror or error}); set FAIRTRIAL_CACHE to a folder that can"
         ) from error
-
-
-@contextmanager
-def _locked(path: Path, name: str, progress: DownloadProgress) -> Iterator[None]:
-    """Wait for the lock; the system drops it with the process that holds it, however that ends."""
-    lock = FileLock(path)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        progress(0, None, f"waiting for another process that fetches {name}")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _map(path: Path, shape: tuple[int, ...], layout: Layout) -> Pixels:
@@ -148,7 +125,7 @@ def _map(path: Path, shape: tuple[int, ...], layout: Layout) -> Pixels:
 
 
 def _set_aside(path: Path, layout: Layout, reason: str) -> DataError:
-    """Rename a bad file, so that the next call fetches anew; returns the error to raise."""
+    """Rename a bad file, so that the next call fetches it again; return the error to raise."""
     bad = path.with_name(f"{path.name}.bad")
     damaged = f"{layout.name}: the cached file {path} is damaged ({reason})"
     try:

@@ -1,8 +1,8 @@
-"""Scikit-learn's handwritten digits, made to look like CIFAR-10: for trying things out with no network.
+"""Scikit-learn's handwritten digits in the format of CIFAR-10, for trials without a network.
 
-The set (Alpaydin & Kaynak 1998, the test part of "Optical Recognition of Handwritten Digits") comes inside
-scikit-learn: 1,797 gray images of 8x8 pixels with values from 0 to 16. Values are scaled to 0..255 and
-rounded, each pixel becomes a square of 4x4, and the gray value is repeated as red, green and blue.
+The set (Alpaydin & Kaynak 1998, the test part of "Optical Recognition of Handwritten Digits") comes with scikit-learn:
+1,797 gray images of 8x8 pixels with values from 0 to 16. Values are scaled to 0..255 and rounded, each pixel becomes a
+square of 4x4, and the gray value is repeated as red, green and blue.
 """
 
 from pathlib import Path
@@ -26,7 +26,7 @@ class Digits(DataSettings):
     def arrays(self) -> Arrays:
         """See `DataSettings.arrays`."""
         if self.path is not None:
-            raise DataError(f"{self.path}: the digits come with scikit-learn and from nowhere else; leave the path out")
+            raise DataError(f"{self.path}: the digits come with scikit-learn; leave the path out")
         return decode()
 
     @classmethod
@@ -40,9 +40,8 @@ class Digits(DataSettings):
 def decode() -> Arrays:
     """The digits as arrays, split into 1,437 training and 360 test images.
 
-    The set has no official split. Here all images are put in order of class, and of appearance within a
-    class, and every fifth from the first on is a test image: 360 of them, stratified to within one. Both
-    parts keep the set's own order.
+    The set has no official split. Here the images are sorted by class, in the set's order within a class, and every
+    fifth, beginning with the first, is a test image: 360, stratified to within one. Both parts keep the set's order.
     """
     from sklearn.datasets import load_digits  # noqa: PLC0415  (slow to import)
 

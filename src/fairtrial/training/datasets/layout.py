@@ -16,13 +16,8 @@ Pixels = NDArray[np.uint8]
 class Arrays(NamedTuple):
     """A data set in its canonical form, whatever file format it came in.
 
-    All arrays are uint8; labels of more than 256 classes are int64.
-
-    Attributes:
-        train_images: (train, size, size, channels), rows from the top, red before green before blue.
-        train_labels: (train,), class numbers from 0.
-        test_images: (test, size, size, channels).
-        test_labels: (test,).
+    Images are uint8, (images, size, size, channels), rows from the top, red before green before blue. Labels are class
+    numbers from 0, (images,), uint8, or int64 for more than 256 classes.
     """
 
     train_images: Pixels
@@ -33,20 +28,12 @@ class Arrays(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """The one shape and content that a data set in the cache may have.
+    """The only shape and content that a data set in the cache may have; images are RGB, ``image_size`` pixels square.
 
-    Attributes:
-        name: the data set's name in a study file.
-        class_names: what the labels 0, 1, ... stand for.
-        image_size: height and width in pixels.
-        train: number of training images.
-        test: number of test images.
-        digest: SHA-256 over the bytes of the four arrays, one after the other in the order of `Arrays`.
-        array_digests: SHA-256 of each array, so that a damaged one can be named.
+    ``digest`` is SHA-256 over the bytes of the four arrays in order; ``array_digests``, of each, show which is damaged.
     """
 
     name: str
-    class_names: tuple[str, ...]
     image_size: int
     train: int
     test: int
@@ -61,42 +48,23 @@ class Layout:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of each array, by its name in `Arrays`."""
         image = (self.image_size, self.image_size, 3)
-        return dict(
-            zip(
-                Arrays._fields,
-                ((self.train, *image), (self.train,), (self.test, *image), (self.test,)),
-                strict=True,
-            )
-        )
+        shapes = ((self.train, *image), (self.train,), (self.test, *image), (self.test,))
+        return dict(zip(Arrays._fields, shapes, strict=True))
 
     def empty(self) -> Arrays:
         """New arrays of the right shapes, for a decoder to fill."""
         return Arrays(*(np.empty(shape, np.uint8) for shape in self.shapes().values()))
 
-    def check(self, arrays: Arrays, where: str) -> None:
-        """Hold decoded arrays against the digest.
-
-        Args:
-            arrays: what a decoder made.
-            where: the source they came from, for the message.
-
-        Raises:
-            DataError: the arrays are not this data set to the bit.
-        """
-        found = digest(*arrays)
-        if found != self.digest:
-            raise DataError(_mismatch(where, self.name, found, self.digest))
+    def check(self, arrays: Arrays, source: str) -> None:
+        """Raise `DataError`, naming the source, unless the arrays are this data set to the bit."""
+        if (found := digest(*arrays)) != self.digest:
+            raise _mismatch(source, self.name, found, self.digest)
 
 
 def checked(settings: DataSettings, *, verify: bool) -> tuple[Arrays, str]:
-    """Read a data set that is not in the cache, and see that its arrays are what its class says.
+    """Read a data set that is not in the cache, check that its arrays are what its class declares, and hash them.
 
-    Args:
-        settings: the study's data section.
-        verify: hold the arrays against the class's `sha256`, if it states one.
-
-    Returns:
-        The arrays, and their SHA-256.
+    Without ``verify``, a declared digest is returned unchecked.
 
     Raises:
         DataError: they have other types, shapes, counts or classes, or another digest.
@@ -121,7 +89,7 @@ def checked(settings: DataSettings, *, verify: bool) -> tuple[Arrays, str]:
         return arrays, settings.sha256
     found = digest(*arrays)
     if settings.sha256 not in {"", found}:
-        raise DataError(_mismatch(settings.origin()[1], settings.name, found, settings.sha256))
+        raise _mismatch(settings.origin()[1], settings.name, found, settings.sha256)
     return arrays, found
 
 
@@ -136,10 +104,10 @@ def _check_labels(labels: NDArray[Any], name: str, settings: DataSettings) -> No
         )
 
 
-def _mismatch(where: str, name: str, found: str, wanted: str) -> str:
-    return (
-        f"{where}: these are not the images and labels of {name}: they decode to SHA-256 {found}, which must be "
-        f"{wanted}"
+def _mismatch(source: str, name: str, found: str, wanted: str) -> DataError:
+    return DataError(
+        f"{source}: these are not the images and labels of {name}: they decode to SHA-256 {found}, "
+        f"which must be {wanted}"
     )
 
 

@@ -1,1 +1,1 @@
-"""Layers in C++ for the processor at hand, and the networks that are built of them."""
+"""Fast layers: C++ kernels, compiled for this machine's processor, and the modules that use them."""

@@ -1,8 +1,7 @@
-"""Compiling the kernels in ``native`` with the machine's own C++ compiler, once, into a cache that all processes share.
+"""Compile the kernels in ``native`` with the machine's C++ compiler, once, into a cache that all processes share.
 
-A library's name says everything that it depends on: the sources, the flags, the compiler and the processor. So a
-change of any of them makes another library, and a library that is there is the right one. It gets its name when it is
-complete and on the disk, so processes that compile at the same time do no harm, and neither does a power cut.
+A library's name is a hash of everything it depends on: the sources, the flags, the compiler and the processor. It gets
+its name only when it is complete and on disk, so parallel compilers and power cuts do no harm.
 """
 
 import hashlib
@@ -20,41 +19,36 @@ from pathlib import Path
 from fairtrial.files import write_atomically
 from fairtrial.training.datasets.cache import folder
 
-#: Set to "off", it keeps the kernels from being used.
+#: Environment variable that turns the kernels off if it is "off".
 SWITCH = "FAIRTRIAL_KERNELS"
 
-#: Names under which a compiler is looked for where the environment variable CXX names none.
+#: Compilers to look for if the environment variable CXX names none.
 COMPILERS = ("g++", "clang++", "c++")
 
-#: NaN and infinities must come through as they are, so nothing that assumes them away (-ffast-math).
+#: No -ffast-math: NaN and infinities must be kept.
 FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 
-#: Tried in turn: not every compiler knows its own processor, or has OpenMP at hand (then kernels use one thread).
+#: Tried in turn: not every compiler knows its processor or has OpenMP (without it, kernels use one thread).
 EXTRAS = (("-march=native", "-fopenmp"), ("-march=native",), ())
 
-#: Steps that repay compiling: 5 to 9 s, against 0.15 s or so that the kernels save in a step of 64 images.
+#: Steps that repay compiling: it takes 5 to 9 s, and the kernels save about 0.15 s per step of 64 images.
 LEAST_STEPS = 50
 
 _SECONDS = 300
 
-#: Lines of /proc/cpuinfo that are not about a single core.
+#: Lines of /proc/cpuinfo that describe the processor.
 _ABOUT_PROCESSOR = ("flags", "Features", "model name", "CPU part")
 
 _forbidden = False
 
 
 class KernelsUnavailableError(Exception):
-    """There can be no compiled kernels here; the message says why."""
+    """Compiled kernels are unavailable; the message says why."""
 
 
 @dataclass(frozen=True)
 class Compiler:
-    """A C++ compiler.
-
-    Attributes:
-        path: its program.
-        version: the first line that it prints about itself.
-    """
+    """A C++ compiler: its program, and the first line that it prints with --version."""
 
     path: str
     version: str
@@ -67,13 +61,13 @@ class Compiler:
 
 
 def forbid_compiling() -> None:
-    """Have this process use the libraries that are in the cache, and compile none."""
-    global _forbidden  # noqa: PLW0603  (like the cache, it is for the whole process)
+    """Let this process only use libraries in the cache, and compile none."""
+    global _forbidden  # noqa: PLW0603  (for the whole process, like the cache)
     _forbidden = True
 
 
 def is_cached(real: str) -> bool:
-    """Tell whether the library for a type would be found in the cache."""
+    """Whether the library for a type is in the cache."""
     try:
         return _path(real).exists()
     except KernelsUnavailableError:
@@ -81,10 +75,7 @@ def is_cached(real: str) -> bool:
 
 
 def library(real: str) -> Path:
-    """Find the library for one type in the cache, or compile it into the cache.
-
-    Args:
-        real: ``"float"`` or ``"double"``.
+    """Find the library for ``"float"`` or ``"double"`` in the cache, or compile it.
 
     Raises:
         KernelsUnavailableError: kernels are switched off or not worth compiling, there is no compiler, it fails, or the
@@ -105,7 +96,7 @@ def library(real: str) -> Path:
 
 @cache
 def find_compiler() -> Compiler:
-    """Find a C++ compiler: the one that CXX names, or the first of `COMPILERS` that runs.
+    """Find a C++ compiler: the one in CXX, or the first of `COMPILERS` that runs.
 
     Raises:
         KernelsUnavailableError: kernels are switched off, or there is none.
@@ -116,24 +107,23 @@ def find_compiler() -> Compiler:
     for name in (named,) if named else COMPILERS:
         if (path := shutil.which(name)) is None:
             continue
-        told = _run([path, "--version"])
-        if told.returncode == 0 and told.stdout.strip():
-            return Compiler(path, told.stdout.splitlines()[0])
+        result = _run([path, "--version"])
+        if result.returncode == 0 and result.stdout.strip():
+            return Compiler(path, result.stdout.splitlines()[0])
     raise KernelsUnavailableError(f"no compiler found (looked for {named or ', '.join(COMPILERS)})")
 
 
 def _compile(compiler: Compiler, sources: dict[str, str], real: str, workspace: Path) -> Path:
     for name, text in sources.items():
         (workspace / name).write_text(text, encoding="utf-8")
-    made = workspace / "kernels.so"
+    output = workspace / "kernels.so"
     for extra in EXTRAS:
-        told = _run(
-            [compiler.path, *FLAGS, *extra, f"-DFAIRTRIAL_REAL={real}", str(workspace / "kernels.cpp"), "-o", str(made)]
-        )
-        if told.returncode == 0 and made.exists():
-            return made
-    complaint = next((line for line in told.stderr.splitlines() if "error" in line), told.stderr.strip()[:200])
-    raise KernelsUnavailableError(f"{compiler.label} failed: {complaint}")
+        command = [compiler.path, *FLAGS, *extra, f"-DFAIRTRIAL_REAL={real}", str(workspace / "kernels.cpp")]
+        result = _run([*command, "-o", str(output)])
+        if result.returncode == 0 and output.exists():
+            return output
+    reason = next((line for line in result.stderr.splitlines() if "error" in line), result.stderr.strip()[:200])
+    raise KernelsUnavailableError(f"{compiler.label} failed: {reason}")
 
 
 def _path(real: str) -> Path:
@@ -147,7 +137,7 @@ def _sources() -> dict[str, str]:
 
 
 def _key(compiler: Compiler, sources: dict[str, str], real: str) -> str:
-    # What -march=native depends on: a cache folder may be shared by machines with other instructions.
+    # What -march=native depends on: machines with other instructions may share a cache folder.
     target = f"{platform.machine()} {sorted(processor().items())}"
     parts = (*sources, *sources.values(), real, *FLAGS, str(EXTRAS), compiler.path, compiler.version, target)
     return f"{real}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:32]}"
@@ -155,17 +145,14 @@ def _key(compiler: Compiler, sources: dict[str, str], real: str) -> str:
 
 @cache
 def processor() -> dict[str, str]:
-    """Tell the processor's ``"model name"``, and what else Linux knows of its kind: flags, features, part number.
-
-    The standard library knows little more than the architecture; that is all where the system is another.
-    """
+    """Describe the processor: its ``"model name"`` and, on Linux, flags, features and part number."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:  # not Linux
         lines = []
-    told = dict(line.replace("\t", "").split(":", 1) for line in lines if line.startswith(_ABOUT_PROCESSOR))
-    name = told.get("model name", platform.processor() or platform.machine())
-    return told | {"model name": name.strip()}
+    found = dict(line.replace("\t", "").split(":", 1) for line in lines if line.startswith(_ABOUT_PROCESSOR))
+    name = found.get("model name", platform.processor() or platform.machine())
+    return found | {"model name": name.strip()}
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:

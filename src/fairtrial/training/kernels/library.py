@@ -1,7 +1,7 @@
-"""The compiled kernels as functions of tensors.
+"""The compiled kernels as functions of tensors, and a chain of layers as one node of autograd's graph.
 
-Everything here works on dense tensors in NHWC order, shape (images, height, width, channels), of one dtype on the CPU.
-Nothing is checked: `chain` calls these functions with what it has checked. A call releases the interpreter's lock.
+All tensors are dense, NHWC, shape (images, height, width, channels), of one dtype and on the CPU. Nothing is checked
+here: `layers` has checked the inputs. A call releases the interpreter's lock.
 """
 
 import ctypes
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from fairtrial.training.kernels.compiler import KernelsUnavailableError, find_compiler, library
 
@@ -24,12 +25,12 @@ _POINTER, _INDEX, _INT, _DOUBLE = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int,
 
 
 class LayerKind(IntEnum):
-    """How a convolution is computed."""
+    """How to compute a convolution."""
 
-    NONE = 0  #: there is none
+    NONE = 0  #: no convolution
     POINTWISE = 1  #: 1x1: a matrix product over pixels
-    DEPTHWISE = 2  #: 3x3, a channel at a time
-    WINDOWS = 3  #: any size, few input channels: a matrix product over its windows
+    DEPTHWISE = 2  #: 3x3, one channel at a time
+    WINDOWS = 3  #: any size, few input channels: a matrix product over windows
 
 
 class Activation(IntEnum):
@@ -41,12 +42,7 @@ class Activation(IntEnum):
 
 
 class Shape(NamedTuple):
-    """A convolution's sizes, as the kernels read them.
-
-    Attributes:
-        top: zeros above an image.
-        left: zeros to its left. Below and to its right there are as many as the output's size asks for.
-    """
+    """A convolution's sizes for the kernels; ``top`` and ``left`` count the zeros above and to the left of an image."""
 
     images: int
     height: int
@@ -65,14 +61,7 @@ class Shape(NamedTuple):
 
 
 class Conv(NamedTuple):
-    """A convolution's tensors and sizes.
-
-    Attributes:
-        kind: how it is computed.
-        weight: (output channels, input channels / groups, height, width).
-        bias: (output channels,) or None; None for a depthwise one.
-        shape: the sizes.
-    """
+    """A convolution; its weight is (outputs, inputs / groups, height, width), its bias (outputs,) or None."""
 
     kind: LayerKind
     weight: Tensor
@@ -81,19 +70,11 @@ class Conv(NamedTuple):
 
 
 class Norm(NamedTuple):
-    """A batch norm's tensors and settings.
+    """A batch norm and the activation that follows; its tensors are (channels,).
 
-    Attributes:
-        weight: (channels,).
-        bias: (channels,).
-        running_mean: (channels,).
-        running_var: (channels,).
-        tracked: the number of batches that the running statistics have seen, or None.
-        eps: added to the variance.
-        momentum: the newest batch's weight in the running statistics.
-        correction: what the biased variance is multiplied by for the running one.
-        from_batch: whether the statistics come from the batch, and the running ones move.
-        activation: what follows.
+    ``tracked`` counts the batches in the running statistics. ``momentum`` is the newest batch's weight in them, and
+    ``correction`` the factor from the biased variance to the running one. With ``from_batch``, the statistics come from
+    the batch and the running ones are updated.
     """
 
     weight: Tensor
@@ -109,12 +90,9 @@ class Norm(NamedTuple):
 
 
 class ChainUnit(NamedTuple):
-    """A convolution and the batch norm behind it; one of the two may be missing.
+    """A convolution and the batch norm that follows; one may be missing.
 
-    Attributes:
-        conv: the convolution.
-        norm: the batch norm.
-        shape: the convolution's sizes; for a norm alone those of its input, with an output like it.
+    The shape is the convolution's; for a norm alone it is its input's, with the same output.
     """
 
     conv: Conv | None
@@ -127,13 +105,13 @@ class ChainUnit(NamedTuple):
         return self.shape.channels if self.conv is None else self.conv.weight.shape[0]
 
     def parameters(self) -> tuple[Tensor | None, ...]:
-        """Weight and bias of the convolution, weight and bias of the norm; None for what is missing."""
+        """Weight and bias of the convolution and of the norm; None for what is missing."""
         of_conv = (None, None) if self.conv is None else self.conv[1:3]
         return of_conv + ((None, None) if self.norm is None else self.norm[:2])
 
 
 class _Unit(ctypes.Structure):
-    """A unit as the kernels read it: `fairtrial::Unit` in native/chain.h, field by field."""
+    """A `ChainUnit` for the kernels: `fairtrial::Unit` in native/chain.h, field by field."""
 
     _fields_ = [
         ("kind", _INDEX), ("shape", _INDEX * 9), ("outputs", _INDEX), ("size", _INDEX),
@@ -151,11 +129,10 @@ _GRADIENTS = ("weight_gradient", "bias_gradient", "norm_weight_gradient", "norm_
 
 
 class Tape(NamedTuple):
-    """What a forward pass leaves for the way back.
+    """What a forward pass saves for the backward pass.
 
-    Attributes:
-        units: as the kernels read them; they point into the tensors.
-        tensors: the chain's input; all maps and norms' rows, in one piece; the weights as the kernels read them.
+    ``units`` point into ``tensors``: the chain's input; all feature maps and norms' rows, in one block; the weights as
+    the kernels read them.
     """
 
     units: "ctypes.Array[_Unit]"
@@ -163,15 +140,10 @@ class Tape(NamedTuple):
 
 
 class Chain:
-    """A chain, ready for the kernels: made once, used for every batch of one size.
+    """A chain of layers prepared for the kernels: made once, used for every batch of one size.
 
-    Args:
-        units: layers that fit each other. Their tensors must stay where they are in memory as long as this is used.
-
-    Attributes:
-        units: the same.
-        parameters: of all units, in order; see `ChainUnit.parameters`.
-        largest: numbers of the largest map that any unit reads or makes.
+    The tensors of its units must not move in memory. ``parameters`` are those of all units in order, and ``largest`` is
+    the size of the largest feature map.
     """
 
     def __init__(self, units: Sequence[ChainUnit]) -> None:
@@ -196,31 +168,32 @@ class Chain:
                     self._copied.append(index)
 
     def lay_out(self, images: Tensor, output: Tensor) -> Tape:
-        """Say to the kernels where everything lies, and make room for what they keep."""
-        kept = images.new_empty(self._room)
-        place, step = kept.data_ptr(), kept.element_size()
+        """Tell the kernels all addresses, and allocate what they save."""
+        saved = images.new_empty(self._room)
+        address, step = saved.data_ptr(), saved.element_size()
         natives = type(self._form).from_buffer_copy(self._form)
         for native, size, row in zip(natives, self._sizes, self._rows, strict=True):
-            native.raw = place
-            place += _aligned(size) * step
-            native.rows = place
-            place += _aligned(row) * step
+            native.raw = address
+            address += _aligned(size) * step
+            native.rows = address
+            address += _aligned(row) * step
         if self.units[0].conv is None:
-            natives[0].raw = images.data_ptr()  # a norm's input is its own
+            natives[0].raw = images.data_ptr()  # a norm reads the input itself
         if self.units[-1].norm is None:
             natives[len(natives) - 1].raw = output.data_ptr()
         weights = {index: _as_read(unit.conv) for index, unit in enumerate(self.units) if unit.conv is not None}
         for index in self._copied:
             natives[index].weight = weights[index].data_ptr()
-        return Tape(natives, [images, kept, *weights.values()])
+        return Tape(natives, [images, saved, *weights.values()])
 
     def gradients(self, tape: Tape, wanted: Sequence[bool]) -> list[Tensor | None]:
-        """Make room for the gradients that are asked for, and say to the kernels where it is."""
+        """Allocate the wanted gradients, and tell the kernels their addresses."""
         gradients: list[Tensor | None] = []
         for index, (parameter, is_wanted) in enumerate(zip(self.parameters, wanted, strict=True)):
             gradient = shown = None
             if parameter is not None and is_wanted:
-                if index % 4 == 0 and self._kind(index // 4) is LayerKind.WINDOWS:
+                conv = self.units[index // 4].conv
+                if index % 4 == 0 and conv is not None and conv.kind is LayerKind.WINDOWS:
                     outputs, inputs, height, width = parameter.shape
                     gradient = parameter.new_empty((outputs, height, width, inputs))
                     shown = gradient.permute(0, 3, 1, 2)
@@ -230,17 +203,9 @@ class Chain:
             gradients.append(shown)
         return gradients
 
-    def _kind(self, unit: int) -> LayerKind:
-        conv = self.units[unit].conv
-        return LayerKind.NONE if conv is None else conv.kind
-
 
 class Kernels:
-    """The kernels for one dtype.
-
-    Args:
-        dtype: one that they are there for.
-    """
+    """The kernels for one dtype."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         real, product = _REALS[dtype]
@@ -250,7 +215,7 @@ class Kernels:
         except OSError as error:
             raise KernelsUnavailableError(f"{path} can't be loaded ({error})") from error
         if handle.unit_bytes() != ctypes.sizeof(_Unit):
-            raise KernelsUnavailableError(f"{path} does not mean the same by a unit")
+            raise KernelsUnavailableError(f"{path} has another layout of units (ABI mismatch)")
         self._forward = handle.chain_forward
         self._forward.argtypes = (_POINTER, _INDEX, _POINTER, _POINTER, _POINTER, _INT)
         self._backward = handle.chain_backward
@@ -260,15 +225,7 @@ class Kernels:
         self.instructions = _INSTRUCTIONS[handle.vector_bytes()]
 
     def forward(self, chain: Chain, images: Tensor) -> tuple[Tensor, Tape]:
-        """Put images through a chain.
-
-        Args:
-            chain: the layers.
-            images: NHWC, of the size that the chain is for.
-
-        Returns:
-            The output, (batch, channels, height, width) in channels_last memory format, and what `backward` needs.
-        """
+        """Compute a chain's output, (batch, channels, height, width) in channels_last format, from NHWC images."""
         output = torch.empty(
             chain.output_shape, dtype=images.dtype, device=images.device, memory_format=torch.channels_last
         )
@@ -281,31 +238,69 @@ class Kernels:
     def backward(
         self, chain: Chain, tape: Tape, gradient: Tensor, wanted: Sequence[bool], *, wants_input: bool
     ) -> tuple[Tensor | None, list[Tensor | None]]:
-        """Go back through a chain.
+        """Compute gradients from the one at the output, NHWC.
 
-        Args:
-            chain: the layers.
-            tape: what `forward` gave.
-            gradient: at the output, NHWC.
-            wanted: which parameters need their gradients, in the order of `Chain.parameters`.
-            wants_input: whether the images do.
-
-        Returns:
-            The gradient at the images or None, and those of the parameters or None.
+        Returns the gradient at the images if ``wants_input``, and of each parameter in ``wanted``; None for the others.
         """
         images, gradients = tape.tensors[0], chain.gradients(tape, wanted)
         at_images = torch.empty_like(images) if wants_input else None
         buffers = gradient.new_empty((2, chain.largest))
-        begin, step = buffers.data_ptr(), chain.largest * buffers.element_size()
+        start, step = buffers.data_ptr(), chain.largest * buffers.element_size()
         self._backward(
             tape.units, len(chain.units), images.data_ptr(), gradient.data_ptr(),
-            (_POINTER * 2)(begin, begin + step), _address(at_images), self._product, torch.get_num_threads(),
+            (_POINTER * 2)(start, start + step), _address(at_images), self._product, torch.get_num_threads(),
         )  # fmt: skip
         return at_images, gradients
 
 
+def compute(kernels: Kernels, chain: Chain, images: Tensor) -> Tensor:
+    """Compute a chain on images (batch, channels, height, width) of its size, in any memory format.
+
+    The output is channels_last. If a norm takes its statistics from the batch, its input must have two pixels or more.
+    """
+    if torch.is_grad_enabled():
+        parameters = chain.parameters
+        if images.requires_grad or any(p is not None and p.requires_grad for p in parameters):
+            output: Tensor = _Chain.apply(images, kernels, chain, *parameters)  # type: ignore[no-untyped-call]
+            return output
+    return kernels.forward(chain, _nhwc(images))[0]
+
+
+class _Chain(torch.autograd.Function):
+    """The chain for autograd: images and all parameters in, one feature map out.
+
+    The feature map is no view, because an activation after the chain may change it in place, which on a view makes
+    autograd copy whole gradients.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, kernels: Kernels, chain: Chain, *_: Tensor | None) -> Tensor:
+        output, tape = kernels.forward(chain, _nhwc(images))
+        # Autograd detects changes of the tensors that belong to others, and releases all after the backward pass.
+        inputs = images, *(None if unit.conv is None else unit.conv.weight for unit in chain.units)
+        ctx.save_for_backward(*inputs, *tape.tensors)
+        ctx.kernels, ctx.chain, ctx.units, ctx.inputs = kernels, chain, tape.units, len(inputs)
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        needed = ctx.needs_input_grad
+        tape = Tape(ctx.units, ctx.saved_tensors[ctx.inputs :])
+        at_images, gradients = ctx.kernels.backward(ctx.chain, tape, _nhwc(gradient), needed[3:], wants_input=needed[0])
+        return (None if at_images is None else _nchw(at_images), None, None, *gradients)
+
+
+def _nhwc(tensor: Tensor) -> Tensor:
+    return tensor.detach().permute(0, 2, 3, 1).contiguous()
+
+
+def _nchw(tensor: Tensor) -> Tensor:
+    return tensor.permute(0, 3, 1, 2)
+
+
 def _set_conv(native: _Unit, conv: Conv) -> None:
-    """Describe a convolution; its weight stays null if it has to be copied for each pass."""
+    """Set a convolution's fields; the weight stays null if it must be copied for each pass."""
     native.kind, native.bias = conv.kind, _address(conv.bias)
     native.size = conv.weight.shape[2] if conv.kind is LayerKind.WINDOWS else 1
     if _as_read(conv).data_ptr() == conv.weight.data_ptr():
@@ -313,7 +308,7 @@ def _set_conv(native: _Unit, conv: Conv) -> None:
 
 
 def _as_read(conv: Conv) -> Tensor:
-    """A convolution's weight as the kernels read it: itself if it lies that way, else a copy."""
+    """A convolution's weight in the memory order that the kernels read; a copy if it has another."""
     weight = conv.weight.detach()
     if conv.kind is LayerKind.WINDOWS:
         weight = weight.permute(0, 2, 3, 1)
@@ -330,17 +325,17 @@ def _set_norm(native: _Unit, norm: Norm) -> None:
 
 
 def _aligned(numbers: int) -> int:
-    """Round up, so that every map begins a cache line."""
+    """Round up, so that every feature map starts at a cache line."""
     return (numbers + 15) // 16 * 16
 
 
 def _blas(name: str) -> int | None:
-    """Find a function of the BLAS that torch brings along; None where torch does not show it."""
+    """Find a function of torch's own BLAS; None if torch does not export it."""
     folder = Path(torch.__file__).parent / "lib"
     for file in sorted(folder.glob("*torch_cpu.*")):
         try:
             function: Any = getattr(ctypes.CDLL(str(file)), name, None)
-        except OSError:  # a file to link with, not to load
+        except OSError:  # a library for linking only
             continue
         if function is not None:
             return ctypes.cast(function, _POINTER).value
@@ -349,10 +344,7 @@ def _blas(name: str) -> int | None:
 
 @cache
 def load(dtype: torch.dtype) -> Kernels | None:
-    """Load the kernels for a dtype, compiling them if no process has; None where there are none.
-
-    The answer holds for the life of the process. `path` says which it is, and why.
-    """
+    """Load the kernels for a dtype, and compile them if necessary; None if there are none, and `path` says why."""
     if dtype not in _REALS:
         return None
     try:
@@ -363,7 +355,7 @@ def load(dtype: torch.dtype) -> Kernels | None:
 
 @cache
 def path() -> str:
-    """Say which layers this process uses: compiled kernels, or torch's own and why."""
+    """Describe this process's layers: ``"compiled kernels (g++ 12.2.0, AVX-512)"``, or ``"plain: "`` and the reason."""
     try:
         kernels = Kernels(torch.float32)
     except KernelsUnavailableError as reason:

@@ -1,4 +1,4 @@
-"""A small convolutional network, for studies in minutes."""
+"""A small convolutional network, for studies that take minutes."""
 
 from typing import TYPE_CHECKING
 
@@ -32,18 +32,18 @@ class SmallCNN(ModelSettings):
             >>> sum(parameter.numel() for parameter in network.parameters())
             94762
         """
-        import torch  # noqa: PLC0415  (settings are read without it)
-        from torch import nn  # noqa: PLC0415
+        from torch import nn  # noqa: PLC0415  (settings are read without torch)
 
-        from fairtrial.training.models.mobilenet_v2.flavors import FLAVORS  # noqa: PLC0415
+        from fairtrial.training.models.mobilenet_v2.flavors import make_network  # noqa: PLC0415
 
-        layers: list[nn.Module] = []
-        with torch.device("meta"):  # torch's layers would fill themselves from the global generator
-            for block, outputs in enumerate((self.width, 2 * self.width, 4 * self.width)):
-                layers += [nn.MaxPool2d(2)] if block else []
-                layers += [nn.Conv2d(channels, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
-                channels = outputs
-            layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(self.dropout), nn.Linear(channels, classes)]
-        network = nn.Sequential(*layers).to(torch.float32).to_empty(device="cpu")
-        FLAVORS["torchvision"].initialize(network, torch.Generator(device="cpu").manual_seed(seed))
-        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]  # missing there
+        def make() -> nn.Module:
+            layers: list[nn.Module] = []
+            inputs = channels
+            for outputs in (self.width, 2 * self.width, 4 * self.width):
+                layers += [nn.MaxPool2d(2)] if layers else []
+                layers += [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+                inputs = outputs
+            head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(self.dropout), nn.Linear(inputs, classes))
+            return nn.Sequential(*layers, *head)
+
+        return make_network(make, "torchvision", seed)

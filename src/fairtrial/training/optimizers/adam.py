@@ -1,7 +1,7 @@
-"""Adam and AdamW, with epsilon where the paper has it or where Keras has it."""
+"""Adam and AdamW, with epsilon as in the paper or as in Keras."""
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from fairtrial.registry import OPTIMIZERS
 from fairtrial.spec.numbers import BelowOne, NonNegative, Positive
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 class Adam(OptimizerSettings):
     r"""Adam (Kingma & Ba 2014, algorithm 1).
 
-    With ``eps_convention = "torch"`` it is algorithm 1, as torch.optim.Adam and the paper have it:
+    With ``eps_convention = "torch"``, it is algorithm 1 of the paper and torch.optim.Adam:
 
     .. math:: \theta \leftarrow \theta - \alpha \, \hat m_t / (\sqrt{\hat v_t} + \epsilon)
 
-    With ``"keras"`` it is the form at the end of section 2 ("epsilon hat"), which Keras and TensorFlow use:
+    With ``"keras"``, it is the form at the end of section 2 ("epsilon hat"), as in Keras and TensorFlow:
 
     .. math:: \theta \leftarrow \theta
         - \alpha \frac{\sqrt{1 - \beta_2^t}}{1 - \beta_1^t} m_t / (\sqrt{v_t} + \hat\epsilon)
 
-    The same number is another optimizer there, most of all in the first ``1 / (1 - beta2)`` steps.
+    The same epsilon has another effect there, most of all in the first ``1 / (1 - beta2)`` steps.
 
     Attributes:
         betas: decay rates of the running means of the gradient and of its square.
@@ -41,6 +41,8 @@ class Adam(OptimizerSettings):
         0.1
     """
 
+    torch_class: ClassVar = "Adam"
+
     lr: Positive = 1e-3
     betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
     eps: NonNegative = 1e-8
@@ -48,15 +50,11 @@ class Adam(OptimizerSettings):
     weight_decay: NonNegative = 0.0
 
     def build(self, parameters: "Iterable[torch.nn.Parameter]") -> "torch.optim.Optimizer":
-        """Make torch's Adam with its fused kernels, which read and write each parameter once."""
+        """Make torch's optimizer with its fused kernels, which read and write each parameter once."""
         import torch  # noqa: PLC0415  (settings are read without it)
 
-        return self._with_eps_convention(torch.optim.Adam(parameters, **self._arguments()))
-
-    def _arguments(self) -> dict[str, Any]:
-        return self.model_dump(include={"lr", "betas", "eps", "weight_decay"}) | {"fused": True}
-
-    def _with_eps_convention(self, optimizer: "torch.optim.Optimizer") -> "torch.optim.Optimizer":
+        arguments = self.model_dump(include={"lr", "betas", "eps", "weight_decay"})
+        optimizer: torch.optim.Optimizer = getattr(torch.optim, self.torch_class)(parameters, fused=True, **arguments)
         if self.eps_convention == "keras":
             _use_epsilon_hat(optimizer)
         return optimizer
@@ -66,24 +64,19 @@ class Adam(OptimizerSettings):
 class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2).
 
-    Attributes are `Adam`'s; `weight_decay` is taken off the weights themselves.
+    Attributes are `Adam`'s; `weight_decay` is subtracted from the weights themselves.
     """
+
+    torch_class: ClassVar = "AdamW"
 
     weight_decay: NonNegative = 1e-2
 
-    def build(self, parameters: "Iterable[torch.nn.Parameter]") -> "torch.optim.Optimizer":
-        """Make torch's AdamW with its fused kernels."""
-        import torch  # noqa: PLC0415
-
-        return self._with_eps_convention(torch.optim.AdamW(parameters, **self._arguments()))
-
 
 def _use_epsilon_hat(optimizer: "torch.optim.Optimizer") -> None:
-    """Turn torch's Adam into Keras's by giving it, before each step, the epsilon that makes the two equal.
+    """Turn torch's Adam into Keras's by setting, before each step, the epsilon that makes the two equal.
 
     Multiplying numerator and denominator of Keras's update by ``1 / sqrt(1 - beta2^t)`` gives torch's update with
-    ``eps = eps_hat / sqrt(1 - beta2^t)``. So torch's fast kernels serve both. The count of steps stands in the
-    parameter group, where the optimizer's own state dict saves and restores it.
+    ``eps = eps_hat / sqrt(1 - beta2^t)``. The step count is in the parameter group, so it is part of the state dict.
     """
     for group in optimizer.param_groups:
         group["eps_hat"], group["steps"] = group["eps"], 0

@@ -22,7 +22,7 @@ class RMSprop(OptimizerSettings):
     Attributes:
         alpha: decay rate of the running mean of the gradient's square, v.
         eps: added to the root.
-        momentum: decay rate of the velocity, a running sum of the steps that is taken instead of them.
+        momentum: decay rate of the velocity, a running sum of the steps that replaces them.
         centered: divide by the gradient's deviation instead: v less the square of the running mean (Graves 2013).
         weight_decay: L2 penalty, added to the gradient.
     """

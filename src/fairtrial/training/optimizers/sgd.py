@@ -21,7 +21,7 @@ class SGD(OptimizerSettings):
 
     Attributes:
         momentum: decay rate of the velocity.
-        nesterov: look ahead along the velocity; needs momentum.
+        nesterov: look ahead along the velocity; requires momentum.
         weight_decay: L2 penalty, added to the gradient.
     """
 

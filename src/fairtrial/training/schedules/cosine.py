@@ -3,7 +3,7 @@
 import math
 
 from fairtrial.registry import SCHEDULES
-from fairtrial.training.schedules.decay import DecaySettings
+from fairtrial.training.schedules.linear import DecaySettings
 
 
 @SCHEDULES.register("cosine")

@@ -52,7 +52,7 @@ def test_biased_variance_in_the_running_average() -> None:
     assert norm.num_batches_tracked == 1
 
 
-def test_biased_norm_normalises_as_torchs() -> None:
+def test_biased_norm_normalizes_as_torchs() -> None:
     ours, plain = BiasedBatchNorm2d(3), nn.BatchNorm2d(3)
     assert list(ours.state_dict()) == list(plain.state_dict())
     features = torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(0))

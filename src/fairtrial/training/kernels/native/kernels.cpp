@@ -14,7 +14,7 @@ extern "C" {
 
 int vector_bytes() { return FAIRTRIAL_VECTOR_BYTES; }
 
-// For Python to see that both sides mean the same by a unit.
+// Lets Python check that both sides have the same layout of a unit.
 Index unit_bytes() { return sizeof(Unit); }
 
 void chain_forward(Unit* units, Index count, const Real* input, Real* output, void* gemm, int threads) {

@@ -26,10 +26,10 @@ class MobileNetV2(ModelSettings):
         width: width multiplier of all layers.
         dropout: rate before the classifier. The paper has none.
         weights: a file of initial weights, safetensors or torch's own; relative to the study file.
-        weights_sha256: digest of that file. Filled in when the study is read; state it to pin the file.
+        weights_sha256: digest of that file. Filled in when the study is read; set it to pin the file.
     """
 
-    #: Files and hashes keep the first spelling of this key, so that no study and no trial becomes another one.
+    #: Files and hashes use the older spelling of this key, so that hashes never change.
     other_spellings: ClassVar[Mapping[str, str]] = {"flavor": "flavour"}
 
     stem: Literal["stock", "cifar"] = "stock"
@@ -41,7 +41,7 @@ class MobileNetV2(ModelSettings):
 
     @property
     def label(self) -> str:
-        """Name, stem, and what else is not the default."""
+        """Name, stem, and other settings that differ from the default."""
         width = f", width {self.width:g}" if self.width != 1 else ""
         start = ", from given weights" if self.weights or self.weights_sha256 else ""
         return f"{self.name} with {self.stem} stem{width}{start}"
@@ -52,29 +52,23 @@ class MobileNetV2(ModelSettings):
         return "batch normalization can't train on with the stock stem" if self.stem == "stock" else ""
 
     def build(self, *, classes: int, image_size: int, channels: int, seed: int) -> "torch.nn.Module":  # noqa: ARG002
-        """See `ModelSettings.build`; from a weights file for another number of classes, all but the classifier.
+        """See `ModelSettings.build`; a weights file for another number of classes gives all but the classifier.
 
         Raises:
-            WeightsError: the weights file can't be read, is not the one stated, or does not fit.
+            WeightsError: the weights file can't be read, has another digest, or does not fit.
 
         Example:
             >>> network = MobileNetV2().build(classes=10, image_size=32, channels=3, seed=0)
             >>> sum(parameter.numel() for parameter in network.parameters())
             2236682
         """
-        import torch  # noqa: PLC0415  (settings are read without it)
-
-        from fairtrial.training.models.mobilenet_v2 import weights  # noqa: PLC0415
-        from fairtrial.training.models.mobilenet_v2.flavors import FLAVORS  # noqa: PLC0415
+        from fairtrial.training.models.mobilenet_v2 import weights  # noqa: PLC0415  (settings are read without torch)
+        from fairtrial.training.models.mobilenet_v2.flavors import make_network  # noqa: PLC0415
         from fairtrial.training.models.mobilenet_v2.network import Network  # noqa: PLC0415
 
-        with torch.device("meta"):  # torch's layers would fill themselves from the global generator
-            network = Network(self, classes=classes, channels=channels)
-        network.to(torch.float32).to_empty(device="cpu")
-        FLAVORS[self.flavor].initialize(network, torch.Generator(device="cpu").manual_seed(seed))
+        network = make_network(lambda: Network(self, classes=classes, channels=channels), self.flavor, seed)
         if self.weights is not None:
             weights.load(network, Path(self.weights), sha256=self.weights_sha256)
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's types
         return network
 
     @model_validator(mode="before")
@@ -85,7 +79,7 @@ class MobileNetV2(ModelSettings):
         return table
 
     @model_serializer(mode="wrap")
-    def _keep_spelling(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _write_older_spelling(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {self.other_spellings.get(key, key): value for key, value in write(self).items()}
 
     @model_validator(mode="after")

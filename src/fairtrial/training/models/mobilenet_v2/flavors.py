@@ -1,7 +1,8 @@
-"""Where torchvision's MobileNetV2 and Keras's differ: padding, batch norm, initial weights, rounding."""
+"""Differences between torchvision's MobileNetV2 and Keras's: padding, batch norm, initial weights, rounding."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -10,12 +11,12 @@ from torch.nn import functional
 
 
 class OneSidedConv2d(nn.Conv2d):
-    """A 3x3 convolution of stride 2, padded as Keras's MobileNetV2 pads it: at the end of an axis first.
+    """A 3x3 convolution of stride 2, padded as in Keras's MobileNetV2: at the end of an axis first.
 
-    An axis of even length gets one zero at its end, an axis of odd length one at each end; the output has
-    ``ceil(length / 2)`` places either way. In Keras this is ``padding="same"`` at the first convolution and
-    ``ZeroPadding2D`` by ``correct_pad`` at the depthwise ones: two names for one rule. On an even axis the
-    windows are centered on pixels 1, 3, 5, ...; with symmetric padding they would be on 0, 2, 4, ....
+    An axis of even length gets one zero at its end, an axis of odd length one at each end; the output length is
+    ``ceil(length / 2)``. In Keras this is ``padding="same"`` at the first convolution and ``ZeroPadding2D`` by
+    ``correct_pad`` at the depthwise ones. On an even axis the windows are centered on pixels 1, 3, 5, ...; with
+    symmetric padding they would be on 0, 2, 4, ....
     """
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -25,11 +26,10 @@ class OneSidedConv2d(nn.Conv2d):
 
 
 class BiasedBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm whose running variance averages the biased variance of each batch, as Keras's does.
+    """Batch norm whose running variance averages the biased variance of each batch, as in Keras.
 
-    Both libraries normalize by the biased variance ``sum((x - mean)^2) / n``. Into the running average, torch
-    takes the unbiased one, ``n / (n - 1)`` times as large, and Keras the biased one. With 64 images and a
-    last feature map of 1x1 (n = 64) they are 1.6 percent apart. The state_dict is `torch.nn.BatchNorm2d`'s.
+    Both libraries normalize by the biased variance ``sum((x - mean)^2) / n``, but torch averages the unbiased one,
+    ``n / (n - 1)`` times as large: 1.6 percent with 64 images and a feature map of 1x1.
     """
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
@@ -39,8 +39,8 @@ class BiasedBatchNorm2d(nn.BatchNorm2d):
             return super().forward(features)
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
-        # The update is linear, so torch's own kernel can do it to a variance scaled by its correction. To a copy:
-        # autograd keeps the tensor that it was given and refuses one that was changed since.
+        # The update is linear, so torch's own kernel can apply it to the variance times its correction. To a copy,
+        # because autograd refuses tensors that have changed since it saved them.
         correction = count / (count - 1)
         variance = self.running_var * correction
         normalized = functional.batch_norm(
@@ -50,31 +50,13 @@ class BiasedBatchNorm2d(nn.BatchNorm2d):
         return normalized
 
 
-def _kaiming_normal_fan_out(kernel: torch.Tensor, generator: torch.Generator) -> None:
-    nn.init.kaiming_normal_(kernel, mode="fan_out", nonlinearity="relu", generator=generator)
-
-
-def _normal_001(kernel: torch.Tensor, generator: torch.Generator) -> None:
-    nn.init.normal_(kernel, std=0.01, generator=generator)
-
-
-def _glorot_uniform(kernel: torch.Tensor, generator: torch.Generator) -> None:
-    nn.init.xavier_uniform_(kernel, generator=generator)
-
-
 @dataclass(frozen=True)
 class Flavor:
     """A library's choices for MobileNetV2.
 
-    Attributes:
-        norm: class of the batch-norm layers.
-        eps: added to the variance in batch norm.
-        momentum: weight of the newest batch in the running averages, torch's sense; Keras's is 1 minus this.
-        strided_conv: class of the convolutions of stride 2.
-        strided_padding: zeros that ``strided_conv`` itself adds at each end of an axis.
-        initialize_conv: fills the kernel of a convolution, shape (out, in / groups, height, width).
-        initialize_linear: fills the matrix of the classifier, shape (classes, features).
-        whole_widths: whether a stage's channels are cut to a whole number before they are rounded to eights.
+    ``momentum`` is torch's, 1 minus Keras's. Convolutions of stride 2 are ``strided_conv``, which themselves add
+    ``strided_padding`` zeros at each end of an axis. The initializers fill kernels (out, in / groups, height, width)
+    and the classifier's matrix (classes, features). ``whole_widths``: channels are truncated before they are rounded.
     """
 
     norm: type[nn.BatchNorm2d]
@@ -82,46 +64,38 @@ class Flavor:
     momentum: float
     strided_conv: type[nn.Conv2d]
     strided_padding: int
-    initialize_conv: Callable[[torch.Tensor, torch.Generator], None]
-    initialize_linear: Callable[[torch.Tensor, torch.Generator], None]
+    initialize_conv: Callable[..., torch.Tensor]
+    initialize_linear: Callable[..., torch.Tensor]
     whole_widths: bool
 
     def conv(self, inputs: int, outputs: int, *, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-        """Make a convolution without bias whose output has ``ceil(length / stride)`` places on each axis."""
+        """Make a convolution without bias whose output has length ``ceil(length / stride)`` on each axis."""
         layer, padding = nn.Conv2d, kernel // 2
         if stride > 1:
             layer, padding = self.strided_conv, self.strided_padding
         return layer(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
 
     def batch_norm(self, channels: int) -> nn.BatchNorm2d:
-        """Make the batch norm that follows a convolution."""
+        """Make a batch norm."""
         return self.norm(channels, eps=self.eps, momentum=self.momentum)
 
     def stage_channels(self, channels: int, width: float) -> int:
-        """Number of channels of a stage at a width multiplier.
-
-        Keras cuts ``channels * width`` to a whole number first. That matters where rounding to eights loses
-        about a tenth: 24 channels at width 0.742 are 17.8, which torchvision makes 24 and Keras 16.
-        """
+        """Number of channels of a stage; for 24 channels at width 0.742, torchvision makes 24 and Keras 16."""
         wanted = channels * width
         return round_to_eights(int(wanted) if self.whole_widths else wanted)
 
     def initialize(self, network: nn.Module, generator: torch.Generator) -> None:
-        """Fill every parameter and buffer of ``network``, in the order of its modules.
+        """Fill every parameter and buffer, in the order of the network's modules, from ``generator`` only.
 
         Biases are 0; batch norms scale by 1, shift by 0, and start with running means 0 and variances 1.
-
-        Args:
-            network: a network of the layers made here, and of `torch.nn.Linear`.
-            generator: where every random number comes from.
         """
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.reset_parameters()
             elif isinstance(module, nn.Conv2d):
-                self.initialize_conv(module.weight, generator)
+                self.initialize_conv(module.weight, generator=generator)
             elif isinstance(module, nn.Linear):
-                self.initialize_linear(module.weight, generator)
+                self.initialize_linear(module.weight, generator=generator)
                 nn.init.zeros_(module.bias)
 
 
@@ -137,11 +111,9 @@ def round_to_eights(channels: float) -> int:
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
-#: Each flavor by the name that a study gives it.
-#:
-#: Of a depthwise kernel, (3, 3, C, 1) in Keras and (C, 1, 3, 3) in torch, Keras computes fan_in = 9C and
-#: fan_out = 9, torch 9 and 9C. Glorot's limit, sqrt(6 / (fan_in + fan_out)), takes their sum, so both draw
-#: from the same interval. Kaiming's deviation, sqrt(2 / fan_out), takes 9C, as in torchvision.
+#: For a depthwise kernel, (3, 3, C, 1) in Keras and (C, 1, 3, 3) in torch, Keras computes fan_in = 9C and fan_out = 9,
+#: torch 9 and 9C. Glorot's limit, sqrt(6 / (fan_in + fan_out)), uses their sum, so both draw from the same interval.
+#: Kaiming's deviation, sqrt(2 / fan_out), uses 9C, as in torchvision.
 FLAVORS: dict[Literal["torchvision", "keras"], Flavor] = {
     "torchvision": Flavor(
         norm=nn.BatchNorm2d,
@@ -149,8 +121,8 @@ FLAVORS: dict[Literal["torchvision", "keras"], Flavor] = {
         momentum=0.1,
         strided_conv=nn.Conv2d,
         strided_padding=1,
-        initialize_conv=_kaiming_normal_fan_out,
-        initialize_linear=_normal_001,
+        initialize_conv=partial(nn.init.kaiming_normal_, mode="fan_out", nonlinearity="relu"),
+        initialize_linear=partial(nn.init.normal_, std=0.01),
         whole_widths=False,
     ),
     "keras": Flavor(
@@ -159,8 +131,18 @@ FLAVORS: dict[Literal["torchvision", "keras"], Flavor] = {
         momentum=0.001,
         strided_conv=OneSidedConv2d,
         strided_padding=0,
-        initialize_conv=_glorot_uniform,
-        initialize_linear=_glorot_uniform,
+        initialize_conv=nn.init.xavier_uniform_,
+        initialize_linear=nn.init.xavier_uniform_,
         whole_widths=True,
     ),
 }
+
+
+def make_network(make: Callable[[], nn.Module], flavor: Literal["torchvision", "keras"], seed: int) -> nn.Module:
+    """Make a network on the CPU, channels last, whose initial weights depend on the seed only."""
+    with torch.device("meta"):  # torch would initialize the layers from the global generator
+        network = make()
+    network.to(torch.float32).to_empty(device="cpu")
+    FLAVORS[flavor].initialize(network, torch.Generator(device="cpu").manual_seed(seed))
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's types
+    return network

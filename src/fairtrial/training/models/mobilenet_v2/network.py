@@ -7,15 +7,7 @@ from fairtrial.training.models.mobilenet_v2 import MobileNetV2
 from fairtrial.training.models.mobilenet_v2.flavors import FLAVORS, Flavor, round_to_eights
 
 #: (expansion t, channels c, blocks n, stride of the first block s) of each stage: table 2 of the paper.
-STAGES = (
-    (1, 16, 1, 1),
-    (6, 24, 2, 2),
-    (6, 32, 3, 2),
-    (6, 64, 4, 2),
-    (6, 96, 3, 1),
-    (6, 160, 3, 2),
-    (6, 320, 1, 1),
-)
+STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 FIRST_CHANNELS = 32
 LAST_CHANNELS = 1280
 
@@ -34,17 +26,9 @@ class ConvNormActivation(nn.Sequential):
 
 
 class InvertedResidual(nn.Module):
-    """Expand by a 1x1 convolution, filter depthwise, project by a linear 1x1 convolution.
+    """Expand by a 1x1 convolution, filter depthwise with the stride, project by a linear 1x1 convolution (section 3.3).
 
-    The input is added to the output where both have the same shape. Section 3.3 of the paper.
-
-    Args:
-        flavor: the library whose layers are used.
-        inputs: channels that come in.
-        outputs: channels that go out.
-        stride: stride of the depthwise convolution.
-        expansion: channels between the two 1x1 convolutions, as a multiple of ``inputs``; at 1 there is
-            no first one.
+    The input is added to the output if both have the same shape. ``expansion`` 1 omits the first convolution.
     """
 
     def __init__(self, flavor: Flavor, inputs: int, outputs: int, *, stride: int, expansion: int) -> None:
@@ -68,13 +52,8 @@ class InvertedResidual(nn.Module):
 class Network(nn.Module):
     """MobileNetV2 for images of any size.
 
-    The classifier comes last, so that a network for another number of classes draws the same weights everywhere else.
-
-    Args:
-        settings: flavor, stem and dropout, and a width that multiplies all channels; of the last 1280 only where it
-            exceeds 1, as in both libraries.
-        classes: number of logits.
-        channels: channels of the images.
+    The classifier comes last, so that the other weights don't depend on the number of classes. The settings' width
+    multiplies all channels; the last 1280 only if it exceeds 1, as in both libraries.
     """
 
     def __init__(self, settings: MobileNetV2, *, classes: int, channels: int) -> None:
@@ -83,17 +62,14 @@ class Network(nn.Module):
         small_images = settings.stem == "cifar"
         inputs = round_to_eights(FIRST_CHANNELS * width)
         last = round_to_eights(LAST_CHANNELS * max(1.0, width))
-        features: list[nn.Module] = [
-            ConvNormActivation(flavor, channels, inputs, kernel=3, stride=1 if small_images else 2)
-        ]
+        stride = 1 if small_images else 2
+        features: list[nn.Module] = [ConvNormActivation(flavor, channels, inputs, kernel=3, stride=stride)]
         for stage, (expansion, base, blocks, first_stride) in enumerate(STAGES, start=1):
             outputs = flavor.stage_channels(base, width)
             stride = 1 if small_images and stage == 2 else first_stride
-            for block in range(blocks):
-                features.append(
-                    InvertedResidual(flavor, inputs, outputs, stride=stride if block == 0 else 1, expansion=expansion)
-                )
-                inputs = outputs
+            for _ in range(blocks):
+                features.append(InvertedResidual(flavor, inputs, outputs, stride=stride, expansion=expansion))
+                inputs, stride = outputs, 1
         features.append(ConvNormActivation(flavor, inputs, last, kernel=1))
         self.features = nn.Sequential(*features)
         self.classifier = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(last, classes))

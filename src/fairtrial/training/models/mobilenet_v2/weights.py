@@ -1,4 +1,4 @@
-"""Files of weights: safetensors, or torch's own read without unpickling code."""
+"""Read weights files: safetensors, or torch's own without unpickling code."""
 
 import hashlib
 import io
@@ -16,24 +16,18 @@ CLASSIFIER = ("classifier.1.weight", "classifier.1.bias")
 
 _NOT_TORCH = "damaged, not a file of torch's, or one that holds more than tensors and plain containers"
 
-#: What to say of a file that can't be decoded, by its suffix. The keys are the suffixes that can be read.
+#: The suffixes that can be read, and what is wrong with a file that can't be decoded.
 _REFUSED = {".safetensors": "damaged, or not a safetensors file", ".pt": _NOT_TORCH, ".pth": _NOT_TORCH}
 
 
 def load(network: nn.Module, path: Path, *, sha256: str | None = None) -> None:
-    """Replace the weights of ``network``, running statistics included, by those in a file.
+    """Replace the weights of a network, running statistics included, by those in a file.
 
-    The names and shapes in the file must be the network's own. There is one exception, for fine-tuning: where
-    the file's classifier is for another number of classes (ImageNet's 1000 against 10), the network keeps its
-    own classifier and takes all the rest.
-
-    Args:
-        network: the network, on any device; its dtype stays.
-        path: a file that `read` can read.
-        sha256: the digest that the file must have, in lower-case hexadecimal.
+    The names and shapes in the file must be the network's. There is one exception, for fine-tuning: if the file's
+    classifier is for another number of classes (ImageNet's 1000 against 10), the network keeps its own classifier.
 
     Raises:
-        WeightsError: if the file can't be read, has another digest or does not fit. The network is unchanged.
+        WeightsError: the file can't be read, has another digest or does not fit. The network is unchanged.
     """
     own = network.state_dict()
     tensors = read(path, sha256=sha256)
@@ -45,20 +39,13 @@ def load(network: nn.Module, path: Path, *, sha256: str | None = None) -> None:
 
 
 def read(path: Path, *, sha256: str | None = None) -> dict[str, torch.Tensor]:
-    """Read a state_dict from a file, to the CPU.
+    """Read a state_dict from a ``.safetensors``, ``.pt`` or ``.pth`` file to the CPU, and check its digest if given.
 
-    No code in the file is run: safetensors holds none, and torch's format is read with ``weights_only=True``.
-
-    Args:
-        path: a file whose name ends in ``.safetensors``, ``.pt`` or ``.pth``.
-        sha256: the digest that the file must have, in lower-case hexadecimal. The bytes that are checked are
-            the bytes that are decoded, even if the file is replaced meanwhile.
-
-    Returns:
-        The tensors by name.
+    No code in the file is run: safetensors contains none, and torch's format is read with ``weights_only=True``. The
+    checked bytes are the decoded bytes, even if the file is replaced in the meantime.
 
     Raises:
-        WeightsError: if the file can't be read or has another digest.
+        WeightsError: the file can't be read or has another digest.
     """
     if path.suffix not in _REFUSED:
         raise WeightsError(f"{path}: the name of a weights file must end in one of {', '.join(_REFUSED)}")
@@ -69,21 +56,12 @@ def read(path: Path, *, sha256: str | None = None) -> dict[str, torch.Tensor]:
     if sha256 is not None and (found := hashlib.sha256(content).hexdigest()) != sha256:
         raise WeightsError(f"{path}: the file's SHA-256 is {found}, not {sha256} as weights_sha256 states")
     try:
-        decoded = _decode(content, path.suffix)
-    except Exception as error:  # neither library says what a damaged file raises, and torch's unpickler varies
+        if path.suffix == ".safetensors":
+            decoded: object = safetensors.torch.load(content)
+        else:
+            decoded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # neither library documents what a damaged file raises
         raise WeightsError(f"{path}: {_REFUSED[path.suffix]}") from error
-    return _plain_tensors(decoded, path)
-
-
-def _decode(content: bytes, suffix: str) -> object:
-    if suffix == ".safetensors":
-        return safetensors.torch.load(content)
-    decoded: object = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    return decoded
-
-
-def _plain_tensors(decoded: object, path: Path) -> dict[str, torch.Tensor]:
-    """Check that what was decoded is a state_dict: names to dense tensors that lie in memory."""
     if not isinstance(decoded, dict):
         raise WeightsError(f"{path}: holds a {type(decoded).__name__}, not a state_dict (names to tensors)")
     for name, value in decoded.items():
@@ -95,7 +73,7 @@ def _plain_tensors(decoded: object, path: Path) -> dict[str, torch.Tensor]:
 
 
 def _is_for_other_classes(tensors: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> bool:
-    """Whether the file's classifier is whole and differs from the network's in the number of classes only."""
+    """Whether the file's classifier is complete and differs from the network's only in the number of classes."""
     if any(name not in tensors or tensors[name].dim() != own[name].dim() for name in CLASSIFIER):
         return False
     classes = {tensors[name].shape[0] for name in CLASSIFIER}
@@ -104,7 +82,7 @@ def _is_for_other_classes(tensors: Mapping[str, torch.Tensor], own: Mapping[str,
 
 
 def _misfit(tensors: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> str:
-    """Say how a file's tensors differ from a network's, naming the first of each kind; empty if they fit."""
+    """How a file's tensors differ from a network's, with the first of each kind; empty if they fit."""
     parts = []
     if missing := [name for name in own if name not in tensors]:
         parts.append(f"{len(missing)} missing, the first is {missing[0]}")
@@ -117,8 +95,7 @@ def _misfit(tensors: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]
             f"{len(misshapen)} of another shape, the first is {name}: "
             f"{tuple(tensors[name].shape)} in the file, {tuple(own[name].shape)} in the model"
         )
-    floats = {name: own[name].is_floating_point() for name in shared}
-    if mistyped := [name for name in shared if tensors[name].is_floating_point() != floats[name]]:
+    if mistyped := [name for name in shared if tensors[name].is_floating_point() != own[name].is_floating_point()]:
         name = mistyped[0]
         parts.append(f"{len(mistyped)} of another type, the first is {name}: {tensors[name].dtype} in the file")
     return "; ".join(parts)
