@@ -256,7 +256,7 @@ class _Recorder:
     def _commit(self) -> None:
         """Write what has come in, then tell of it; Ctrl-C waits until it is written."""
         if self._uncommitted:
-            with signals.held():
+            with signals.delayed():
                 self._commit_all()
 
     def _commit_all(self) -> None:

@@ -1,4 +1,4 @@
-"""Worker processes on this machine."""
+"""Runs trials in worker processes on this machine."""
 
 from fairtrial.executors.local.executor import LocalExecutor
 

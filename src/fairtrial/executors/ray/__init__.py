@@ -1,4 +1,4 @@
-"""Trials as tasks of a Ray cluster."""
+"""Runs trials as tasks of a Ray cluster."""
 
 from fairtrial.executors.ray.executor import RayExecutor
 
