@@ -53,44 +53,24 @@ _WEIGHTS, _ORDER, _NOISE, _FATE, _REST = range(5)
 
 @dataclass(frozen=True)
 class SimulatedArm:
-    """What an arm does. A trial's final test accuracy is mean + weights effect + order effect + noise.
+    """What an arm does. A trial's final test accuracy is mean + weights effect + order effect + noise."""
 
-    Attributes:
-        mean: true mean of the final test accuracy, which is also the best.
-        gap: true mean of how much higher the training accuracy ends.
-        gap_sd: standard deviation of the gap.
-        weights_sd: standard deviation of the effect of the initial weights, equal for all arms.
-        order_sd: standard deviation of the effect of the order of batches, equal for all arms.
-        noise_sd: standard deviation of each trial's own noise.
-        noise: its distribution: ``"normal"``; ``"heavy"``, Student's t with 3 degrees of freedom; or ``"skewed"``,
-            exponential. All with mean 0 and the same standard deviation.
-        rate: how fast the accuracy rises: it covers all but ``exp(-rate)`` of the way.
-        diverge_rate: probability that a trial diverges, halfway through its epochs.
-        fail_rate: probability that it raises an error instead.
-        diverge_seeds: seeds that diverge in any case.
-        fail_seeds: seeds that raise an error in any case.
-        seconds: reported time of an epoch, on average.
-        seconds_sd: standard deviation of a trial's pace, as a fraction of that.
-        sleep: seconds for which an epoch really sleeps.
-        arm: a name, for arms that differ in nothing else.
-    """
-
-    mean: float = 0.8
-    gap: float = 0.05
-    gap_sd: float = 0.003
-    weights_sd: float = 0.008
-    order_sd: float = 0.006
-    noise_sd: float = 0.005
-    noise: Literal["normal", "heavy", "skewed"] = "normal"
-    rate: float = 5.0
-    diverge_rate: float = 0.0
-    fail_rate: float = 0.0
-    diverge_seeds: tuple[int, ...] = ()
-    fail_seeds: tuple[int, ...] = ()
-    seconds: float = 10.0
-    seconds_sd: float = 0.01
-    sleep: float = 0.0
-    arm: str = ""
+    mean: float = 0.8  # true mean of the final test accuracy, which is also the best
+    gap: float = 0.05  # true mean of how much higher the training accuracy ends
+    gap_sd: float = 0.003  # standard deviation of the gap
+    weights_sd: float = 0.008  # standard deviation of the effect of the initial weights, equal for all arms
+    order_sd: float = 0.006  # standard deviation of the effect of the order of batches, equal for all arms
+    noise_sd: float = 0.005  # standard deviation of each trial's own noise, whose mean is 0
+    noise: Literal["normal", "heavy", "skewed"] = "normal"  # heavy: Student's t, 3 degrees; skewed: exponential
+    rate: float = 5.0  # how fast the accuracy rises: it covers all but exp(-rate) of the way
+    diverge_rate: float = 0.0  # probability that a trial diverges, halfway through its epochs
+    fail_rate: float = 0.0  # probability that it raises an error instead
+    diverge_seeds: tuple[int, ...] = ()  # seeds that diverge in any case
+    fail_seeds: tuple[int, ...] = ()  # seeds that raise an error in any case
+    seconds: float = 10.0  # reported time of an epoch, on average
+    seconds_sd: float = 0.01  # standard deviation of a trial's pace, as a fraction of that
+    sleep: float = 0.0  # seconds for which an epoch really sleeps
+    arm: str = ""  # a name, for arms that differ in nothing else
 
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> Self:

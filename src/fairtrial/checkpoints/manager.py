@@ -45,12 +45,7 @@ class CheckpointManager:
     seconds: float = 60.0
 
     def open(self, trial: Trial, asked_to_stop: Callable[[], bool] = lambda: False) -> "TrialCheckpoints":
-        """Begin an attempt at a trial; no file is touched before the training loop saves or loads.
-
-        Args:
-            trial: the trial.
-            asked_to_stop: tells whether the trial should save its state and end.
-        """
+        """Begin an attempt at a trial, which must save its state and end once ``asked_to_stop`` returns True."""
         return TrialCheckpoints(self, trial, asked_to_stop)
 
     def remove(self, trial: Trial) -> None:
@@ -72,7 +67,7 @@ class TrialCheckpoints:
     """The checkpoints of one attempt at a trial; what `TrialContext.save` and `TrialContext.load` use.
 
     ``records`` and ``fingerprints`` are what the trial has reported so far; in the previous attempt too, once its state
-    was loaded. ``damaged`` says what was wrong with each checkpoint that `load` has skipped; ``warning`` tells the user.
+    was loaded. ``damaged`` says what is wrong with each checkpoint that `load` skipped; ``warning`` tells the user.
     """
 
     checkpoints: CheckpointManager

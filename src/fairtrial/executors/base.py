@@ -98,44 +98,28 @@ Message: TypeAlias = Started | Fingerprinted | EpochFinished | Ended | Warned
 
 @dataclass(frozen=True)
 class NodeData:
-    """Data that every node of a cluster needs, for nodes that can't download them.
+    """Data that every node of a cluster needs, for nodes that can't download them."""
 
-    Attributes:
-        gather: called once, on the machine that runs the study; returns the data.
-        place: called once on each node before its first trial, with a function that returns the data. Importable.
-    """
-
-    gather: Callable[[], object]
-    place: Callable[[Callable[[], object]], None]
+    gather: Callable[[], object]  # called once, on the machine that runs the study; returns the data
+    place: Callable[[Callable[[], object]], None]  # called once on each node, with a function that returns the data
 
 
 @dataclass(frozen=True)
 class Workload:
     """What an executor runs: everything that it needs to know about training, without importing it.
 
-    All functions but ``on_progress`` must be importable by workers.
-
-    Attributes:
-        loop: the training loop.
-        machine: describes the machine that the calling process runs on; called where the trial runs.
-        trials: those that may be submitted.
-        checkpoints: where trials save their state; None for nowhere.
-        set_up: called in each worker process before its first trial, with its number of threads.
-        gpus: GPUs of this machine.
-        environment: variables of a worker process on this machine, by its number from 0.
-        data: what nodes of a cluster need; None if nothing.
-        on_progress: called with the progress of running trials within their epochs.
+    Workers must be able to import all functions but ``on_progress``.
     """
 
     loop: TrainingLoop
-    machine: Callable[[Trial], Machine]
-    trials: tuple[Trial, ...]
-    checkpoints: CheckpointManager | None = None
-    set_up: Callable[[int], None] | None = None
-    gpus: int = 0
-    environment: Callable[[int], Mapping[str, str]] | None = None
+    machine: Callable[[Trial], Machine]  # describes the machine of the calling process; called where the trial runs
+    trials: tuple[Trial, ...]  # those that may be submitted
+    checkpoints: CheckpointManager | None = None  # where trials save their state; None for nowhere
+    set_up: Callable[[int], None] | None = None  # called first in each worker process, with its number of threads
+    gpus: int = 0  # of this machine
+    environment: Callable[[int], Mapping[str, str]] | None = None  # variables of a local worker, by its number from 0
     data: NodeData | None = None
-    on_progress: Callable[[Progressed], None] = lambda _progress: None
+    on_progress: Callable[[Progressed], None] = lambda _progress: None  # called with progress within epochs
 
 
 class Session(AbstractContextManager["Session"], Protocol):
@@ -202,18 +186,8 @@ def run_trial(
     Fingerprints come before the record of the epoch in which the loop reported them, or before the trial's end. The
     records of a checkpoint that the loop has loaded come before its own first one.
 
-    Args:
-        trial: the trial.
-        loop: the training loop.
-        machine: where it runs.
-        checkpoints: the attempt's, or None.
-        on_progress: called with how far the loop is within an epoch.
-        pass_on: tells whether an exception of the loop ends the whole process and not just the trial.
-
-    Raises:
-        Exception: one for which ``pass_on`` is true; the trial has no end.
-        Stopped: the loop has saved its state because it was asked to stop; the trial has no end.
-        CheckpointError: its checkpoints can't be written or read; the trial has no end.
+    A trial has no end where the loop was asked to stop (it raises `Stopped`), where checkpoints can't be written or read
+    (`CheckpointError`), or where ``pass_on`` says that an exception of the loop ends the process, not just the trial.
     """
     yield Started(trial.hash, machine, datetime.now(UTC))
 

@@ -14,20 +14,13 @@ _BYTES = TypeAdapter(ByteSize)
 
 @dataclass(frozen=True)
 class Limits:
-    """What ends a trial's attempt from outside. Not part of the trial: records do not depend on it.
+    """What ends a trial's attempt from outside; records do not depend on it. A FairtrialError refuses other values."""
 
-    Attributes:
-        time: seconds that an attempt may take from its start, or None. A trial that takes longer has failed.
-        memory: bytes that each process of a worker may ask for (its data: heap, stacks and private mappings), or None.
-        silence: seconds after which a silent worker is given up. One whose Python runs at all reports once a second.
-
-    Raises:
-        FairtrialError: a limit that is not a positive number.
-    """
-
-    time: float | None = None
-    memory: int | None = None
-    silence: float = 120.0
+    time: float | None = None  # seconds that an attempt may take; a trial that takes longer has failed
+    memory: int | None = (
+        None  # bytes of data (heap, stacks, private mappings) that each process of a worker may ask for
+    )
+    silence: float = 120.0  # seconds after which a silent worker is given up; one that is well reports once a second
 
     def __post_init__(self) -> None:
         for name, value in (("time_limit", self.time), ("silence", self.silence)):

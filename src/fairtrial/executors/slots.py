@@ -26,17 +26,8 @@ def choose_slots(
     """Decide how many workers a set of trials gets, and how many threads each.
 
     The number of threads never depends on the number of trials: it can change the last bits of a record, and a resumed
-    study must continue with the same numbers.
-
-    Args:
-        trials: trials to run; more workers than that are never started.
-        workers: what the user asked for, or None: a worker a GPU, or as many as the cores have room for.
-        threads: what the user asked for, or None: one. Two trials on two cores beat one trial on two threads.
-        cores: cores that may be used; by default those of this process.
-        gpus: GPUs on this machine.
-
-    Raises:
-        FairtrialError: a number below 1.
+    study must continue with the same numbers. By default a worker has one thread, because two trials on two cores beat
+    one trial on two threads; and there is a worker for each GPU, or as many as the cores have room for.
 
     Example:
         >>> choose_slots(trials=10, workers=None, threads=4, cores=8)

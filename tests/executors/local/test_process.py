@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fairtrial.errors import FairtrialError
+from fairtrial.executors.limits import Limits
 from fairtrial.executors.local import process
 
 ENDS = {
@@ -31,5 +32,5 @@ def test_a_worker_that_the_system_refuses_is_told(monkeypatch):
     monkeypatch.setattr(process.subprocess, "Popen", start)
     before = len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(FairtrialError, match=r"^a worker process can't be started: Resource temporarily unavailable$"):
-        process.WorkerProcess(b"", {})
+        process.WorkerProcess(b"", {}, Limits())
     assert len(list(Path("/proc/self/fd").iterdir())) == before

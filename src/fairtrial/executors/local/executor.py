@@ -8,8 +8,7 @@ from time import monotonic
 from fairtrial import signals
 from fairtrial.executors.base import Message, Workload, check_importable
 from fairtrial.executors.limits import Limits
-from fairtrial.executors.local.process import end_all
-from fairtrial.executors.local.supervisor import Supervisor
+from fairtrial.executors.local.process import WorkerProcess, end_all
 from fairtrial.executors.local.worker import WorkerJob
 from fairtrial.executors.session import QueuedSession, Report
 from fairtrial.executors.slots import Slots, check_counts, choose_slots
@@ -91,7 +90,7 @@ class LocalSession(QueuedSession):
         self.slots = slots
         self._limits = limits
         self._job = pickle.dumps(WorkerJob.of(workload, slots.threads, limits.memory))
-        self._workers: dict[int, Supervisor] = {}
+        self._workers: dict[int, WorkerProcess] = {}
         self._checked = monotonic()
         self._stop_by: float | None = None
 
@@ -100,17 +99,12 @@ class LocalSession(QueuedSession):
         self._dismiss([*self._workers])
 
     def messages(self) -> Iterator[Message | None]:
-        """Run the queued trials, and those queued meanwhile. Closing this iterator ends the busy workers.
-
-        Raises:
-            FairtrialError: workers can't be started, or die before they start a trial.
-            CheckpointError: a trial's state can't be saved.
-        """
+        """Run the queued trials, and those queued meanwhile. Closing this iterator ends the busy workers."""
         try:
             self._checked = monotonic()
             self._assign()
             while self._busy():
-                numbers = {worker.process.connection: number for number, worker in self._workers.items()}
+                numbers = {worker.connection: number for number, worker in self._workers.items()}
                 ready = wait([*numbers], 0)
                 if not ready:
                     yield None
@@ -139,7 +133,7 @@ class LocalSession(QueuedSession):
                 if self._workload.environment:
                     variables |= self._workload.environment(number)
                 with signals.delayed():  # a signal now would leave a worker that nobody knows
-                    self._workers[number] = Supervisor(self._job, variables, self._limits)
+                    self._workers[number] = WorkerProcess(self._job, variables, self._limits)
             if self._workers[number].trial is None:
                 self._workers[number].give(self._waiting.popleft())
 
@@ -170,7 +164,7 @@ class LocalSession(QueuedSession):
         for number in numbers:
             trial = self._workers[number].trial
             if self._workload.checkpoints is not None and trial is not None and trial.hash in self._started:
-                self._workers[number].process.ask_to_stop()
+                self._workers[number].ask_to_stop()
             else:
                 self._workers.pop(number).close()
 
@@ -179,6 +173,6 @@ class LocalSession(QueuedSession):
         busy = self._busy()
         self._ask_to_stop([number for number in numbers if number in busy])
         leaving = [self._workers.pop(number) for number in numbers if number in self._workers]
-        end_all([worker.process for worker in leaving if worker.trial is None])
-        end_all([worker.process for worker in leaving if worker.trial is not None], self._stop_by or 0.0)
+        end_all([worker for worker in leaving if worker.trial is None])
+        end_all([worker for worker in leaving if worker.trial is not None], self._stop_by or 0.0)
         self._stop_by = None

@@ -1,5 +1,6 @@
-"""A worker process seen from outside: start it, talk to it, end it, and say what it died of."""
+"""A worker process seen from outside: start it, talk to it, supervise it, end it, and say what it died of."""
 
+import math
 import os
 import pickle
 import signal
@@ -8,15 +9,18 @@ import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
+from datetime import UTC, datetime
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from time import monotonic, sleep
 from typing import cast
 
 from fairtrial.errors import FairtrialError
+from fairtrial.executors.base import Ended, EpochFinished, Started
+from fairtrial.executors.limits import Limits, format_seconds
 from fairtrial.executors.local.worker import STOP, WHERE, Heartbeat
-from fairtrial.executors.session import Report
-from fairtrial.trial import Trial
+from fairtrial.executors.session import CheckpointFailed, Report, WorkerDied
+from fairtrial.trial import Outcome, Trial
 
 #: Seconds that a worker whose pipe has closed gets to end itself before it is killed.
 GRACE = 1.0
@@ -36,10 +40,10 @@ _PROGRAM = (
 
 #: Leads a worker's process group. A terminal that closes, or an orphaned group, must not end the leader first.
 #:
-#: A worker asks the kernel to end it with its parent; the processes that its training loop starts (multiprocessing, the
-#: workers of a DataLoader) have not. So each worker runs in a process group whose leader is a shell that waits for the
-#: end of a pipe. This process alone has the other end, and the kernel closes it even after SIGKILL. Then the shell kills
-#: the group, itself included. That needs no Python, so native code that holds the interpreter's lock can't delay it; a
+#: A worker asks the kernel to end it with its parent; the processes that its training loop starts (multiprocessing, a
+#: DataLoader's workers) do not. So a worker runs in a process group whose leader is a shell that waits for the end of a
+#: pipe. Only this process has the other end, and the kernel closes it even after SIGKILL. Then the shell kills the
+#: group, itself included. That needs no Python, so native code that holds the interpreter's lock can't delay it; a
 #: shell takes about a millisecond to start and less than a megabyte. As the leader stays until it is waited for, the
 #: group's number can't pass to strangers meanwhile. A process in a session of its own has left the group, and lives on.
 _LEADER = "trap '' HUP INT TERM; read -r line; kill -KILL 0"
@@ -52,20 +56,21 @@ _LIKELY = dict.fromkeys((signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SI
 
 
 class WorkerProcess:
-    """One worker process.
-
-    Args:
-        job: the pickled `WorkerJob`.
-        environment: variables on top of this process's own.
-
-    Raises:
-        FairtrialError: the system refuses to start it.
+    """One worker process, started with a pickled `WorkerJob` and variables on top of this process's own.
 
     Attributes:
         connection: this process's end of the pipe; readable when there is a report, or when the worker has ended.
+        trial: the trial that the worker runs; None if it is free, or dead.
+        alive: False once the worker has died or was ended; nothing more is read from it.
     """
 
-    def __init__(self, job: bytes, environment: Mapping[str, str]) -> None:
+    def __init__(self, job: bytes, environment: Mapping[str, str], limits: Limits) -> None:
+        self.trial: Trial | None = None
+        self.alive = True
+        self._limits = limits
+        self._deadline = math.inf
+        self._epochs = 0
+        self._silent = 0.0
         try:
             with ExitStack() as undo:
                 self._crash_log = undo.enter_context(tempfile.TemporaryFile())
@@ -101,6 +106,7 @@ class WorkerProcess:
 
     def give(self, trial: Trial) -> None:
         """Give a trial to a free worker."""
+        self.trial, self._deadline, self._epochs, self._silent = trial, math.inf, 0, 0.0
         self._send(pickle.dumps(trial))
 
     def receive(self) -> Report | Heartbeat | None:
@@ -109,6 +115,53 @@ class WorkerProcess:
             return cast("Report | Heartbeat", self.connection.recv())
         except (EOFError, OSError):
             return None
+
+    def read(self) -> Report | None:
+        """Read the next report, waiting for it; None where it is a heartbeat."""
+        self._silent = 0.0
+        report = self.receive()
+        match report:
+            case None:
+                return self._give_up(WorkerDied(self._autopsy()))
+            case WorkerDied():
+                return self._give_up(report)
+            case Heartbeat():
+                return None
+            case Started():
+                self._deadline = monotonic() + (self._limits.time or math.inf)
+            case EpochFinished():
+                self._epochs += 1
+            case Ended() | CheckpointFailed():
+                self.trial = None
+        return report
+
+    def check(self, silent: float = 0.0) -> Report | None:
+        """Check whether the worker is dead, has been silent for too long, or its trial has taken too long.
+
+        Args:
+            silent: seconds without a report since the last call. The caller counts them while it listens, because by
+                the clock a process that was suspended would find all its workers silent.
+        """
+        self._silent += silent
+        if self.dead():  # its pipe may still be open, if a process that it has forked keeps it open
+            return self._give_up(WorkerDied(self._autopsy()))
+        if self._silent > self._limits.silence:
+            cause = f"worker was silent for {format_seconds(self._limits.silence)}\n{self._where()}"
+            return self._give_up(WorkerDied(cause.rstrip()))
+        if self.trial is None or self.seconds_left() > 0 or self.connection.poll():  # the end may be waiting
+            return None
+        cause = f"time limit of {format_seconds(self._limits.time or 0)} exceeded in epoch {self._epochs + 1}"
+        detail = f"{cause}\n{self._where()}".rstrip()
+        return self._give_up(Ended(self.trial.hash, Outcome.FAILED, detail, datetime.now(UTC)))
+
+    def seconds_left(self) -> float:
+        """Return how many seconds the trial may still take; infinity without a trial or a limit."""
+        return math.inf if self.trial is None else self._deadline - monotonic()
+
+    def _give_up(self, report: Report) -> Report:
+        self.alive, self.trial = False, None
+        self.close()
+        return report
 
     def ended(self) -> bool:
         """Check whether the process has ended."""
@@ -121,7 +174,7 @@ class WorkerProcess:
         """
         return self.ended() and not self.connection.poll()
 
-    def autopsy(self) -> str:
+    def _autopsy(self) -> str:
         """Say what happened to a worker whose pipe has closed; it must still be closed here."""
         try:
             code = self._process.wait(GRACE)
@@ -129,7 +182,7 @@ class WorkerProcess:
             return "worker stopped answering and was killed"
         return "\n".join(filter(None, [_describe(code), self._trace()]))
 
-    def where(self) -> str:
+    def _where(self) -> str:
         """Get the Python traceback of a running worker; empty if it writes none in time."""
         self._process.send_signal(WHERE)
         deadline = monotonic() + SECONDS_TO_TRACE
@@ -165,7 +218,7 @@ class WorkerProcess:
 
 
 def end_all(workers: Iterable[WorkerProcess], deadline: float = 0.0) -> None:
-    """End workers: those that have not ended by themselves by a deadline (on the monotonic clock) are killed."""
+    """End workers; those that have not ended by themselves by a deadline (on the monotonic clock) are killed."""
     workers = list(workers)
     talking = {worker.connection: worker for worker in workers}
     try:

@@ -129,11 +129,9 @@ class Inbox:
 
 
 def main(pipe: int, crash_log: int) -> None:
-    """Work until the parent asks this process to stop, closes the pipe, or dies.
+    """Work until the parent asks this process to stop, closes the pipe, or dies; both arguments are file descriptors.
 
-    Args:
-        pipe: file descriptor of this worker's end of the pipe.
-        crash_log: file descriptor that gets the Python traceback if native code crashes, or on `WHERE`.
+    The crash log gets the Python traceback if native code crashes, or on `WHERE`.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the runner to handle
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # a terminal may stop background processes that write to it

@@ -25,17 +25,8 @@ OBJECT_STORE = 80 * 1024 * 1024
 class RayCluster:
     """A connection to Ray: this process's, if it has one; else to an address; else to a Ray that is started here.
 
-    Args:
-        address: ``"auto"`` or ``"host:port"``; None for a Ray on this machine.
-        cores: cores of a Ray that is started here.
-
-    Raises:
-        FairtrialError: Ray is not installed, or the cluster can't be reached.
-
-    Attributes:
-        ray: the module.
-        local: whether it was started here.
-        lost: whether the cluster is gone.
+    A FairtrialError says that Ray is not installed, or that the cluster can't be reached. The attribute ``local`` tells
+    whether Ray was started here, with so many cores.
     """
 
     def __init__(self, address: str | None, cores: int) -> None:

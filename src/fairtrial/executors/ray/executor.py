@@ -5,7 +5,8 @@ import pickle
 import sys
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -81,12 +82,7 @@ class RayExecutor:
         self._address, self._workers, self._threads = address, workers, threads or 1
 
     def open(self, workload: Workload) -> "RaySession":
-        """Connect to the cluster, and open a session for a study.
-
-        Raises:
-            StudyError: a training loop that workers can't import.
-            FairtrialError: the cluster can't be reached.
-        """
+        """Connect to the cluster, and open a session for a study; a FairtrialError if that is impossible."""
         check_importable(workload.trials)
         if workload.checkpoints is not None and "://" not in workload.checkpoints.location:
             location = str(Path(workload.checkpoints.location).absolute())  # nodes have another working folder
@@ -119,10 +115,24 @@ class RaySession(QueuedSession):
         self._room, self._checked, self._had_room = 0, -math.inf, -math.inf
 
     def __enter__(self) -> Self:
-        """Count the room, and send data that nodes need."""
+        """Count the room, make the remote function, and send data that nodes need."""
+        ray, data = self._cluster.ray, None if self._cluster.local else self._workload.data
         try:
             self._check()
-            self._task, self._spec, self._data = self._prepare()
+            self._spec = TaskSpec(
+                session=uuid.uuid4().hex,
+                version=fairtrial.__version__,
+                path=tuple(str(Path(entry).absolute()) for entry in sys.path),
+                folder=str(Path.cwd()),
+                environment=dict.fromkeys(THREAD_VARIABLES, str(self._threads)),
+                limits=self._limits,
+                saves=self._workload.checkpoints is not None,
+                job=pickle.dumps(WorkerJob.of(self._workload, self._threads, self._limits.memory)),
+                place=None if data is None else pickle.dumps(data.place),
+            )
+            resources = {"num_cpus": self._threads, "num_gpus": self._gpus}
+            self._task = ray.remote(num_returns="streaming", max_retries=0, **resources)(task.run_task)
+            self._data = [] if data is None else [ray.put(data.gather())]
         except BaseException:
             self._cluster.close()
             raise
@@ -130,18 +140,11 @@ class RaySession(QueuedSession):
 
     def __exit__(self, *exc_info: object) -> None:
         super().__exit__()
-        try:
+        with closing(self._cluster):
             self._cancel()
-        finally:
-            self._cluster.close()
 
     def messages(self) -> Iterator[Message | None]:
-        """Run the queued trials, and those queued meanwhile. Closing this iterator cancels those that run.
-
-        Raises:
-            FairtrialError: the cluster is lost, a node has another version of fairtrial or can't run it at all, or a
-                trial's workers die before they have started it.
-        """
+        """Run the queued trials, and those queued meanwhile. Closing this iterator cancels those that run."""
         try:
             while self._waiting or self._live:
                 self._assign()
@@ -155,24 +158,6 @@ class RaySession(QueuedSession):
             yield None
         finally:
             self._cancel()
-
-    def _prepare(self) -> tuple[Any, TaskSpec, list[Any]]:
-        """Make the remote function, what all tasks have in common, and a reference to data for the nodes."""
-        data = None if self._cluster.local else self._workload.data
-        spec = TaskSpec(
-            session=uuid.uuid4().hex,
-            version=fairtrial.__version__,
-            path=tuple(str(Path(entry).absolute()) for entry in sys.path),
-            folder=str(Path.cwd()),
-            environment=dict.fromkeys(THREAD_VARIABLES, str(self._threads)),
-            limits=self._limits,
-            saves=self._workload.checkpoints is not None,
-            job=pickle.dumps(WorkerJob.of(self._workload, self._threads, self._limits.memory)),
-            place=None if data is None else pickle.dumps(data.place),
-        )
-        resources = {"num_cpus": self._threads, "num_gpus": self._gpus}
-        remote = self._cluster.ray.remote(num_returns="streaming", max_retries=0, **resources)(task.run_task)
-        return remote, spec, [] if data is None else [self._cluster.ray.put(data.gather())]
 
     def _check(self) -> None:
         """Check now and then that the cluster is there, and how many trials it has room for."""
@@ -250,9 +235,8 @@ class RaySession(QueuedSession):
                 return
 
 
-def _unfinished(ray: Any, attempts: Iterable[Any], deadline: float) -> list[Any]:
+def _unfinished(ray: Any, left: list[Any], deadline: float) -> list[Any]:
     """Wait until tasks have ended, discarding their reports; return those that have not."""
-    left = [*attempts]
     while left and (seconds := deadline - time.monotonic()) > 0:
         ready, _ = ray.wait(left, timeout=seconds)
         for reports in ready:
@@ -265,10 +249,7 @@ def _unfinished(ray: Any, attempts: Iterable[Any], deadline: float) -> list[Any]
 
 def describe_cluster(address: str) -> str:
     """Connect to a cluster and describe its room; a FairtrialError if it can't be reached or Ray is not installed."""
-    cluster = RayCluster(address, 1)
-    try:
+    with closing(RayCluster(address, 1)) as cluster:
         cluster.check()
         nodes = sum(1 for node in cluster.ray.nodes() if node["Alive"])
         return f"the cluster at {address} has {nodes} nodes, with room for {cluster.room(1, 0)} trials of a core each"
-    finally:
-        cluster.close()

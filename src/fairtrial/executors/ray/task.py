@@ -25,8 +25,7 @@ from filelock import FileLock
 import fairtrial
 from fairtrial.errors import FairtrialError
 from fairtrial.executors.limits import Limits
-from fairtrial.executors.local.process import end_all
-from fairtrial.executors.local.supervisor import Supervisor
+from fairtrial.executors.local.process import WorkerProcess, end_all
 from fairtrial.executors.session import Report
 from fairtrial.trial import Trial
 
@@ -40,29 +39,17 @@ GRACE = 3.0
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """What all tasks of one session have in common.
+    """What all tasks of one session have in common."""
 
-    Attributes:
-        session: names the session; a worker serves one only.
-        version: the version of fairtrial on the machine that runs the study.
-        path: its ``sys.path``, without relative entries.
-        folder: its working folder.
-        environment: variables of workers.
-        limits: what a trial may use.
-        saves: whether trials can save their state.
-        job: the pickled `WorkerJob`; only a worker unpickles it, because that may load torch.
-        place: pickled function that puts data into a node's cache, or None; see `executors.base.NodeData`.
-    """
-
-    session: str
-    version: str
-    path: tuple[str, ...]
-    folder: str
-    environment: Mapping[str, str]
+    session: str  # a worker serves one session only
+    version: str  # of fairtrial, on the machine that runs the study
+    path: tuple[str, ...]  # its sys.path, without relative entries
+    folder: str  # its working folder
+    environment: Mapping[str, str]  # variables of workers
     limits: Limits
-    saves: bool
-    job: bytes
-    place: bytes | None
+    saves: bool  # whether trials can save their state
+    job: bytes  # the pickled WorkerJob; only a worker unpickles it, because that may load torch
+    place: bytes | None  # pickled function that puts data into a node's cache; see NodeData
 
 
 @dataclass
@@ -70,33 +57,24 @@ class _WorkerSlot:
     """The worker of this process, and the session that it serves."""
 
     session: str = ""
-    worker: Supervisor | None = None
+    worker: WorkerProcess | None = None
 
     def clear(self, grace: float = 0.0) -> None:
         worker, self.worker = self.worker, None
         if worker is not None:
             if grace:
-                worker.process.ask_to_stop()
-            end_all([worker.process], monotonic() + grace)
+                worker.ask_to_stop()
+            end_all([worker], monotonic() + grace)
 
 
 _SLOT = _WorkerSlot()
 
 
 def run_task(spec: TaskSpec, trial: Trial, data: Sequence[Any]) -> Iterator[bytes]:
-    """Run a trial. The body of a Ray task.
+    """Run a trial and yield pickled lists of its reports. The body of a Ray task.
 
-    Args:
-        spec: what all tasks have in common.
-        trial: the trial.
-        data: reference to the data for nodes that can't download them; in a list, so that Ray does not send them along
-            with every task. Empty if there are none.
-
-    Yields:
-        Pickled lists of the worker's reports since the last; the very last is `Ended` or `WorkerDied`.
-
-    Raises:
-        FairtrialError: this node can't run trials of this study.
+    ``data`` is a reference to the data for nodes that can't download them, if any; in a list, so that Ray does not send
+    the data along with every task.
     """
     if spec.version != fairtrial.__version__:
         raise FairtrialError(
@@ -115,7 +93,7 @@ def run_task(spec: TaskSpec, trial: Trial, data: Sequence[Any]) -> Iterator[byte
             _SLOT.clear(GRACE if spec.saves and _SLOT.worker.alive else 0.0)
 
 
-def _worker(spec: TaskSpec, data: Sequence[Any]) -> Supervisor:
+def _worker(spec: TaskSpec, data: Sequence[Any]) -> WorkerProcess:
     """Find this process's worker, or start one that serves the session."""
     if _SLOT.session != spec.session:
         _SLOT.clear()
@@ -126,18 +104,18 @@ def _worker(spec: TaskSpec, data: Sequence[Any]) -> Supervisor:
         if spec.place is not None:
             _place_once(spec.session, spec.place, data)
         _SLOT.session = spec.session
-    if _SLOT.worker is not None and _SLOT.worker.process.dead():  # between two trials, so that none has lost it
+    if _SLOT.worker is not None and _SLOT.worker.dead():  # between two trials, so that none has lost it
         _SLOT.clear()
     if _SLOT.worker is None:
-        _SLOT.worker = Supervisor(spec.job, spec.environment, spec.limits)
+        _SLOT.worker = WorkerProcess(spec.job, spec.environment, spec.limits)
     return _SLOT.worker
 
 
-def _reports(worker: Supervisor) -> list[Report]:
+def _reports(worker: WorkerProcess) -> list[Report]:
     """Wait for a report, and take all others that are ready: that saves most messages among quick trials."""
     reports: list[Report] = []
-    while worker.trial is not None and (not reports or worker.process.connection.poll()):
-        ready = wait([worker.process.connection], SECONDS_A_CHECK)
+    while worker.trial is not None and (not reports or worker.connection.poll()):
+        ready = wait([worker.connection], SECONDS_A_CHECK)
         new = [worker.read() if ready else None]
         if worker.alive:
             new.append(worker.check(0.0 if ready else SECONDS_A_CHECK))
