@@ -186,8 +186,8 @@ def run_trial(
     Fingerprints come before the record of the epoch in which the loop reported them, or before the trial's end. The
     records of a checkpoint that the loop has loaded come before its own first one.
 
-    A trial has no end where the loop was asked to stop (it raises `Stopped`), where checkpoints can't be written or read
-    (`CheckpointError`), or where ``pass_on`` says that an exception of the loop ends the process, not just the trial.
+    A trial has no end where the loop was asked to stop (it raises `Stopped`), where checkpoints can't be written or
+    read (`CheckpointError`), or where ``pass_on`` says that an exception ends the process, not just the trial.
     """
     yield Started(trial.hash, machine, datetime.now(UTC))
 
