@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fairtrial.failpoints import PLACES, failpoint
+from fairtrial.failpoints import POINTS, failpoint
 from fairtrial.spec import Study
 from fairtrial.store.sql import SQLStore
 from fairtrial.trial import Outcome
@@ -112,7 +112,7 @@ def run_with_death(folder, study, place, number):
     return reached
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", POINTS)
 def test_a_death_changes_no_result(tmp_path, place, undisturbed):
     study = a_study()
     whole = run_with_death(tmp_path / "whole", study, place, NEVER)
@@ -214,8 +214,8 @@ def kill_after(process, folder, seconds):
 
 def test_places_are_passed_without_a_trace_unless_a_test_wants_one(monkeypatch):
     monkeypatch.setattr(os, "kill", lambda *args: pytest.fail("nobody wanted that"))
-    failpoint(PLACES[0])
-    monkeypatch.setenv("FAIRTRIAL_FAILPOINT", f"{PLACES[0]}:2")
-    failpoint(PLACES[1])
-    failpoint(PLACES[0])
+    failpoint(POINTS[0])
+    monkeypatch.setenv("FAIRTRIAL_FAILPOINT", f"{POINTS[0]}:2")
+    failpoint(POINTS[1])
+    failpoint(POINTS[0])
     assert not list(Path().iterdir())

@@ -162,9 +162,9 @@ def test_a_second_signal_ends_at_once(study, start):
 def answered():
     """Answer signals as the command line does, and as before in the end."""
     before = {number: signal.getsignal(number) for number in signals.ENDING}
-    signals.answer()
+    signals.install_handlers()
     yield
-    signals._answered.clear()
+    signals._received.clear()
     for number, handler in before.items():
         signal.signal(number, handler)
 
@@ -186,7 +186,7 @@ def test_what_is_ignored_stays_so():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     kept = {number: signal.getsignal(number) for number in signals.ENDING}
     try:
-        signals.answer()
+        signals.install_handlers()
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         for number, handler in kept.items():
@@ -197,18 +197,18 @@ def test_what_is_ignored_stays_so():
 def test_a_signal_waits_for_what_must_not_be_torn_apart(answered):
     done = []
     terminated = pytest.raises(Terminated)
-    with terminated, signals.held():
+    with terminated, signals.delayed():
         signal.raise_signal(signal.SIGTERM)
         done.append(1)
     assert done == [1]
-    assert signal.getsignal(signal.SIGTERM) is signals._answer
+    assert signal.getsignal(signal.SIGTERM) is signals._handle
 
 
 def test_a_second_signal_does_not_wait(answered, monkeypatch):
     ends = []
     monkeypatch.setattr(signals, "_end_at_once", ends.append)
     interrupted = pytest.raises(KeyboardInterrupt)
-    with interrupted, signals.held():
+    with interrupted, signals.delayed():
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGTERM)
         assert ends == [signal.SIGTERM]
@@ -217,7 +217,7 @@ def test_a_second_signal_does_not_wait(answered, monkeypatch):
 def test_without_the_command_line_ctrl_c_waits_too_but_not_twice():
     done = []
     interrupted = pytest.raises(KeyboardInterrupt)
-    with interrupted, signals.held():
+    with interrupted, signals.delayed():
         signal.raise_signal(signal.SIGINT)
         done.append(1)
         signal.raise_signal(signal.SIGINT)

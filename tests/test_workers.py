@@ -96,7 +96,7 @@ ENDS = {
     "well": ("finished", ""),
     "raises": ("failed", "RuntimeError: boom"),
     "segfault": ("failed", "worker killed by signal 11 (SIGSEGV); native code has crashed"),
-    "exit": ("failed", "worker exited with status 0 before it was done"),
+    "exit": ("failed", "worker exited with status 0 before it finished"),
     "much_memory": ("failed", "memory limit of 4.0 GiB reached"),
     "torch_tensors": ("failed", "memory limit of 4.0 GiB reached"),
     "nan": ("diverged", "train_loss is nan after epoch 2"),

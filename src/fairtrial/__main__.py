@@ -8,7 +8,7 @@ from fairtrial.errors import Terminated
 
 def main() -> None:
     """Load and run the command line; a signal ends it with one line, also while it loads."""
-    signals.answer()
+    signals.install_handlers()
     try:
         from fairtrial.cli.main import main as command_line  # noqa: PLC0415
 

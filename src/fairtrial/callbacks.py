@@ -1,4 +1,4 @@
-"""Callbacks: told what happens while a study runs."""
+"""Callbacks: called while a study runs."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,19 +8,19 @@ from fairtrial.trial import EpochRecord, Machine, Outcome, Trial
 
 
 class Callback:
-    """Told what happens while a study runs. Does nothing; override the methods that you need."""
+    """Called while a study runs. Does nothing; override the methods that you need."""
 
     def on_download(self, done: int, total: int | None, what: str) -> None:
         """Data are being downloaded: bytes done, bytes in all if known, and what it is."""
 
     def on_plan(self, study: Study, trials: Sequence[Trial], missing: Sequence[Trial]) -> None:
-        """A study is about to run: all trials that it may come to, and those of them that are still to be trained."""
+        """A study is about to run: all trials that it may come to, and those that are still to be trained."""
 
     def on_workers(self, slots: Slots) -> None:
         """Trials are about to run on this machine: how many side by side, and with how many threads each."""
 
     def on_trial_start(self, trial: Trial, machine: Machine) -> None:
-        """A trial has begun."""
+        """A trial has started."""
 
     def on_progress(self, trial: Trial, batch: int, batches: int, metrics: Mapping[str, float]) -> None:
         """A trial is at a batch of its current epoch."""
@@ -32,11 +32,11 @@ class Callback:
         """A trial's outcome is in the store."""
 
     def on_warning(self, trial: Trial, text: str) -> None:
-        """Something about a trial that changes no result, such as a damaged checkpoint that was not used."""
+        """Something about a trial that changes no result, such as a damaged checkpoint that was skipped."""
 
     def on_arm_stopped(self, study: Study, arm: str, seeds: int, reason: str) -> None:
         """An arm of a sequential study gets no further seeds.
 
-        Its verdict is settled by this many seeds; or it can't be, because too many of its trials, or of the
-        reference's, diverged or failed or share no fingerprints; or it is the reference, and no other arm continues.
+        Its verdict is settled after this many seeds; or it can't be, because too many of its or the reference's trials
+        diverged, failed or share no fingerprints; or it is the reference, and no other arm continues.
         """

@@ -1,9 +1,8 @@
-"""Points in the code at which a test can kill the process, to see that nothing is lost there.
+"""Points in the code at which a test can kill the process, to check that nothing is lost there.
 
-``FAIRTRIAL_FAILPOINT=checkpoint.tensors_renamed:2`` kills with SIGKILL at the second hit of that place. Hits
-are counted in each process on its own. Where ``FAIRTRIAL_FAILPOINT_HITS`` names a file they are counted over all
-processes together: then one process alone dies of it, and whoever takes over its work lives. Without the variable a
-place costs a look into a dictionary.
+``FAIRTRIAL_FAILPOINT=checkpoint.tensors_renamed:2`` kills with SIGKILL at the second hit of that point. Each process
+counts its own hits. Where ``FAIRTRIAL_FAILPOINT_HITS`` names a file, hits are counted over all processes together: then
+only one process dies, and the one that takes over its work survives. Without the variable a point costs one look-up.
 """
 
 import os
@@ -11,8 +10,8 @@ import signal
 from collections import Counter
 from pathlib import Path
 
-#: Every place, in the order in which a trial comes by. A test goes through them all.
-PLACES = (
+#: Every point, in the order in which a trial passes them. A test goes through them all.
+POINTS = (
     "runner.planned",
     "runner.uncommitted",
     "runner.written",
@@ -32,27 +31,23 @@ PLACES = (
 _hits: Counter[str] = Counter()
 
 
-def failpoint(place: str) -> None:
-    """Die here if a test wants it.
-
-    Args:
-        place: one of `PLACES`.
-    """
+def failpoint(point: str) -> None:
+    """Die here, at one of `POINTS`, if a test wants it."""
     wanted = os.environ.get("FAIRTRIAL_FAILPOINT")
     if wanted is None:
         return
     name, _, number = wanted.partition(":")
-    if name == place and _hit(place) == int(number or 1):
+    if name == point and _hit(point) == int(number or 1):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _hit(place: str) -> int:
-    """Count a hit, and tell which it was, from 1."""
+def _hit(point: str) -> int:
+    """Count a hit, and return its number, from 1."""
     shared = os.environ.get("FAIRTRIAL_FAILPOINT_HITS")
     if shared is None:
-        _hits[place] += 1
-        return _hits[place]
-    from filelock import FileLock  # noqa: PLC0415  (tests alone come here)
+        _hits[point] += 1
+        return _hits[point]
+    from filelock import FileLock  # noqa: PLC0415  (needed by tests alone)
 
     with FileLock(f"{shared}.lock"), Path(shared).open("ab") as file:
         file.write(b".")

@@ -227,7 +227,7 @@ class _Recorder:
         """Write the messages received, then report them; Ctrl-C waits for that."""
         if not self.uncommitted:
             return
-        with signals.held():
+        with signals.delayed():
             received, self.uncommitted = self.uncommitted, []
             failpoint("runner.uncommitted")
             self.store.write(partial(_write, received))

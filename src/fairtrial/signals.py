@@ -18,44 +18,44 @@ from fairtrial.errors import Terminated
 #: The signals that ask this process to end.
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-#: Makes a terminal show its cursor again, which progress bars hide.
+#: Makes a terminal show its cursor, which progress bars hide.
 _SHOW_CURSOR = b"\x1b[?25h"
 
-_answered: list[int] = []
+_received: list[int] = []
 
 
-def answer() -> None:
+def install_handlers() -> None:
     """Install the handlers; signals that are ignored, as under ``nohup``, stay ignored."""
     for number in ENDING:
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _answer)
+            signal.signal(number, _handle)
 
 
 def exit_status(end: BaseException) -> int:
-    """Return the exit status of a process that such an exception has ended: 128 plus the number of the signal."""
+    """Return the exit status of a process that such an exception ended: 128 plus the signal's number."""
     return end.exit_code if isinstance(end, Terminated) else 128 + signal.SIGINT
 
 
 @contextmanager
-def held() -> Iterator[None]:
+def delayed() -> Iterator[None]:
     """Delay signals until the end of a block that must not be interrupted.
 
-    A second signal is handled at once. Only handlers written in Python are delayed, and only in the main thread,
-    because Python runs them nowhere else. Blocking the signals by a mask would not work: another thread, of a numeric
-    library for instance, would receive the signal, and the main thread would run the handler.
+    A second signal is handled at once. Only Python handlers are delayed, and only in the main thread, because Python
+    runs them nowhere else. A signal mask would not work: another thread, of a numeric library for instance, would
+    receive the signal, and the main thread would run the handler.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    came: list[int] = []
+    pending: list[int] = []
     before = {number: handler for number in ENDING if callable(handler := signal.getsignal(number))}
 
     def note(number: int, frame: FrameType | None) -> None:
-        if came and before[signal.Signals(number)] is _answer:
+        if pending and before[signal.Signals(number)] is _handle:
             _end_at_once(number)
-        if came:
+        if pending:
             before[signal.Signals(number)](number, frame)
-        came.append(number)
+        pending.append(number)
 
     for number in before:
         signal.signal(number, note)
@@ -64,21 +64,21 @@ def held() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        if came:
-            signal.raise_signal(came[0])
+        if pending:
+            signal.raise_signal(pending[0])
 
 
-def _answer(number: int, _frame: FrameType | None) -> None:
-    if _answered:
+def _handle(number: int, _frame: FrameType | None) -> None:
+    if _received:
         _end_at_once(number)
-    _answered.append(number)
+    _received.append(number)
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     raise Terminated(number)
 
 
 def _end_at_once(number: int) -> NoReturn:
-    """End without any cleanup; workers notice, and end too."""
+    """End without cleanup; workers notice, and end too."""
     with suppress(OSError):
         if os.isatty(2):
             os.write(2, _SHOW_CURSOR)

@@ -1,7 +1,6 @@
 """A simulated workload: arms whose true means, spreads and failures are known, and that train nothing.
 
-Statistics can only be checked where the truth is known, and machinery only where a trial costs nothing. Here every
-parameter of `SimulatedArm` is a setting of an arm::
+Statistics can be checked only where the truth is known. Every parameter of `SimulatedArm` is a setting of an arm::
 
     reference = "baseline"
     seeds = { min = 3, max = 12 }
@@ -16,15 +15,15 @@ parameter of `SimulatedArm` is a setting of an arm::
     [arms.wild]
     params = { noise_sd = 0.03, diverge_rate = 0.2 }
 
-In Python, `simulated_study` builds such a study, `simulated_results` its results without any store, `executor` runs it
-in this process, `Instead` lets an executor run anything else, and `draw` gives plain arrays for thousands of studies.
+In Python, `simulated_study` builds such a study, `simulated_results` its results without a store, `executor` runs it in
+this process, `Instead` makes an executor run anything else, and `draw` returns arrays for thousands of studies.
 """
 
 import hashlib
 import math
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -44,13 +43,9 @@ from fairtrial.executors.base import (
 from fairtrial.executors.inline import InlineExecutor
 from fairtrial.scheduler import plan
 from fairtrial.spec import Study
-from fairtrial.trial import Machine, Outcome, Trial, TrialContext, TrialResult
+from fairtrial.trial import Machine, Trial, TrialContext, TrialResult
 
-#: What simulated trials are said to have run on.
 MACHINE = Machine(versions={}, processor="simulated", device="simulated", threads=1, system="simulated")
-
-#: The name of the training loop in a study.
-LOOP = "fairtrial.testing:simulate"
 
 # Streams of random numbers that must not run into each other.
 _WEIGHTS, _ORDER, _NOISE, _FATE, _REST = range(5)
@@ -58,58 +53,32 @@ _WEIGHTS, _ORDER, _NOISE, _FATE, _REST = range(5)
 
 @dataclass(frozen=True)
 class SimulatedArm:
-    """What an arm does. A trial's test accuracy ends at mean + weights effect + order effect + noise.
+    """What an arm does. A trial's final test accuracy is mean + weights effect + order effect + noise."""
 
-    Attributes:
-        mean: true mean of the final test accuracy, which is also the best.
-        gap: true mean of how much higher the training accuracy ends.
-        gap_sd: standard deviation of that.
-        weights_sd: standard deviation of what a set of initial weights adds, to all arms alike.
-        order_sd: standard deviation of what an order of batches adds, to all arms alike.
-        noise_sd: standard deviation of what is each trial's own.
-        noise: its distribution: ``"normal"``; ``"heavy"``, Student's t with 3 degrees of freedom; or ``"skewed"``,
-            exponential. All with mean 0 and the same standard deviation.
-        rate: how fast the accuracy rises to its end: it covers all but ``exp(-rate)`` of the way.
-        diverge_rate: probability that a trial diverges, halfway through its epochs.
-        fail_rate: probability that it raises instead.
-        diverge_seeds: seeds that diverge in any case.
-        fail_seeds: seeds that raise in any case.
-        seconds: what an epoch is said to take, on average; nobody waits for it.
-        seconds_sd: standard deviation of a trial's pace, as a fraction of that.
-        sleep: seconds for which an epoch really sleeps.
-        arm: a name, for arms that differ in nothing else.
-    """
-
-    mean: float = 0.8
-    gap: float = 0.05
-    gap_sd: float = 0.003
-    weights_sd: float = 0.008
-    order_sd: float = 0.006
-    noise_sd: float = 0.005
-    noise: Literal["normal", "heavy", "skewed"] = "normal"
-    rate: float = 5.0
-    diverge_rate: float = 0.0
-    fail_rate: float = 0.0
-    diverge_seeds: tuple[int, ...] = ()
-    fail_seeds: tuple[int, ...] = ()
-    seconds: float = 10.0
-    seconds_sd: float = 0.01
-    sleep: float = 0.0
-    arm: str = ""
+    mean: float = 0.8  # true mean of the final test accuracy, which is also the best
+    gap: float = 0.05  # true mean of how much higher the training accuracy ends
+    gap_sd: float = 0.003  # standard deviation of the gap
+    weights_sd: float = 0.008  # standard deviation of the effect of the initial weights, equal for all arms
+    order_sd: float = 0.006  # standard deviation of the effect of the order of batches, equal for all arms
+    noise_sd: float = 0.005  # standard deviation of each trial's own noise, whose mean is 0
+    noise: Literal["normal", "heavy", "skewed"] = "normal"  # heavy: Student's t, 3 degrees; skewed: exponential
+    rate: float = 5.0  # how fast the accuracy rises: it covers all but exp(-rate) of the way
+    diverge_rate: float = 0.0  # probability that a trial diverges, halfway through its epochs
+    fail_rate: float = 0.0  # probability that it raises an error instead
+    diverge_seeds: tuple[int, ...] = ()  # seeds that diverge in any case
+    fail_seeds: tuple[int, ...] = ()  # seeds that raise an error in any case
+    seconds: float = 10.0  # reported time of an epoch, on average
+    seconds_sd: float = 0.01  # standard deviation of a trial's pace, as a fraction of that
+    sleep: float = 0.0  # seconds for which an epoch really sleeps
+    arm: str = ""  # a name, for arms that differ in nothing else
 
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> Self:
-        """Read an arm from a trial's parameters.
-
-        Raises:
-            ValueError: there is no such parameter or distribution.
-        """
+        """Read an arm from a trial's parameters; a ValueError names an unknown parameter or distribution."""
         known = [field.name for field in fields(cls)]
         if unknown := sorted(set(params).difference(known)):
             raise ValueError(f"params.{unknown[0]}: the simulated workload has {', '.join(known)}")
-        values: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in params.items()
-        }
+        values: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in params.items()}
         arm = cls(**values)
         if arm.noise not in _NOISES:
             raise ValueError(f'params.noise = "{arm.noise}": must be one of {", ".join(_NOISES)}')
@@ -119,25 +88,31 @@ class SimulatedArm:
 def simulate(trial: TrialContext) -> Iterator[dict[str, float]]:
     """Act as a training loop: the same records for the same arm and seeds, at no cost.
 
-    All arms of a seed share its effects of weights and order, and say so by their fingerprints, as trained arms do.
+    All arms of a seed share its effects of weights and order, and report that by fingerprints, as trained arms do.
 
     Yields:
         After each epoch what fairtrial's own loop reports: losses, accuracies and times.
 
     Raises:
-        Diverged: the arm's parameters say so.
-        RuntimeError: likewise, for a trial that is to fail.
+        Diverged, RuntimeError: the arm's parameters make the trial diverge, or fail.
     """
     arm = SimulatedArm.of(trial.settings.params)
     trial.fingerprint(initial_weights=f"simulated {trial.weights_seed}", batch_order=f"simulated {trial.order_seed}")
-    diverges, fails = _fate(trial.trial, arm)
-    final = _final_accuracy(trial.trial, arm)
-    gap, pace = _rng(_REST, _number(trial.arm), trial.weights_seed, trial.order_seed).standard_normal(2)
+    name = int.from_bytes(hashlib.sha256(trial.arm.encode()).digest()[:8])  # the same in every process
+    own = (name, trial.weights_seed, trial.order_seed)
+    first, second = _rng(_FATE, *own).random(2)
+    diverges = trial.seed in arm.diverge_seeds or first < arm.diverge_rate
+    fails = trial.seed in arm.fail_seeds or second < arm.fail_rate
+    shared = arm.weights_sd * _rng(_WEIGHTS, trial.weights_seed).standard_normal()
+    shared += arm.order_sd * _rng(_ORDER, trial.order_seed).standard_normal()
+    final = arm.mean + shared + arm.noise_sd * float(_NOISES[arm.noise](_rng(_NOISE, *own), (1,))[0])
+    gap, pace = _rng(_REST, *own).standard_normal(2)
     gap, seconds = arm.gap + arm.gap_sd * gap, arm.seconds * math.exp(arm.seconds_sd * pace)
     for epoch in range(1, trial.epochs + 1):
-        if 2 * epoch > trial.epochs and diverges:
+        halfway = 2 * epoch > trial.epochs
+        if halfway and diverges:
             raise Diverged(f"simulated: train_loss is nan in epoch {epoch}")
-        if 2 * epoch > trial.epochs and fails:
+        if halfway and fails:
             raise RuntimeError("simulated failure")
         if arm.sleep:
             time.sleep(arm.sleep)
@@ -156,8 +131,8 @@ def simulated_study(
     """Build a study of simulated arms, of which the first is the reference.
 
     Args:
-        arms: by name, the parameters in which it differs from `SimulatedArm`'s defaults.
-        seeds: a number, or ``{"min": 3, "max": 12}``; None where a crossed design in ``noise`` says it.
+        arms: by name, the parameters in which each differs from `SimulatedArm`'s defaults.
+        seeds: a number, or ``{"min": 3, "max": 12}``; None where ``noise`` has a crossed design.
         epochs: of each trial.
         name: the study's name.
         **sections: other keys of the study, such as ``evidence={"margin": 0.01}``.
@@ -170,7 +145,7 @@ def simulated_study(
         {
             "name": name,
             "reference": next(iter(arms)),
-            "training": {"loop": LOOP, "epochs": epochs},
+            "training": {"loop": "fairtrial.testing:simulate", "epochs": epochs},
             "arms": {arm: {"params": _params(own) | {"arm": arm}} for arm, own in arms.items()},
             **({} if seeds is None else {"seeds": seeds}),
             **sections,
@@ -179,12 +154,12 @@ def simulated_study(
 
 
 def simulated_results(study: Study) -> tuple[TrialResult, ...]:
-    """Run every trial of a simulated study, all that it may come to, and return what a store would."""
+    """Run every trial that a simulated study may need, and return what a store would."""
     return tuple(_result(trial) for trial in plan(study))
 
 
 class Instead:
-    """Has an executor run another workload than a study's own, such as another training loop on a made-up machine.
+    """Makes an executor run another workload than a study's own, such as another training loop on a made-up machine.
 
     Args:
         executor: what runs it.
@@ -196,11 +171,10 @@ class Instead:
 
     def __init__(self, executor: Executor, **changes: Any) -> None:
         self.checkpoints = executor.checkpoints
-        self._executor = executor
-        self._changes = changes
+        self._executor, self._changes = executor, changes
 
     def open(self, workload: Workload) -> Session:
-        """Begin to run a study, with the changes."""
+        """Open a session for a study, with the changes."""
         return self._executor.open(replace(workload, **self._changes))
 
 
@@ -224,7 +198,7 @@ def draw(
         arms: by name; the first is the reference.
         seeds: of each study.
         studies: how many.
-        rng: where the numbers come from.
+        rng: the random generator.
 
     Returns:
         Shape (studies, seeds, arms).
@@ -245,28 +219,12 @@ def draw(
 
 
 def _params(own: Mapping[str, Any] | SimulatedArm) -> dict[str, Any]:
-    if not isinstance(own, SimulatedArm):
-        return dict(own)
-    values = {field.name: getattr(own, field.name) for field in fields(own)}
+    values = asdict(own) if isinstance(own, SimulatedArm) else own
     return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
 
-def _fate(trial: Trial, arm: SimulatedArm) -> tuple[bool, bool]:
-    """Tell whether a trial diverges, and whether it fails."""
-    first, second = _rng(_FATE, _number(trial.arm), trial.weights_seed, trial.order_seed).random(2)
-    diverges = trial.seed in arm.diverge_seeds or first < arm.diverge_rate
-    return diverges, trial.seed in arm.fail_seeds or second < arm.fail_rate
-
-
-def _final_accuracy(trial: Trial, arm: SimulatedArm) -> float:
-    shared = arm.weights_sd * _rng(_WEIGHTS, trial.weights_seed).standard_normal()
-    shared += arm.order_sd * _rng(_ORDER, trial.order_seed).standard_normal()
-    own = _NOISES[arm.noise](_rng(_NOISE, _number(trial.arm), trial.weights_seed, trial.order_seed), (1,))
-    return arm.mean + shared + arm.noise_sd * float(own[0])
-
-
 def _record(test: float, train: float, seconds: float) -> dict[str, float]:
-    """What an epoch reports, accuracies kept within what they can be."""
+    """What an epoch reports, accuracies clipped to [0, 1]."""
     test, train = (min(max(value, 0.0), 1.0) for value in (test, train))
     return {
         "train_loss": -math.log(max(train, 1e-6)),
@@ -279,30 +237,24 @@ def _record(test: float, train: float, seconds: float) -> dict[str, float]:
 
 
 def _result(trial: Trial) -> TrialResult:
-    """Run a trial and keep what its messages say."""
-    started, records, fingerprints = None, [], dict[str, str]()
-    for message in run_trial(trial, simulate, MACHINE):
-        match message:
-            case Started(at=at):
-                started = at
-            case Fingerprinted(fingerprints=told):
-                fingerprints.update(told)
-            case EpochFinished(record=record):
-                records.append(record)
-            case Ended(outcome=outcome, detail=detail, at=ended):
-                break
-    assert started is not None
+    """Run a trial and collect its messages."""
+    messages = list(run_trial(trial, simulate, MACHINE))
+    started, ended = messages[0], messages[-1]
+    assert isinstance(started, Started)
+    assert isinstance(ended, Ended)
+    records = tuple(message.record for message in messages if isinstance(message, EpochFinished))
+    fingerprints = [message.fingerprints for message in messages if isinstance(message, Fingerprinted)]
     return TrialResult(
         arm=trial.arm,
         seed=trial.seed,
         trial=trial.hash,
-        outcome=Outcome(outcome),
-        detail=detail,
-        started=started,
-        ended=ended,
+        outcome=ended.outcome,
+        detail=ended.detail,
+        started=started.at,
+        ended=ended.at,
         machine=MACHINE,
-        epochs=tuple(records),
-        fingerprints=fingerprints,
+        epochs=records,
+        fingerprints=fingerprints[-1] if fingerprints else {},
     )
 
 
@@ -310,21 +262,9 @@ def _rng(*key: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
 
 
-def _number(name: str) -> int:
-    """A number that stands for an arm's name, the same in every process."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8])
-
-
-def _normal(rng: np.random.Generator, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
-    return rng.standard_normal(shape)
-
-
-def _heavy(rng: np.random.Generator, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
-    return rng.standard_t(3, shape) / math.sqrt(3.0)
-
-
-def _skewed(rng: np.random.Generator, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
-    return rng.standard_exponential(shape) - 1.0
-
-
-_NOISES = {"normal": _normal, "heavy": _heavy, "skewed": _skewed}
+#: Draws noise of mean 0 and standard deviation 1 in a shape.
+_NOISES: dict[str, Callable[[np.random.Generator, tuple[int, ...]], npt.NDArray[np.float64]]] = {
+    "normal": lambda rng, shape: rng.standard_normal(shape),
+    "heavy": lambda rng, shape: rng.standard_t(3, shape) / math.sqrt(3.0),
+    "skewed": lambda rng, shape: rng.standard_exponential(shape) - 1.0,
+}

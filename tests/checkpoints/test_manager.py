@@ -16,7 +16,7 @@ import pytest
 from fairtrial.checkpoints import CheckpointManager, manager
 from fairtrial.errors import CheckpointError, Stopped
 from fairtrial.executors.base import Ended, EpochFinished, Started, Warned, run_trial
-from fairtrial.failpoints import PLACES
+from fairtrial.failpoints import POINTS
 from fairtrial.scheduler import plan
 from fairtrial.trial import EpochRecord, Machine, Outcome
 from workloads import inline as inline_executor
@@ -73,9 +73,9 @@ def test_the_last_state_is_found_with_its_records_and_two_are_kept(trial, place)
     found = checkpoints.open(trial)
     found.load()
     assert found.fingerprints == {"batch_order": "x"}
-    assert [name[:11] for name in attempt._place.names()] == ["0001-000002"] * 2 + ["0001-000003"] * 2
+    assert [name[:11] for name in attempt._storage.names()] == ["0001-000002"] * 2 + ["0001-000003"] * 2
     saved(trial, 4, checkpoints=checkpoints)
-    assert [name[:11] for name in attempt._place.names()] == ["0001-000003"] * 2 + ["0002-000001"] * 2
+    assert [name[:11] for name in attempt._storage.names()] == ["0001-000003"] * 2 + ["0002-000001"] * 2
     assert loaded(trial, checkpoints) == 4
     checkpoints.remove(trial)
     assert loaded(trial, checkpoints) is None
@@ -87,7 +87,7 @@ def test_many_checkpoints_and_attempts_come_in_their_order(trial, monkeypatch):
     for number in range(1, 13):
         saved(trial, number, number)
     assert loaded(trial) == 12
-    names = [name.partition("-")[0] for name in KEPT.open(trial)._before]
+    names = [name.partition("-")[0] for name in KEPT.open(trial)._earlier]
     assert names == sorted(names)
     assert manager._age("10000-000001-aaaaaaaa.json") > manager._age("9999-000002-aaaaaaaa.json")
 
@@ -113,7 +113,7 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_used(trial, suffi
         assert [record.epoch for record in attempt.records] == [1]
         if not (damage == "gone" and suffix == ".json"):
             assert [name.partition(".")[0] for name in attempt.damaged] == [last.name.partition(".")[0]]
-            assert attempt.warning.endswith("); went on from " + files(trial, ".json")[0].name.partition(".")[0])
+            assert attempt.warning.endswith("); continued from " + files(trial, ".json")[0].name.partition(".")[0])
     last.write_bytes(whole)
     assert loaded(trial) == 2
 
@@ -156,8 +156,8 @@ def test_where_all_are_damaged_the_trial_begins_anew_and_says_so(trial):
         EpochFinished,
         Ended,
     ]
-    assert messages[1].text.startswith("checkpoints that can't be used were passed over (0001-000002-")
-    assert messages[1].text.endswith("its digest does not fit); begun anew")
+    assert messages[1].text.startswith("skipped unusable checkpoints (0001-000002-")
+    assert messages[1].text.endswith("its digest does not match); started from the beginning")
     assert [m.record for m in messages if isinstance(m, EpochFinished)] == whole
 
 
@@ -179,7 +179,7 @@ def test_the_user_is_told_of_damage(trial, make_study, inline):
     with SQLStore("fairtrial.db") as store, console.file, ProgressDisplay(console) as watcher:
         executor = inline_executor(saving, lambda trial: MACHINE, "kept")
         run(make_study(), store=store, executor=executor, watcher=watcher)
-    assert "trial 1/4 a seed 0: checkpoints that can't be used were passed over (0001-000001-" in console.export_text()
+    assert "trial 1/4 a seed 0: skipped unusable checkpoints (0001-000001-" in console.export_text()
 
 
 def resealed(file, **changes):
@@ -268,7 +268,7 @@ def test_it_is_time_when_time_has_passed_or_the_study_is_to_stop(trial, monkeypa
 
 def test_to_load_after_the_first_record_is_a_mistake(trial):
     attempt = saved(trial, 1)
-    with pytest.raises(RuntimeError, match="comes before the first record"):
+    with pytest.raises(RuntimeError, match="before yielding the first record"):
         attempt.load()
 
 
@@ -302,7 +302,7 @@ trial = pickle.loads(sys.stdin.buffer.read())
 """
 
 
-@pytest.mark.parametrize("place", [place for place in PLACES if place.startswith("checkpoint.")])
+@pytest.mark.parametrize("place", [place for place in POINTS if place.startswith("checkpoint.")])
 @pytest.mark.parametrize("hit", [1, 2, 3])
 def test_to_die_anywhere_loses_no_more_than_the_checkpoint_at_hand(trial, place, hit):
     program = """
@@ -342,23 +342,23 @@ except CheckpointError as error:
 @pytest.mark.parametrize("limit", [0, 100, 10**6])
 def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_the_one_before(trial, limit):
     said = fill(f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))", trial, "kept")
-    assert said == "a checkpoint can't be written to kept: File too large; the one before is kept\n"
+    assert said == "a checkpoint can't be written to kept: File too large; the previous one is kept\n"
     assert [file.name[:11] for file in files(trial)] == ["0001-000001"] * 2
     assert loaded(trial) == 0
 
 
 def test_a_manifest_that_does_not_fit_takes_its_arrays_with_it(trial, monkeypatch):
     attempt = saved(trial, 1)
-    write = type(attempt._place).write
+    write = type(attempt._storage).write
 
     def full(place, name, content, kind):
         if kind == "manifest":
             raise OSError(28, "No space left on device")
         write(place, name, content, kind)
 
-    said = r"^a checkpoint can't be written to kept: No space left on device; the one before is kept$"
+    said = r"^a checkpoint can't be written to kept: No space left on device; the previous one is kept$"
     with monkeypatch.context() as patch:
-        patch.setattr(type(attempt._place), "write", full)
+        patch.setattr(type(attempt._storage), "write", full)
         with pytest.raises(CheckpointError, match=said):
             attempt.save(state(1))
     assert len(files(trial)) == 2
@@ -376,7 +376,7 @@ def test_a_disk_that_is_full(trial):
         pytest.skip("this root can't mount")
     try:
         said = fill("", trial, "disk")
-        assert said == "a checkpoint can't be written to disk: No space left on device; the one before is kept\n"
+        assert said == "a checkpoint can't be written to disk: No space left on device; the previous one is kept\n"
         assert len(list(Path("disk", trial.hash).iterdir())) == 2
         assert loaded(trial, CheckpointManager("disk")) == 0
     finally:

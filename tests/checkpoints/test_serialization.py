@@ -126,7 +126,7 @@ class Colour(enum.IntEnum):
 
 
 Pair = collections.namedtuple("Pair", "a b")
-TAKES = "a checkpoint takes dictionaries, lists, tuples, texts, numbers, NumPy arrays and torch tensors"
+TAKES = "a checkpoint takes dictionaries, lists, tuples, strings, numbers, NumPy arrays and torch tensors"
 
 
 @pytest.mark.parametrize(
@@ -139,8 +139,8 @@ TAKES = "a checkpoint takes dictionaries, lists, tuples, texts, numbers, NumPy a
         (Colour.RED, f"state is a Colour: {TAKES}"),
         (b"bytes", f"state is a bytes: {TAKES}"),
         (1j, f"state is a complex: {TAKES}"),
-        ({"x": {None: 1}}, "state['x'] has the key None: keys in a checkpoint are texts or numbers"),
-        ({(1, 2): 1}, "state has the key (1, 2): keys in a checkpoint are texts or numbers"),
+        ({"x": {None: 1}}, "state['x'] has the key None: keys in a checkpoint are strings or numbers"),
+        ({(1, 2): 1}, "state has the key (1, 2): keys in a checkpoint are strings or numbers"),
         (np.ma.masked_array([1, 2], [True, False]), f"state is a MaskedArray: {TAKES}"),
         ([torch.ones(2).to_sparse()], "state[0] is a sparse, quantized or meta tensor: a checkpoint takes plain ones"),
         (torch.ones(2, device="meta"), "state is a sparse, quantized or meta tensor: a checkpoint takes plain ones"),

@@ -1,4 +1,4 @@
-"""The checkpoints of one trial: saved, found again, and the damaged ones passed over."""
+"""Saves and loads the checkpoints of one trial, skipping damaged ones."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ from fairtrial.trial import EpochRecord, Trial
 #: Version of the files below.
 CHECKPOINT_FORMAT = 1
 
-#: Checkpoints of a trial that are kept: the last, and the one before in case the last turns out damaged.
+#: Checkpoints of a trial that are kept: the last, and the previous one in case the last turns out damaged.
 KEPT = 2
 
 #: Attempt, number, the writer's random token, and a suffix. The name of a half-written file begins with a dot.
@@ -34,49 +34,31 @@ _NAME = re.compile(r"\.?(\d{4,})-(\d{6,})-([0-9a-f]{8})\..+")
 
 @dataclass(frozen=True)
 class CheckpointManager:
-    """Where the checkpoints of trials lie, and how often a training loop should make one.
+    """Where the checkpoints of trials are stored, and how often a training loop should write one.
 
     Attributes:
-        place: a folder's path, or a URL that fsspec understands. All that run trials must see the same.
+        location: a folder's path, or a URL that fsspec understands. All processes that run trials must see the same.
         seconds: between two checkpoints within an epoch; see `TrialContext.checkpoint_due`.
     """
 
-    place: str
+    location: str
     seconds: float = 60.0
 
-    def open(self, trial: Trial, asked_to_stop: Callable[[], bool] | None = None) -> "TrialCheckpoints":
-        """Begin an attempt at a trial.
-
-        Args:
-            trial: the trial.
-            asked_to_stop: tells whether the trial should save what it has and end.
-
-        Nothing is touched, and no error raised, before the training loop saves or loads.
-        """
-        return TrialCheckpoints(self, trial, asked_to_stop or (lambda: False))
+    def open(self, trial: Trial, asked_to_stop: Callable[[], bool] = lambda: False) -> "TrialCheckpoints":
+        """Begin an attempt at a trial, which must save its state and end once ``asked_to_stop`` returns True."""
+        return TrialCheckpoints(self, trial, asked_to_stop)
 
     def remove(self, trial: Trial) -> None:
-        """Forget a trial that has ended.
-
-        Raises:
-            CheckpointError: its files can't be removed.
-        """
-        with _telling(f"checkpoints in {self.place} can't be removed"):
-            open_storage(self.place, trial.hash).clear()
+        """Remove the checkpoints of a trial that has ended; a CheckpointError if its files can't be removed."""
+        with _checkpoint_errors(f"checkpoints in {self.location} can't be removed"):
+            open_storage(self.location, trial.hash).clear()
 
     def remove_leftovers(self, ended: Iterable[Trial]) -> None:
-        """Forget trials of which some may have been kept by a process that died when they had just ended.
-
-        Args:
-            ended: trials whose state nobody needs any more.
-
-        Raises:
-            CheckpointError: the place can't be read, or files can't be removed.
-        """
-        with _telling(f"checkpoints in {self.place} can't be read"):
-            there = set(open_storage(self.place, "").names())
+        """Remove checkpoints of ended trials that a process left because it died just then; errors as in `remove`."""
+        with _checkpoint_errors(f"checkpoints in {self.location} can't be read"):
+            names = set(open_storage(self.location, "").names())
         for trial in ended:
-            if trial.hash in there:
+            if trial.hash in names:
                 self.remove(trial)
 
 
@@ -84,14 +66,8 @@ class CheckpointManager:
 class TrialCheckpoints:
     """The checkpoints of one attempt at a trial; what `TrialContext.save` and `TrialContext.load` use.
 
-    Attributes:
-        checkpoints: where they lie.
-        trial: whose they are.
-        asked_to_stop: tells whether the trial should save what it has and end.
-        records: what the trial has reported so far; of the attempt before too, once its state was loaded.
-        fingerprints: likewise.
-        damaged: checkpoints that `load` has passed over, and what was wrong with each.
-        warning: what a user should know of that; empty if nothing.
+    ``records`` and ``fingerprints`` are what the trial has reported so far; in the previous attempt too, once its state
+    was loaded. ``damaged`` says what is wrong with each checkpoint that `load` skipped; ``warning`` tells the user.
     """
 
     checkpoints: CheckpointManager
@@ -109,7 +85,7 @@ class TrialCheckpoints:
 
     @property
     def due(self) -> bool:
-        """Whether a training loop should save its state at its next convenience."""
+        """Whether a training loop should save its state soon."""
         return self.asked_to_stop() or monotonic() - self._saved >= self.checkpoints.seconds
 
     def save(self, state: object) -> None:
@@ -125,9 +101,10 @@ class TrialCheckpoints:
             "state": tree,
             "arrays": {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)},
         }
-        with _telling(f"a checkpoint can't be written to {self.checkpoints.place}", "; the one before is kept"):
+        what = f"a checkpoint can't be written to {self.checkpoints.location}"
+        with _checkpoint_errors(what, "; the previous one is kept"):
             if not self._ours:
-                self._prune()  # what attempts before have left may be what fills the disk
+                self._prune()  # the files of earlier attempts may be what fills the disk
             self._write(content, body)
             self._prune()
         self._saved = monotonic()
@@ -136,51 +113,42 @@ class TrialCheckpoints:
             raise Stopped
 
     def load(self) -> Any:
-        """Read the last whole checkpoint of the attempts before; see `TrialContext.load`.
-
-        Raises:
-            CheckpointError: the place can't be looked into.
-            RuntimeError: too late.
-        """
+        """Read the last whole checkpoint of the earlier attempts; see `TrialContext.load`."""
         if self.records:
-            raise RuntimeError("trial.load() comes before the first record")
-        with _telling(f"checkpoints in {self.checkpoints.place} can't be looked for"):
-            candidates = self._before[::-1]
+            raise RuntimeError("call trial.load() before yielding the first record")
+        with _checkpoint_errors(f"checkpoints in {self.checkpoints.location} can't be listed"):
+            candidates = self._earlier[::-1]
         for name in candidates:
             try:
                 body, arrays = self._read(name)
             except (ValueError, OSError, safetensors.SafetensorError) as error:
                 self.damaged[name] = str(error)
                 continue
-            kept = unpack(body["records"], {})
-            self.records.extend(
-                EpochRecord(self.trial.arm, self.trial.seed, epoch, metrics) for epoch, metrics in enumerate(kept, 1)
-            )
+            arm, seed = self.trial.arm, self.trial.seed
+            records = unpack(body["records"], {})
+            self.records.extend(EpochRecord(arm, seed, epoch, metrics) for epoch, metrics in enumerate(records, 1))
             self.fingerprints.update(body["fingerprints"])
-            self._warn(f"went on from {name.partition('.')[0]}")
+            self._warn(f"continued from {name.partition('.')[0]}")
             return unpack(body["state"], arrays)
-        self._warn("begun anew")
+        self._warn("started from the beginning")
         return None
 
     def _warn(self, instead: str) -> None:
         if self.damaged:
-            found = "; ".join(f"{name.partition('.')[0]}: {what}" for name, what in self.damaged.items())
-            self.warning = f"checkpoints that can't be used were passed over ({found}); {instead}"
+            reasons = "; ".join(f"{name.partition('.')[0]}: {reason}" for name, reason in self.damaged.items())
+            self.warning = f"skipped unusable checkpoints ({reasons}); {instead}"
 
     @cached_property
-    def _place(self) -> Storage:
-        return open_storage(self.checkpoints.place, self.trial.hash)
+    def _storage(self) -> Storage:
+        return open_storage(self.checkpoints.location, self.trial.hash)
 
     @cached_property
     def _at_first(self) -> list[str]:
-        """Names of the files that were there when this attempt first looked.
-
-        A worker that was given up may still write some later: they are of an attempt that nobody reads any more.
-        """
-        return [name for name in self._place.names() if _NAME.fullmatch(name)]
+        """Names of the files that existed at first; a worker that was given up may write more, which nobody reads."""
+        return [name for name in self._storage.names() if _NAME.fullmatch(name)]
 
     @cached_property
-    def _before(self) -> list[str]:
+    def _earlier(self) -> list[str]:
         """The checkpoints among them, the newest last."""
         return sorted((name for name in self._at_first if name.endswith(".json")), key=_age)
 
@@ -190,57 +158,52 @@ class TrialCheckpoints:
         return 1 + max((_age(name)[0] for name in self._at_first), default=0)
 
     def _write(self, content: bytes, body: dict[str, Any]) -> None:
-        """Write the two files of a checkpoint; leave nothing of it behind if that does not succeed."""
+        """Write the two files of a checkpoint, or neither."""
         name = f"{self._attempt:04d}-{len(self._ours) + 1:06d}-{self._token}"
         try:
-            self._place.write(f"{name}.safetensors", content, "tensors")
-            self._place.write(f"{name}.json", _sealed(body), "manifest")
+            self._storage.write(f"{name}.safetensors", content, "tensors")
+            self._storage.write(f"{name}.json", _sealed(body), "manifest")
         except BaseException:
             for suffix in ("json", "safetensors"):
                 with suppress(OSError):
-                    self._place.remove(f"{name}.{suffix}")
+                    self._storage.remove(f"{name}.{suffix}")
             raise
         self._ours.append(f"{name}.json")
 
     def _read(self, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Read a checkpoint and check it.
-
-        Raises:
-            ValueError, OSError, SafetensorError: it is damaged, or another trial's.
-        """
-        body = _unsealed(self._place.read(name))
+        """Read a checkpoint and check it: an error if it is damaged or another trial's."""
+        body = _unsealed(self._storage.read(name))
         if body.get("format") != CHECKPOINT_FORMAT or body.get("trial") != self.trial.hash:
             raise ValueError("another format, or another trial's")
-        content = self._place.read(name.replace(".json", ".safetensors"))
+        content = self._storage.read(name.replace(".json", ".safetensors"))
         if hashlib.sha256(content).hexdigest() != body["arrays"]["sha256"]:
             raise ValueError("its arrays are not those that were written")
         return body, load_arrays(content)
 
     def _prune(self) -> None:
-        """Remove what is older than the last checkpoints of all attempts, and what dead attempts left half-written.
+        """Remove all but the last checkpoints of all attempts, and what dead attempts left half-written.
 
-        Files of an attempt that began after this one, or beside it, are not touched: this one may be the one that was
-        given up.
+        Files of a later or simultaneous attempt stay: this attempt may be the one that was given up.
         """
-        good = [name for name in self._before if name not in self.damaged]
+        good = [name for name in self._earlier if name not in self.damaged]
         kept = {name.partition(".")[0] for name in [*good, *self._ours][-KEPT:]}
-        for name in sorted(self._place.names()):  # a manifest goes before its arrays
+        for name in sorted(self._storage.names()):  # a manifest goes before its arrays
             match = _NAME.fullmatch(name)
             if match is None or name.lstrip(".").partition(".")[0] in kept:
                 continue
             if match[3] == self._token or int(match[1]) < self._attempt:
-                self._place.remove(name)
+                self._storage.remove(name)
 
 
 def _age(name: str) -> tuple[int, int, str]:
-    """Give what sorts the names of files by age: attempt and number, then whatever was drawn."""
+    """Return what sorts the names of files by age: attempt and number, then the token."""
     attempt, number, token = name.lstrip(".").partition(".")[0].split("-")
     return int(attempt), int(number), token
 
 
 @contextmanager
-def _telling(what: str, then: str = "") -> Iterator[None]:
-    """Turn what the system says into one line of ours."""
+def _checkpoint_errors(what: str, then: str = "") -> Iterator[None]:
+    """Turn an OSError into a CheckpointError of one line."""
     try:
         yield
     except OSError as error:
@@ -255,7 +218,7 @@ def _sealed(body: dict[str, Any]) -> bytes:
 def _unsealed(content: bytes) -> dict[str, Any]:
     sealed = json.loads(content)
     if not isinstance(sealed, dict) or sealed.get("sha256") != _digest(sealed.get("body")):
-        raise ValueError("its digest does not fit")
+        raise ValueError("its digest does not match")
     return dict(sealed["body"])
 
 

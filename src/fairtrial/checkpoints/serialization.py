@@ -1,4 +1,4 @@
-"""From a training loop's state to JSON and arrays, and back. Nothing is pickled; all comes back to the bit."""
+"""Converts a training loop's state to JSON and arrays, and back to the same bits. Nothing is pickled."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -18,13 +18,9 @@ _DTYPES |= {"bool", "float16", "float32", "float64"}
 
 @dataclass(frozen=True)
 class ArrayType:
-    """A type whose values are written as an array of bytes and a description; torch's tensors are one.
+    """A type, such as torch's tensors, whose values are written as an array of bytes and a description in JSON.
 
-    Attributes:
-        name: the type's name in a checkpoint.
-        type: the Python type.
-        pack: gives the bytes and the description, which JSON can hold; a TypeError says which values it can't write.
-        unpack: puts a value together again.
+    Its ``pack`` returns the two and its ``unpack`` the value; a TypeError of ``pack`` says which values it can't write.
     """
 
     name: str
@@ -37,20 +33,18 @@ _ARRAY_TYPES: dict[str, ArrayType] = {}
 
 
 def register(array_type: ArrayType) -> None:
-    """Let checkpoints hold values of another type."""
+    """Allow values of another type in checkpoints."""
     _ARRAY_TYPES[array_type.name] = array_type
 
 
 def pack(state: object) -> tuple[Any, Arrays]:
-    """Take a state apart.
+    """Convert a state to a tree for JSON, and the arrays that the tree names.
+
+    The arrays may share memory with the state: write them before it changes.
 
     Args:
-        state: dictionaries, lists, tuples, texts, numbers, True, False and None, NumPy arrays and scalars, and torch
-            tensors, in any nesting. Keys of dictionaries are texts or numbers.
-
-    Returns:
-        What JSON can hold, and the arrays that it points to by name. These may share memory with the state: write them
-        before it changes.
+        state: dictionaries, lists, tuples, strings, numbers, True, False and None, NumPy arrays and scalars, and torch
+            tensors, in any nesting. Keys of dictionaries are strings or numbers.
 
     Raises:
         TypeError: something else is in it; the message says where.
@@ -60,12 +54,7 @@ def pack(state: object) -> tuple[Any, Arrays]:
 
 
 def unpack(tree: Any, arrays: Mapping[str, npt.NDArray[Any]]) -> Any:
-    """Put a state together again; tensors come back on the CPU, with the strides that they had where these were dense.
-
-    Args:
-        tree: what `pack` returned first.
-        arrays: what it returned second.
-    """
+    """Convert back what `pack` returned; tensors are on the CPU, with the strides that they had if these were dense."""
     if not isinstance(tree, dict):
         return tree
     ((kind, value),) = tree.items()
@@ -111,7 +100,7 @@ def _pack(value: object, where: str, arrays: Arrays) -> Any:
                 raise TypeError(f"{where} is {error}") from error
             return {known.name: {"array": _store(content, arrays), **description}}
     raise TypeError(
-        f"{where} is a {type(value).__name__}: a checkpoint takes dictionaries, lists, tuples, texts, numbers, "
+        f"{where} is a {type(value).__name__}: a checkpoint takes dictionaries, lists, tuples, strings, numbers, "
         "NumPy arrays and torch tensors"
     )
 
@@ -119,7 +108,7 @@ def _pack(value: object, where: str, arrays: Arrays) -> Any:
 def _key(key: object, where: str) -> Any:
     if type(key) in {str, int, float, bool}:
         return _pack(key, where, {})
-    raise TypeError(f"{where} has the key {key!r}: keys in a checkpoint are texts or numbers")
+    raise TypeError(f"{where} has the key {key!r}: keys in a checkpoint are strings or numbers")
 
 
 def _store(array: npt.NDArray[Any], arrays: Arrays) -> str:

@@ -1,7 +1,4 @@
-"""Where checkpoints lie: a folder, or a URL that fsspec understands.
-
-All that goes wrong is an OSError, whatever a file system of fsspec's makes of it.
-"""
+"""Storage of checkpoints: a folder, or a URL that fsspec understands. All its errors are OSErrors."""
 
 import errno
 from collections.abc import Iterator
@@ -16,68 +13,56 @@ from fairtrial.files import make_folder, write_atomically
 
 
 class Storage(Protocol):
-    """Holds small numbers of files. No name is written twice."""
+    """A folder with a small number of files. No name is written twice."""
 
     def names(self) -> list[str]:
-        """List the files, sorted, half-written ones among them; none if there is no such place yet."""
+        """List the files, sorted, including half-written ones; none if the folder does not exist yet."""
 
     def read(self, name: str) -> bytes:
         """Read a file; FileNotFoundError if there is none."""
 
     def write(self, name: str, content: bytes, kind: str) -> None:
-        """Write a file: once this returns, it is kept whole; if it raises, nothing is left.
+        """Write a file so that it is whole and durable when this returns; nothing is left if it raises.
 
-        Args:
-            name: the file's name.
-            content: what is to be in it.
-            kind: for the names of the fail points.
+        The kind is part of the failpoints' names.
         """
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file, if it exists."""
 
     def clear(self) -> None:
-        """Remove the place with all that is in it."""
+        """Remove the folder and all its files."""
 
 
-def open_storage(where: str, folder: str) -> Storage:
-    """Open a folder of its own in a place.
-
-    Args:
-        where: a folder's path, or a URL such as ``s3://bucket/checkpoints``.
-        folder: the folder's name in it.
+def open_storage(location: str, folder: str) -> Storage:
+    """Open a folder within a folder or URL, such as ``s3://bucket/checkpoints``.
 
     Raises:
         CheckpointError: fsspec does not know the URL, or is not installed.
     """
-    scheme, _, rest = where.rpartition("://")
-    if scheme in {"", "file", "local"}:  # fsspec's own way to a disk does not see to it that files get there
+    scheme, _, rest = location.rpartition("://")
+    if scheme in {"", "file", "local"}:  # fsspec's local files are not synced to the disk
         return FolderStorage(Path(rest) / folder)
     try:
         import fsspec  # noqa: PLC0415
 
-        system, path = fsspec.url_to_fs(f"{where.rstrip('/')}/{folder}")
+        system, path = fsspec.url_to_fs(f"{location.rstrip('/')}/{folder}")
     except ImportError as error:
-        raise CheckpointError(f"checkpoints at {where}: {error}") from error
+        raise CheckpointError(f"checkpoints at {location}: {error}") from error
     except ValueError as error:
-        raise CheckpointError(
-            f"checkpoints at {where}: must be a folder or a URL that fsspec knows ({error})"
-        ) from error
+        problem = f"must be a folder or a URL that fsspec knows ({error})"
+        raise CheckpointError(f"checkpoints at {location}: {problem}") from error
     return FsspecStorage(system, path)
 
 
 class FolderStorage:
-    """A folder on a disk.
-
-    Args:
-        path: the folder; made when something is written.
-    """
+    """A folder on a disk, made when something is written."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def names(self) -> list[str]:
-        """List the files, sorted; none if there is no such place yet."""
+        """List the files."""
         try:
             return sorted(path.name for path in self._path.iterdir())
         except FileNotFoundError:
@@ -88,24 +73,24 @@ class FolderStorage:
         return (self._path / name).read_bytes()
 
     def write(self, name: str, content: bytes, kind: str) -> None:
-        """Write a file, all of it or nothing."""
+        """Write a file."""
         make_folder(self._path)
         write_atomically(self._path / name, content, before_rename=partial(failpoint, f"checkpoint.{kind}_written"))
         failpoint(f"checkpoint.{kind}_renamed")
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file."""
         (self._path / name).unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Remove the folder with all that is in it."""
-        for name in self.names():  # manifests before arrays, so that none is left that lacks them
+        """Remove the folder and all its files."""
+        for name in self.names():  # manifests before arrays, so that none is left without them
             self.remove(name)
         try:
             self._path.rmdir()
         except FileNotFoundError:
             return
-        except OSError as error:  # a worker that was given up may still write; nobody will read it
+        except OSError as error:  # a worker that was given up may still write, which nobody reads
             if error.errno != errno.ENOTEMPTY:
                 raise
 
@@ -113,12 +98,9 @@ class FolderStorage:
 class FsspecStorage:
     """A folder in a file system of fsspec's.
 
-    Files are put in place directly. Object stores take them whole or not at all; elsewhere a half-written one does no
-    harm, because a checkpoint counts only once its digests fit. To rename would be to copy, on most of these.
-
-    Args:
-        system: the file system.
-        path: the folder in it.
+    Files are written under their names directly, because most of these systems rename by copying. Object stores take
+    files whole or not at all; elsewhere a half-written one does no harm, because a checkpoint counts only if its
+    digests match.
     """
 
     def __init__(self, system: Any, path: str) -> None:
@@ -126,7 +108,7 @@ class FsspecStorage:
         self._path = path
 
     def names(self) -> list[str]:
-        """List the files, sorted; none if there is no such place yet."""
+        """List the files."""
         with _as_os_errors():
             self._system.invalidate_cache()
             try:
@@ -154,12 +136,12 @@ class FsspecStorage:
         failpoint(f"checkpoint.{kind}_renamed")
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file."""
         with _as_os_errors(), suppress(FileNotFoundError):
             self._system.rm_file(f"{self._path}/{name}")
 
     def clear(self) -> None:
-        """Remove the folder with all that is in it."""
+        """Remove the folder and all its files."""
         with _as_os_errors(), suppress(FileNotFoundError):
             self._system.invalidate_cache()
             self._system.rm(self._path, recursive=True)
@@ -167,7 +149,7 @@ class FsspecStorage:
 
 @contextmanager
 def _as_os_errors() -> Iterator[None]:
-    """File systems of fsspec's raise what the libraries beneath them do."""
+    """Turn what the libraries beneath fsspec's file systems raise into OSErrors."""
     try:
         yield
     except OSError:

@@ -1,1 +1,1 @@
-"""Where trials run: one small contract, and executors that keep it."""
+"""Run trials: a contract, and the executors that fulfill it."""

@@ -1,29 +1,29 @@
 """The contract of executors: what they are given, what they report, and how one trial becomes messages.
 
-An `Executor` says where trials run. The runner opens it for a study's `Workload`, submits trials to the `Session` and
-reads messages, which carry the trial's id: its hash. A session promises:
+The runner opens an `Executor` for a study's `Workload`, submits trials to the `Session`, and reads messages, which
+carry the trial's id: its hash. A session promises:
 
 * Order. The messages of one trial are one `Started`, its `EpochFinished` records by rising epoch, and one `Ended`;
-  between the first and the last, `Fingerprinted` whenever the trial's fingerprints have changed. Messages of different
-  trials may mix. A trial whose worker died may restart, with a `Started` in place of its `Ended`; then its
-  records restart too, with the first epoch. Nothing of the earlier attempt comes after that `Started`.
-* Pauses. Between messages comes None where no other message is waiting: a good moment to write down what came before.
+  in between, `Fingerprinted` whenever the trial's fingerprints have changed. Messages of different trials may mix. A
+  trial whose worker died may restart, with a `Started` in place of its `Ended`; its records then restart from the first
+  epoch, and no message of the earlier attempt follows.
+* Pauses. None where no other message is waiting: a good moment to write the earlier ones to the store.
 * Failures. An error inside a training loop is a message (`Ended` with outcome ``failed`` and the traceback), never an
   exception of the session. The first line of the detail says plainly what happened. Ctrl-C is no failure: it passes
   through, and the trial stays without an end.
 * Retries. What ends the worker and not just the loop (a crash, a signal, an exit, no memory left, silence) is retried
-  once, by another worker; the second time it is a failure, whose detail tells of both. An exception of the training
-  loop would come again, and is not retried; nor is a trial that took longer than its time limit.
-* Checkpoints. A trial that restarts can continue from its last checkpoint; if one can't be used, a `Warned` says so. A
-  checkpoint that can't be written, on a full disk for example, is no failure of the trial that meets it first, and
-  would be met by all others next: `messages` raises `CheckpointError`, and the trial stays without an end. Leaving the
-  context while trials run asks them to save their state, and waits a little for it.
+  once, by another worker; the second time it is a failure, whose detail describes both. An exception of the training
+  loop would recur, and is not retried; nor is a trial that exceeded its time limit.
+* Checkpoints. A trial that restarts can continue from its last checkpoint; if one can't be used, a `Warned` says so.
+  Where a checkpoint can't be written, as on a full disk, the trial has not failed, and all others would meet the same:
+  `messages` raises `CheckpointError`, and the trial stays without an end. Leaving the context while trials run asks
+  them to save their state, and waits a little for it.
 * Threads. All methods are called from one thread. Trials may be submitted while messages are read.
 * End. `messages` ends when every submitted trial has ended.
 * Results. Records depend on the trial alone: whatever the executor, the same numbers.
 
-Progress within an epoch goes to `Workload.on_progress` at once, and not through `messages`: a session in this process
-could tell of it only when the epoch is over. It may be dropped, and nothing depends on it.
+Progress within an epoch goes to `Workload.on_progress` at once, and not through `messages`, which in this process has
+no turn before the epoch is over. It may be dropped, and nothing depends on it.
 """
 
 import math
@@ -42,7 +42,7 @@ from fairtrial.trial import EpochRecord, Machine, Outcome, TrainingLoop, Trial, 
 
 @dataclass(frozen=True)
 class Started:
-    """A trial has begun, on a machine, at a time (UTC)."""
+    """A trial has started on a machine, at a time (UTC)."""
 
     trial_id: str
     machine: Machine
@@ -77,7 +77,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Warned:
-    """What a user should know of a trial although it changes no result; may come between its first and last message."""
+    """What a user should know about a trial although it changes no result."""
 
     trial_id: str
     text: str
@@ -98,49 +98,32 @@ Message: TypeAlias = Started | Fingerprinted | EpochFinished | Ended | Warned
 
 @dataclass(frozen=True)
 class NodeData:
-    """Data that every node of a cluster needs, for nodes that can't download them.
+    """Data that every node of a cluster needs, for nodes that can't download them."""
 
-    Attributes:
-        gather: called once, on the machine that runs the study; returns the data.
-        place: called once on each node before its first trial, with a function that gets what ``gather`` returned. A
-            function that nodes can import.
-    """
-
-    gather: Callable[[], object]
-    place: Callable[[Callable[[], object]], None]
+    gather: Callable[[], object]  # called once, on the machine that runs the study; returns the data
+    place: Callable[[Callable[[], object]], None]  # called once on each node, with a function that returns the data
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What an executor runs: everything that it needs to know of training, without importing it.
+    """What an executor runs: everything that it needs to know about training, without importing it.
 
-    All functions but ``on_progress`` must be importable by workers.
-
-    Attributes:
-        loop: the training loop.
-        machine: describes the machine that the calling process runs on; called where the trial runs.
-        trials: those that may be submitted.
-        checkpoints: where trials save their state; None for nowhere.
-        set_up: called in each worker process before its first trial, with its number of threads.
-        gpus: GPUs of this machine.
-        environment: variables of a worker process on this machine, by its number from 0.
-        data: what nodes of a cluster need; None if nothing.
-        on_progress: told how far running trials are within their epochs.
+    Workers must be able to import all functions but ``on_progress``.
     """
 
     loop: TrainingLoop
-    machine: Callable[[Trial], Machine]
-    trials: tuple[Trial, ...]
-    checkpoints: CheckpointManager | None = None
-    set_up: Callable[[int], None] | None = None
-    gpus: int = 0
-    environment: Callable[[int], Mapping[str, str]] | None = None
+    machine: Callable[[Trial], Machine]  # describes the machine of the calling process; called where the trial runs
+    trials: tuple[Trial, ...]  # those that may be submitted
+    checkpoints: CheckpointManager | None = None  # where trials save their state; None for nowhere
+    set_up: Callable[[int], None] | None = None  # called first in each worker process, with its number of threads
+    gpus: int = 0  # of this machine
+    environment: Callable[[int], Mapping[str, str]] | None = None  # variables of a local worker, by its number from 0
     data: NodeData | None = None
-    on_progress: Callable[[Progressed], None] = lambda _progress: None
+    on_progress: Callable[[Progressed], None] = lambda _progress: None  # called with progress within epochs
 
 
 class Session(AbstractContextManager["Session"], Protocol):
-    """An executor at work on one study. Leaving the context stops what still runs."""
+    """One study on an executor. Leaving the context stops running trials."""
 
     @property
     def slots(self) -> Slots | None:
@@ -150,21 +133,21 @@ class Session(AbstractContextManager["Session"], Protocol):
         """Queue a trial; trials start in the order of submission."""
 
     def messages(self) -> Iterator[Message | None]:
-        """Run what was submitted and report what comes of it, until every trial has ended; None for a pause."""
+        """Run the submitted trials and report their messages, until every trial has ended; None for a pause."""
 
 
 class Executor(Protocol):
-    """Where trials run: an object that a user constructs and that holds nothing but choices."""
+    """Where trials run: an object that a user constructs and that stores nothing but choices."""
 
     @property
     def checkpoints(self) -> str | None:
         """The folder or URL where running trials save their state; None for a folder beside the store."""
 
     def open(self, workload: Workload) -> Session:
-        """Begin to run a study.
+        """Open a session for a study.
 
         Raises:
-            FairtrialError: it can't run here, such as a training loop that workers can't import.
+            FairtrialError: it can't run here, for example because workers can't import the training loop.
         """
 
 
@@ -190,37 +173,26 @@ def run_trial(
     machine: Machine,
     checkpoints: TrialCheckpoints | None = None,
     *,
-    on_progress: Callable[[Progressed], None] | None = None,
+    on_progress: Callable[[Progressed], None] = lambda _progress: None,
     pass_on: Callable[[Exception], bool] = lambda _error: False,
 ) -> Generator[Message, None, None]:
     """Run one trial and turn what its training loop does into messages.
 
-    A loop ends well by running out. It diverges by raising `Diverged` or by yielding a loss (a metric named ``loss`` or
-    ``..._loss``) that is not finite; that record is not kept, because a mean over it would be no number. It fails by
-    raising anything else, by yielding what is no record, and by yielding none, or more than it has epochs; it may stop
-    earlier. Closing this generator closes the training loop.
+    A loop ends well by running out; it may stop before its last epoch. It diverges by raising `Diverged` or by yielding
+    a loss (a metric named ``loss`` or ``..._loss``) that is not finite; that record is dropped, because it would make
+    every mean NaN. It fails by raising anything else, by yielding something other than a record, no record, or more
+    records than it has epochs. Closing this generator closes the training loop.
 
-    Fingerprints come before the record of the epoch in which the loop reported them, and before the end of a trial that
-    had no further record. The records of a checkpoint that the loop has loaded come before its own first one.
+    Fingerprints come before the record of the epoch in which the loop reported them, or before the trial's end. The
+    records of a checkpoint that the loop has loaded come before its own first one.
 
-    Args:
-        trial: the trial.
-        loop: the training loop.
-        machine: where it runs.
-        checkpoints: the attempt's, or None.
-        on_progress: told how far the loop is within an epoch.
-        pass_on: tells whether an exception of the loop is no end of the trial, but of the process that runs it.
-
-    Raises:
-        Exception: one that is to be passed on; the trial has no end.
-        Stopped: the loop has saved its state because it was asked to stop; the trial has no end.
-        CheckpointError: its state can't be saved, or its checkpoints not be read; the trial has no end.
+    A trial has no end where the loop was asked to stop (it raises `Stopped`), where checkpoints can't be written or
+    read (`CheckpointError`), or where ``pass_on`` says that an exception ends the process, not just the trial.
     """
-    yield Started(trial.hash, machine, _now())
+    yield Started(trial.hash, machine, datetime.now(UTC))
 
     def progress(batch: int, batches: int, metrics: Mapping[str, float]) -> None:
-        if on_progress is not None:
-            on_progress(Progressed(trial.hash, batch, batches, metrics))
+        on_progress(Progressed(trial.hash, batch, batches, metrics))
 
     context = TrialContext(trial, checkpoints, progress)
     outcome, detail = Outcome.FINISHED, ""
@@ -237,21 +209,16 @@ def run_trial(
     except Exception as error:
         if pass_on(error):
             raise
-        outcome, detail = Outcome.FAILED, _describe(error)
+        first = traceback.format_exception_only(error)[-1].partition("\n")[0]
+        outcome, detail = Outcome.FAILED, f"{first}\n{''.join(traceback.format_exception(error))}"
     yield from _news(context, reported, checkpoints)
-    yield Ended(trial.hash, outcome, detail, _now())
-
-
-def _describe(error: Exception) -> str:
-    """Describe what a training loop has raised: in one line, with the traceback below."""
-    first = traceback.format_exception_only(error)[-1].partition("\n")[0]
-    return f"{first}\n{''.join(traceback.format_exception(error))}"
+    yield Ended(trial.hash, outcome, detail, datetime.now(UTC))
 
 
 def _news(
     context: TrialContext, reported: dict[str, str], checkpoints: TrialCheckpoints | None
 ) -> Iterator[Warned | Fingerprinted]:
-    """Report what is wrong with checkpoints, once, and fingerprints that were not reported yet."""
+    """Report once what is wrong with checkpoints, and fingerprints that have changed."""
     if checkpoints is not None and checkpoints.warning:
         yield Warned(context.trial.hash, checkpoints.warning)
         checkpoints.warning = ""
@@ -263,12 +230,7 @@ def _news(
 def _records(
     trial: Trial, epochs: Generator[Mapping[str, float], None, None], checkpoints: TrialCheckpoints | None
 ) -> Generator[EpochRecord, None, None]:
-    """Number and check what a training loop yields, after the records that were saved with its state.
-
-    Raises:
-        Diverged: a loss is not finite.
-        TypeError, ValueError: it is no record, or there are none, or too many.
-    """
+    """Number and check what a training loop yields, after the records that were saved with its state."""
     records: list[EpochRecord] = checkpoints.records if checkpoints is not None else []
     epoch = 0
     with closing(epochs):
@@ -279,7 +241,7 @@ def _records(
                 records.append(EpochRecord(trial.arm, trial.seed, epoch, _checked(metrics, epoch, trial.epochs)))
                 yield records[-1]
         except Exception:
-            yield from records[epoch:]  # what was loaded stands, whatever came after
+            yield from records[epoch:]  # loaded records count, whatever happened since
             raise
     yield from records[epoch:]
     if not records:
@@ -287,11 +249,7 @@ def _records(
 
 
 def _as_generator(epochs: object) -> Generator[Mapping[str, float], None, None]:
-    """Give any iterator the close method that generators have.
-
-    Raises:
-        TypeError: the loop has returned something else, such as None for want of a ``yield``.
-    """
+    """Give any iterator the close method that generators have; refuse what a loop without ``yield`` returns."""
     if isinstance(epochs, Mapping) or not isinstance(epochs, Iterable):
         raise TypeError(
             "a training loop must be a generator that yields a dict after each epoch; it returned "
@@ -301,12 +259,7 @@ def _as_generator(epochs: object) -> Generator[Mapping[str, float], None, None]:
 
 
 def _checked(metrics: Mapping[str, float], epoch: int, epochs: int) -> dict[str, float]:
-    """Check one epoch's metrics.
-
-    Raises:
-        Diverged: a loss is not finite.
-        TypeError, ValueError: not a mapping from names to numbers, or one epoch too many.
-    """
+    """Check one epoch's metrics; a loss that is not finite raises `Diverged`."""
     if epoch > epochs:
         raise ValueError(f"the training loop yielded more than its {epochs} epochs")
     if not isinstance(metrics, Mapping):
@@ -320,7 +273,3 @@ def _checked(metrics: Mapping[str, float], epoch: int, epochs: int) -> dict[str,
         if (name == "loss" or name.endswith("_loss")) and not math.isfinite(value):
             raise Diverged(f"{name} is {value} after epoch {epoch}")
     return checked
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

@@ -1,14 +1,12 @@
 """The simplest executor: one trial after another, in this process. The reference for all others."""
 
-from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
 from time import monotonic
-from typing import Self
 
 from fairtrial.executors.base import EpochFinished, Message, Workload, run_trial
+from fairtrial.executors.session import QueuedSession
 from fairtrial.registry import EXECUTORS
-from fairtrial.trial import Trial
 
 #: Trials and epochs that take no longer than this many seconds share pauses: writing each message down takes as long.
 QUICK = 0.05
@@ -28,32 +26,16 @@ class InlineExecutor:
         self.checkpoints = checkpoints
 
     def open(self, workload: Workload) -> "InlineSession":
-        """Begin to run a study."""
+        """Open a session for a study."""
         return InlineSession(workload)
 
 
-class InlineSession:
-    """Keeps the promises of `executors.base` but those of workers.
+class InlineSession(QueuedSession):
+    """Keeps the promises of `executors.base` except those about workers.
 
     It can't know whether a message is waiting, because the training loop runs only when it is asked for the next. So it
     pauses after every message; among trials or epochs that take milliseconds, some twenty times a second.
     """
-
-    slots = None
-
-    def __init__(self, workload: Workload) -> None:
-        self._workload = workload
-        self._waiting: deque[Trial] = deque()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._waiting.clear()
-
-    def submit(self, trial: Trial) -> None:
-        """Queue a trial."""
-        self._waiting.append(trial)
 
     def messages(self) -> Iterator[Message | None]:
         """Run the queued trials, and those queued meanwhile."""
@@ -61,8 +43,8 @@ class InlineSession:
         last_took, paused = QUICK, monotonic()
         while self._waiting:
             trial, begun = self._waiting.popleft(), monotonic()
-            saved = work.checkpoints.open(trial) if work.checkpoints else None
-            running = run_trial(trial, work.loop, work.machine(trial), saved, on_progress=work.on_progress)
+            checkpoints = work.checkpoints.open(trial) if work.checkpoints else None
+            running = run_trial(trial, work.loop, work.machine(trial), checkpoints, on_progress=work.on_progress)
             with closing(running) as messages:
                 for message in messages:
                     yield message

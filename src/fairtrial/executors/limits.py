@@ -1,4 +1,4 @@
-"""What a trial may use before it is ended, and how people write that."""
+"""Limits on a trial's time and memory, and how people write them."""
 
 import math
 import re
@@ -14,36 +14,25 @@ _BYTES = TypeAdapter(ByteSize)
 
 @dataclass(frozen=True)
 class Limits:
-    """What ends a trial's attempt from outside. No part of what the trial is: records depend on none of it.
+    """What ends a trial's attempt from outside; records do not depend on it. A FairtrialError refuses other values."""
 
-    Attributes:
-        time: seconds that an attempt may take from its beginning, or None. A trial that takes longer has failed.
-        memory: bytes that each process of a worker may ask for (its data: heap, stacks and private mappings), or None.
-        silence: seconds for which a worker may say nothing before it is given up. One whose Python runs at all says
-            something once a second.
-
-    Raises:
-        FairtrialError: a limit that is no positive number.
-    """
-
-    time: float | None = None
-    memory: int | None = None
-    silence: float = 120.0
+    time: float | None = None  # seconds that an attempt may take; a trial that takes longer has failed
+    memory: int | None = (
+        None  # bytes of data (heap, stacks, private mappings) that each process of a worker may ask for
+    )
+    silence: float = 120.0  # seconds after which a silent worker is given up; one that is well reports once a second
 
     def __post_init__(self) -> None:
         for name, value in (("time_limit", self.time), ("silence", self.silence)):
-            if value is not None and not (_is_number(value) and math.isfinite(value) and value > 0):
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if value is not None and not (number and math.isfinite(value) and value > 0):
                 raise FairtrialError(f"{name} = {value!r}: must be a positive number of seconds")
         if self.memory is not None and (type(self.memory) is not int or self.memory < 1):
             raise FairtrialError(f"memory_limit = {self.memory!r}: must be an integer of at least 1")
 
 
 def parse_seconds(text: str) -> float:
-    """Read a duration such as ``90``, ``90s``, ``30m`` or ``1.5h``.
-
-    Raises:
-        ValueError: it is none; the message says what is allowed.
-    """
+    """Read a duration such as ``90``, ``90s``, ``30m`` or ``1.5h``; else a ValueError says what is allowed."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
     if match is None or match[2] not in _SECONDS or not float(match[1]) > 0:
         raise ValueError(f"{text!r} is not a duration such as 90s, 30m or 2h")
@@ -51,11 +40,7 @@ def parse_seconds(text: str) -> float:
 
 
 def parse_bytes(text: str) -> int:
-    """Read a size such as ``2GiB`` or ``800MB``.
-
-    Raises:
-        ValueError: it is none; the message says what is allowed.
-    """
+    """Read a size such as ``2GiB`` or ``800MB``; else a ValueError says what is allowed."""
     try:
         size = int(_BYTES.validate_python(text))
     except ValidationError:
@@ -67,13 +52,9 @@ def parse_bytes(text: str) -> int:
 
 def format_seconds(seconds: float) -> str:
     """Write a duration: ``60 s``, ``0.5 s``."""
-    return f"{seconds:g} s" if seconds < 1e6 else f"{seconds:.0f} s"
+    return f"{seconds:.10g} s"
 
 
 def format_bytes(size: int) -> str:
-    """Write a size: ``2.0 GiB``, or ``900.0 MB`` where it is a whole number of thousands."""
+    """Write a size: ``2.0 GiB``, or ``900.0 MB`` where it is a multiple of a thousand."""
     return ByteSize(size).human_readable(decimal=size % 1000 == 0, separator=" ")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,4 +1,4 @@
-"""How many trials run side by side on one machine, and with how many threads each. Pure but for counting cores."""
+"""How many trials run side by side on one machine, and with how many threads each."""
 
 import os
 from dataclasses import dataclass
@@ -8,13 +8,7 @@ from fairtrial.errors import FairtrialError
 
 @dataclass(frozen=True)
 class Slots:
-    """Room for trials on one machine.
-
-    Attributes:
-        workers: worker processes, each with one trial at a time.
-        threads: threads of each worker.
-        cores: cores that this process may use.
-    """
+    """Room for trials on one machine: worker processes, threads of each, and cores that this process may use."""
 
     workers: int
     threads: int
@@ -31,22 +25,11 @@ def choose_slots(
 ) -> Slots:
     """Decide how many workers a set of trials gets, and how many threads each.
 
-    The number of threads never follows from the number of trials: it can change the last bits of a record, and a study
-    that is resumed must go on with the numbers it began with.
-
-    Args:
-        trials: trials to run; more workers than that are never started.
-        workers: what the user asked for, or None: a worker a GPU, or as many as the cores have room for.
-        threads: what the user asked for, or None: one. Two trials on two cores beat one trial on two threads.
-        cores: cores that may be used; by default those of this process.
-        gpus: GPUs on this machine.
-
-    Raises:
-        FairtrialError: a number below 1.
+    The number of threads never depends on the number of trials: it can change the last bits of a record, and a resumed
+    study must continue with the same numbers. By default a worker has one thread, because two trials on two cores beat
+    one trial on two threads; and there is a worker for each GPU, or as many as the cores have room for.
 
     Example:
-        >>> choose_slots(trials=10, workers=None, threads=None, cores=8)
-        Slots(workers=8, threads=1, cores=8)
         >>> choose_slots(trials=10, workers=None, threads=4, cores=8)
         Slots(workers=2, threads=4, cores=8)
     """
@@ -58,11 +41,7 @@ def choose_slots(
 
 
 def check_counts(**numbers: int | None) -> None:
-    """Refuse numbers of workers or threads that mean nothing; None is always good.
-
-    Raises:
-        FairtrialError: naming the number and what is allowed.
-    """
+    """Refuse a number of workers or threads that is neither None nor at least 1, with a FairtrialError."""
     for name, number in numbers.items():
         if number is not None and (type(number) is not int or number < 1):
             raise FairtrialError(f"{name} = {number!r}: must be an integer of at least 1")

@@ -63,10 +63,10 @@ def dying_study(make_study):
 
 DEATHS = {
     "kill": "worker killed by signal 9 (SIGKILL); out of memory is the usual reason",
-    "exit": "worker exited with status 0 before it was done",
-    "sys.exit": "worker exited with status 3 before it was done",
+    "exit": "worker exited with status 0 before it finished",
+    "sys.exit": "worker exited with status 3 before it finished",
     "segfault": "worker killed by signal 11 (SIGSEGV); native code has crashed",
-    "close the pipe": "worker no longer answered, and was ended",
+    "close the pipe": "worker stopped answering and was killed",
     "memory": "out of memory",
     "torch memory": "out of memory: [enforce fail at alloc_cpu.cpp:127] err == 0. "
     "DefaultCPUAllocator: can't allocate memory",
@@ -86,7 +86,7 @@ def test_a_trial_that_loses_two_workers_has_failed_and_the_others_go_on(dying_st
     }
     lines = ends(messages)["bad"].detail.splitlines()
     assert lines[0] == what
-    assert [line for line in lines if line.startswith("the attempt before: ")] == [f"the attempt before: {what}"]
+    assert [line for line in lines if line.startswith("previous attempt: ")] == [f"previous attempt: {what}"]
 
 
 @pytest.mark.parametrize("end", ["kill", "exit", "segfault", "memory"])
@@ -163,7 +163,7 @@ def test_a_trial_that_asks_for_too_much_memory_has_failed(dying_study):
 
 def test_a_limit_that_leaves_no_room_to_begin_is_told(make_study):
     executor = LocalExecutor(1, memory_limit=64 << 20)
-    with pytest.raises(FairtrialError, match=r"before they can begin a trial: memory limit of 64\.0 MiB reached; see"):
+    with pytest.raises(FairtrialError, match=r"before they can start a trial: memory limit of 64\.0 MiB reached; see"):
         execute(executor, loops.good, plan(make_study()), machine=loops.machine_that_needs_memory)
 
 
@@ -177,14 +177,14 @@ def test_a_stopped_worker_is_given_up_and_killed(dying_study):
 def test_a_worker_that_stops_twice_has_failed(dying_study):
     executor = patient(LocalExecutor(1), 3)
     lines = ends(execute(executor, loops.dying, dying_study("stop")))["bad"].detail.splitlines()
-    assert lines == ["worker said nothing for 3 s", "the attempt before: worker said nothing for 3 s"]
+    assert lines == ["worker was silent for 3 s", "previous attempt: worker was silent for 3 s"]
 
 
 def test_a_worker_that_holds_the_interpreter_in_native_code_says_where(dying_study):
     executor = patient(LocalExecutor(1), 3)
     first, *trace = ends(execute(executor, loops.dying, dying_study("hold the lock")))["bad"].detail.splitlines()
-    assert first == "worker said nothing for 3 s"
-    assert [line for line in trace if "said nothing" in line] == ["the attempt before: worker said nothing for 3 s"]
+    assert first == "worker was silent for 3 s"
+    assert [line for line in trace if "was silent" in line] == ["previous attempt: worker was silent for 3 s"]
     assert sum("in end_process" in line for line in trace) == 2
 
 
@@ -280,14 +280,14 @@ def test_a_trial_whose_worker_died_before_it_began_goes_to_another(make_study):
 
 
 def test_workers_that_never_begin_are_an_error(make_study):
-    with pytest.raises(FairtrialError, match=r"before they can begin a trial: worker exited with status 7"):
+    with pytest.raises(FairtrialError, match=r"before they can start a trial: worker exited with status 7"):
         execute(LocalExecutor(2), loops.good, plan(make_study()), machine=loops.machine_that_dies)
 
 
 def test_one_trial_before_which_workers_always_die_is_an_error_though_others_begin(make_study):
     trials = plan(make_study(seeds=12, arms={"a": {}, "bad": {"params": {"x": 1}}}))
     trials = [trial for trial in trials if trial.arm == "a" or trial.seed == 0]
-    with pytest.raises(FairtrialError, match=r"before they can begin a trial: worker exited with status 7"):
+    with pytest.raises(FairtrialError, match=r"before they can start a trial: worker exited with status 7"):
         execute(LocalExecutor(2), loops.slow, trials, machine=loops.machine_that_dies_for_some)
     assert Path("begun").stat().st_size < 12  # it does not come up only when nothing else is left
 

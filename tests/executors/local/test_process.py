@@ -6,16 +6,15 @@ from pathlib import Path
 
 import pytest
 
-import loops
 from fairtrial.errors import FairtrialError
+from fairtrial.executors.limits import Limits
 from fairtrial.executors.local import process
-from fairtrial.executors.local.worker import WorkerJob
 
 ENDS = {
-    0: "worker exited with status 0 before it was done",
-    7: "worker exited with status 7 before it was done",
+    0: "worker exited with status 0 before it finished",
+    7: "worker exited with status 7 before it finished",
     -9: "worker killed by signal 9 (SIGKILL); out of memory is the usual reason",
-    -6: "worker killed by signal 6 (SIGABRT); native code has given up",
+    -6: "worker killed by signal 6 (SIGABRT); native code has aborted",
     -15: "worker killed by signal 15 (SIGTERM)",
     -40: "worker killed by signal 40",
 }
@@ -33,5 +32,5 @@ def test_a_worker_that_the_system_refuses_is_told(monkeypatch):
     monkeypatch.setattr(process.subprocess, "Popen", start)
     before = len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(FairtrialError, match=r"^a worker process can't be started: Resource temporarily unavailable$"):
-        process.WorkerProcess(WorkerJob(loops.good, loops.machine, None), {})
+        process.WorkerProcess(b"", {}, Limits())
     assert len(list(Path("/proc/self/fd").iterdir())) == before

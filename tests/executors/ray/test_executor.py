@@ -61,7 +61,7 @@ def test_a_death_begins_the_trial_again_from_its_checkpoint(trials, process, kee
     ("end", "what"),
     {
         "kill": "worker killed by signal 9 (SIGKILL); out of memory is the usual reason",
-        "sys.exit": "worker exited with status 3 before it was done",
+        "sys.exit": "worker exited with status 3 before it finished",
         "segfault": "worker killed by signal 11 (SIGSEGV); native code has crashed",
     }.items(),
 )
@@ -79,7 +79,7 @@ def test_a_second_death_fails_the_trial_with_its_cause(trials, end, what):
     [
         ("loop", "time limit of 3 s exceeded in epoch 2", 1),
         ("much memory", "memory limit of 8.0 GiB reached", 2),
-        ("exit", "worker exited with status 0 before it was done", 2),
+        ("exit", "worker exited with status 0 before it finished", 2),
     ],
 )
 def test_limits_hold_here_too(trials, end, what, attempts):
@@ -94,13 +94,13 @@ def test_a_stopped_worker_is_given_up_here_too(trials):
     messages = execute(patient(RayOfTwo(), 3), loops.dying, trials("dying", "stop"))
     assert story(messages, "bad") == ["Started", 1, "Started", 1, "Ended"]
     ends = {arm(message): message for message in messages if isinstance(message, Ended)}
-    assert (ends["bad"].outcome, ends["bad"].detail.splitlines()[0]) == (Outcome.FAILED, "worker said nothing for 3 s")
+    assert (ends["bad"].outcome, ends["bad"].detail.splitlines()[0]) == (Outcome.FAILED, "worker was silent for 3 s")
     assert ends["a"].outcome is ends["b"].outcome is Outcome.FINISHED
 
 
 def test_workers_that_never_begin_are_an_error(make_study):
     with pytest.raises(
-        FairtrialError, match=r"^workers end before they can begin a trial: worker exited with status 8"
+        FairtrialError, match=r"^workers die before they can start a trial: worker exited with status 8"
     ):
         execute(RayOfTwo(), loops.good, plan(make_study()), machine=loops.machine_that_ends)
 
@@ -140,7 +140,9 @@ def test_a_loop_that_ignores_requests_is_killed(make_study):
 def test_another_version_on_a_node_is_refused(make_study, monkeypatch):
     ours = fairtrial.__version__
     monkeypatch.setattr(fairtrial, "__version__", "99.9")
-    with pytest.raises(FairtrialError, match=rf"^node \S+ has fairtrial {ours}, and this is 99\.9: install") as caught:
+    with pytest.raises(
+        FairtrialError, match=rf"^node \S+ has fairtrial {ours}, but this machine has 99\.9: install"
+    ) as caught:
         execute(RayOfTwo(), loops.good, plan(make_study()))
     assert "\n" not in str(caught.value)
 

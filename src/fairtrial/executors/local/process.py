@@ -1,5 +1,6 @@
-"""The outside of a worker process: start it, talk to it, end it, and say what it died of."""
+"""A worker process seen from outside: start it, talk to it, supervise it, end it, and say what it died of."""
 
+import math
 import os
 import pickle
 import signal
@@ -7,24 +8,28 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, suppress
+from datetime import UTC, datetime
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from time import monotonic, sleep
 from typing import cast
 
 from fairtrial.errors import FairtrialError
-from fairtrial.executors.local.process_group import ProcessGroup
-from fairtrial.executors.local.worker import STOP, WHERE, Report, WorkerJob
-from fairtrial.trial import Trial
+from fairtrial.executors.base import Ended, EpochFinished, Started
+from fairtrial.executors.limits import Limits, format_seconds
+from fairtrial.executors.local.worker import STOP, WHERE, Heartbeat
+from fairtrial.executors.session import CheckpointFailed, Report, WorkerDied
+from fairtrial.trial import Outcome, Trial
 
-#: Seconds that a worker whose pipe has ended gets to end itself before it is killed.
+#: Seconds that a worker whose pipe has closed gets to end itself before it is killed.
 GRACE = 1.0
 
-#: Seconds between two looks at whether workers that were asked to stop have ended.
-SECONDS_A_GLANCE = 0.05
+#: Seconds between two checks whether workers that were asked to stop have ended.
+SECONDS_A_POLL = 0.05
 
-#: Seconds that a worker gets to say where it is before it is killed.
-SECONDS_TO_SAY = 0.5
+#: Seconds that a worker gets to write its traceback before it is killed.
+SECONDS_TO_TRACE = 0.5
 
 #: What the interpreter of a worker runs. It never sees the parent's main module, so a script needs no
 #: ``if __name__ == "__main__"``; and the parent's ``sys.path`` is in place before anything is imported.
@@ -33,43 +38,66 @@ _PROGRAM = (
     "worker.main(int(sys.argv[1]), int(sys.argv[2]))"
 )
 
-_LIKELY = {
+#: Leads a worker's process group. A terminal that closes, or an orphaned group, must not end the leader first.
+#:
+#: A worker asks the kernel to end it with its parent; the processes that its training loop starts (multiprocessing, a
+#: DataLoader's workers) do not. So a worker runs in a process group whose leader is a shell that waits for the end of a
+#: pipe. Only this process has the other end, and the kernel closes it even after SIGKILL. Then the shell kills the
+#: group, itself included. That needs no Python, so native code that holds the interpreter's lock can't delay it; a
+#: shell takes about a millisecond to start and less than a megabyte. As the leader stays until it is waited for, the
+#: group's number can't pass to strangers meanwhile. A process in a session of its own has left the group, and lives on.
+_LEADER = "trap '' HUP INT TERM; read -r line; kill -KILL 0"
+
+_CRASHED = "; native code has crashed"
+_LIKELY = dict.fromkeys((signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE), _CRASHED) | {
     signal.SIGKILL: "; out of memory is the usual reason",
-    signal.SIGSEGV: "; native code has crashed",
-    signal.SIGBUS: "; native code has crashed",
-    signal.SIGILL: "; native code has crashed",
-    signal.SIGFPE: "; native code has crashed",
-    signal.SIGABRT: "; native code has given up",
+    signal.SIGABRT: "; native code has aborted",
 }
 
 
 class WorkerProcess:
-    """One worker process.
-
-    Args:
-        job: what it does with every trial.
-        environment: variables on top of this process's own.
-
-    Raises:
-        FairtrialError: the system does not let it start.
+    """One worker process, started with a pickled `WorkerJob` and variables on top of this process's own.
 
     Attributes:
         connection: this process's end of the pipe; readable when there is a report, or when the worker has ended.
+        trial: the trial that the worker runs; None if it is free, or dead.
+        alive: False once the worker has died or was ended; nothing more is read from it.
     """
 
-    def __init__(self, job: WorkerJob, environment: Mapping[str, str]) -> None:
-        self._crash_log = tempfile.TemporaryFile()  # noqa: SIM115  (closed by `close`)
-        self.connection, theirs = Pipe()
+    def __init__(self, job: bytes, environment: Mapping[str, str], limits: Limits) -> None:
+        self.trial: Trial | None = None
+        self.alive = True
+        self._limits = limits
+        self._deadline = math.inf
+        self._epochs = 0
+        self._silent = 0.0
         try:
-            with theirs:
-                self._group, self._process = _start(
-                    (theirs.fileno(), self._crash_log.fileno()), os.environ | environment
-                )
+            with ExitStack() as undo:
+                self._crash_log = undo.enter_context(tempfile.TemporaryFile())
+                self.connection, theirs = Pipe()
+                undo.enter_context(self.connection)
+                with theirs:
+                    leader = subprocess.Popen(  # noqa: S603
+                        ["/bin/sh", "-c", _LEADER],
+                        stdin=subprocess.PIPE,
+                        stdout=subprocess.DEVNULL,
+                        stderr=subprocess.DEVNULL,
+                        cwd="/",
+                        process_group=0,
+                    )
+                    undo.callback(_kill_group, leader)
+                    fds = (theirs.fileno(), self._crash_log.fileno())
+                    self._process = subprocess.Popen(  # noqa: S603
+                        [sys.executable, "-P", "-c", _PROGRAM, *map(str, fds), *map(str, sys.path)],
+                        pass_fds=fds,
+                        stdin=subprocess.DEVNULL,
+                        env=os.environ | environment,
+                        process_group=leader.pid,
+                    )
+                self._resources = undo.pop_all()
         except OSError as error:
-            self.connection.close()
-            self._crash_log.close()
             raise FairtrialError(f"a worker process can't be started: {error.strerror or error}") from error
-        self._send(pickle.dumps(job))
+        self._send(job)
 
     @property
     def pid(self) -> int:
@@ -77,38 +105,90 @@ class WorkerProcess:
         return self._process.pid
 
     def give(self, trial: Trial) -> None:
-        """Hand a trial to a worker that has none."""
+        """Give a trial to a free worker."""
+        self.trial, self._deadline, self._epochs, self._silent = trial, math.inf, 0, 0.0
         self._send(pickle.dumps(trial))
 
-    def receive(self) -> Report | None:
+    def receive(self) -> Report | Heartbeat | None:
         """Read the next report, waiting for it; None if the worker has ended."""
         try:
-            return cast("Report", self.connection.recv())
+            return cast("Report | Heartbeat", self.connection.recv())
         except (EOFError, OSError):
             return None
 
-    def dead(self) -> bool:
-        """Tell whether the process has ended and all its reports have been read.
+    def read(self) -> Report | None:
+        """Read the next report, waiting for it; None where it is a heartbeat."""
+        self._silent = 0.0
+        report = self.receive()
+        match report:
+            case None:
+                return self._give_up(WorkerDied(self._autopsy()))
+            case WorkerDied():
+                return self._give_up(report)
+            case Heartbeat():
+                return None
+            case Started():
+                self._deadline = monotonic() + (self._limits.time or math.inf)
+            case EpochFinished():
+                self._epochs += 1
+            case Ended() | CheckpointFailed():
+                self.trial = None
+        return report
 
-        The end of the pipe says so too, unless a process that a training loop has forked still holds it.
+    def check(self, silent: float = 0.0) -> Report | None:
+        """Check whether the worker is dead, has been silent for too long, or its trial has taken too long.
+
+        Args:
+            silent: seconds without a report since the last call. The caller counts them while it listens, because by
+                the clock a process that was suspended would find all its workers silent.
         """
-        return self._process.poll() is not None and not self.connection.poll()
+        self._silent += silent
+        if self.dead():  # its pipe may still be open, if a process that it has forked keeps it open
+            return self._give_up(WorkerDied(self._autopsy()))
+        if self._silent > self._limits.silence:
+            cause = f"worker was silent for {format_seconds(self._limits.silence)}\n{self._where()}"
+            return self._give_up(WorkerDied(cause.rstrip()))
+        if self.trial is None or self.seconds_left() > 0 or self.connection.poll():  # the end may be waiting
+            return None
+        cause = f"time limit of {format_seconds(self._limits.time or 0)} exceeded in epoch {self._epochs + 1}"
+        detail = f"{cause}\n{self._where()}".rstrip()
+        return self._give_up(Ended(self.trial.hash, Outcome.FAILED, detail, datetime.now(UTC)))
 
-    def autopsy(self) -> str:
-        """Say what happened to a worker whose pipe has ended; what is left of it must still be closed."""
+    def seconds_left(self) -> float:
+        """Return how many seconds the trial may still take; infinity without a trial or a limit."""
+        return math.inf if self.trial is None else self._deadline - monotonic()
+
+    def _give_up(self, report: Report) -> Report:
+        self.alive, self.trial = False, None
+        self.close()
+        return report
+
+    def ended(self) -> bool:
+        """Check whether the process has ended."""
+        return self._process.poll() is not None
+
+    def dead(self) -> bool:
+        """Check whether the process has ended and all its reports have been read.
+
+        The end of the pipe says so too, unless a process that a training loop has forked keeps the pipe open.
+        """
+        return self.ended() and not self.connection.poll()
+
+    def _autopsy(self) -> str:
+        """Say what happened to a worker whose pipe has closed; it must still be closed here."""
         try:
             code = self._process.wait(GRACE)
         except subprocess.TimeoutExpired:
-            return "worker no longer answered, and was ended"
+            return "worker stopped answering and was killed"
         return "\n".join(filter(None, [_describe(code), self._trace()]))
 
-    def where(self) -> str:
-        """Tell where in its Python code a running worker is, as a traceback; empty if it doesn't say so soon."""
+    def _where(self) -> str:
+        """Get the Python traceback of a running worker; empty if it writes none in time."""
         self._process.send_signal(WHERE)
-        deadline = monotonic() + SECONDS_TO_SAY
+        deadline = monotonic() + SECONDS_TO_TRACE
         before, trace = "", self._trace()
         while monotonic() < deadline and (not trace or trace != before):
-            sleep(SECONDS_A_GLANCE)
+            sleep(SECONDS_A_POLL)
             before, trace = trace, self._trace()
         return trace
 
@@ -120,81 +200,50 @@ class WorkerProcess:
         """Ask the worker to end as soon as its trial has saved its state, without waiting for it."""
         self._send(STOP)
 
-    def unheard(self) -> bool:
-        """Throw away what the worker has sent; False once it can't send any more."""
+    def drain(self) -> bool:
+        """Discard what the worker has sent; False once it can't send any more."""
         try:
             return bool(os.read(self.connection.fileno(), 1 << 16))
         except OSError:
             return False
 
-    def ended(self) -> bool:
-        """Tell whether the process itself has ended."""
-        return self._process.poll() is not None
-
     def close(self) -> None:
-        """End the worker, with all that it has started, and free what this process holds of it."""
-        self.connection.close()
-        self.kill()
-        self._crash_log.close()
-
-    def kill(self) -> None:
-        """Kill the worker's whole group. That needs nobody's consent, and works on stopped processes too."""
-        self._group.kill()
+        """Kill the worker and all that it has started, and free what this process has of it."""
+        self._resources.close()
         self._process.wait()
 
     def _send(self, content: bytes) -> None:
-        try:
+        with suppress(BrokenPipeError, ConnectionResetError):  # the worker has ended; reading from it will show that
             self.connection.send_bytes(content)
-        except (BrokenPipeError, ConnectionResetError):
-            return  # the worker has ended; reading from it will tell
 
 
 def end_all(workers: Iterable[WorkerProcess], deadline: float = 0.0) -> None:
-    """End workers.
-
-    Args:
-        workers: those that are to save their state have been asked to.
-        deadline: by the monotonic clock; those that have not ended by themselves by then are killed.
-    """
+    """End workers; those that have not ended by themselves by a deadline (on the monotonic clock) are killed."""
     workers = list(workers)
     talking = {worker.connection: worker for worker in workers}
     try:
         while monotonic() < deadline and not all(worker.ended() for worker in workers):
             if not talking:
-                sleep(SECONDS_A_GLANCE)
+                sleep(SECONDS_A_POLL)
                 continue
-            for connection in cast("list[Connection]", wait([*talking], SECONDS_A_GLANCE)):
-                if not talking[connection].unheard():
+            for connection in cast("list[Connection]", wait([*talking], SECONDS_A_POLL)):
+                if not talking[connection].drain():
                     del talking[connection]
     finally:
         for worker in workers:
             worker.close()
 
 
-def _start(fds: tuple[int, int], environment: Mapping[str, str]) -> "tuple[ProcessGroup, subprocess.Popen[bytes]]":
-    """Start a worker, the first member of a group of its own."""
-    group = ProcessGroup()
-    try:
-        return group, subprocess.Popen(  # noqa: S603
-            [sys.executable, "-P", "-c", _PROGRAM, *map(str, fds), *map(str, sys.path)],
-            pass_fds=fds,
-            stdin=subprocess.DEVNULL,
-            env=environment,
-            process_group=group.number,
-        )
-    except OSError:
-        group.kill()
-        raise
+def _kill_group(leader: "subprocess.Popen[bytes]") -> None:
+    """Kill all processes of a leader's group, even stopped ones."""
+    with leader, suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader.pid, signal.SIGKILL)
 
 
 def _describe(code: int) -> str:
-    """Put an exit status into words.
-
-    Args:
-        code: as `subprocess.Popen.returncode` has it: the status, or the negative number of a signal.
-    """
+    """Describe an exit status, or the negative number of a signal."""
     if code >= 0:
-        return f"worker exited with status {code} before it was done"
+        return f"worker exited with status {code} before it finished"
     try:
         name = signal.Signals(-code).name
     except ValueError:  # real-time signals have no name

@@ -1,8 +1,7 @@
 """The inside of a worker process: trials come in through its pipe one at a time, reports go back.
 
-The process that starts a worker talks to it in pickles over a socket pair that nobody else holds. First it sends a
-`WorkerJob`, then a trial whenever the worker is free. `STOP` asks the worker to end as soon as its trial has saved its
-state; closing the pipe is the order to end at once.
+The parent sends pickles over a socket pair: first a `WorkerJob`, then a trial whenever the worker is free. `STOP` asks
+the worker to end as soon as its trial has saved its state; closing the pipe ends it at once.
 """
 
 import ctypes
@@ -19,28 +18,29 @@ from functools import partial
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from time import monotonic, sleep
-from typing import NoReturn, Self, TypeAlias, cast
+from typing import Self, cast
 
 from fairtrial.checkpoints import CheckpointManager
 from fairtrial.errors import CheckpointError, Stopped
-from fairtrial.executors.base import Ended, EpochFinished, Message, Progressed, Workload, run_trial
+from fairtrial.executors.base import Ended, EpochFinished, Progressed, Workload, run_trial
 from fairtrial.executors.local.memory import describe, limit_memory, ran_out_of_memory
+from fairtrial.executors.session import CheckpointFailed, Report, WorkerDied
 from fairtrial.failpoints import failpoint
 from fairtrial.trial import Machine, TrainingLoop, Trial
 
 #: Seconds between two reports of progress from one worker; what comes sooner is dropped.
 SECONDS_A_REPORT = 0.1
 
-#: Seconds between two signs of life.
+#: Seconds between two heartbeats.
 SECONDS_A_BEAT = 1.0
 
 #: What the parent sends to have a worker save its state and end; no pickle begins so.
 STOP = b"stop"
 
-#: Has a worker write to its crash log where it is, even if Python's threads can't run.
+#: Makes a worker write its Python traceback to its crash log, even if Python's threads can't run.
 WHERE = signal.SIGUSR1
 
-#: Exit status of a worker whose parent is gone. Nobody is left to read it but a process list.
+#: Exit status of a worker whose parent is gone.
 ABANDONED = 3
 
 _PR_SET_PDEATHSIG = 1
@@ -48,25 +48,17 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True)
 class WorkerJob:
-    """What a worker does with every trial it gets.
-
-    Attributes:
-        loop: the training loop.
-        machine: describes the machine that the worker sees.
-        set_up: called once before the first trial, or None.
-        checkpoints: where trials save their state, or None.
-        memory_limit: bytes that this process and each that it starts may ask for, or None.
-    """
+    """What a worker does with every trial; ``memory_limit`` in bytes is for each of its processes."""
 
     loop: TrainingLoop
     machine: Callable[[Trial], Machine]
     set_up: Callable[[], None] | None
-    checkpoints: CheckpointManager | None = None
-    memory_limit: int | None = None
+    checkpoints: CheckpointManager | None
+    memory_limit: int | None
 
     @classmethod
     def of(cls, workload: Workload, threads: int, memory_limit: int | None) -> Self:
-        """Take from a workload what a worker needs to know of it."""
+        """Take what a worker needs from a workload."""
         set_up = None if workload.set_up is None else partial(workload.set_up, threads)
         return cls(workload.loop, workload.machine, set_up, workload.checkpoints, memory_limit)
 
@@ -76,48 +68,26 @@ class Heartbeat:
     """A sign of life, once a second, from a thread that does nothing else."""
 
 
-@dataclass(frozen=True)
-class WorkerFailed:
-    """What a worker has to say of its own end; none follow."""
-
-    cause: str
-
-
-@dataclass(frozen=True)
-class CheckpointFailed:
-    """A checkpoint can't be written: sent in place of `Ended`, for the session to raise `CheckpointError`."""
-
-    detail: str
-
-
-#: What a worker sends.
-Report: TypeAlias = Message | Progressed | Heartbeat | WorkerFailed | CheckpointFailed
-
-
 class Outbox:
-    """The worker's end of the pipe: reports go out from whichever thread makes them, in whole pieces.
-
-    Args:
-        connection: the pipe.
-    """
+    """The worker's end of the pipe for sending: reports go out whole, from whichever thread makes them."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._lock = threading.Lock()
         self._next_progress = 0.0
 
-    def send(self, report: Report) -> None:
-        """Send a report, or end this process if there is nobody to send it to."""
+    def send(self, report: Report | Heartbeat) -> None:
+        """Send a report; end this process if the parent is gone."""
         try:
             with self._lock:
                 self._connection.send(report)
         except (BrokenPipeError, ConnectionResetError):
-            _end_abandoned()
+            os._exit(ABANDONED)
 
     def beat(self) -> None:
-        """Send signs of life, for ever."""
+        """Send heartbeats, for ever."""
         while True:
-            with suppress(MemoryError):  # the training loop may yet get over it
+            with suppress(MemoryError):  # the training loop may yet recover from it
                 self.send(Heartbeat())
             sleep(SECONDS_A_BEAT)
 
@@ -130,11 +100,7 @@ class Outbox:
 
 
 class Inbox:
-    """What the parent has sent, taken in by a thread of its own.
-
-    Args:
-        connection: the pipe.
-    """
+    """The worker's end of the pipe for receiving, read by a thread of its own."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -142,16 +108,16 @@ class Inbox:
         self._stop = threading.Event()
 
     def asked_to_stop(self) -> bool:
-        """Tell whether the parent wants the running trial to save its state and end."""
+        """Check whether the parent wants the running trial to save its state and end."""
         return self._stop.is_set()
 
     def get(self) -> object:
-        """Wait for what the parent sends next; None if it wants no more from this worker."""
+        """Wait for what the parent sends next; None if it asks this worker to end."""
         content = self._queue.get()
         return None if content == STOP else pickle.loads(content)  # noqa: S301  (from the parent, over our own pipe)
 
     def listen(self) -> None:
-        """Take in what comes; end this process, whatever it does, once the parent has gone."""
+        """Receive until the parent is gone; then end this process, whatever it is doing."""
         try:
             while True:
                 content = self._connection.recv_bytes()
@@ -159,35 +125,35 @@ class Inbox:
                     self._stop.set()
                 self._queue.put(content)
         except (EOFError, OSError):
-            _end_abandoned()
+            os._exit(ABANDONED)
 
 
 def main(pipe: int, crash_log: int) -> None:
-    """Work until the parent asks this process to stop, closes the pipe, or dies.
+    """Work until the parent asks this process to stop, closes the pipe, or dies; both arguments are file descriptors.
 
-    Args:
-        pipe: file descriptor of this worker's end of the pipe.
-        crash_log: file descriptor that gets the Python traceback if native code crashes, or when `WHERE` comes.
+    The crash log gets the Python traceback if native code crashes, or on `WHERE`.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the runner to answer
-    signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # a terminal may stop those in the background that write to it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the runner to handle
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # a terminal may stop background processes that write to it
     faulthandler.enable(crash_log)
     faulthandler.register(WHERE, crash_log, all_threads=False)
-    _die_with_parent()
+    if sys.platform == "linux":
+        # The kernel kills this process with its parent: the pipe's end is noticed only if native code lets threads run.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     for descriptor in (pipe, crash_log):  # programs that a training loop starts must not keep them open
         os.set_inheritable(descriptor, False)
     connection = Connection(pipe)
-    line, inbox = Outbox(connection), Inbox(connection)
-    for thread in (inbox.listen, line.beat):
+    outbox, inbox = Outbox(connection), Inbox(connection)
+    for thread in (inbox.listen, outbox.beat):
         threading.Thread(target=thread, name=f"fairtrial-{thread.__name__}", daemon=True).start()
-    _work(line, inbox)
+    _work(outbox, inbox)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)  # what the training loop has left behind, threads for instance, must not keep this process
+    os._exit(0)  # threads that the training loop has left running must not delay the exit
 
 
-def _work(line: Outbox, inbox: Inbox) -> None:
-    """Run trials one after another, until no more are wanted."""
+def _work(outbox: Outbox, inbox: Inbox) -> None:
+    """Run trials one after another, until the parent asks to stop."""
     job = cast("WorkerJob", inbox.get())
     try:
         if job.set_up is not None:
@@ -196,47 +162,29 @@ def _work(line: Outbox, inbox: Inbox) -> None:
             limit_memory(job.memory_limit)
         while (trial := cast("Trial | None", inbox.get())) is not None:
             failpoint("worker.trial")
-            _run(trial, job, line, inbox)
+            _run(trial, job, outbox, inbox)
     except Stopped:
         return
     except Exception as error:
         if not ran_out_of_memory(error):
             raise
-        limit_memory(None)  # saying so takes a little
-        line.send(WorkerFailed(describe(error, job.memory_limit)))
+        limit_memory(None)  # the report needs a little memory
+        outbox.send(WorkerDied(describe(error, job.memory_limit)))
 
 
-def _run(trial: Trial, job: WorkerJob, line: Outbox, inbox: Inbox) -> None:
-    """Run a trial and report what comes of it.
-
-    Raises:
-        Exception: there was no memory left, or the machine can't be described.
-        Stopped: the trial has saved its state, because it was asked to.
-    """
-    saved = job.checkpoints.open(trial, inbox.asked_to_stop) if job.checkpoints else None
+def _run(trial: Trial, job: WorkerJob, outbox: Outbox, inbox: Inbox) -> None:
+    """Run a trial and send its messages; running out of memory, `Stopped`, and errors of ``job.machine`` are raised."""
+    checkpoints = job.checkpoints.open(trial, inbox.asked_to_stop) if job.checkpoints else None
     machine = job.machine(trial)
-    messages = run_trial(trial, job.loop, machine, saved, on_progress=line.progress, pass_on=ran_out_of_memory)
+    messages = run_trial(trial, job.loop, machine, checkpoints, on_progress=outbox.progress, pass_on=ran_out_of_memory)
     try:
         for message in messages:
-            sys.stdout.flush()  # what a training loop has printed must not be lost when this process is ended
+            sys.stdout.flush()  # a training loop's output must not be lost when this process is ended
             result = isinstance(message, EpochFinished | Ended)
             if result:
                 failpoint("worker.report")
-            line.send(message)
+            outbox.send(message)
             if result:
                 failpoint("worker.reported")
     except CheckpointError as error:
-        line.send(CheckpointFailed(str(error)))
-
-
-def _end_abandoned() -> NoReturn:
-    os._exit(ABANDONED)
-
-
-def _die_with_parent() -> None:
-    """On Linux, have the kernel kill this process with the thread that started it.
-
-    The end of the pipe says the same everywhere, but is heard only if native code lets Python's threads run.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        outbox.send(CheckpointFailed(str(error)))

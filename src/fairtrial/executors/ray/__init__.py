@@ -1,5 +1,1 @@
-"""Trials as tasks of a Ray cluster."""
-
-from fairtrial.executors.ray.executor import RayExecutor
-
-__all__ = ["RayExecutor"]
+"""Runs trials as tasks of a Ray cluster."""

@@ -1,73 +1,52 @@
-"""Reaching a Ray cluster, or starting one on this machine; and knowing when it is gone."""
+"""A connection to a Ray cluster, or to a Ray started on this machine."""
 
+import importlib
 import importlib.util
 import logging
 import os
 import signal
 import socket
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from fairtrial.errors import FairtrialError
 
-#: Seconds that a cluster gets to answer, when it is reached for and later.
+#: Seconds that a cluster gets to answer, at first and later.
 PATIENCE = 5.0
 
-#: Bytes of the object store of a Ray that is started here, the least that it takes: what trials report is small.
+#: Bytes of the object store of a Ray that is started here, the least that it takes: reports are small.
 OBJECT_STORE = 80 * 1024 * 1024
 
 
 class RayCluster:
-    """A connection to Ray.
+    """A connection to Ray: this process's, if it has one; else to an address; else to a Ray that is started here.
 
-    It is this process's, if it has one; else to the cluster at an address; else to one that is started here.
-
-    Args:
-        address: ``"auto"`` or ``"host:port"``; None for one on this machine.
-        cores: cores of one that is started here.
-
-    Raises:
-        FairtrialError: Ray is not installed, or the cluster can't be reached.
-
-    Attributes:
-        ours: whether `close` ends the connection.
-        local: whether it was started here.
+    A FairtrialError says that Ray is not installed, or that the cluster can't be reached. The attribute ``local`` tells
+    whether Ray was started here, with so many cores.
     """
 
     def __init__(self, address: str | None, cores: int) -> None:
-        self.ray = load()
+        check_installed()
+        self.ray: Any = importlib.import_module("ray")  # Any, because its types know only some of its options
         self.lost = False
-        self.ours = not self.ray.is_initialized()
-        self.local = self.ours and address is None
-        self._talk: Any = None
-        if self.ours:
+        self._closing = ExitStack()
+        self.local = address is None and not self.ray.is_initialized()
+        if not self.ray.is_initialized():
             self._connect(address, cores)
         host, _, port = str(self.ray.get_runtime_context().gcs_address).rpartition(":")
         self._gcs = host.strip("[]"), int(port)
 
     def check(self) -> None:
-        """See whether the cluster's control service is there.
+        """Raise a FairtrialError if the cluster's control service is gone: Ray would wait a minute, then exit."""
+        if self.lost or not _answers(self._gcs):
+            self.declare_lost()
 
-        Ray itself would wait for it for a minute, and then end this process.
-
-        Raises:
-            FairtrialError: it is not; `lost` is set.
-        """
-        if not self.lost and _answers(self._gcs):
-            return
-        self.declare_lost()
-
-    def declare_lost(self) -> None:
-        """Take note that the cluster is gone.
-
-        Raises:
-            FairtrialError: always.
-        """
+    def declare_lost(self) -> NoReturn:
+        """Raise the FairtrialError of a lost cluster."""
         self.lost = True
         host, port = self._gcs
         raise FairtrialError(
@@ -76,72 +55,45 @@ class RayCluster:
         )
 
     def room(self, threads: int, gpus: float) -> int:
-        """Count the trials that fit on the nodes that are there, with so many cores and GPUs each."""
-        free = 0
+        """Count the trials that fit on the living nodes, with so many cores and GPUs each."""
+        room = 0
         for node in self.ray.nodes():
             if node["Alive"]:
                 has = node["Resources"]
                 fit = int(has.get("CPU", 0) // threads)
-                free += min(fit, int(has.get("GPU", 0) / gpus)) if gpus else fit
-        return free
+                room += min(fit, int(has.get("GPU", 0) / gpus)) if gpus else fit
+        return room
 
     def close(self) -> None:
-        """End the connection, and Ray where it was started here; nothing if it was there before."""
-        if self.ours and self.ray.is_initialized():
-            self.ray.shutdown()
-            _worker_module().print_to_stdstream = self._talk
+        """End the connection, and a Ray that was started here; a connection that existed before stays."""
+        self._closing.close()
 
     def _connect(self, address: str | None, cores: int) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no calls home
         logging.getLogger("ray").setLevel(logging.CRITICAL)
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-        module = _worker_module()  # Ray prints a page on standard output for each worker that dies; we say it in a line
-        self._talk, module.print_to_stdstream = module.print_to_stdstream, _say_nothing
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+        if address is None:
+            options |= {"num_cpus": cores, "object_store_memory": OBJECT_STORE, "include_dashboard": False}
         try:
-            with _sigterm_kept():
-                if address is None:
-                    store = {"object_store_memory": OBJECT_STORE, "include_dashboard": False}
-                    self.ray.init("local", num_cpus=cores, **store, **quiet)
-                else:
-                    self.ray.init(_checked(address), **quiet)
+            with ExitStack() as undo, _sigterm_kept():
+                undo.enter_context(_no_pages())
+                self.ray.init("local" if address is None else _checked(address), **options)
+                undo.callback(self.ray.shutdown)
+                self._closing = undo.pop_all()
         except (ConnectionError, OSError, RuntimeError, ValueError, SystemExit) as error:
-            module.print_to_stdstream = self._talk
             lines = str(error).strip().splitlines() or [type(error).__name__]
             what = "Ray can't be started here" if address is None else f"no Ray cluster at {address}"
             raise FairtrialError(f"{what}: {lines[0]}") from error
-        except FairtrialError:
-            module.print_to_stdstream = self._talk
-            raise
-
-
-def load() -> Any:
-    """Import Ray, whose types know only some of its options.
-
-    Raises:
-        FairtrialError: it is not installed.
-    """
-    check_installed()
-    import ray  # noqa: PLC0415
-
-    return ray
 
 
 def check_installed() -> None:
-    """See whether Ray is installed, without the second that importing it takes.
-
-    Raises:
-        FairtrialError: it is not.
-    """
+    """Refuse with a FairtrialError where Ray is not installed, without the second that importing it takes."""
     if importlib.util.find_spec("ray") is None:
         raise FairtrialError('Ray is not installed; install it by: pip install "fairtrial[ray]"')
 
 
 def _checked(address: str) -> str:
-    """See whether anybody listens at an address: Ray itself takes more than a minute to say that nobody does.
-
-    Raises:
-        FairtrialError: nobody does, or it is no address.
-    """
+    """Check that something listens at an address: Ray takes more than a minute to say that nothing does."""
     if address.startswith("ray://"):
         raise FairtrialError(
             f"--address {address}: Ray's client can't carry what trials report; run this on a machine of the cluster, "
@@ -159,18 +111,17 @@ def _checked(address: str) -> str:
 
 
 def _remembered() -> str | None:
-    """Find the address that "auto" means to Ray; None if it is for Ray to say that there is none."""
+    """Find the address that "auto" means to Ray; None where Ray itself will say that there is none."""
     if address := os.environ.get("RAY_ADDRESS"):
         return address
     folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
-    try:
+    with suppress(OSError):
         return (Path(folder) / "ray" / "ray_current_cluster").read_text(encoding="utf-8").strip() or None
-    except OSError:
-        return None
+    return None
 
 
 def _answers(address: tuple[str, int]) -> bool:
-    """Tell whether somebody listens at an address; a refusal may pass, as when a service is restarted."""
+    """Check whether something listens at an address; a refusal may pass, as when a service is restarted."""
     deadline = time.monotonic() + PATIENCE
     while (left := deadline - time.monotonic()) > 0:
         try:
@@ -181,24 +132,24 @@ def _answers(address: tuple[str, int]) -> bool:
     return False
 
 
-def _worker_module() -> Any:
-    from ray._private import worker  # noqa: PLC0415
-
-    return worker
-
-
-def _say_nothing(*_said: object, **_options: object) -> None:
-    """Take the place of a function of Ray's that prints."""
+@contextmanager
+def _no_pages() -> Iterator[None]:
+    """Stop Ray from printing a page on standard output for each worker that dies, for which it has no option."""
+    worker: Any = importlib.import_module("ray._private.worker")
+    before = worker.print_to_stdstream
+    worker.print_to_stdstream = lambda *_args, **_options: None
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = before
 
 
 @contextmanager
 def _sigterm_kept() -> Iterator[None]:
-    """Keep this process's own answer to SIGTERM, which Ray replaces."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+    """Restore this process's own SIGTERM handler, which Ray replaces."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        with suppress(ValueError):  # not the main thread, in which case Ray has not replaced it
+            signal.signal(signal.SIGTERM, before)

@@ -1,39 +1,37 @@
 """The inside of a Ray task: one trial, run by a worker process of its own on the task's node.
 
 The training loop does not run in Ray's process but in a `WorkerProcess` beside it, as under the local executor. So a
-loop finds itself in a main thread and in the same environment wherever it runs; its crash is told with its cause and
-traceback; and while it computes, the task hears its progress and can be cancelled. The worker stays for the next task
-that comes to Ray's process. It dies with it, too: the kernel sees to that on Linux, the end of the pipe elsewhere.
+loop always runs in a main thread and in the same environment; its crash is reported with its cause and traceback; and
+while it computes, the task receives its progress and can be cancelled. The worker stays for the next task of Ray's
+process, and dies with that process.
 """
 
-import contextlib
+import importlib
 import os
 import pickle
 import platform
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from filelock import FileLock
 
 import fairtrial
+from fairtrial.errors import FairtrialError
 from fairtrial.executors.limits import Limits
-from fairtrial.executors.local.process import end_all
-from fairtrial.executors.local.supervisor import News, Supervisor
-from fairtrial.executors.ray.cluster import load
+from fairtrial.executors.local.process import WorkerProcess, end_all
+from fairtrial.executors.session import Report
 from fairtrial.trial import Trial
 
-if TYPE_CHECKING:
-    from fairtrial.executors.local.worker import WorkerJob
-
-#: Seconds between two looks at whether the worker has died unheard, or the task is cancelled: Ray's way to interrupt a
+#: Seconds between two checks whether the worker has died unnoticed, or the task is cancelled: Ray's way to interrupt a
 #: task does not wake it.
-SECONDS_A_LOOK = 0.2
+SECONDS_A_CHECK = 0.2
 
 #: Seconds that a worker whose task is cancelled gets to end by itself.
 GRACE = 3.0
@@ -41,46 +39,17 @@ GRACE = 3.0
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """What all tasks of one session have in common.
+    """What all tasks of one session have in common."""
 
-    Attributes:
-        session: names the session; a worker serves one only.
-        version: the version of fairtrial on the machine that runs the study.
-        path: its ``sys.path``, without relative entries.
-        folder: its working folder.
-        environment: variables of workers.
-        limits: what a trial may use.
-        saves: whether trials can save their state.
-        job: the pickled `WorkerJob`; only a worker unpickles it, because that may load torch.
-        place: pickled function that puts data into a node's cache, or None; see `executors.base.NodeData`.
-    """
-
-    session: str
-    version: str
-    path: tuple[str, ...]
-    folder: str
-    environment: Mapping[str, str]
+    session: str  # a worker serves one session only
+    version: str  # of fairtrial, on the machine that runs the study
+    path: tuple[str, ...]  # its sys.path, without relative entries
+    folder: str  # its working folder
+    environment: Mapping[str, str]  # variables of workers
     limits: Limits
-    saves: bool
-    job: bytes
-    place: bytes | None
-
-
-@dataclass(frozen=True)
-class NodeRefused:
-    """This node can't run trials of this study, and why."""
-
-    reason: str
-
-
-class _Sealed:
-    """Stands for a pickled object, and becomes it where it is unpickled."""
-
-    def __init__(self, content: bytes) -> None:
-        self._content = content
-
-    def __reduce__(self) -> tuple[Callable[[bytes], object], tuple[bytes]]:
-        return pickle.loads, (self._content,)
+    saves: bool  # whether trials can save their state
+    job: bytes  # the pickled WorkerJob; only a worker unpickles it, because that may load torch
+    place: bytes | None  # pickled function that puts data into a node's cache; see NodeData
 
 
 @dataclass
@@ -88,41 +57,35 @@ class _WorkerSlot:
     """The worker of this process, and the session that it serves."""
 
     session: str = ""
-    worker: Supervisor | None = None
+    worker: WorkerProcess | None = None
 
     def clear(self, grace: float = 0.0) -> None:
-        """End the worker, if there is one."""
         worker, self.worker = self.worker, None
         if worker is not None:
             if grace:
-                worker.process.ask_to_stop()
-            end_all([worker.process], monotonic() + grace)
+                worker.ask_to_stop()
+            end_all([worker], monotonic() + grace)
 
 
 _SLOT = _WorkerSlot()
 
 
 def run_task(spec: TaskSpec, trial: Trial, data: Sequence[Any]) -> Iterator[bytes]:
-    """Run a trial. Is the body of a Ray task.
+    """Run a trial and yield pickled lists of its reports. The body of a Ray task.
 
-    Args:
-        spec: what all tasks have in common.
-        trial: the trial.
-        data: reference to the data for nodes that can't download them; in a list, so that Ray does not send them along
-            with every task. Empty if there are none.
-
-    Yields:
-        Pickled lists of what the worker has reported since the last; at last `WorkerDied` or `NodeRefused` where there
-        is no `Ended`.
+    ``data`` is a reference to the data for nodes that can't download them, if any; in a list, so that Ray does not send
+    the data along with every task.
     """
     if spec.version != fairtrial.__version__:
-        yield pickle.dumps([NodeRefused(_other_version(spec.version))])
-        return
+        raise FairtrialError(
+            f"node {platform.node()} has fairtrial {fairtrial.__version__}, but this machine has {spec.version}: "
+            "install the same version on every node"
+        )
     try:
         worker = _worker(spec, data)
         worker.give(trial)
         while worker.trial is not None:
-            yield pickle.dumps(_gather(worker))
+            yield pickle.dumps(_reports(worker))
     except KeyboardInterrupt:  # so Ray cancels a task
         return
     finally:
@@ -130,46 +93,34 @@ def run_task(spec: TaskSpec, trial: Trial, data: Sequence[Any]) -> Iterator[byte
             _SLOT.clear(GRACE if spec.saves and _SLOT.worker.alive else 0.0)
 
 
-def _worker(spec: TaskSpec, data: Sequence[Any]) -> Supervisor:
+def _worker(spec: TaskSpec, data: Sequence[Any]) -> WorkerProcess:
     """Find this process's worker, or start one that serves the session."""
     if _SLOT.session != spec.session:
         _SLOT.clear()
-        _settle(spec)
+        here = [entry for entry in spec.path if Path(entry).exists()]  # modules and files, as far as this node has them
+        sys.path[:] = [*here, *(entry for entry in sys.path if entry not in here)]
+        with suppress(OSError):
+            os.chdir(spec.folder)
         if spec.place is not None:
             _place_once(spec.session, spec.place, data)
         _SLOT.session = spec.session
-    if _SLOT.worker is not None and _SLOT.worker.process.dead():  # between two trials: nobody's loss
+    if _SLOT.worker is not None and _SLOT.worker.dead():  # between two trials, so that none has lost it
         _SLOT.clear()
     if _SLOT.worker is None:
-        _SLOT.worker = Supervisor(cast("WorkerJob", _Sealed(spec.job)), spec.environment, spec.limits)
+        _SLOT.worker = WorkerProcess(spec.job, spec.environment, spec.limits)
     return _SLOT.worker
 
 
-def _settle(spec: TaskSpec) -> None:
-    """Let modules and files be found where the runner finds them, as far as this node has them."""
-    here = [entry for entry in spec.path if Path(entry).exists()]
-    sys.path[:] = [*here, *(entry for entry in sys.path if entry not in here)]
-    with contextlib.suppress(OSError):  # another machine need not have it
-        os.chdir(spec.folder)
-
-
-def _gather(worker: Supervisor) -> list[News]:
-    """Wait for a report, and take with it all that are there: among quick trials that saves most of the messages."""
-    reports: list[News] = []
-    while worker.trial is not None and (not reports or worker.process.connection.poll()):
-        ready = wait([worker.process.connection], SECONDS_A_LOOK)
-        heard = [worker.hear() if ready else None]
+def _reports(worker: WorkerProcess) -> list[Report]:
+    """Wait for a report, and take all others that are ready: that saves most messages among quick trials."""
+    reports: list[Report] = []
+    while worker.trial is not None and (not reports or worker.connection.poll()):
+        ready = wait([worker.connection], SECONDS_A_CHECK)
+        new = [worker.read() if ready else None]
         if worker.alive:
-            heard.append(worker.judge(0.0 if ready else SECONDS_A_LOOK))
-        reports += [news for news in heard if news is not None]
+            new.append(worker.check(0.0 if ready else SECONDS_A_CHECK))
+        reports += [report for report in new if report is not None]
     return reports
-
-
-def _other_version(theirs: str) -> str:
-    return (
-        f"node {platform.node()} has fairtrial {fairtrial.__version__}, and this is {theirs}: install the same version "
-        "on every node"
-    )
 
 
 def _place_once(session: str, place: bytes, data: Sequence[Any]) -> None:
@@ -179,7 +130,7 @@ def _place_once(session: str, place: bytes, data: Sequence[Any]) -> None:
     """
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: PLC0415
 
-    ray = load()
+    ray: Any = importlib.import_module("ray")  # its types know only some of its options
     node = ray.get_runtime_context().get_node_id()
     done = Path(tempfile.gettempdir()) / f"fairtrial-{session}-{node}"  # two nodes of a test share a machine
     with FileLock(f"{done}.lock"):
@@ -191,12 +142,8 @@ def _place_once(session: str, place: bytes, data: Sequence[Any]) -> None:
 
 
 def place_data(path: Sequence[str], place: bytes, data: Sequence[Any]) -> None:
-    """Put data into this node's cache. Is the body of a Ray task.
+    """Put data into this node's cache; see `TaskSpec` and `run_task`. The body of a Ray task."""
+    import ray  # noqa: PLC0415
 
-    Args:
-        path: where modules are found.
-        place: pickled function that does it, given a function that gets the data.
-        data: a reference to them.
-    """
     sys.path[:] = path
-    pickle.loads(place)(lambda: load().get(data[0]))  # noqa: S301  (from the machine that runs the study)
+    pickle.loads(place)(lambda: ray.get(data[0]))  # noqa: S301  (from the machine that runs the study)
