@@ -1,4 +1,4 @@
-"""What `fairtrial doctor` found, as text and JSON."""
+"""The results of `fairtrial doctor`, as text and JSON."""
 
 import dataclasses
 import json
@@ -10,24 +10,15 @@ from fairtrial.doctor import CheckResult, CheckStatus
 _WORDS = {CheckStatus.GOOD: "ok", CheckStatus.NOTE: "note", CheckStatus.BAD: "BAD"}
 
 
-def finding_text(finding: CheckResult, width: int) -> str:
-    """Write one finding, its detail wrapped beside its part.
-
-    Args:
-        finding: what was found.
-        width: of the screen, in characters.
-    """
-    head = f"{_WORDS[finding.state]:<5}{finding.part:<12}"
-    return textwrap.fill(
-        finding.detail,
-        max(width, 50),
-        initial_indent=head,
-        subsequent_indent=" " * len(head),
-        break_on_hyphens=False,
-        break_long_words=False,
+def finding_text(result: CheckResult, width: int) -> str:
+    """Write one result for a screen of so many columns, its detail wrapped beside its part."""
+    head = f"{_WORDS[result.state]:<5}{result.part:<12}"
+    wrapper = textwrap.TextWrapper(
+        max(width, 50), head, " " * len(head), break_on_hyphens=False, break_long_words=False
     )
+    return wrapper.fill(result.detail)
 
 
-def findings_json(findings: Iterable[CheckResult]) -> str:
-    """Write all findings as a JSON list."""
-    return json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2)
+def findings_json(results: Iterable[CheckResult]) -> str:
+    """Write all results as a JSON list."""
+    return json.dumps([dataclasses.asdict(result) for result in results], indent=2)

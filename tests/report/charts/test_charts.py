@@ -9,7 +9,8 @@ import pytest
 
 from builders import make_results, make_study
 from fairtrial.errors import ReportError, StudyError
-from fairtrial.report.charts import draw, names, write
+from fairtrial.registry import CHARTS
+from fairtrial.report.charts import draw, write
 from fairtrial.trial import Outcome
 
 OWN = """
@@ -21,7 +22,7 @@ mine = learning_curves("test_loss", name="mine")
 def test_a_chart_is_drawn_by_its_name():
     study = make_study(("a", "b"), seeds=2)
     results = make_results(study)
-    assert {"test_accuracy", "training_loss"} <= set(names())
+    assert {"test_accuracy", "training_loss"} <= set(CHARTS.names())
     assert [each.name for each in draw(["training_loss", "test_loss"], study, results)] == [
         "training_loss",
         "test_loss",

@@ -1,4 +1,4 @@
-"""Charts of a study: for each a module here, first the data, tested as numbers, then the drawing."""
+"""Charts of a study, one module each: first the data, tested as numbers, then the drawing."""
 
 import base64
 from collections.abc import Callable, Iterable, Sequence
@@ -25,12 +25,12 @@ SCALE = 3
 
 @dataclass(frozen=True)
 class Chart(Generic[Data]):
-    """One kind of chart; enter it in `CHARTS`, and `names`, the command line and Python have it.
+    """One kind of chart; register it in `CHARTS`, and the command line and Python have it.
 
     Attributes:
-        name: what its files are called, such as ``"test_accuracy"``.
+        name: the stem of its files, such as ``"test_accuracy"``.
         title: above the drawing.
-        data: collects what is drawn; raises a `ReportError` that says why if there is nothing.
+        data: collects what is drawn; raises a `ReportError` with the reason if there is nothing.
         draw: draws it.
     """
 
@@ -42,41 +42,30 @@ class Chart(Generic[Data]):
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart of one study, and the data that it was drawn from. A notebook shows it.
-
-    Attributes:
-        name: what its files are called.
-        chart: the drawing.
-        data: the numbers behind it.
-    """
+    """A chart of one study, the stem of its files, and the data behind it. A notebook shows it."""
 
     name: str
     chart: Drawing
     data: Any
 
     def _repr_mimebundle_(self, **_include_exclude: object) -> dict[str, Any]:
-        """Give a notebook the interactive chart, and a picture where it can't draw that; neither loads anything."""
+        """Give a notebook the interactive chart, and a picture if it can't draw that; neither loads anything."""
         major = alt.SCHEMA_VERSION.lstrip("v").partition(".")[0]
         picture = base64.b64encode(_render(self.chart, "png")).decode()
         return {f"application/vnd.vegalite.v{major}+json": self.chart.to_dict(), "image/png": picture}
-
-
-def names() -> tuple[str, ...]:
-    """List the charts; the name of a metric that the epochs record stands for its learning curves, too."""
-    return CHARTS.names()
 
 
 def draw(names: Iterable[str], study: Study, results: Sequence[TrialResult]) -> tuple[Figure, ...]:
     """Draw charts of a study.
 
     Args:
-        names: which: of `names`, a metric that was recorded, or ``"module:Name"`` of a user's own; with none, all that
-            there are data for.
+        names: entries of `CHARTS`, recorded metrics (for their learning curves), or ``"module:Name"`` of a user's own;
+            if empty, every chart that has data.
         study: the study.
         results: its trials, in any order.
 
     Raises:
-        ReportError: there is no such chart, or there are no data for it (with no names: for any).
+        ReportError: there is no such chart, or there are no data for it (if no name is given: for any).
         ValueError: a result is not of this study, or one trial is there twice.
     """
     if wanted := list(names):
@@ -93,12 +82,7 @@ def draw(names: Iterable[str], study: Study, results: Sequence[TrialResult]) -> 
 
 
 def write(figure: Figure, folder: Path, formats: Sequence[Format] = ("png", "svg", "pdf")) -> list[Path]:
-    """Write a figure's files, ``NAME.png`` and so on; the folder is made if it is missing.
-
-    Args:
-        figure: one of those that `draw` returned.
-        folder: where to.
-        formats: of ``"png"`` (216 dots per inch), ``"svg"`` and ``"pdf"`` (both vectors).
+    """Write a figure's files, ``NAME.png`` (216 dots per inch) and so on; the folder is made if it is missing.
 
     Returns:
         The files, in the order of the formats.
@@ -106,26 +90,25 @@ def write(figure: Figure, folder: Path, formats: Sequence[Format] = ("png", "svg
     Raises:
         ReportError: an unknown format, or a file that can't be written.
     """
-    known = get_args(Format)
     for each in formats:
-        if each not in known:
-            raise ReportError(f'figure format "{each}": must be one of {", ".join(known)}')
+        if each not in get_args(Format):
+            raise ReportError(f'figure format "{each}": must be one of {", ".join(get_args(Format))}')
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ReportError(f"{folder}: can't be made: {error.strerror}") from error
-    paths = [folder / f"{figure.name}.{each}" for each in formats]
-    for path, each in zip(paths, formats, strict=True):
+    paths = {folder / f"{figure.name}.{each}": each for each in formats}
+    for path, each in paths.items():
         write_document(path, _render(figure.chart, each))
-    return paths
+    return list(paths)
 
 
 def _find(name: str, results: Sequence[TrialResult]) -> Chart[Any]:
     from fairtrial.report.charts.learning_curves import learning_curves  # noqa: PLC0415  (which imports this module)
 
     if ":" in name or name in CHARTS.names():
-        found: Chart[Any] = CHARTS.get(name)
-        return found
+        chart: Chart[Any] = CHARTS.get(name)
+        return chart
     recorded = sorted({metric for result in results for record in result.epochs for metric in record.metrics})
     if name not in recorded:
         raise ReportError(f'chart "{name}": {did_you_mean(name, [*CHARTS.names(), *recorded])}')
