@@ -1,4 +1,4 @@
-"""What a study will cost, and how fast a machine is, as text and JSON."""
+"""What a study will cost, how fast a machine is, and the results of `fairtrial doctor`, as text and JSON."""
 
 import dataclasses
 import json
@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from fairtrial.doctor import CheckResult, CheckStatus
 from fairtrial.estimate import Estimate, SeedOption
 from fairtrial.measures import measure
 from fairtrial.report.words import count, duration, or_nothing
@@ -32,14 +33,7 @@ def plan_text(study: Study, cost: Estimate, store: str) -> str:
 
 
 def seed_options_text(study: Study, options: Sequence[SeedOption], spread: float | None, source: str) -> str:
-    """Write what several numbers of seeds would find as a small table.
-
-    Args:
-        study: the study.
-        options: one for each line.
-        spread: the standard deviation of a paired difference that they were computed from.
-        source: where that is from, such as ``"from the store"``.
-    """
+    """Write what several numbers of seeds would find at a spread (standard deviation) from a source."""
     unit = measure(study.evidence.metric).unit
     if spread is None:
         head = "smallest difference that is found: unknown, give --spread, the standard deviation of a difference"
@@ -71,6 +65,15 @@ def bench_text(measured: "Bench") -> str:
     return "\n".join(f"{name:22} {value}" for name, value in rows.items())
 
 
-def bench_json(measured: "Bench") -> str:
-    """Write what was measured as JSON, a contract that other programs rely on."""
-    return json.dumps(dataclasses.asdict(measured), indent=2, allow_nan=False)
+def result_text(result: CheckResult, width: int) -> str:
+    """Write the result of a check for a screen of so many columns, its detail wrapped beside its part."""
+    word = {CheckStatus.GOOD: "ok", CheckStatus.NOTE: "note", CheckStatus.BAD: "BAD"}[result.state]
+    head = f"{word:<5}{result.part:<12}"
+    indent = " " * len(head)
+    wrapper = textwrap.TextWrapper(max(width, 50), head, indent, break_on_hyphens=False, break_long_words=False)
+    return wrapper.fill(result.detail)
+
+
+def to_json(results: "Bench | Sequence[CheckResult]") -> str:
+    """Write results as JSON, a contract that other programs rely on."""
+    return json.dumps(results, indent=2, allow_nan=False, default=dataclasses.asdict)

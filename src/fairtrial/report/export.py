@@ -21,7 +21,6 @@ Format = Literal["csv", "parquet", "json"]
 HEAD = ("study", "hash", "arm", "seed", "epoch")
 TAIL = ("outcome",)
 
-#: One epoch record by column.
 Row = dict[str, Any]
 
 
@@ -40,14 +39,7 @@ def export(study: Study, results: Sequence[TrialResult], format: Format, path: P
     A Parquet file's schema also has the study as TOML (``fairtrial.runner``) and the version of fairtrial
     (``fairtrial.version``).
 
-    Args:
-        study: the study.
-        results: its trials, in any order.
-        format: ``"csv"``, ``"parquet"`` or ``"json"``.
-        path: a file to write to, whole or not at all; by default the content is only returned.
-
-    Returns:
-        The content of the file.
+    With a path, the content is also written to that file, whole or not at all.
 
     Raises:
         ReportError: there is no such format, or the file can't be written.

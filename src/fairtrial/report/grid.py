@@ -41,19 +41,12 @@ class Column:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table for people.
+    """A table for people, with sentences around it."""
 
-    Attributes:
-        label: the study's name with the head of its hash, and what the table shows.
-        columns: the first names the rows; none for sentences alone.
-        notes: sentences below the table; an empty one separates explanations from caveats.
-        lead: sentences above the table, each with its details on further lines.
-    """
-
-    label: str
-    columns: tuple[Column, ...]
-    notes: tuple[str, ...]
-    lead: tuple[str, ...] = ()
+    label: str  # the study's name with the head of its hash, and what the table shows
+    columns: tuple[Column, ...]  # the first names the rows; none for sentences alone
+    notes: tuple[str, ...]  # below the table; an empty one separates explanations from caveats
+    lead: tuple[str, ...] = ()  # above the table, each with its details on further lines
 
 
 def label(data: StudySummary | StudyVerdict | StudyClaims) -> str:

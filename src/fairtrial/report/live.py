@@ -45,7 +45,7 @@ class ProgressDisplay(Callback):
         self._tasks: dict[str, TaskID] = {}
         self._study_task: TaskID | None = None
         self._downloads: DownloadBar | None = None
-        self._progress = TrialRows(self._console, disable=not moves(self._console))
+        self._progress = TrialRows(console=self._console, transient=True, disable=not moves(self._console))
 
     def __enter__(self) -> Self:
         return self
@@ -57,7 +57,8 @@ class ProgressDisplay(Callback):
     def on_download(self, done: int, total: int | None, what: str) -> None:
         """Show how far a download is."""
         if self._downloads is None:
-            self._downloads = DownloadBar(self._console).__enter__()
+            self._downloads = DownloadBar(self._console)
+            self._downloads.start()
         self._downloads(done, total, what)
 
     def on_plan(self, study: Study, trials: Sequence[Trial], missing: Sequence[Trial]) -> None:
@@ -146,7 +147,7 @@ class ProgressDisplay(Callback):
     def _stop_downloads(self) -> None:
         """Remove the download's bars: a terminal shows one set of moving bars at a time."""
         if self._downloads is not None:
-            self._downloads.__exit__(None, None, None)
+            self._downloads.stop()
             self._downloads = None
 
     def _update(self, trial: Trial, epochs: float, note: str) -> None:
@@ -175,16 +176,14 @@ class ProgressDisplay(Callback):
 class TrialRows(Progress):
     """A row for the study and for each running trial, fitted to the width of the screen."""
 
-    def __init__(self, console: Console, *, disable: bool) -> None:
-        self._screen = console  # rich calls make_tasks_table before it sets its own console
-        super().__init__(console=console, transient=True, disable=disable)
-
     def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
         """Lay the rows out: name, bar, percentage, note."""
         shown = list(tasks)
         rows = [(task.description, str(task.fields.get("note", ""))) for task in shown]
-        texts, bar = fit(rows, self._screen.width)
         table = Table.grid(padding=(0, 1))
+        if not rows:  # at first, when rich has not set its console yet
+            return table
+        texts, bar = fit(rows, self.console.width)
         for justify in ("left", "left", "right", "left")[: 4 if bar else 3]:
             table.add_column(no_wrap=True, justify=justify)  # type: ignore[arg-type]  # one of rich's words
         for task, (name, note) in zip(shown, texts, strict=True):
@@ -246,40 +245,25 @@ def reason(detail: str) -> str:
     return last[-1] if last else lines[-1].strip()
 
 
-class DownloadBar:
+class DownloadBar(Progress):
     """Shows downloads; call it with bytes done, bytes in all (None if unknown) and what is downloaded.
 
-    Args:
-        console: where to show it. One that can't move its cursor gets a line as each download begins.
+    A console that can't move its cursor gets a line as each download begins.
     """
 
-    def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True)
-        self._tasks: dict[str, TaskID] = {}
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            console=self._console,
-            transient=True,
-            disable=not moves(self._console),
-        )
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._progress.stop()
+    def __init__(self, console: Console) -> None:
+        name = TextColumn("{task.description}", markup=False)
+        columns = (name, BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        super().__init__(*columns, console=console, transient=True, disable=not moves(console))
+        self._by_name: dict[str, TaskID] = {}
 
     def __call__(self, done: int, total: int | None, what: str) -> None:
         """Show progress."""
-        if what not in self._tasks:
-            self._tasks[what] = self._progress.add_task(what, total=total)
-            if self._progress.disable:
-                self._console.print(escape(what), soft_wrap=True, highlight=False)
-        self._progress.update(self._tasks[what], completed=done, total=total)
+        if what not in self._by_name:
+            self._by_name[what] = self.add_task(what, total=total)
+            if self.disable:
+                self.console.print(escape(what), soft_wrap=True, highlight=False)
+        self.update(self._by_name[what], completed=done, total=total)
 
 
 def _workers(slots: Slots | None, machine: Machine) -> str:

@@ -47,12 +47,7 @@ class View(Generic[Data]):
         return ("text", "markdown", "latex", "html", "json", *(["csv"] if isinstance(self.data, StudySummary) else []))
 
     def write(self, format: str = "text", *, width: int = 80, color: bool = False) -> str:  # noqa: A002
-        """Write it in one of `formats`, with one line break at the end.
-
-        Args:
-            format: one of `formats`.
-            width: columns of the screen; only for text.
-            color: whether to use a terminal's colors; only for text.
+        """Write it in one of `formats`, with one line break at the end; width and color are for text only.
 
         Raises:
             ReportError: there is no such format.

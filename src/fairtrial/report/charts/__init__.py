@@ -17,10 +17,7 @@ from fairtrial.trial import TrialResult
 
 Data = TypeVar("Data")
 Drawing: TypeAlias = alt.LayerChart | alt.HConcatChart
-Format = Literal["png", "svg", "pdf"]
-
-#: A PNG's pixels per pixel of the specification; with 72 of those to an inch, 216 dots per inch.
-SCALE = 3
+Format: TypeAlias = Literal["png", "svg", "pdf"]
 
 
 @dataclass(frozen=True)
@@ -29,13 +26,11 @@ class Chart(Generic[Data]):
 
     Attributes:
         name: the stem of its files, such as ``"test_accuracy"``.
-        title: above the drawing.
         data: collects what is drawn; raises a `ReportError` with the reason if there is nothing.
-        draw: draws it.
+        draw: draws it, with a title.
     """
 
     name: str
-    title: str
     data: Callable[[Study, Sequence[TrialResult]], Data]
     draw: Callable[[Study, Data], Drawing]
 
@@ -61,7 +56,7 @@ def draw(names: Iterable[str], study: Study, results: Sequence[TrialResult]) -> 
     Args:
         names: entries of `CHARTS`, recorded metrics (for their learning curves), or ``"module:Name"`` of a user's own;
             if empty, every chart that has data.
-        study: the study.
+        study: the study, and
         results: its trials, in any order.
 
     Raises:
@@ -81,26 +76,20 @@ def draw(names: Iterable[str], study: Study, results: Sequence[TrialResult]) -> 
     return tuple(figures)
 
 
-def write(figure: Figure, folder: Path, formats: Sequence[Format] = ("png", "svg", "pdf")) -> list[Path]:
-    """Write a figure's files, ``NAME.png`` (216 dots per inch) and so on; the folder is made if it is missing.
-
-    Returns:
-        The files, in the order of the formats.
+def write(figure: Figure, folder: Path) -> list[Path]:
+    """Write ``NAME.png`` (216 dots per inch), ``NAME.svg`` and ``NAME.pdf`` to a folder, which is made if missing.
 
     Raises:
-        ReportError: an unknown format, or a file that can't be written.
+        ReportError: a file can't be written.
     """
-    for each in formats:
-        if each not in get_args(Format):
-            raise ReportError(f'figure format "{each}": must be one of {", ".join(get_args(Format))}')
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ReportError(f"{folder}: can't be made: {error.strerror}") from error
-    paths = {folder / f"{figure.name}.{each}": each for each in formats}
-    for path, each in paths.items():
-        write_document(path, _render(figure.chart, each))
-    return list(paths)
+    paths = {form: folder / f"{figure.name}.{form}" for form in get_args(Format)}
+    for form, path in paths.items():
+        write_document(path, _render(figure.chart, form))
+    return list(paths.values())
 
 
 def _find(name: str, results: Sequence[TrialResult]) -> Chart[Any]:
@@ -120,11 +109,11 @@ def _figure(chart: Chart[Data], study: Study, results: Sequence[TrialResult]) ->
     return Figure(chart.name, chart.draw(study, data), data)
 
 
-def _render(chart: Drawing, format: Format) -> bytes:  # noqa: A002
-    if format == "svg":
+def _render(chart: Drawing, form: Format) -> bytes:
+    if form == "svg":
         text = StringIO()
-        chart.save(text, format="svg")
+        chart.save(text, format=form)
         return text.getvalue().encode()
     out = BytesIO()
-    chart.save(out, format=format, ppi=72 * SCALE)
+    chart.save(out, format=form, ppi=216)
     return out.getvalue()

@@ -23,23 +23,14 @@ ROW = 46
 
 @dataclass(frozen=True)
 class ArmDifferences:
-    """One arm minus the reference, in the measure's own unit.
-
-    Attributes:
-        arm: the arm's name.
-        by_seed: the paired differences that the verdict rests on, by seed.
-        mean: their mean; None without a pair.
-        interval: lower and upper end of the interval; None if the spread can't be estimated.
-        verdict: such as ``"better"`` or ``"refused"``.
-        lost: trials of the arm without a result, such as ``("1 diverged",)``.
-    """
+    """One arm minus the reference, in the measure's own unit."""
 
     arm: str
-    by_seed: Mapping[int, float]
-    mean: float | None
-    interval: tuple[float, float] | None
-    verdict: str
-    lost: tuple[str, ...]
+    by_seed: Mapping[int, float]  # the paired differences that the verdict rests on
+    mean: float | None  # None without a pair
+    interval: tuple[float, float] | None  # None if the spread can't be estimated
+    verdict: str  # such as "better" or "refused"
+    lost: tuple[str, ...]  # its trials without a result, such as ("1 diverged",)
 
 
 @dataclass(frozen=True)
@@ -76,10 +67,8 @@ def draw_differences(study: Study, data: Differences) -> alt.LayerChart:
     """Draw a row for each arm: mean and interval above, seeds below them, the verdict to the right."""
     found, shown = data.found, measure(data.found.metric)
     unit = f" ({shown.unit.difference})" if shown.unit.difference else ""
-    header = alt.TitleParams(
-        f"Differences from {found.reference}: {shown.label}",
-        subtitle=[f"{study.label}. {_caption(data)}", _remark(found)],
-    )
+    title = f"Differences from {found.reference}: {shown.label}"
+    header = alt.TitleParams(title, subtitle=[f"{study.label}. {_caption(data)}", _remark(found)])
     x = alt.X(
         "x:Q",
         title=f"Arm minus {found.reference}{unit}",
@@ -147,6 +136,4 @@ def _remark(found: StudyVerdict) -> str:
     return f"{way} Shaded: within {measure(found.metric).unit.amount(found.margin)}, the margin set beforehand."
 
 
-CHARTS.register("differences")(
-    Chart("differences", "Differences from the reference", difference_data, draw_differences)
-)
+CHARTS.register("differences")(Chart("differences", difference_data, draw_differences))

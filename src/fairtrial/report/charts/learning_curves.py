@@ -1,7 +1,8 @@
 """Learning curves: a metric per epoch, for each arm a line, a band over seeds and points; a legend shows all three."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from math import ceil, log10
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import altair as alt
@@ -9,12 +10,12 @@ import altair as alt
 from fairtrial.errors import ReportError
 from fairtrial.registry import CHARTS
 from fairtrial.report.charts import Chart
-from fairtrial.report.curves import ArmCurve, CurveData, curve_data
 from fairtrial.report.style import CROSS, WIDTH, LineStyle, Rows, channels, frame, line_styles, over
 from fairtrial.report.words import count
 from fairtrial.spec import Study
 from fairtrial.spec.metrics import PERCENT, Metric
-from fairtrial.trial import TrialResult
+from fairtrial.stats.summary import join
+from fairtrial.trial import Outcome, TrialResult
 
 #: Pixels of the plot's height, and between the lines of the legend.
 HEIGHT, LEADING = 270, 20
@@ -26,6 +27,69 @@ _POINT = alt.Chart().mark_point(filled=True, opacity=1, size=36)
 
 #: The ends of an axis.
 Domain: TypeAlias = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One arm at one epoch: mean, lowest and highest value over the finished trials that have a finite one."""
+
+    epoch: int  # from 1
+    mean: float
+    low: float
+    high: float
+    values: Mapping[int, float]  # by seed
+
+
+@dataclass(frozen=True)
+class ArmCurve:
+    """One arm's learning curve."""
+
+    arm: str
+    points: tuple[Point, ...]  # one for each epoch at which some finished trial has a value, ascending
+    diverged: Mapping[int, Mapping[int, float]]  # finite values of diverged trials, by seed and epoch; in no mean
+    omitted: int  # failed, interrupted or running trials, which are not shown
+
+
+@dataclass(frozen=True)
+class CurveData:
+    """A metric over the epochs of a study, in its recorded unit: a curve for each arm, also for those without data."""
+
+    metric: str
+    curves: tuple[ArmCurve, ...]
+
+    @property
+    def epochs(self) -> int:
+        """The last epoch that has a value; 0 if there is nothing to draw."""
+        means = {point.epoch for curve in self.curves for point in curve.points}
+        return max(means.union(*(values for curve in self.curves for values in curve.diverged.values())), default=0)
+
+
+def curve_data(study: Study, results: Sequence[TrialResult], metric: str) -> CurveData:
+    """Collect a metric's curves.
+
+    Raises:
+        ValueError: a result is not of this study, or one trial is there twice.
+    """
+    trials = list(join(study, results).values())
+    return CurveData(metric, tuple(_curve(arm.name, trials, metric) for arm in study.arms))
+
+
+def _curve(arm: str, trials: Sequence[TrialResult], metric: str) -> ArmCurve:
+    own = [trial for trial in trials if trial.arm == arm]
+    finished = {trial.seed: _values(trial, metric) for trial in own if trial.outcome is Outcome.FINISHED}
+    diverged = {trial.seed: _values(trial, metric) for trial in own if trial.outcome is Outcome.DIVERGED}
+    points = []
+    for epoch in sorted({epoch for values in finished.values() for epoch in values}):
+        values = {seed: each[epoch] for seed, each in finished.items() if epoch in each}
+        mean = math.fsum(values.values()) / len(values)
+        points.append(Point(epoch, mean, min(values.values()), max(values.values()), values))
+    return ArmCurve(arm, tuple(points), diverged, omitted=len(own) - len(finished) - len(diverged))
+
+
+def _values(trial: TrialResult, metric: str) -> dict[int, float]:
+    """A trial's finite values by epoch, ascending."""
+    values = {record.epoch: record.metrics.get(metric, math.nan) for record in trial.epochs}
+    return {epoch: values[epoch] for epoch in sorted(values) if math.isfinite(values[epoch])}
 
 
 def learning_curves(metric: str, *, name: str, axis: str = "") -> Chart[CurveData]:
@@ -45,7 +109,6 @@ def learning_curves(metric: str, *, name: str, axis: str = "") -> Chart[CurveDat
     title, axis = f"{label} per epoch", axis or f"{label} ({known.unit.name})".removesuffix(" ()")
     return Chart(
         name,
-        title,
         data=lambda study, results: _data(study, results, metric),
         draw=lambda study, data: _draw(study, data, title, axis),
     )
@@ -63,7 +126,8 @@ def _draw(study: Study, data: CurveData, title: str, axis: str) -> alt.HConcatCh
     unit = Metric.named(data.metric).unit
     labels = {curve.arm: _label(curve, study.seeds) for curve in data.curves}
     styles = line_styles(list(labels), study.reference)
-    shifts = _shifts(data)
+    step = 0.6 / len(data.curves) if data.epochs == 1 else 0.0  # a single epoch would put all arms on one spot
+    shifts = [(at - (len(data.curves) - 1) / 2) * step for at in range(len(data.curves))]
     lines = [row for at, curve in enumerate(data.curves) for row in _line(curve, unit.factor, shifts[at], first=at)]
     broken = [row for at, curve in enumerate(data.curves) for row in _broken(curve, unit.factor, shifts[at])]
     # An accuracy can't run away; where values can, diverged trials don't stretch the axis.
@@ -81,7 +145,9 @@ def _plot(  # noqa: PLR0917
     banded = {row["arm"] for row in lines if row["n"] > 1}
     bands = [row for row in lines if row["arm"] in banded]
     inside = [row for row in broken if _within(row["y"], domain)]
-    x = alt.X("x:Q", title="Epoch", scale=_epochs(epochs), axis=_ticks(epochs))
+    padding = 0.03 * (epochs - 1) or 0.5  # for the points at either end
+    ends = alt.Scale(domain=(1 - padding, epochs + padding), nice=False, zero=False)
+    x = alt.X("x:Q", title="Epoch", scale=ends, axis=_ticks(epochs))
     scale = alt.Scale(domain=domain, nice=True, zero=False, clamp=True)
     mean, low, value = (alt.Y(f"{field}:Q", title=axis, scale=scale) for field in ("mean", "low", "y"))
     color, dash, shape = channels(styles)
@@ -115,18 +181,11 @@ def _legend(labels: Mapping[str, str], styles: Mapping[str, LineStyle], epochs: 
 
 def _line(curve: ArmCurve, factor: float, shift: float, first: int) -> Iterator[dict[str, Any]]:
     """Make a line's rows; where points are thinned out, each arm's begin at another epoch, off the others'."""
-    every, last = ceil(len(curve.points) / MARKED), len(curve.points) - 1
+    every, last = math.ceil(len(curve.points) / MARKED), len(curve.points) - 1
     for index, point in enumerate(curve.points):
-        yield {
-            "arm": curve.arm,
-            "epoch": point.epoch,
-            "x": point.epoch + shift,
-            "mean": point.mean * factor,
-            "low": point.low * factor,
-            "high": point.high * factor,
-            "n": len(point.values),
-            "marked": index % every == first % every or index == last,
-        }
+        values = {"mean": point.mean * factor, "low": point.low * factor, "high": point.high * factor}
+        row = {"arm": curve.arm, "epoch": point.epoch, "x": point.epoch + shift, "n": len(point.values), **values}
+        yield row | {"marked": index % every == first % every or index == last}
 
 
 def _broken(curve: ArmCurve, factor: float, shift: float) -> Iterator[dict[str, Any]]:
@@ -134,13 +193,6 @@ def _broken(curve: ArmCurve, factor: float, shift: float) -> Iterator[dict[str, 
         for epoch, value in values.items():
             row = {"arm": curve.arm, "seed": seed, "epoch": epoch, "x": epoch + shift, "y": value * factor}
             yield row | {"last": epoch == max(values)}
-
-
-def _shifts(data: CurveData) -> list[float]:
-    """Separate arms that a single epoch would put on one spot."""
-    middle = (len(data.curves) - 1) / 2
-    step = 0.6 / len(data.curves) if data.epochs == 1 else 0.0
-    return [(index - middle) * step for index in range(len(data.curves))]
 
 
 def _domain(lines: Rows, broken: Rows, *, bounded: bool) -> Domain:
@@ -159,15 +211,9 @@ def _within(value: float, domain: Domain) -> bool:
     return domain[0] <= value <= domain[1]
 
 
-def _epochs(last: int) -> alt.Scale:
-    """Span the first to the last epoch, with padding for the points at either end."""
-    padding = 0.03 * (last - 1) or 0.5
-    return alt.Scale(domain=(1 - padding, last + padding), nice=False, zero=False)
-
-
 def _ticks(last: int) -> alt.Axis:
     """Mark whole epochs, at most about twelve, in steps of 1, 2 or 5 times a power of ten."""
-    power = 10 ** max(0, int(log10(max(last / 12, 1))))
+    power = 10 ** max(0, int(math.log10(max(last / 12, 1))))
     step = next(power * factor for factor in (1, 2, 5, 10) if last / (power * factor) <= 12)
     return alt.Axis(values=[epoch for epoch in range(1, last + 1) if epoch % step == 0], format="d", grid=False)
 
@@ -181,7 +227,7 @@ def _label(curve: ArmCurve, seeds: int) -> str:
 
 def _caption(data: CurveData) -> str:
     """Say what line and band are."""
-    counts = sorted(data.counts)
+    counts = sorted({len(point.values) for curve in data.curves for point in curve.points})
     if not counts:
         return "No trial finished."
     if counts == [1]:
