@@ -103,12 +103,10 @@ class _Timing:
         return self.first is not None and self.first[1] <= 1.0
 
     @property
-    def trained(self) -> float:
-        """Epochs since its first report."""
+    def trained(self) -> float:  # since its first report
         return self.done - self.first[1] if self.first else 0.0
 
-    def seconds(self, now: float) -> float:
-        """Seconds since its first report."""
+    def seconds(self, now: float) -> float:  # likewise
         return (self.end or now) - self.first[0] if self.first else 0.0
 
     def start_up(self, pace: float) -> float:

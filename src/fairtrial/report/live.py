@@ -29,12 +29,11 @@ BAR, PERCENT, NAME, SHORT_NAME = 8, 6, 28, 18
 class ProgressDisplay(Callback):
     """Shows a study's progress: the whole study with the time left, and each running trial with its accuracy.
 
-    Args:
-        console: where to show it. One that can't move its cursor gets a line for each epoch instead of moving bars.
+    A console that can't move its cursor gets a line for each epoch instead of moving bars.
     """
 
-    def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True)
+    def __init__(self, console: Console) -> None:
+        self._console = console
         self._forecast = Forecast()
         self._left, self._at_most, self._next_estimate = "", "", 0.0
         self._slots: Slots | None = None
@@ -74,10 +73,8 @@ class ProgressDisplay(Callback):
         self._slots, self._machine_shown = None, False
         seeds = (f"{study.min_seeds} to " if study.sequential else "") + count(study.seeds, "seed")
         done = len(trials) - len(missing)
-        self._print(
-            f"{study.label}: {count(len(study.arms), 'arm')}, {seeds}, {self._at_most}"
-            f"{count(len(trials), 'trial')}" + (f", {done} already done" if done else "")
-        )
+        planned = f"{self._at_most}{count(len(trials), 'trial')}" + (f", {done} already done" if done else "")
+        self._print(f"{study.label}: {count(len(study.arms), 'arm')}, {seeds}, {planned}")
         if missing:
             self._progress.start()
             self._study_task = self._progress.add_task("study", total=1.0, note="")
@@ -123,9 +120,8 @@ class ProgressDisplay(Callback):
         """Print how a trial ended; of a failure the line with its reason, because the store has the traceback."""
         self._forecast.ended(trial, perf_counter())
         self._show_study()
-        task = self._tasks.pop(trial.hash, None)
-        if task is not None:
-            self._progress.remove_task(task)
+        if trial.hash in self._tasks:
+            self._progress.remove_task(self._tasks.pop(trial.hash))
         if outcome is Outcome.DIVERGED:
             self._print_about(trial, f"diverged: {detail}", style="yellow")
         elif outcome is Outcome.FAILED:
@@ -161,8 +157,8 @@ class ProgressDisplay(Callback):
         if now >= self._next_estimate:
             self._next_estimate = now + SECONDS_PER_ESTIMATE
             seconds = self._forecast.seconds_left(now)
-            done = seconds is None or self._forecast.fraction == 1.0
-            self._left = "" if done or seconds is None else f", {self._at_most}{duration(max(seconds, 1.0))} left"
+            unknown = seconds is None or self._forecast.fraction == 1.0
+            self._left = "" if unknown else f", {self._at_most}{duration(max(seconds or 0.0, 1.0))} left"
         if self._study_task is not None:
             self._progress.update(self._study_task, completed=self._forecast.fraction, note=self._left.lstrip(", "))
 

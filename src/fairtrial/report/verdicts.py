@@ -72,7 +72,7 @@ def _noise(arm: ArmNoise) -> dict[str, Any]:
 def noise_grid(data: StudyVerdict, noise: Sequence[ArmNoise]) -> Grid:
     """Lay out where each arm's noise comes from."""
     unit = measure(data.metric).unit
-    named = f" ({unit.difference})" if unit.difference else ""
+    spread = f"spread of\na run ({unit.difference})".removesuffix(" ()")
 
     def share(part: str) -> Callable[[ArmNoise], str]:
         return lambda arm: or_nothing(getattr(getattr(arm.components, part, None), "share", None), percent)
@@ -82,11 +82,7 @@ def noise_grid(data: StudyVerdict, noise: Sequence[ArmNoise]) -> Grid:
     table: list[tuple[str, str, Callable[[ArmNoise], str]]] = [
         ("arm", "arm", lambda arm: arm.arm),
         ("runs", "runs", lambda arm: str(arm.runs)),
-        (
-            "spread",
-            f"spread of\na run{named}",
-            lambda arm: or_nothing(arm.components, lambda c: unit.number(c.total**0.5)),
-        ),
+        ("spread", spread, lambda arm: or_nothing(arm.components, lambda split: unit.number(split.total**0.5))),
         *((part, heads[part], share(part)) for part in parts),
     ]
     rest = "; the rest is what two runs differ by beside both" if "rest" in parts else ""
@@ -97,18 +93,14 @@ def noise_grid(data: StudyVerdict, noise: Sequence[ArmNoise]) -> Grid:
 
 
 def _columns(data: StudyVerdict) -> tuple[Column, ...]:
-    unit = measure(data.metric).unit
-    named = f"({unit.difference})" if unit.difference else ""
+    unit, level = measure(data.metric).unit, percent(1 - data.alpha)
+    diff = f"diff.\n({unit.difference})".removesuffix("\n()")
     table: list[tuple[str, str, Callable[[Comparison], str]]] = [
         ("arm", "arm", lambda row: row.arm),
         ("verdict", "verdict", lambda row: "refused" if row.arm in data.refused else row.verdict.value),
         ("seeds", "seeds", lambda row: str(row.seeds)),
-        ("mean_difference", f"diff.\n{named}", lambda row: or_nothing(row.mean_difference, unit.number)),
-        (
-            "interval",
-            f"{percent(1 - data.alpha)}\ninterval",
-            lambda row: or_nothing(row.interval, lambda ends: unit.between(*ends)),
-        ),
+        ("mean_difference", diff, lambda row: or_nothing(row.mean_difference, unit.number)),
+        ("interval", f"{level}\ninterval", lambda row: or_nothing(row.interval, lambda ends: unit.between(*ends))),
         ("p_adjusted", "adj.\np", lambda row: or_nothing(row.p_adjusted, _p)),
         ("effect_size", "effect\nsize", lambda row: or_nothing(row.effect_size, "{:.1f}".format)),
         ("probability_better", "beats\nref.", lambda row: or_nothing(row.probability_better, _chance)),

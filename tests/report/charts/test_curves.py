@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import learning, make_results, make_study
+from fairtrial.errors import ReportError
 from fairtrial.report.charts.learning_curves import curve_data
 from fairtrial.trial import Outcome
 
@@ -58,11 +59,11 @@ def test_a_diverged_trial_ends_at_its_last_finite_value():
 
 
 def test_a_trial_that_diverged_at_once_is_there_without_values():
-    study = make_study(("a",), seeds=1)
+    study = make_study(("a", "b"), seeds=1)
     results = make_results(study, ended={("a", 0): Outcome.DIVERGED}, epochs={("a", 0): 0})
-    data = curve_data(study, results, "train_loss")
-    assert data.curves[0].diverged == {0: {}}
-    assert data.epochs == 0
+    assert curve_data(study, results, "train_loss").curves[0].diverged == {0: {}}
+    with pytest.raises(ReportError, match="no finished or diverged trial has recorded `train_loss`"):
+        curve_data(study, [result for result in results if result.arm == "a"], "train_loss")
 
 
 def test_gaps_of_single_seeds_and_epochs():
@@ -81,7 +82,8 @@ def test_an_arm_without_trials_and_a_metric_that_nobody_reports():
     study = make_study(("a", "b"), seeds=1)
     results = make_results(study, skip={("b", 0)})
     assert curve_data(study, results, "test_acc").curves[1].points == ()
-    assert curve_data(study, results, "val_acc").epochs == 0
+    with pytest.raises(ReportError, match="no finished or diverged trial has recorded `val_acc`"):
+        curve_data(study, results, "val_acc")
 
 
 def test_a_foreign_result_is_a_bug():

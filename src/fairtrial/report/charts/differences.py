@@ -66,12 +66,11 @@ def difference_data(study: Study, results: Sequence[TrialResult]) -> Differences
 def draw_differences(study: Study, data: Differences) -> alt.LayerChart:
     """Draw a row for each arm: mean and interval above, seeds below them, the verdict to the right."""
     found, shown = data.found, measure(data.found.metric)
-    unit = f" ({shown.unit.difference})" if shown.unit.difference else ""
     title = f"Differences from {found.reference}: {shown.label}"
     header = alt.TitleParams(title, subtitle=[f"{study.label}. {_caption(data)}", _remark(found)])
     x = alt.X(
         "x:Q",
-        title=f"Arm minus {found.reference}{unit}",
+        title=f"Arm minus {found.reference} ({shown.unit.difference})".removesuffix(" ()"),
         scale=alt.Scale(domain=_domain(data), nice=True, zero=False),
         axis=alt.Axis(tickCount=7, labelFlush=False),
     )

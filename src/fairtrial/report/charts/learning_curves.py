@@ -59,7 +59,7 @@ class CurveData:
 
     @property
     def epochs(self) -> int:
-        """The last epoch that has a value; 0 if there is nothing to draw."""
+        """The last epoch that has a value; 0 if none has."""
         means = {point.epoch for curve in self.curves for point in curve.points}
         return max(means.union(*(values for curve in self.curves for values in curve.diverged.values())), default=0)
 
@@ -68,10 +68,14 @@ def curve_data(study: Study, results: Sequence[TrialResult], metric: str) -> Cur
     """Collect a metric's curves.
 
     Raises:
+        ReportError: there is nothing to draw.
         ValueError: a result is not of this study, or one trial is there twice.
     """
     trials = list(join(study, results).values())
-    return CurveData(metric, tuple(_curve(arm.name, trials, metric) for arm in study.arms))
+    data = CurveData(metric, tuple(_curve(arm.name, trials, metric) for arm in study.arms))
+    if not data.epochs:
+        raise ReportError(f"no finished or diverged trial has recorded `{metric}`")
+    return data
 
 
 def _curve(arm: str, trials: Sequence[TrialResult], metric: str) -> ArmCurve:
@@ -95,9 +99,9 @@ def _values(trial: TrialResult, metric: str) -> dict[int, float]:
 def learning_curves(metric: str, *, name: str, axis: str = "") -> Chart[CurveData]:
     """Make the chart of a metric per epoch: a line for each arm, with a band over seeds.
 
-    A line is the mean over an arm's finished trials, the band around it runs from the lowest seed to the highest: with
-    two or three seeds that is all the data there are, and promises nothing more. A diverged trial is a faint line that
-    ends in a cross. Failed and unfinished trials are left out, and the figure says so.
+    A line is the mean over an arm's finished trials, the band around it spans the lowest to the highest seed: all of
+    the data, not a confidence interval. A diverged trial is a faint line that ends in a cross. Failed and unfinished
+    trials are left out, and the figure says so.
 
     Args:
         metric: name in the epoch records.
@@ -109,16 +113,9 @@ def learning_curves(metric: str, *, name: str, axis: str = "") -> Chart[CurveDat
     title, axis = f"{label} per epoch", axis or f"{label} ({known.unit.name})".removesuffix(" ()")
     return Chart(
         name,
-        data=lambda study, results: _data(study, results, metric),
+        data=lambda study, results: curve_data(study, results, metric),
         draw=lambda study, data: _draw(study, data, title, axis),
     )
-
-
-def _data(study: Study, results: Sequence[TrialResult], metric: str) -> CurveData:
-    data = curve_data(study, results, metric)
-    if not data.epochs:
-        raise ReportError(f"no finished or diverged trial has recorded `{metric}`")
-    return data
 
 
 def _draw(study: Study, data: CurveData, title: str, axis: str) -> alt.HConcatChart:
