@@ -1,4 +1,4 @@
-"""What the verdicts get right and what they cost, by simulation; prints Markdown tables.
+"""Error rates, coverage and cost of the verdicts, by simulation; prints Markdown tables.
 
 python benchmarks/stats.py                        # 20,000 studies a row, a few minutes
 python benchmarks/stats.py --studies 50000        # the tables in docs/evidence.md
@@ -38,7 +38,7 @@ NOISE: dict[str, Callable[[np.random.Generator, tuple[int, ...]], Array]] = {
 
 @dataclass(frozen=True)
 class World:
-    """Where the paired differences of a simulated study come from.
+    """The distribution of the paired differences of a simulated study.
 
     Attributes:
         noise: a key of `NOISE`.
@@ -54,7 +54,7 @@ class World:
 
     @property
     def label(self) -> str:
-        """What a table calls it."""
+        """Its name in tables."""
         parts = [self.noise + (", differences themselves" if self.direct else "")]
         if self.spread:
             parts.append("spread " + " : ".join(f"{value:.2g}" for value in self._spread))
@@ -125,7 +125,7 @@ def coverage(world: World, options: argparse.Namespace, effects: Sequence[float]
     """Which studies have every arm's reported interval around its true difference."""
     return np.concatenate(
         [
-            ~(np.abs(found.estimates.mean - truth) > found.half_width).any(axis=1)
+            ~(np.abs(found.mean - truth) > found.half_width).any(axis=1)
             for found, truth in judged(world, options, effects, margin=1.0)
         ]
     )
@@ -173,18 +173,18 @@ def pooling(options: argparse.Namespace) -> None:
 
 
 def trials(seeds: npt.NDArray[np.int64]) -> Array:
-    """Trials of each study: every arm until it settled, the reference as long as any arm goes on."""
+    """Trials of each study: every arm until it settles, the reference until the last arm does."""
     return np.asarray(seeds.sum(axis=1) + seeds.max(axis=1), dtype=np.float64)
 
 
 def by_judge(chunk: Array, how: Pooling, looks: Sequence[int], margin: float | None) -> tuple[Array, Array]:
-    """Seeds that each arm takes and what is said of it, by `judge`."""
+    """Seeds that each arm takes and the finding about it, by `judge`."""
     found = judge_many(chunk, LookPlan.of(chunk.shape[2], looks, how), ALPHA, margin)
     return np.array(looks)[found.look], found.finding
 
 
 def by_two_intervals(chunk: Array, margin: float | None) -> tuple[Array, Array]:
-    """As `judge`, but equivalence from intervals of its own with twice the alpha: two one-sided tests of alpha each."""
+    """Like `judge`, but with wider alpha for equivalence: two one-sided tests of alpha each."""
     strict = judge_many(chunk, LookPlan.of(chunk.shape[2], LOOKS), ALPHA, margin)
     loose = judge_many(chunk, LookPlan.of(chunk.shape[2], LOOKS), 2 * ALPHA, margin)
     sooner = (loose.finding == EQUIVALENT) & ((strict.finding == UNDECIDED) | (loose.look < strict.look))
@@ -233,9 +233,7 @@ def savings(options: argparse.Namespace) -> None:
     """Trials used and verdicts found, all arms having the same effect."""
     for margin in (None, 1.0):
         rules = [name for name in RULES if name in (WITH_MARGIN if margin else WITHOUT_MARGIN)]
-        print(
-            f"\nMargin {margin or 'none'}: trials of a study, and arms of which something is said (and said falsely)\n"
-        )
+        print(f"\nMargin {margin or 'none'}: trials of a study, and arms with a verdict (and with a false one)\n")
         print("| effect |", " | ".join(rules), "|\n|", "-- | " * (len(rules) + 1))
         for effect in EFFECTS:
             cells = []
@@ -245,11 +243,11 @@ def savings(options: argparse.Namespace) -> None:
                 ]
                 used = np.concatenate([trials(seeds) for seeds, _ in results])
                 finding = np.concatenate([finding for _, finding in results])
-                said = finding != UNDECIDED
-                false = said & (finding != HIGHER if effect else finding != EQUIVALENT)
+                decided = finding != UNDECIDED
+                false = decided & (finding != HIGHER if effect else finding != EQUIVALENT)
                 if margin and effect < margin:
                     false &= finding != EQUIVALENT
-                cells.append(f"{used.mean():.1f}, {100 * said.mean():.1f}% ({100 * false.mean():.2f}%)")
+                cells.append(f"{used.mean():.1f}, {100 * decided.mean():.1f}% ({100 * false.mean():.2f}%)")
             print("|", f"{effect:g}", "|", " | ".join(cells), "|", flush=True)
 
 
@@ -272,7 +270,7 @@ def adastop_study(cells: Array, size: int, looks: int, permutations: int) -> tup
 
 
 def adastop(options: argparse.Namespace) -> None:
-    """The package adastop beside `judge` on the same studies; "equal" is its word for not rejected."""
+    """Compare the package adastop with `judge` on the same studies; it calls arms that it did not reject equal."""
     designs = ((3, 4), (6, 2))
     print(f"{3 * options.adastop} studies in the first row, {options.adastop} in the others.\n")
     heads = ["judge", "judge, margin 1", *(f"adastop, {looks} looks of {size} seeds" for size, looks in designs)]
@@ -286,23 +284,23 @@ def adastop(options: argparse.Namespace) -> None:
         row = []
         for margin in (None, 1.0):
             seeds, finding = by_judge(cells[..., 1:] - cells[..., :1], "guarded", LOOKS, margin)
-            row.append(_beside(trials(seeds), finding == HIGHER, finding == LOWER, finding == EQUIVALENT, effect))
+            row.append(_cell(trials(seeds), finding == HIGHER, finding == LOWER, finding == EQUIVALENT, effect))
         for size, looks in designs:
             results = [adastop_study(study, size, looks, options.permutations) for study in cells]
             used = np.array([count for count, _ in results])
-            said = np.array([decisions for _, decisions in results])
-            # It compares the reference with the arm, so "smaller" says that the arm is better.
-            row.append(_beside(used, said == "smaller", said == "larger", said == "equal", effect))
+            answers = np.array([decisions for _, decisions in results])
+            # It compares the reference with the arm, so "smaller" means that the arm is better.
+            row.append(_cell(used, answers == "smaller", answers == "larger", answers == "equal", effect))
         print("|", f"{shared:g}", "|", f"{effect:g}", "|", " | ".join(row), "|", flush=True)
 
 
-def _beside(used: Array, better: Array, worse: Array, equal: Array, effect: float) -> str:
+def _cell(used: Array, better: Array, worse: Array, equal: Array, effect: float) -> str:
     error = f", any false {percent((better | worse).any(axis=1))}" if effect == 0 else ""
     return f"{used.mean():.1f} trials, better {100 * better.mean():.0f}%, equal {100 * equal.mean():.0f}%{error}"
 
 
 def speed(options: argparse.Namespace) -> None:
-    """How long judging takes."""
+    """Time the judging."""
     start = time.perf_counter()
     boundary(LookPlan.of(ARMS, LOOKS))
     simulated = time.perf_counter()

@@ -121,7 +121,8 @@ def test_figures_are_written_where_it_says(fairtrial, study):
     assert status == 0
     paths = [Path(line) for line in out.splitlines()]
     assert sorted({path.suffix for path in paths}) == [".pdf", ".png", ".svg"]
-    assert len(paths) == 9  # three charts
+    assert sorted({path.stem for path in paths}) == ["differences", "test_accuracy", "training_loss"]
+    assert len(paths) == 9
     assert all(path.stat().st_size > 1000 for path in paths)
     assert {str(path.parent) for path in paths} == {f"figures/{load(study).label.replace('@', '-')}"}
 

@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 from fairtrial import doctor
 from fairtrial.cli.main import app
 from fairtrial.doctor import CheckStatus, check_installation
-from fairtrial.scheduler import plan
 from fairtrial.store.sql import SQLStore
 
 
@@ -19,7 +18,7 @@ def found(store="fairtrial.db", **options):
     return {finding.part: finding for finding in check_installation(store, **options)}
 
 
-def test_every_part_is_looked_at_and_nothing_is_left_behind():
+def test_every_part_is_checked_and_nothing_is_left_behind():
     findings = found()
     assert list(findings) == [
         "versions",
@@ -41,7 +40,7 @@ def test_every_part_is_looked_at_and_nothing_is_left_behind():
 def test_a_store_is_opened_and_checked(make_study):
     study = make_study()
     with SQLStore("fairtrial.db") as store:
-        store.add_study(study, plan(study), doctor_time())
+        store.add_study(study, doctor_time())
     assert found()["store"].state is CheckStatus.GOOD
     assert "fairtrial.db is sound, with 1 study" in found()["store"].detail
 
@@ -66,7 +65,7 @@ def test_a_file_that_is_no_database_is_bad():
     assert found()["store"].state is CheckStatus.BAD
 
 
-def test_what_is_missing_is_said(monkeypatch):
+def test_what_is_missing_is_reported(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     from fairtrial.training.kernels import compiler
 

@@ -1,4 +1,4 @@
-"""What a study will cost, before it runs."""
+"""Estimates of costs."""
 
 import pytest
 
@@ -55,7 +55,7 @@ def test_trials_that_settled_arms_are_spared_cost_nothing():
     study = simulated_study(arms, seeds={"min": 3, "max": 6})
     three = [result for result in simulated_results(study) if result.seed < 3]
     cost = estimate(study, three, workers=1, threads=1)
-    assert (cost.trials, cost.missing) == (15, 6)  # of the reference and of the arm that goes on
+    assert (cost.trials, cost.missing) == (15, 6)  # of the reference and of the arm that continues
     over = simulated_study(arms | {"same": {"mean": 0.6}}, seeds={"min": 3, "max": 6})
     done = estimate(over, [r for r in simulated_results(over) if r.seed < 3], workers=1, threads=1)
     assert (done.trials, done.missing, done.bytes) == (9, 0, 0)
@@ -92,7 +92,7 @@ def test_seed_options_are_the_power_of_the_study_and_the_time_of_what_is_missing
     results = [r for r in make_results(study) if r.seed == 0]
     rows = estimate(study, results, spread=0.01, seeds=(2, 4), workers=1, threads=1).seed_options
     assert [row.seeds for row in rows] == [2, 4]
-    assert [row.difference for row in rows] == [row.difference for row in detectable_differences(0.01, 1, (2, 4))]
+    assert {row.seeds: row.difference for row in rows} == detectable_differences(0.01, 1, (2, 4))
     assert [row.seconds for row in rows] == [pytest.approx(1200), pytest.approx(3600)]
     assert estimate(study, results).seed_options[0].difference is None
 

@@ -181,7 +181,7 @@ def test_a_study_that_no_longer_means_what_it_meant_is_refused(mine):
     old = replace(old, hash="0" * 64)
     for find in (loading.load_recorded, loading.load):
         for reference in ("mine", old.label):
-            with pytest.raises(StudyError, match="mine@00000000: was run by a fairtrial with other defaults"):
+            with pytest.raises(StudyError, match="mine@00000000: was run by a release with other defaults"):
                 find(reference, [], [old])
 
 

@@ -1,4 +1,4 @@
-"""A study goes on under the conditions under which it began, or the user says that it may, and that is kept."""
+"""A study continues only under the conditions under which it began, unless forced, which is recorded."""
 
 import subprocess
 import sys
@@ -51,13 +51,13 @@ def executor(machine):
 
 def begin(study, store):
     """Run a study's first trial to its end and interrupt the second within its second epoch."""
-    told = []
+    trained = []
 
     def interrupting(trial):
         for epoch, metrics in enumerate(loops.good(trial), start=1):
             if epoch == 2 and trial.trial == plan(study)[1]:
                 raise KeyboardInterrupt
-            told.append(trial)
+            trained.append(trial)
             yield metrics
 
     with pytest.raises(KeyboardInterrupt):
@@ -76,14 +76,14 @@ def test_other_conditions_are_refused_with_the_difference_and_nothing_is_lost(ki
     assert str(caught.value).startswith(f"{study.label} began with {difference}: mixing them can change its numbers; ")
     assert "\n" not in str(caught.value)
     assert store.results(study) == before
-    done = run(study, store=store, executor=executor(BEFORE))  # back again, it goes on as if nothing had been
+    done = run(study, store=store, executor=executor(BEFORE))  # as before, it continues
     assert [result.outcome for result in done.results] == [Outcome.FINISHED] * 2
     assert done.results[0] == before[0]
     assert all(result.forced == "" for result in done.results)
 
 
 @pytest.mark.parametrize("kind", DIFFERENCES)
-def test_by_force_it_goes_on_and_the_verdicts_say_so(kind, store, make_study):
+def test_by_force_it_continues_and_the_verdicts_say_so(kind, store, make_study):
     change, difference = DIFFERENCES[kind]
     study = make_study()
     begin(study, store)
@@ -205,11 +205,11 @@ class TestAFileThatHasChanged:
         code, lines = run_file("mine.toml")
         assert code == 1
         assert "mine.toml has changed since mine@" in lines[-1]
-        assert "training.epochs 3, now 4. To go on with that study: fairtrial run mine@" in lines[-1]
+        assert "training.epochs 3, now 4. To resume that study: fairtrial run mine@" in lines[-1]
         with SQLStore("fairtrial.db") as store:
             assert len(store.studies()) == 1
 
-    def test_force_goes_on_and_says_so_with_every_trial(self, run_file):
+    def test_force_continues_and_says_so_with_every_trial(self, run_file):
         Path("mine.toml").write_text(STUDY.replace("epochs = 3", "epochs = 4"))
         assert run_file("mine.toml", "--force")[0] == 0
         with SQLStore("fairtrial.db") as store:
@@ -217,7 +217,7 @@ class TestAFileThatHasChanged:
         assert len(results) == 4
         assert all("training.epochs 3, now 4" in result.forced for result in results)
 
-    def test_the_study_from_before_can_be_gone_on_with(self, run_file):
+    def test_the_earlier_study_can_be_resumed(self, run_file):
         with SQLStore("fairtrial.db") as store:
             label = store.studies()[0].label
         Path("mine.toml").write_text(STUDY.replace("epochs = 3", "epochs = 4"))

@@ -1,4 +1,4 @@
-"""The conductor: what it runs, what it records, what it leaves alone."""
+"""Running studies: what is trained, recorded and reported."""
 
 import math
 from contextlib import ExitStack
@@ -22,8 +22,8 @@ def store():
         yield opened
 
 
-class Diary(Callback):
-    """Writes down what it is told."""
+class Log(Callback):
+    """Records its calls."""
 
     def __init__(self):
         self.lines = []
@@ -67,22 +67,22 @@ def test_the_commit_of_the_studys_folder_is_noted(store, make_study, tmp_path, m
     assert all(result.machine.git_commit == "commit of mine" for result in done.results)
 
 
-def test_the_watcher_hears_all_of_it_in_order(store, make_study):
-    diary = Diary()
-    run(make_study(seeds=1, arms={"a": {}}, training={"epochs": 2, "loop": "loops:good"}), store=store, watcher=diary)
+def test_callbacks_are_called_in_order(store, make_study):
+    log = Log()
+    run(make_study(seeds=1, arms={"a": {}}, training={"epochs": 2, "loop": "loops:good"}), store=store, watcher=log)
     progress = ("progressed", "a", 1, 2, {"train_acc": 0.5})
-    assert [line for line in diary.lines if line != progress] == [
+    assert [line for line in log.lines if line != progress] == [
         ("planned", 1, 1),
         ("started", "a", 0),
         ("epoch", "a", 0, 1),
         ("epoch", "a", 0, 2),
         ("ended", "a", Outcome.FINISHED),
     ]
-    assert diary.lines.count(progress) == 2
-    assert diary.lines.index(("started", "a", 0)) < diary.lines.index(progress)
+    assert log.lines.count(progress) == 2
+    assert log.lines.index(("started", "a", 0)) < log.lines.index(progress)
 
 
-def test_what_the_watcher_hears_is_in_the_store_already(store, make_study):
+def test_what_callbacks_report_is_in_the_store_already(store, make_study):
     study = make_study()
 
     class Checker(Callback):
@@ -148,7 +148,7 @@ def test_failed_trials_are_retried_only_on_demand(store, mixed_study):
     assert again.count(Outcome.FAILED) == 10
 
 
-def test_an_interrupt_keeps_finished_epochs_and_the_next_run_goes_on(store, make_study, monkeypatch):
+def test_an_interrupt_keeps_finished_epochs_and_the_next_run_resumes(store, make_study, monkeypatch):
     ends = {end: {"params": {"end": end}} for end in ("well", "interrupt", "later")}
     study = make_study(seeds=1, reference="well", training={"epochs": 3, "loop": "loops:mixed"}, arms=ends)
     monkeypatch.setenv("FAIRTRIAL_TEST_INTERRUPT", "1")
@@ -178,7 +178,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(store, make_study, monkeyp
     assert [r.epochs for r in run(study, store=store).results] == [r.epochs for r in whole.results]
 
 
-def test_a_loop_that_is_not_there_is_told_before_anything_runs(store, make_study):
+def test_a_missing_loop_is_reported_before_anything_runs(store, make_study):
     for loop, message in {
         "loops:missing": 'training.loop = "loops:missing": loops has no missing',
         "loops:not_callable": 'training.loop = "loops:not_callable": loops has no function not_callable',
@@ -191,7 +191,7 @@ def test_a_loop_that_is_not_there_is_told_before_anything_runs(store, make_study
 
 
 def settling(**seeds):
-    """Decide that arms are settled by so many seeds, and write down what was asked."""
+    """Make a rule that stops arms after these numbers of seeds, and records its calls."""
     asked = []
 
     def settled(study, results):
@@ -211,16 +211,16 @@ def trained(done):
     return sorted((result.seed, result.arm) for result in done.results)
 
 
-def test_settled_arms_stop_and_the_rest_go_on_with_the_reference(store, make_study):
+def test_settled_arms_stop_and_the_others_continue_with_the_reference(store, make_study):
     settled, asked = settling(b=2, c=4)
-    diary = Diary()
-    done = run(three_arms(make_study), store=store, settled=settled, watcher=diary)
+    log = Log()
+    done = run(three_arms(make_study), store=store, settled=settled, watcher=log)
     assert trained(done) == [(0, "a"), (0, "b"), (0, "c"), (1, "a"), (1, "b"), (1, "c")] + [
         (seed, arm) for seed in (2, 3) for arm in ("a", "c")
     ]
     assert done.trained == 10
     assert [max(seed for _, seed, _ in look) + 1 for look in asked] == [2, 3, 4]
-    assert [line for line in diary.lines if line[0] in {"planned", "stopped"}] == [
+    assert [line for line in log.lines if line[0] in {"planned", "stopped"}] == [
         ("planned", 15, 15),
         ("stopped", "b", 2, "enough at 2"),
         ("stopped", "c", 4, "enough at 4"),
@@ -233,14 +233,14 @@ def test_a_finished_sequential_study_has_nothing_to_do(store, make_study, monkey
     study = three_arms(make_study)
     first = run(study, store=store, settled=settled)
     monkeypatch.setattr("fairtrial.runner.compose_workload", None)  # no workers, no torch
-    diary = Diary()
-    again = run(study, store=store, settled=settled, watcher=diary)
+    log = Log()
+    again = run(study, store=store, settled=settled, watcher=log)
     assert (again.trained, again.results) == (0, first.results)
-    assert diary.lines[0] == ("planned", 10, 0)
+    assert log.lines[0] == ("planned", 10, 0)
 
 
 def test_a_sequential_study_decides_the_same_whatever_the_store_knows_already(store, make_study):
-    """Another study has trained more seeds of the same trials: they must not speak before their time."""
+    """Another study has trained more seeds of the same trials: they must not count before their time."""
     run(three_arms(make_study, name="large", seeds=5), store=store)
     settled, asked = settling(b=2, c=4)
     done = run(three_arms(make_study), store=store, settled=settled)
@@ -282,11 +282,11 @@ def test_failed_trials_of_a_sequential_study_have_ended(store, make_study):
     assert (again.trained, trained(again)) == (2, trained(done))
 
 
-def test_without_anybody_to_decide_all_seeds_are_trained(store, make_study):
+def test_without_a_stopping_rule_all_seeds_are_trained(store, make_study):
     assert run(three_arms(make_study), store=store).trained == 15
 
 
-def test_an_executor_of_ones_own(store, make_study):
+def test_another_executor(store, make_study):
     executor = inline_executor(lambda trial: iter([{"test_acc": 0.5}]))
     done = run(make_study(), store=store, executor=executor)
     assert [dict(r.epochs[0].metrics) for r in done.results] == [{"test_acc": 0.5}] * 4

@@ -1,4 +1,4 @@
-"""Which trials a sequential study comes to: whoever ends first, however many run at a time."""
+"""Scheduling: which trials a study needs, whichever ends first and however many run at a time."""
 
 import random
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import make_results, make_study
-from fairtrial.scheduler import Scheduler, plan
+from fairtrial.scheduler import Scheduler, makespan, plan
 
 ARMS = ("reference", "b", "c", "d")
 
@@ -17,35 +17,35 @@ def study_of(least, most, arms=ARMS):
 
 
 def play(study, settled, *, workers=1, shuffle=None, already=frozenset()):
-    """Run a study whose trials end in any order; return the hashes of its trials and what stopped when."""
+    """Run a study whose trials end in any order; return the hashes of its trials and when arms stopped."""
     results = make_results(study)
-    course, ended, stopped = Scheduler(study, settled), set(already), {}
+    scheduler, ended, stopped = Scheduler(study, settled), set(already), {}
     running, waiting, trained = [], [], []
 
-    def go_on():
-        step = course.advance(ended, lambda: results)
+    def advance():
+        step = scheduler.advance(ended, lambda: results)
         waiting.extend(step.trials)
-        stopped.update(step.stopped)
+        stopped.update({stop.arm: stop.seeds for stop in step.stopped})
 
-    go_on()
+    advance()
     while waiting or running:
         while waiting and len(running) < workers:
             running.append(waiting.pop(0))
         trial = running.pop(shuffle.randrange(len(running)) if shuffle else 0)
         trained.append(trial.hash)
         ended.add(trial.hash)
-        go_on()
+        advance()
     assert len(set(trained)) == len(trained)
-    return {trial.hash for trial in course.possible} & ended, stopped
+    return {trial.hash for trial in scheduler.possible} & ended, stopped
 
 
 def by_table(table):
-    """Decide from the seeds seen by a table of arm and number of seeds; arms that are left out never settle."""
+    """Make a rule that stops arms after the numbers of seeds in a table; others never stop."""
 
     def settled(study, results):
         seen = {result.seed for result in results}
         assert seen == set(range(len(seen)))  # whole seeds, from the first
-        return {arm for arm, enough in table.items() if len(seen) >= enough}
+        return {arm: f"{enough} are enough" for arm, enough in table.items() if len(seen) >= enough}
 
     return settled
 
@@ -74,7 +74,7 @@ def test_every_arm_gets_the_seeds_that_it_needs(table, least, more):
 
 
 @given(tables, st.sets(st.integers(0, 31)))
-def test_trials_that_are_there_already_change_nothing(table, there):
+def test_earlier_results_change_nothing(table, there):
     study = study_of(2, 8)
     known = frozenset(plan(study)[number].hash for number in there)
     hashes, stopped = play(study, by_table(table), already=known)
@@ -83,12 +83,12 @@ def test_trials_that_are_there_already_change_nothing(table, there):
     assert hashes == alone[0]
 
 
-def test_whoever_decides_sees_no_more_of_an_arm_than_it_had_when_it_stopped():
+def test_the_rule_sees_no_more_of_an_arm_than_it_had_when_it_stopped():
     seen = []
 
     def settled(study, results):
         seen.append([(result.arm, result.seed) for result in results])
-        return {"b"}
+        return {"b": "settled"}
 
     study = study_of(1, 3, ARMS[:3])
     play(study, settled, shuffle=random.Random(1), workers=3)
@@ -100,20 +100,20 @@ def test_whoever_decides_sees_no_more_of_an_arm_than_it_had_when_it_stopped():
 
 def test_a_verdict_that_is_taken_back_does_not_start_an_arm_again():
     study = study_of(1, 4, ARMS[:3])
-    answers = iter([{"b"}, set(), {"c"}])
+    answers = iter([{"b": "settled"}, {}, {"c": "settled"}])
     hashes, stopped = play(study, lambda study, results: next(answers))
     assert stopped == {"b": 1, "c": 3, "reference": 3}
     assert len(hashes) == 1 + 3 + 3
 
 
 @pytest.mark.parametrize(("seeds", "settled"), [(3, by_table({"b": 1})), ({"min": 1, "max": 3}, None)])
-def test_a_fixed_number_of_seeds_is_wanted_at_once_and_nobody_is_asked(seeds, settled):
+def test_a_fixed_number_of_seeds_is_wanted_at_once_without_the_rule(seeds, settled):
     study = make_study(ARMS, seeds=seeds)
-    course = Scheduler(study, settled)
-    step = course.advance(set(), lambda: pytest.fail("asked for results"))
-    assert (step.trials, step.stopped) == (plan(study), {})
-    last = course.advance({trial.hash for trial in step.trials}, lambda: pytest.fail("asked for results"))
-    assert (last.trials, last.stopped) == ((), {})
+    scheduler = Scheduler(study, settled)
+    step = scheduler.advance(set(), lambda: pytest.fail("asked for results"))
+    assert (step.trials, step.stopped) == (plan(study), ())
+    last = scheduler.advance({trial.hash for trial in step.trials}, lambda: pytest.fail("asked for results"))
+    assert (last.trials, last.stopped) == ((), ())
 
 
 def test_a_study_of_one_arm_stops_at_the_least_number_of_seeds():
@@ -123,7 +123,29 @@ def test_a_study_of_one_arm_stops_at_the_least_number_of_seeds():
 
 def test_results_are_read_only_when_a_seed_is_complete():
     study = study_of(1, 2, ARMS[:2])
-    course = Scheduler(study, by_table({}))
-    first, second = course.advance(set(), list).trials
-    assert course.advance({first.hash}, lambda: pytest.fail("not complete")).trials == ()
-    assert [t.seed for t in course.advance({first.hash, second.hash}, lambda: make_results(study)).trials] == [1, 1]
+    scheduler = Scheduler(study, by_table({}))
+    first, second = scheduler.advance(set(), list).trials
+    assert scheduler.advance({first.hash}, lambda: pytest.fail("not complete")).trials == ()
+    assert [t.seed for t in scheduler.advance({first.hash, second.hash}, lambda: make_results(study)).trials] == [1, 1]
+
+
+def test_whole_seeds_finish_first(make_study):
+    assert [(t.seed, t.arm) for t in plan(make_study())] == [(0, "a"), (0, "b"), (1, "a"), (1, "b")]
+
+
+def test_all_seeds_of_a_sequential_study_are_planned(make_study):
+    assert plan(make_study(seeds={"min": 1, "max": 2})) == plan(make_study(seeds=2))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "workers", "expected"),
+    [([], 2, 0), ([3, 3, 3], 1, 9), ([3, 3, 3], 2, 6), ([1, 5, 1, 1], 2, 5), ([1, 2], 8, 2)],
+)
+def test_makespan(seconds, workers, expected):
+    assert makespan(seconds, workers) == expected
+
+
+@given(st.lists(st.floats(0, 100), min_size=1), st.integers(1, 8))
+def test_makespan_lies_between_its_bounds(seconds, workers):
+    bound = max(sum(seconds) / workers, *seconds)
+    assert bound * (1 - 1e-9) <= makespan(seconds, workers) <= sum(seconds) / workers + max(seconds) + 1e-9

@@ -4,6 +4,7 @@ import pickle
 
 import pytest
 
+import fairtrial
 from fairtrial.checkpoints import CheckpointManager
 from fairtrial.scheduler import plan
 from fairtrial.spec import Origin
@@ -15,19 +16,19 @@ def trial(make_study):
     return plan(make_study())[0]
 
 
-def test_a_trial_is_what_it_is_and_nothing_else(trial):
+def test_a_trial_has_no_other_attributes(trial):
     assert set(vars(trial)) <= {"arm", "seed", "settings", "noise", "hash"}
     again = pickle.loads(pickle.dumps(trial))
     assert (again, again.hash) == (trial, trial.hash)
 
 
-def test_a_context_names_what_its_trial_does(trial):
+def test_a_context_has_its_trials_attributes(trial):
     context = TrialContext(trial)
     for name in ("arm", "seed", "settings", "epochs", "weights_seed", "order_seed"):
         assert getattr(context, name) == getattr(trial, name)
 
 
-def test_without_anybody_to_listen_or_save_nothing_happens(trial):
+def test_without_callback_and_checkpoints_nothing_happens(trial):
     context = TrialContext(trial)
     context.progress(1, 2, train_acc=0.5)
     context.save({"epoch": 1})
@@ -35,7 +36,7 @@ def test_without_anybody_to_listen_or_save_nothing_happens(trial):
     assert not context.checkpoint_due
 
 
-def test_two_attempts_share_no_fingerprints_but_those_that_were_saved(trial):
+def test_attempts_share_only_saved_fingerprints(trial):
     manager = CheckpointManager("kept")
     first = TrialContext(trial, manager.open(trial))
     first.fingerprint(initial_weights="w")
@@ -47,9 +48,37 @@ def test_two_attempts_share_no_fingerprints_but_those_that_were_saved(trial):
     assert second.fingerprints == {"initial_weights": "w"}
 
 
-def test_where_a_study_comes_from_is_no_part_of_what_it_is(make_study):
+def test_a_studys_origin_is_no_part_of_its_identity(make_study):
     study = make_study()
     other = study.with_origin(Origin("mine.toml", ("seeds=2",)))
     assert other.origin.source == "mine.toml"
     assert study.origin == Origin()
     assert (other, other.hash) == (study, study.hash)
+
+
+def test_a_trials_hash_is_of_configuration_arm_and_seed(make_study):
+    trials = [*plan(make_study()), *plan(make_study(training={"epochs": 4, "loop": "loops:good"}))]
+    renamed = plan(make_study(reference="c", arms={"c": {}, "b": {"params": {"pace": 2}}}))[0]
+    assert len({trial.hash for trial in [*trials, renamed]}) == 9
+    assert plan(make_study(name="other", seeds=5))[0].hash == trials[0].hash  # neither name nor seeds of the study
+
+
+def test_a_trials_hash_is_what_it_was_in_earlier_releases():
+    """After a change here no earlier trial is found again; it needs a new `spec.FORMAT`."""
+    assert plan(fairtrial.load("paper"))[0].hash.startswith("fb3e61768d779d89")
+
+
+def test_seeds_of_weights_and_order_are_the_trials_own_by_default(make_study):
+    assert {(t.seed, t.weights_seed, t.order_seed) for t in plan(make_study())} == {(0, 0, 0), (1, 1, 1)}
+    fixed = plan(make_study(seeds=3, noise={"batch_orders": 1}))
+    assert {(t.seed, t.weights_seed, t.order_seed) for t in fixed} == {(0, 0, 0), (1, 1, 0), (2, 2, 0)}
+
+
+def test_studies_share_trials_whose_noise_is_the_same(make_study):
+    plain, fixed = (plan(make_study(seeds=2, **noise)) for noise in ({}, {"noise": {"batch_orders": 1}}))
+    crossed = plan(make_study(seeds=4, noise={"initial_weights": 2, "batch_orders": 2}))
+    assert [t.hash for t in fixed[:2]] == [t.hash for t in plain[:2]]
+    assert not {t.hash for t in fixed[2:]} & {t.hash for t in plain}
+    assert [t.hash for t in crossed[:4]] == [t.hash for t in plain]
+    assert [(t.weights_seed, t.order_seed) for t in crossed[::2]] == [(0, 0), (1, 1), (0, 1), (1, 0)]
+    assert len({t.hash for t in crossed}) == 8

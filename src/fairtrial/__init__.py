@@ -1,7 +1,7 @@
 """Give every training setting a fair trial.
 
-fairtrial runs controlled comparisons of training settings and says which differences are real, which are nothing, and
-which are not decided yet.
+fairtrial runs controlled comparisons of training settings and tells which differences are real, which are negligible,
+and which are undecided.
 
 >>> import fairtrial as ft
 >>> study = ft.load("quick")
@@ -15,22 +15,14 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fairtrial.api import (
-        StudyResults,
-        bench,
-        estimate_cost,
-        fetch_data,
-        list_studies,
-        load,
-        open_results,
-        run,
-    )
+    from fairtrial.api import StudyResults, bench, estimate_cost, fetch_data, list_studies, load, open_results, run
     from fairtrial.callbacks import Callback
     from fairtrial.doctor import check_installation
     from fairtrial.errors import Diverged, FairtrialError
     from fairtrial.executors.inline import InlineExecutor
     from fairtrial.executors.local.executor import LocalExecutor
     from fairtrial.executors.ray.executor import RayExecutor
+    from fairtrial.report.views import View
     from fairtrial.spec import (
         DataSettings,
         DataSize,
@@ -73,6 +65,7 @@ __all__ = [
     "TrialContext",
     "TrialResult",
     "Verdict",
+    "View",
     "bench",
     "check_installation",
     "compare",
@@ -89,22 +82,14 @@ __all__ = [
 
 #: The module of each name; it is imported when the name is first used, so that `import fairtrial` costs nothing.
 _MODULES = {
-    "api": (
-        "StudyResults",
-        "bench",
-        "estimate_cost",
-        "fetch_data",
-        "list_studies",
-        "load",
-        "open_results",
-        "run",
-    ),
+    "api": ("StudyResults", "bench", "estimate_cost", "fetch_data", "list_studies", "load", "open_results", "run"),
     "callbacks": ("Callback",),
     "doctor": ("check_installation",),
     "errors": ("Diverged", "FairtrialError"),
     "executors.inline": ("InlineExecutor",),
     "executors.local.executor": ("LocalExecutor",),
     "executors.ray.executor": ("RayExecutor",),
+    "report.views": ("View",),
     "spec": (
         "DataSettings",
         "DataSize",

@@ -7,7 +7,7 @@ from fairtrial.errors import Terminated
 
 
 def main() -> None:
-    """Load and run the command line; Ctrl-C and other signals print one line, also while it loads."""
+    """Load and run the command line; a signal ends it with one line, also while it loads."""
     signals.answer()
     try:
         from fairtrial.cli.main import main as command_line  # noqa: PLC0415

@@ -1,12 +1,12 @@
 """The Python interface: load a study, run it, read its results. The command line calls the same functions."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fairtrial import loading
 from fairtrial.callbacks import Callback
@@ -31,18 +31,18 @@ if TYPE_CHECKING:  # slow to load, and needed by one function each
     from fairtrial.training.bench import Bench
     from fairtrial.training.datasets import FetchedDataset
 
-#: Where records go unless the user names another store.
+#: The store that is used unless another is named.
 DEFAULT_STORE = "fairtrial.db"
 
 
 @dataclass(frozen=True, repr=False)
 class StudyResults:
-    """A study and what its trials came to. A notebook shows it as its table.
+    """A study and the results of its trials. A notebook shows it as its table.
 
     Attributes:
         study: the study.
         results: a result for each trial that has started, in the order of the plan.
-        trained: how many trials the call that returned this trained.
+        trained: how many trials the call of `run` trained.
     """
 
     study: Study
@@ -54,11 +54,11 @@ class StudyResults:
         return sum(result.outcome is outcome for result in self.results)
 
     def failures(self) -> tuple[TrialResult, ...]:
-        """List the failed trials; the ``detail`` of each holds its traceback."""
+        """List the failed trials; the ``detail`` of each has its traceback."""
         return tuple(result for result in self.results if result.outcome is Outcome.FAILED)
 
     def table(self) -> "View[StudySummary]":
-        """Summarize what was measured: mean and spread over seeds for each arm."""
+        """Summarize each arm: mean and spread over seeds."""
         from fairtrial.report.views import View  # noqa: PLC0415
         from fairtrial.stats.summary import summarize  # noqa: PLC0415
 
@@ -68,7 +68,7 @@ class StudyResults:
         """Compare each arm with the reference.
 
         Args:
-            metric: a measure other than the one that the study set beforehand; the verdicts are labelled so.
+            metric: a measure other than the one that the study set beforehand; the verdicts say so.
 
         Raises:
             ReportError: no such measure.
@@ -96,7 +96,7 @@ class StudyResults:
         return self.plots(name)[0]
 
     def plots(self, *names: str) -> "tuple[Figure, ...]":
-        """Draw several charts; by default all for which there are data."""
+        """Draw several charts; by default all that have data."""
         from fairtrial.report.charts import draw  # noqa: PLC0415
 
         return draw(names, self.study, self.results)
@@ -114,17 +114,17 @@ class StudyResults:
         return pd.read_parquet(BytesIO(self.records("parquet")))
 
     def export(self, path: str | Path) -> None:
-        """Write every epoch record to a CSV, Parquet or JSON file, by the path's ending.
+        """Write every epoch record to a CSV, Parquet or JSON file; the path's suffix decides.
 
         Losses are in nats, accuracies are fractions, times are in seconds; see `fairtrial.report.export.export`.
 
         Raises:
-            ReportError: another ending, or the file can't be written.
+            ReportError: another suffix, or the file can't be written.
         """
         self.records(Path(path).suffix.lstrip("."), Path(path))
 
     def records(self, format: str, path: Path | None = None) -> bytes:  # noqa: A002
-        """Write every epoch record in a format, ``"csv"``, ``"parquet"`` or ``"json"``, and return it."""
+        """Return every epoch record as ``"csv"``, ``"parquet"`` or ``"json"``; given a path, also write a file."""
         from fairtrial.report.export import export  # noqa: PLC0415
 
         return export(self.study, self.results, format, path)  # type: ignore[arg-type]  # an unknown one is an error
@@ -135,8 +135,8 @@ class StudyResults:
 
     def __repr__(self) -> str:
         outcomes = {outcome: self.count(outcome) for outcome in Outcome}
-        begun = len(self.results) - sum(outcomes.values())
-        progress = progress_text(len(plan(self.study)), outcomes, begun, sequential=self.study.sequential)
+        started = len(self.results) - sum(outcomes.values())
+        progress = progress_text(len(plan(self.study)), outcomes, started, sequential=self.study.sequential)
         return f"<StudyResults {self.study.label}: {progress}>"
 
     def _repr_html_(self) -> str:
@@ -150,7 +150,7 @@ def load(source: str | Path, overrides: Sequence[str] = (), *, store: str | Path
         source: a TOML file, the name of a study that ships with fairtrial or, given a store, NAME or NAME@HASH of a
             study in it.
         overrides: ``KEY=VALUE`` overrides, such as ``["training.epochs=3"]``.
-        store: where to look for a study that is neither a file nor ships with fairtrial.
+        store: a store with further studies.
 
     Raises:
         StudyError: no such study, or not a valid one; the message begins with the file's name.
@@ -177,21 +177,21 @@ def run(
 
     Args:
         study: what to run.
-        store: a file, a database URL or a store; what was opened here is closed again.
-        executor: where trials run; by default ``LocalExecutor()``: worker processes on this machine. Workers do not
+        store: a file, a database URL or a store, which stays open.
+        executor: what runs trials; by default ``LocalExecutor()``: worker processes on this machine. Workers do not
             import the script that calls this, so it needs no ``if __name__ == "__main__"``.
         callbacks: called as the study runs.
         retry_failed: train failed trials again. Diverged ones are results, and stay.
         force: continue although versions of torch or fairtrial, threads or data differ from those of the study's
-            earlier trials, or although the study's file was changed before its study was complete. It is recorded with
-            each trial.
+            earlier trials, or although the study's file was changed before its study was complete. Each trial records
+            it.
 
     Raises:
         FairtrialError: something that every trial needs is missing or damaged; nothing was trained.
         ProvenanceError: the conditions or the study's file have changed; see ``force``.
         StoreLockedError: another process runs this study in this store.
         CheckpointError: a trial's state can't be saved, for example because the disk is full.
-        KeyboardInterrupt: passes through after trials that can have saved their state.
+        KeyboardInterrupt: raised again after trials had time to save their state.
 
     Example:
         >>> runs = run(load("quick"), executor=fairtrial.LocalExecutor(workers=2))  # doctest: +SKIP
@@ -270,7 +270,7 @@ def fetch_data(
     Args:
         name: such as ``"cifar10"``.
         source: a folder or archive to read instead of downloading.
-        progress: called with bytes done, bytes in all (None if unknown) and what is fetched.
+        progress: called with bytes done, bytes in all (None if unknown) and what is being fetched.
 
     Raises:
         DataError: no such data set, or it is damaged.
@@ -287,11 +287,11 @@ def bench(study: Study, *, threads: int = 1) -> "Bench":
     return training_bench.bench(study, threads=threads)
 
 
-def progress_text(trials: int, outcomes: Any, begun: int, *, sequential: bool) -> str:
+def progress_text(trials: int, outcomes: Mapping[Outcome, int], started: int, *, sequential: bool) -> str:
     """Write how far a study is: ``7 of 10 trials, 1 diverged, 1 interrupted or running``."""
     parts = [f"{sum(outcomes.values())} of {'at most ' if sequential else ''}{trials} trials"]
     parts += [f"{number} {outcome}" for outcome, number in outcomes.items() if number and outcome != Outcome.FINISHED]
-    parts += [f"{begun} interrupted or running"] if begun else []
+    parts += [f"{started} interrupted or running"] if started else []
     return ", ".join(parts)
 
 

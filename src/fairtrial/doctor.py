@@ -1,4 +1,4 @@
-"""Checks the installation part by part; leaves nothing behind."""
+"""Checks the installation part by part, and changes nothing."""
 
 import importlib.metadata
 import importlib.util
@@ -13,19 +13,19 @@ from pathlib import Path
 from typing import TypeAlias
 
 import fairtrial
-from fairtrial.errors import DataError, FairtrialError, StoreMissingError
+from fairtrial.errors import FairtrialError, StoreMissingError
 from fairtrial.executors.slots import usable_cores
 from fairtrial.store.sql import SQLStore
 
 #: Packages whose versions are reported.
 PACKAGES = ("torch", "numpy", "scipy", "sqlalchemy", "safetensors", "altair", "vl-convert-python")
 
-#: Gigabytes of memory that a worker may need, and of free disk below which a note is made.
+#: Memory that a worker may need, and free disk below which a note is made.
 WORKER_GB, FREE_GB = 1.0, 1.0
 
 
 class CheckStatus(StrEnum):
-    """Whether a part works: it does, it does but could be better or is optional and missing, or a study would fail."""
+    """Whether a part works, works but could be better or is optional and missing, or would make a study fail."""
 
     GOOD = "good"
     NOTE = "note"
@@ -33,20 +33,12 @@ class CheckStatus(StrEnum):
 
 
 GOOD, NOTE, BAD = CheckStatus
-
-#: A status, and what was found.
-_Finding: TypeAlias = tuple[CheckStatus, str]
+_Finding: TypeAlias = tuple[CheckStatus, str]  # the status and the detail of a result
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """The result of checking one part.
-
-    Attributes:
-        part: its name.
-        state: good, note or bad.
-        detail: what was found, and what to do where that is not good.
-    """
+    """The result of checking one part; its detail says what was found, and what to do unless it is good."""
 
     part: str
     state: CheckStatus
@@ -57,8 +49,8 @@ def check_installation(store: str = "fairtrial.db", address: str | None = None) 
     """Check each part of the installation.
 
     Args:
-        store: the database that studies would go to.
-        address: of a Ray cluster, if one is to be used; by default ``RAY_ADDRESS``.
+        store: the file or URL of the store.
+        address: of a Ray cluster, if one will be used; by default ``RAY_ADDRESS``.
 
     Yields:
         A result for each part. An error during a check is a result, too.
@@ -106,26 +98,24 @@ def _processor() -> _Finding:
 
 
 def _memory() -> _Finding:
-    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():  # free pages leave out memory that only serves as a cache
-        lines = dict(line.split(":", 1) for line in meminfo.read_text(encoding="ascii").splitlines())
-        available = int(lines["MemAvailable"].split()[0]) * 1024 / 1e9
-    wanted, found = WORKER_GB * usable_cores(), f"{available:.1f} GB available"
-    if available < wanted:
-        return NOTE, f"{found}; one worker per core can take {wanted:.0f} GB: use fewer --workers"
-    return GOOD, found
+    meminfo = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    available = int(dict(line.split(":", 1) for line in meminfo)["MemAvailable"].split()[0]) * 1024 / 1e9
+    needed, detail = WORKER_GB * usable_cores(), f"{available:.1f} GB available"
+    if available < needed:
+        return NOTE, f"{detail}; one worker per core can need {needed:.0f} GB: use fewer --workers"
+    return GOOD, detail
 
 
 def _disk(store: str) -> _Finding:
     from fairtrial.training.datasets import cache  # noqa: PLC0415
 
-    places = {"cache": cache.folder("cifar10"), "working folder" if "://" in store else "store": Path(store).resolve()}
-    free = {name: shutil.disk_usage(_existing(path)).free / 1e9 for name, path in places.items()}
-    found = ", ".join(f"{gigabytes:.1f} GB free for the {name}" for name, gigabytes in free.items())
+    paths = {"cache": cache.folder("cifar10"), "working folder" if "://" in store else "store": Path(store).resolve()}
+    folders = {name: next(one for one in (path, *path.parents) if one.exists()) for name, path in paths.items()}
+    free = {name: shutil.disk_usage(folder).free / 1e9 for name, folder in folders.items()}
+    detail = ", ".join(f"{gigabytes:.1f} GB free for the {name}" for name, gigabytes in free.items())
     if min(free.values()) < FREE_GB:
-        return NOTE, f"{found}: data, checkpoints and records need at least {FREE_GB:.0f} GB"
-    return GOOD, found
+        return NOTE, f"{detail}: data, checkpoints and records need at least {FREE_GB:.0f} GB"
+    return GOOD, detail
 
 
 def _layers() -> _Finding:
@@ -142,23 +132,20 @@ def _layers() -> _Finding:
 def _data() -> _Finding:
     from fairtrial.training import datasets  # noqa: PLC0415
 
-    try:
-        found = datasets.cached("cifar10")
-    except DataError as error:
-        return BAD, str(error)
+    found = datasets.cached("cifar10")
     if found is None:
         return NOTE, "cifar10 is not downloaded yet: the first study downloads it, or `fairtrial data cifar10`"
     return GOOD, f"cifar10 is complete, in {found.path}"
 
 
 def _store(store: str) -> _Finding:
-    """Open the store for reading, or check that one could be made; it is not made."""
+    """Open the store for reading, or check that one could be made."""
     try:
         with SQLStore(store, create=False) as opened:
             studies, problem, name = len(opened.studies()), opened.check(), opened.name
     except StoreMissingError:
         if "://" in store:
-            return GOOD, "can be reached, and holds no studies yet"
+            return GOOD, "can be reached, and has no studies yet"
         folder = Path(store).resolve().parent
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".fairtrial-"):
             return GOOD, f"none at {store} yet; {folder} can be written to"
@@ -171,10 +158,8 @@ def _store(store: str) -> _Finding:
 
 def _ray(address: str | None) -> _Finding:
     if importlib.util.find_spec("ray") is None:
-        install = 'pip install "fairtrial[ray]"'
-        if address:
-            return BAD, f"not installed, but needed for {address}: {install}"
-        return NOTE, f"not installed; to use a cluster: {install}"
+        status = BAD if address else NOTE
+        return status, f'not installed; needed for {address or "a cluster"}: pip install "fairtrial[ray]"'
     version = importlib.metadata.version("ray")
     if not address:
         return GOOD, f"{version}; no cluster given by --address or RAY_ADDRESS"
@@ -185,11 +170,6 @@ def _ray(address: str | None) -> _Finding:
 
 def _postgres(store: str) -> _Finding:
     if importlib.util.find_spec("psycopg") is None:
-        install = 'pip install "fairtrial[postgres]"'
-        return BAD if store.startswith("postgres") else NOTE, f"no driver; to store records in PostgreSQL: {install}"
+        status = BAD if store.startswith("postgres") else NOTE
+        return status, 'no driver; needed to store records in PostgreSQL: pip install "fairtrial[postgres]"'
     return GOOD, f"psycopg {importlib.metadata.version('psycopg')}"
-
-
-def _existing(path: Path) -> Path:
-    """Find the first folder above a path that exists."""
-    return next(folder for folder in (path, *path.parents) if folder.exists())

@@ -1,33 +1,15 @@
-"""What can go wrong, as one tree of exceptions.
+"""All exceptions.
 
-Everything that a user can mend is a `FairtrialError`; its message is one line that says what was wrong, where,
-and what is allowed. The command line prints that line and exits with the error's code. Any other exception is a
-bug of ours or an error in the user's own code, and keeps its traceback.
-
-    FairtrialError
-    ├── StudyError            a study file, an override or a name that does not resolve
-    │   └── StudyNotFoundError
-    ├── DataError             a data set that is missing, damaged or not what it claims to be
-    ├── WeightsError          a weights file that does not fit the model
-    ├── StoreError            a database that can't be opened, read or written
-    │   ├── StoreMissingError there is none yet
-    │   ├── StoreVersionError made by a newer or a development version of fairtrial
-    │   └── StoreLockedError  another process runs the same study in it
-    ├── CheckpointError       a checkpoint that can't be written, or a place that can't hold any
-    ├── ProvenanceError       a study would go on under other conditions than it began
-    ├── PairingError          trials that are compared do not share what their seed promises
-    └── ReportError           a table or figure that can't be made from what was recorded
-
-    Diverged                  not an error: a training loop says that its loss is no longer finite
-    Stopped                   not an error: a trial has saved its state because the study is asked to stop
-    Terminated                not an error: the process was asked to end by SIGTERM or SIGHUP
+Everything that a user can fix is a `FairtrialError`; its message is one line that says what was wrong, where, and what
+is allowed. The command line prints that line and exits with the error's code. Any other exception is a bug of fairtrial
+or an error in the user's own code, and keeps its traceback. `Diverged`, `Stopped` and `Terminated` are not errors.
 """
 
 import signal
 
 
 class FairtrialError(Exception):
-    """Base class of every error that a user can mend.
+    """Base class of every error that a user can fix.
 
     Attributes:
         exit_code: the command line's exit status for this error.
@@ -43,11 +25,11 @@ class StudyError(FairtrialError):
 
 
 class StudyNotFoundError(StudyError):
-    """No file, shipped study or stored study answers to the name."""
+    """No file, shipped study or stored study has this name."""
 
 
 class DataError(FairtrialError):
-    """A data set is missing, damaged, or not what it claims to be."""
+    """A data set is missing, damaged, or not the one expected."""
 
 
 class WeightsError(FairtrialError):
@@ -59,7 +41,7 @@ class StoreError(FairtrialError):
 
 
 class StoreMissingError(StoreError):
-    """There is no database there yet."""
+    """The database does not exist yet."""
 
 
 class StoreVersionError(StoreError):
@@ -67,30 +49,26 @@ class StoreVersionError(StoreError):
 
 
 class CheckpointError(FairtrialError):
-    """A checkpoint can't be written, or its place can't hold any."""
+    """A checkpoint can't be written, or the folder or URL can't be used for checkpoints."""
 
 
 class ProvenanceError(FairtrialError):
-    """A study would go on under other conditions than it began: other versions, threads, data or settings."""
+    """A study would continue under other conditions than it began: other versions, threads, data or settings."""
 
 
 class StoreLockedError(StoreError):
-    """Another process runs the same study in this store."""
-
-
-class PairingError(FairtrialError):
-    """Trials of one seed do not share initial weights, batch order, or what else they report; no comparison holds."""
+    """Another process is running the same study in this store."""
 
 
 class ReportError(FairtrialError):
-    """A table, figure or export can't be made from what was recorded."""
+    """A table, figure or export can't be made from the recorded results."""
 
 
 class Diverged(Exception):  # noqa: N818  (an outcome, not an error)
     """Raise this in a training loop when the loss is no longer finite; the trial is recorded as diverged.
 
     Args:
-        where: what was seen and when, for example ``"train_loss is nan in epoch 3, batch 120"``.
+        where: how and when, for example ``"train_loss is nan in epoch 3, batch 120"``.
     """
 
     def __init__(self, where: str) -> None:
@@ -99,22 +77,19 @@ class Diverged(Exception):  # noqa: N818  (an outcome, not an error)
 
 
 class Stopped(BaseException):
-    """Ends a training loop whose state has just been saved, because the study was asked to stop.
+    """Ends a training loop whose state `TrialContext.save` has just saved, because the study is asked to stop.
 
-    `Trial.save` raises it. It passes through ``except Exception``, as Ctrl-C does: the trial goes on another time.
+    It passes through ``except Exception``, as Ctrl-C does; the next run of the study resumes the trial.
     """
 
 
 class Terminated(BaseException):
-    """The command line was asked to end by a signal other than Ctrl-C, which is a `KeyboardInterrupt`.
+    """A signal other than Ctrl-C, by its number, asked the command line to end.
 
     It passes through ``except Exception``, as Ctrl-C does.
 
-    Args:
-        number: the signal's number.
-
     Attributes:
-        exit_code: the command line's exit status: 128 and the number of the signal, as shells have it.
+        exit_code: the command line's exit status: 128 plus the number of the signal, as in shells.
     """
 
     def __init__(self, number: int) -> None:

@@ -1,4 +1,4 @@
-"""Estimates what a study will cost before it runs, and what more or fewer seeds would find."""
+"""Estimates what a study will cost, and what more or fewer seeds would find."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -6,24 +6,22 @@ from dataclasses import dataclass, field, replace
 from fairtrial.executors.slots import choose_slots
 from fairtrial.scheduler import Scheduler, makespan
 from fairtrial.spec import BUILT_IN, Settings, Study
-from fairtrial.stats.comparison import paired_spread, settled
+from fairtrial.stats.comparison import paired_spread, stops
 from fairtrial.stats.power import detectable_differences
 from fairtrial.trial import Outcome, Trial, TrialResult
 
-#: Bytes by which a SQLite store grows with each trial and each epoch record (measured on 195 trials of 10 epochs: a
-#: trial takes 6.2 kB, an epoch record of six metrics in it 0.4 kB).
+#: Bytes by which a SQLite store grows with a trial and with an epoch record of six metrics (measured on 195 trials).
 TRIAL_BYTES, EPOCH_BYTES = 2_200, 400
 
 
 @dataclass(frozen=True)
 class SeedOption:
-    """What a number of seeds would find, and what it costs.
+    """What a number of seeds, compared once at their end, would find, and what it costs.
 
     Attributes:
-        seeds: number of seeds, compared once at their end.
         difference: smallest true difference that is found with 80% power, in the metric's unit; None if the spread is
-            not known.
-        seconds: wall time of the trials that are still missing for it; None if it can't be known.
+            unknown.
+        seconds: wall time of the trials that are still missing for it; None if unknown.
     """
 
     seeds: int
@@ -33,18 +31,18 @@ class SeedOption:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What is left to train of a study, and what it will cost.
+    """What the missing trials of a study will cost.
 
     Attributes:
-        trials: trials of the study. For a sequential study, in which arms may still stop, this number and those that
-            follow from it are upper limits; trials of arms that have stopped do not count.
+        trials: trials of the study. For a sequential study, in which arms may still stop, this and the costs are upper
+            limits; trials of arms that have stopped do not count.
         missing: how many of them are still to be trained.
         workers: worker processes that the estimate assumes.
         threads: threads of each.
-        step_ms: milliseconds per training step, timed just now; None where nothing was timed.
-        seconds: wall time of what is left; None if it can't be known: a user's training loop that has never run.
+        step_ms: milliseconds per training step, as measured; None if nothing was timed.
+        seconds: wall time of the missing trials; None if unknown, for a user's training loop that has never run.
         bytes: how much the store will grow.
-        spread: standard deviation of a paired difference, in the metric's unit; None if it is not known.
+        spread: standard deviation of a paired difference, in the metric's unit; None if unknown.
         seed_options: other numbers of seeds; none for a study with one arm.
     """
 
@@ -68,54 +66,50 @@ def estimate(
     spread: float | None = None,
     seeds: Sequence[int] = (3, 5, 8, 12, 20),
 ) -> Estimate:
-    """Estimate the cost of what is missing of a study, and of other numbers of seeds.
+    """Estimate the cost of a study's missing trials, and of other numbers of seeds.
 
-    For fairtrial's own loop, a few steps and one evaluation are timed; the data are downloaded first. A trial of a
+    For fairtrial's own loop, a few steps and one evaluation are timed, after the data are downloaded. A trial of a
     user's loop is assumed to take as long as finished trials of the same arm did, or of any arm.
 
     Args:
         study: the study.
-        results: what the store knows of it; trials that have ended cost nothing.
-        workers: worker processes, chosen as `run` chooses them if None.
+        results: its results so far; trials that have ended cost nothing.
+        workers: worker processes, by default as many as `run` would start.
         threads: threads of each, likewise.
         spread: standard deviation of a paired difference; by default that of the results.
         seeds: the other numbers of seeds, each at least 2. A crossed design has its own number and no other.
     """
-    pricing = _Pricing(results, workers, threads)
-    cost = pricing.cost(study)
+    estimator = _Estimator(results, workers, threads)
+    cost = estimator.cost(study)
     if len(study.arms) == 1:
         return cost
     spread = spread or paired_spread(study, results)
     numbers = (study.noise.crossed,) if study.noise.crossed else tuple(seeds)
-    found: dict[int, float] = {}
-    if spread is not None:
-        rows = detectable_differences(spread, len(study.arms) - 1, numbers, alpha=study.evidence.alpha)
-        found = {row.seeds: row.difference for row in rows}
-    options = tuple(SeedOption(n, found.get(n), pricing.cost(_with_seeds(study, n)).seconds) for n in numbers)
-    return replace(cost, spread=spread, seed_options=options)
-
-
-def _with_seeds(study: Study, seeds: int) -> Study:
-    return study if study.noise.crossed else Study.from_dict(study.to_dict() | {"seeds": seeds})
+    differences = detectable_differences(spread, len(study.arms) - 1, numbers, study.evidence.alpha) if spread else {}
+    options = []
+    for n in numbers:
+        resized = study if study.noise.crossed else Study.from_dict(study.to_dict() | {"seeds": n})
+        options.append(SeedOption(n, differences.get(n), estimator.cost(resized).seconds))
+    return replace(cost, spread=spread, seed_options=tuple(options))
 
 
 @dataclass
-class _Pricing:
-    """Prices studies, and times each kind of trial once: seconds a step and seconds a trial."""
+class _Estimator:
+    """Estimates costs of studies, and times each kind of trial once."""
 
     results: Sequence[TrialResult]
     workers: int | None
     threads: int | None
-    timings: dict[str, tuple[float, float]] = field(default_factory=dict)
+    timings: dict[str, tuple[float, float]] = field(default_factory=dict)  # seconds of a step and of a trial, by kind
 
     def cost(self, study: Study) -> Estimate:
         ended = {result.trial for result in self.results if result.outcome is not None}
-        scheduler = Scheduler(study, settled if study.sequential else None)
+        scheduler = Scheduler(study, stops if study.sequential else None)
         scheduler.advance(ended, lambda: self.results)
         missing = [trial for trial in scheduler.possible if trial.hash not in ended]
         slots = choose_slots(len(missing), self.workers, self.threads)
-        ours = [trial for trial in missing if trial.settings.training.loop == BUILT_IN]
-        self._time(study, ours, slots.threads)
+        built_in = [trial for trial in missing if trial.settings.training.loop == BUILT_IN]
+        self._time(study, built_in, slots.threads)
         seconds = [self._seconds(trial) for trial in missing]
         known = [value for value in seconds if value is not None]
         return Estimate(
@@ -123,23 +117,22 @@ class _Pricing:
             missing=len(missing),
             workers=slots.workers,
             threads=slots.threads,
-            step_ms=self.timings[_kind(ours[0].settings)][0] * 1e3 if ours else None,
+            step_ms=self.timings[_kind(built_in[0].settings)][0] * 1e3 if built_in else None,
             seconds=makespan(known, slots.workers) if len(known) == len(seconds) else None,
             bytes=sum(TRIAL_BYTES + EPOCH_BYTES * trial.epochs for trial in missing),
         )
 
     def _time(self, study: Study, trials: Sequence[Trial], threads: int) -> None:
-        by_kind = {_kind(trial.settings): trial for trial in trials}
-        if not by_kind.keys() - self.timings.keys():
+        new = {kind: trial for trial in trials if (kind := _kind(trial.settings)) not in self.timings}
+        if not new:
             return
         from fairtrial.training import bench, datasets, prepare  # noqa: PLC0415
 
         prepare.prepare(study)
-        for kind in by_kind.keys() - self.timings.keys():
-            settings = by_kind[kind].settings
-            pace = bench.pace(by_kind[kind], threads=threads)
-            whole = pace.trial_seconds(settings, datasets.load(settings.data, verify=False))
-            self.timings[kind] = pace.step_seconds, whole
+        for kind, trial in new.items():
+            pace = bench.pace(trial, threads=threads)
+            data = datasets.load(trial.settings.data, verify=False)
+            self.timings[kind] = pace.step_seconds, pace.trial_seconds(trial.settings, data)
 
     def _seconds(self, trial: Trial) -> float | None:
         if trial.settings.training.loop == BUILT_IN:
@@ -151,6 +144,6 @@ class _Pricing:
 
 
 def _kind(settings: Settings) -> str:
-    """Write what a trial's duration depends on: everything but the numbers given to the optimizer."""
-    parts = (settings.data, settings.model, settings.training, settings.optimizer.name)
-    return "|".join(part if isinstance(part, str) else part.model_dump_json() for part in parts)
+    """Everything that a trial's duration depends on: all but the numbers given to the optimizer."""
+    parts = [part.model_dump_json() for part in (settings.data, settings.model, settings.training)]
+    return "|".join([*parts, settings.optimizer.name])

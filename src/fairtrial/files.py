@@ -1,4 +1,4 @@
-"""Write files so that nobody ever finds half of one."""
+"""Writes files that are always complete."""
 
 import os
 import secrets
@@ -10,14 +10,10 @@ from typing import IO
 
 @contextmanager
 def open_atomically(path: Path, *, before_rename: Callable[[], None] = lambda: None) -> Iterator[IO[bytes]]:
-    """Open a file that gets its name, or replaces the one that has it, only when it is complete and on the disk.
+    """Write a file, in a folder that exists, under another name, and rename it once it is complete and on the disk.
 
-    Args:
-        path: the file; its folder must exist.
-        before_rename: called between the two; for fail points.
-
-    Raises:
-        OSError: it can't be written; whatever had the name before is untouched, and nothing else is left.
+    After an `OSError`, an earlier file of that name is unchanged, and nothing else is left. ``before_rename`` is for
+    fail points.
 
     Example:
         >>> with open_atomically(Path("notes.txt")) as file:
@@ -43,7 +39,7 @@ def write_atomically(path: Path, content: bytes, *, before_rename: Callable[[], 
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, so that they are still there after a power cut."""
+    """Make a folder and those above it, which survive a power cut."""
     if not path.is_dir():
         make_folder(path.parent)
         path.mkdir(exist_ok=True)
@@ -51,7 +47,7 @@ def make_folder(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Flush a folder's list of names to the disk."""
+    """Write a folder's list of names to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

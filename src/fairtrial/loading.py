@@ -5,13 +5,14 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from fairtrial.errors import StudyError, StudyNotFoundError
-from fairtrial.spec import Origin, Settings, Study, override, parse_toml
+from fairtrial.spec import Origin, Study, override, parse_toml
+from fairtrial.spec.sections import REGISTRIES
 from fairtrial.store.base import StoredStudy
 
 _LABEL = re.compile(r"(?P<name>[^@]+)@(?P<hash>[0-9a-f]{4,64})")
@@ -57,27 +58,22 @@ def load_recorded(source: str | Path, overrides: Sequence[str], stored: Sequence
     if named and not overrides and not _is_file(source):
         return _rebuild(named[0])
     study = load(source, overrides, stored)
-    if study.hash in {known.hash for known in stored}:
+    if any(study.hash == known.hash for known in stored):
         return study
-    same_name = [known.label for known in stored if known.name == study.name]
-    hint = f"; this store has {', '.join(same_name)}" if same_name else ""
+    same_name = ", ".join(known.label for known in stored if known.name == study.name)
+    hint = f"; this store has {same_name}" if same_name else ""
     raise StudyNotFoundError(f"{study.label} has not been run in this store{hint}")
 
 
 @contextmanager
 def importable(study: Study) -> Iterator[None]:
     """Find modules beside a study's file, after all others, if the study names something of the user's own."""
-    names = [name for arm in study.arms for name in _names(arm.settings)]
-    if any(":" in name for name in names):
-        with _on_path(study.origin.folder or Path.cwd()):
-            yield
-    else:
+    settings = [arm.settings for arm in study.arms]
+    names = [arm.training.loop for arm in settings]
+    names += [getattr(arm, section).name for arm in settings for section in REGISTRIES]
+    users = any(":" in name for name in names)
+    with _on_path(study.origin.folder or Path.cwd()) if users else nullcontext():
         yield
-
-
-def _names(settings: Settings) -> list[str]:
-    sections = (settings.data, settings.model, settings.optimizer, settings.schedule)
-    return [settings.training.loop, *(section.name for section in sections)]
 
 
 @contextmanager
@@ -93,7 +89,7 @@ def _on_path(folder: Path) -> Iterator[None]:
 
 
 def _is_file(source: str | Path) -> bool:
-    """Tell whether a source is a path: it ends in .toml or has a separator in it, which no study's name has."""
+    """Whether a source is a path: it ends in .toml or has a separator, which no study's name has."""
     return isinstance(source, Path) or source.endswith(".toml") or "/" in source or "\\" in source
 
 
@@ -108,24 +104,23 @@ def _load_file(path: Path, overrides: Sequence[str]) -> Study:
 
 
 def _load_stored(reference: str, overrides: Sequence[str], stored: Sequence[StoredStudy]) -> Study:
-    label = _LABEL.fullmatch(reference)
-    if label:
-        found = [s for s in stored if s.name == label["name"] and s.hash.startswith(label["hash"])]
+    if label := _LABEL.fullmatch(reference):
+        found = [study for study in stored if study.name == label["name"] and study.hash.startswith(label["hash"])]
         if len(found) > 1:
             raise StudyError(f"{reference}: matches {len(found)} studies; write more of the hash")
     else:
-        found = [s for s in stored if s.name == reference][:1]
+        found = [study for study in stored if study.name == reference]
     if found:
         study = _rebuild(found[0])
         return _build(found[0].toml, found[0].label, Origin(None, tuple(overrides))) if overrides else study
-    known = list(dict.fromkeys([*shipped_studies(), *(s.label if label else s.name for s in stored)]))
+    known = dict.fromkeys([*shipped_studies(), *(study.label if label else study.name for study in stored)])
     raise StudyNotFoundError(
         f"{reference}: no file, no study that ships with fairtrial and none in this store; known: {', '.join(known)}"
     )
 
 
 def _rebuild(found: StoredStudy) -> Study:
-    """Build a study from the store and check that it still means what it meant when it ran.
+    """Build a study from the store.
 
     Raises:
         StudyError: another release has other defaults or trains differently, so its records are not this study's.
@@ -133,8 +128,8 @@ def _rebuild(found: StoredStudy) -> Study:
     study = _build(found.toml, found.label, Origin())
     if study.hash != found.hash:
         raise StudyError(
-            f"{found.label}: was run by a fairtrial with other defaults or another way to train; this one would run it "
-            f"as {study.label}. Read its records with the release that wrote them"
+            f"{found.label}: was run by a release with other defaults or another training procedure; this one would "
+            f"run it as {study.label}. Read its results with that release"
         )
     return study
 
@@ -144,7 +139,7 @@ def _build(text: str, name: str, origin: Origin) -> Study:
         table = parse_toml(text)
         if origin.folder is not None:
             table = _resolve_table(table, origin.folder)
-        with _on_path(origin.folder or Path.cwd()):  # where a study may name classes of the user's own
+        with _on_path(origin.folder or Path.cwd()):  # a study may name classes of the user's own
             return Study.from_dict(override(table, _resolve_overrides(origin.overrides))).with_origin(origin)
     except StudyError as error:
         raise type(error)(f"{name}: {error}") from error

@@ -1,7 +1,7 @@
-"""The measures that a study can compare arms on: one number of a whole trial, from its epoch records.
+"""The measures on which a study can compare arms: one number of a whole trial, from its epoch records.
 
-Each is one entry here, and the rest follows from it: the names that a study may use, which way is better, unit and
-words in reports, a column in the table, the table in docs/studies.md. A study names a user's own as ``module:Name``.
+Each is one entry here, and the rest follows from it: its names in studies, which direction is better, unit and words in
+reports, a column in the table, the table in docs/studies.md. A study names a user's own as ``module:Name``.
 """
 
 import math
@@ -15,7 +15,7 @@ from fairtrial.trial import EpochRecord
 
 __all__ = ["EPOCHS", "LOSS", "MEASURES", "PERCENT", "PLAIN", "SECONDS", "Measure", "measure", "missed", "values"]
 
-#: Heads of the columns that every table has, by metric.
+#: Heads of the columns in every table, by metric.
 _COLUMNS = {"test_acc": ("best test", "accuracy (%)"), "train_acc": ("best train", "accuracy (%)")}
 
 
@@ -24,11 +24,11 @@ def measure(name: str, direction: Direction | None = None) -> Measure:
 
     Args:
         name: as a study names it.
-        direction: which way the study says is better, for a metric whose name does not say it.
+        direction: the study's better direction, for a metric whose name does not imply one.
 
     Raises:
         ValueError: there is no such measure.
-        StudyError: a ``module:Name`` that can't be imported or is no measure.
+        StudyError: a ``module:Name`` can't be imported or is no measure.
 
     Example:
         >>> measure("best_test_acc").of([EpochRecord("a", 0, 1, {"test_acc": 0.4}), EpochRecord("a", 0, 2, {})])
@@ -42,7 +42,7 @@ def measure(name: str, direction: Direction | None = None) -> Measure:
 
 @MEASURES.register("best_NAME")
 def best(metric: Metric) -> Measure:
-    """Best value over the epochs that have one: the lowest of a loss, an error or a time, or else the highest."""
+    """Best value over the epochs that have one: the lowest of a loss, an error or a time, otherwise the highest."""
     choose = min if metric.direction == "lower" else max
     name = f"best_{metric.name}"
     return Measure(
@@ -61,7 +61,7 @@ def best(metric: Metric) -> Measure:
 
 @MEASURES.register("final_NAME")
 def final(metric: Metric) -> Measure:
-    """Value of the last epoch; an earlier one is no substitute."""
+    """Value of the last epoch; an earlier one does not replace it."""
     return Measure(
         name=f"final_{metric.name}",
         label=f"final {metric.label}",
@@ -74,7 +74,7 @@ def final(metric: Metric) -> Measure:
 
 @MEASURES.register("mean_lastK_NAME")
 def mean_last(metric: Metric, number: int) -> Measure:
-    """Mean over the last K epochs: steadier than the last alone, and selects no epoch on the test set."""
+    """Mean over the last K epochs: steadier than the last alone, and without selecting an epoch on the test set."""
 
     def mean(epochs: Sequence[EpochRecord]) -> float | None:
         last = values(epochs[-number:], metric.name)
@@ -91,7 +91,7 @@ def mean_last(metric: Metric, number: int) -> Measure:
 
 
 def seconds(epochs: Sequence[EpochRecord]) -> float | None:
-    """Training and evaluation over all epochs; of a loop that does not time its evaluation, training alone."""
+    """Training and evaluation over all epochs; training alone if the loop does not time its evaluation."""
     times = [time for record in epochs if (time := record.metrics.get("train_seconds")) is not None]
     if not epochs or len(times) < len(epochs):
         return None
@@ -107,7 +107,7 @@ def generalization_gap(epochs: Sequence[EpochRecord]) -> float | None:
 def test_acc_at_best_val(epochs: Sequence[EpochRecord]) -> float | None:
     """Test accuracy at the first epoch with the highest validation accuracy: selection never sees the test set."""
     scored = [record for record in epochs if finite(record.metrics.get("val_acc")) is not None]
-    # max keeps the first of equals
+    # max returns the first of equals
     return max(scored, key=lambda record: record.metrics["val_acc"]).metrics.get("test_acc") if scored else None
 
 
@@ -133,7 +133,7 @@ _WHOLE = (
         generalization_gap,
         ("train_acc", "test_acc"),
         note="The best test accuracy in it is selected on the test set, so the gap is understated.",
-        # Studies may spell it as fairtrial once did: what they say is a part of their hash, so it can't be respelled.
+        # Old studies use the old spelling, which is part of their hash.
         aliases=("generalisation_gap",),
     ),
     Measure(
@@ -149,17 +149,17 @@ _WHOLE = (
     Measure("epochs_to_target", "epochs to the target", EPOCHS, "lower", epochs_to_target, needs_target=True),
     Measure("seconds_to_target", "seconds to the target", SECONDS, "lower", seconds_to_target, needs_target=True),
 )
-for _one in _WHOLE:
-    MEASURES.register(_one.name)(_one)
+for _entry in _WHOLE:
+    MEASURES.register(_entry.name)(_entry)
 
 
 def missed(target: Target, epochs: Sequence[EpochRecord]) -> bool:
-    """Tell whether a trial recorded the target's metric and never reached it; without records nobody can tell."""
+    """Tell whether a trial recorded the target's metric but never reached it."""
     return any(target.metric in record.metrics for record in epochs) and _reached(target, epochs) is None
 
 
 def values(epochs: Sequence[EpochRecord], metric: str) -> list[float]:
-    """List a metric's values, those that are finite numbers."""
+    """List the finite values of a metric."""
     found = (finite(record.metrics.get(metric)) for record in epochs)
     return [value for value in found if value is not None]
 

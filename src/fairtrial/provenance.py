@@ -1,4 +1,4 @@
-"""Provenance: the conditions under which a study's trials run, and whether they are still the same."""
+"""The conditions under which a study's trials run, and how they differ from earlier ones."""
 
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,12 +10,12 @@ from fairtrial.spec import Study, flatten
 from fairtrial.store.base import StoredStudy
 from fairtrial.trial import Machine, Trial, TrialResult
 
-#: Packages of which another version can change a trial's numbers.
+#: Packages whose version can change a trial's numbers.
 PACKAGES = ("fairtrial", "torch")
 
 
 def git_commit(folder: Path) -> str | None:
-    """Name the git commit of a folder, followed by ``+`` if tracked files have changed; None if there is none."""
+    """The git commit of a folder, followed by ``+`` if tracked files have changed; None if there is none."""
     command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
     try:
         described = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
@@ -25,11 +25,7 @@ def git_commit(folder: Path) -> str | None:
 
 
 class RunConditions:
-    """The conditions under which the trials of a study have run so far.
-
-    Args:
-        results: what the store knows of the study.
-    """
+    """The conditions under which the trials of a study have run so far, from their results."""
 
     def __init__(self, results: Iterable[TrialResult]) -> None:
         self._shared: dict[str, set[str]] = {}
@@ -38,21 +34,16 @@ class RunConditions:
             self.add(result.arm, result.machine)
 
     def add(self, arm: str, machine: Machine) -> None:
-        """Note that a trial of an arm has started on a machine; the nodes of one cluster can differ, too."""
+        """Add the conditions of a trial that has started; nodes of one cluster can differ, too."""
         for name, value in _shared(machine).items():
             self._shared.setdefault(name, set()).add(value)
         self._data.setdefault(arm, set()).add(machine.data)
 
     def differences(self, trial: Trial, machine: Machine) -> tuple[str, ...]:
-        """List how the conditions of a trial that starts differ from those of the trials before it.
+        """List how the conditions of a trial that starts differ from earlier ones: ``("torch 2.12.0, now 2.13.0",)``.
 
-        Args:
-            trial: the trial.
-            machine: where it is to run.
-
-        Returns:
-            Such as ``("torch 2.12.0, now 2.13.0",)``: versions of fairtrial and torch, threads, and the digest of the
-            data against trials of the same arm. A condition that is not known on both sides is no difference.
+        Compared are versions of fairtrial and torch, threads, and the data's digest with that of trials of the same
+        arm. An unknown condition is no difference.
         """
         found = []
         for name, now in _shared(machine).items():
@@ -65,29 +56,20 @@ class RunConditions:
 
 
 def abandoned_study(study: Study, planned: Sequence[Trial], stored: Sequence[StoredStudy]) -> Study | None:
-    """Find the study that the same file and overrides meant when they last ran, if this run would abandon it.
+    """Find the study that the same file and overrides described at their last run, if this run would abandon it.
 
-    Args:
-        study: what they mean now.
-        planned: its trials.
-        stored: the studies in the store, the one that ran last first.
-
-    Returns:
-        The earlier study, if any of its trials has started and any of them is not one of this study's; whether it is
-        complete is not checked. None if there is none: a study that only asks for more seeds abandons nothing.
+    That is if it has started, and has trials that this study, with its trials ``planned``, has not: a study that only
+    adds seeds abandons nothing. Whether it is complete is not checked. ``stored`` has the one that ran last first.
     """
-    origin = study.origin
-    same = [
-        one for one in stored if origin.source and (one.source, one.assignments) == (origin.source, origin.overrides)
-    ]
-    if not same or same[0].hash == study.hash or not (same[0].started or sum(same[0].outcomes.values())):
+    source = study.origin.source, study.origin.overrides
+    last = next((one for one in stored if source[0] and (one.source, one.assignments) == source), None)
+    if last is None or last.hash == study.hash or not (last.started or sum(last.outcomes.values())):
         return None
     try:
-        before = Study.from_toml(same[0].toml)
+        before = Study.from_toml(last.toml)
     except StudyError:  # from a release that knew other keys; only that one could resume it
         return None
-    kept = {trial.hash for trial in planned}
-    return None if all(trial.hash in kept for trial in plan(before)) else before
+    return before if {trial.hash for trial in plan(before)} - {trial.hash for trial in planned} else None
 
 
 def changed_keys(before: Study, now: Study) -> tuple[str, ...]:

@@ -1,17 +1,18 @@
-"""Registries: what a study can name, each entry in a module of its own, and a user's own by ``"module:Name"``.
+"""Registries: what a study can name. The only module that imports by name.
 
 An entry registers itself where it is defined, so that adding one touches one file:
 
     @OPTIMIZERS.register("rmsprop")
     class RMSprop(OptimizerSettings): ...
 
-A registry imports the modules of its home when it is first asked. This module is the one that imports by name.
+A registry imports the modules of its home when it is first used; ``"module:Name"`` names a user's own entry.
 """
 
 import difflib
 import importlib
 import pkgutil
 import re
+import struct
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
@@ -28,14 +29,10 @@ T = TypeVar("T")
 
 
 class UnknownNameError(StudyError):
-    """No entry has that name.
+    """No entry has that name; `hint` is the message without the key."""
 
-    Attributes:
-        hint: what to do, without the place of the name.
-    """
-
-    def __init__(self, where: str, hint: str) -> None:
-        super().__init__(f"{where}: {hint}")
+    def __init__(self, key: str, hint: str) -> None:
+        super().__init__(f"{key}: {hint}")
         self.hint = hint
 
 
@@ -44,13 +41,7 @@ class NotFoundError(Exception):
 
 
 class Registry(Generic[T]):
-    """The entries of one kind, by name.
-
-    Args:
-        kind: what an entry is, such as ``"optimizer"``; for messages.
-        home: dotted name of the package (or module) whose modules hold the entries.
-        base: ``"module:Name"`` of the class that entries derive from, or are instances of.
-        default: the name that is meant where none is given; it is listed first.
+    """The entries of one kind, by name: the modules of `home` define them, from the class ``"module:Name"`` in `base`.
 
     Example:
         >>> OPTIMIZERS.get("adamm")
@@ -63,77 +54,68 @@ class Registry(Generic[T]):
         self._entries: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Enter the decorated class, or the instance given, under a name.
+        """Register a class (as a decorator) or an instance under a name; raises ValueError if the name is taken."""
 
-        Raises:
-            ValueError: the name is taken.
-        """
-
-        def enter(entry: T) -> T:
-            if name in self._entries and _place(self._entries[name]) != _place(entry):  # a reloaded module may re-enter
+        def add(entry: T) -> T:
+            if name in self._entries and _origin(self._entries[name]) != _origin(entry):  # not a reloaded module's
                 raise ValueError(f"{self.kind} {name!r} is registered twice")
             self._entries[name] = entry
             return entry
 
-        return enter
+        return add
 
     def names(self) -> tuple[str, ...]:
         """List the names: the default, then the others by module."""
         return tuple(self._loaded)
 
     def get(self, name: str) -> T:
-        """Look an entry up.
-
-        Args:
-            name: a registered name, or ``"module:Name"`` of a user's own.
+        """Look up an entry by its registered name, or by ``"module:Name"`` if it is a user's own.
 
         Raises:
-            UnknownNameError: a `StudyError` with the nearest name, or with what is wrong with the user's.
+            UnknownNameError: a `StudyError` with the nearest name, or with what is wrong with the user's entry.
         """
-        if ":" in name:
-            return self._users_own(name)
-        if name not in self._loaded:
-            raise UnknownNameError(self._where(name), did_you_mean(name, self.names()))
-        return self._loaded[name]
+        try:
+            return self._import(name) if ":" in name else self._named(name)
+        except NotFoundError as error:
+            raise UnknownNameError(f'{self.kind}.name = "{name}"', str(error)) from error
 
     def table(self) -> str:
-        """Write the entries as a Markdown table: names, what each is, and the keys that not all have, with defaults."""
-        lines = ["| `name` | what it is | keys and defaults |", "|---|---|---|"]
+        """Write the entries as a Markdown table: name, description, and the keys of its own with their defaults."""
+        rows = [("`name`", "what it is", "keys and defaults")]
         for name in self.names():
             about = (self.get(name).__doc__ or "").partition("\n")[0]
-            default = " (default)" if name == self.default else ""
-            lines.append(f'| `"{name}"`{default} | {about} | {self._keys(name)} |')
-        return "\n".join(lines)
+            rows.append((f'`"{name}"`' + (" (default)" if name == self.default else ""), about, self._keys(name)))
+        columns = 3 if any(keys for _, _, keys in rows[1:]) else 2
+        head, *lines = (f"| {' | '.join(row[:columns])} |" for row in rows)
+        return "\n".join([head, "|---" * columns + "|", *lines])
 
     @cached_property
     def _loaded(self) -> Mapping[str, T]:
         home = importlib.import_module(self.home)
         for module in sorted(info.name for info in pkgutil.iter_modules(getattr(home, "__path__", ()))):
             importlib.import_module(f"{self.home}.{module}")
-        by_module = sorted(self._entries.items(), key=lambda item: (item[0] != self.default, _place(item[1])[0]))
+        by_module = sorted(self._entries.items(), key=lambda item: (item[0] != self.default, _origin(item[1])[0]))
         self._entries = dict(by_module)
         return self._entries
 
-    def _users_own(self, name: str) -> T:
+    def _named(self, name: str) -> T:
+        if name not in self._loaded:
+            raise NotFoundError(did_you_mean(name, self._loaded))
+        return self._loaded[name]
+
+    def _import(self, name: str) -> T:
         if name.startswith("__main__:"):
-            raise UnknownNameError(
-                self._where(name), "must be in a module that workers can import, not in the running script"
-            )
-        try:
-            entry = import_name(name)
-        except NotFoundError as error:
-            raise UnknownNameError(self._where(name), str(error)) from error
-        base = import_name(self.base)
-        fits = issubclass(entry, base) if isinstance(entry, type) else isinstance(entry, base)
-        if not fits:
+            raise NotFoundError("must be in a module that workers can import, not in the running script")
+        entry, base = import_name(name), import_name(self.base)
+        if not (issubclass(entry, base) if isinstance(entry, type) else isinstance(entry, base)):
             module, _, needed = self.base.partition(":")
-            raise UnknownNameError(self._where(name), f"must be a {needed} of {module}")
+            article = "an" if needed[0] in "AEIOU" else "a"
+            raise NotFoundError(f"must be {article} {needed} of {module}")
         if missing := getattr(entry, "__abstractmethods__", None):
-            raise UnknownNameError(self._where(name), f"must define {' and '.join(sorted(missing))}")
-        return entry  # type: ignore[no-any-return]  # the base class vouches for it
+            raise NotFoundError(f"must define {' and '.join(sorted(missing))}")
+        return entry  # type: ignore[no-any-return]  # the base class was checked
 
     def _keys(self, name: str) -> str:
-        """List the keys of an entry's settings with their defaults, as a study file writes them."""
         shared = {key: field.default for key, field in getattr(import_name(self.base), "model_fields", {}).items()}
         fields = getattr(self.get(name), "model_fields", {})
         own = {key: field for key, field in fields.items() if key not in shared or field.default != shared[key]}
@@ -142,28 +124,19 @@ class Registry(Generic[T]):
             for key, field in own.items()
         )
 
-    def _where(self, name: str) -> str:
-        return f'{self.kind}.name = "{name}"'
-
 
 def import_name(name: str, *, fresh: bool = False) -> Any:
-    """Import what ``"module:Name"`` names.
-
-    What the module itself raises while it is imported passes through: it is the user's code, and its traceback says
-    more than a line of ours.
-
-    Args:
-        name: a module that Python can import, and a name in it, which may have dots.
-        fresh: import the module again if its file was rewritten since, as happens beside a notebook.
+    """Import ``"module:Name"``; if fresh, import the module again if its file was rewritten since, as with notebooks.
 
     Raises:
-        NotFoundError: no such module, or it has no such name; the message is one line.
+        NotFoundError: no such module, or it has no such name. Any exception of the module itself passes through,
+            because the user needs its traceback.
     """
     module_name, _, attribute = name.partition(":")
     if not all(part.isidentifier() for part in (*module_name.split("."), *attribute.split("."))):
         raise NotFoundError("must be a name or module:Name")
     try:
-        found: Any = _import(module_name, fresh=fresh)
+        found: Any = _import_module(module_name, fresh=fresh)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
@@ -175,24 +148,24 @@ def import_name(name: str, *, fresh: bool = False) -> Any:
     return found
 
 
-#: Size and time of modification of the files of users' modules, as they were when these were imported.
+#: Size and time of modification (whole seconds) of the files of users' modules when these were imported.
 _imported: dict[str, tuple[int, int] | None] = {}
 
 
-def _import(name: str, *, fresh: bool) -> ModuleType:
+def _import_module(name: str, *, fresh: bool) -> ModuleType:
     importlib.invalidate_caches()
     module = sys.modules.get(name)
     if module is None:
         module = importlib.import_module(name)
-        _imported[name] = _stamp(module)
-    elif _stamp(module) != _imported.setdefault(name, _stamp_when_compiled(module)) and fresh and name != "__main__":
+    elif not fresh or name == "__main__" or _imported.setdefault(name, _when_compiled(module)) == _now(module):
+        return module
+    else:
         module = importlib.reload(module)
-        _imported[name] = _stamp(module)
+    _imported[name] = _now(module)
     return module
 
 
-def _stamp(module: ModuleType) -> tuple[int, int] | None:
-    """Size and time of modification, in whole seconds, of a module's file as it is now."""
+def _now(module: ModuleType) -> tuple[int, int] | None:
     try:
         status = Path(module.__file__ or "").stat()
     except (AttributeError, OSError):
@@ -200,38 +173,32 @@ def _stamp(module: ModuleType) -> tuple[int, int] | None:
     return status.st_size, int(status.st_mtime)
 
 
-def _stamp_when_compiled(module: ModuleType) -> tuple[int, int] | None:
-    """The same when a module was imported by others, from its bytecode's header (PEP 552) if that has it."""
+def _when_compiled(module: ModuleType) -> tuple[int, int] | None:
+    """Read the same from the header of the bytecode (PEP 552): the user's own code imported the module."""
     try:
-        head = Path(module.__cached__ or "").read_bytes()[:16]
-    except (AttributeError, OSError):
-        return _stamp(module)
-    flags, seconds, size = (int.from_bytes(head[place : place + 4], "little") for place in (4, 8, 12))
-    return _stamp(module) if flags else (size, seconds)
+        flags, seconds, size = struct.unpack("<4xIII", Path(module.__cached__ or "").read_bytes()[:16])
+    except (AttributeError, OSError, struct.error):
+        return _now(module)
+    return _now(module) if flags else (size, seconds)
 
 
 def did_you_mean(word: str, known: Iterable[str], else_try: Mapping[str, str] | None = None) -> str:
-    """Suggest the nearest known word, or list all of them if none is near.
-
-    Args:
-        word: what was written.
-        known: what could stand there.
-        else_try: words that belong elsewhere, with the place of each.
+    """Suggest the nearest known word, or list all if none is near; `else_try` maps words of other tables to these.
 
     Example:
         >>> did_you_mean("adamm", ["adam", "sgd"])
         'did you mean `adam`?'
     """
     names, elsewhere = list(known), else_try or {}
-    if near := difflib.get_close_matches(word, names, n=1, cutoff=0.6):
+    if near := difflib.get_close_matches(word, names, n=1):
         return f"did you mean `{near[0]}`?"
-    if near := difflib.get_close_matches(word, elsewhere, n=1, cutoff=0.6):
+    if near := difflib.get_close_matches(word, elsewhere, n=1):
         return f"did you mean `{near[0]}` in [{elsewhere[near[0]]}]?"
     return "known: " + ", ".join(f"`{name}`" for name in names)
 
 
-def _place(entry: Any) -> tuple[str, str]:
-    """Tell in which module an entry is defined, and under which name there."""
+def _origin(entry: Any) -> tuple[str, str]:
+    """The module in which an entry's class is defined, and its name there."""
     owner = entry if isinstance(entry, type) else type(entry)
     return owner.__module__, owner.__qualname__
 

@@ -1,131 +1,120 @@
-"""Which trials a study needs next: all of them, or seed by seed until every verdict is settled. Pure."""
+"""Schedules trials: all of a study at once, or seed by seed until every verdict is settled."""
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from fairtrial.spec import Study
 from fairtrial.trial import Trial, TrialResult
 
-#: Tells which arms need no further seeds, from the results of the seeds so far: in the order of the plan, whole seeds
-#: only, and of an arm that has stopped no more than the seeds that it had then. It must depend on nothing else.
-StoppingRule: TypeAlias = Callable[[Study, Sequence[TrialResult]], Collection[str]]
+#: Finds the arms that need no further seeds, with the reason, from the results of the seeds so far: in the order of the
+#: plan, whole seeds only, and of an arm that has stopped no more than the seeds that it had then. It must depend on
+#: nothing else.
+StoppingRule: TypeAlias = Callable[[Study, Sequence[TrialResult]], Mapping[str, str]]
+
+
+class StoppedArm(NamedTuple):
+    """An arm that gets no further seeds, with the number of seeds that it has, and the reason."""
+
+    arm: str
+    seeds: int
+    reason: str
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What follows from the trials that have ended by now.
-
-    Attributes:
-        trials: trials that are wanted now and were not before, in the order of the plan.
-        stopped: arms that get no further seeds from now on, with the number of seeds that they have. The reference is
-            among them once no other arm goes on.
-    """
+    """What follows from the trials that have ended: those to run next, in the order of the plan, and arms that stop."""
 
     trials: tuple[Trial, ...]
-    stopped: dict[str, int]
+    stopped: tuple[StoppedArm, ...]
 
 
 class Scheduler:
-    """Follows a study from seed to seed.
+    """Schedules the trials of a study.
 
     A study with a fixed number of seeds wants all its trials at once. A sequential one wants `Study.min_seeds` seeds of
-    every arm; whenever all trials that are wanted have ended, it asks which arms are settled, and then wants one more
-    seed of the others and of the reference. A trial that failed or diverged has ended.
+    every arm; when all of these trials have ended, it applies the stopping rule, and then wants one more seed of the
+    other arms and of the reference, which stops with the last of them. A trial that failed or diverged has ended.
 
-    What is decided follows from the results of whole seeds, seed by seed. It does not matter which trial ended first,
-    how many ran at a time, or what the store knows beyond the wanted trials. The next seed never starts before the last
-    one is complete: starting the reference's early would keep a second worker busy, but train one trial for nothing at
-    the end of most studies, and which trials a study has would depend on the number of workers.
+    Decisions follow from the results of whole seeds, seed by seed: not from the order in which trials end, how many run
+    at a time, or what else the store contains. The next seed never starts before the last one is complete: starting the
+    reference's early would occupy a second worker, but train one trial for nothing at the end of most studies, and make
+    a study's trials depend on the number of workers.
 
     Args:
         study: the study.
-        settled: who decides; without it no arm stops early.
+        rule: which arms stop early; without it none does.
 
     Attributes:
         study: the study.
-        planned: all trials that it may come to, in order.
+        planned: all trials that it may need, in order.
     """
 
-    def __init__(self, study: Study, settled: StoppingRule | None = None) -> None:
+    def __init__(self, study: Study, rule: StoppingRule | None = None) -> None:
         self.study = study
-        self._settled = settled
         self.planned = plan(study)
-        self._seeds = study.min_seeds if settled else study.seeds
+        self._rule = rule
+        self._seeds = 0
         self._stopped: dict[str, int] = {}
-        self._asked_for: set[str] = set()
-        self._new: list[Trial] = []
-        self._open: deque[Trial] = deque()
-        self._ask_for_more()
+        self._running: deque[Trial] = deque()
 
     @property
     def possible(self) -> tuple[Trial, ...]:
-        """All trials that the study can still come to or has had, in the order of the plan."""
+        """All trials that the study has had or may still need, in the order of the plan."""
         return self._below(self.study.seeds)
 
     def advance(self, ended: Collection[str], results: Callable[[], Sequence[TrialResult]]) -> Decision:
-        """Take note of the trials that have ended, and decide what there is to decide.
+        """Decide what follows from the trials that have ended.
 
         Args:
             ended: hashes of the trials that have ended, whatever their outcome.
             results: reads the study's results; called only when a seed is complete.
         """
-        stopped: dict[str, int] = {}
-        while self._complete(ended) and self._seeds < self.study.seeds and not self._over:
-            stopped |= self._look(results())
-            if not self._over:
-                self._seeds += 1
-                self._ask_for_more()
-        new, self._new = self._new, []
-        return Decision(tuple(trial for trial in new if trial.hash not in ended), stopped)
-
-    def _ask_for_more(self) -> None:
-        """Take up the trials that are wanted now and were not before."""
-        new = [trial for trial in self._below(self._seeds) if trial.hash not in self._asked_for]
-        self._asked_for.update(trial.hash for trial in new)
-        self._new += new
-        self._open.extend(new)
-
-    @property
-    def _over(self) -> bool:
-        return self.study.reference in self._stopped
+        new: list[Trial] = []
+        stopped: list[StoppedArm] = []
+        while self._complete(ended) and self._seeds < self.study.seeds and self.study.reference not in self._stopped:
+            if self._seeds and self._rule:
+                stopped += self._stop(self._rule, results())
+            if self.study.reference not in self._stopped:
+                new += self._next_seeds()
+        return Decision(tuple(trial for trial in new if trial.hash not in ended), tuple(stopped))
 
     def _complete(self, ended: Collection[str]) -> bool:
-        """Tell whether all that was asked for has ended; each trial is passed once, however often this is asked."""
-        while self._open and self._open[0].hash in ended:
-            self._open.popleft()
-        return not self._open
+        """Whether all wanted trials have ended; looks at each of them once, however often it is called."""
+        while self._running and self._running[0].hash in ended:
+            self._running.popleft()
+        return not self._running
+
+    def _next_seeds(self) -> list[Trial]:
+        first = self.study.min_seeds if self._rule else self.study.seeds
+        seeds = self._seeds + 1 if self._seeds else first
+        new = [trial for trial in self._below(seeds) if trial.seed >= self._seeds]
+        self._seeds = seeds
+        self._running.extend(new)
+        return new
 
     def _below(self, seeds: int) -> tuple[Trial, ...]:
-        """The trials of the seeds below a number, without those that stopped arms are spared."""
+        """Trials of the seeds below a number, without those that stopped arms do not get."""
         return tuple(trial for trial in self.planned if trial.seed < min(seeds, self._stopped.get(trial.arm, seeds)))
 
-    def _look(self, results: Sequence[TrialResult]) -> dict[str, int]:
-        """Ask which arms are settled by the seeds so far, and stop them."""
-        assert self._settled is not None
+    def _stop(self, rule: StoppingRule, results: Sequence[TrialResult]) -> list[StoppedArm]:
         known = {trial.hash for trial in self._below(self._seeds)}
-        settled = self._settled(self.study, [result for result in results if result.trial in known])
-        others = [arm.name for arm in self.study.arms if arm.name != self.study.reference]
-        stopped = {arm: self._seeds for arm in others if arm in settled and arm not in self._stopped}
-        if all(arm in {*stopped, *self._stopped} for arm in others):
-            stopped[self.study.reference] = self._seeds
-        self._stopped |= stopped
+        reasons = rule(self.study, [result for result in results if result.trial in known])
+        others = [arm.name for arm in self.study.arms if arm.name not in {self.study.reference, *self._stopped}]
+        stopped = [StoppedArm(arm, self._seeds, reasons[arm]) for arm in others if arm in reasons]
+        if len(stopped) == len(others):
+            stopped.append(StoppedArm(self.study.reference, self._seeds, "no arm is left to compare with"))
+        self._stopped |= {stop.arm: stop.seeds for stop in stopped}
         return stopped
 
 
 def plan(study: Study) -> tuple[Trial, ...]:
-    """List a study's trials so that whole seeds finish first.
+    """List a study's trials, whole seeds first, arms in the study's order; of a sequential study all it may need.
 
     A study that is cut short then still compares all arms on the seeds it has: three arms at two seeds say more than
     one arm at five and another at one.
-
-    Args:
-        study: the study; arms keep its order.
-
-    Returns:
-        ``seeds * len(arms)`` trials; of a sequential study all that it may come to.
     """
     return tuple(
         Trial(arm.name, seed, arm.settings, noise=_noise(study, seed))
@@ -135,20 +124,17 @@ def plan(study: Study) -> tuple[Trial, ...]:
 
 
 def _noise(study: Study, seed: int) -> tuple[int, int] | None:
-    """Tell the seeds of weights and order; None where both are the seed, so that plain studies share such trials."""
+    """Seeds of weights and order; None where both are the seed, so that such trials are those of plain studies."""
     seeds = study.noise.of(seed)
     return None if seeds == (seed, seed) else seeds
 
 
 def makespan(seconds: Sequence[float], workers: int) -> float:
-    """Tell how long a list of jobs takes when each goes, in order, to the worker that is free first.
+    """Seconds until the last of some jobs ends, 0 without any, if each in order goes to the first worker that is free.
 
     Args:
         seconds: the duration of each job.
         workers: how many run at a time.
-
-    Returns:
-        Seconds until the last job ends; 0 without jobs.
     """
     free_at = [0.0] * workers
     for duration in seconds:

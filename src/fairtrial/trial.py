@@ -1,4 +1,4 @@
-"""Trials, what their training loops get, and what comes of them: epoch records, outcomes, machines, results."""
+"""Trials, the context that their training loops get, and their results."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from fairtrial.spec import FORMAT, Settings, content, digest
 
 
 class Outcome(StrEnum):
-    """How a trial ended. Three ways, kept apart everywhere."""
+    """How a trial ended."""
 
     FINISHED = "finished"
     DIVERGED = "diverged"
@@ -20,14 +20,14 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Trial:
-    """One arm at one seed: what a trial is, and nothing else.
+    """One arm at one seed.
 
     Attributes:
         arm: the arm's name.
         seed: the replicate. All arms of a seed share initial weights and the order of batches.
         settings: the arm's full configuration.
-        noise: the seeds of the initial weights and of the order of batches, where a study varies the two apart and they
-            are not both the trial's own; see `weights_seed` and `order_seed`.
+        noise: the seeds of the initial weights and of the order of batches, if a study varies the two separately and
+            they are not both ``seed``; see `weights_seed` and `order_seed`.
     """
 
     arm: str
@@ -37,10 +37,10 @@ class Trial:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256, in hexadecimal, of the full configuration, the arm's name and the seed, or seeds.
+        """SHA-256, in hexadecimal, of the full configuration, the arm's name and the seeds.
 
-        A changed default changes it, so that no trial is ever taken for another. Studies that share a trial share its
-        record: going from three seeds to five trains two more, not five.
+        A changed default changes it. Studies that share a trial share its record: going from three seeds to five trains
+        two more.
         """
         table = {"format": FORMAT, "arm": self.arm, "seed": self.seed, "settings": content(self.settings)}
         return digest(table if self.noise is None else table | {"noise": self.noise})
@@ -52,7 +52,7 @@ class Trial:
 
     @property
     def order_seed(self) -> int:
-        """The seed, together with the epoch, of the order of batches; of dropout too."""
+        """The seed, with the epoch, of the order of batches and of dropout."""
         return self.seed if self.noise is None else self.noise[1]
 
     @property
@@ -62,13 +62,9 @@ class Trial:
 
 
 class Checkpoints(Protocol):
-    """Keeps one attempt's state through crashes; `TrialContext.save` and `TrialContext.load` use it.
+    """Checkpoints of one attempt at a trial; `TrialContext.save` and `TrialContext.load` use them."""
 
-    Attributes:
-        fingerprints: what the attempt has reported; saved and loaded with its state.
-    """
-
-    fingerprints: dict[str, str]
+    fingerprints: dict[str, str]  # what the attempt has reported; saved and loaded with its state
 
     @property
     def due(self) -> bool:
@@ -82,15 +78,15 @@ class Checkpoints(Protocol):
 
 
 class TrialContext:
-    """What a training loop gets: its trial, and the means to report and to save.
+    """What a training loop gets: its trial, and methods to report progress and to save its state.
 
     Args:
         trial: what to train.
         checkpoints: where the state is saved; None to save nothing.
-        on_progress: told how far the loop is within an epoch: batches done, batches in all, and metrics.
+        on_progress: called with the batches done in an epoch, batches in all, and metrics.
 
     Attributes:
-        trial: what to train. Its arm, seed, settings, epochs and seeds are attributes of the context too.
+        trial: what to train; its arm, seeds, settings and epochs are attributes of the context too.
         fingerprints: what this attempt has reported by `fingerprint` so far.
 
     Example:
@@ -137,16 +133,16 @@ class TrialContext:
 
     @property
     def order_seed(self) -> int:
-        """The seed, together with the epoch, of the order of batches; of dropout too."""
+        """The seed, with the epoch, of the order of batches and of dropout."""
         return self.trial.order_seed
 
     def progress(self, batch: int, batches: int, **metrics: float) -> None:
-        """Report how far this epoch is; nothing is recorded, and it costs nothing if nobody watches.
+        """Report progress within this epoch, which is displayed and not recorded.
 
         Args:
             batch: batches done in this epoch, from 1.
             batches: batches in an epoch.
-            **metrics: what is known so far, such as ``train_acc=0.31``; accuracies as fractions.
+            **metrics: values so far, such as ``train_acc=0.31``; accuracies as fractions.
         """
         if self._on_progress is not None:
             self._on_progress(batch, batches, metrics)
@@ -155,25 +151,24 @@ class TrialContext:
     def checkpoint_due(self) -> bool:
         """Whether a training loop that can save its state within an epoch should do so now.
 
-        It is so when some time has passed since the last checkpoint, and when the study is asked to stop. Asking after
-        every step costs nothing.
+        True some time after the last checkpoint, and when the study is asked to stop. Checking it costs nothing.
         """
         return self._checkpoints is not None and self._checkpoints.due
 
     def save(self, state: object) -> None:
-        """Save all that a training loop needs to continue from here, in case this process dies before the end.
+        """Save a checkpoint: all that a training loop needs to continue from here if this process dies.
 
         The records that the loop has yielded so far and the trial's fingerprints are saved with it. When this returns,
-        the checkpoint is complete on the disk; the one before is kept until then. Without checkpoints, nothing happens.
+        the checkpoint is on the disk; the previous one is kept until then. Without checkpoints, nothing happens.
 
         Args:
             state: dictionaries, lists, tuples, strings, numbers, True, False and None, NumPy arrays and torch tensors,
-                in any nesting. Random generators must be in it too if the trial is to end as if nothing had happened.
+                in any nesting. For the same results as without a break, include the states of random generators.
 
         Raises:
-            TypeError: something else is in the state.
+            TypeError: the state contains something else.
             CheckpointError: it can't be written.
-            Stopped: it was written, and the study is asked to stop; let it pass.
+            Stopped: it was written, and the study is asked to stop; do not catch it.
 
         Example:
             >>> for epoch in range(done, trial.epochs):                                   # doctest: +SKIP
@@ -185,35 +180,29 @@ class TrialContext:
             self._checkpoints.save(state)
 
     def load(self) -> Any:
-        """Get what an earlier attempt, which did not live to the end, has saved last.
+        """Load the last state that an interrupted attempt at this trial has saved.
 
-        Call it before the first record. The records that had been yielded by then count as this attempt's, so the loop
-        continues with the record after them. A loop that never calls this starts its trial from the beginning.
+        Call it before the first record, or it is a `RuntimeError`. The records that had been yielded by then count as
+        this attempt's: continue with the record after them. A loop that never calls this begins anew.
 
         Returns:
-            The state, equal to the bit; tensors are on the CPU, in the memory format that they had. None if there is
-            none: begin from the start.
-
-        Raises:
-            RuntimeError: the loop has yielded a record already.
+            The state, equal to the bit, with tensors on the CPU in the memory format that they had; or None.
         """
         return None if self._checkpoints is None else self._checkpoints.load()
 
     def fingerprint(self, **digests: str) -> None:
-        """Report what this trial has in common with the other arms of its seed, so that the pairing can be proved.
+        """Report digests of what this trial shares with the other arms of its seed, which prove the pairing.
 
-        Call it before the first step, or whenever the value is known; a name that is reported again replaces the
-        earlier value. A comparison of two arms is refused where both have a fingerprint of one name at one seed and the
-        two differ. Names that begin with ``final_`` are for results, such as the weights at the end: they are recorded,
-        so that two runs of one trial can be compared, and arms may differ in them.
+        A comparison of two arms is refused if they differ in a fingerprint at one seed. Names that begin with
+        ``final_`` are for results, such as the weights at the end: arms may differ in them, and two runs of one trial
+        can be compared by them. A name that is reported again replaces the earlier value.
 
         Args:
-            **digests: a digest by name. fairtrial's own loop reports ``initial_weights``, ``batch_order`` and, at the
-                end, ``final_weights``; a loop of the user's own may report these, by `fairtrial.fingerprint` or any
-                digest, and others.
+            **digests: a digest by name, of `fairtrial.fingerprint` or any other. fairtrial's own loop reports
+                ``initial_weights``, ``batch_order`` and, at the end, ``final_weights``.
 
         Raises:
-            TypeError, ValueError: a digest is no string, or empty.
+            TypeError, ValueError: a digest is not a string, or empty.
 
         Example:
             >>> trial.fingerprint(initial_weights=fairtrial.fingerprint(model.state_dict()))  # doctest: +SKIP
@@ -232,13 +221,9 @@ TrainingLoop: TypeAlias = Callable[[TrialContext], Iterator[Mapping[str, float]]
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What a trial reports after an epoch.
+    """What a trial reports after an epoch, counted from 1.
 
-    Attributes:
-        arm: the arm's name.
-        seed: the replicate.
-        epoch: from 1.
-        metrics: by name; losses in nats, accuracies as fractions, times in seconds.
+    Metrics are losses in nats, accuracies as fractions, times in seconds.
     """
 
     arm: str
@@ -257,11 +242,10 @@ class Machine:
         device: ``"cpu"``, or the accelerator's name.
         threads: threads that one training run uses.
         system: operating system and release.
-        git_commit: commit of the folder that holds the study file, if it is a repository; with ``+`` behind it if
-            that folder has uncommitted changes.
+        git_commit: of the study file's folder, if it is a repository; followed by ``+`` if it has uncommitted changes.
         layers: what computes the layers of fairtrial's own loop, such as ``"compiled kernels (g++ 12.2.0, AVX-512)"``;
-            another path gives the same results to rounding, not to the bit. Empty for a loop of the user's own.
-        data: digest of the decoded data set that fairtrial's own loop trains on. Empty for a loop of the user's own.
+            others give the same results to rounding, not to the bit. Empty for a user's loop.
+        data: digest of the decoded data set that fairtrial's own loop trains on. Empty for a user's loop.
     """
 
     versions: Mapping[str, str]
@@ -283,14 +267,12 @@ class TrialResult:
         seed: the replicate.
         trial: the trial's hash.
         outcome: how it ended; None while it runs, or if it was interrupted.
-        detail: for a diverged trial what was seen and when, for a failed one its traceback.
+        detail: how and when a trial diverged, or the traceback of a failed one.
         started: when the last attempt began, in UTC.
         ended: when it ended, in UTC.
         machine: where it ran.
         epochs: its records, in order.
-        fingerprints: digests, by name, of what the arms of a seed are meant to share, as the last attempt reported
-            them: ``initial_weights`` and ``batch_order`` from fairtrial's own loop. One that is not there is unknown.
-            Those named ``final_...`` are results.
+        fingerprints: digests by name that the last attempt reported; see `TrialContext.fingerprint`.
         forced: what differed from the study's earlier trials, where the user chose to continue all the same.
     """
 
@@ -308,20 +290,15 @@ class TrialResult:
 
 
 def digest_results(results: Iterable[TrialResult]) -> str:
-    """Digest what a study's trials came to, so that two runs can be seen to have given the same to the bit.
+    """Digest the results of a study's trials, in any order: SHA-256 in hexadecimal, the same for the same results.
 
-    Args:
-        results: of the trials, in any order. Arm, seed, outcome, fingerprints and all records count, and for a diverged
-            trial what was seen. Times and machines don't; neither does what was said of a failure, which names files,
-            limits and signals of one machine.
-
-    Returns:
-        SHA-256 in hexadecimal.
+    Arm, seed, outcome, fingerprints and all records count, and how a trial diverged. Times and machines do not; neither
+    does the message of a failure, which names files, limits and signals of one machine.
     """
-    return digest({result.trial: _lasting(result) for result in results})
+    return digest({result.trial: _reproducible(result) for result in results})
 
 
-def _lasting(result: TrialResult) -> dict[str, Any]:
+def _reproducible(result: TrialResult) -> dict[str, Any]:
     return {
         "arm": result.arm,
         "seed": result.seed,
@@ -329,8 +306,8 @@ def _lasting(result: TrialResult) -> dict[str, Any]:
         "seen": result.detail if result.outcome is Outcome.DIVERGED else "",
         "fingerprints": dict(result.fingerprints),
         "epochs": [
-            [record.epoch, {name: float(value).hex() for name, value in record.metrics.items() if not _is_time(name)}]
-            for record in result.epochs
+            [one.epoch, {name: float(value).hex() for name, value in one.metrics.items() if not _is_time(name)}]
+            for one in result.epochs
         ],
     }
 

@@ -1,4 +1,4 @@
-"""What every store promises (`fairtrial.store.base`), asked of each."""
+"""The contract of `fairtrial.store.base`, tested with every store."""
 
 import math
 import os
@@ -11,6 +11,7 @@ import pytest
 
 from fairtrial.errors import StoreError, StoreLockedError
 from fairtrial.scheduler import plan
+from fairtrial.spec import Origin
 from fairtrial.store.sql import SQLStore
 from fairtrial.trial import EpochRecord, Machine, Outcome
 from store_calls import Calls
@@ -21,13 +22,13 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def place(request, tmp_path):
-    """Where a store of each kind is that was never opened."""
+    """The URL of a store of each kind that does not exist yet."""
     return str(tmp_path / "store.db") if request.param == "sqlite" else request.getfixturevalue("postgresql")
 
 
 @pytest.fixture
 def reopen(place):
-    """Open the same store, as often as one likes."""
+    """Open the same store again."""
     return lambda **options: SQLStore(place, **options)
 
 
@@ -44,7 +45,7 @@ def record(trial, epoch, **metrics):
 def test_what_goes_in_comes_out_to_the_bit(store, reopen, make_study):
     study = make_study()
     trials = plan(study)
-    store.add_study(study, trials, NOW)
+    store.add_study(study, NOW)
     records = [record(trials[0], epoch, grad_norm=1e-300, odd=float("inf")) for epoch in (1, 2)]
     Calls(store).begin(trials[0], "1", MACHINE, NOW)
     for one in records:
@@ -61,7 +62,7 @@ def test_what_goes_in_comes_out_to_the_bit(store, reopen, make_study):
 def test_moments_come_back_in_utc(store, make_study):
     study = make_study()
     elsewhere = NOW.astimezone(tz=datetime.now().astimezone().tzinfo)
-    store.add_study(study, plan(study), elsewhere)
+    store.add_study(study, elsewhere)
     assert store.studies()[0].last_run == NOW
     assert store.studies()[0].last_run.utcoffset() == timedelta(0)
 
@@ -69,7 +70,7 @@ def test_moments_come_back_in_utc(store, make_study):
 def test_results_come_in_the_order_of_the_plan(store, make_study):
     study = make_study()
     trials = plan(study)
-    store.add_study(study, trials, NOW)
+    store.add_study(study, NOW)
     for trial in reversed(trials):
         Calls(store).begin(trial, "1", MACHINE, NOW)
         for epoch in (2, 1):
@@ -82,7 +83,7 @@ def test_results_come_in_the_order_of_the_plan(store, make_study):
 def test_studies_share_the_trials_they_have_in_common(store, make_study):
     small, large = make_study(seeds=1), make_study(seeds=3)
     for study in (small, large):
-        store.add_study(study, plan(study), NOW)
+        store.add_study(study, NOW)
     trial = plan(small)[0]
     Calls(store).begin(trial, "1", MACHINE, NOW)
     Calls(store).end(trial, "1", Outcome.FINISHED, "", NOW)
@@ -92,7 +93,7 @@ def test_studies_share_the_trials_they_have_in_common(store, make_study):
 
 def test_results_need_no_study_only_its_trials(store, make_study):
     known, asked = make_study(), make_study(name="other", seeds=3)
-    store.add_study(known, plan(known), NOW)
+    store.add_study(known, NOW)
     trial = plan(known)[3]
     Calls(store).begin(trial, "1", MACHINE, NOW)
     Calls(store).add_epoch(trial, "1", record(trial, 1))
@@ -108,7 +109,7 @@ def test_unknown_trials_have_no_outcome(store, make_study):
 def test_the_study_that_ran_last_comes_first(store, make_study):
     one, two = make_study(), make_study(name="other")
     for minute, study in enumerate([one, two, one]):
-        store.add_study(study, plan(study), NOW + timedelta(minutes=minute))
+        store.add_study(study, NOW + timedelta(minutes=minute))
     assert [study.name for study in store.studies()] == ["small", "other"]
     assert store.studies()[0].toml == one.to_toml()
 
@@ -116,7 +117,7 @@ def test_the_study_that_ran_last_comes_first(store, make_study):
 def test_progress_is_counted_by_outcome(store, make_study):
     study = make_study(seeds=3)
     trials = plan(study)
-    store.add_study(study, trials, NOW)
+    store.add_study(study, NOW)
     for trial, outcome in zip(trials, [*Outcome, None], strict=False):
         Calls(store).begin(trial, "1", MACHINE, NOW)
         if outcome:
@@ -129,7 +130,7 @@ def test_progress_is_counted_by_outcome(store, make_study):
 def test_a_new_attempt_keeps_old_records_until_it_replaces_them(store, make_study):
     study = make_study()
     trial = plan(study)[0]
-    store.add_study(study, plan(study), NOW)
+    store.add_study(study, NOW)
     Calls(store).begin(trial, "1", MACHINE, NOW)
     for epoch in (1, 2, 3):
         Calls(store).add_epoch(trial, "1", record(trial, epoch))
@@ -148,7 +149,7 @@ def test_a_new_attempt_keeps_old_records_until_it_replaces_them(store, make_stud
 def test_fingerprints_are_those_of_the_last_attempt(store, make_study):
     study = make_study()
     trial, other = plan(study)[:2]
-    store.add_study(study, plan(study), NOW)
+    store.add_study(study, NOW)
     for one in (trial, other):
         Calls(store).begin(one, "1", MACHINE, NOW)
     assert [result.fingerprints for result in store.results(study)] == [{}, {}]
@@ -165,12 +166,12 @@ def test_fingerprints_are_those_of_the_last_attempt(store, make_study):
     assert store.results(study)[0].fingerprints == {"initial_weights": "ef"}
 
 
-def test_only_planned_trials_begin_and_only_begun_ones_go_on(store, make_study):
+def test_only_planned_trials_begin_and_only_begun_ones_continue(store, make_study):
     study = make_study()
     trial = plan(study)[0]
     with pytest.raises(StoreError, match="trial a, seed 0 is not in this store"):
         Calls(store).begin(trial, "1", MACHINE, NOW)
-    store.add_study(study, plan(study), NOW)
+    store.add_study(study, NOW)
     with pytest.raises(StoreError, match="trial a, seed 0 has not begun"):
         Calls(store).add_epoch(trial, "1", record(trial, 1))
     with pytest.raises(StoreError, match="trial a, seed 0 has not begun"):
@@ -179,10 +180,10 @@ def test_only_planned_trials_begin_and_only_begun_ones_go_on(store, make_study):
 
 
 def test_a_superseded_attempt_is_refused_and_spoils_nothing(store, reopen, make_study):
-    """Two runs on one store: the one that began last owns the trial, and no finished trial lacks an epoch."""
+    """Two runs on one store: the last one to begin a trial owns it, and no finished trial lacks an epoch."""
     study = make_study()
     trial = plan(study)[0]
-    store.add_study(study, plan(study), NOW)
+    store.add_study(study, NOW)
     Calls(store).begin(trial, "1", MACHINE, NOW)
     Calls(store).add_epoch(trial, "1", record(trial, 1))
     with reopen() as other:
@@ -205,7 +206,7 @@ def test_a_superseded_attempt_is_refused_and_spoils_nothing(store, reopen, make_
 
 def test_readers_see_whole_transactions_while_one_writes(store, reopen, make_study):
     study = make_study()
-    store.add_study(study, plan(study), NOW)
+    store.add_study(study, NOW)
     trial = plan(study)[0]
     Calls(store).begin(trial, "1", MACHINE, NOW)
     with reopen() as reader:
@@ -216,7 +217,7 @@ def test_readers_see_whole_transactions_while_one_writes(store, reopen, make_stu
 
 def test_many_trials_at_once(store, make_study):
     study = make_study(seeds=800)
-    store.add_study(study, plan(study), NOW)
+    store.add_study(study, NOW)
     assert len(store.outcomes(plan(study))) == 1600
     last = plan(study)[-1]
     Calls(store).begin(last, "1", MACHINE, NOW)
@@ -225,10 +226,10 @@ def test_many_trials_at_once(store, make_study):
 
 
 def test_numbers_that_are_none_come_back(store, make_study):
-    """JSON knows neither NaN nor infinities; a trial that diverged has them all the same."""
+    """JSON knows neither NaN nor infinities, but trials that diverged have them."""
     study = make_study()
     trial = plan(study)[0]
-    store.add_study(study, plan(study), NOW)
+    store.add_study(study, NOW)
     Calls(store).begin(trial, "1", MACHINE, NOW)
     odd = {
         "train_loss": math.nan,
@@ -248,7 +249,7 @@ def test_numbers_that_are_none_come_back(store, make_study):
 def test_tracebacks_with_what_databases_refuse_are_kept(store, make_study):
     study = make_study()
     trial = plan(study)[0]
-    store.add_study(study, plan(study), NOW)
+    store.add_study(study, NOW)
     Calls(store).begin(trial, "1", replace(MACHINE, processor="half \udc80"), NOW)
     Calls(store).end(trial, "1", Outcome.FAILED, "a\0b, half \udc80, whole é𝄞" + "x" * 100_000, NOW)
     (result,) = store.results(study)
@@ -256,25 +257,25 @@ def test_tracebacks_with_what_databases_refuse_are_kept(store, make_study):
     assert result.machine.processor == "half \udc80"
 
 
-def test_where_a_study_came_from_is_kept_until_a_run_says_otherwise(store, make_study):
+def test_the_origin_of_a_study_stays_until_a_run_has_another(store, make_study):
     study = make_study()
 
     def origin():
         (stored,) = store.studies()
         return stored.source, stored.assignments
 
-    store.add_study(study, plan(study), NOW)
+    store.add_study(study, NOW)
     assert origin() == (None, ())
-    store.add_study(study, plan(study), NOW, source="a.toml", assignments=["seeds=2", "params.x=1"])
+    store.add_study(study.with_origin(Origin("a.toml", ("seeds=2", "params.x=1"))), NOW)
     assert origin() == ("a.toml", ("seeds=2", "params.x=1"))
-    store.add_study(study, plan(study), NOW)
+    store.add_study(study, NOW)
     assert origin() == ("a.toml", ("seeds=2", "params.x=1"))
-    store.add_study(study, plan(study), NOW, source="b.toml")
+    store.add_study(study.with_origin(Origin("b.toml")), NOW)
     assert origin() == ("b.toml", ())
 
 
-def test_a_new_study_brings_its_origin_along(store, make_study):
-    store.add_study(make_study(), plan(make_study()), NOW, source="paper", assignments=["seeds=2"])
+def test_a_new_study_has_its_origin(store, make_study):
+    store.add_study(make_study().with_origin(Origin("paper", ("seeds=2",))), NOW)
     assert [(one.source, one.assignments) for one in store.studies()] == [("paper", ("seeds=2",))]
 
 
@@ -289,7 +290,7 @@ def write_trial(writer, trial, attempt="1"):
 def test_what_is_written_at_once_is_one_transaction(store, reopen, make_study):
     study = make_study()
     trial = plan(study)[0]
-    store.add_study(study, plan(study), NOW)
+    store.add_study(study, NOW)
     with reopen() as other:
 
         def work(writer):
@@ -307,7 +308,7 @@ def test_what_is_written_at_once_is_one_transaction(store, reopen, make_study):
 def test_an_exception_undoes_the_whole_transaction(store, make_study, error):
     study = make_study()
     trial = plan(study)[0]
-    store.add_study(study, plan(study), NOW)
+    store.add_study(study, NOW)
 
     def work(writer):
         write_trial(writer, trial)
@@ -324,7 +325,7 @@ def test_an_exception_undoes_the_whole_transaction(store, make_study, error):
 def test_a_refused_call_undoes_the_whole_transaction(store, make_study):
     study = make_study()
     first, second = plan(study)[:2]
-    store.add_study(study, plan(study), NOW)
+    store.add_study(study, NOW)
 
     def work(writer):
         write_trial(writer, first)
@@ -338,7 +339,7 @@ def test_a_refused_call_undoes_the_whole_transaction(store, make_study):
 def test_an_error_of_the_database_undoes_the_whole_transaction(store, make_study):
     study = make_study()
     trial = plan(study)[0]
-    store.add_study(study, plan(study), NOW)
+    store.add_study(study, NOW)
 
     def work(writer):
         writer.begin(trial, "1", MACHINE, NOW)
@@ -353,7 +354,7 @@ def test_an_error_of_the_database_undoes_the_whole_transaction(store, make_study
 def test_the_same_calls_again_have_the_same_effect(store, make_study):
     study = make_study()
     trial = plan(study)[0]
-    store.add_study(study, plan(study), NOW)
+    store.add_study(study, NOW)
     seen = []
     for _ in range(2):
         store.write(lambda writer: write_trial(writer, trial))
@@ -364,7 +365,7 @@ def test_the_same_calls_again_have_the_same_effect(store, make_study):
 def test_what_was_forced_is_kept_with_the_attempt(store, make_study):
     study = make_study()
     trial = plan(study)[0]
-    store.add_study(study, plan(study), NOW)
+    store.add_study(study, NOW)
     for attempt, forced in (("1", "threads 1, now 2; \udc80"), ("2", "")):
         Calls(store).begin(trial, attempt, MACHINE, NOW, forced)
         assert [result.forced for result in store.results(study)] == [forced.replace("\udc80", "\\udc80")]
@@ -372,7 +373,7 @@ def test_what_was_forced_is_kept_with_the_attempt(store, make_study):
 
 def test_any_thread_may_write_while_another_reads(store, make_study):
     study = make_study()
-    store.add_study(study, plan(study), NOW)
+    store.add_study(study, NOW)
     seen = []
 
     def write():
@@ -398,7 +399,7 @@ def test_a_study_is_locked_by_one_run(store, reopen, make_study):
                     one.lock(study).__enter__()
             with other.lock(another):
                 pass
-        store.add_study(study, plan(study), NOW)
+        store.add_study(study, NOW)
         store.write(lambda writer: write_trial(writer, plan(study)[0]))
         with pytest.raises(StoreLockedError):
             store.lock(study).__enter__()
@@ -411,7 +412,7 @@ def test_two_runs_at_once_of_studies_that_share_trials(store, reopen, make_study
 
     def run(opened, study, own):
         with opened.lock(study):
-            opened.add_study(study, plan(study), NOW)
+            opened.add_study(study, NOW)
             for trial in plan(study)[own::2]:
                 opened.write(partial(write_trial, trial=trial, attempt=f"{study.name} {trial.hash}"))
 

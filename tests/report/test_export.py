@@ -93,7 +93,7 @@ def test_parquet_keeps_types_nan_and_gaps_and_holds_the_study():
     assert math.isnan(losses[2])
     assert table.column("test_acc").to_pylist() == [None, None, 0.1 + 0.2, None, 0.1 + 0.2]
     metadata = table.schema.metadata
-    assert Study.from_toml(metadata[b"fairtrial.runner"].decode()) == study
+    assert Study.from_toml(metadata[b"fairtrial.study"].decode()) == study
     assert metadata[b"fairtrial.version"].decode() == fairtrial.__version__
 
 

@@ -117,7 +117,7 @@ def test_text_fits_the_screen(make, width):
 def test_shared_caveats_stand_once_and_own_ones_beside_their_arm():
     text = " ".join(write(verdict(), width=80).split())
     assert text.count("takes each trial's best epoch by the test set itself") == 1
-    assert "very_high_smoothing: It diverged at seed 1 and baseline did not, which speaks against it." in text
+    assert "very_high_smoothing: It diverged at seed 1 and baseline did not, which counts against it." in text
 
 
 def test_at_eighty_columns_the_numbers_are_one_table():

@@ -1,6 +1,7 @@
 """How studies name measures, and what follows from an entry."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -119,4 +120,6 @@ def test_what_can_not_be_imported_or_is_no_measure_is_refused(name):
 def test_the_documents_table_of_measures_says_what_each_is():
     lines = MEASURES.table().splitlines()
     assert '| `"best_NAME"` | Best value over the epochs that have one' in lines[2]
+    page = (Path(__file__).parents[2] / "docs" / "studies.md").read_text(encoding="utf-8")
+    assert MEASURES.table() in page
     assert any(line.startswith('| `"generalization_gap"` | Best training accuracy minus') for line in lines)

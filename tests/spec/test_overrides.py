@@ -109,7 +109,7 @@ def test_override_reads_any_value_that_toml_can_write(value):
         ("seeds", "--set seeds: must be KEY=VALUE, for example training.epochs=3"),
         ("=3", "--set =3: must be KEY=VALUE, for example training.epochs=3"),
         ("a..b=3", "--set a..b=3: must be KEY=VALUE, for example training.epochs=3"),
-        ("name.x=3", "--set name: is no table, so nothing can be set below it"),
+        ("name.x=3", "--set name: is not a table, so it has no keys to set"),
     ],
 )
 def test_a_bad_override_is_named(assignment, message):

@@ -130,7 +130,7 @@ ERRORS = {
     "loop": ({"training": {"loop": "my loop"}}, 'training.loop = "my loop": must be "fairtrial" or "module:function"'),
     "params": (
         {"params": {"k": 1}},
-        "params: fairtrial's own training loop has none; name yours in training.loop",
+        "params: fairtrial's own training loop takes none; name yours in training.loop",
     ),
     "a batch of one": (
         {"data": {"train": 65}},
@@ -176,6 +176,8 @@ def test_an_unknown_arm_is_named():
 
 unit = st.floats(0, 1, exclude_max=True)
 rate = st.floats(1e-12, 1e3)
+#: Even numbers of images and of images a batch leave no batch of one.
+even = st.integers(1, 499).map(lambda half: 2 * half)
 adam_changes = st.fixed_dictionaries(
     {"name": st.just("adam")},
     optional={
@@ -190,10 +192,8 @@ changes = st.fixed_dictionaries(
     {},
     optional={
         "optimizer": adam_changes | sgd_changes,
-        "training": st.fixed_dictionaries(
-            {}, optional={"epochs": st.integers(1, 99), "batch_size": st.integers(1000, 2000)}
-        ),
-        "data": st.fixed_dictionaries({}, optional={"train": st.integers(2, 999), "validation": st.integers(0, 99)}),
+        "training": st.fixed_dictionaries({}, optional={"epochs": st.integers(1, 99), "batch_size": even}),
+        "data": st.fixed_dictionaries({}, optional={"train": even, "validation": even}),
         "model": st.fixed_dictionaries({}, optional={"stem": st.sampled_from(["stock", "cifar"]), "width": rate}),
         "schedule": st.just({"name": "cosine", "final": 0.1}) | st.just({"name": "step", "milestones": [1, 2]}),
     },

@@ -156,7 +156,7 @@ ERRORS = {
     "noise": ({"noise": {"weights": 1}}, "unknown key `weights` in [noise]: did you mean `initial_weights`?"),
     "noise of one number": (
         {"noise": {"initial_weights": 3}},
-        "noise: initial_weights = 3: needs batch_orders too, for a crossed design; 1 holds it at that of seed 0",
+        "noise: initial_weights = 3: needs batch_orders too, for a crossed design; 1 fixes it at that of seed 0",
     ),
     "no noise": (
         {"noise": {"initial_weights": 1, "batch_orders": 1}},
@@ -184,7 +184,7 @@ ERRORS = {
     ),
     "validation": (
         {"evidence": {"metric": "test_acc_at_best_val"}},
-        'evidence.metric = "test_acc_at_best_val": needs images that are held out; set data.validation',
+        'evidence.metric = "test_acc_at_best_val": needs held-out images; set data.validation',
     ),
     "metric of a user's loop": (
         LOOP | {"evidence": {"metric": "grad_norm"}},

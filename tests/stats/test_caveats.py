@@ -14,7 +14,7 @@ from fairtrial.trial import Outcome
 
 def test_the_learning_rate_comes_first():
     rate, rest = held_fixed(fairtrial.load("quick"))
-    assert rate == "The learning rate was 0.001 for every arm; with rates of their own the verdicts could be others."
+    assert rate == "The learning rate was 0.001 for every arm; with a rate tuned for each arm, verdicts could differ."
     assert rest == (
         "Also the same for every arm: 2 epochs, batch size 64, a constant schedule, 5,000 training and 1,000 test "
         "images of cifar10, mobilenet_v2 with stock stem."
@@ -57,20 +57,22 @@ def test_what_was_selected_on_the_test_set_is_called_optimistic():
 def test_a_source_of_noise_that_was_held_fixed_is_named():
     study = make_study(("a", "b"), noise={"initial_weights": 1})
     found = PairedData.of(study, make_results(study), "best_test_acc", None)
-    assert of_records(study, found) == ("All seeds share one set of initial weights: what is said holds for that one.",)
+    assert list(of_records(study, found)) == [
+        "All seeds share one set of initial weights: the verdicts hold for that one only."
+    ]
 
 
 def test_a_crossed_design_is_no_independent_sample():
     study = make_study(("a", "b"), seeds=4, noise={"initial_weights": 2, "batch_orders": 2})
     (line,) = of_records(study, PairedData.of(study, make_results(study), "best_test_acc", None))
-    assert line.startswith("Seeds share initial weights and orders of batches by design")
+    assert line.startswith("Seeds share initial weights and batch orders by design")
 
 
 def test_trials_without_the_metric_are_named():
     study = make_study(("a", "b"), seeds=3)
     curve = lambda arm, seed, epoch: {"test_acc": 0.5} if arm == "a" else {"speed": 1.0}  # noqa: E731
     found = PairedData.of(study, make_results(study, curve, skip={("b", 0)}), "best_test_acc", None)
-    assert of_records(study, found) == ("Finished without reporting this metric: b seed 1, b seed 2.",)
+    assert list(of_records(study, found)) == ["Finished without reporting this metric: b seed 1, b seed 2."]
 
 
 def test_what_went_on_under_other_conditions_is_said_once():

@@ -144,8 +144,8 @@ def test_nineteen_of_twenty_single_runs_are_plausible():
     for _ in range(2_000):
         runs = {"a": rng.normal(0.8, 0.01, 5), "b": rng.normal(0.7, 0.02, 5)}
         values = {(arm, s): float(runs[arm][s]) for arm in runs for s in range(4)}
-        cells = PairedData(values, {}, frozenset(), frozenset())
-        inside += bool(_plausible(cells, said, "b", float(runs["a"][4] - runs["b"][4])))
+        data = PairedData(values, {}, frozenset(), frozenset())
+        inside += bool(_plausible(data, said, "b", float(runs["a"][4] - runs["b"][4])))
     low, high = stats.binom.ppf([0.001, 0.999], 2_000, 0.95) / 2_000
     assert low - 0.005 <= inside / 2_000 <= high + 0.015  # Welch's degrees of freedom are an approximation
 
@@ -160,7 +160,7 @@ def test_lost_seeds_speak_against_an_arm():
     down = ARMS | {"low": {"mean": 0.7, "diverge_seeds": [1]}}
     found = check(claim(arm="low", against="ref", direction="lower"), arms=down).claims[0]
     assert found.finding is ClaimVerdict.SUPPORTED
-    assert found.decisive.note == "low lost seed 1: that speaks against it."
+    assert found.decisive.note == "low lost seed 1, which counts against it."
     assert finding(claim(arm="low", against="ref", within=0.3), arms=down) == "undecided"
 
 
@@ -177,13 +177,13 @@ def test_one_seed_and_equal_differences_have_no_interval():
     assert (one.finding, one.decisive.interval, one.decisive.note) == (
         ClaimVerdict.UNDECIDED,
         None,
-        "One run an arm shows no spread.",
+        "One run per arm shows no spread.",
     )
     assert one.decisive.measured == pytest.approx(-0.1, abs=0.03)
     still = {name: {**arm, "noise_sd": 0.0} for name, arm in ARMS.items()}
     equal = check(said, arms=still).claims[0]
     assert equal.finding is ClaimVerdict.UNDECIDED
-    assert equal.decisive.note == "All differences are equal, so there is no spread to judge by."
+    assert equal.decisive.note == "All differences are equal, so there is no spread to estimate."
 
 
 def test_arms_that_are_not_paired_are_refused():
@@ -200,7 +200,7 @@ def test_what_else_trials_differed_in_stands_beside_a_claim():
     results = list(simulated_results(study))
     results = [replace(r, machine=replace(r.machine, threads=1 + (r.arm == "ref"))) for r in results]
     notes = {one.other: one.note for one in check_claims(study, results).claims[0].against}
-    assert notes == {"ref": "threads: 1, but 2 in ref (seeds 0, 1, 2).", "close": ""}
+    assert notes == {"ref": "threads: 1, but 2 in ref (seeds 0, 1 and 2).", "close": ""}
 
 
 def test_seeds_after_a_gap_move_no_look_of_a_sequential_study():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from builders import learning, make_results, make_study
 from fairtrial.errors import StudyError
-from fairtrial.stats.comparison import compare, looks, paired_spread, settled, stops
+from fairtrial.stats.comparison import compare, looks, paired_spread, stops
 from fairtrial.stats.judge import judge
 from fairtrial.stats.verdicts import Verdict
 from fairtrial.testing import simulated_results, simulated_study
@@ -97,16 +97,16 @@ def test_a_diverged_trial_is_never_averaged_away():
     row = by_arm(compare(study, simulated_results(study)))["b"]
     assert row.interval[0] > 0  # the other four seeds alone
     assert (row.verdict, row.more_seeds, row.seeds) == (Verdict.UNDECIDED, None, 4)
-    assert "It diverged at seed 2 and a did not, which speaks against it." in row.caveats
-    assert any("by themselves, say better" in caveat for caveat in row.caveats)
-    assert any("the chance at a new seed among them" in caveat for caveat in row.caveats)
+    assert "It diverged at seed 2 and a did not, which counts against it." in row.caveats
+    assert any("that both finished say better" in caveat for caveat in row.caveats)
+    assert any("including the chance at a new seed" in caveat for caveat in row.caveats)
 
 
 def test_an_arm_that_lost_a_seed_can_be_worse():
     study = simulated_study({"a": {}, "b": {"mean": 0.7, "fail_seeds": [2]}}, seeds=5)
     row = by_arm(compare(study, simulated_results(study)))["b"]
     assert row.verdict is Verdict.WORSE
-    assert "It failed at seed 2 and a did not, which speaks against it." in row.caveats
+    assert "It failed at seed 2 and a did not, which counts against it." in row.caveats
 
 
 def test_an_arm_that_lost_a_seed_is_not_equivalent():
@@ -119,7 +119,7 @@ def test_what_the_reference_lost_speaks_for_the_arm(mean, expected):
     study = simulated_study({"a": {"diverge_seeds": [1]}, "b": {"mean": mean}}, seeds=5)
     assert verdicts(study) == {"b": expected}
     (row,) = compare(study, simulated_results(study)).comparisons
-    assert "a diverged at seed 1 and this arm did not, which speaks for it." in row.caveats
+    assert "a diverged at seed 1 and this arm did not, which counts for it." in row.caveats
 
 
 def test_what_both_lost_speaks_for_neither():
@@ -149,7 +149,7 @@ def test_a_miss_is_a_miss_and_no_number():
     slow = by_arm(found)["slow"]
     assert (slow.seeds, slow.mean_difference, slow.verdict) == (0, None, Verdict.UNDECIDED)
     assert found.lost == {"slow": {"missed": 4}}
-    assert "It missed the target at seeds 0, 1, 2 and 3 and a did not, which speaks against it." in slow.caveats
+    assert "It missed the target at seeds 0, 1, 2 and 3 and a did not, which counts against it." in slow.caveats
     assert by_arm(found)["close"].seeds == 4
 
 
@@ -163,7 +163,7 @@ def test_one_seed_and_two(seeds):
     assert all(row.seeds == seeds for row in found.comparisons)
     if seeds == 1:
         assert {row.verdict for row in found.comparisons} == {Verdict.UNDECIDED}
-        assert found.caveats.count("One run an arm: without a second seed nothing tells a difference from noise.") == 1
+        assert found.caveats.count("One run per arm: a single seed can't tell a difference from noise.") == 1
         assert not any("first look" in caveat for row in found.comparisons for caveat in row.caveats)
 
 
@@ -183,7 +183,7 @@ def test_a_missing_trial_costs_its_arm_a_pair_and_nobody_else():
 
 def test_nothing_is_final_while_trials_are_to_come():
     study = simulated_study(CLEAR, seeds=3)
-    coming = "Trials of these seeds are still to come, so nothing here is final."
+    coming = "Some trials of these seeds have not ended, so nothing here is final."
     results = [r for r in simulated_results(study) if (r.arm, r.seed) != ("same", 2)]
     for known, said in ((results, ["coming"]), (simulated_results(study), ["final"]), (below(study, 2), [])):
         lines = by_arm(compare(study, known))["same"].caveats
@@ -221,7 +221,7 @@ def test_whatever_is_missing_no_number_is_nan(seeds, ended, skip):
     found = compare(study, results)
     assert len(found.comparisons) == 3
     assert all(math.isfinite(value) for value in numbers(found) if isinstance(value, float))
-    assert settled(study, results) <= {"b", "c", "d"}
+    assert set(stops(study, results)) <= {"b", "c", "d"}
 
 
 # The pairing
@@ -305,20 +305,20 @@ def below(study, seeds):
 
 def test_clear_arms_are_settled_and_close_ones_go_on():
     study = simulated_study(CLEAR, seeds=SEQUENTIAL)
-    assert settled(study, below(study, 2)) == frozenset()
-    assert settled(study, below(study, 3)) == {"up", "down"}
+    assert stops(study, below(study, 2)) == {}
+    assert set(stops(study, below(study, 3))) == {"up", "down"}
 
 
 def test_arms_that_no_seed_survived_or_that_are_refused_need_no_more():
     study = simulated_study({"a": {}, "wild": {"diverge_rate": 1.0}, "b": {}, "c": {}}, seeds=SEQUENTIAL)
     results = tamper(below(study, 3), "b", 0, initial_weights="others")
-    assert settled(study, below(study, 2)) == frozenset()
-    assert settled(study, results) == {"wild", "b"}
+    assert stops(study, below(study, 2)) == {}
+    assert set(stops(study, results)) == {"wild", "b"}
 
 
 def test_an_arm_whose_verdict_its_losses_forbid_is_settled_too():
     study = simulated_study({"a": {}, "b": {"mean": 0.9, "diverge_seeds": [0]}, "c": {}}, seeds=SEQUENTIAL)
-    assert "b" in settled(study, below(study, 3))
+    assert "b" in stops(study, below(study, 3))
 
 
 def test_half_a_seed_is_no_look():
@@ -350,8 +350,8 @@ def test_why_an_arm_stopped_is_said():
     }
     wild = by_arm(compare(study, results))["wild"]
     assert wild.caveats[:2] == (
-        "It diverged at seeds 0, 1 and 2 and a did not, which speaks against it.",
-        "Without a pair there is no interval and no verdict. It was given no further seeds.",
+        "It diverged at seeds 0, 1 and 2 and a did not, which counts against it.",
+        "Without a pair there is no interval and no verdict. It got no further seeds.",
     )
 
 

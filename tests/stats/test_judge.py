@@ -138,7 +138,7 @@ def test_ties_are_said_and_not_divided_by(value, what):
     tied = judge(differences)[2]
     assert tied.interval is not None
     assert tied.effect_size is None
-    assert f"{what}: the interval rests on the spread of the other arms alone." in tied.caveats
+    assert f"{what}: the interval uses the spread of the other arms alone." in tied.caveats
 
 
 def test_a_whole_arm_missing_leaves_the_others_as_they_are_but_for_their_allowance():
@@ -179,7 +179,7 @@ def test_a_wild_arm_is_told_from_quiet_ones():
 def test_a_real_but_small_difference_is_equivalent_with_a_caveat():
     (one,) = judge([[0.020], [0.021], [0.019], [0.020]], margin=0.1, looks=[4])
     assert one.verdict is Verdict.EQUIVALENT
-    assert "The difference is real, since the interval leaves zero out, but lies within the margin." in one.caveats
+    assert "The difference is real, since the interval excludes zero, but it is within the margin." in one.caveats
 
 
 def test_the_last_look_is_final():
@@ -214,10 +214,10 @@ def test_seeds_between_looks_wait_for_the_next():
     [
         ([1.0, 2.0], {}, r"differences have shape \(2,\): must be \(seeds, arms\)"),
         (np.zeros((3, 0)), {}, "arms = 0: must be at least 1"),
-        ([[math.inf]], {}, r"differences lie beyond ±1e\+100"),
+        ([[math.inf]], {}, r"differences exceed ±1e\+100"),
         (np.zeros((3, 1)), {"margin": 0.0}, "margin = 0.0: must be a positive number, or None"),
         (np.zeros((3, 1)), {"margin": math.nan}, "margin = nan"),
-        (np.zeros((3, 1)), {"alpha": 1.0}, "alpha = 1.0: must lie between 0 and 1"),
+        (np.zeros((3, 1)), {"alpha": 1.0}, "alpha = 1.0: must be between 0 and 1"),
         (np.zeros((3, 1)), {"looks": []}, "looks = "),
         (np.zeros((3, 2)), {"arms": ["a"]}, "1 names of arms for 2 columns"),
         (np.zeros((3, 2)), {"pooling": "all"}, "pooling = 'all'"),

@@ -49,18 +49,18 @@ def test_a_target_that_was_not_reached_is_a_loss_and_one_that_was_not_recorded_i
     assert len(cells(metric="epochs_to_target", target=other).unreported) == 8
 
 
-def test_only_seeds_that_both_have_ended_speak():
+def test_only_seeds_that_both_have_ended_count():
     found = cells(
         ended={("a", 0): Outcome.DIVERGED, ("b", 1): Outcome.FAILED, ("a", 3): Outcome.FAILED}, skip={("b", 3)}
     )
-    assert found.standing("a", "b") == LostSeeds(arm=(0,), other=(1,))
-    assert found.standing("b", "a") == LostSeeds(arm=(1,), other=(0,))
+    assert found.lost_seeds("a", "b") == LostSeeds(arm=(0,), other=(1,))
+    assert found.lost_seeds("b", "a") == LostSeeds(arm=(1,), other=(0,))
     both = cells(ended={(arm, 0): Outcome.DIVERGED for arm in "ab"})
-    assert both.standing("a", "b") == LostSeeds((), ())
+    assert both.lost_seeds("a", "b") == LostSeeds((), ())
 
 
 @pytest.mark.parametrize(
-    ("standing", "larger", "expected"),
+    ("lost", "larger", "expected"),
     [
         (LostSeeds((), ()), True, (0.1, 0.2)),
         (LostSeeds((1,), ()), True, (-INF, 0.2)),
@@ -71,5 +71,5 @@ def test_only_seeds_that_both_have_ended_speak():
         (LostSeeds((1,), ()), None, (-INF, INF)),
     ],
 )
-def test_lost_seeds_open_an_interval_on_the_side_to_which_they_point(standing, larger, expected):
-    assert standing.widen((0.1, 0.2), larger_is_better=larger) == expected
+def test_lost_seeds_open_an_interval_on_the_side_to_which_they_point(lost, larger, expected):
+    assert lost.widen((0.1, 0.2), larger_is_better=larger) == expected

@@ -42,7 +42,7 @@ def test_false_verdicts_over_all_arms_and_looks_are_rare(noise):
 @pytest.mark.parametrize("noise", NOISES)
 def test_all_reported_intervals_cover_together_though_arms_stop_early(noise):
     found = judge_many(paired(noise, 8_000, seed=12) + EFFECTS, PLAN, margin=1.0)
-    missed = (np.abs(found.estimates.mean - EFFECTS) > found.half_width).any(axis=1).mean()
+    missed = (np.abs(found.mean - EFFECTS) > found.half_width).any(axis=1).mean()
     assert at_most(missed, 0.05, 8_000)
 
 

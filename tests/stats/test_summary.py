@@ -183,5 +183,5 @@ class TestJoin:
 
     def test_a_trial_that_is_there_twice_is_a_bug(self):
         study = make_study(("a",), seeds=1)
-        with pytest.raises(ValueError, match="is there twice"):
+        with pytest.raises(ValueError, match="appears twice"):
             summarize(study, make_results(study) * 2)

@@ -11,7 +11,7 @@ _OTHERS = (
 
 @pytest.fixture
 def end_sessions(postgresql):
-    """End all sessions of the test's database, wait until they have ended, and tell how many there were."""
+    """End all sessions of the test's database, wait until they have ended, and return how many there were."""
 
     def end_sessions():
         with psycopg.connect(postgresql, autocommit=True) as connection:

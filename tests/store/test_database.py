@@ -1,4 +1,4 @@
-"""Opening databases: what is refused, and in what words."""
+"""Opening databases, and the errors of those that are refused."""
 
 import sqlite3
 from datetime import UTC, datetime
@@ -75,14 +75,14 @@ def test_a_new_database_has_the_tables_of_the_code(place):
         return {name: [column["name"] for column in found.get_columns(name)] for name in found.get_table_names()}
 
     with SQLStore(place) as store:
-        there = store._database.read(columns)
+        there = store._read(columns)
     assert there == {name: [column.name for column in table.columns] for name, table in schema.metadata.tables.items()}
     assert there["epoch_records"] == ["trial", "epoch", "attempt", "metrics"]
 
 
-def test_a_moment_without_a_zone_is_a_bug(make_study):
-    with SQLStore(":memory:") as store, pytest.raises(StoreError, match="a moment without a time zone can't be stored"):
-        store.add_study(make_study(), [], datetime(2026, 1, 2))  # noqa: DTZ001
+def test_a_time_without_a_zone_is_a_bug(make_study):
+    with SQLStore(":memory:") as store, pytest.raises(StoreError, match="a time without a zone can't be stored"):
+        store.add_study(make_study(), datetime(2026, 1, 2))  # noqa: DTZ001
 
 
 def test_a_foreign_database_is_refused_and_left_alone():
@@ -118,7 +118,7 @@ def test_a_bad_url_is_named(url, message):
         SQLStore(url)
 
 
-def test_a_store_looks_for_damage_in_itself(place):
+def test_a_store_without_damage(place):
     with SQLStore(place) as store:
         assert store.check() == ""
         assert store.beside == ("s.db" if place == "s.db" else "fairtrial")
@@ -128,7 +128,7 @@ def test_a_store_looks_for_damage_in_itself(place):
 def test_damage_is_found(make_study):
     study = make_study(seeds=100)
     with SQLStore("s.db") as store:
-        store.add_study(study, plan(study), datetime(2026, 1, 2, tzinfo=UTC))
+        store.add_study(study, datetime(2026, 1, 2, tzinfo=UTC))
     content, one = Path("s.db").read_bytes(), plan(study)[0].hash.encode()
     Path("s.db").write_bytes(content.replace(one, one[::-1], 1))  # in a table, and not in its index
     with SQLStore("s.db", create=False) as store:

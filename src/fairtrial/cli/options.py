@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, TypeVar
 
 import typer
@@ -22,44 +23,49 @@ StudyArgument = Annotated[
 ]
 OverridesOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the study, such as training.epochs=3."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a key of the study, such as training.epochs=3; repeatable."
+    ),
 ]
 StoreOption = Annotated[
-    str, typer.Option("--store", metavar="URL", envvar="FAIRTRIAL_STORE", help="The database: a file or a URL.")
+    str, typer.Option("--store", metavar="URL", envvar="FAIRTRIAL_STORE", help="A SQLite file or a PostgreSQL URL.")
 ]
 JSONOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 WorkersOption = Annotated[
     int | None,
-    typer.Option(min=1, help="Trials to run in parallel; by default one per GPU, or as many as the cores allow."),
+    typer.Option(
+        metavar="N", min=1, help="Trials to run in parallel; by default one per GPU, or as many as the cores allow."
+    ),
 ]
 ThreadsOption = Annotated[
     int | None,
-    typer.Option(min=1, help="Threads of each worker; by default 1. It can change the last digits of a result."),
+    typer.Option(
+        metavar="N", min=1, help="Threads per trial; by default 1. The number can change the last digits of a result."
+    ),
 ]
 
 
-def _parsed(parse: Callable[[str], T]) -> Callable[[str], T]:
-    """Report a value that can't be parsed as an error of its option."""
-
-    def parse_option(text: str) -> T:
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise typer.BadParameter(str(error)) from None
-
-    return parse_option
+def _parse(parse: Callable[[str], T], text: str) -> T:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 TimeLimitOption = Annotated[
     float | None,
     typer.Option(
-        metavar="DURATION", parser=_parsed(parse_seconds), help="Fail a trial that takes longer: 90s, 30m, 2h."
+        metavar="DURATION",
+        parser=partial(_parse, parse_seconds),
+        help="Fail a trial that takes longer, such as 90s, 30m or 2h.",
     ),
 ]
 MemoryLimitOption = Annotated[
     int | None,
     typer.Option(
-        metavar="SIZE", parser=_parsed(parse_bytes), help="Fail a trial whose worker needs more memory: 2GiB, 800MB."
+        metavar="SIZE",
+        parser=partial(_parse, parse_bytes),
+        help="Fail a trial whose worker needs more memory, such as 2GiB or 800MB.",
     ),
 ]
 ExecutorOption = Annotated[
@@ -78,17 +84,13 @@ CheckpointsOption = Annotated[
     str | None,
     typer.Option(
         metavar="FOLDER",
-        help="Folder or URL for the state of running trials, which every node can reach; by default beside the store.",
+        help="Folder or URL for the checkpoints of running trials, shared by all nodes; by default beside the store.",
     ),
 ]
 
 
 def make_executor(name: str, **options: object) -> Executor:
-    """Construct an executor from the options that were given.
-
-    Raises:
-        FairtrialError: no such executor, or an option that requires another one.
-    """
+    """Construct an executor; an unknown one, or an option that requires another one, is a FairtrialError."""
     given = {option: value for option, value in options.items() if value is not None}
     try:
         executor = EXECUTORS.get(name)

@@ -1,4 +1,4 @@
-"""Prints answers on standard output and everything else on standard error."""
+"""Prints results on standard output and everything else on standard error."""
 
 import os
 import shlex
@@ -16,17 +16,17 @@ def console() -> Console:
 
 
 def out(text: str) -> None:
-    """Print a part of the answer."""
+    """Print a result."""
     print(text)  # noqa: T201
 
 
 def say(text: str) -> None:
-    """Print something that is no part of the answer."""
+    """Print a message."""
     print(text, file=sys.stderr)  # noqa: T201
 
 
 def complain(message: str) -> None:
-    """Print what went wrong, in one line."""
+    """Print an error in one line."""
     say(f"fairtrial: {message}")
 
 

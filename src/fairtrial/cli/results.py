@@ -1,9 +1,8 @@
-"""Commands that show or write results."""
+"""Commands that print or write results."""
 
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -17,55 +16,32 @@ from fairtrial.errors import ReportError
 if TYPE_CHECKING:
     from fairtrial.report.views import View
 
-
-class TextFormat(StrEnum):
-    """Formats of verdicts and claims."""
-
-    TEXT = "text"
-    MARKDOWN = "markdown"
-    LATEX = "latex"
-    JSON = "json"
+app = typer.Typer()
+_FORMAT = typer.Option("--format", help="Output format.")
+TextFormat = Annotated[Literal["text", "markdown", "latex", "json"], _FORMAT]
+TableFormat = Annotated[Literal["text", "markdown", "latex", "json", "csv"], _FORMAT]
+ExportFormat = Annotated[Literal["csv", "parquet", "json"], _FORMAT]
 
 
-class TableFormat(StrEnum):
-    """Formats of the table."""
-
-    TEXT = "text"
-    MARKDOWN = "markdown"
-    LATEX = "latex"
-    JSON = "json"
-    CSV = "csv"
-
-
-class ExportFormat(StrEnum):
-    """Formats of epoch records."""
-
-    CSV = "csv"
-    PARQUET = "parquet"
-    JSON = "json"
-
-
-TableFormatOption = Annotated[TableFormat, typer.Option("--format", help="Output format.")]
-TextFormatOption = Annotated[TextFormat, typer.Option("--format", help="Output format.")]
-
-
+@app.command()
 def table(
     study: StudyArgument,
     overrides: OverridesOption = None,
     store: StoreOption = DEFAULT_STORE,
-    form: TableFormatOption = TableFormat.TEXT,
+    form: TableFormat = "text",
 ) -> None:
-    """Print what was measured: mean and spread for each arm."""
+    """Print the results: mean and spread for each arm."""
     print_view(api.open_results(study, overrides or [], store=store).table(), form)
 
 
+@app.command()
 def verdict(
     study: StudyArgument,
     overrides: OverridesOption = None,
     store: StoreOption = DEFAULT_STORE,
-    form: TextFormatOption = TextFormat.TEXT,
+    form: TextFormat = "text",
     metric: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Compare this measure, which the study did not set beforehand.")
+        str | None, typer.Option(metavar="NAME", help="Compare another measure than the study set beforehand.")
     ] = None,
 ) -> None:
     """Compare each arm with the reference.
@@ -80,11 +56,12 @@ def verdict(
         raise typer.Exit(1)
 
 
+@app.command()
 def claims(
     study: StudyArgument,
     overrides: OverridesOption = None,
     store: StoreOption = DEFAULT_STORE,
-    form: TextFormatOption = TextFormat.TEXT,
+    form: TextFormat = "text",
 ) -> None:
     """Test the study's claims.
 
@@ -93,55 +70,62 @@ def claims(
     print_view(api.open_results(study, overrides or [], store=store).claims(), form)
 
 
+@app.command()
 def failures(study: StudyArgument, overrides: OverridesOption = None, store: StoreOption = DEFAULT_STORE) -> None:
     """Print the traceback of each failed trial."""
     for result in api.open_results(study, overrides or [], store=store).failures():
         out(f"{result.arm} seed {result.seed}: {result.detail.rstrip()}\n")
 
 
+@app.command()
 def plot(
     study: StudyArgument,
     charts: Annotated[
-        list[str] | None, typer.Argument(metavar="[CHART]...", help="Which charts; by default all that have data.")
+        list[str] | None, typer.Argument(metavar="CHART", help="The charts; by default all that have data.")
     ] = None,
     overrides: OverridesOption = None,
     store: StoreOption = DEFAULT_STORE,
     folder: Annotated[
-        Path | None, typer.Option("--out", help="Where to write; by default figures/NAME-HASH in the working folder.")
+        Path | None,
+        typer.Option("--out", metavar="FOLDER", help="Where to write; by default figures/NAME-HASH."),
     ] = None,
 ) -> None:
     """Draw charts of a study as PNG, SVG and PDF."""
     from fairtrial.report.charts import write  # noqa: PLC0415  (loads Altair)
 
-    found = api.open_results(study, overrides or [], store=store)
-    target = folder or Path("figures") / found.study.label.replace("@", "-")
-    for chart in found.plots(*(charts or [])):
+    results = api.open_results(study, overrides or [], store=store)
+    target = folder or Path("figures") / results.study.label.replace("@", "-")
+    for chart in results.plots(*(charts or [])):
         for path in write(chart, target):
             out(str(path))
 
 
+@app.command()
 def export(
     study: StudyArgument,
     overrides: OverridesOption = None,
     store: StoreOption = DEFAULT_STORE,
-    form: Annotated[ExportFormat, typer.Option("--format", help="Output format.")] = ExportFormat.CSV,
-    path: Annotated[Path | None, typer.Option("--out", help="Where to write; by default standard output.")] = None,
+    form: ExportFormat = "csv",
+    path: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Where to write; by default standard output.")
+    ] = None,
 ) -> None:
     """Write every epoch record."""
-    if form is ExportFormat.PARQUET and path is None and sys.stdout.isatty():
+    if form == "parquet" and path is None and sys.stdout.isatty():
         raise ReportError("--format parquet: writes bytes, not text; name a file with --out")
-    content = api.open_results(study, overrides or [], store=store).records(form.value, path)
+    content = api.open_results(study, overrides or [], store=store).records(form, path)
     if path is None:
         sys.stdout.buffer.write(content)
 
 
+@app.command("digest")
 def digest_study(study: StudyArgument, overrides: OverridesOption = None, store: StoreOption = DEFAULT_STORE) -> None:
     """Print a digest of the results.
 
-    It leaves out times and machines, and is equal if two runs gave the same numbers to the bit.
+    The digest leaves out times and machines; two runs have the same digest if their numbers are equal to the bit.
     """
-    found = api.open_results(study, overrides or [], store=store)
-    out(f"{found.digest()}  {found.study.label}")
+    results = api.open_results(study, overrides or [], store=store)
+    out(f"{results.digest()}  {results.study.label}")
 
 
 def print_view(view: "View[Any]", form: str = "text") -> None:

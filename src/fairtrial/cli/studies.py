@@ -1,5 +1,6 @@
-"""Commands that list studies and show one."""
+"""Commands that list studies and print one."""
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
@@ -10,12 +11,16 @@ from fairtrial.cli.output import out
 from fairtrial.spec import parse_toml
 from fairtrial.store.url import redact_url
 
+app = typer.Typer()
 
+
+@app.command()
 def show(study: StudyArgument, overrides: OverridesOption = None, store: StoreOption = DEFAULT_STORE) -> None:
     """Print a study as TOML, with every default written out."""
     out(api.load(study, overrides or [], store=store).to_toml().rstrip())
 
 
+@app.command("ls")
 def list_studies(store: StoreOption = DEFAULT_STORE) -> None:
     """List the studies in the store and how far each one is."""
     stored = api.list_studies(store)

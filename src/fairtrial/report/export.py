@@ -36,7 +36,7 @@ def export(study: Study, results: Sequence[TrialResult], format: Format, path: P
     | json, a list of objects | null | null | null |
     | parquet | null | NaN | infinity |
 
-    A Parquet file's schema also has the study as TOML (``fairtrial.runner``) and the version of fairtrial
+    A Parquet file's schema also has the study as TOML (``fairtrial.study``) and the version of fairtrial
     (``fairtrial.version``).
 
     With a path, the content is also written to that file, whole or not at all.
@@ -101,7 +101,7 @@ def _parquet(columns: Sequence[str], rows: Sequence[Row], study: Study) -> bytes
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     types = dict.fromkeys(("study", "hash", "arm", "outcome"), pa.string()) | {"seed": pa.int64(), "epoch": pa.int64()}
-    metadata = {"fairtrial.runner": study.to_toml(), "fairtrial.version": fairtrial.__version__}
+    metadata = {"fairtrial.study": study.to_toml(), "fairtrial.version": fairtrial.__version__}
     schema = pa.schema([(column, types.get(column, pa.float64())) for column in columns], metadata=metadata)
     out = BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), out)

@@ -1,7 +1,7 @@
 """What a study says: sections, arms, and the TOML around them."""
 
 from fairtrial.spec.evidence import ALL_OTHERS, Claim, Evidence, Noise, Target
-from fairtrial.spec.measures import Measure, better, find_measure
+from fairtrial.spec.measures import Measure, better
 from fairtrial.spec.metrics import METRICS
 from fairtrial.spec.overrides import flatten, override, parse_toml
 from fairtrial.spec.sections import (
@@ -12,9 +12,7 @@ from fairtrial.spec.sections import (
     ModelSettings,
     OptimizerSettings,
     ScheduleSettings,
-    Section,
     Settings,
-    Training,
 )
 from fairtrial.spec.study import FORMAT, Arm, Origin, Study, content, digest
 
@@ -35,15 +33,12 @@ __all__ = [
     "OptimizerSettings",
     "Origin",
     "ScheduleSettings",
-    "Section",
     "Settings",
     "Study",
     "Target",
-    "Training",
     "better",
     "content",
     "digest",
-    "find_measure",
     "flatten",
     "override",
     "parse_toml",

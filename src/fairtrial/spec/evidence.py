@@ -1,4 +1,4 @@
-"""The sections that say what is asked of the records: what is compared, what is claimed, what varies with the seed."""
+"""What is compared, what is claimed, and what varies with the seed; docs/studies.md explains the keys."""
 
 import math
 from typing import Annotated, Self
@@ -14,19 +14,13 @@ from fairtrial.spec.sections import Section
 #: What a claim is against if not against one arm.
 ALL_OTHERS = "all others"
 
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Finite = Annotated[StrictFloat, AllowInfNan(False)]
 Probability = Annotated[StrictFloat, AfterValidator(Interval("(0, 1)"))]
 
 
 class Target(Section):
-    """A value that a metric of the epochs is to reach, from below or, for a loss, from above.
-
-    Attributes:
-        metric: what the epochs record, such as ``"test_acc"``.
-        value: in the metric's own unit.
-        direction: ``"higher"``: reached at the first epoch with at least the value; ``"lower"``: with at most. Needed
-            only where the metric's name does not say it.
-    """
+    """A value that a metric of the epochs is to reach: at least the value if higher is better, else at most."""
 
     metric: str
     value: Finite
@@ -41,13 +35,8 @@ class Target(Section):
 class Evidence(Section):
     """What arms are compared on, and by what standard. Set before the first run; a part of the study's hash.
 
-    Attributes:
-        metric: a measure of whole trials, see `fairtrial.spec.measures`.
-        direction: which way is better; needed only where the measure's name does not say it.
-        margin: differences within plus or minus this do not matter, in the measure's own unit. Without it no arm can be
-            found equivalent.
-        alpha: the probability, over all arms and looks together, of any false "better" or "worse".
-        target: for ``epochs_to_target`` and ``seconds_to_target``.
+    The margin is in the measure's own unit; alpha is the probability, over all arms and looks together, of any false
+    "better" or "worse".
     """
 
     metric: str = "best_test_acc"
@@ -58,27 +47,17 @@ class Evidence(Section):
 
     @property
     def larger_is_better(self) -> bool:
-        """Whether an arm with a higher measure is the better one."""
+        """Whether a higher measure is better."""
         return (self.direction or better(self.metric)) == "higher"
 
 
 class Claim(Section):
     """A statement, a paper's for example, as a range for one difference: the arm's measure minus the other's.
 
-    Attributes:
-        id: what reports call it.
-        text: the statement in one's own words.
-        arm: the arm that it is about.
-        against: another arm, or ``"all others"``: then it must hold against each of them.
-        metric: a measure of whole trials; by default the evidence's.
-        direction: whether the arm's measure is said to be the higher one or the lower one. None: only close.
-        at_least: by how much at the least; 0 by default. Below 0, a claim of not being worse by more than that.
-        within: by how much at the most: "close", or with a direction "close behind".
-        relative: whether differences are fractions of the other arm's value at the same seed.
-        target: for ``epochs_to_target`` and ``seconds_to_target``; by default the evidence's.
+    If it is `relative`, differences are fractions of the other arm's value at the same seed.
     """
 
-    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    id: Name
     text: Annotated[str, Field(min_length=1)]
     arm: str
     against: str
@@ -91,7 +70,7 @@ class Claim(Section):
 
     @property
     def region(self) -> tuple[float, float]:
-        """The range in which the difference lies if the claim is true; ends may be infinite.
+        """The range of the difference if the claim is true; ends may be infinite.
 
         Example:
             >>> Claim(id="1", text="b is close behind a", arm="b", against="a", metric="best_test_acc",
@@ -105,7 +84,7 @@ class Claim(Section):
         return (least, most) if self.direction == "higher" else (-most, 0.0 - least)  # never -0.0
 
     @model_validator(mode="after")
-    def _says_something(self) -> Self:
+    def _claims_something(self) -> Self:
         if self.direction is None and self.within is None:
             raise PydanticCustomError("claim", 'needs direction = "higher" or "lower", or within = ...')
         if self.direction is None and self.at_least is not None:
@@ -121,11 +100,8 @@ class Noise(Section):
     """Which sources of noise vary with the seed. By default both do: seed s has weights s and order s.
 
     Two numbers make a crossed design, in which every set of weights meets every order; its first seeds are those of the
-    default. A single number can only be 1: that source is held at what it is for seed 0, and the other varies.
-
-    Attributes:
-        initial_weights: how many different initial weights there are.
-        batch_orders: how many different orders of batches; dropout goes with the order.
+    default. A single number can only be 1: that source is fixed at what it is for seed 0, and the other varies. Dropout
+    goes with the order of batches.
     """
 
     initial_weights: Count | None = None
@@ -139,15 +115,15 @@ class Noise(Section):
         return self.initial_weights * self.batch_orders
 
     def of(self, seed: int) -> tuple[int, int]:
-        """Tell which initial weights and which order of batches a seed has.
+        """Which initial weights and which order of batches a seed has.
 
         Example:
             >>> [Noise(initial_weights=2, batch_orders=2).of(seed) for seed in range(4)]
             [(0, 0), (1, 1), (0, 1), (1, 0)]
         """
-        if self.crossed is None:
+        if self.initial_weights is None or self.batch_orders is None:
             return (0 if self.initial_weights else seed), (0 if self.batch_orders else seed)
-        weights, orders = self.initial_weights or 1, self.batch_orders or 1
+        weights, orders = self.initial_weights, self.batch_orders
         # Along the diagonals of the grid: one meets a pair again only after lcm steps, and then goes to the next.
         return seed % weights, (seed + seed // math.lcm(weights, orders)) % orders
 
@@ -155,12 +131,12 @@ class Noise(Section):
     def _is_a_design(self) -> Self:
         if self.crossed == 1:
             raise PydanticCustomError("noise", "initial_weights = 1 and batch_orders = 1 leave nothing that varies")
-        for name, other in (("initial_weights", "batch_orders"), ("batch_orders", "initial_weights")):
-            number = getattr(self, name)
-            if self.crossed is None and number is not None and number != 1:
+        sources = {"initial_weights": self.initial_weights, "batch_orders": self.batch_orders}
+        for (name, number), other in zip(sources.items(), reversed(sources), strict=True):
+            if self.crossed is None and number not in {None, 1}:
                 raise PydanticCustomError(
                     "noise",
-                    "{name} = {number}: needs {other} too, for a crossed design; 1 holds it at that of seed 0",
+                    "{name} = {number}: needs {other} too, for a crossed design; 1 fixes it at that of seed 0",
                     {"name": name, "number": number, "other": other},
                 )
         return self

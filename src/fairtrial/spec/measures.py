@@ -1,4 +1,4 @@
-"""What a measure is, and how a study names one; the measures themselves are entries in `fairtrial.measures`."""
+"""The type of a measure and its lookup by name; the measures themselves are entries in `fairtrial.measures`."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, TypeAlias
 from fairtrial.registry import MEASURES
 from fairtrial.spec.metrics import Direction, Metric, Unit, finite, may_be_metric
 
-if TYPE_CHECKING:  # a trial is built on a specification, not the other way round
+if TYPE_CHECKING:  # trial imports spec
     from fairtrial.spec.evidence import Target
     from fairtrial.trial import EpochRecord
 
-#: One number of a whole trial, from its epoch records in order; None if they do not have it. A measure that needs a
-#: target gets it as the second argument.
+#: Computes one number of a whole trial from its epoch records in order; None if it can't. A measure that needs a target
+#: gets it as the second argument.
 Compute: TypeAlias = Callable[..., float | None]
 
 
@@ -22,15 +22,15 @@ class Measure:
     """One number of a whole trial.
 
     Attributes:
-        name: what studies call it.
-        label: what people read: ``"best test accuracy"``.
-        unit: in which people read it.
-        direction: which way is better; None if the study must say it.
+        name: its name in studies.
+        label: its name in reports: ``"best test accuracy"``.
+        unit: its unit in reports.
+        direction: which way is better; None if the study must set it.
         compute: gets a trial's epoch records in order, and the target if it needs one.
         metrics: what the epochs must record for it.
-        column: head of its column in every study's table, in lines; without it only a study that compares arms on the
+        column: lines of its column head in every study's table; if empty, only a study that compares arms on the
             measure shows it.
-        note: what a reader must know beside it, a sentence.
+        note: a caveat, one sentence.
         needs_target: whether it depends on the study's target.
         aliases: other names that studies may use.
 
@@ -54,22 +54,17 @@ class Measure:
     aliases: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "__doc__", self.compute.__doc__)  # what the table in the documents says of it
+        object.__setattr__(self, "__doc__", self.compute.__doc__)  # its description in docs/studies.md
 
     def of(self, epochs: "Sequence[EpochRecord]", target: "Target | None" = None) -> float | None:
-        """Measure a trial; never NaN or infinite.
-
-        Args:
-            epochs: its records, in order.
-            target: what the study sets, if the measure needs one.
-        """
+        """Measure a trial from its epoch records in order; never NaN or infinite."""
         if self.needs_target and target is None:
             raise ValueError(f"{self.name} needs a target")
         return finite(self.compute(epochs, target) if self.needs_target else self.compute(epochs))
 
     @property
     def head(self) -> tuple[str, ...]:
-        """The head of its column, in two lines of about the same length unless its entry says otherwise."""
+        """The head of its column; two lines of about the same length by default."""
         if self.column:
             return self.column
         words = f"{self.label} ({self.unit.name})".removesuffix(" ()").split()
@@ -77,8 +72,8 @@ class Measure:
         return tuple(" ".join(part) for part in (words[:cut], words[cut:]) if part)
 
 
-#: A measure for each metric that the epochs record. Its entry's name is a pattern: NAME stands for the metric, K for a
-#: number from 1, which the family gets as well.
+#: Makes a measure for each recorded metric. The entry's name is a pattern: NAME is the metric, and K an integer of at
+#: least 1, which the family gets as well.
 Family: TypeAlias = Callable[..., Measure]
 
 
@@ -86,11 +81,11 @@ def find_measure(name: str, direction: Direction | None = None) -> Measure | Non
     """Find a measure by its name; None if there is none.
 
     Args:
-        name: an entry's name or alias, one that fits a family's pattern, or ``"module:Name"`` of a user's own.
-        direction: which way the study says is better, for a measure that does not say it.
+        name: an entry's name or alias, a name that fits a family's pattern, or ``"module:Name"`` of a user's own.
+        direction: the study's better direction, for a measure that does not imply one.
 
     Raises:
-        UnknownNameError: a `StudyError`: a ``module:Name`` that can't be imported or is no measure.
+        UnknownNameError: a `StudyError`: a ``module:Name`` can't be imported or is no measure.
 
     Example:
         >>> find_measure("best_test_acc").label, find_measure("best_of_all") is None
@@ -110,7 +105,7 @@ def find_measure(name: str, direction: Direction | None = None) -> Measure | Non
 
 
 def better(name: str) -> Direction | None:
-    """Tell which way a measure, or a metric of the epochs, is better; None if that must be said.
+    """Tell which direction of a measure or metric is better; None if its name does not imply one.
 
     Example:
         >>> better("best_test_acc"), better("train_loss"), better("final_grad_norm")
@@ -121,7 +116,7 @@ def better(name: str) -> Direction | None:
 
 
 def measures_of(metrics: Iterable[str]) -> Iterator[str]:
-    """Name the measures of trials whose epochs record these metrics, those of a single number for K = 3."""
+    """Name the measures of trials whose epochs record these metrics, with K = 3."""
     recorded = list(metrics)
     for pattern, entry in _entries():
         if not isinstance(entry, Measure):
@@ -135,7 +130,7 @@ def _entries() -> Iterator[tuple[str, Measure | Family]]:
 
 
 def _fits(pattern: str, name: str) -> tuple[str, list[int]] | None:
-    """Read NAME, and K if there is one, off a name that fits a family's pattern."""
+    """Parse NAME, and K if there is one, from a name that fits a family's pattern."""
     found = re.fullmatch(pattern.replace("NAME", "(?P<NAME>.+)").replace("K_", "([1-9][0-9]*)_"), name)
     if not found or not may_be_metric(found["NAME"]):
         return None

@@ -1,18 +1,21 @@
-"""From pydantic's account of an error to one line that names the key, its place and what is allowed."""
+"""Validates tables with pydantic and words its errors: the key, where it is, what is allowed."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from fairtrial.errors import StudyError
 from fairtrial.registry import did_you_mean
 from fairtrial.spec.sections import REGISTRIES, Settings
 
-#: At most this many problems of one file are told at once.
+AnyModel = TypeVar("AnyModel", bound=BaseModel)
+
+#: At most this many problems of one file are shown at once.
 MOST = 3
 
-_TYPES = {
+_MESSAGES = {
     "int_type": "must be an integer",
     "float_type": "must be a number",
     "string_type": "must be a string",
@@ -22,39 +25,27 @@ _TYPES = {
     "finite_number": "must be finite",
     "model_type": "must be a table",
     "model_attributes_type": "must be a table",
-    "missing": "is missing",
+    "string_pattern_mismatch": "must be a name of letters, digits, `_`, `-` and `.`",
 }
 
 
-def explain(
-    error: ValidationError, table: Mapping[str, Any], prefix: str = "", root: type[BaseModel] = Settings
-) -> str:
-    """Tell what is wrong with a table in one line.
+def validate(model: type[AnyModel], table: Mapping[str, Any], prefix: str = "") -> AnyModel:
+    """Build a model from a table.
 
     Args:
-        error: what pydantic found.
-        table: what it was to read.
-        prefix: where the table stands in the study, such as ``"arms.high_beta1"``.
-        root: what the table was to become.
+        model: the model.
+        table: its fields.
+        prefix: path of the table in the study, such as ``"arms.high_beta1"``.
 
-    Returns:
-        ``"optimizer.betas[1] = 1.2: must be in [0, 1)"`` and the like; several problems are joined by
-        semicolons.
+    Raises:
+        StudyError: ``"optimizer.betas[1] = 1.2: must be in [0, 1)"`` and the like; semicolons join several problems.
     """
-    lines = [_line(details, table, prefix, root) for details in error.errors(include_url=False)]
-    shown = "; ".join(lines[:MOST])
-    return shown if len(lines) <= MOST else f"{shown}; and {len(lines) - MOST} more"
-
-
-def place(parts: Sequence[str | int], prefix: str = "") -> str:
-    """Write the place of a key as a path: ``arms.high_beta1.optimizer.betas[1]``."""
-    path = prefix
-    for part in parts:
-        if isinstance(part, int):
-            path += f"[{part}]"
-        else:
-            path += f".{part}" if path else part
-    return path
+    try:
+        return model.model_validate(dict(table))
+    except ValidationError as error:
+        lines = [_line(details, table, prefix, model) for details in error.errors(include_url=False)]
+        more = f"; and {len(lines) - MOST} more" if len(lines) > MOST else ""
+        raise StudyError("; ".join(lines[:MOST]) + more) from error
 
 
 def show(value: object) -> str:
@@ -72,51 +63,52 @@ def show(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _line(details: ErrorDetails, table: Mapping[str, Any], prefix: str, root: type[BaseModel]) -> str:
-    kind, parts, value = details["type"], details["loc"], details["input"]
-    where = place(parts, prefix)
-    if kind == "extra_forbidden":
-        above = place(parts[:-1], prefix)
-        elsewhere = settings_keys() if len(parts) == 1 and root is Settings else None
-        hint = did_you_mean(str(parts[-1]), _known_keys(parts[:-1], table, root), elsewhere)
-        return f"unknown key `{parts[-1]}`" + (f" in [{above}]" if above else "") + f": {hint}"
-    if kind == "unknown_name" and isinstance(value, Mapping):
-        return f"{where}.name = {show(value.get('name'))}: {details['msg']}"
-    if kind == "missing":
-        return f"{where}: is missing"
-    if kind == "literal_error":
-        allowed = details["ctx"]["expected"].replace("'", '"')
-        return f"{where} = {show(value)}: must be {allowed}"
-    if kind in {"too_long", "too_short"} and isinstance(value, list | tuple):
-        wanted = details["ctx"].get("max_length", details["ctx"].get("min_length"))
-        return f"{where} = {show(value)}: must have {wanted} entries"
-    if isinstance(value, BaseModel | Mapping) and kind not in _TYPES:  # a rule about several keys of one table
-        return f"{where}: {details['msg']}" if where else details["msg"]
-    return f"{where} = {show(value)}: {_TYPES.get(kind, details['msg'])}"
-
-
 def settings_keys() -> dict[str, str]:
-    """Every key of every section, with the name of the section that has it."""
+    """Map every key of every section to the name of the section."""
     return {key: section for section in Settings.model_fields for key in _known_keys([section], {}, Settings)}
 
 
-def _known_keys(parts: Sequence[str | int], table: Mapping[str, Any], root: type[BaseModel]) -> list[str]:
-    """List the keys that a table may have.
+def _line(details: ErrorDetails, table: Mapping[str, Any], prefix: str, model: type[BaseModel]) -> str:
+    kind, parts, value = details["type"], details["loc"], details["input"]
+    where, message = _path(parts, prefix), _MESSAGES.get(kind, details["msg"])
+    if kind == "extra_forbidden":
+        table_path = _path(parts[:-1], prefix)
+        elsewhere = settings_keys() if len(parts) == 1 else None
+        hint = did_you_mean(str(parts[-1]), _known_keys(parts[:-1], table, model), elsewhere)
+        return f"unknown key `{parts[-1]}`" + (f" in [{table_path}]" if table_path else "") + f": {hint}"
+    if kind == "unknown_name" and isinstance(value, Mapping):
+        return f"{where}.name = {show(value.get('name'))}: {message}"
+    if kind == "missing":
+        return f"{where}: is missing"
+    if kind == "literal_error":
+        message = "must be " + details["ctx"]["expected"].replace("'", '"')
+    elif kind in {"too_long", "too_short"}:
+        wanted = details["ctx"].get("max_length", details["ctx"].get("min_length"))
+        message = f"must have {wanted} entries"
+    elif isinstance(value, BaseModel | Mapping) and kind not in _MESSAGES:  # a rule about several keys of one table
+        return f"{where}: {message}" if where else message
+    return f"{where} = {show(value)}: {message}"
 
-    Args:
-        parts: the table's place within the root, such as ``("optimizer",)``.
-        table: the whole, which names the kinds of its sections.
-        root: what the whole is.
-    """
-    if not parts:
-        return list(root.model_fields)
-    section = str(parts[-1])
-    if section in REGISTRIES:
-        registry = REGISTRIES[section]
-        given = table.get(section)
-        name = given.get("name", registry.default) if isinstance(given, Mapping) else registry.default
-        return list(registry.get(name).model_fields)
-    annotation = root.model_fields[section].annotation
-    kinds = get_args(annotation) or (annotation,)  # an optional section is a union with None
-    models = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
-    return [key for model in models for key in model.model_fields]
+
+def _path(parts: Sequence[str | int], prefix: str) -> str:
+    """Write the path of a key: ``arms.high_beta1.optimizer.betas[1]``."""
+    path = prefix
+    for part in parts:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return path.removeprefix(".")
+
+
+def _known_keys(parts: Sequence[str | int], table: Mapping[str, Any], model: type[BaseModel]) -> list[str]:
+    """List the keys that a table within a model may have."""
+    fields = model.model_fields
+    for part in (part for part in parts if isinstance(part, str)):
+        if part in REGISTRIES:
+            registry, given = REGISTRIES[part], table.get(part)
+            name = given.get("name", registry.default) if isinstance(given, Mapping) else registry.default
+            fields = registry.get(name).model_fields
+        else:
+            annotation = fields[part].annotation
+            inner = get_args(annotation) or (annotation,)  # of a list, or of an optional section
+            models = [kind for kind in inner if isinstance(kind, type) and issubclass(kind, BaseModel)]
+            fields = {key: field for found in models for key, field in found.model_fields.items()}
+    return list(fields)

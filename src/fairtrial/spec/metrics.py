@@ -1,10 +1,10 @@
-"""What training loops record of an epoch: names, units, and which way is better."""
+"""Metrics that training loops record per epoch: names, units, and which direction is better."""
 
 import math
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-#: What fairtrial's own loop records, in the order in which exports show it; a user's loop may record anything.
+#: The metrics of fairtrial's own loop, in the order of exports; a user's loop may record anything.
 METRICS = (
     "train_loss",
     "train_acc",
@@ -22,13 +22,13 @@ Direction: TypeAlias = Literal["higher", "lower"]
 
 @dataclass(frozen=True)
 class Unit:
-    """A unit that people read.
+    """A unit of reports.
 
     Attributes:
-        name: of values: ``"%"``, ``"s"``; empty for a plain number.
-        difference: of differences between two values: ``"points"`` of percent.
-        factor: what a recorded number is multiplied by.
-        decimals: how many are shown; None for three significant digits.
+        name: ``"%"``, ``"s"``; empty for a plain number.
+        difference: its name for differences between two values: ``"points"`` for percent.
+        factor: multiplies a recorded number.
+        decimals: number of decimals shown; None for three significant digits.
     """
 
     name: str
@@ -62,10 +62,10 @@ EPOCHS = Unit("epochs", "epochs", decimals=1)
 LOSS = Unit("", "", decimals=4)
 PLAIN = Unit("", "")
 
-#: Of differences that are fractions of another value.
+#: For differences that are fractions of another value.
 RELATIVE = Unit("%", "%", 100.0, 1)
 
-#: What the last word of a metric's name says of it.
+#: Unit and better direction by the last word of a metric's name.
 _BY_LAST_WORD: dict[str, tuple[Unit, Direction]] = {
     "acc": (PERCENT, "higher"),
     "accuracy": (PERCENT, "higher"),
@@ -79,19 +79,14 @@ _WORDS = {"acc": "accuracy", "val": "validation", "train": "training"}
 
 @dataclass(frozen=True)
 class Metric:
-    """One number of an epoch record, known by its name alone.
-
-    Attributes:
-        name: such as ``"test_acc"``.
-        direction: which way is better; None if neither the name nor the study says.
-    """
+    """One number of an epoch record: its name, such as ``"test_acc"``, and its better direction if known."""
 
     name: str
     direction: Direction | None = None
 
     @classmethod
     def named(cls, name: str, direction: Direction | None = None) -> "Metric":
-        """Read off a name which way is better, or take what the study says.
+        """Infer the better direction from the name, or else use the study's.
 
         Example:
             >>> Metric.named("test_acc").direction, Metric.named("grad_norm").direction
@@ -102,7 +97,7 @@ class Metric:
 
     @property
     def unit(self) -> Unit:
-        """Its unit; plain numbers unless the name ends in a word that is known."""
+        """Its unit; a plain number unless the name ends in a known word."""
         return _BY_LAST_WORD.get(self.name.rpartition("_")[2], (PLAIN, None))[0]
 
     @property
@@ -112,12 +107,12 @@ class Metric:
 
 
 def recorded_metrics(*, validation: bool) -> tuple[str, ...]:
-    """List what fairtrial's own loop records of an epoch, with or without a validation split."""
+    """List the metrics that fairtrial's own loop records, with or without a validation split."""
     return tuple(name for name in METRICS if validation or not name.startswith("val_"))
 
 
 def finite(value: float | None) -> float | None:
-    """Give a plain float, or None for what is no finite number."""
+    """Convert to a plain float; None unless finite."""
     return None if value is None or not math.isfinite(value) else float(value)
 
 

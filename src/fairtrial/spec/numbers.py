@@ -1,4 +1,4 @@
-"""Number types whose ranges are part of the type, so that every error can say what is allowed."""
+"""Number types with a range, so that every error can say what is allowed."""
 
 import math
 from typing import Annotated
@@ -8,11 +8,7 @@ from pydantic_core import PydanticCustomError
 
 
 class Interval:
-    """A validator for one interval in the usual notation, such as ``"[0, 1)"`` or ``"(0, inf)"``.
-
-    The text is both the rule and the words of the error message, so the two can't drift apart.
-    NaN and the infinities lie in no interval.
-    """
+    """A validator for an interval such as ``"[0, 1)"`` or ``"(0, inf)"``; no interval contains NaN or an infinity."""
 
     def __init__(self, text: str) -> None:
         low, high = text[1:-1].split(",")
@@ -26,28 +22,24 @@ class Interval:
         return math.isfinite(value) and above and below
 
     def __call__(self, value: float) -> float:
-        """Return the value if it lies in the interval, else raise what pydantic expects."""
+        """Return a value in the interval; reject any other."""
         if value not in self:
             raise PydanticCustomError("interval", "must be in {interval}", {"interval": self.text})
         return value
 
 
-class AtLeast:
-    """A validator for integers from a lowest value up."""
-
-    def __init__(self, low: int) -> None:
-        self.low = low
-
-    def __call__(self, value: int) -> int:
-        """Return the value if it is not too low, else raise what pydantic expects."""
-        if value < self.low:
-            raise PydanticCustomError("at_least", "must be an integer of at least {low}", {"low": self.low})
+def _at_least(low: int) -> AfterValidator:
+    def check(value: int) -> int:
+        if value < low:
+            raise PydanticCustomError("at_least", "must be an integer of at least {low}", {"low": low})
         return value
+
+    return AfterValidator(check)
 
 
 Positive = Annotated[float, Strict(), AfterValidator(Interval("(0, inf)"))]
 NonNegative = Annotated[float, Strict(), AfterValidator(Interval("[0, inf)"))]
 Fraction = Annotated[float, Strict(), AfterValidator(Interval("[0, 1]"))]
 BelowOne = Annotated[float, Strict(), AfterValidator(Interval("[0, 1)"))]
-Count = Annotated[int, Strict(), AfterValidator(AtLeast(1))]
-CountOrZero = Annotated[int, Strict(), AfterValidator(AtLeast(0))]
+Count = Annotated[int, Strict(), _at_least(1)]
+CountOrZero = Annotated[int, Strict(), _at_least(0)]

@@ -1,4 +1,4 @@
-"""Nested tables as TOML has them: read, overridden from the command line, laid over each other."""
+"""Nested tables as TOML has them: read, overridden from the command line, merged, flattened."""
 
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,17 +24,14 @@ def parse_toml(text: str) -> dict[str, Any]:
 
 
 def override(table: Table, assignments: Sequence[str]) -> dict[str, Any]:
-    """Apply ``KEY=VALUE`` assignments, as the command line takes them, to a study's table.
+    """Apply ``KEY=VALUE`` assignments, as the command line takes them, to a copy of a study's table.
 
-    Args:
-        table: a study as nested tables; it is left as it is.
-        assignments: such as ``"training.epochs=3"``; the value is read as TOML, and as a plain string if it
-            is not TOML.
+    A value is read as TOML, and as a plain string if it is not TOML.
 
     Raises:
-        StudyError: no equals sign, or a key that runs through something that is no table.
+        StudyError: no equals sign, or a key below something that is no table.
     """
-    result = _copy(table)
+    result = dict(table)
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         parts = key.strip().split(".")
@@ -57,39 +54,37 @@ def _value(text: str) -> Any:
 
 
 def merge(base: Table, changes: Table, where: str = "") -> dict[str, Any]:
-    """Lay changes over a table, key by key.
+    """Apply changes to a copy of a table, key by key.
 
     A section that changes its kind (``optimizer.name``, ``model.name``) inherits nothing: Adam's betas mean nothing
-    to SGD, and a learning rate taken over from another optimizer would be an accident. Of data the counts stay, which
-    every data set has.
+    to SGD, and another optimizer's learning rate would be an accident. Of data the counts stay, which every data set
+    has.
     """
-    result = _copy(base)
+    result = dict(base)
     for key, value in changes.items():
         if not isinstance(value, Mapping):
             result[key] = value
             continue
-        below = result.get(key, {})
-        if not isinstance(below, Mapping):
-            raise StudyError(f"{where}{key}: is no table, so nothing can be set below it")
+        inherited = result.get(key, {})
+        if not isinstance(inherited, Mapping):
+            raise StudyError(f"{where}{key}: is not a table, so it has no keys to set")
+        new = value
         if key in REGISTRIES:
-            kind = below.get("name", REGISTRIES[key].default)
+            kind = inherited.get("name", REGISTRIES[key].default)
             wanted = value.get("name", kind)
             if wanted != kind:
-                below = {name: of for name, of in below.items() if key == "data" and name in DataSettings.model_fields}
-            below, value = _as_kept(key, kind, below), _as_kept(key, wanted, value)  # noqa: PLW2901
-        result[key] = merge(below, value, where=f"{where}{key}.")
+                shared = DataSettings.model_fields if key == "data" else ()
+                inherited = {name: inherited[name] for name in inherited if name in shared}
+            inherited, new = _canonical(key, kind, inherited), _canonical(key, wanted, value)
+        result[key] = merge(inherited, new, where=f"{where}{key}.")
     return result
 
 
-def _as_kept(section: str, kind: object, table: Table) -> Table:
-    """Write keys that have two spellings as they are kept, so that one of them can override the other."""
+def _canonical(section: str, kind: object, table: Table) -> Table:
+    """Rename keys that have two spellings, so that one can override the other."""
     registry = REGISTRIES[section]
     other = registry.get(str(kind)).other_spellings if kind in registry.names() else {}
     return {other.get(key, key): value for key, value in table.items()}
-
-
-def _copy(table: Table) -> dict[str, Any]:
-    return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in table.items()}
 
 
 def flatten(table: Table, prefix: str = "") -> Iterator[tuple[str, Any]]:

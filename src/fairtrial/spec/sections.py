@@ -1,15 +1,11 @@
-"""The sections of a study: what is trained, on what, and how. Frozen; an unknown key is an error.
-
-Optimizers, schedules, models and data sets come in kinds; here are their base classes. The kinds are in the packages
-that `fairtrial.registry` names, each with what it builds.
-"""
+"""The sections of a study, with the base classes of optimizers, schedules, models and data sets."""
 
 import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Self, TypeAlias
 
 from pydantic import (
     AllowInfNan,
@@ -37,22 +33,19 @@ if TYPE_CHECKING:
 
 
 class Section(BaseModel):
-    """Base of every section: immutable, and closed to keys that it does not know."""
+    """Base of every section: frozen; an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class NamedSettings(Section, ABC):
-    """Base of the settings that come in kinds: optimizers, schedules, models, data sets.
-
-    Attributes:
-        name: what a study calls the kind; filled in where the class says it.
-        other_spellings: keys that a file may write otherwise, with the name under which they are kept.
-    """
+    """Base of the settings of optimizers, schedules, models and data sets, which a registry lists by name."""
 
     registry: ClassVar[Registry[Any]]
+    #: Keys that a file may spell differently, each with the spelling used here.
     other_spellings: ClassVar[Mapping[str, str]] = {}
 
+    #: What a study calls the class; by default the name under which it is registered.
     name: str = ""
 
     @model_validator(mode="before")
@@ -64,7 +57,7 @@ class NamedSettings(Section, ABC):
         return {"name": known[0] if known else f"{cls.__module__}:{cls.__qualname__}", **table}
 
     @model_validator(mode="after")
-    def _is_what_the_name_says(self) -> Self:
+    def _name_fits(self) -> Self:
         if ":" not in self.name and self.registry.get(self.name) is not type(self):
             raise PydanticCustomError("class", 'name = "{name}" is another class', {"name": self.name})
         return self
@@ -74,7 +67,7 @@ class OptimizerSettings(NamedSettings):
     """Base of optimizers' settings.
 
     Attributes:
-        lr: step size.
+        lr: learning rate.
     """
 
     registry: ClassVar[Registry[Any]] = OPTIMIZERS
@@ -83,11 +76,7 @@ class OptimizerSettings(NamedSettings):
 
     @abstractmethod
     def build(self, parameters: "Iterable[torch.nn.Parameter]") -> "torch.optim.Optimizer":
-        """Make the optimizer.
-
-        Args:
-            parameters: what to optimize, real floating-point tensors on one device.
-        """
+        """Build the optimizer of these parameters, real floating-point tensors on one device."""
 
 
 class ScheduleSettings(NamedSettings):
@@ -103,21 +92,16 @@ class ScheduleSettings(NamedSettings):
 
     @abstractmethod
     def after_warmup(self, epoch: float, epochs: int) -> float:
-        """Compute the factor of the learning rate as if the warm-up were over.
-
-        Args:
-            epoch: epochs done, with fractions.
-            epochs: epochs of the whole training.
-        """
+        """Compute the factor of the learning rate after ``epoch`` of ``epochs`` epochs, without the warm-up."""
 
     def lr_factor(self, epoch: float, epochs: int, step: float = 0.0) -> float:
-        """Compute what the learning rate is multiplied by, warm-up included.
+        """Compute the factor of the learning rate, warm-up included.
 
         Args:
             epoch: epochs done, with fractions.
             epochs: epochs of the whole training.
-            step: length of one step in epochs. The warm-up counts the step about to be taken, so that the first step
-                has a rate above 0 and the last one of the warm-up the full rate.
+            step: length of one step in epochs. The warm-up counts the next step as done, so that the first step has a
+                rate above 0 and the last one of the warm-up the full rate.
         """
         warm = min(1.0, (epoch + step) / self.warmup_epochs) if self.warmup_epochs else 1.0
         return warm * self.after_warmup(epoch, epochs)
@@ -130,13 +114,13 @@ class ModelSettings(NamedSettings):
 
     @abstractmethod
     def build(self, *, classes: int, image_size: int, channels: int, seed: int) -> "torch.nn.Module":
-        """Make the network with its initial weights.
+        """Build the network with its initial weights.
 
         Args:
             classes: number of logits.
             image_size: height and width of the images in pixels.
             channels: channels of the images.
-            seed: what the initial weights come from, and nothing else: the global random state is left alone.
+            seed: the only source of the initial weights; the global random state is left alone.
 
         Returns:
             A network on the CPU, in training mode, that maps images, float32 (batch, channels, height, width) in
@@ -145,7 +129,7 @@ class ModelSettings(NamedSettings):
 
     @property
     def label(self) -> str:
-        """The model in a few words, for what stands beside verdicts."""
+        """The model in a few words, for the notes beside verdicts."""
         return self.name
 
     @property
@@ -166,15 +150,15 @@ class DataSettings(NamedSettings):
 
     Attributes:
         size: how many images the whole set has.
-        class_names: what the labels 0, 1, ... stand for.
-        sha256: digest of the four arrays' bytes, one after the other; checked before a study where it is stated.
-        train: number of training images, drawn class-balanced; all that are left by default.
+        class_names: names of the labels 0, 1, ...
+        sha256: digest of the four arrays' bytes, one after the other; if stated, it is checked before a study.
+        train: number of training images, drawn class-balanced; by default all that are not held out.
         test: number of test images, drawn class-balanced; all by default.
-        validation: number of images held out of the training set, class-balanced. The paper holds out none.
-        subset_seed: which images a subset takes. It is the same for every seed of a study, because the data
-            are a part of the question and not of the noise.
-        path: a folder or archive to read the data from. A place, not a setting: it is no part of any hash,
-            because whatever the source, the decoded arrays must be the same to the bit.
+        validation: number of images held out of the training set, class-balanced.
+        subset_seed: which images a subset takes; the same for every seed of a study, because the data are a part of the
+            question and not of the noise.
+        path: a folder or archive to read the data from. It is no part of any hash: whatever the source, the decoded
+            arrays must be the same to the bit.
     """
 
     registry: ClassVar[Registry[Any]] = DATASETS
@@ -199,7 +183,7 @@ class DataSettings(NamedSettings):
 
     @classmethod
     def origin(cls) -> tuple[Path, str]:
-        """Tell where the arrays come from: a folder, and what to call it."""
+        """Name where the arrays come from: a folder, and a name for it."""
         return Path(sys.modules[cls.__module__].__file__ or "").parent, cls.__module__
 
     @property
@@ -214,21 +198,14 @@ class DataSettings(NamedSettings):
 
     @model_validator(mode="after")
     def _counts_fit(self) -> Self:
-        parts, wanted = (
-            ("train + validation", self.train + self.validation) if self.train else ("validation", self.validation)
-        )
-        if self.train_images + self.validation > self.size.train or self.train_images < 1:
-            raise PydanticCustomError(
-                "too_many",
-                "{parts} = {wanted}: {name} has {available} training images",
-                {"parts": parts, "wanted": wanted, "name": self.name, "available": self.size.train},
-            )
-        if self.test_images > self.size.test:
-            raise PydanticCustomError(
-                "too_many",
-                "test = {wanted}: {name} has {available} test images",
-                {"wanted": self.test, "name": self.name, "available": self.size.test},
-            )
+        held_out = "train + validation" if self.train else "validation"
+        for key, wanted, kind, available in (
+            (held_out, (self.train or 1) + self.validation, "training", self.size.train),
+            ("test", self.test_images, "test", self.size.test),
+        ):
+            if wanted > available:
+                context = {"key": key, "wanted": wanted, "name": self.name, "available": available, "kind": kind}
+                raise PydanticCustomError("too_many", "{key} = {wanted}: {name} has {available} {kind} images", context)
         return self
 
 
@@ -237,25 +214,21 @@ BUILT_IN = "fairtrial"
 
 
 class LoopName(str):
-    """The name of a training loop that was given as a function; the name alone is stored, compared and sent to workers.
-
-    Attributes:
-        function: the function.
-    """
+    """The name of a training loop given as a function; only the name is stored, compared and sent to workers."""
 
     __slots__ = ("function",)
     function: Callable[..., object]
 
     @classmethod
     def of(cls, function: Callable[..., object]) -> Self:
-        """Name a function by its module and its place there."""
+        """Name a function by its module and its qualified name."""
         named = function if hasattr(function, "__qualname__") else type(function)
         name = cls(f"{named.__module__}:{named.__qualname__}")
         name.function = function
         return name
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
-        """Let only the name travel; what gets it imports the function."""
+        """Pickle the name only; the receiver imports the function."""
         return str, (str(self),)
 
 
@@ -269,18 +242,14 @@ def _loop_name(loop: object) -> object:
     return loop
 
 
-#: What Python calls functions that have no place in a module; they run in the process that made them.
+#: Parts of the names of functions that can't be imported; these run in the process that made them.
 _NOT_IMPORTABLE = re.compile(r"<(locals|lambda)>")
 
 
 class Training(Section):
-    """How long, and in what steps.
+    """Epochs, batch size and training loop: ``"fairtrial"``, ``"module:function"`` or, in Python, a function.
 
-    Attributes:
-        epochs: passes over the training images.
-        batch_size: images a step; the last batch of an epoch may be smaller, as in Keras's ``fit``.
-        loop: what trains: fairtrial itself, or a function of the user's as ``"module:function"``; in Python the
-            function itself. It gets the trial's context, and takes from its settings what it understands.
+    The last batch of an epoch may be smaller, as in Keras's ``fit``.
     """
 
     epochs: Count = 10
@@ -288,19 +257,14 @@ class Training(Section):
     loop: Annotated[str, PlainValidator(_loop_name), PlainSerializer(str)] = BUILT_IN
 
 
-#: The sections that come in kinds, each with its registry.
+#: The sections with a name, each with its registry.
 REGISTRIES: dict[str, Registry[Any]] = {
-    "data": DATASETS,
-    "model": MODELS,
-    "optimizer": OPTIMIZERS,
-    "schedule": SCHEDULES,
+    registry.kind: registry for registry in (DATASETS, MODELS, OPTIMIZERS, SCHEDULES)
 }
 
-AnySettings = TypeVar("AnySettings", bound=NamedSettings)
 
-
-def _choose(registry: "Registry[type[AnySettings]]") -> BeforeValidator:
-    """Read a section by the class that its `name` stands for."""
+def _choose(registry: Registry[Any]) -> BeforeValidator:
+    """Read a section by the class that its `name` refers to."""
 
     def choose(value: object) -> object:
         if not isinstance(value, Mapping):
@@ -317,51 +281,29 @@ def _choose(registry: "Registry[type[AnySettings]]") -> BeforeValidator:
     return BeforeValidator(choose)
 
 
-def _default(registry: "Registry[type[AnySettings]]") -> "Callable[[], AnySettings]":
-    def build() -> AnySettings:
-        return registry.get(registry.default)()
-
-    return build
-
+#: A section that is left out is read as an empty table.
+_EMPTY: Any = Field(default_factory=dict, validate_default=True)
 
 #: A plain value in a study file.
 Scalar: TypeAlias = StrictBool | StrictInt | Annotated[StrictFloat, AllowInfNan(False)] | StrictStr
 
 
 class Settings(Section):
-    """Everything that decides a training run but the seed: one arm, fully resolved.
+    """Everything that decides a training run but the seed; `params` are for a user's own training loop."""
 
-    Attributes:
-        params: settings that a training loop of the user's own understands; fairtrial's has no use for them.
-    """
-
-    data: Annotated[SerializeAsAny[DataSettings], _choose(DATASETS)] = Field(default_factory=_default(DATASETS))
-    model: Annotated[SerializeAsAny[ModelSettings], _choose(MODELS)] = Field(default_factory=_default(MODELS))
+    data: Annotated[SerializeAsAny[DataSettings], _choose(DATASETS)] = _EMPTY
+    model: Annotated[SerializeAsAny[ModelSettings], _choose(MODELS)] = _EMPTY
     training: Training = Training()
-    optimizer: Annotated[SerializeAsAny[OptimizerSettings], _choose(OPTIMIZERS)] = Field(
-        default_factory=_default(OPTIMIZERS)
-    )
-    schedule: Annotated[SerializeAsAny[ScheduleSettings], _choose(SCHEDULES)] = Field(
-        default_factory=_default(SCHEDULES)
-    )
+    optimizer: Annotated[SerializeAsAny[OptimizerSettings], _choose(OPTIMIZERS)] = _EMPTY
+    schedule: Annotated[SerializeAsAny[ScheduleSettings], _choose(SCHEDULES)] = _EMPTY
     params: dict[str, Scalar | list[Scalar]] = {}
 
     @model_validator(mode="after")
     def _rules_across_sections(self) -> Self:
         if self.params and self.training.loop == BUILT_IN:
             raise PydanticCustomError(
-                "params", "params: fairtrial's own training loop has none; name yours in training.loop"
+                "params", "params: fairtrial's own training loop takes none; name yours in training.loop"
             )
-        self._check_last_batch()
-        if self.schedule.warmup_epochs > self.training.epochs:
-            raise PydanticCustomError(
-                "warmup",
-                "schedule.warmup_epochs = {warmup}: must not exceed training.epochs = {epochs}",
-                {"warmup": self.schedule.warmup_epochs, "epochs": self.training.epochs},
-            )
-        return self
-
-    def _check_last_batch(self) -> None:
         images, batch_size = self.data.train_images, self.training.batch_size
         if (images % batch_size or batch_size) == 1 and self.training.loop == BUILT_IN and self.model.no_single_image:
             raise PydanticCustomError(
@@ -369,3 +311,10 @@ class Settings(Section):
                 "training.batch_size = {batch_size}: {images} training images leave a batch of one, which {why}",
                 {"batch_size": batch_size, "images": images, "why": self.model.no_single_image},
             )
+        if self.schedule.warmup_epochs > self.training.epochs:
+            raise PydanticCustomError(
+                "warmup",
+                "schedule.warmup_epochs = {warmup}: must not exceed training.epochs = {epochs}",
+                {"warmup": self.schedule.warmup_epochs, "epochs": self.training.epochs},
+            )
+        return self

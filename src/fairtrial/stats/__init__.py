@@ -1,1 +1,1 @@
-"""Arrays in, frozen results out: what the records say."""
+"""Statistics: arrays in, frozen results out."""

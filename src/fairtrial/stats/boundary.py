@@ -1,16 +1,16 @@
-"""How large a difference must be at each look, so that all intervals of a study hold together.
+"""Critical values under which all intervals of a study hold together.
 
 The method is that of repeated confidence intervals (Jennison & Turnbull 1989, J. R. Stat. Soc. B 51, 305-361): a fixed
 plan of looks, and critical values so large that, with probability 1 - alpha, the intervals of all arms at all looks
-contain the true differences at once. It then does not matter why an arm stopped, nor which arms went on.
+contain the true differences at once. It then does not matter why an arm stopped, or which arms continued.
 
 Critical values have one free number, the level: look j uses the two-sided t quantile at nominal significance
-level * n_j / n_J. The weights n_j / n_J leave a growing share to later looks, as error spending in proportion to the
-seeds does. Each arm at each look has the smallest level at which it is significant, p_j * n_J / n_j; the smallest of a
-whole study with no true difference is one random number, whose distribution gives both the level for an alpha (its
-quantile) and the adjusted p-value for a level (its distribution function). That distribution is simulated once for a
-plan, from normal noise of equal spread and with a fixed seed, because the arms share the reference, the looks share
-seeds and the tests share a spread; one arm at one look needs none, there the level is alpha itself.
+level * n_j / n_J. The weights n_j / n_J leave a growing share to later looks, like error spending in proportion to the
+seeds. Each arm at each look has a smallest level at which it is significant, p_j * n_J / n_j. The smallest of these in
+a study without true differences is one random number. Its quantile is the level for an alpha, and its distribution
+function gives the adjusted p-value for a level. Because the arms share the reference, the looks share seeds and the
+tests share a spread, that distribution is simulated once for a plan, from normal noise of equal spread with a fixed
+seed. One arm at one look needs no simulation: the level is alpha itself.
 """
 
 from collections.abc import Iterable, Iterator
@@ -23,13 +23,13 @@ from scipy import special
 
 from fairtrial.stats.variance import FloatArray, IntArray, Pooling, complete
 
-#: Studies simulated for a plan. The standard error of an error rate of 5% is then 0.05 points.
+#: Studies simulated for a plan: the standard error of an error rate of 5% is then 0.05 points.
 STUDIES = 200_000
 
 #: Below this many simulated studies a tail is extrapolated rather than counted.
 COUNTABLE = 400
 
-#: Simulated studies kept as paths of means and scales, for questions of power.
+#: Simulated studies whose means and scales at each look are kept, to compute power.
 PATHS = 20_000
 
 _CHUNK = 1_000
@@ -38,25 +38,15 @@ _SEED = 20_240_601
 
 @dataclass(frozen=True)
 class LookPlan:
-    """Arms, looks and kind of pooling: what critical values depend on besides alpha.
+    """What critical values depend on besides alpha."""
 
-    Attributes:
-        arms: number of arms that are compared with the reference.
-        looks: numbers of seeds at which the evidence is looked at, ascending.
-        pooling: see `spread.estimate`.
-    """
-
-    arms: int
-    looks: tuple[int, ...]
-    pooling: Pooling = "guarded"
+    arms: int  # compared with the reference
+    looks: tuple[int, ...]  # numbers of seeds, ascending
+    pooling: Pooling  # see `variance.estimate`
 
     @classmethod
     def of(cls, arms: int, looks: Iterable[int], pooling: Pooling = "guarded") -> "LookPlan":
-        """Check and build a plan.
-
-        Raises:
-            ValueError: no arm, no look, a look below 2 seeds or looks that do not ascend.
-        """
+        """Check and build a plan; raises ValueError for impossible ones."""
         looks = tuple(int(look) for look in looks)
         if arms < 1:
             raise ValueError(f"arms = {arms}: must be at least 1")
@@ -72,11 +62,11 @@ class LookPlan:
         return np.array(self.looks) / self.looks[-1]
 
     def df(self, seeds: int) -> int:
-        """Degrees of freedom of the scale after this many complete seeds."""
+        """Degrees of freedom of the scale after this many seeds without gaps."""
         return (seeds - 1) * (1 if self.pooling == "own" else self.arms)
 
     def critical(self, level: float, look: int, df: IntArray) -> FloatArray:
-        """Critical values of |t| at a look, for degrees of freedom of any shape; infinite where there are none."""
+        """Critical values of |t| at a look, one for each element of df; infinite where it is 0."""
         tail = min(level * self.weights[look], 1.0) / 2
         values, where = np.unique(df, return_inverse=True)
         quantiles = np.where(values > 0, -special.stdtrit(np.maximum(values, 1), tail), np.inf)
@@ -90,35 +80,30 @@ class LookPlan:
 
 @dataclass(frozen=True)
 class Boundary:
-    """What a plan's study without true differences does, and hence its critical values.
-
-    Attributes:
-        plan: what it holds for.
-        null: smallest level of each simulated study, ascending; None where the level is alpha itself.
-        means: means of one arm's differences in units of their standard deviation, (paths, looks).
-        scales: the scale that belongs to each, in the same units.
-    """
+    """Simulated studies of a plan without true differences, and the critical values that follow."""
 
     plan: LookPlan
+    #: Smallest level of each simulated study, ascending; None where the level is alpha itself.
     null: FloatArray | None = field(repr=False)
+    #: Means of one arm's differences and their scales, in standard deviations; both (paths, looks).
     means: FloatArray = field(repr=False)
     scales: FloatArray = field(repr=False)
 
     def level(self, alpha: float) -> float:
-        """The level at which all arms and looks together err with probability alpha, or a trifle less."""
+        """The level at which all arms and looks together err with probability alpha, or very slightly less."""
         if self.null is None:
             return alpha
         wanted = alpha * len(self.null)
         if wanted < _high(COUNTABLE):
             return float(self.null[COUNTABLE - 1] * wanted / _high(COUNTABLE))
-        rank = int((np.sqrt(1.0 + wanted) - 1.0) ** 2)  # of which _high is what was wanted
+        rank = int((np.sqrt(1.0 + wanted) - 1.0) ** 2)  # solves _high(rank) = wanted
         return float(np.nextafter(self.null[rank], 0.0))
 
     def family_wise(self, level: float) -> float:
-        """Probability that a study without true differences has an arm significant at this level or a smaller one.
+        """Probability that a study without true differences has an arm significant at this level or below.
 
-        In the far tail, below `COUNTABLE` simulated studies, it falls in proportion to the level, as the sum of the
-        nominal significances does.
+        In the far tail, below `COUNTABLE` simulated studies, it is proportional to the level, like the sum of
+        the nominal significances.
         """
         if self.null is None:
             return min(level, 1.0)
@@ -128,15 +113,10 @@ class Boundary:
         return min(_high(count) / len(self.null), 1.0)
 
     def detectable(self, alpha: float, look: int, power: float) -> float:
-        """Smallest difference found at this look or an earlier one, in standard deviations of a paired difference.
+        """Smallest difference found with this power up to a look, in standard deviations of a paired difference.
 
-        Each simulated study has a smallest difference at which one of its looks would have left zero out on the right
-        side; the power's quantile of those over studies is the answer.
-
-        Args:
-            alpha: the family-wise error rate.
-            look: index of the last look that counts.
-            power: the probability with which it is found.
+        In each simulated study some difference is the smallest at which a look would have excluded zero on the right
+        side; the answer is the power's quantile of those.
         """
         plan, level = self.plan, self.level(alpha)
         df = np.array([plan.df(seeds) for seeds in plan.looks[: look + 1]])
@@ -146,15 +126,15 @@ class Boundary:
 
 
 def _high(count: float) -> float:
-    """A count of simulated studies, two standard errors up: the simulation's own error is on the safe side."""
+    """A count of simulated studies plus two standard errors, so that the simulation errs on the safe side."""
     return float(count + 2.0 * np.sqrt(count))
 
 
 @lru_cache(maxsize=64)
 def boundary(plan: LookPlan) -> Boundary:
-    """Simulate a plan's study without true differences; the same plan gives the same numbers every time.
+    """Simulate studies of a plan without true differences; the same plan always gives the same numbers.
 
-    It takes about two seconds for four arms and ten looks, and is kept for the rest of the process.
+    It takes about two seconds for four arms and ten looks; the result is cached for the rest of the process.
 
     Example:
         >>> boundary(LookPlan.of(arms=1, looks=[5])).level(0.05)
@@ -177,7 +157,7 @@ def boundary(plan: LookPlan) -> Boundary:
 
 
 def _noise(plan: LookPlan, studies: int) -> Iterator[FloatArray]:
-    """Paired differences of unit variance without true differences, in chunks that fit the cache."""
+    """Yield paired differences of unit variance without true differences, in chunks that fit the cache."""
     rng = np.random.default_rng(_SEED)
     for start in range(0, studies, _CHUNK):
         cells = rng.standard_normal((min(_CHUNK, studies - start), plan.looks[-1], plan.arms + 1))

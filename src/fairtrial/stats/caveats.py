@@ -1,26 +1,26 @@
-"""What stands beside every verdict of a study: what was held fixed, how the metric was chosen, what is missing."""
+"""Caveats of a whole study: what was held fixed, how the metric was chosen, what is missing."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from fairtrial.measures import measure
-from fairtrial.spec import BUILT_IN, DataSettings, Settings, Study
+from fairtrial.spec import BUILT_IN, Settings, Study
 from fairtrial.stats.paired import PairedData
 from fairtrial.trial import TrialResult
 
-#: Names under which a training loop of the user's own may take its learning rate.
+#: Parameters that may be the learning rate of a user's own training loop.
 _RATES = ("lr", "learning_rate")
 
 
 def held_fixed(study: Study) -> tuple[str, ...]:
     """Name the settings that all arms share and that could have mattered, the learning rate first.
 
-    Of a training loop of the user's own fairtrial knows only the epochs, the parameters, and the sections in which its
-    arms differ; what else stands in the study it may not use.
+    Of a user's own training loop fairtrial knows only the epochs, the parameters, and the sections in which its arms
+    differ; it may ignore the rest of the study.
 
     Example:
         >>> held_fixed(fairtrial.load("quick"))[0]
-        'The learning rate was 0.001 for every arm; with rates of their own the verdicts could be others.'
+        'The learning rate was 0.001 for every arm; with a rate tuned for each arm, verdicts could differ.'
     """
     arms = [arm.settings for arm in study.arms]
     parts = [part for part in (_epochs(arms), _batch(arms), _schedule(arms), _data(arms), _model(arms)) if part]
@@ -30,23 +30,13 @@ def held_fixed(study: Study) -> tuple[str, ...]:
 
 
 def of_metric(metric: str) -> tuple[str, ...]:
-    """Say what a metric's name does not."""
+    """Give a metric's own note, if it has one."""
     note = measure(metric).note
     return (note,) if note else ()
 
 
-def of_records(study: Study, cells: PairedData) -> tuple[str, ...]:
-    """Say what of the records is missing for all arms, and what was held fixed of the noise."""
-    return tuple(_of_records(study, cells))
-
-
 def of_conditions(study: Study, results: Iterable[TrialResult]) -> tuple[str, ...]:
-    """Say which trials the user let go on under other conditions than those before; see `trial.TrialResult.forced`.
-
-    Args:
-        study: whose trials.
-        results: in any order; those that have not ended count for nothing.
-    """
+    """Name conditions that the user let change while the study ran; see `trial.TrialResult.forced`."""
     names = {arm.name for arm in study.arms}
     forced = Counter(
         result.forced for result in results if result.arm in names and result.outcome is not None and result.forced
@@ -57,28 +47,26 @@ def of_conditions(study: Study, results: Iterable[TrialResult]) -> tuple[str, ..
     )
 
 
-def _of_records(study: Study, cells: PairedData) -> Iterator[str]:
-    if cells.pending:
-        yield f"{_trials(len(cells.pending))} not ended: interrupted, or still running."
-    if cells.unreported and not cells.values:
+def of_records(study: Study, data: PairedData) -> Iterator[str]:
+    """Say which results are missing for all arms, and which source of noise was held fixed."""
+    if number := len(data.pending):
+        yield f"{number} trial{' has' if number == 1 else 's have'} not ended: interrupted, or still running."
+    if data.unreported and not data.values:
         yield "No finished trial reported this metric."
-    elif cells.unreported:
-        named = ", ".join(f"{arm} seed {seed}" for arm, seed in sorted(cells.unreported)[:3])
-        more = ", ..." if len(cells.unreported) > 3 else ""
+    elif data.unreported:
+        named = ", ".join(f"{arm} seed {seed}" for arm, seed in sorted(data.unreported)[:3])
+        more = ", ..." if len(data.unreported) > 3 else ""
         yield f"Finished without reporting this metric: {named}{more}."
     if study.noise.crossed:
         yield (
-            "Seeds share initial weights and orders of batches by design: their differences are not independent, and "
+            "Seeds share initial weights and batch orders by design: their differences are not independent, and "
             "intervals may be too narrow."
         )
-    if study.noise.crossed is None and study.noise.initial_weights:
-        yield "All seeds share one set of initial weights: what is said holds for that one."
-    if study.noise.crossed is None and study.noise.batch_orders:
-        yield "All seeds share one order of batches: what is said holds for that one."
-
-
-def _trials(number: int) -> str:
-    return "1 trial has" if number == 1 else f"{number} trials have"
+    else:
+        shared = {"set of initial weights": study.noise.initial_weights, "batch order": study.noise.batch_orders}
+        for what, fixed in shared.items():
+            if fixed:
+                yield f"All seeds share one {what}: the verdicts hold for that one only."
 
 
 def _learning_rate(arms: Sequence[Settings]) -> str | None:
@@ -86,7 +74,7 @@ def _learning_rate(arms: Sequence[Settings]) -> str | None:
     rates = rates or [rate for arm in arms for key in _RATES if isinstance(rate := arm.params.get(key), float)]
     if len(rates) != len(arms) or len(set(rates)) > 1:
         return None
-    return f"The learning rate was {rates[0]:g} for every arm; with rates of their own the verdicts could be others."
+    return f"The learning rate was {rates[0]:g} for every arm; with a rate tuned for each arm, verdicts could differ."
 
 
 def _epochs(arms: Sequence[Settings]) -> str | None:
@@ -110,25 +98,19 @@ def _schedule(arms: Sequence[Settings]) -> str | None:
 
 def _data(arms: Sequence[Settings]) -> str | None:
     first = arms[0].data
-    if any(arm.data.model_dump(exclude={"path"}) != first.model_dump(exclude={"path"}) for arm in arms):
+    differ = any(arm.data.model_dump(exclude={"path"}) != first.model_dump(exclude={"path"}) for arm in arms)
+    if differ or not _uses(arms, lambda arm: arm.data):
         return None
-    return _images(first) if _uses(arms, lambda arm: arm.data) else None
-
-
-def _images(data: DataSettings) -> str:
-    train, test = data.train_images, data.test_images
-    if (train, test) == data.size:
-        return f"all of {data.name}"
-    return f"{train:,} training and {test:,} test images of {data.name}"
+    train, test = first.train_images, first.test_images
+    return f"{'all' if (train, test) == first.size else f'{train:,} training and {test:,} test images'} of {first.name}"
 
 
 def _model(arms: Sequence[Settings]) -> str | None:
     first = arms[0].model
-    if any(arm.model != first for arm in arms) or not _uses(arms, lambda arm: arm.model):
-        return None
-    return first.label
+    same = all(arm.model == first for arm in arms)
+    return first.label if same and _uses(arms, lambda arm: arm.model) else None
 
 
 def _uses(arms: Sequence[Settings], section: Callable[[Settings], object]) -> bool:
-    """Tell whether the training loops take note of a section: fairtrial's own does, and one whose arms differ in it."""
+    """Tell whether the training loops use a section: fairtrial's own does, and so does one whose arms differ in it."""
     return all(arm.training.loop == BUILT_IN for arm in arms) or len({repr(section(arm)) for arm in arms}) > 1

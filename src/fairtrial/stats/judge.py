@@ -4,6 +4,7 @@ import math
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,14 +12,21 @@ from scipy import special
 
 from fairtrial.stats.boundary import LookPlan, boundary
 from fairtrial.stats.power import MOST_SEEDS, detectable, further_seeds
-from fairtrial.stats.sequential import EQUIVALENT, HIGHER, LOWER, UNDECIDED, Judged, judge_many
+from fairtrial.stats.sequential import EQUIVALENT, HIGHER, LOWER, UNDECIDED, judge_many
 from fairtrial.stats.variance import FloatArray, Pooling
 from fairtrial.stats.verdicts import Comparison, Verdict
 
-#: An arm whose own variance beside the pooled one has a smaller p-value than this is said to spread differently.
+#: An arm spreads differently if the p-value of its own variance against the others' is below this.
 UNEQUAL = 0.01
 
-#: Squares of larger differences might not fit a float; nothing comparable is as large.
+_VERDICTS = {
+    HIGHER: Verdict.BETTER,
+    LOWER: Verdict.WORSE,
+    UNDECIDED: Verdict.UNDECIDED,
+    EQUIVALENT: Verdict.EQUIVALENT,
+}
+
+#: Squares of larger differences might overflow a float.
 LARGEST = 1e100
 
 
@@ -32,25 +40,26 @@ def judge(
     larger_is_better: bool = True,
     pooling: Pooling = "guarded",
 ) -> tuple[Comparison, ...]:
-    """Say of each arm whether it is better or worse than the reference, equivalent to it, or undecided.
+    """Compare each arm with the reference: is it better, worse, equivalent, or undecided?
 
     With probability 1 - alpha the intervals of all arms at all looks contain the true differences, and then no
-    verdict of the study is wrong. Looking after every seed and stopping settled arms is allowed for: a study is
-    replayed look by look, and a settled arm keeps its verdict whatever is recorded later. How, under which
-    assumptions and from which sources: docs/evidence.md.
+    verdict of the study is wrong. Looking after every seed and stopping settled arms is allowed: a study is replayed
+    look by look, and a settled arm keeps its verdict whatever is recorded later. docs/evidence.md gives the method, its
+    assumptions and its sources.
 
     Args:
         differences: (seeds so far, arms), arm minus reference in the same seed, in the order in which the seeds
             finished. NaN where an arm has no pair: a value is missing, or the arm was settled and stopped before.
         margin: differences within plus or minus this do not matter, in the metric's unit; set it before the data are
-            seen. An interval within the margin makes the verdict equivalent even where it leaves zero out. None for no
-            such verdict.
+            seen. An interval within the margin makes the verdict equivalent even if it excludes zero. None for no such
+            verdict.
         alpha: error rate of all arms and looks together.
-        looks: the numbers of seeds at which the study was to be looked at, planned beforehand. After the last one
-            verdicts are final.
+        looks: the numbers of seeds at which the study is evaluated, planned beforehand. After the last one verdicts are
+            final.
         arms: names, one for each column; ``arm_1`` and so on by default.
-        larger_is_better: False for losses and times. It turns verdicts round, not differences.
-        pooling: whose residuals tell the spread, see `spread.estimate`.
+        larger_is_better: False for losses and times. It reverses verdicts, not differences.
+        pooling: whose residuals estimate the spread: ``"guarded"``, ``"pooled"`` or ``"own"``, see
+            `fairtrial.stats.variance.estimate`.
 
     Returns:
         A comparison for each arm, in the order of the columns.
@@ -69,9 +78,9 @@ def judge(
     if len(names) != plan.arms:
         raise ValueError(f"{len(names)} names of arms for {plan.arms} columns of differences")
     judged = judge_many(values[None], plan, alpha, margin)
-    found = tuple(_Arm.of(judged, column, name) for column, name in enumerate(names))
-    question = _Question(plan, alpha, margin, larger_is_better, len(values), found)
-    return tuple(_comparison(question, arm) for arm in found)
+    found = tuple(_Arm(name, *(array[0, column].item() for array in judged)) for column, name in enumerate(names))
+    judgment = _Judgment(plan, alpha, margin, 1 if larger_is_better else -1, len(values), found)
+    return tuple(_comparison(judgment, arm) for arm in found)
 
 
 def final(seeds: int) -> str:
@@ -84,112 +93,92 @@ def _checked(differences: npt.ArrayLike, margin: float | None, alpha: float) -> 
     if values.ndim != 2:
         raise ValueError(f"differences have shape {values.shape}: must be (seeds, arms)")
     if (np.abs(values) > LARGEST).any():
-        raise ValueError(f"differences lie beyond ±{LARGEST:g}: give NaN where an arm has no comparable result")
+        raise ValueError(f"differences exceed ±{LARGEST:g}: use NaN where an arm has no comparable result")
     if margin is not None and not (math.isfinite(margin) and margin > 0):
         raise ValueError(f"margin = {margin}: must be a positive number, or None")
     if not 0 < alpha < 1:
-        raise ValueError(f"alpha = {alpha}: must lie between 0 and 1")
+        raise ValueError(f"alpha = {alpha}: must be between 0 and 1")
     return values
 
 
-@dataclass(frozen=True)
-class _Arm:
-    """One arm of a judged study; fields as of `Judged` and `Estimates`, NaN where there is nothing."""
+class _Arm(NamedTuple):
+    """One arm of a judged study; fields as in `Judged`, NaN where missing."""
 
     name: str
     finding: int
     look: int
     half: float
     level: float
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count
     mean: float
     sd: float
     pooled: float
     scale: float
     df: int
 
-    @classmethod
-    def of(cls, judged: Judged, column: int, name: str) -> "_Arm":
-        own = (judged.finding, judged.look, judged.half_width, judged.level, *judged.estimates)
-        return cls(name, *(array[0, column].item() for array in own))
-
 
 @dataclass(frozen=True)
-class _Question:
-    """What the arms of one study were judged by."""
+class _Judgment:
+    """The arms of one study and the rules that they were judged by."""
 
     plan: LookPlan
     alpha: float
     margin: float | None
-    larger_is_better: bool
-    rows: int
+    sign: int  # 1 if larger is better, otherwise -1
+    rows: int  # of the differences
     arms: tuple[_Arm, ...]
 
-    @property
-    def sign(self) -> int:
-        return 1 if self.larger_is_better else -1
 
-    @property
-    def going_on(self) -> int:
-        """Number of arms that take part in further seeds."""
-        return sum(arm.finding == UNDECIDED for arm in self.arms)
-
-
-def _comparison(question: _Question, arm: _Arm) -> Comparison:
+def _comparison(judgment: _Judgment, arm: _Arm) -> Comparison:
     known = not math.isnan(arm.half)
-    more = _more_seeds(question, arm) if known and arm.finding == UNDECIDED else None
-    spreads = arm.sd > 0.0
+    more = _more_seeds(judgment, arm) if known and arm.finding == UNDECIDED else None
+    effect = judgment.sign * arm.mean / arm.sd if arm.sd > 0.0 else None
     return Comparison(
         arm=arm.name,
         seeds=arm.count,
         mean_difference=arm.mean if arm.count else None,
         sd=arm.sd if arm.count > 1 else None,
         interval=(arm.mean - arm.half, arm.mean + arm.half) if known else None,
-        p_adjusted=None if math.isnan(arm.level) else boundary(question.plan).family_wise(arm.level),
-        effect_size=question.sign * arm.mean / arm.sd if spreads else None,
-        probability_better=_probability(question.sign * arm.mean / arm.sd, arm.count) if spreads else None,
-        smallest_detectable=_detectable(question, arm) if known else None,
-        verdict=_verdict(arm.finding * question.sign) if arm.finding != EQUIVALENT else Verdict.EQUIVALENT,
+        p_adjusted=None if math.isnan(arm.level) else boundary(judgment.plan).family_wise(arm.level),
+        effect_size=effect,
+        probability_better=None if effect is None else _probability(effect, arm.count),
+        smallest_detectable=_detectable(judgment, arm) if known else None,
+        verdict=_VERDICTS[arm.finding if arm.finding == EQUIVALENT else arm.finding * judgment.sign],
         more_seeds=more,
-        caveats=tuple(_caveats(question, arm, more)),
+        caveats=tuple(_caveats(judgment, arm, more)),
     )
 
 
-def _verdict(direction: int) -> Verdict:
-    return {HIGHER: Verdict.BETTER, LOWER: Verdict.WORSE, UNDECIDED: Verdict.UNDECIDED}[direction]
-
-
 def _probability(effect: float, count: int) -> float:
-    """Chance of a new difference on the better side: predictive t distribution of a normal sample."""
+    """Chance that a new difference is on the better side, by the predictive t distribution of a normal sample."""
     return float(special.stdtr(count - 1, effect / math.sqrt(1.0 + 1.0 / count)))
 
 
-def _detectable(question: _Question, arm: _Arm) -> float:
-    """For the arm's spread, or for the pooled one where that counts and is larger; missing pairs add to it."""
-    spread = arm.sd if question.plan.pooling == "own" else max(arm.sd, arm.pooled)
-    seeds = question.plan.looks[arm.look]
-    return spread * detectable(question.plan, question.alpha, arm.look) * math.sqrt(seeds / arm.count)
+def _detectable(judgment: _Judgment, arm: _Arm) -> float:
+    """The smallest detectable difference for the larger of own and pooled spread; missing pairs increase it."""
+    spread = arm.sd if judgment.plan.pooling == "own" else max(arm.sd, arm.pooled)
+    seeds = judgment.plan.looks[arm.look]
+    return spread * detectable(judgment.plan, judgment.alpha, arm.look) * math.sqrt(seeds / arm.count)
 
 
-def _more_seeds(question: _Question, arm: _Arm) -> int | None:
-    seeds = question.plan.looks[arm.look]
+def _more_seeds(judgment: _Judgment, arm: _Arm) -> int | None:
+    seeds = judgment.plan.looks[arm.look]
     return further_seeds(
-        question.plan,
-        question.alpha,
+        judgment.plan,
+        judgment.alpha,
         seeds=seeds,
         missing=seeds - arm.count,
         mean=arm.mean,
         scale=arm.scale,
         df=arm.df,
-        growth=1 if question.plan.pooling == "own" else question.going_on,
-        margin=question.margin,
+        growth=1 if judgment.plan.pooling == "own" else sum(one.finding == UNDECIDED for one in judgment.arms),
+        margin=judgment.margin,
     )
 
 
-def _caveats(question: _Question, arm: _Arm, more: int | None) -> Iterator[str]:
-    """What a reader must know beside the verdict, a sentence each."""
-    looks = question.plan.looks
-    seeds = min(question.rows, looks[0]) if arm.look < 0 else looks[arm.look]
+def _caveats(judgment: _Judgment, arm: _Arm, more: int | None) -> Iterator[str]:
+    looks = judgment.plan.looks
+    seeds = min(judgment.rows, looks[0]) if arm.look < 0 else looks[arm.look]
     if arm.count < seeds:
         lacking = seeds - arm.count
         yield f"{lacking} of {seeds} seeds {'has' if lacking == 1 else 'have'} no pair in this arm."
@@ -200,41 +189,40 @@ def _caveats(question: _Question, arm: _Arm, more: int | None) -> Iterator[str]:
     if arm.count > 1 and arm.sd == 0.0:
         yield from _equal_differences(arm)
     elif arm.look >= 0:
-        yield from _unequal_spread(question, arm)
+        yield from _unequal_spread(judgment, arm)
     if arm.finding == EQUIVALENT and abs(arm.mean) > arm.half:
-        yield "The difference is real, since the interval leaves zero out, but lies within the margin."
+        yield "The difference is real, since the interval excludes zero, but it is within the margin."
     if arm.finding == UNDECIDED and arm.look >= 0:
-        yield from _outlook(question, arm, more)
+        yield from _outlook(judgment, arm, more)
 
 
 def _equal_differences(arm: _Arm) -> Iterator[str]:
     what = "All differences are zero" if arm.mean == 0.0 else "All differences are equal"
     if arm.scale > 0.0:
-        yield f"{what}: the interval rests on the spread of the other arms alone."
+        yield f"{what}: the interval uses the spread of the other arms alone."
     else:
         yield f"{what}: without spread there is no interval and no verdict."
 
 
-def _unequal_spread(question: _Question, arm: _Arm) -> Iterator[str]:
-    """Say so where the arm spreads otherwise than the rest, by F tests that take the two sides for independent."""
-    others = [other.sd for other in question.arms if other is not arm and other.sd > 0.0]
-    if question.plan.pooling == "own" or not others:
+def _unequal_spread(judgment: _Judgment, arm: _Arm) -> Iterator[str]:
+    """Report an arm that spreads differently from the rest, by F tests that treat the two sides as independent."""
+    others = [other.sd for other in judgment.arms if other is not arm and other.sd > 0.0]
+    if judgment.plan.pooling == "own" or not others:
         return
     typical = statistics.median(others)
     df = arm.count - 1
     if special.fdtrc(df, df, (arm.sd / typical) ** 2) < UNEQUAL:
-        yield f"Its differences spread {arm.sd / typical:.1f} times as much as other arms': allowed for in part only."
+        yield f"Its differences spread {arm.sd / typical:.1f} times as much as other arms': only partly allowed for."
     elif arm.pooled > 0.0 and special.fdtr(df, arm.df, (arm.sd / arm.pooled) ** 2) < UNEQUAL:
         yield f"Noisier arms widen its interval: its own spread is {arm.sd / arm.pooled:.2g} times the pooled one."
 
 
-def _outlook(question: _Question, arm: _Arm, more: int | None) -> Iterator[str]:
-    looks = question.plan.looks
+def _outlook(judgment: _Judgment, arm: _Arm, more: int | None) -> Iterator[str]:
+    looks = judgment.plan.looks
     seeds = looks[arm.look]
-    last = arm.look == len(looks) - 1
-    if question.rows > seeds:
+    if judgment.rows > seeds:
         yield f"The last planned look so far was after {seeds} seeds; later seeds are not used."
-    if last:
+    if arm.look == len(looks) - 1:
         yield final(seeds)
     if math.isnan(arm.half):
         return

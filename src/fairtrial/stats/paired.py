@@ -1,7 +1,7 @@
-"""One measure of every trial, joined by arm and seed: what comparisons and claims are made from.
+"""One measure of every trial, joined by arm and seed: the data of comparisons and claims.
 
 A trial that diverged, failed or missed its target has no number. It is *lost*, and that counts: a seed that an arm lost
-and the other did not speaks against the arm, whatever the seeds say that both finished. See `LostSeeds`.
+and the other did not counts against the arm, whatever the seeds show that both finished. See `LostSeeds`.
 """
 
 import math
@@ -9,44 +9,34 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from fairtrial.measures import measure, missed
 from fairtrial.spec import Study, Target
-from fairtrial.stats.summary import join
+from fairtrial.stats.summary import Key, join
+from fairtrial.stats.variance import FloatArray
 from fairtrial.trial import Outcome, TrialResult
 
-#: How a trial can be lost.
+#: How a finished trial can be lost.
 MISSED = "missed"
-
-#: A trial: arm and seed.
-Key = tuple[str, int]
 
 
 @dataclass(frozen=True)
 class PairedData:
-    """One measure of a study's trials.
-
-    Attributes:
-        values: the measure of each finished trial that has it.
-        lost: of the trials that ended without: ``"diverged"``, ``"failed"`` or ``"missed"`` (the target).
-        unreported: finished trials that did not report the metric, or no finite number.
-        pending: trials that have begun and not ended.
-    """
+    """One measure of a study's trials, by arm and seed; each trial that started is in one of the four."""
 
     values: Mapping[Key, float]
-    lost: Mapping[Key, str]
-    unreported: frozenset[Key]
-    pending: frozenset[Key]
+    lost: Mapping[Key, str]  # "diverged", "failed" or "missed" (the target)
+    unreported: frozenset[Key]  # finished, but without a finite value of the measure
+    pending: frozenset[Key]  # started and not ended
 
     @classmethod
     def of(cls, study: Study, results: Sequence[TrialResult], metric: str, target: Target | None) -> "PairedData":
-        """Take a measure of every trial.
+        """Measure every trial.
 
         Raises:
-            ValueError: a result is not of this study, one trial is there twice, or there is no such measure.
+            ValueError: a result is not of this study, a trial appears twice, or there is no such measure.
         """
-        taken = measure(metric, study.evidence.direction if metric == study.evidence.metric else None)
+        chosen = measure(metric, study.evidence.direction if metric == study.evidence.metric else None)
         values: dict[Key, float] = {}
         lost: dict[Key, str] = {}
         unreported, pending = set(), set()
@@ -55,9 +45,9 @@ class PairedData:
                 pending.add(key)
             elif trial.outcome is not Outcome.FINISHED:
                 lost[key] = trial.outcome.value
-            elif (value := taken.of(trial.epochs, target)) is not None:
+            elif (value := chosen.of(trial.epochs, target)) is not None:
                 values[key] = value
-            elif taken.needs_target and target is not None and missed(target, trial.epochs):
+            elif chosen.needs_target and target is not None and missed(target, trial.epochs):
                 lost[key] = MISSED
             else:
                 unreported.add(key)
@@ -65,34 +55,30 @@ class PairedData:
 
     @property
     def ended(self) -> frozenset[Key]:
-        """The trials that have ended, one way or another."""
+        """The trials that have ended, however they did."""
         return frozenset({*self.values, *self.lost, *self.unreported})
 
-    def differences(
-        self, centre: str, others: Sequence[str], seeds: int, *, relative: bool = False
-    ) -> npt.NDArray[np.float64]:
-        """Each of the others minus the centre, NaN where a seed lacks one of the two.
+    @property
+    def seeds(self) -> int:
+        """The number of seeds, up to the last with a trial that has ended."""
+        return max((seed for _, seed in self.ended), default=-1) + 1
 
-        Args:
-            centre: the arm that the others are compared with.
-            others: arms, one a column.
-            seeds: rows; row s is seed s.
-            relative: divide by the size of the centre's value.
+    def differences(self, base: str, others: Sequence[str], seeds: int, *, relative: bool = False) -> FloatArray:
+        """Subtract an arm from each of the others, (seeds, others); NaN where a seed lacks one of the two.
 
-        Returns:
-            Shape (seeds, others).
+        Relative differences are divided by the absolute value of ``base``.
         """
         table = np.full((seeds, len(others)), np.nan)
         for seed in range(seeds):
-            base = self.values.get((centre, seed), math.nan)
+            own = self.values.get((base, seed), math.nan)
             for column, arm in enumerate(others):
-                table[seed, column] = self.values.get((arm, seed), math.nan) - base
+                table[seed, column] = self.values.get((arm, seed), math.nan) - own
             if relative:
-                table[seed] = table[seed] / abs(base) if base else math.nan
+                table[seed] = table[seed] / abs(own) if own else math.nan
         return table
 
-    def standing(self, arm: str, other: str) -> "LostSeeds":
-        """Tell which seeds one of two arms lost and the other did not."""
+    def lost_seeds(self, arm: str, other: str) -> "LostSeeds":
+        """Find the seeds that one of two arms lost and the other did not."""
         ours, theirs = ({seed for name, seed in self.lost if name == which} for which in (arm, other))
         both = {seed for _, seed in self.ended if {(arm, seed), (other, seed)} <= self.ended}
         return LostSeeds(tuple(sorted((ours - theirs) & both)), tuple(sorted((theirs - ours) & both)))
@@ -102,19 +88,15 @@ class PairedData:
 class LostSeeds:
     """Seeds that only one of two arms lost.
 
-    Lost seeds have no difference, so no interval knows of them; they are evidence of their own, without a size. An arm
-    that lost a seed can be found worse at best, and where the other lost one, better at best.
-
-    Attributes:
-        arm: seeds that the arm lost and the other did not.
-        other: the other way round.
+    A lost seed has no difference, so it enters no interval; it is separate evidence, without a size. An arm that lost a
+    seed can be found worse at best, and if the other lost one, better at best.
     """
 
     arm: tuple[int, ...]
     other: tuple[int, ...]
 
     def widen(self, interval: tuple[float, float], *, larger_is_better: bool | None) -> tuple[float, float]:
-        """Open an interval of arm minus other on the side to which lost seeds point: what may be concluded from.
+        """Open an interval of arm minus other on the side to which lost seeds point.
 
         Example:
             >>> LostSeeds(arm=(2,), other=()).widen((0.01, 0.03), larger_is_better=True)
@@ -126,3 +108,10 @@ class LostSeeds:
             below, above = (self.arm, self.other) if way else (self.other, self.arm)
             low, high = -math.inf if below else low, math.inf if above else high
         return low, high
+
+
+def seed_list(seeds: Sequence[int]) -> str:
+    """Write seeds: ``seed 2``, ``seeds 0, 1 and 4``."""
+    if len(seeds) == 1:
+        return f"seed {seeds[0]}"
+    return f"seeds {', '.join(map(str, seeds[:-1]))} and {seeds[-1]}"

@@ -1,98 +1,48 @@
-"""What so many seeds can find, and how many more it takes.
+"""Power: the smallest difference that some seeds can find, and the further seeds that an arm needs.
 
-Power of one arm at one look is exact, from the noncentral t distribution. With several arms or looks it comes from the
-simulated studies of the plan's boundary, because the scale is then no longer a single chi.
+For one arm at one look, power is exact, from the noncentral t distribution. For several arms or looks it comes from the
+simulated studies of the plan's boundary, because the scale is then no longer a single chi variable.
 """
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from functools import lru_cache
 
 import numpy as np
 from scipy import integrate, optimize, special
 
 from fairtrial.stats.boundary import LookPlan, boundary
-from fairtrial.stats.variance import Pooling
 
-#: Further seeds are counted up to here; what needs more is out of reach.
+#: Further seeds are counted up to this total; an arm that needs more is out of reach.
 MOST_SEEDS = 1_000
 
 
-@dataclass(frozen=True)
-class Detectable:
-    """What a number of seeds would find.
+def detectable_differences(sd: float, arms: int, seeds: Iterable[int], alpha: float = 0.05) -> dict[int, float]:
+    """The smallest true difference that a study of so many seeds finds with 80% power, by number of seeds.
 
-    Attributes:
-        seeds: number of seeds, all looked at once.
-        difference: smallest true difference that is found with the wanted power, in the unit of the spread.
-    """
-
-    seeds: int
-    difference: float
-
-
-def detectable_differences(
-    sd: float,
-    arms: int = 1,
-    seeds: Sequence[int] = (3, 5, 8, 12, 20),
-    *,
-    alpha: float = 0.05,
-    power: float = 0.8,
-) -> tuple[Detectable, ...]:
-    """For each number of seeds, the smallest true difference that such a study would find.
+    Each is a separate study with a single look at its end, and the difference is that of one of its arms.
 
     Args:
         sd: standard deviation of the paired differences.
         arms: number of arms that are compared with the reference.
-        seeds: numbers of seeds, each at least 2 and each a study of its own with a single look at its end.
+        seeds: numbers of seeds, each at least 2.
         alpha: family-wise error rate over the arms.
-        power: probability of finding it for an arm.
 
     Raises:
-        ValueError: sd is not positive, power or alpha not between 0 and 1, or a number of seeds below 2.
+        ValueError: sd is not a positive number, or a number of seeds is below 2.
 
     Example:
-        >>> [round(row.difference, 2) for row in detectable_differences(sd=0.01, seeds=(3, 12))]
-        [0.03, 0.01]
-    """
-    return tuple(Detectable(count, smallest_detectable(sd, [count], arms, alpha=alpha, power=power)) for count in seeds)
-
-
-def smallest_detectable(
-    sd: float,
-    looks: Iterable[int],
-    arms: int = 1,
-    *,
-    alpha: float = 0.05,
-    power: float = 0.8,
-    pooling: Pooling = "guarded",
-) -> float:
-    """The smallest true difference that some look of a plan finds with the wanted power.
-
-    Args:
-        sd: standard deviation of the paired differences.
-        looks: numbers of seeds at which the study is looked at.
-        arms: number of arms that are compared with the reference.
-        alpha: error rate of all arms and looks together.
-        power: probability of finding it for an arm that goes on until its verdict or the last look.
-        pooling: see `spread.estimate`.
-
-    Raises:
-        ValueError: an argument is out of range; see `LookPlan.of` for looks.
+        >>> {seeds: round(found, 2) for seeds, found in detectable_differences(0.01, 1, (3, 12)).items()}
+        {3: 0.03, 12: 0.01}
     """
     if not (math.isfinite(sd) and sd > 0):
         raise ValueError(f"sd = {sd}: must be a positive number")
-    for name, value in (("alpha", alpha), ("power", power)):
-        if not 0 < value < 1:
-            raise ValueError(f"{name} = {value}: must lie between 0 and 1")
-    plan = LookPlan.of(arms, looks, pooling)
-    return sd * detectable(plan, alpha, len(plan.looks) - 1, power)
+    return {count: sd * detectable(LookPlan.of(arms, [count]), alpha, 0) for count in seeds}
 
 
 @lru_cache(maxsize=256)
 def detectable(plan: LookPlan, alpha: float, look: int, power: float = 0.8) -> float:
-    """As `smallest_detectable` in standard deviations of a paired difference, by the plan's look of that index."""
+    """The smallest true difference, in standard deviations, that a plan finds with this power up to a look."""
     if plan.arms == 1 and len(plan.looks) == 1:
         seeds = plan.looks[0]
         critical = float(-special.stdtrit(seeds - 1, alpha / 2))
@@ -117,7 +67,7 @@ def _noncentrality(df: int, critical: float, power: float) -> float:
 def _power(df: int, critical: float, noncentrality: float) -> float:
     """Probability that a noncentral |t| exceeds a value: normal tails, averaged over the scale chi / sqrt(df).
 
-    SciPy's noncentral t has no far lower tail (NaN in 1.17), which two-sided power needs.
+    SciPy's noncentral t gives NaN in the far lower tail (1.17), which two-sided power needs.
     """
     log_constant = math.log(2.0) + df / 2 * math.log(df / 2) - math.lgamma(df / 2)
 
@@ -126,7 +76,7 @@ def _power(df: int, critical: float, noncentrality: float) -> float:
         found = special.ndtr(noncentrality - critical * scale) + special.ndtr(-noncentrality - critical * scale)
         return float(density * found)
 
-    reach = 12.0 / math.sqrt(2.0 * df)  # standard deviations of the scale around 1; beyond, the density is nothing
+    reach = 12.0 / math.sqrt(2.0 * df)  # 12 standard deviations of the scale around 1; beyond, the density vanishes
     total, _ = integrate.quad(weighted, max(1.0 - reach, 0.0), 1.0 + reach, epsabs=1e-13, epsrel=1e-12, limit=200)
     return float(total)
 
@@ -146,18 +96,18 @@ def further_seeds(
     """How many further seeds would settle an arm if its mean and scale stayed as they are.
 
     That is the first planned look, or else the first number of seeds beyond the plan, at which the interval around
-    the present mean would leave zero out or fit into the margin. The chance to be settled by then is about one half.
-    Beyond the plan the last look's nominal significance is used; it is a guide to a new study, not a further look.
+    the current mean would exclude zero or fit into the margin. The chance to be settled by then is about one half.
+    Beyond the plan the last look's nominal significance is used: a guide to a new study, not a further look.
 
     Args:
         plan: arms, looks and kind of pooling.
         alpha: error rate of all arms and looks together.
-        seeds: seeds at the present look.
+        seeds: seeds at the current look.
         missing: how many of them have no pair in this arm.
-        mean: present mean difference.
-        scale: present scale, positive.
-        df: present degrees of freedom of the scale.
-        growth: degrees of freedom that each further seed adds: the arms that go on, or 1 for an arm's own scale.
+        mean: current mean difference.
+        scale: current scale, positive.
+        df: current degrees of freedom of the scale.
+        growth: degrees of freedom that each further seed adds: the undecided arms, or 1 for an arm's own scale.
         margin: of equivalence, or None.
 
     Returns:

@@ -1,19 +1,18 @@
-"""Looks after seeds: which arms settle when, for many studies at once.
+"""Sequential looks: which arms settle when, for many studies at once.
 
-A study is replayed from its first look on, whatever is known by now. So an arm that settled keeps the verdict that it
-had then, and what was recorded of it later counts nowhere, neither for it nor for the spread of the others.
+A study is always replayed from its first look. So an arm that settled keeps the verdict that it had then, and results
+recorded for it later count neither for it nor for the spread of the others.
 """
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from fairtrial.stats.boundary import LookPlan, boundary
-from fairtrial.stats.variance import BoolArray, Estimates, FloatArray, IntArray, estimate
+from fairtrial.stats.variance import BoolArray, FloatArray, IntArray, estimate
 
-#: What may be said of a mean difference, whichever direction is better.
+#: Findings about a mean difference, whichever direction is better.
 UNDECIDED: Final = 0
 HIGHER: Final = 1
 LOWER: Final = -1
@@ -22,35 +21,26 @@ EQUIVALENT: Final = 2
 _CHUNK = 4_000
 
 
-@dataclass(frozen=True)
-class Judged:
-    """Where every arm of every study stands; all arrays are (studies, arms).
-
-    Attributes:
-        finding: `UNDECIDED`, `HIGHER`, `LOWER` or `EQUIVALENT`.
-        look: index of the look that the finding is from: the one that settled the arm, or the last one taken; -1
-            before the first.
-        estimates: mean and spread at that look.
-        half_width: half the interval's width at that look; NaN where there is no interval.
-        level: smallest level at which a look up to that one would have left zero out; NaN where there is none.
-    """
+class Judged(NamedTuple):
+    """The findings about every arm of every study, and its `Estimates` at that look; all arrays (studies, arms)."""
 
     finding: npt.NDArray[np.int8]
-    look: IntArray
-    estimates: Estimates
-    half_width: FloatArray
-    level: FloatArray
+    look: IntArray  # index of the look that settled the arm, or of the last one taken; -1 before the first
+    half_width: FloatArray  # of the interval at that look; NaN without one
+    level: FloatArray  # smallest level at which a look up to that one would have excluded zero; NaN without one
+    count: IntArray  # type: ignore[assignment]  # hides tuple.count, which nobody needs here
+    mean: FloatArray
+    sd: FloatArray
+    pooled: FloatArray
+    scale: FloatArray
+    df: IntArray
 
 
 def judge_many(differences: FloatArray, plan: LookPlan, alpha: float = 0.05, margin: float | None = None) -> Judged:
     """Judge many simulated studies of one plan.
 
-    Args:
-        differences: (studies, seeds, arms), arm minus reference, seeds in the order in which they finished; NaN where
-            there is none.
-        plan: arms, looks and kind of pooling.
-        alpha: error rate of all arms and looks together.
-        margin: differences within plus or minus this do not matter; None for no verdict of equivalence.
+    Differences are (studies, seeds, arms), arm minus reference, seeds in the order in which they finished; NaN if
+    missing. Alpha and margin are those of `judge`.
 
     Example:
         >>> import numpy as np
@@ -60,36 +50,32 @@ def judge_many(differences: FloatArray, plan: LookPlan, alpha: float = 0.05, mar
     """
     starts = range(0, len(differences), _CHUNK)
     parts = [_replay(differences[start : start + _CHUNK], plan, alpha, margin) for start in starts]
-    return Judged(
-        finding=np.concatenate([part.finding for part in parts]),
-        look=np.concatenate([part.look for part in parts]),
-        estimates=Estimates(
-            *(np.concatenate(field) for field in zip(*(part.estimates for part in parts), strict=True))
-        ),
-        half_width=np.concatenate([part.half_width for part in parts]),
-        level=np.concatenate([part.level for part in parts]),
-    )
+    return Judged(*(np.concatenate(chunks) for chunks in zip(*parts, strict=True)))
 
 
 def _replay(differences: FloatArray, plan: LookPlan, alpha: float, margin: float | None) -> Judged:
     level = boundary(plan).level(alpha)
     seen = np.isfinite(differences)
     if differences.shape[1] < plan.looks[0]:
-        return _unlooked(estimate(differences, seen, plan.pooling))
+        found = estimate(differences, seen, plan.pooling)
+        nothing = np.full(found.mean.shape, np.nan)
+        return Judged(np.zeros(found.mean.shape, np.int8), np.full(found.mean.shape, -1), nothing, nothing, *found)
     now = _look(differences, seen, plan, 0, level, margin)
     for index, seeds in enumerate(plan.looks[1:], start=1):
         settled = now.finding != UNDECIDED
         if seeds > differences.shape[1] or settled.all():
             break
         seen[:, plan.looks[index - 1] :] &= ~settled[:, None]
-        now = _merge(settled, now, _look(differences, seen, plan, index, level, margin))
+        later = _look(differences, seen, plan, index, level, margin)
+        later = later._replace(level=np.fmin(now.level, later.level))
+        now = Judged(*(np.where(settled, *pair) for pair in zip(*[now, later], strict=True)))
     return now
 
 
 def _look(  # noqa: PLR0917  (the replay's own step)
     differences: FloatArray, seen: BoolArray, plan: LookPlan, index: int, level: float, margin: float | None
 ) -> Judged:
-    """What one look by itself says."""
+    """The findings of one look alone."""
     seeds = plan.looks[index]
     found = estimate(differences[:, :seeds], seen[:, :seeds], plan.pooling)
     error = np.where(found.scale > 0.0, found.scale, np.nan) / np.sqrt(np.maximum(found.count, 1))
@@ -97,29 +83,5 @@ def _look(  # noqa: PLR0917  (the replay's own step)
     finding = np.where(found.mean > half, HIGHER, np.where(-found.mean > half, LOWER, UNDECIDED))
     if margin is not None:
         finding = np.where(np.abs(found.mean) + half <= margin, EQUIVALENT, finding)
-    return Judged(
-        finding=finding.astype(np.int8),
-        look=np.full(finding.shape, index),
-        estimates=found,
-        half_width=half,
-        level=plan.levels(found.mean / error, index, found.df),
-    )
-
-
-def _unlooked(found: Estimates) -> Judged:
-    """What can be said before the first look: nothing."""
-    nothing = np.full(found.mean.shape, np.nan)
-    return Judged(np.zeros(found.mean.shape, np.int8), np.full(found.mean.shape, -1), found, nothing, nothing)
-
-
-def _merge(settled: BoolArray, before: Judged, after: Judged) -> Judged:
-    """Keep what was settled before, take the later look for the rest."""
-    return Judged(
-        finding=np.where(settled, before.finding, after.finding),
-        look=np.where(settled, before.look, after.look),
-        estimates=Estimates(
-            *(np.where(settled, *pair) for pair in zip(before.estimates, after.estimates, strict=True))
-        ),
-        half_width=np.where(settled, before.half_width, after.half_width),
-        level=np.where(settled, before.level, np.fmin(before.level, after.level)),
-    )
+    levels = plan.levels(found.mean / error, index, found.df)
+    return Judged(finding.astype(np.int8), np.full(finding.shape, index), half, levels, *found)

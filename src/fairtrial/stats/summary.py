@@ -1,12 +1,12 @@
-"""What was recorded of each arm: one number a trial and metric, then mean and spread over seeds.
+"""Summaries of each arm: one number per trial and measure, then mean and spread over seeds.
 
 Only finished trials enter a mean. A diverged or failed trial has no comparable result, so it is counted and shown
-beside the mean: averaged in, it would be arbitrary; left out, it would flatter the arm.
+beside the mean: averaging it in would be arbitrary, and leaving it out would flatter the arm.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -17,18 +17,20 @@ from fairtrial.spec.measures import Measure
 from fairtrial.spec.metrics import recorded_metrics
 from fairtrial.trial import Outcome, TrialResult
 
-#: What every study measures of a trial, in the order of its table; the paper's is the first.
+#: A trial: arm and seed.
+Key: TypeAlias = tuple[str, int]
+
+#: The measures of every study, in the order of its table; the paper's is the first.
 USUAL = ("best_test_acc", "test_acc_at_best_val", "best_train_acc", "final_test_acc", "final_train_loss", "seconds")
 
 
 @dataclass(frozen=True)
 class SeedSpread:
-    """One metric of one arm over its finished seeds.
+    """One measure of one arm over its finished seeds.
 
     Attributes:
-        values: a value a finished seed, aligned with `ArmSummary.seeds`; None where that trial did not report the
-            metric, or reported no finite number.
-        mean: mean of the values that are there; None if there is none.
+        values: one per finished seed, aligned with `ArmSummary.seeds`; None where that trial has no finite value.
+        mean: mean of the values that exist; None if there are none.
         sd: their sample standard deviation (divisor n - 1); None below two values.
     """
 
@@ -38,7 +40,7 @@ class SeedSpread:
 
     @classmethod
     def of(cls, values: Sequence[float | None]) -> "SeedSpread":
-        """Compute mean and standard deviation of the values that are there.
+        """Compute the mean and standard deviation.
 
         Example:
             >>> SeedSpread.of([0.5, None, 0.7]).mean
@@ -51,7 +53,7 @@ class SeedSpread:
 
     @property
     def count(self) -> int:
-        """Number of values that are there."""
+        """Number of values that exist."""
         return sum(value is not None for value in self.values)
 
 
@@ -61,14 +63,14 @@ class ArmSummary:
 
     Attributes:
         arm: the arm's name.
-        settings: its full configuration as nested plain tables; all but the places where files happen to lie.
+        settings: its full configuration as nested plain tables, without file paths.
         seeds: seeds whose trial finished, ascending.
         outcomes: how the trial of each recorded seed ended, ascending; None while it runs or if it was interrupted.
         finished: number of trials that finished.
-        diverged: number of trials whose loss turned NaN or infinite.
+        diverged: number of trials whose loss became NaN or infinite.
         failed: number of trials that ended with an error.
-        interrupted: number of trials that have begun but not ended: they were interrupted, or run now.
-        metrics: by name, see `measures_of`; accuracies as fractions, loss in nats, seconds.
+        interrupted: number of trials that started but have not ended: interrupted, or still running.
+        metrics: by name, see `measures_of`; accuracies as fractions, loss in nats, times in seconds.
     """
 
     arm: str
@@ -89,11 +91,11 @@ class StudySummary:
     Attributes:
         study: the study's name.
         hash: the study's content hash.
-        seeds: number of seeds planned for each arm, at most.
-        min_seeds: number that each arm gets in any case; fewer than ``seeds`` in a sequential study.
+        seeds: the most seeds that an arm gets.
+        min_seeds: the seeds that each arm gets in any case; fewer than ``seeds`` in a sequential study.
         reference: name of the arm that the others are compared with.
-        arms: in the study's order; an arm without any trial is there as well.
-        measures: what was measured of each arm, in the order of the table.
+        arms: in the study's order, including arms without any trial.
+        measures: in the order of the table.
     """
 
     study: str
@@ -106,16 +108,12 @@ class StudySummary:
 
 
 def summarize(study: Study, results: Sequence[TrialResult]) -> StudySummary:
-    """Summarize what was recorded, joined by arm and seed, whatever the order of the results.
-
-    Args:
-        study: the study that the results belong to.
-        results: what the store knows of its trials; trials that have not begun are simply not there.
+    """Summarize results of a study's trials, in any order; trials that have not started are absent.
 
     Raises:
-        ValueError: a result is not of this study, or one trial is there twice. Both are bugs of the caller.
+        ValueError: a result is not of this study, or a trial appears twice. Both are bugs of the caller.
     """
-    trials = join(study, results)
+    trials = join(study, results).values()
     measures = measures_of(study, results)
     return StudySummary(
         study=study.name,
@@ -123,15 +121,15 @@ def summarize(study: Study, results: Sequence[TrialResult]) -> StudySummary:
         seeds=study.seeds,
         min_seeds=study.min_seeds,
         reference=study.reference,
-        arms=tuple(_arm(arm, trials, study, measures) for arm in study.arms),
+        arms=tuple(_arm(arm, [t for t in trials if t.arm == arm.name], study, measures) for arm in study.arms),
         measures=measures,
     )
 
 
 def measures_of(study: Study, results: Sequence[TrialResult]) -> tuple[Measure, ...]:
-    """List what a study's table has: the usual measures, those whose entries ask for a column, and the study's own.
+    """List the measures of a study's table: the usual ones, those with a column, and the study's own.
 
-    A measure of something that fairtrial's own loop does not record in this study is there if some trial recorded it.
+    A measure of something that fairtrial's own loop does not record in this study is included if a trial recorded it.
     """
     evidence = study.evidence
     recorded = {name for result in results for record in result.epochs for name in record.metrics}
@@ -144,29 +142,22 @@ def measures_of(study: Study, results: Sequence[TrialResult]) -> tuple[Measure, 
     return tuple({each.name: each for each in (*usual, replace(own, column=own.head))}.values())
 
 
-def join(study: Study, results: Sequence[TrialResult]) -> dict[tuple[str, int], TrialResult]:
-    """Key results by (arm, seed), in the study's order of arms and then by seed.
-
-    Raises:
-        ValueError: a result's arm or seed is not in the study, or a trial is there twice.
-    """
+def join(study: Study, results: Sequence[TrialResult]) -> dict[Key, TrialResult]:
+    """Key results by arm and seed, in the study's order; raises ValueError for a foreign or repeated trial."""
     order = {arm.name: index for index, arm in enumerate(study.arms)}
-    trials: dict[tuple[str, int], TrialResult] = {}
+    trials: dict[Key, TrialResult] = {}
     for result in results:
         if result.arm not in order or not 0 <= result.seed < study.seeds:
             raise ValueError(f"{study.label} has no trial of arm {result.arm!r} at seed {result.seed}")
         if (result.arm, result.seed) in trials:
-            raise ValueError(f"{study.label}: arm {result.arm!r} at seed {result.seed} is there twice")
+            raise ValueError(f"{study.label}: arm {result.arm!r} at seed {result.seed} appears twice")
         trials[result.arm, result.seed] = result
     return {key: trials[key] for key in sorted(trials, key=lambda key: (order[key[0]], key[1]))}
 
 
-def _arm(
-    arm: Arm, trials: Mapping[tuple[str, int], TrialResult], study: Study, measures: Sequence[Measure]
-) -> ArmSummary:
-    own = [trial for (name, _), trial in trials.items() if name == arm.name]
-    finished = [trial for trial in own if trial.outcome is Outcome.FINISHED]
-    outcomes = {trial.seed: trial.outcome for trial in own}
+def _arm(arm: Arm, trials: Sequence[TrialResult], study: Study, measures: Sequence[Measure]) -> ArmSummary:
+    finished = [trial for trial in trials if trial.outcome is Outcome.FINISHED]
+    outcomes = {trial.seed: trial.outcome for trial in trials}
     ended = list(outcomes.values())
     return ArmSummary(
         arm=arm.name,

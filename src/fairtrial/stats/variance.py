@@ -1,9 +1,9 @@
-"""How much paired differences vary: the estimates that every interval rests on, for many studies at once.
+"""Estimates of how much paired differences vary, for many studies at once; every interval uses them.
 
-Seeds times arms is a two-way layout: y[s, a] = arm a + seed s + noise. A paired difference removes the seed, and what
-is left has variance 2 sigma^2 for every arm if all arms are equally noisy. Then all arms, the reference among them,
-estimate one sigma, on as many degrees of freedom as the layout's residuals have: at three seeds and four arms 8
-instead of the 2 that one arm has of its own, which takes the 97.5% quantile of t from 4.30 to 2.31.
+Seeds times arms is a two-way layout: y[s, a] = arm a + seed s + noise. A paired difference removes the seed, and the
+rest has variance 2 sigma^2 for every arm if all arms are equally noisy. Then all arms, including the reference,
+estimate one sigma with the degrees of freedom of the layout's residuals: at three seeds and four arms 8 instead of one
+arm's own 2, which lowers the 97.5% quantile of t from 4.30 to 2.31.
 """
 
 from collections.abc import Sequence
@@ -16,60 +16,51 @@ FloatArray: TypeAlias = npt.NDArray[np.float64]
 IntArray: TypeAlias = npt.NDArray[np.int64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 
-#: Whose residuals tell the spread of an arm's differences, see `estimate`.
+#: Whose residuals estimate the spread of an arm's differences, see `estimate`.
 Pooling: TypeAlias = Literal["guarded", "pooled", "own"]
 
-#: How much more than it says a variance of few degrees of freedom counts in the guard. Chosen by simulation
-#: (`benchmarks/stats.py`): without it one arm three times as noisy as the rest takes errors from 5% to 7%, with 3
-#: to 6%; larger values would cost everyone seeds.
+#: How strongly the guard inflates variances with few degrees of freedom. Chosen by simulation (`benchmarks/stats.py`):
+#: one arm three times as noisy as the rest raises errors from 5% to 7% without it, and to 6% with 3; larger values
+#: would cost all studies seeds.
 CAUTION = 3.0
 
-#: A standard deviation below this part of the largest difference is rounding, not spread.
+#: A standard deviation below this fraction of the largest difference is rounding error.
 ROUNDING = 1e-12
 
 
 class Estimates(NamedTuple):
-    """Mean and spread of each arm's paired differences; every array is (studies, arms).
+    """Mean and spread of each arm's paired differences; every array is (studies, arms)."""
 
-    Attributes:
-        count: number of paired seeds.
-        mean: mean difference; NaN without a pair.
-        sd: the arm's own sample standard deviation; NaN below two pairs.
-        pooled: standard deviation of a paired difference by the residuals of all arms; NaN without degrees of freedom.
-        scale: the standard deviation that tests and intervals use, by the kind of pooling; NaN below two pairs.
-        df: degrees of freedom that `scale` is referred to; 0 where there is no scale.
-    """
-
-    count: IntArray  # type: ignore[assignment]  # it hides tuple.count, which nobody needs here
-    mean: FloatArray
-    sd: FloatArray
-    pooled: FloatArray
-    scale: FloatArray
-    df: IntArray
+    count: IntArray  # type: ignore[assignment]  # of paired seeds; hides tuple.count, which nobody needs here
+    mean: FloatArray  # NaN without a pair
+    sd: FloatArray  # the arm's own sample standard deviation; NaN below two pairs
+    pooled: FloatArray  # standard deviation from the residuals of all arms; NaN without degrees of freedom
+    scale: FloatArray  # the standard deviation of tests and intervals, by the kind of pooling; NaN below two pairs
+    df: IntArray  # degrees of freedom of the scale; 0 without one
 
 
 def estimate(differences: FloatArray, seen: BoolArray, pooling: Pooling = "guarded") -> Estimates:
     """Estimate mean and spread of paired differences.
 
     With ``"own"``, an arm's scale is the sample standard deviation of its differences. With ``"pooled"`` it is the
-    residual standard deviation of the two-way layout by least squares, times the root of 2. With ``"guarded"``, since
-    arms need not be equally noisy, it is the largest of three: the pooled one; the arm's own; and what the seeds' mean
-    differences say, which have all of the reference's noise in them, while the pooled residuals dilute it. The latter
-    two have few degrees of freedom, so their variances are multiplied by 1 + 3 (1 / own df - 1 / pooled df). What the
-    maximum does to the distribution under equal spread is left to the simulated boundary (`boundary`). With one arm
-    all three kinds are the sample standard deviation.
+    residual standard deviation of the two-way layout by least squares, times the square root of 2. With ``"guarded"``,
+    since arms need not be equally noisy, it is the largest of three: the pooled one; the arm's own; and that of the
+    seeds' mean differences, which contain all of the reference's noise, while the pooled residuals dilute it. The
+    latter two have few degrees of freedom, so their variances are multiplied by 1 + 3 (1 / own df - 1 / pooled df). The
+    simulated boundary (`boundary`) accounts for the effect of the maximum under equal spread. With one arm all three
+    kinds are the sample standard deviation.
 
     Args:
-        differences: (studies, seeds, arms), arm minus reference; whatever stands where `seen` is false is ignored.
+        differences: (studies, seeds, arms), arm minus reference; ignored where `seen` is false.
         seen: of the same shape, which differences count.
-        pooling: whose residuals tell the spread.
+        pooling: whose residuals estimate the spread.
     """
     count = seen.sum(axis=1)
     mean = _divide(np.where(seen, differences, 0.0).sum(axis=1), count)
     rest = np.where(seen, differences - mean[:, None], 0.0)
     squares = (rest**2).sum(axis=1)
     largest = np.where(seen, np.abs(differences), 0.0).max(axis=1, initial=0.0)
-    equal = squares <= (ROUNDING * largest) ** 2 * count  # but for rounding
+    equal = squares <= (ROUNDING * largest) ** 2 * count  # up to rounding
     rest, squares = np.where(equal[:, None], 0.0, rest), np.where(equal, 0.0, squares)
     own = _divide(squares, count - 1)
     pooled, pooled_df = _pooled(rest, seen, squares)
@@ -93,12 +84,12 @@ def estimate(differences: FloatArray, seen: BoolArray, pooling: Pooling = "guard
 
 
 def _pooled(rest: FloatArray, seen: BoolArray, squares: FloatArray) -> tuple[FloatArray, IntArray]:
-    """Variance of a paired difference by the two-way residuals, and its degrees of freedom; both (studies, 1).
+    """Variance of a paired difference from the two-way residuals, and its degrees of freedom; both (studies, 1).
 
     Least squares with the seeds swept out: the residual sum of squares is q - b' A^-1 b with the reference's effect set
-    to zero. In a complete layout b is zero, because `rest` has no arm means left.
+    to zero. In a complete layout b is zero, because arm means are already removed from `rest`.
     """
-    cells = seen.sum(axis=2)  # besides the reference, which is there wherever a difference is
+    cells = seen.sum(axis=2)  # besides the reference, which exists wherever a difference does
     weight = 1.0 / (cells + 1)
     rows = rest.sum(axis=2)
     residual = squares.sum(axis=1) - (rows**2 * weight).sum(axis=1)
@@ -118,17 +109,9 @@ def _pooled(rest: FloatArray, seen: BoolArray, squares: FloatArray) -> tuple[Flo
 def complete(
     differences: FloatArray, looks: Sequence[int], pooling: Pooling = "guarded"
 ) -> tuple[FloatArray, FloatArray]:
-    """Mean and scale at several looks where nothing is missing, as `estimate` has them but far faster.
+    """Mean and scale at several looks of complete data, both (studies, looks, arms); far faster than `estimate`.
 
-    It takes running sums of squares, so it is for simulated noise about zero and not for measured values.
-
-    Args:
-        differences: (studies, seeds, arms).
-        looks: numbers of seeds.
-        pooling: as for `estimate`.
-
-    Returns:
-        Means and scales, both (studies, looks, arms).
+    It uses running sums of squares, so it suits simulated noise around zero, not measured values.
     """
     arms = differences.shape[2]
     seeds = np.array(looks)[:, None]
@@ -150,7 +133,7 @@ def complete(
 
 
 def _shared(rest: FloatArray, seen: BoolArray) -> tuple[FloatArray, IntArray]:
-    """Variance of a paired difference by the seeds' mean differences, and its degrees of freedom; both (studies, 1).
+    """Variance of a paired difference from the seeds' mean differences, and its degrees of freedom; both (studies, 1).
 
     A seed's mean over m arms has variance sigma^2 (1 + 1 / m) under equal spread, and a paired difference 2 sigma^2.
     """
@@ -168,7 +151,7 @@ class _Part(NamedTuple):
 
 
 def _guarded(pooled: _Part, own: _Part, shared: _Part) -> FloatArray:
-    """The largest of three variances, the two with few degrees of freedom taken for more than they say."""
+    """The largest of three variances, after inflating the two with few degrees of freedom."""
     return np.fmax(
         np.fmax(pooled.variance, shared.variance * _caution(shared.df, pooled.df)),
         own.variance * _caution(own.df, pooled.df),
@@ -180,7 +163,7 @@ def _caution(df: IntArray, pooled_df: IntArray) -> FloatArray:
 
 
 def _divide(numerator: FloatArray | float, denominator: IntArray) -> FloatArray:
-    """Divide, with NaN where the denominator counts nothing."""
+    """Divide, with NaN where the denominator is not positive."""
     numerator = np.broadcast_to(np.asarray(numerator, dtype=np.float64), denominator.shape)
     counted = np.where(denominator > 0, denominator, 1)
     return np.where(denominator > 0, numerator / counted, np.nan)

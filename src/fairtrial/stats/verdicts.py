@@ -5,12 +5,12 @@ from enum import StrEnum
 
 
 class Verdict(StrEnum):
-    """What the evidence allows to say of an arm against the reference.
+    """What the evidence says about an arm, compared with the reference.
 
     Attributes:
-        BETTER: the interval lies on the better side of zero.
-        WORSE: the interval lies on the worse side of zero.
-        EQUIVALENT: the interval lies within plus or minus the margin that was set beforehand.
+        BETTER: the interval is on the better side of zero.
+        WORSE: the interval is on the worse side of zero.
+        EQUIVALENT: the interval is within plus or minus the margin that was set beforehand.
         UNDECIDED: none of these, so far or, at the last look, for good.
     """
 
@@ -27,30 +27,28 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, repr=False)
 class Comparison:
-    """One arm against the reference on one metric, paired by seed.
+    """One arm compared with the reference on one measure, paired by seed.
 
-    All differences are arm minus reference in the metric's own unit, whichever direction is better. A number that
+    All differences are arm minus reference in the measure's own unit, whichever direction is better. A number that
     does not exist is None, never NaN, and a caveat says why.
 
     Attributes:
         arm: the arm's name.
-        seeds: number of paired seeds that the verdict rests on. An arm that settled early stays at the seeds that
-            it had then.
+        seeds: number of paired seeds behind the verdict. An arm that settled early keeps the seeds that it had then.
         mean_difference: mean of the paired differences.
         sd: their sample standard deviation (divisor n - 1); None below two seeds.
         interval: lower and upper end of the confidence interval. With probability 1 - alpha the intervals of all
             arms at all looks contain the true differences together.
         p_adjusted: smallest family-wise alpha, over all arms and the looks so far and to come, at which the
-            interval of some look so far would have left zero out.
+            interval of some look so far would have excluded zero.
         effect_size: mean difference in standard deviations of the paired differences (Cohen's d_z), positive
             where the arm is better.
         probability_better: probability that the arm beats the reference at a new seed, by the predictive t
             distribution of a new difference.
         smallest_detectable: smallest true difference, either way, that these seeds would have found with 80% power.
-        verdict: what may be said.
+        verdict: the conclusion.
         more_seeds: number of further seeds that would settle an undecided arm if mean and spread stayed as they
-            are. It may lie beyond the last look, then a caveat says so. None for a settled arm, and where it can't
-            be told.
+            are. It may exceed the last look; a caveat then says so. None for a settled arm, or if unknown.
         caveats: what a reader must know beside the verdict, a sentence each.
     """
 

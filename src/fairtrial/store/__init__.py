@@ -1,1 +1,1 @@
-"""Where records stay: one small contract, and stores that keep it."""
+"""Stores of studies and their results: the contract, and its implementation in SQL."""

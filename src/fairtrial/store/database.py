@@ -3,116 +3,105 @@
 import contextlib
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
-from sqlalchemy import Connection, insert, inspect, select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection, event, insert, inspect, select
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from fairtrial.errors import StoreError, StoreMissingError, StoreVersionError
 from fairtrial.store import locks, schema
-from fairtrial.store.engine import keep_file, make_engine
-from fairtrial.store.explain import explain
-from fairtrial.store.transactions import persist
+from fairtrial.store.engine import DELETED, explain, make_engine
 from fairtrial.store.url import DatabaseURL
 
 T = TypeVar("T")
 
-#: Seconds to wait for another process that uses the database, and for a server that went away.
-PATIENCE = 30.0
-
 #: Key of the advisory lock under which PostgreSQL's tables are made; any number that nobody else uses.
 _TABLES_KEY = 0x6661697274726961
 
+#: Between two tries to reach a server.
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 5.0
+
+#: PostgreSQL's states after which the same transaction may be tried again: serialization failure, deadlock.
+_TRY_AGAIN = {"40001", "40P01"}
+
 
 class Database:
-    """A database with fairtrial's tables in it, its transactions and its locks. Threads may share it.
+    """A database with fairtrial's tables, for any thread; arguments and errors are those of `sql.SQLStore`."""
 
-    Args:
-        place: a file's path or a database URL.
-        create: make the database and its tables if they are not there.
-        patience: seconds to wait for another process that uses the database, and for a server that went away.
+    _opened: Path | None = None  # the file's full path, once it is open
 
-    Attributes:
-        name: what messages call it, without a password.
-        file: the database's file; None if it has none of its own.
-
-    Raises:
-        StoreError: it can't be opened, or holds something else.
-        StoreMissingError: there is none, and ``create`` is false.
-        StoreVersionError: a newer or a development version of fairtrial made it.
-    """
-
-    def __init__(self, place: str, *, create: bool, patience: float = PATIENCE) -> None:
-        self._url = DatabaseURL.of(place)
+    def __init__(self, url: str, *, create: bool = True, patience: float = 30.0) -> None:
+        self._url = DatabaseURL.of(url)
         self._patience = patience
-        self.name, self.file = self._url.name, self._url.file
-        self._opened = False
-        if not create and self.file is not None and not self.file.exists():
+        self._file = self._url.file  # None in memory, and on a server
+        if not create and self._file is not None and not self._file.exists():
             raise StoreMissingError(f"no store at {self.name}: run a study first, or name another with --store")
-        in_memory = self._url.is_sqlite and self.file is None  # then all threads share one connection
-        self._alone = threading.RLock() if in_memory else contextlib.nullcontext()
+        in_memory = self._url.is_sqlite and self._file is None  # then all threads share one connection
+        self._one_thread = threading.RLock() if in_memory else contextlib.nullcontext()
         self._locks: list[locks.AdvisoryLock] = []
-        with self._one_line("can't be opened"):
+        with self._explained("can't be opened"):
             self._engine = make_engine(self._url, patience, writes=create)
             try:
                 self._check_tables(create=create)
             except BaseException:
                 self._engine.dispose()  # a connection that is left open would keep others from the database
                 raise
-        self._opened = True
-        if self.file is not None:
-            keep_file(self._engine, self.file)
+        if self._file is not None:
+            self._opened = self._file.resolve()
+            event.listen(self._engine, "do_connect", self._check_file)
 
-    @property
-    def dialect(self) -> str:
-        """``"sqlite"`` or ``"postgresql"``."""
-        return self._engine.dialect.name
+    def __enter__(self) -> Self:
+        return self
 
-    def check(self) -> str:
-        """Have the database look for damage in itself; returns what it found, or nothing. Only SQLite can."""
-        if not self._url.is_sqlite:
-            return ""
-        found = self.read(lambda connection: connection.exec_driver_sql("PRAGMA integrity_check").scalars().all())
-        return "" if list(found) == ["ok"] else "; ".join(map(str, found))
-
-    def close(self) -> None:
-        """Close all connections."""
+    def __exit__(self, *exc_info: object) -> None:
         self._engine.dispose()
 
-    def read(self, work: Callable[[Connection], T]) -> T:
+    @property
+    def name(self) -> str:
+        """The store's path or URL, without its password."""
+        return self._url.name
+
+    @property
+    def beside(self) -> str:
+        """Path to which suffixes are added for files of a run; see `Store.beside`."""
+        return str(self._file or "fairtrial")
+
+    def check(self) -> str:
+        """Let SQLite check the database for damage, and return what it found, or nothing; PostgreSQL can't."""
+        if not self._url.is_sqlite:
+            return ""
+        found = self._read(lambda connection: connection.exec_driver_sql("PRAGMA integrity_check").scalars().all())
+        return "" if list(found) == ["ok"] else "; ".join(map(str, found))
+
+    def _read(self, work: Callable[[Connection], T]) -> T:
         """Run a function that only reads: it sees one state of the database, and blocks no writer for long."""
         # SQLite's transactions see one state anyway.
         options = {} if self._url.is_sqlite else {"isolation_level": "REPEATABLE READ"}
-        with self._one_line("can't be read"):
-            return self._persist(partial(self._transact, work, options))
+        with self._explained("can't be read"):
+            return self._retry(partial(self._transact, work, options))
 
-    def write(self, work: Callable[[Connection], T]) -> T:
-        """Run a function that writes, as one transaction; again on a new connection if the one it had was lost."""
-        with self._one_line("can't be written"):
-            return self._persist(partial(self._transact, work, {"fairtrial_write": True}))
+    def _write(self, work: Callable[[Connection], T]) -> T:
+        """Run a function that writes, as one transaction; again on a new connection if its connection was lost."""
+        with self._explained("can't be written"):
+            return self._retry(partial(self._transact, work, {"fairtrial_write": True}))
 
-    def lock(self, what: str, label: str) -> AbstractContextManager[None]:
-        """Lock something in this database against other processes, and against the rest of this one.
-
-        Args:
-            what: what is locked, a hash.
-            label: what errors call it.
-        """
+    def _lock(self, key: str, label: str) -> AbstractContextManager[None]:
+        """Lock a hash in this database against other processes and threads; errors call it ``label``."""
         if not self._url.is_sqlite:
-            return self._lock_on_server(what, label)
-        file = self._main_file()
-        if file is None:  # in memory: nobody else can open it
-            return locks.lock_in_process((id(self), what), label)
-        return locks.lock_file(file.with_name(f"{file.name}.{what[:8]}.lock"), label)
+            return self._lock_on_server(key, label)
+        if self._opened is None:  # in memory: no other process can open it
+            return locks.lock_in_process((id(self), key), label)
+        return locks.lock_file(self._opened.with_name(f"{self._opened.name}.{key[:8]}.lock"), label)
 
     @contextmanager
-    def _lock_on_server(self, what: str, label: str) -> Iterator[None]:
-        with self._one_line("can't be locked"):
-            lock = self._persist(lambda: locks.AdvisoryLock(self._engine, what, label))
+    def _lock_on_server(self, key: str, label: str) -> Iterator[None]:
+        with self._explained("can't be locked"):
+            lock = self._retry(lambda: locks.AdvisoryLock(self._engine, key, label))
         self._locks.append(lock)
         try:
             yield
@@ -120,27 +109,41 @@ class Database:
             self._locks.remove(lock)
             lock.release()
 
-    def _persist(self, step: Callable[[], T]) -> T:
-        """Take a step, again after each lost connection to a server."""
-        return step() if self._url.is_sqlite else persist(step, self._patience, self._renew_locks)
+    def _retry(self, step: Callable[[], T]) -> T:
+        """Take a step; if a server's connection is lost, retry for ``patience`` seconds, once at least.
 
-    def _renew_locks(self) -> None:
-        for lock in self._locks:
-            lock.renew()
+        Each new try takes lost locks again first. The step may be taken any number of times with the same result: a
+        connection that is lost during a commit leaves open whether the server did it.
+        """
+        give_up_at: float | None = None
+        pause = 0.0
+        while True:
+            try:
+                if give_up_at is not None:
+                    for lock in self._locks:
+                        lock.renew()
+                return step()
+            except DBAPIError as error:
+                now = time.monotonic()
+                give_up_at = give_up_at or now + self._patience
+                if self._url.is_sqlite or not _is_lost(error) or now + pause > give_up_at:
+                    raise
+            time.sleep(pause)
+            pause = min(max(2 * pause, _FIRST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
 
     def _transact(self, work: Callable[[Connection], T], options: dict[str, Any]) -> T:
-        with self._alone, self._engine.execution_options(**options).begin() as connection:
+        with self._one_thread, self._engine.execution_options(**options).begin() as connection:
             return work(connection)
 
-    def _main_file(self) -> Path | None:
-        """Ask SQLite itself which file it has open, whatever the URL said."""
-        rows = self.read(lambda connection: connection.exec_driver_sql("PRAGMA database_list").all())
-        return next((Path(row[2]).resolve() for row in rows if row[1] == "main" and row[2]), None)
+    def _check_file(self, *_: object) -> None:
+        """Refuse further connections to a file that was deleted: SQLite would make an empty one."""
+        if self._opened is not None and not self._opened.exists():
+            raise StoreError(f"the store {self.name}: {DELETED}")
 
     def _check_tables(self, *, create: bool) -> None:
         with self._engine.begin() as connection:
-            there = self._has_tables(connection)
-        if there:
+            exist = self._has_tables(connection)
+        if exist:
             return
         if not create:
             raise StoreMissingError(f"{self.name} holds no studies yet")
@@ -152,12 +155,7 @@ class Database:
                 connection.execute(insert(schema.schema_version).values(version=schema.VERSION))
 
     def _has_tables(self, connection: Connection) -> bool:
-        """Tell whether the tables are there.
-
-        Raises:
-            StoreError: there are others.
-            StoreVersionError: a newer or a development version of fairtrial made them.
-        """
+        """Whether fairtrial's tables exist; those of another program or version are an error."""
         tables = inspect(connection).get_table_names()
         if schema.DEVELOPMENT in tables:
             raise StoreVersionError(
@@ -175,11 +173,16 @@ class Database:
         return version is not None
 
     @contextmanager
-    def _one_line(self, what: str) -> Iterator[None]:
-        """Turn the database's errors into one line that names the store and holds no password."""
+    def _explained(self, what: str) -> Iterator[None]:
+        """Turn the database's errors into one line that names the store and contains no password."""
         try:
             yield
         except (SQLAlchemyError, sqlite3.Error) as error:
-            reason = explain(error, self.file, opened=self._opened)
-            line = self._url.clean(f"the store {self.name} {what}: {reason}")
-            raise StoreError(line) from (None if self._url.tells(str(error)) else error)
+            line = self._url.redact(f"the store {self.name} {what}: {explain(error, self._file, self._opened)}")
+            raise StoreError(line) from (None if self._url.has_password(str(error)) else error)
+
+
+def _is_lost(error: DBAPIError) -> bool:
+    """Whether an error means that the connection is gone, or that the same may be tried again."""
+    no_connection = isinstance(error, OperationalError) and error.statement is None
+    return error.connection_invalidated or no_connection or getattr(error.orig, "sqlstate", None) in _TRY_AGAIN

@@ -1,43 +1,40 @@
-"""SQLAlchemy engines for SQLite and PostgreSQL, set up as the store needs them."""
+"""SQLAlchemy engines for SQLite and PostgreSQL, and explanations of their errors."""
 
 import json
+import os
 import sqlite3
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import NoSuchModuleError
+from sqlalchemy.exc import DBAPIError, NoSuchModuleError
 from sqlalchemy.pool import StaticPool
 
 from fairtrial.errors import StoreError
-from fairtrial.store.explain import DELETED
 from fairtrial.store.url import DatabaseURL
 
-#: Notice within two minutes that a server has gone, and let it notice that we have: it keeps our locks until then.
+DELETED = "the database file was deleted or replaced while it was open"
+
+#: Server and client notice within two minutes that the other has gone; until then, the server keeps its locks.
 _KEEPALIVES = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_count": 6}
 
 
 def make_engine(url: DatabaseURL, patience: float, *, writes: bool) -> Engine:
-    """Make the engine of a database. A transaction that writes needs the execution option ``fairtrial_write``.
-
-    Args:
-        url: where the database is.
-        patience: seconds to wait for another process that uses it.
-        writes: whether it is about to be written.
+    """Make an engine that waits ``patience`` seconds for locks; writing transactions set the option fairtrial_write.
 
     Raises:
-        StoreError: its driver is not installed.
+        StoreError: the database's driver is not installed.
     """
+    connect_args: dict[str, Any] = {"timeout": patience}
     options: dict[str, Any] = {"json_serializer": partial(json.dumps, separators=(",", ":"))}
     if not url.is_sqlite:
-        options["connect_args"] = {key: value for key, value in _KEEPALIVES.items() if key not in url.url.query}
-    elif url.file is not None:
-        options["connect_args"] = {"timeout": patience}
-    else:  # in memory: one connection for all threads, as another would be another database
-        options |= {"connect_args": {"timeout": patience, "check_same_thread": False}, "poolclass": StaticPool}
+        connect_args = {key: value for key, value in _KEEPALIVES.items() if key not in url.url.query}
+    elif url.file is None:  # in memory: one connection for all threads, as another would be another database
+        connect_args["check_same_thread"] = False
+        options["poolclass"] = StaticPool
     try:
-        engine = create_engine(url.url, **options)
+        engine = create_engine(url.url, connect_args=connect_args, **options)
     except (NoSuchModuleError, ImportError) as error:
         remedy = f" ({error})" if url.is_sqlite else ': pip install "fairtrial[postgres]"'
         raise StoreError(f"--store {url.name}: its driver is not installed{remedy}") from error
@@ -48,15 +45,6 @@ def make_engine(url: DatabaseURL, patience: float, *, writes: bool) -> Engine:
     return engine
 
 
-def keep_file(engine: Engine, file: Path) -> None:
-    """Refuse further connections to a database whose file was deleted: SQLite would make an empty one."""
-
-    @event.listens_for(engine, "do_connect")
-    def _(*_: object) -> None:
-        if not file.exists():
-            raise StoreError(f"the store {file}: {DELETED}")
-
-
 def _set_up_sqlite(engine: Engine, *, writes: bool) -> None:
     pragmas = ["foreign_keys = ON", "synchronous = FULL"]  # safety before speed: one commit an epoch is cheap
     if writes:  # releases before 3.51.3 can lose a transaction where a write-ahead log is reset
@@ -64,14 +52,14 @@ def _set_up_sqlite(engine: Engine, *, writes: bool) -> None:
 
     @event.listens_for(engine, "connect")
     def _(connection: sqlite3.Connection, _record: object) -> None:
-        connection.isolation_level = None  # transactions are ours to begin, see below
+        connection.isolation_level = None  # the listener below begins transactions
         for pragma in pragmas:
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
     def _(connection: Connection) -> None:
         writing = connection.get_execution_options().get("fairtrial_write", False)
-        # At once: a transaction that has read, and asks for the lock later, can meet another's and must then fail.
+        # At once: a transaction that reads first and asks for the lock later fails if another has written meanwhile.
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
 
@@ -81,3 +69,35 @@ def _set_up_postgresql(engine: Engine, patience: float) -> None:
         with connection.cursor() as cursor:
             cursor.execute(f"SET lock_timeout = {round(patience * 1000)}")
         connection.commit()
+
+
+def explain(error: Exception, file: Path | None, opened: Path | None) -> str:
+    """Explain an error of a database or its driver, given its file, if any, and the same once it had been opened."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    code = getattr(cause, "sqlite_errorname", None) or getattr(cause, "sqlstate", None) or ""
+    if code == "SQLITE_READONLY_DBMOVED" or (opened is not None and not opened.exists()):
+        return DELETED
+    if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")) or code == "55P03":
+        remedy = "nothing that was stored is lost: let that process end, and try again"
+        return f"another process is using it ({cause}); {remedy}"
+    failing = code.startswith("SQLITE_IOERR")
+    if failing or code in {"SQLITE_FULL", "53100"}:
+        remedy = "nothing that was stored is lost: make room, and try again"
+        return f"disk full{' or failing' if failing else ''} ({cause}); {remedy}"
+    if file is not None and code.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY")):
+        obstacle = _obstacle(opened or file.absolute())
+        return f"{obstacle} ({cause})" if obstacle else str(cause)
+    return str(cause)
+
+
+def _obstacle(file: Path) -> str:
+    """Find why SQLite can't use a file, which needs a journal in the same folder."""
+    if file.is_dir():
+        return f"{file} is a folder"
+    if not file.parent.is_dir():
+        return f"there is no folder {file.parent}"
+    effective = os.access in os.supports_effective_ids
+    for path in (file, file.parent):
+        if path.exists() and not os.access(path, os.W_OK, effective_ids=effective):
+            return f"{path} can't be written to"
+    return ""

@@ -1,10 +1,10 @@
 """Locks that let one process at a time run a study in a store, and that die with it however it dies.
 
-For a SQLite file the lock is one of `filelock` (``flock``) on a small file beside the database, which says who holds it
-and is removed at the end. No program that the holder starts inherits it, and no fork keeps it.
+For a SQLite file it is a lock of `filelock` (``flock``) on a small file beside the database, which names its owner and
+is removed at the end. No program that the owner starts inherits it, and no fork keeps it.
 
 On PostgreSQL it is an advisory lock of a session of its own: the server releases it when the connection ends. That is
-when its process ends, but for one case: a fork (not a program that was started) of the holder shares the connection.
+when its process ends, with one exception: a fork (not a program that was started) of the owner shares the connection.
 """
 
 import contextlib
@@ -26,73 +26,70 @@ from sqlalchemy.exc import DBAPIError
 
 from fairtrial.errors import StoreError, StoreLockedError
 
-#: Long enough for a second try where the holder removes the file while it is being opened.
+#: Long enough for a second try where the owner removes the file while it is being opened.
 _TIMEOUT_SECONDS, _BETWEEN_TRIES_SECONDS = 0.1, 0.02
 
-#: What this process holds in databases in memory.
+#: What this process has locked in databases in memory.
 _IN_MEMORY: dict[Hashable, object] = {}
 
 #: PostgreSQL cuts longer names of applications.
 _NAME_BYTES = 63
 
 
-def _locked_error(label: str, holder: str) -> StoreLockedError:
+def _locked_error(label: str, owner: str) -> StoreLockedError:
     return StoreLockedError(
-        f"{label} is being run in this store already, by {holder}: wait for it or stop it, or name another store with "
+        f"{label} is being run in this store already, by {owner}: wait for it or stop it, or name another store with "
         "--store"
     )
 
 
-def _holder_text() -> str:
-    return f"process {os.getpid()} on {gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
 @contextmanager
-def lock_in_process(what: Hashable, label: str) -> Iterator[None]:
-    """Hold a lock against the other threads of this process."""
+def lock_in_process(key: Hashable, label: str) -> Iterator[None]:
+    """Lock something against the other threads of this process."""
     mine = object()
-    if _IN_MEMORY.setdefault(what, mine) is not mine:
+    if _IN_MEMORY.setdefault(key, mine) is not mine:
         raise _locked_error(label, "this process")
     try:
         yield
     finally:
-        del _IN_MEMORY[what]
+        del _IN_MEMORY[key]
 
 
 @contextmanager
 def lock_file(path: Path, label: str) -> Iterator[None]:
-    """Hold a lock on a file, which exists as long as the lock does; see the module.
+    """Lock a file, which exists as long as the lock does.
 
     Raises:
-        StoreLockedError: another process holds it, or this one does already.
-        StoreError: the file can't be made, or is not one that a lock has made.
+        StoreLockedError: another process has locked it, or this one already.
+        StoreError: the file can't be made, or is not a lock file.
     """
     lock = FileLock(path, _TIMEOUT_SECONDS, thread_local=False, on_acquired=partial(_sign, path, label))
     try:
         lock.acquire(poll_interval=_BETWEEN_TRIES_SECONDS)
     except Timeout:
-        raise _locked_error(label, _holder_of(path)) from None
+        raise _locked_error(label, _signature(path)) from None
     except OSError as error:
         raise StoreError(f"{label} can't be run in this store: {path}: {error.strerror}") from error
     owner = os.getpid()
     try:
         yield
     finally:
-        if owner == os.getpid():  # and not a fork of the holder, which leaves by the same door
-            path.unlink(missing_ok=True)  # still locked: whoever has opened it already notices
+        if owner == os.getpid():  # not a fork, which leaves this context too
+            path.unlink(missing_ok=True)  # still locked: a process that has opened it already will notice
             lock.release()
 
 
 def _sign(path: Path, label: str, file: int) -> None:
-    """Write into a file that was just locked who has locked it, unless it can be something else than a lock."""
+    """Write this process's name into a file that was just locked, unless it can be something other than a lock."""
     found = os.fstat(file)
     if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
         raise StoreError(f"{label} can't be run in this store: {path} is not a lock of fairtrial's; remove it")
+    signature = f"process {os.getpid()} on {gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n"
     os.ftruncate(file, 0)
-    os.pwrite(file, f"{_holder_text()}\n".encode(), 0)
+    os.pwrite(file, signature.encode(), 0)
 
 
-def _holder_of(path: Path) -> str:
+def _signature(path: Path) -> str:
     with contextlib.suppress(OSError):
         if path.is_file() and (written := path.read_text(errors="replace").strip()):
             return written
@@ -100,24 +97,19 @@ def _holder_of(path: Path) -> str:
 
 
 class AdvisoryLock:
-    """An advisory lock of PostgreSQL, on a connection that has no other use.
-
-    Args:
-        engine: gives the connection.
-        what: what is locked, in the database's current schema.
-        label: what errors call it.
+    """An advisory lock of PostgreSQL, in the database's current schema, on a connection that has no other use.
 
     Raises:
-        StoreLockedError: another session holds it.
+        StoreLockedError: another session has it.
         DBAPIError: the server can't be reached.
     """
 
-    def __init__(self, engine: Engine, what: str, label: str) -> None:
+    def __init__(self, engine: Engine, key: str, label: str) -> None:
         self._engine = engine
-        self._what = what
+        self._key = key
         self._label = label
-        self._guard = threading.Lock()
-        # What the session calls itself, for others; with a token of its own, so that it recognizes itself.
+        self._renewing = threading.Lock()
+        # The session's name, for other processes; the random part lets this one recognize its own.
         name = f"fairtrial {os.getpid()} {datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {uuid.uuid4().hex[:8]} {gethostname()}"
         self._name = name.encode()[:_NAME_BYTES].decode(errors="ignore")
         self._connection: Connection | None = None
@@ -125,7 +117,7 @@ class AdvisoryLock:
 
     def renew(self) -> None:
         """Take the lock, or take it again if its connection was lost; errors as the class's."""
-        with self._guard:
+        with self._renewing:
             if self._connection is not None:
                 try:
                     self._connection.exec_driver_sql("SELECT 1")
@@ -147,13 +139,13 @@ class AdvisoryLock:
             connection = closing.enter_context(self._engine.connect()).execution_options(isolation_level="AUTOCOMMIT")
             connection.detach()  # from the pool: closing must end the session
             connection.execute(text("SELECT set_config('application_name', :name, false)"), {"name": self._name})
-            key = _key(f"fairtrial {connection.exec_driver_sql('SELECT current_schema()').scalar()} {self._what}")
+            key = _numbers(f"fairtrial {connection.exec_driver_sql('SELECT current_schema()').scalar()} {self._key}")
             taken = connection.execute(_TRY, key).scalar()
             if not taken and (session := connection.execute(_SESSION, key).first()) and session[1] == self._name:
-                connection.execute(_END, {"session": session[0]})  # ours: the server has not missed us yet
+                connection.execute(_END, {"session": session[0]})  # ours: the server has not noticed yet that it ended
                 taken = connection.execute(_TRY, key).scalar()
             if not taken:
-                raise _locked_error(self._label, _holder(connection, key))
+                raise _locked_error(self._label, _owner(connection, key))
             closing.pop_all()
             return connection
 
@@ -167,13 +159,13 @@ _SESSION = text(
 )
 
 
-def _key(what: str) -> dict[str, int]:
-    """Digest what is locked into the two numbers of an advisory lock, which pg_locks shows without their sign."""
-    digest = hashlib.sha256(what.encode()).digest()
+def _numbers(key: str) -> dict[str, int]:
+    """Digest a key into the two numbers of an advisory lock, which pg_locks shows without their sign."""
+    digest = hashlib.sha256(key.encode()).digest()
     return {"high": int.from_bytes(digest[:4], "big") >> 1, "low": int.from_bytes(digest[4:8], "big") >> 1}
 
 
-def _holder(connection: Connection, key: dict[str, int]) -> str:
+def _owner(connection: Connection, key: dict[str, int]) -> str:
     session = connection.execute(_SESSION, key).first()
     words = session[1].split() if session else []
     if len(words) < 4 or words[0] != "fairtrial":

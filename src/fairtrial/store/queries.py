@@ -1,10 +1,13 @@
-"""Read trials and studies from rows of the database, many at a time."""
+"""Reads studies and trials from the database, many rows at a time."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, TypeAlias
 
-from sqlalchemy import JSON, Column, ColumnElement, Connection, Row, Select, Text, cast, func, select
+from sqlalchemy import JSON, Column, ColumnElement, Connection, Row, Text, cast, func, select
 
 from fairtrial.store import schema
 from fairtrial.store.base import StoredStudy
@@ -13,66 +16,64 @@ from fairtrial.trial import EpochRecord, Machine, Outcome, TrialResult
 #: Most rows that a statement names by hash: SQLite allows 32,766 parameters a statement, older releases 999.
 CHUNK = 500
 
+#: A row of epoch records: the trial's hash, the epoch, and its metrics as JSON.
+_Epoch: TypeAlias = tuple[str, int, str]
+
 
 def all_studies(connection: Connection) -> list[StoredStudy]:
     """Read all studies with their progress, the one that ran last first."""
-    progress: dict[str, dict[tuple[str | None, bool], int]] = {}
+    progress: dict[str, dict[tuple[str | None, bool], int]] = defaultdict(dict)
     for study, outcome, begun, trials in connection.execute(_COUNTS):
-        progress.setdefault(study, {})[outcome, bool(begun)] = trials
+        progress[study][outcome, bool(begun)] = trials
     rows = connection.execute(select(schema.studies).order_by(schema.studies.c.last_run_at.desc()))
-    return [_stored_study(row, progress.get(row.hash, {})) for row in rows]
+    return [
+        StoredStudy(
+            name=row.name,
+            hash=row.hash,
+            toml=row.toml,
+            last_run=row.last_run_at,
+            trials=sum(progress[row.hash].values()),
+            outcomes={outcome: progress[row.hash].get((outcome.value, True), 0) for outcome in Outcome},
+            started=progress[row.hash].get((None, True), 0),
+            source=row.source,
+            assignments=tuple(row.assignments or ()),
+        )
+        for row in rows
+    ]
 
 
-def outcomes_of_trials(connection: Connection, hashes: Sequence[str]) -> dict[str, Outcome | None]:
-    """Read how the known ones among these trials ended."""
-    known: dict[str, Outcome | None] = {}
-    for some in _chunks(hashes):
-        found = select(schema.trials.c.hash, schema.trials.c.outcome).where(schema.trials.c.hash.in_(some))
-        known |= {row.hash: Outcome(row.outcome) if row.outcome else None for row in connection.execute(found)}
-    return known
-
-
-def results_of_study(connection: Connection, study: str) -> list[TrialResult]:
-    """Read the trials of a study that have begun, in the order of its plan, by the study's hash."""
+def planned(connection: Connection, study: str) -> Sequence[str]:
+    """Read the hashes of a study's trials, in the order of its plan; none if the study is not in the store."""
     links = schema.study_trials.c
-    planned = links.study == study
-    trials = _TRIALS.join(schema.study_trials, links.trial == schema.trials.c.hash).where(planned)
-    epochs = _EPOCHS.join(schema.study_trials, links.trial == schema.epoch_records.c.trial).where(planned)
-    return _results(connection.execute(trials.order_by(links.position)).all(), _records(connection, epochs))
+    return connection.scalars(select(links.trial).where(links.study == study).order_by(links.position)).all()
 
 
-def results_of_trials(connection: Connection, hashes: Sequence[str]) -> list[TrialResult]:
+def outcomes(connection: Connection, hashes: Sequence[str]) -> dict[str, Outcome | None]:
+    """Read how trials ended, those in the store."""
+    found: dict[str, Outcome | None] = {}
+    for chunk in _chunks(hashes):
+        rows = select(schema.trials.c.hash, schema.trials.c.outcome).where(schema.trials.c.hash.in_(chunk))
+        found |= {row.hash: Outcome(row.outcome) if row.outcome else None for row in connection.execute(rows)}
+    return found
+
+
+def results(connection: Connection, hashes: Sequence[str]) -> list[TrialResult]:
     """Read the trials that have begun among these, in this order."""
     trials: dict[str, Row[Any]] = {}
-    epochs: dict[str, _Records] = {}
-    for some in _chunks(hashes):
-        rows = connection.execute(_TRIALS.where(schema.trials.c.hash.in_(some)))
-        trials |= {row.hash: row for row in rows}
-        epochs |= _records(connection, _EPOCHS.where(schema.epoch_records.c.trial.in_(some)))
+    epochs: dict[str, list[_Epoch]] = {}
+    for chunk in _chunks(hashes):
+        trials |= {row.hash: row for row in connection.execute(_TRIALS.where(schema.trials.c.hash.in_(chunk)))}
+        rows = connection.execute(_EPOCHS.where(schema.epoch_records.c.trial.in_(chunk))).all()
+        epochs |= {trial: list(group) for trial, group in groupby(rows, key=itemgetter(0))}
     return _results([trials[one] for one in hashes if one in trials], epochs)
 
 
 def _chunks(hashes: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Cut a list into pieces that a statement can name."""
     return (hashes[start : start + CHUNK] for start in range(0, len(hashes), CHUNK))
 
 
-def _stored_study(row: Row[Any], progress: Mapping[tuple[str | None, bool], int]) -> StoredStudy:
-    return StoredStudy(
-        name=row.name,
-        hash=row.hash,
-        toml=row.toml,
-        last_run=row.last_run_at,
-        trials=sum(progress.values()),
-        outcomes={outcome: progress.get((outcome.value, True), 0) for outcome in Outcome},
-        started=progress.get((None, True), 0),
-        source=row.source,
-        assignments=tuple(row.assignments or ()),
-    )
-
-
 def _plain(column: Column[Any]) -> ColumnElement[Any]:
-    """Read JSON as the text that it is: much of it is the same in all rows, or decoded many rows at a time."""
+    """Read JSON as text: much of it is the same in all rows, or decoded many rows at a time."""
     return cast(column, Text).label(column.name) if isinstance(column.type, JSON) else column
 
 
@@ -87,25 +88,8 @@ _EPOCHS = select(
     schema.epoch_records.c.trial, schema.epoch_records.c.epoch, _plain(schema.epoch_records.c.metrics)
 ).order_by(schema.epoch_records.c.trial, schema.epoch_records.c.epoch)
 
-#: Epochs of a trial, and the metrics of each as JSON.
-_Records = tuple[list[int], list[str]]
 
-
-def _records(connection: Connection, epochs: Select[Any]) -> dict[str, _Records]:
-    records: dict[str, _Records] = {}
-    trial: str | None = None
-    numbers: list[int] = []
-    texts: list[str] = []
-    for one, epoch, metrics in connection.execute(epochs).all():
-        if one != trial:
-            trial, numbers, texts = one, [], []
-            records[one] = (numbers, texts)
-        numbers.append(epoch)
-        texts.append(metrics)
-    return records
-
-
-def _results(trials: Iterable[Row[Any]], epochs: Mapping[str, _Records]) -> list[TrialResult]:
+def _results(trials: Sequence[Row[Any]], epochs: Mapping[str, Sequence[_Epoch]]) -> list[TrialResult]:
     machines: dict[str, Machine] = {}
     return [
         TrialResult(
@@ -117,7 +101,7 @@ def _results(trials: Iterable[Row[Any]], epochs: Mapping[str, _Records]) -> list
             started=row.started_at,
             ended=row.ended_at,
             machine=machines.get(row.machine) or machines.setdefault(row.machine, Machine(**json.loads(row.machine))),
-            epochs=_epochs(row.arm, row.seed, *epochs.get(row.hash, ((), ()))),
+            epochs=_epochs(row.arm, row.seed, epochs.get(row.hash, ())),
             fingerprints=json.loads(row.fingerprints),
             forced=row.forced,
         )
@@ -125,9 +109,9 @@ def _results(trials: Iterable[Row[Any]], epochs: Mapping[str, _Records]) -> list
     ]
 
 
-def _epochs(arm: str, seed: int, numbers: Sequence[int], texts: Sequence[str]) -> tuple[EpochRecord, ...]:
-    joined = ",".join(texts)
+def _epochs(arm: str, seed: int, rows: Sequence[_Epoch]) -> tuple[EpochRecord, ...]:
+    joined = ",".join([metrics for _, _, metrics in rows])
     decoded = json.loads(f"[{joined}]")  # all at once: twice as fast as one by one
     if ':"' in joined:  # NaN and infinities, which JSON does not know, are text
         decoded = [{name: float(value) for name, value in metrics.items()} for metrics in decoded]
-    return tuple(EpochRecord(arm, seed, *row) for row in zip(numbers, decoded, strict=True))
+    return tuple(EpochRecord(arm, seed, row[1], metrics) for row, metrics in zip(rows, decoded, strict=True))

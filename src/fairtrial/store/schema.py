@@ -1,8 +1,8 @@
 """The tables of the database.
 
-Nothing has been released yet, so that `VERSION` is 1 and there are no migrations. Once a release exists, a change to a
-table is a new version, and a migration of that number (by Alembic, in ``store/migrations``) brings older databases to
-it; `store.engine` already refuses newer ones. The tables list no metrics: what an epoch records is one column of JSON.
+Nothing has been released yet: `VERSION` is 1, and there are no migrations. Once a release exists, a change to a table
+is a new version, and a migration of that number (by Alembic, in ``store/migrations``) updates older databases;
+`store.database` refuses newer ones. The tables list no metrics: what an epoch records is one column of JSON.
 """
 
 from datetime import UTC, datetime
@@ -13,29 +13,27 @@ from sqlalchemy.types import TypeDecorator
 #: Version of the tables below.
 VERSION = 1
 
-#: The table by which databases of fairtrial's development, before any release, are known. Nothing reads those.
+#: A table that only databases of development versions, before any release, have. Nothing reads those.
 DEVELOPMENT = "fairtrial_schema"
 
 metadata = MetaData()
 
 
 class UTCDateTime(TypeDecorator[datetime]):
-    """A moment with its time zone, stored in UTC. SQLite keeps no zone, so reading puts it back."""
+    """A time with its zone, stored in UTC; SQLite drops the zone, and reading adds it again."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime:  # noqa: ARG002
-        """Convert to UTC on the way in; a moment without a zone is a bug."""
+        """Convert to UTC; a time without a zone is a bug."""
         if value is None or value.tzinfo is None:
-            raise ValueError("a moment without a time zone can't be stored")
+            raise ValueError("a time without a zone can't be stored")
         return value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        """Put the zone back on the way out."""
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        """Return a time in UTC."""
+        return value and (value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC))
 
 
 _HASH = String(64)

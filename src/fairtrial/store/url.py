@@ -1,9 +1,10 @@
-"""Where a store is: a file's path or a database URL, and how either is shown without its password."""
+"""URLs and paths of databases, and messages without their passwords."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from urllib.parse import quote, quote_plus, unquote, urlsplit
 
@@ -15,56 +16,37 @@ from fairtrial.errors import StoreError
 HIDDEN = "***"
 
 #: From a URL's user to its last @: more than SQLAlchemy takes for the password, which ends at the first one.
-_PASSWORD = re.compile(r"(?P<head>://[^:/@]*):(?P<password>.*)@", re.DOTALL)
-_QUERY_PASSWORD = re.compile(r"(?P<key>[?&](?!passfile=)[^=&]*(?:pass|pwd)[^=&]*=)(?P<password>[^&]*)", re.IGNORECASE)
+_PASSWORD = re.compile(r"(?P<head>://[^:/@]*:)(?P<password>.*)@", re.DOTALL)
+#: A key with % may be "password", too.
+_QUERY_PASSWORD = re.compile(r"(?P<head>[?&](?!passfile=)[^=&]*(?:pass|pwd|%)[^=&]*=)[^&]*", re.IGNORECASE)
 _CONNECTION_STRING = re.compile(r"\b(host|dbname|password)\s*=", re.IGNORECASE)
 
 #: What a URL may begin with, and the driver that it means.
 _DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 
 
-def redact_url(place: str) -> str:
-    """Write a store's place so that it may be printed: without its password, wherever in the URL that stands.
-
-    Args:
-        place: a file's path or a URL, valid or not.
+def redact_url(text: str) -> str:
+    """Hide the passwords in a store's path or URL, valid or not.
 
     Example:
         >>> redact_url("postgresql://ada:secret@host/runs?sslpassword=more")
         'postgresql://ada:***@host/runs?sslpassword=***'
     """
-    if "://" not in place:
-        return HIDDEN if _CONNECTION_STRING.search(place) else place
-    try:
-        url = make_url(place)
-    except (ArgumentError, ValueError):
-        url = None
-    if url is None or "@" in f"{url.host}{url.database}":  # an @ that was not escaped: what follows may be the password
-        hidden = _PASSWORD.sub(rf"\g<head>:{HIDDEN}@", place)
-        return _QUERY_PASSWORD.sub(rf"\g<key>{HIDDEN}", hidden)
-    query = {key: HIDDEN for key in url.query if _is_secret(key)}
-    return url.update_query_dict(query).render_as_string().replace(quote_plus(HIDDEN), HIDDEN)
+    if "://" not in text:
+        return HIDDEN if _CONNECTION_STRING.search(text) else text
+    return _QUERY_PASSWORD.sub(rf"\g<head>{HIDDEN}", _PASSWORD.sub(rf"\g<head>{HIDDEN}@", text))
 
 
 @dataclass(frozen=True)
 class DatabaseURL:
-    """A place that was understood.
-
-    Attributes:
-        text: as the user wrote it; it may hold a password.
-        url: the same for SQLAlchemy; so may this.
-    """
+    """A database's URL, as the user wrote it and for SQLAlchemy; both may contain a password."""
 
     text: str
     url: URL
 
     @classmethod
     def of(cls, text: str) -> "DatabaseURL":
-        """Understand a file's path or a URL.
-
-        Raises:
-            StoreError: it is neither.
-        """
+        """Parse a file's path or a URL; a `StoreError` if it is neither."""
         if "://" not in text:
             if _CONNECTION_STRING.search(text):
                 raise StoreError("--store: looks like a connection string; write postgresql://USER@HOST/DATABASE")
@@ -79,12 +61,19 @@ class DatabaseURL:
                 f"--store {redact_url(text)}: must be a file's path, or a URL such as sqlite:///fairtrial.db or "
                 "postgresql://USER@HOST/DATABASE"
             ) from None  # the cause would show the URL
+        if "@" in f"{url.host}":
+            raise StoreError(f"--store {redact_url(text)}: an @ in the user's name or password must be written as %40")
         return cls(text, url.set(drivername=_DRIVERS.get(url.drivername, url.drivername)))
+
+    @property
+    def dialect(self) -> str:
+        """``"sqlite"`` or ``"postgresql"``."""
+        return self.url.get_backend_name()
 
     @property
     def is_sqlite(self) -> bool:
         """Whether it is a SQLite database."""
-        return self.url.get_backend_name() == "sqlite"
+        return self.dialect == "sqlite"
 
     @cached_property
     def name(self) -> str:
@@ -102,34 +91,22 @@ class DatabaseURL:
         path = unquote(urlsplit(database).path)
         return None if path in {"", ":memory:"} or self.url.query.get("mode") == "memory" else Path(path)
 
-    def clean(self, text: str) -> str:
-        """Take the password out of a text, such as a driver's, and make it one line."""
-        for secret in sorted(self._secrets, key=len, reverse=True):
-            text = text.replace(secret, HIDDEN)
+    def redact(self, text: str) -> str:
+        """Remove the password from a text, such as a driver's, and make it one line."""
+        for password in self._passwords:
+            text = text.replace(password, HIDDEN)
         return " ".join(text.split())
 
-    def tells(self, text: str) -> bool:
-        """Tell whether a text holds the password."""
-        return any(secret in text for secret in self._secrets)
+    def has_password(self, text: str) -> bool:
+        """Whether a text contains the password."""
+        return any(password in text for password in self._passwords)
 
     @cached_property
-    def _secrets(self) -> frozenset[str]:
-        return frozenset(form for secret in self._passwords() if secret for form in _forms(secret))
-
-    def _passwords(self) -> Iterator[str]:
-        if self.url.password:
-            yield str(self.url.password)
-        if "://" in self.text and (match := _PASSWORD.search(self.text)) and "@" in f"{self.url.host}":
-            yield from match["password"].split("@")
-        for key, value in self.url.query.items():
-            if _is_secret(key):
-                yield from [value] if isinstance(value, str) else value
-
-
-def _is_secret(key: str) -> bool:
-    return _QUERY_PASSWORD.fullmatch(f"?{key}=") is not None
-
-
-def _forms(secret: str) -> set[str]:
-    """List a password as it is and as URLs write it."""
-    return {secret, quote(secret, safe=""), quote(secret), quote_plus(secret)}
+    def _passwords(self) -> Sequence[str]:
+        """All passwords in the URL, each as it is and as URLs write it, the longest first."""
+        passwords = {str(self.url.password or "")}
+        for key, values in self.url.normalized_query.items():
+            if _QUERY_PASSWORD.fullmatch(f"?{key}="):
+                passwords.update(values)
+        forms = ((one, quote(one, safe=""), quote(one), quote_plus(one)) for one in passwords - {""})
+        return sorted(chain.from_iterable(forms), key=len, reverse=True)

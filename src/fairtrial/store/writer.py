@@ -20,26 +20,27 @@ INSERT: Mapping[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.i
 
 
 class SQLWriter:
-    """Keeps the promises of `store.base.Writer`.
+    """Writes in an open transaction; the promises are those of `store.base.Writer`.
 
-    A transaction that runs again, because its connection was lost, finds a trial in the attempt that it found first, or
+    A transaction that is retried, because its connection was lost, finds a trial in the attempt that it found first, or
     in one that it began itself: then it had been committed, and writes the same again. Any other attempt is another
-    process's.
-
-    Args:
-        connection: in an open transaction.
-        history: empty at first, and the same object whenever the transaction runs again.
+    process's. ``history`` remembers both: empty at first, and the same object in every retry.
     """
 
     def __init__(self, connection: Connection, history: History) -> None:
         self._connection = connection
         self._history = history
-        self._current: dict[str, str | None] = {}  # nobody else can change these before the transaction ends
+        self._current: dict[str, str | None] = {}  # no other process can change these before the transaction ends
 
     def begin(self, trial: Trial, attempt: str, machine: Machine, at: datetime, forced: str = "") -> None:
         """Record that an attempt at a trial begins; see `Writer.begin`."""
         self._attempt(trial)
-        row = {"attempt": attempt, "machine": dataclasses.asdict(machine), "started_at": at, "forced": storable(forced)}
+        row = {
+            "attempt": attempt,
+            "machine": dataclasses.asdict(machine),
+            "started_at": at,
+            "forced": _storable(forced),
+        }
         self._connection.execute(_BEGIN, {"trial_hash": trial.hash, **row})
         self._history[trial.hash][1].add(attempt)
         self._current[trial.hash] = attempt
@@ -47,20 +48,21 @@ class SQLWriter:
     def add_epoch(self, trial: Trial, attempt: str, record: EpochRecord) -> None:
         """Record an epoch of the current attempt; see `Writer.add_epoch`."""
         self._check(trial, attempt)
-        metrics = {name: _json_number(value) for name, value in record.metrics.items()}
+        numbers = {name: float(value) for name, value in record.metrics.items()}
+        metrics = {name: x if math.isfinite(x) else str(x) for name, x in numbers.items()}  # JSON has no NaN or inf
         row = {"trial": trial.hash, "epoch": record.epoch, "attempt": attempt, "metrics": metrics}
         self._connection.execute(_EPOCH[self._connection.dialect.name], row)
 
     def add_fingerprints(self, trial: Trial, attempt: str, fingerprints: Mapping[str, str]) -> None:
-        """Record the current attempt's fingerprints in place of those it had."""
+        """Record the current attempt's fingerprints; see `Writer.add_fingerprints`."""
         self._check(trial, attempt)
         self._connection.execute(_FINGERPRINTS, {"trial_hash": trial.hash, "fingerprints": dict(fingerprints)})
 
     def end(self, trial: Trial, attempt: str, outcome: Outcome, detail: str, at: datetime) -> None:
-        """Record how the current attempt ended, and drop the records that earlier ones left behind."""
+        """Record how the current attempt ended; see `Writer.end`."""
         self._check(trial, attempt)
         self._connection.execute(_DROP_STALE, {"trial_hash": trial.hash, "current": attempt})
-        row = {"outcome": outcome.value, "detail": storable(detail), "ended_at": at}
+        row = {"outcome": outcome.value, "detail": _storable(detail), "ended_at": at}
         self._connection.execute(_END, {"trial_hash": trial.hash, **row})
 
     def _check(self, trial: Trial, attempt: str) -> None:
@@ -71,7 +73,7 @@ class SQLWriter:
             raise _restarted(trial)
 
     def _attempt(self, trial: Trial) -> str | None:
-        """Look up a trial's current attempt, and make sure that it stays so until the transaction ends."""
+        """Read a trial's current attempt, and lock it until the transaction ends."""
         if trial.hash not in self._current:
             row = self._connection.execute(_ATTEMPT, {"trial_hash": trial.hash}).first()
             if row is None:
@@ -83,14 +85,9 @@ class SQLWriter:
         return self._current[trial.hash]
 
 
-def storable(text: str) -> str:
-    """Escape what databases refuse in a text: NUL (PostgreSQL), and halves of characters (which are not UTF-8)."""
+def _storable(text: str) -> str:
+    """Escape what databases refuse in a text: NUL (PostgreSQL), and unpaired surrogates (not UTF-8)."""
     return text.replace("\0", "\\x00").encode(errors="backslashreplace").decode()
-
-
-def _json_number(value: float) -> float | str:
-    """JSON knows neither NaN nor infinities, so these are text there."""
-    return float(value) if math.isfinite(value) else str(float(value))
 
 
 def _restarted(trial: Trial) -> StoreError:
@@ -121,11 +118,10 @@ _DROP_STALE = delete(schema.epoch_records).where(
 )
 
 
-def _put_epoch(dialect: str) -> Any:
-    """Build the statement that records an epoch, in place of one that an attempt before left behind."""
-    put = INSERT[dialect](schema.epoch_records)
-    changed = {name: put.excluded[name] for name in ("attempt", "metrics")}
-    return put.on_conflict_do_update(index_elements=["trial", "epoch"], set_=changed)
+def _replace_epoch(dialect: str) -> Any:
+    insert = INSERT[dialect](schema.epoch_records)
+    changed = {name: insert.excluded[name] for name in ("attempt", "metrics")}
+    return insert.on_conflict_do_update(index_elements=["trial", "epoch"], set_=changed)
 
 
-_EPOCH = {dialect: _put_epoch(dialect) for dialect in INSERT}
+_EPOCH = {dialect: _replace_epoch(dialect) for dialect in INSERT}
