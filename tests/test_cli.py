@@ -81,7 +81,7 @@ def test_a_second_run_trains_nothing_and_prints_the_same_table(fairtrial, study)
     _, first, _ = fairtrial("run", study)
     status, second, err = fairtrial("run", study)
     assert (status, second) == (0, first)
-    assert "4 trials, 4 of them done already" in err
+    assert "4 trials, 4 already done" in err
     assert "epoch" not in err
 
 
@@ -383,7 +383,7 @@ def test_an_arm_that_stops_for_another_reason_is_not_said_to_be_settled(fairtria
     assert "same: stopped after 3 seeds, no seed has a result of it and a" in err
     assert "same: undecided, no seed has a result of it and a; diverged in 3 of 3 trials" in " ".join(out.split())
     _, _, again = fairtrial("run", known, "--set", "arms.same.params.diverge_rate=1.0")
-    assert ": 3 arms, 3 to 6 seeds, 9 trials, 9 of them done already" in again
+    assert ": 3 arms, 3 to 6 seeds, 9 trials, 9 already done" in again
     assert "same: stopped after 3 seeds, no seed has a result of it and a" in again
     _, out, _ = fairtrial("plan", known, "--set", "arms.same.params.diverge_rate=1.0")
     assert ": 9 trials, 9 done, 0 to train" in out

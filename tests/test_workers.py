@@ -278,7 +278,7 @@ def test_a_trial_that_begins_again_is_told_and_has_one_row(make_study):
         watcher.on_trial_start(trial, MACHINE)
         rows = [(str(task.description), task.completed) for task in watcher._progress.tasks]
     assert rows[1:] == [("trial 1/4 a seed 0", 0)]
-    assert "trial 1/4 a seed 0: has lost its worker, and begins again" in console.file.getvalue()
+    assert "trial 1/4 a seed 0: worker died; restarting the trial" in console.file.getvalue()
 
 
 def test_a_sequential_study_says_why_arms_stop_and_counts_on_less(make_study):

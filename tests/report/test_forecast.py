@@ -28,7 +28,7 @@ def simulate(trials, workers, pace):
     for trial, begin in running:
         events.append((begin, 1, lambda now, t=trial: forecast.began(t, now)))
         events += [
-            (begin + epoch * pace, 0, lambda now, t=trial, e=epoch: forecast.at(t, e, now))
+            (begin + epoch * pace, 0, lambda now, t=trial, e=epoch: forecast.reached(t, e, now))
             for epoch in range(1, trial.epochs + 1)
         ]
         events.append((begin + trial.epochs * pace, 0.5, lambda now, t=trial: forecast.ended(t, now)))
@@ -53,7 +53,7 @@ def timed(trial, forecast, began=0.0, start_up=0.0, pace=10.0, epochs=4):
     """Run a trial that reports after each epoch; return when it ends."""
     forecast.began(trial, began)
     for epoch in range(1, epochs + 1):
-        forecast.at(trial, epoch, began + start_up + epoch * pace)
+        forecast.reached(trial, epoch, began + start_up + epoch * pace)
     return began + start_up + epochs * pace
 
 
@@ -74,7 +74,7 @@ def test_during_the_first_epoch_a_short_study_is_not_told_to_be_long(trials):
     forecast.began(first, 0.0)
     said = []
     for batch in range(1, 21):
-        forecast.at(first, batch / 10, 10.0 + batch / 20)
+        forecast.reached(first, batch / 10, 10.0 + batch / 20)
         said.append(forecast.seconds_left(10.0 + batch / 20))
     assert said[0] is None
     assert all(seconds is None or seconds < 5 * (10 + 1) + 1 for seconds in said)
@@ -84,9 +84,9 @@ def test_what_a_checkpoint_spared_is_no_training(trials):
     first, second = trials(2)
     forecast = Forecast([first, second])
     forecast.began(first, 0.0)
-    forecast.at(first, 3.0, 5.0)  # it goes on from its third epoch
+    forecast.reached(first, 3.0, 5.0)  # it goes on from its third epoch
     assert forecast.seconds_left(5.0) is None
-    forecast.at(first, 4.0, 15.0)
+    forecast.reached(first, 4.0, 15.0)
     forecast.ended(first, 15.0)
     assert forecast.seconds_left(15.0) == pytest.approx(40.0)
 
@@ -122,8 +122,8 @@ def test_parts_of_an_epoch_count(trials):
     (trial,) = trials(1)
     forecast = Forecast([trial])
     forecast.began(trial, now=0.0)
-    forecast.at(trial, 0.1, now=1.0)
-    forecast.at(trial, 0.5, now=5.0)
+    forecast.reached(trial, 0.1, now=1.0)
+    forecast.reached(trial, 0.5, now=5.0)
     assert forecast.seconds_left(now=5.0) == pytest.approx(35.0)
     assert forecast.fraction == pytest.approx(0.125)
 
@@ -150,7 +150,7 @@ def test_it_is_never_negative_whatever_comes(steps):
     forecast = Forecast(trials, workers=2)
     for now, (number, epochs, ends) in enumerate(steps):
         forecast.began(trials[number], float(now))
-        forecast.at(trials[number], epochs, float(now))
+        forecast.reached(trials[number], epochs, float(now))
         if ends:
             forecast.ended(trials[number], float(now))
         assert 0 <= forecast.fraction <= 1
@@ -162,8 +162,8 @@ def test_a_trial_that_is_spared_is_no_work(trials):
     first, second, third = trials(3)
     forecast = Forecast([first, second, third])
     timed(first, forecast, pace=1.0, epochs=2)
-    forecast.spare(third)
+    forecast.cancel(third)
     assert forecast.fraction == pytest.approx(2 / 8)
     assert forecast.seconds_left(now=2.0) == pytest.approx(6.0)
-    forecast.spare(first)  # it runs already
+    forecast.cancel(first)  # it runs already
     assert forecast.fraction == pytest.approx(2 / 8)

@@ -7,7 +7,8 @@ from rich.console import Console
 
 from builders import MACHINE, make_study
 from fairtrial.report import live
-from fairtrial.report.live import ProgressDisplay, duration, fit, reason
+from fairtrial.report.live import ProgressDisplay, fit, reason
+from fairtrial.report.words import duration
 from fairtrial.scheduler import plan
 from fairtrial.trial import EpochRecord, Outcome
 
@@ -41,25 +42,25 @@ def display(width=100, term="xterm", *, terminal=True):
     return console, ProgressDisplay(console)
 
 
-def rows(watcher, width):
+def rows(progress, width):
     """The moving rows as they stand on the screen."""
     out = Console(file=io.StringIO(), width=width, color_system=None)
-    out.print(watcher._progress.make_tasks_table(watcher._progress.tasks))
+    out.print(progress._progress.make_tasks_table(progress._progress.tasks))
     return out.file.getvalue().splitlines()
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120])
 def test_every_row_says_how_far_it_is_whatever_the_width(width, clock):
     study = make_study(LONG, seeds=9, epochs=10)
-    _, watcher = display(width)
-    with watcher:
-        watcher.on_plan(study, plan(study), plan(study))
+    _, progress = display(width)
+    with progress:
+        progress.on_plan(study, plan(study), plan(study))
         for trial in plan(study)[:2]:
-            watcher.on_trial_start(trial, MACHINE)
+            progress.on_trial_start(trial, MACHINE)
         for clock.now in (1.0, 9.0):
             for trial in plan(study)[:2]:
-                watcher.on_progress(trial, int(clock.now), 10, {"train_acc": 0.25})
-        lines = rows(watcher, width)
+                progress.on_progress(trial, int(clock.now), 10, {"train_acc": 0.25})
+        lines = rows(progress, width)
     assert len(lines) == 3
     assert max(map(len, lines)) <= width
     whole, first, second = lines
@@ -95,14 +96,14 @@ def test_a_name_keeps_its_beginning_and_its_seed():
 def test_where_nothing_can_move_there_is_a_line_for_each_epoch(term, terminal):
     study = make_study(("a",), seeds=1, epochs=2)
     (trial,) = plan(study)
-    console, watcher = display(term=term, terminal=terminal)
-    with watcher:
-        watcher.on_plan(study, [trial], [trial])
-        watcher.on_trial_start(trial, MACHINE)
-        watcher.on_progress(trial, 1, 2, {})
+    console, progress = display(term=term, terminal=terminal)
+    with progress:
+        progress.on_plan(study, [trial], [trial])
+        progress.on_trial_start(trial, MACHINE)
+        progress.on_progress(trial, 1, 2, {})
         for epoch in (1, 2):
-            watcher.on_epoch(trial, EpochRecord("a", 0, epoch, {"test_acc": 0.5}))
-        watcher.on_trial_end(trial, Outcome.FINISHED, "")
+            progress.on_epoch(trial, EpochRecord("a", 0, epoch, {"test_acc": 0.5}))
+        progress.on_trial_end(trial, Outcome.FINISHED, "")
     lines = console.file.getvalue().splitlines()
     assert [line.partition(", ")[::2] for line in lines[2:]] == [
         ("trial 1/1 a seed 0", f"epoch {epoch}/2  test 50.00%") for epoch in (1, 2)
@@ -113,11 +114,11 @@ def test_where_nothing_can_move_there_is_a_line_for_each_epoch(term, terminal):
 def test_a_failure_is_one_line():
     study = make_study(("a",), seeds=2)
     first, second = plan(study)
-    console, watcher = display(terminal=False)
-    with watcher:
-        watcher.on_plan(study, [first, second], [first, second])
-        watcher.on_trial_end(first, Outcome.FAILED, TRACEBACK)
-        watcher.on_trial_end(second, Outcome.FAILED, "its worker process died: killed by SIGKILL\nmore")
+    console, progress = display(terminal=False)
+    with progress:
+        progress.on_plan(study, [first, second], [first, second])
+        progress.on_trial_end(first, Outcome.FAILED, TRACEBACK)
+        progress.on_trial_end(second, Outcome.FAILED, "its worker process died: killed by SIGKILL\nmore")
     assert console.file.getvalue().splitlines()[1:] == [
         "trial 1/2 a seed 0: failed: ValueError: wrong",
         "trial 2/2 a seed 1: failed: its worker process died: killed by SIGKILL",
@@ -133,16 +134,16 @@ def test_it_never_says_that_nothing_is_left_before_the_end(clock):
     """Twenty trials of 0.2 s after ten seconds of start-up, as a short study on a slow disk."""
     study = make_study(("a", "b"), seeds=10, epochs=2)
     trials = plan(study)
-    console, watcher = display(terminal=False)
-    with watcher:
-        watcher.on_plan(study, trials, trials)
+    console, progress = display(terminal=False)
+    with progress:
+        progress.on_plan(study, trials, trials)
         for trial in trials:
-            watcher.on_trial_start(trial, MACHINE)
+            progress.on_trial_start(trial, MACHINE)
             clock.now += 10.0 if trial is trials[0] else 0.0
             for epoch in (1, 2):
                 clock.now += 0.6
-                watcher.on_epoch(trial, EpochRecord(trial.arm, trial.seed, epoch, {}))
-            watcher.on_trial_end(trial, Outcome.FINISHED, "")
+                progress.on_epoch(trial, EpochRecord(trial.arm, trial.seed, epoch, {}))
+            progress.on_trial_end(trial, Outcome.FINISHED, "")
     lines = console.file.getvalue().splitlines()[2:]
     assert not any(", 0 s left" in line for line in lines)
     assert "left" not in lines[0]  # too early to tell

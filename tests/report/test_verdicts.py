@@ -126,10 +126,10 @@ def test_at_eighty_columns_the_numbers_are_one_table():
 
 
 def test_color_is_for_verdicts_only_and_text_has_no_escape_codes():
-    assert "\x1b[1;32m better" in write(verdict(), color=True)
+    assert "\x1b[1;32mbetter" in write(verdict(), color=True)
     assert "\x1b" not in write(verdict())
     named = verdict({"a": {}, "better": {"mean": 0.7}})
-    assert "\x1b[1;31m worse" in write(named, color=True)
+    assert "\x1b[1;31mworse" in write(named, color=True)
 
 
 def test_markdown_is_sentences_a_table_and_notes():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fairtrial.report.costs import bench_json, bench_text
+from fairtrial.report.costs import bench_text, to_json
 from fairtrial.scheduler import plan
 from fairtrial.spec import Study
 from fairtrial.training import bench
@@ -35,7 +35,7 @@ def test_the_json_is_a_contract():
         "model": {"width": 0.25},
     }
     measured = bench.bench(Study.from_dict(table), rounds=1)
-    told = json.loads(bench_json(measured))
+    told = json.loads(to_json(measured))
     assert {"plain", "fast", "matmul_ms", "step_over_matmul", "overhead_share", "worker_private_bytes", "path"} <= set(
         told
     )

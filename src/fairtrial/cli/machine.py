@@ -28,7 +28,7 @@ def bench(
     from fairtrial.report import costs  # noqa: PLC0415
 
     measured = api.bench(api.load(study, overrides or []), threads=threads or 1)
-    out(costs.bench_json(measured) if as_json else costs.bench_text(measured))
+    out(costs.to_json(measured) if as_json else costs.bench_text(measured))
 
 
 @app.command("doctor")
@@ -44,15 +44,15 @@ def check_installation(
     Checks versions, compiler, data, store, disk and memory, Ray and PostgreSQL.
     """
     from fairtrial import doctor  # noqa: PLC0415
-    from fairtrial.report.doctor import finding_text, findings_json  # noqa: PLC0415
+    from fairtrial.report.costs import result_text, to_json  # noqa: PLC0415
 
     findings = []
     for finding in doctor.check_installation(store, address):
         findings.append(finding)
         if not as_json:
-            out(finding_text(finding, console().width))
+            out(result_text(finding, console().width))
     if as_json:
-        out(findings_json(findings))
+        out(to_json(findings))
     if any(finding.state is doctor.BAD for finding in findings):
         raise typer.Exit(1)
 

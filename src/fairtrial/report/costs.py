@@ -1,4 +1,4 @@
-"""What a study will cost, and what a machine can do, as text and JSON."""
+"""What a study will cost, how fast a machine is, and the results of `fairtrial doctor`, as text and JSON."""
 
 import dataclasses
 import json
@@ -7,11 +7,10 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from fairtrial.doctor import CheckResult, CheckStatus
 from fairtrial.estimate import Estimate, SeedOption
 from fairtrial.measures import measure
-from fairtrial.report.live import duration
-from fairtrial.report.settings import NOTHING
-from fairtrial.report.words import count
+from fairtrial.report.words import count, duration, or_nothing
 from fairtrial.spec import Study
 
 if TYPE_CHECKING:  # the module itself loads torch
@@ -24,61 +23,57 @@ def plan_text(study: Study, cost: Estimate, store: str) -> str:
     at_most = "at most " if study.sequential and cost.missing else ""
     lines = [f"{study.label}: {at_most}{count(cost.trials, 'trial')}, {done} done, {cost.missing} to train"]
     if cost.missing:
-        pool = f"{count(cost.workers, 'worker')} of {count(cost.threads, 'thread')}"
+        workers = f"{count(cost.workers, 'worker')} of {count(cost.threads, 'thread')}"
         timed = f" ({cost.step_ms:.0f} ms a step, timed just now)" if cost.step_ms else ""
         unknown = "unknown: this training loop has not finished a trial in this store yet"
-        known = f"{at_most}about {duration(cost.seconds or 0.0)} with {pool}{timed}"
+        known = f"{at_most}about {duration(cost.seconds or 0.0)} with {workers}{timed}"
         lines.append(f"time: {unknown if cost.seconds is None else known}")
         lines.append(f"disk: about {cost.bytes / 1e3:.0f} kB more in {store}")
     return "\n".join(lines)
 
 
 def seed_options_text(study: Study, options: Sequence[SeedOption], spread: float | None, source: str) -> str:
-    """Write what several numbers of seeds would find as a small table.
-
-    Args:
-        study: the study.
-        options: a line each.
-        spread: what they were computed from.
-        source: where that is from, such as ``"from the store"``.
-    """
-    measured = measure(study.evidence.metric).unit
+    """Write what several numbers of seeds would find at a spread (standard deviation) from a source."""
+    unit = measure(study.evidence.metric).unit
     if spread is None:
-        head = (
-            "How small a difference would be found is not known: give --spread, the standard deviation of a difference"
-        )
+        head = "smallest difference that is found: unknown, give --spread, the standard deviation of a difference"
     else:
         head = (
-            f"smallest difference in {measure(study.evidence.metric).label} that so many seeds, looked at once, find "
-            f"with 80% power, at a standard deviation of {measured.amount(spread)} {source}:"
+            f"smallest difference in {measure(study.evidence.metric).label} found with 80% power by one look after so "
+            f"many seeds, at a standard deviation of {unit.amount(spread)} {source}:"
         )
     lines = [*textwrap.wrap(head, 80), f"{'seeds':>7} {'difference':>16} {'time to get there':>20}"]
     for row in options:
-        found = NOTHING if row.difference is None else measured.amount(row.difference)
         cost = "unknown" if row.seconds is None else duration(row.seconds) if row.seconds else "done"
-        lines.append(f"{row.seeds:>7} {found:>16} {cost:>20}")
+        lines.append(f"{row.seeds:>7} {or_nothing(row.difference, unit.amount):>16} {cost:>20}")
     return "\n".join(lines)
 
 
 def bench_text(measured: "Bench") -> str:
     """Write what was measured as a small table."""
-    private = measured.worker_private_bytes
-    rows = [
-        ("plain layers", f"{measured.plain.step_ms:.1f} ms a step, {measured.plain.images_per_second:.0f} images/s"),
-        ("fast layers", f"{measured.fast.step_ms:.1f} ms a step, {measured.fast.images_per_second:.0f} images/s"),
-        ("fast over plain", f"{measured.plain.step_ms / measured.fast.step_ms:.2f} times the speed"),
-        (
-            "its matrix products",
-            f"{measured.matmul_ms:.1f} ms; the fast step is {measured.step_over_matmul:.2f} times that",
-        ),
-        ("outside steps", f"{measured.overhead_share:.1%} of a short trial"),
-        ("private memory", "not told by this system" if private is None else f"{private / 2**20:.0f} MiB a worker"),
-        ("path", measured.path),
-        ("machine", f"{platform.platform()}, {count(measured.threads, 'thread')}"),
-    ]
-    return "\n".join(f"{name:22} {value}" for name, value in rows)
+    fast, plain, private = measured.fast, measured.plain, measured.worker_private_bytes
+    rows = {
+        "plain layers": f"{plain.step_ms:.1f} ms a step, {plain.images_per_second:.0f} images/s",
+        "fast layers": f"{fast.step_ms:.1f} ms a step, {fast.images_per_second:.0f} images/s",
+        "fast over plain": f"{plain.step_ms / fast.step_ms:.2f} times the speed",
+        "matrix products": f"{measured.matmul_ms:.1f} ms; the fast step is {measured.step_over_matmul:.2f} times that",
+        "outside steps": f"{measured.overhead_share:.1%} of a short trial",
+        "private memory": "not reported by this system" if private is None else f"{private / 2**20:.0f} MiB a worker",
+        "path": measured.path,
+        "machine": f"{platform.platform()}, {count(measured.threads, 'thread')}",
+    }
+    return "\n".join(f"{name:22} {value}" for name, value in rows.items())
 
 
-def bench_json(measured: "Bench") -> str:
-    """Write what was measured as JSON, a contract that other programs rely on."""
-    return json.dumps(dataclasses.asdict(measured), indent=2, allow_nan=False)
+def result_text(result: CheckResult, width: int) -> str:
+    """Write the result of a check for a screen of so many columns, its detail wrapped beside its part."""
+    word = {CheckStatus.GOOD: "ok", CheckStatus.NOTE: "note", CheckStatus.BAD: "BAD"}[result.state]
+    head = f"{word:<5}{result.part:<12}"
+    indent = " " * len(head)
+    wrapper = textwrap.TextWrapper(max(width, 50), head, indent, break_on_hyphens=False, break_long_words=False)
+    return wrapper.fill(result.detail)
+
+
+def to_json(results: "Bench | Sequence[CheckResult]") -> str:
+    """Write results as JSON, a contract that other programs rely on."""
+    return json.dumps(results, indent=2, allow_nan=False, default=dataclasses.asdict)

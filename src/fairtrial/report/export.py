@@ -3,10 +3,10 @@
 import csv
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO, StringIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import fairtrial
 from fairtrial.errors import ReportError
@@ -21,7 +21,6 @@ Format = Literal["csv", "parquet", "json"]
 HEAD = ("study", "hash", "arm", "seed", "epoch")
 TAIL = ("outcome",)
 
-#: One epoch record by column.
 Row = dict[str, Any]
 
 
@@ -31,35 +30,31 @@ def export(study: Study, results: Sequence[TrialResult], format: Format, path: P
     The columns are study, hash, arm, seed, epoch, each metric that was recorded, and the outcome of the record's trial
     (nothing for a trial that was interrupted or still runs). Losses are in nats, accuracies fractions, times seconds.
 
-    | format | metric that is not there | NaN | infinite |
+    | format | missing metric | NaN | infinite |
     |---|---|---|---|
     | csv, UTF-8 | empty | ``nan`` | ``inf``, ``-inf`` |
     | json, a list of objects | null | null | null |
     | parquet | null | NaN | infinity |
 
-    A Parquet file's schema also holds the study as TOML (``fairtrial.study``) and the version of fairtrial
+    A Parquet file's schema also has the study as TOML (``fairtrial.study``) and the version of fairtrial
     (``fairtrial.version``).
 
-    Args:
-        study: the study.
-        results: its trials, in any order.
-        format: ``"csv"``, ``"parquet"`` or ``"json"``.
-        path: a file to write to, all at once or not at all; by default the content is only returned.
-
-    Returns:
-        The content of the file.
+    With a path, the content is also written to that file, whole or not at all.
 
     Raises:
         ReportError: there is no such format, or the file can't be written.
         ValueError: a result is not of this study, or one trial is there twice.
     """
-    if format not in _WRITERS:
-        raise ReportError(f'export format "{format}": must be one of {", ".join(_WRITERS)}')
+    if format not in get_args(Format):
+        raise ReportError(f'export format "{format}": must be one of {", ".join(get_args(Format))}')
     trials = list(join(study, results).values())
     metrics = _metrics(trials)
     columns = [*HEAD, *metrics.values(), *TAIL]
     rows = [row for trial in trials for row in _rows(study, trial, metrics)]
-    content = _WRITERS[format](columns, rows, study)
+    if format == "parquet":
+        content = _parquet(columns, rows, study)
+    else:
+        content = (_csv(columns, rows) if format == "csv" else _json(rows)).encode()
     if path is not None:
         write_document(path, content)
     return content
@@ -68,47 +63,37 @@ def export(study: Study, results: Sequence[TrialResult], format: Format, path: P
 def _metrics(trials: Sequence[TrialResult]) -> dict[str, str]:
     """Name the column of each recorded metric: fairtrial's own first, then the user's, sorted.
 
-    A metric that is called like one of the other columns becomes ``metrics.NAME``.
+    A metric with the name of another column becomes ``metrics.NAME``.
     """
-    found = {name for trial in trials for record in trial.epochs for name in record.metrics}
-    ordered = [name for name in METRICS if name in found] + sorted(found.difference(METRICS))
+    recorded = {name for trial in trials for record in trial.epochs for name in record.metrics}
+    ordered = [name for name in METRICS if name in recorded] + sorted(recorded.difference(METRICS))
     return {name: f"metrics.{name}" if name in {*HEAD, *TAIL} else name for name in ordered}
 
 
 def _rows(study: Study, trial: TrialResult, metrics: Mapping[str, str]) -> list[Row]:
-    outcome = None if trial.outcome is None else trial.outcome.value
     head: Row = {"study": study.name, "hash": study.hash, "arm": trial.arm, "seed": trial.seed}
-    return [
-        {
-            **head,
-            "epoch": record.epoch,
-            **{column: _number(record.metrics.get(name)) for name, column in metrics.items()},
-            "outcome": outcome,
-        }
-        for record in sorted(trial.epochs, key=lambda record: record.epoch)
-    ]
+    tail: Row = {"outcome": None if trial.outcome is None else trial.outcome.value}
+    rows = []
+    for record in sorted(trial.epochs, key=lambda record: record.epoch):
+        values = {metrics[name]: float(value) for name, value in record.metrics.items()}
+        rows.append({**head, "epoch": record.epoch, **dict.fromkeys(metrics.values()), **values, **tail})
+    return rows
 
 
-def _number(value: float | None) -> float | None:
-    """Whatever number a training loop reported, as a plain float."""
-    return None if value is None else float(value)
-
-
-def _csv(columns: Sequence[str], rows: Sequence[Row], study: Study) -> bytes:  # noqa: ARG001
+def _csv(columns: Sequence[str], rows: Sequence[Row]) -> str:
     out = StringIO()
     writer = csv.DictWriter(out, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    return out.getvalue().encode()
+    return out.getvalue()
 
 
-def _json(columns: Sequence[str], rows: Sequence[Row], study: Study) -> bytes:  # noqa: ARG001
-    finite = [{column: _null(value) for column, value in row.items()} for row in rows]
-    return (json.dumps(finite, indent=1, allow_nan=False) + "\n").encode()
-
-
-def _null(value: object) -> object:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _json(rows: Sequence[Row]) -> str:
+    finite = [
+        {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
+        for row in rows
+    ]
+    return json.dumps(finite, indent=1, allow_nan=False) + "\n"
 
 
 def _parquet(columns: Sequence[str], rows: Sequence[Row], study: Study) -> bytes:
@@ -121,10 +106,3 @@ def _parquet(columns: Sequence[str], rows: Sequence[Row], study: Study) -> bytes
     out = BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), out)
     return out.getvalue()
-
-
-_WRITERS: Mapping[str, Callable[[Sequence[str], Sequence[Row], Study], bytes]] = {
-    "csv": _csv,
-    "parquet": _parquet,
-    "json": _json,
-}

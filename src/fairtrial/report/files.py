@@ -7,9 +7,9 @@ from fairtrial.files import write_atomically
 
 
 def write_document(path: Path, content: bytes) -> None:
-    """Write a file as `fairtrial.files.write_atomically` does; behind a link, the file that it leads to.
+    """Write a file whole or not at all; of a link, the file that it leads to.
 
-    What is no regular file, such as ``/dev/stdout`` or a named pipe, is written to directly.
+    Anything but a regular file, such as ``/dev/stdout`` or a named pipe, is written to directly.
 
     Raises:
         ReportError: the folder is missing, or the file can't be written.

@@ -6,53 +6,42 @@ from dataclasses import dataclass
 from fairtrial.scheduler import makespan
 from fairtrial.trial import Trial
 
-#: Before so many epochs, or so many seconds, of training have been timed, nothing is said.
+#: Epochs or seconds of training that must have been timed before there is an estimate.
 ENOUGH_EPOCHS, ENOUGH_SECONDS = 1.0, 3.0
 
-#: What is left of a trial that runs is never less than this part of an epoch: after its last batch it is evaluated.
-LAST = 0.05
+#: Least rest of a running trial, in epochs: after its last batch it is evaluated.
+LEAST_REST = 0.05
 
 
 class Forecast:
-    """Judges the time that is left by the pace so far, for trials that run one after another or side by side.
+    """Estimates the time that is left from the pace so far, for trials one after another or side by side.
 
     Work is counted in epochs, parts of an epoch by their batches. The pace is that of one trial: seconds over epochs,
-    both counted from a trial's first report on, so that neither its start-up nor the epochs that a checkpoint spared it
-    pass for training. Start-up is counted apart, once for each trial that has yet to begin. What is left is dealt out
-    to the workers as an executor does it, in order, each trial to the worker that is free first; so it is known that
-    the last trial runs alone.
+    both counted from a trial's first report, so that neither its start-up nor the epochs restored from a checkpoint
+    count as training. Start-up is counted separately, once for each trial that has not begun. The rest is assigned to
+    workers as an executor does it, in order, each trial to the first free worker; so a last trial alone is accounted
+    for. Every ``now`` is in seconds, by one clock.
 
     Args:
-        trials: what is to be trained, in the order in which it will be.
+        trials: what is to be trained, in order.
         workers: how many trials run side by side.
-
-    Example:
-        >>> forecast = Forecast([first, second, third], workers=2)  # doctest: +SKIP
-        >>> forecast.began(first, now=0.0)                          # doctest: +SKIP
-        >>> forecast.at(first, epochs=0.5, now=15.0)                # doctest: +SKIP
-        >>> forecast.seconds_left(now=30.0)                         # doctest: +SKIP
     """
 
     def __init__(self, trials: Iterable[Trial] = (), workers: int = 1) -> None:
         self.workers = workers
         self._waiting = {trial.hash: float(trial.epochs) for trial in trials}
         self._total = sum(self._waiting.values())
-        self._running: dict[str, _Running] = {}
-        self._ended: list[_Running] = []
-        self._closed = 0.0  # epochs of ended trials, done or not: no more work
+        self._running: dict[str, _Timing] = {}
+        self._ended: list[_Timing] = []
 
     @property
     def fraction(self) -> float:
         """Share of the work that is done, from 0 to 1."""
-        done = self._closed + sum(trial.done for trial in self._running.values())
+        done = sum(trial.epochs for trial in self._ended) + sum(trial.done for trial in self._running.values())
         return min(1.0, done / self._total) if self._total else 1.0
 
     def seconds_left(self, now: float) -> float | None:
-        """Estimate the seconds that are left; None while too little has been timed to tell.
-
-        Args:
-            now: in seconds, by the clock that the other methods are told.
-        """
+        """Estimate the seconds that are left; None while too little has been timed."""
         pace = self._pace(now)
         if pace is None:
             return None
@@ -61,49 +50,46 @@ class Forecast:
         left = []
         for trial in self._running.values():
             begins = max(0.0, start_up - (now - trial.began)) if trial.first is None else 0.0
-            left.append(begins + pace * max(LAST, trial.epochs - trial.done))
+            left.append(begins + pace * max(LEAST_REST, trial.epochs - trial.done))
         left += [start_up + pace * epochs for epochs in self._waiting.values()]
         return makespan(left, max(self.workers, len(self._running)))
 
     def began(self, trial: Trial, now: float) -> None:
         """Note that a trial has begun."""
         self._waiting.pop(trial.hash, None)
-        self._running[trial.hash] = _Running(float(trial.epochs), now)
+        self._running[trial.hash] = _Timing(float(trial.epochs), now)
 
-    def at(self, trial: Trial, epochs: float, now: float) -> None:
+    def reached(self, trial: Trial, epochs: float, now: float) -> None:
         """Note how many epochs of a running trial are done."""
         if (running := self._running.get(trial.hash)) is not None:
             running.done = epochs
             running.first = running.first or (now, epochs)
 
-    def spare(self, trial: Trial) -> None:
-        """Note that a trial that waits will not be run."""
+    def cancel(self, trial: Trial) -> None:
+        """Note that a waiting trial will not run."""
         self._total -= self._waiting.pop(trial.hash, 0.0)
 
     def ended(self, trial: Trial, now: float) -> None:
         """Note that a trial needs no more work, whether it did all its epochs or not."""
         if (ended := self._running.pop(trial.hash, None)) is not None:
-            self._closed += ended.epochs
             ended.end = now
             self._ended.append(ended)
 
     def _pace(self, now: float) -> float | None:
-        """Seconds an epoch; None if too little has been timed."""
+        """Seconds per epoch; None if too little has been timed."""
         timed = [trial for trial in (*self._ended, *self._running.values()) if trial.first is not None]
         epochs = sum(trial.trained for trial in timed)
         seconds = sum(trial.seconds(now) for trial in timed)
         if epochs > 0 and (epochs >= ENOUGH_EPOCHS or seconds >= ENOUGH_SECONDS):
             return seconds / epochs
-        # Loops that report once a trial: all that can be timed is the whole trial.
+        # Of a loop that reports once per trial, only whole trials can be timed.
         whole = [trial for trial in self._ended if trial.fresh and trial.done and not trial.trained]
-        if not whole:
-            return None
-        return sum(trial.end - trial.began for trial in whole) / sum(trial.done for trial in whole)
+        return sum(each.end - each.began for each in whole) / sum(each.done for each in whole) if whole else None
 
 
 @dataclass
-class _Running:
-    """A trial that runs or ran: epochs to do, when it began, epochs done, its first report, and when it ended."""
+class _Timing:
+    """Epochs of a trial, when it began, epochs done, time and epochs of its first report, and when it ended."""
 
     epochs: float
     began: float
@@ -117,14 +103,12 @@ class _Running:
         return self.first is not None and self.first[1] <= 1.0
 
     @property
-    def trained(self) -> float:
-        """Epochs since its first report."""
+    def trained(self) -> float:  # since its first report
         return self.done - self.first[1] if self.first else 0.0
 
-    def seconds(self, now: float) -> float:
-        """Seconds since its first report."""
+    def seconds(self, now: float) -> float:  # likewise
         return (self.end or now) - self.first[0] if self.first else 0.0
 
     def start_up(self, pace: float) -> float:
-        """Seconds before its first epoch, by what its first report took beyond the pace."""
+        """Seconds before its first epoch: what its first report took beyond the pace."""
         return max(0.0, self.first[0] - self.began - pace * self.first[1]) if self.first else 0.0

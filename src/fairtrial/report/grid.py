@@ -1,105 +1,125 @@
-"""The paper's Table 1 as a grid of cells, before any format: what text, Markdown and LaTeX have in common."""
+"""The grid of cells that every format writes, and a study's table, the paper's Table 1, as one."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-from fairtrial.report.settings import NOTHING, adam_columns, differing_columns
-from fairtrial.report.words import label
+from fairtrial.report.settings import adam_columns, differing_columns
+from fairtrial.report.words import NOTHING
 from fairtrial.spec import Measure
+from fairtrial.stats.claims import StudyClaims
+from fairtrial.stats.comparison import StudyVerdict
 from fairtrial.stats.summary import ArmSummary, SeedSpread, StudySummary
 
-#: Columns of words, which stand to the left of their place.
+#: Columns of words, which are aligned to the left.
 LEFT = frozenset({"arm", "claim", "finding", "verdict"})
 
-#: What a cell says, in parts that stand side by side, or one above the other where room is scarce.
+#: Words that a reader must not miss, and their colors.
+COLORS = {
+    **dict.fromkeys(("better", "supported"), "green"),
+    **dict.fromkeys(("worse", "contradicted", "refused", "diverged", "failed"), "red"),
+    "equivalent": "cyan",
+    "undecided": "yellow",
+}
+_WORD = re.compile(rf" ({'|'.join(COLORS)})\b")
+
+#: The parts of a cell: side by side, or one above the other where space is scarce.
 Cell = tuple[str, ...]
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column.
-
-    Attributes:
-        key: ``"arm"``, ``"seeds"``, a metric's name or a setting's key.
-        title: the head, in lines.
-        cells: one an arm.
-        setting: whether it shows what was set, not what was measured.
-    """
+    """One column: its key, its head in lines, and a cell for each row."""
 
     key: str
     title: tuple[str, ...]
     cells: tuple[Cell, ...]
-    setting: bool = False
+    setting: bool = False  # what was set, not what was measured
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A table for people.
+    """A table for people, with sentences around it."""
 
-    Attributes:
-        label: the study's name with the head of its hash, and what the table is about.
-        columns: what the rows are of comes first; none for sentences alone.
-        notes: sentences that belong below the table; an empty one parts those that explain it from what must be known.
-        lead: sentences that belong above it, each with what belongs to it on lines of its own.
-    """
-
-    label: str
-    columns: tuple[Column, ...]
-    notes: tuple[str, ...]
-    lead: tuple[str, ...] = ()
+    label: str  # the study's name with the head of its hash, and what the table shows
+    columns: tuple[Column, ...]  # the first names the rows; none for sentences alone
+    notes: tuple[str, ...]  # below the table; an empty one separates explanations from caveats
+    lead: tuple[str, ...] = ()  # above the table, each with its details on further lines
 
 
-def rows(columns: Sequence[Column]) -> list[tuple[Cell, ...]]:
-    """The cells of columns by row, one row an arm."""
+def label(data: StudySummary | StudyVerdict | StudyClaims) -> str:
+    """Name the study of some results, with the head of its hash: ``paper@1f2e3d4c``."""
+    return f"{data.study}@{data.hash[:8]}"
+
+
+def columns(rows: Sequence[Row], table: Iterable[tuple[str, str, Callable[[Row], str | Cell]]]) -> tuple[Column, ...]:
+    """Make a column of each key, head (a line break starts a new line) and function that writes a row's cell."""
+    written = [(key, head, [write(row) for row in rows]) for key, head, write in table]
+    return tuple(
+        Column(key, tuple(head.splitlines()), tuple((cell,) if isinstance(cell, str) else cell for cell in cells))
+        for key, head, cells in written
+    )
+
+
+def cells_by_row(columns: Sequence[Column]) -> list[tuple[Cell, ...]]:
+    """Transpose columns."""
     return list(zip(*(column.cells for column in columns), strict=True))
 
 
+def cell_color(column: Column, cell: Cell) -> str | None:
+    """Color of a cell: that of the first word in `COLORS`, unless the cell names an arm or a claim."""
+    words = re.findall(r"[a-z]+", " ".join(cell)) if column.key not in {"arm", "claim", "difference"} else []
+    return next((COLORS[word] for word in words if word in COLORS), None)
+
+
+def verdict_word(sentence: str) -> tuple[int, int, str] | None:
+    """Start, end and color of the first word in `COLORS`; the first word of a sentence is an arm's name."""
+    found = _WORD.search(sentence)
+    return (*found.span(1), COLORS[found[1]]) if found else None
+
+
 def grid(summary: StudySummary) -> Grid:
-    """Lay a summary out as the paper's Table 1.
+    """Lay a summary out as the paper's Table 1; a star marks the reference.
 
     The columns are the arm, Adam's three settings if any arm has them, the other settings in which arms differ, the
-    results, and the seeds finished of those planned, unless every arm has all of them. A star marks the reference.
+    results, and the finished of the planned seeds, unless every arm has finished all.
     """
-    names = [arm.arm + (" *" if arm.arm == summary.reference else "") for arm in summary.arms]
-    columns = [Column("arm", ("arm",), tuple((name,) for name in names))]
-    adam = [column for column in adam_columns(summary) if any(value is not None for value in column.values)]
-    columns += [
-        Column(setting.key, (setting.title,), tuple((cell,) for cell in setting.cells), setting=True)
-        for setting in (*adam, *differing_columns(summary))
-    ]
+    settings = [column for column in adam_columns(summary) if any(value is not None for value in column.values)]
+    settings += differing_columns(summary)
     shown = [each for each in summary.measures if each.column]
-    columns += [Column(each.name, each.head, _results(summary, each, first=each is shown[0])) for each in shown]
-    if any(arm.finished < summary.seeds for arm in summary.arms):
-        columns.append(Column("seeds", ("seeds",), tuple(_seeds(arm, summary.seeds) for arm in summary.arms)))
-    return Grid(label(summary), tuple(columns), _notes(summary))
+    cells = [[_result(arm, each, first=each is shown[0]) for arm in summary.arms] for each in shown]
+    incomplete = any(arm.finished < summary.seeds for arm in summary.arms)
+    star = {summary.reference: " *"}
+    laid_out = (
+        *columns(summary.arms, [("arm", "arm", lambda arm: arm.arm + star.get(arm.arm, ""))]),
+        *(Column(each.key, (each.title,), tuple((cell,) for cell in each.cells), setting=True) for each in settings),
+        *(Column(each.name, each.head, tuple(column)) for each, column in zip(shown, cells, strict=True)),
+        *(columns(summary.arms, [("seeds", "seeds", lambda arm: _seeds(arm, summary.seeds))]) if incomplete else ()),
+    )
+    return Grid(label(summary), laid_out, _notes(summary))
 
 
-def _results(summary: StudySummary, shown: Measure, *, first: bool) -> tuple[Cell, ...]:
-    """Write one measure's mean and spread for every arm; what happened instead stands in the first result."""
-    cells = []
-    for arm in summary.arms:
-        spread = arm.metrics[shown.name]
-        if spread.mean is not None:
-            cells.append(_spread(spread, shown))
-        elif first and not arm.finished:
-            cells.append(_not_finished(arm) or ("not run",))
-        else:
-            cells.append((NOTHING,))
-    return tuple(cells)
+def _result(arm: ArmSummary, measure: Measure, *, first: bool) -> Cell:
+    """Write a mean and its spread; the first result of an arm without any says what happened instead."""
+    spread = arm.metrics[measure.name]
+    if spread.mean is not None:
+        return _spread(spread, measure)
+    return (_not_finished(arm) or ("not run",)) if first and not arm.finished else (NOTHING,)
 
 
-def _spread(spread: SeedSpread, shown: Measure) -> Cell:
+def _spread(spread: SeedSpread, measure: Measure) -> Cell:
     """Write mean and standard deviation, and of how many if some finished trials lack the metric."""
-    numbers = [shown.unit.number(value) for value in (spread.mean, spread.sd) if value is not None]
+    numbers = [measure.unit.number(value) for value in (spread.mean, spread.sd) if value is not None]
     count = () if spread.count == len(spread.values) else (f"(n={spread.count})",)
     return numbers[0], *(f"± {sd}" for sd in numbers[1:]), *count
 
 
 def _seeds(arm: ArmSummary, planned: int) -> Cell:
-    """Write seeds finished of those planned; with what became of the rest, unless the first result says so."""
-    done = f"{arm.finished}/{planned}"
-    beside = _not_finished(arm) if arm.finished else ()
-    return (f"{done},", *beside) if beside else (done,)
+    """Write finished of planned seeds, and what happened to the rest unless the first result says so."""
+    others = _not_finished(arm) if arm.finished else ()
+    return f"{arm.finished}/{planned}{',' if others else ''}", *others
 
 
 def _not_finished(arm: ArmSummary) -> Cell:
@@ -110,18 +130,14 @@ def _not_finished(arm: ArmSummary) -> Cell:
 
 
 def _notes(summary: StudySummary) -> tuple[str, ...]:
-    notes = [
-        "* reference.",
-        *(each.note for each in summary.measures if each.note and each.column),
-    ]
+    notes = ["* reference.", *(each.note for each in summary.measures if each.note and each.column)]
     if summary.seeds == 1:
         notes.append("One run an arm: nothing here shows how far results spread from seed to seed.")
     else:
         complete = all(arm.finished == summary.seeds for arm in summary.arms)
         at_most = "at most " if summary.min_seeds < summary.seeds else ""
-        finished = f"the finished of {at_most}{summary.seeds} seeds"
-        seeds = f"{summary.seeds} of {summary.seeds} seeds" if complete else finished
-        notes.append(f"Mean ± sample standard deviation over {seeds} an arm.")
+        of = f"{summary.seeds} of " if complete else f"the finished of {at_most}"
+        notes.append(f"Mean ± sample standard deviation over {of}{summary.seeds} seeds an arm.")
     if any(arm.diverged or arm.failed for arm in summary.arms):
         notes.append("Diverged and failed trials enter no mean.")
     if any(arm.interrupted for arm in summary.arms):

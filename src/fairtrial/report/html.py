@@ -1,16 +1,13 @@
-"""A grid as HTML, for notebooks and pages: no style but its own, readable on light and on dark ground."""
+"""A grid as HTML, for notebooks and pages: with its own styles, readable on light and on dark backgrounds."""
 
-import re
 from html import escape
 
-from fairtrial.report.grid import LEFT, Cell, Column, Grid, rows
-from fairtrial.report.words import COLORS
+from fairtrial.report.grid import LEFT, Column, Grid, cell_color, cells_by_row, verdict_word
 
-#: Colors that stand out from white and from black.
-_HEX = {"green": "#2e9e5b", "red": "#d9534f", "cyan": "#2b8fb3", "yellow": "#b8860b"}
-_WORD = re.compile(rf"(?<= )(?:{'|'.join(COLORS)})\b")
+#: Shades that stand out from white and from black.
+_SHADES = {"green": "#2e9e5b", "red": "#d9534f", "cyan": "#2b8fb3", "yellow": "#b8860b"}
 _CELL = "padding: 0.15em 0.6em; white-space: nowrap; background: transparent"
-_LINE = "border-bottom: 1px solid rgba(128, 128, 128, 0.4)"
+_HEAD = "; vertical-align: bottom; border-bottom: 1px solid rgba(128, 128, 128, 0.4)"
 
 
 def html(grid: Grid) -> str:
@@ -20,46 +17,35 @@ def html(grid: Grid) -> str:
     parts = [
         f"<div><strong>{escape(grid.label)}</strong></div>",
         f'<ul style="margin: 0.3em 0; padding-left: 1.2em">{lead}</ul>' if lead else "",
-        _table(grid) if grid.columns else "",
+        _table(grid.columns) if grid.columns else "",
         f'<div style="opacity: 0.75; font-size: 0.85em; margin-top: 0.4em; max-width: 60em">{notes}</div>',
     ]
     return f'<div style="margin: 0.5em 0; overflow-x: auto">{"".join(parts)}</div>\n'
 
 
-def _table(grid: Grid) -> str:
-    head = "".join(_tag("th", column, "<br>".join(map(escape, column.title))) for column in grid.columns)
-    lines = [zip(grid.columns, row, strict=True) for row in rows(grid.columns)]
-    cells = ["".join(_tag("td", column, _cell(column, cell)) for column, cell in line) for line in lines]
-    body = "".join(f"<tr>{line}</tr>" for line in cells)
+def _table(columns: tuple[Column, ...]) -> str:
+    head = "".join(_cell("th", column, "<br>".join(map(escape, column.title))) for column in columns)
+    body = ""
+    for row in cells_by_row(columns):
+        cells = zip(columns, row, strict=True)
+        line = (_cell("td", column, _colored(" ".join(cell), cell_color(column, cell))) for column, cell in cells)
+        body += f"<tr>{''.join(line)}</tr>"
     style = "border-collapse: collapse; background: transparent; color: inherit; font-size: inherit; margin: 0.3em 0"
     return f'<table style="{style}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
-def _tag(name: str, column: Column, content: str) -> str:
-    """Write a cell; words stand to the left, numbers to the right."""
+def _cell(tag: str, column: Column, content: str) -> str:
+    """Align words to the left, numbers to the right."""
     side = "left" if column.key in LEFT else "right"
-    line = f"; vertical-align: bottom; {_LINE}" if name == "th" else ""
-    return f'<{name} style="text-align: {side}; {_CELL}{line}">{content}</{name}>'
-
-
-def _cell(column: Column, cell: Cell) -> str:
-    text = " ".join(cell)
-    word = next((word for word in re.findall(r"[a-z]+", text) if word in COLORS), None)
-    colored = column.key not in {"arm", "claim", "difference"} and word is not None
-    return _colored(text, word) if colored and word else escape(text)
+    return f'<{tag} style="text-align: {side}; {_CELL}{_HEAD if tag == "th" else ""}">{content}</{tag}>'
 
 
 def _sentence(text: str) -> str:
-    """Write a sentence, the first word of a verdict in color, unless it is the arm's name at the beginning."""
     first, *others = text.split("\n")
-    found = _WORD.search(first)
-    if found:
-        head = f"{escape(first[: found.start()])}<strong>{_colored(found[0], found[0])}</strong>"
-        first = f"{head}{escape(first[found.end() :])}"
-    else:
-        first = escape(first)
-    return "<br>".join([first, *map(escape, others)])
+    start, end, color = verdict_word(first) or (0, 0, None)
+    verdict = f"<strong>{_colored(first[start:end], color)}</strong>" if color else ""
+    return "<br>".join([f"{escape(first[:start])}{verdict}{escape(first[end:])}", *map(escape, others)])
 
 
-def _colored(text: str, word: str) -> str:
-    return f'<span style="color: {_HEX[COLORS[word]]}">{escape(text)}</span>'
+def _colored(text: str, color: str | None) -> str:
+    return f'<span style="color: {_SHADES[color]}">{escape(text)}</span>' if color else escape(text)

@@ -6,19 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fairtrial.report.words import NOTHING
 from fairtrial.spec import flatten
 from fairtrial.spec.sections import REGISTRIES
 from fairtrial.stats.summary import StudySummary
 
-#: Stands where an arm has no such setting, or where nothing was measured.
-NOTHING = "-"
-
-#: Columns of an Adam-like optimizer, in the paper's order.
-ADAM = ("beta1", "beta2", "eps")
-
-#: Settings whose null says something.
+#: Settings whose null has a meaning.
 _NULLS = {"data.train": "all", "data.test": "all"}
-
 
 #: The sections, those that studies compare most often first.
 _SECTIONS = ("optimizer", "schedule", "training", "params", "model", "data")
@@ -26,15 +20,9 @@ _SECTIONS = ("optimizer", "schedule", "training", "params", "model", "data")
 
 @dataclass(frozen=True)
 class SettingColumn:
-    """One setting over all arms.
+    """One setting over all arms: its key, the head of its column, and each arm's value, None without the setting."""
 
-    Attributes:
-        key: ``"beta1"``, ``"beta2"``, ``"eps"``, or the setting's place, such as ``"optimizer.lr"``.
-        title: what the head of a table calls it.
-        values: a plain value an arm, in the study's order; None where the arm has no such setting.
-    """
-
-    key: str
+    key: str  # "beta1", "beta2", "eps", or a full name such as "optimizer.lr"
     title: str
     values: tuple[Any, ...]
 
@@ -48,52 +36,46 @@ class SettingColumn:
 
 
 def adam_columns(summary: StudySummary) -> tuple[SettingColumn, ...]:
-    """The three settings of the paper's table: beta1, beta2, epsilon; None for an optimizer that has them not."""
+    """Adam's settings in the paper's order: beta1, beta2, epsilon; None for an optimizer that lacks them."""
     optimizers = [arm.settings["optimizer"] for arm in summary.arms]
     values = [(*optimizer.get("betas", (None, None)), optimizer.get("eps")) for optimizer in optimizers]
-    titles = dict(zip(ADAM, ("beta1", "beta2", "epsilon"), strict=True))
-    return tuple(
-        SettingColumn(key, titles[key], column) for key, column in zip(ADAM, zip(*values, strict=True), strict=True)
-    )
+    titles = {"beta1": "beta1", "beta2": "beta2", "eps": "epsilon"}
+    return tuple(map(SettingColumn, titles.keys(), titles.values(), zip(*values, strict=True)))
 
 
 def differing_columns(summary: StudySummary) -> tuple[SettingColumn, ...]:
-    """The other settings in which the arms differ, the optimizer's first."""
+    """List the other settings in which the arms differ, the optimizer's first."""
     flat = [dict(flatten(arm.settings)) for arm in summary.arms]
-    keys = list(dict.fromkeys(key for section in _SECTIONS for key in _keys(flat, section)))
-    wanted = [key for key in keys if key not in {"optimizer.betas", "optimizer.eps"} and _differ(flat, key)]
-    short = Counter(_title(key) for key in wanted)
-    titles = {key: _title(key) if short[_title(key)] == 1 else key for key in wanted}
-    return tuple(SettingColumn(key, titles[key], tuple(arm.get(key) for arm in flat)) for key in wanted)
+    every = dict.fromkeys(key for section in _SECTIONS for arm in flat for key in arm if key.startswith(f"{section}."))
+    keys = [key for key in every if key not in {"optimizer.betas", "optimizer.eps"} and _differ(flat, key)]
+    short = Counter(map(_title, keys))
+    titles = [_title(key) if short[_title(key)] == 1 else key for key in keys]
+    return tuple(
+        SettingColumn(key, title, tuple(arm.get(key) for arm in flat)) for key, title in zip(keys, titles, strict=True)
+    )
 
 
 def write(value: object) -> str:
-    """Write a setting as short as it is exact: ``1e-8``, ``0.9``, ``1``, ``true``, ``[5, 8]``."""
+    """Write a setting as short as is exact: ``1e-8``, ``0.9``, ``1``, ``true``, ``[5, 8]``."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        digits = repr(value).removesuffix(".0")
-        return re.sub(r"e([+-])0*", lambda sign: "e" + sign[1].strip("+"), digits)
+        return re.sub(r"e\+?(-?)0*", r"e\1", repr(value).removesuffix(".0"))
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(write(item) for item in value) + "]"
+        return f"[{', '.join(map(write, value))}]"
     return str(value)
-
-
-def _keys(flat: Sequence[Mapping[str, Any]], section: str) -> list[str]:
-    return [key for arm in flat for key in arm if key.startswith(f"{section}.")]
 
 
 def _differ(flat: Sequence[Mapping[str, Any]], key: str) -> bool:
     """Tell whether arms differ in a setting.
 
-    An arm whose kind of optimizer or schedule has no such setting differs only from a value that someone chose: no
-    column for ``nesterov = false`` because one arm has SGD.
+    Beside arms whose optimizer or schedule lacks the setting, only a value other than its default counts: no column
+    for ``nesterov = false`` because one arm has SGD.
     """
-    having = [arm for arm in flat if key in arm]
-    first = having[0]
-    if any(arm[key] != first[key] for arm in having):
+    values = [arm[key] for arm in flat if key in arm]
+    if any(value != values[0] for value in values):
         return True
-    return len(having) < len(flat) and first[key] != _default(first, key)
+    return len(values) < len(flat) and values[0] != _default(next(arm for arm in flat if key in arm), key)
 
 
 def _default(arm: Mapping[str, Any], key: str) -> object:

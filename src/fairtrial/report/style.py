@@ -1,9 +1,8 @@
-"""How figures look: one line style an arm that survives print, photocopies and color blindness, and a sober frame."""
+"""The look of figures: one line style for each arm, for print, photocopies and color blindness, and a plain frame."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
 from typing import Any
 
 import altair as alt
@@ -32,13 +31,7 @@ FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 
 @dataclass(frozen=True)
 class LineStyle:
-    """One arm's look.
-
-    Attributes:
-        color: as ``#rrggbb``.
-        dash: lengths of strokes and gaps, in pixels.
-        shape: Vega's name of the point shape.
-    """
+    """One arm's look: color, strokes and gaps in pixels, and Vega's name of the point shape."""
 
     color: str
     dash: tuple[float, ...]
@@ -51,44 +44,35 @@ def line_styles(arms: Sequence[str], reference: str) -> dict[str, LineStyle]:
     The numbers of colors, dashes and shapes share few factors, so that two arms of the same color differ in dash and
     shape; no two of the first 210 arms look the same.
     """
-    others = count(1)
-    index = {arm: 0 if arm == reference else next(others) for arm in arms}
+    order = [reference, *(arm for arm in arms if arm != reference)]
+    number = {arm: order.index(arm) for arm in arms}
     return {
         arm: LineStyle(PALETTE[at % len(PALETTE)], DASHES[at % len(DASHES)], SHAPES[at % len(SHAPES)])
-        for arm, at in index.items()
+        for arm, at in number.items()
     }
 
 
-def frame() -> dict[str, Any]:
-    """Vega-Lite's configuration for every figure: white ground, thin axes, faint lines behind the data."""
+def frame() -> alt.Config:
+    """Configure every figure: white background, thin axes, faint lines behind the data."""
     axis = {"labelFontSize": 11, "titleFontSize": 12, "titleFontWeight": "normal", "titlePadding": 8}
-    return {
-        "background": "white",
-        "font": FONT,
-        "padding": 8,
-        "view": {"stroke": None},
-        "axis": axis | {"gridColor": "#e6e6e6", "domainColor": "#333333", "tickColor": "#333333"},
-        "title": {
-            "anchor": "start",
-            "fontSize": 13,
-            "fontWeight": "bold",
-            "subtitleFontSize": 10.5,
-            "subtitleColor": "#444444",
-            "subtitlePadding": 4,
-            "offset": 12,
-        },
-    }
+    title = {"anchor": "start", "fontSize": 13, "fontWeight": "bold", "offset": 12}
+    return alt.Config(
+        background="white",
+        font=FONT,
+        padding=8,
+        view={"stroke": None},
+        axis=axis | {"gridColor": "#e6e6e6", "domainColor": "#333333", "tickColor": "#333333"},
+        title=title | {"subtitleFontSize": 10.5, "subtitleColor": "#444444", "subtitlePadding": 4},
+    )
 
 
 def channels(styles: Mapping[str, LineStyle]) -> tuple[alt.Color, alt.StrokeDash, alt.Shape]:
     """Encode the arm as color, dash and shape, without Vega's legend."""
-    arms = list(styles)
+    arms, looks = list(styles), list(styles.values())
     return (
-        alt.Color("arm:N", scale=alt.Scale(domain=arms, range=[each.color for each in styles.values()]), legend=None),
-        alt.StrokeDash(
-            "arm:N", scale=alt.Scale(domain=arms, range=[list(each.dash) for each in styles.values()]), legend=None
-        ),
-        alt.Shape("arm:N", scale=alt.Scale(domain=arms, range=[each.shape for each in styles.values()]), legend=None),
+        alt.Color("arm:N", scale=alt.Scale(domain=arms, range=[look.color for look in looks]), legend=None),
+        alt.StrokeDash("arm:N", scale=alt.Scale(domain=arms, range=[list(look.dash) for look in looks]), legend=None),
+        alt.Shape("arm:N", scale=alt.Scale(domain=arms, range=[look.shape for look in looks]), legend=None),
     )
 
 

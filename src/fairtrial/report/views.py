@@ -1,8 +1,8 @@
-"""Results that show themselves: text where Python prints them, HTML in a notebook, and every document format."""
+"""Results that show themselves: text at a prompt, HTML in a notebook, and every document format."""
 
 import json
 from collections.abc import Sequence
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from fairtrial.errors import ReportError
 from fairtrial.report.claims import claims_grid, claims_table
@@ -16,11 +16,10 @@ from fairtrial.stats.comparison import StudyVerdict
 from fairtrial.stats.noise import ArmNoise
 from fairtrial.stats.summary import StudySummary
 
-#: What a view shows.
-Shown = TypeVar("Shown", bound=StudySummary | StudyVerdict | StudyClaims)
+Data = TypeVar("Data", bound=StudySummary | StudyVerdict | StudyClaims)
 
 
-class View(Generic[Shown]):
+class View(Generic[Data]):
     """A study's table, verdicts or tested claims, as people and programs read them.
 
     Text, Markdown, LaTeX and HTML show accuracies in percent and their differences in points; JSON and CSV have
@@ -28,7 +27,7 @@ class View(Generic[Shown]):
 
     Args:
         data: what `summarize`, `compare` or `check_claims` returned.
-        noise: for verdicts, what `fairtrial.stats.noise.split_noise` returned; it is added.
+        noise: for verdicts, what `fairtrial.stats.noise.split_noise` returned; shown below them.
 
     Example:
         >>> from fairtrial.stats.comparison import compare
@@ -38,22 +37,17 @@ class View(Generic[Shown]):
         b is better than a
     """
 
-    def __init__(self, data: Shown, noise: Sequence[ArmNoise] = ()) -> None:
+    def __init__(self, data: Data, noise: Sequence[ArmNoise] = ()) -> None:
         self.data = data
         self._noise = noise
 
     @property
     def formats(self) -> tuple[str, ...]:
-        """Every format of `write`; CSV is for tables alone."""
+        """Every format of `write`; only tables have CSV."""
         return ("text", "markdown", "latex", "html", "json", *(["csv"] if isinstance(self.data, StudySummary) else []))
 
     def write(self, format: str = "text", *, width: int = 80, color: bool = False) -> str:  # noqa: A002
-        """Write it in the format of a name, with one line break at the end.
-
-        Args:
-            format: one of `formats`.
-            width: columns of the screen; for text alone.
-            color: whether to use a terminal's colors; for text alone.
+        """Write it in one of `formats`, with one line break at the end; width and color are for text only.
 
         Raises:
             ReportError: there is no such format.
@@ -80,17 +74,23 @@ class View(Generic[Shown]):
         return "".join(map(html, self._grids()))
 
     def json(self) -> str:
-        """Write the contract that other programs rely on: accuracies as fractions, null where there is no number.
+        """Write JSON for other programs: accuracies as fractions, null where there is no number.
 
         Keys may be added, never renamed or removed.
         """
-        return json.dumps(self._table(), indent=2, allow_nan=False) + "\n"
+        if isinstance(self.data, StudySummary):
+            table = summary_table(self.data)
+        elif isinstance(self.data, StudyClaims):
+            table = claims_table(self.data)
+        else:
+            table = verdict_table(self.data, self._noise)
+        return json.dumps(table, indent=2, allow_nan=False) + "\n"
 
     def csv(self) -> str:
-        """Write one row an arm.
+        """Write one row for each arm.
 
         Raises:
-            ReportError: it is no table.
+            ReportError: it is not a table.
         """
         if not isinstance(self.data, StudySummary):
             raise ReportError("only a study's table can be written as CSV; verdicts and claims as JSON")
@@ -109,10 +109,3 @@ class View(Generic[Shown]):
             return [claims_grid(self.data, screen=screen)]
         noise = [noise_grid(self.data, self._noise)] if self._noise else []
         return [verdict_grid(self.data, screen=screen), *noise]
-
-    def _table(self) -> dict[str, Any]:
-        if isinstance(self.data, StudySummary):
-            return summary_table(self.data)
-        if isinstance(self.data, StudyClaims):
-            return claims_table(self.data)
-        return verdict_table(self.data, self._noise)

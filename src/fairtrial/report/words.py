@@ -1,37 +1,21 @@
 """Small phrases that reports share."""
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
-#: Words that a reader must not miss, and the colors in which they stand.
-COLORS = {
-    "better": "green",
-    "supported": "green",
-    "worse": "red",
-    "contradicted": "red",
-    "refused": "red",
-    "diverged": "red",
-    "failed": "red",
-    "equivalent": "cyan",
-    "undecided": "yellow",
-}
+#: Stands where there is no such setting or no number.
+NOTHING = "-"
+
+Value = TypeVar("Value")
 
 
-class _Named(Protocol):
-    @property
-    def study(self) -> str: ...
-
-    @property
-    def hash(self) -> str: ...
-
-
-def label(found: _Named) -> str:
-    """Name the study that something is about, with the head of its hash: ``paper@1f2e3d4c``."""
-    return f"{found.study}@{found.hash[:8]}"
+def or_nothing(value: Value | None, write: Callable[[Value], str]) -> str:
+    """Write a value, or a hyphen where there is none."""
+    return NOTHING if value is None else write(value)
 
 
 def percent(fraction: float) -> str:
-    """Write a probability or share: ``95%``, ``97.5%``; what is neither 0 nor 1 is never written as such.
+    """Write a probability or share: ``95%``, ``97.5%``; only 0 is written ``0%``, only 1 ``100%``.
 
     Example:
         >>> percent(0.95), percent(0.975), percent(0.9999)
@@ -49,19 +33,29 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
-def notes_by_arm(notes: Mapping[str, Sequence[str]], shared: Sequence[str]) -> list[str]:
-    """Write each note once, after the names of those that it is about; those that are shared are left out.
+def duration(seconds: float) -> str:
+    """Write a duration: ``42 s``, ``3 min 10 s``, ``2 h 05 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def notes_by_arm(notes: Mapping[str, Sequence[str]], shared: Sequence[str] = ()) -> list[str]:
+    """Write each note once, after the names that have it; shared notes are left out.
 
     Example:
         >>> notes_by_arm({"a": ["Too few."], "b": ["Too few.", "For all."]}, ["For all."])
         ['a, b: Too few.']
     """
-    about: dict[str, list[str]] = {}
+    names: dict[str, list[str]] = {}
     for name, lines in notes.items():
         for line in lines:
             if line not in shared:
-                about.setdefault(line, []).append(name)
+                names.setdefault(line, []).append(name)
     together: dict[str, list[str]] = {}
-    for line, names in about.items():
-        together.setdefault(", ".join(names), []).append(line)
-    return [f"{names}: {' '.join(lines)}" for names, lines in together.items()]
+    for line, having in names.items():
+        together.setdefault(", ".join(having), []).append(line)
+    return [f"{having}: {' '.join(lines)}" for having, lines in together.items()]

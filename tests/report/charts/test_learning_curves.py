@@ -177,7 +177,7 @@ def test_thinned_points_of_different_arms_do_not_hide_each_other():
 def test_more_rows_than_altairs_limit(tmp_path):
     study = make_study([f"arm{index}" for index in range(11)], seeds=1, epochs=500)
     assert len(layers(study)["line"]["rows"]) == 5500
-    assert write(figures(study, make_results(study))[0], tmp_path, ["svg"])
+    assert write(figures(study, make_results(study))[0], tmp_path)
 
 
 def test_any_metric_has_learning_curves():

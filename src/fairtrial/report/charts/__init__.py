@@ -1,4 +1,4 @@
-"""Charts of a study: for each a module here, first the data, tested as numbers, then the drawing."""
+"""Charts of a study, one module each: first the data, tested as numbers, then the drawing."""
 
 import base64
 from collections.abc import Callable, Iterable, Sequence
@@ -17,66 +17,50 @@ from fairtrial.trial import TrialResult
 
 Data = TypeVar("Data")
 Drawing: TypeAlias = alt.LayerChart | alt.HConcatChart
-Format = Literal["png", "svg", "pdf"]
-
-#: A PNG's pixels per pixel of the specification; with 72 of those to an inch, 216 dots per inch.
-SCALE = 3
+Format: TypeAlias = Literal["png", "svg", "pdf"]
 
 
 @dataclass(frozen=True)
 class Chart(Generic[Data]):
-    """One kind of chart; enter it in `CHARTS`, and `names`, the command line and Python have it.
+    """One kind of chart; register it in `CHARTS`, and the command line and Python have it.
 
     Attributes:
-        name: what its files are called, such as ``"test_accuracy"``.
-        title: above the drawing.
-        data: collects what is drawn; raises a `ReportError` that says why if there is nothing.
-        draw: draws it.
+        name: the stem of its files, such as ``"test_accuracy"``.
+        data: collects what is drawn; raises a `ReportError` with the reason if there is nothing.
+        draw: draws it, with a title.
     """
 
     name: str
-    title: str
     data: Callable[[Study, Sequence[TrialResult]], Data]
     draw: Callable[[Study, Data], Drawing]
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart of one study, and the data that it was drawn from. A notebook shows it.
-
-    Attributes:
-        name: what its files are called.
-        chart: the drawing.
-        data: the numbers behind it.
-    """
+    """A chart of one study, the stem of its files, and the data behind it. A notebook shows it."""
 
     name: str
     chart: Drawing
     data: Any
 
     def _repr_mimebundle_(self, **_include_exclude: object) -> dict[str, Any]:
-        """Give a notebook the interactive chart, and a picture where it can't draw that; neither loads anything."""
+        """Give a notebook the interactive chart, and a picture if it can't draw that; neither loads anything."""
         major = alt.SCHEMA_VERSION.lstrip("v").partition(".")[0]
         picture = base64.b64encode(_render(self.chart, "png")).decode()
         return {f"application/vnd.vegalite.v{major}+json": self.chart.to_dict(), "image/png": picture}
-
-
-def names() -> tuple[str, ...]:
-    """List the charts; the name of a metric that the epochs record stands for its learning curves, too."""
-    return CHARTS.names()
 
 
 def draw(names: Iterable[str], study: Study, results: Sequence[TrialResult]) -> tuple[Figure, ...]:
     """Draw charts of a study.
 
     Args:
-        names: which: of `names`, a metric that was recorded, or ``"module:Name"`` of a user's own; with none, all that
-            there are data for.
-        study: the study.
+        names: entries of `CHARTS`, recorded metrics (for their learning curves), or ``"module:Name"`` of a user's own;
+            if empty, every chart that has data.
+        study: the study, and
         results: its trials, in any order.
 
     Raises:
-        ReportError: there is no such chart, or there are no data for it (with no names: for any).
+        ReportError: there is no such chart, or there are no data for it (if no name is given: for any).
         ValueError: a result is not of this study, or one trial is there twice.
     """
     if wanted := list(names):
@@ -92,40 +76,28 @@ def draw(names: Iterable[str], study: Study, results: Sequence[TrialResult]) -> 
     return tuple(figures)
 
 
-def write(figure: Figure, folder: Path, formats: Sequence[Format] = ("png", "svg", "pdf")) -> list[Path]:
-    """Write a figure's files, ``NAME.png`` and so on; the folder is made if it is missing.
-
-    Args:
-        figure: one of those that `draw` returned.
-        folder: where to.
-        formats: of ``"png"`` (216 dots per inch), ``"svg"`` and ``"pdf"`` (both vectors).
-
-    Returns:
-        The files, in the order of the formats.
+def write(figure: Figure, folder: Path) -> list[Path]:
+    """Write ``NAME.png`` (216 dots per inch), ``NAME.svg`` and ``NAME.pdf`` to a folder, which is made if missing.
 
     Raises:
-        ReportError: an unknown format, or a file that can't be written.
+        ReportError: a file can't be written.
     """
-    known = get_args(Format)
-    for each in formats:
-        if each not in known:
-            raise ReportError(f'figure format "{each}": must be one of {", ".join(known)}')
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ReportError(f"{folder}: can't be made: {error.strerror}") from error
-    paths = [folder / f"{figure.name}.{each}" for each in formats]
-    for path, each in zip(paths, formats, strict=True):
-        write_document(path, _render(figure.chart, each))
-    return paths
+    paths = {form: folder / f"{figure.name}.{form}" for form in get_args(Format)}
+    for form, path in paths.items():
+        write_document(path, _render(figure.chart, form))
+    return list(paths.values())
 
 
 def _find(name: str, results: Sequence[TrialResult]) -> Chart[Any]:
     from fairtrial.report.charts.learning_curves import learning_curves  # noqa: PLC0415  (which imports this module)
 
     if ":" in name or name in CHARTS.names():
-        found: Chart[Any] = CHARTS.get(name)
-        return found
+        chart: Chart[Any] = CHARTS.get(name)
+        return chart
     recorded = sorted({metric for result in results for record in result.epochs for metric in record.metrics})
     if name not in recorded:
         raise ReportError(f'chart "{name}": {did_you_mean(name, [*CHARTS.names(), *recorded])}')
@@ -137,11 +109,11 @@ def _figure(chart: Chart[Data], study: Study, results: Sequence[TrialResult]) ->
     return Figure(chart.name, chart.draw(study, data), data)
 
 
-def _render(chart: Drawing, format: Format) -> bytes:  # noqa: A002
-    if format == "svg":
+def _render(chart: Drawing, form: Format) -> bytes:
+    if form == "svg":
         text = StringIO()
-        chart.save(text, format="svg")
+        chart.save(text, format=form)
         return text.getvalue().encode()
     out = BytesIO()
-    chart.save(out, format=format, ppi=72 * SCALE)
+    chart.save(out, format=form, ppi=216)
     return out.getvalue()

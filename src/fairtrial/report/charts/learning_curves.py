@@ -1,57 +1,107 @@
 """Learning curves: a metric per epoch, for each arm a line, a band over seeds and points; a legend shows all three."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, log10
-from typing import Any
+from typing import Any, TypeAlias
 
 import altair as alt
 
 from fairtrial.errors import ReportError
 from fairtrial.registry import CHARTS
 from fairtrial.report.charts import Chart
-from fairtrial.report.curves import ArmCurve, CurveData, curve_data
 from fairtrial.report.style import CROSS, WIDTH, LineStyle, Rows, channels, frame, line_styles, over
+from fairtrial.report.words import count
 from fairtrial.spec import Study
 from fairtrial.spec.metrics import PERCENT, Metric
-from fairtrial.trial import TrialResult
+from fairtrial.stats.summary import join
+from fairtrial.trial import Outcome, TrialResult
 
-#: Pixels of the plot itself.
-HEIGHT = 270
+#: Pixels of the plot's height, and between the lines of the legend.
+HEIGHT, LEADING = 270, 20
 
-#: Pixels between the lines of the legend.
-LEADING = 20
-
-#: About this many points mark a line; more would hide its dashes.
-MARKED = 12
-
-#: More bands than this are drawn fainter.
-CROWD = 6
+#: About this many points mark a line (more would hide its dashes); more bands than this are drawn fainter.
+MARKED, CROWD = 12, 6
 
 _POINT = alt.Chart().mark_point(filled=True, opacity=1, size=36)
 
+#: The ends of an axis.
+Domain: TypeAlias = tuple[float, float]
+
 
 @dataclass(frozen=True)
-class Axis:
-    """The vertical axis of a metric.
+class Point:
+    """One arm at one epoch: mean, lowest and highest value over the finished trials that have a finite one."""
 
-    Attributes:
-        title: with its unit.
-        factor: from the record's unit to the axis's.
-        bounded: whether values can't run away; where they can, diverged trials don't stretch the axis.
+    epoch: int  # from 1
+    mean: float
+    low: float
+    high: float
+    values: Mapping[int, float]  # by seed
+
+
+@dataclass(frozen=True)
+class ArmCurve:
+    """One arm's learning curve."""
+
+    arm: str
+    points: tuple[Point, ...]  # one for each epoch at which some finished trial has a value, ascending
+    diverged: Mapping[int, Mapping[int, float]]  # finite values of diverged trials, by seed and epoch; in no mean
+    omitted: int  # failed, interrupted or running trials, which are not shown
+
+
+@dataclass(frozen=True)
+class CurveData:
+    """A metric over the epochs of a study, in its recorded unit: a curve for each arm, also for those without data."""
+
+    metric: str
+    curves: tuple[ArmCurve, ...]
+
+    @property
+    def epochs(self) -> int:
+        """The last epoch that has a value; 0 if none has."""
+        means = {point.epoch for curve in self.curves for point in curve.points}
+        return max(means.union(*(values for curve in self.curves for values in curve.diverged.values())), default=0)
+
+
+def curve_data(study: Study, results: Sequence[TrialResult], metric: str) -> CurveData:
+    """Collect a metric's curves.
+
+    Raises:
+        ReportError: there is nothing to draw.
+        ValueError: a result is not of this study, or one trial is there twice.
     """
+    trials = list(join(study, results).values())
+    data = CurveData(metric, tuple(_curve(arm.name, trials, metric) for arm in study.arms))
+    if not data.epochs:
+        raise ReportError(f"no finished or diverged trial has recorded `{metric}`")
+    return data
 
-    title: str
-    factor: float
-    bounded: bool
+
+def _curve(arm: str, trials: Sequence[TrialResult], metric: str) -> ArmCurve:
+    own = [trial for trial in trials if trial.arm == arm]
+    finished = {trial.seed: _values(trial, metric) for trial in own if trial.outcome is Outcome.FINISHED}
+    diverged = {trial.seed: _values(trial, metric) for trial in own if trial.outcome is Outcome.DIVERGED}
+    points = []
+    for epoch in sorted({epoch for values in finished.values() for epoch in values}):
+        values = {seed: each[epoch] for seed, each in finished.items() if epoch in each}
+        mean = math.fsum(values.values()) / len(values)
+        points.append(Point(epoch, mean, min(values.values()), max(values.values()), values))
+    return ArmCurve(arm, tuple(points), diverged, omitted=len(own) - len(finished) - len(diverged))
+
+
+def _values(trial: TrialResult, metric: str) -> dict[int, float]:
+    """A trial's finite values by epoch, ascending."""
+    values = {record.epoch: record.metrics.get(metric, math.nan) for record in trial.epochs}
+    return {epoch: values[epoch] for epoch in sorted(values) if math.isfinite(values[epoch])}
 
 
 def learning_curves(metric: str, *, name: str, axis: str = "") -> Chart[CurveData]:
-    """Make the chart of a metric per epoch: a line an arm, with a band over seeds.
+    """Make the chart of a metric per epoch: a line for each arm, with a band over seeds.
 
-    A line is the mean over an arm's finished trials, the band around it runs from the lowest seed to the highest: with
-    two or three seeds that is all the data there are, and promises nothing more. A diverged trial is a faint line that
-    ends in a cross. Failed and unfinished trials are left out, and the figure says so.
+    A line is the mean over an arm's finished trials, the band around it spans the lowest to the highest seed: all of
+    the data, not a confidence interval. A diverged trial is a faint line that ends in a cross. Failed and unfinished
+    trials are left out, and the figure says so.
 
     Args:
         metric: name in the epoch records.
@@ -59,61 +109,48 @@ def learning_curves(metric: str, *, name: str, axis: str = "") -> Chart[CurveDat
         axis: title of the vertical axis; by default the metric's name in words, and its unit.
     """
     known = Metric.named(metric)
-    label, unit = known.label[0].upper() + known.label[1:], known.unit
-    title = f"{label} per epoch"
-    shown = Axis(axis or f"{label} ({unit.name})".removesuffix(" ()"), unit.factor, bounded=unit is PERCENT)
+    label = known.label[0].upper() + known.label[1:]
+    title, axis = f"{label} per epoch", axis or f"{label} ({known.unit.name})".removesuffix(" ()")
     return Chart(
         name,
-        title,
-        data=lambda study, results: _data(study, results, metric),
-        draw=lambda study, data: draw(study, data, shown, title),
+        data=lambda study, results: curve_data(study, results, metric),
+        draw=lambda study, data: _draw(study, data, title, axis),
     )
 
 
-def _data(study: Study, results: Sequence[TrialResult], metric: str) -> CurveData:
-    data = curve_data(study, results, metric)
-    if data.empty:
-        raise ReportError(f"no finished or diverged trial has recorded `{metric}`")
-    return data
-
-
-def draw(study: Study, data: CurveData, axis: Axis, title: str) -> alt.HConcatChart:
+def _draw(study: Study, data: CurveData, title: str, axis: str) -> alt.HConcatChart:
     """Draw the curves of all arms; every layer's rows are in the chart itself."""
+    unit = Metric.named(data.metric).unit
     labels = {curve.arm: _label(curve, study.seeds) for curve in data.curves}
     styles = line_styles(list(labels), study.reference)
-    shift = _shifts(data)
-    lines = [
-        row for at, curve in enumerate(data.curves) for row in _line(curve, axis.factor, shift[curve.arm], first=at)
-    ]
-    broken = [row for curve in data.curves for row in _broken(curve, axis.factor, shift[curve.arm])]
-    domain = _range(lines, broken, bounded=axis.bounded)
+    step = 0.6 / len(data.curves) if data.epochs == 1 else 0.0  # a single epoch would put all arms on one spot
+    shifts = [(at - (len(data.curves) - 1) / 2) * step for at in range(len(data.curves))]
+    lines = [row for at, curve in enumerate(data.curves) for row in _line(curve, unit.factor, shifts[at], first=at)]
+    broken = [row for at, curve in enumerate(data.curves) for row in _broken(curve, unit.factor, shifts[at])]
+    # An accuracy can't run away; where values can, diverged trials don't stretch the axis.
+    domain = _domain(lines, broken, bounded=unit is PERCENT)
     beyond = any(row["last"] and not _within(row["y"], domain) for row in broken)
     header = alt.TitleParams(title, subtitle=[f"{study.label}. {_caption(data)}", *_remarks(data, beyond)])
-    layers = _plot(data, axis, styles, lines=lines, broken=broken, domain=domain)
-    plot = alt.LayerChart(layer=layers, width=WIDTH, height=HEIGHT)
+    plot = alt.LayerChart(layer=_plot(data.epochs, axis, styles, lines, broken, domain), width=WIDTH, height=HEIGHT)
     legend = alt.LayerChart(layer=_legend(labels, styles, data.epochs), width=44, height=LEADING * len(labels))
-    return alt.HConcatChart(hconcat=[plot, legend], spacing=18, title=header, config=alt.Config(**frame()))
+    return alt.HConcatChart(hconcat=[plot, legend], spacing=18, title=header, config=frame())
 
 
-def _plot(
-    data: CurveData,
-    axis: Axis,
-    styles: Mapping[str, LineStyle],
-    *,
-    lines: Rows,
-    broken: Rows,
-    domain: tuple[float, float],
+def _plot(  # noqa: PLR0917
+    epochs: int, axis: str, styles: Mapping[str, LineStyle], lines: Rows, broken: Rows, domain: Domain
 ) -> list[alt.Chart]:
     banded = {row["arm"] for row in lines if row["n"] > 1}
     bands = [row for row in lines if row["arm"] in banded]
     inside = [row for row in broken if _within(row["y"], domain)]
-    x = alt.X("x:Q", title="Epoch", scale=_epochs(data.epochs), axis=_ticks(data.epochs))
+    padding = 0.03 * (epochs - 1) or 0.5  # for the points at either end
+    ends = alt.Scale(domain=(1 - padding, epochs + padding), nice=False, zero=False)
+    x = alt.X("x:Q", title="Epoch", scale=ends, axis=_ticks(epochs))
     scale = alt.Scale(domain=domain, nice=True, zero=False, clamp=True)
-    mean, low, value = (alt.Y(f"{field}:Q", title=axis.title, scale=scale) for field in ("mean", "low", "y"))
+    mean, low, value = (alt.Y(f"{field}:Q", title=axis, scale=scale) for field in ("mean", "low", "y"))
     color, dash, shape = channels(styles)
-    # A band has no area at a single epoch, so a bar stands there; many bands over each other must be fainter.
+    # A band has no area at a single epoch, so a bar is drawn there; many overlapping bands must be fainter.
     area = alt.Chart().mark_area(opacity=0.15 if len(banded) <= CROWD else 0.08)
-    band = alt.Chart().mark_rule(opacity=0.5) if data.epochs == 1 else area
+    band = alt.Chart().mark_rule(opacity=0.5) if epochs == 1 else area
     thin, cross = alt.Chart().mark_line(strokeWidth=0.9, opacity=0.6), alt.Chart().mark_point(shape=CROSS, size=60)
     return [
         over(bands, band).encode(x, low, alt.Y2("high:Q"), color),
@@ -140,72 +177,46 @@ def _legend(labels: Mapping[str, str], styles: Mapping[str, LineStyle], epochs: 
 
 
 def _line(curve: ArmCurve, factor: float, shift: float, first: int) -> Iterator[dict[str, Any]]:
-    """Lay out a line's rows; where points are thinned out, each arm's begin at another epoch, off the others'."""
-    every, last = ceil(len(curve.points) / MARKED), len(curve.points) - 1
+    """Make a line's rows; where points are thinned out, each arm's begin at another epoch, off the others'."""
+    every, last = math.ceil(len(curve.points) / MARKED), len(curve.points) - 1
     for index, point in enumerate(curve.points):
-        yield {
-            "arm": curve.arm,
-            "epoch": point.epoch,
-            "x": point.epoch + shift,
-            "mean": point.mean * factor,
-            "low": point.low * factor,
-            "high": point.high * factor,
-            "n": point.n,
-            "marked": index % every == first % every or index == last,
-        }
+        values = {"mean": point.mean * factor, "low": point.low * factor, "high": point.high * factor}
+        row = {"arm": curve.arm, "epoch": point.epoch, "x": point.epoch + shift, "n": len(point.values), **values}
+        yield row | {"marked": index % every == first % every or index == last}
 
 
 def _broken(curve: ArmCurve, factor: float, shift: float) -> Iterator[dict[str, Any]]:
-    for trial in curve.diverged:
-        for epoch, value in zip(trial.epochs, trial.values, strict=True):
-            yield {
-                "arm": curve.arm,
-                "seed": trial.seed,
-                "epoch": epoch,
-                "x": epoch + shift,
-                "y": value * factor,
-                "last": epoch == trial.epochs[-1],
-            }
+    for seed, values in curve.diverged.items():
+        for epoch, value in values.items():
+            row = {"arm": curve.arm, "seed": seed, "epoch": epoch, "x": epoch + shift, "y": value * factor}
+            yield row | {"last": epoch == max(values)}
 
 
-def _shifts(data: CurveData) -> dict[str, float]:
-    """Set arms side by side where a single epoch would put them on one spot."""
-    middle = (len(data.curves) - 1) / 2
-    step = 0.6 / len(data.curves) if data.epochs == 1 else 0.0
-    return {curve.arm: (index - middle) * step for index, curve in enumerate(data.curves)}
-
-
-def _range(lines: Rows, broken: Rows, *, bounded: bool) -> tuple[float, float]:
-    """Choose the vertical axis: all of the finished trials, and of the diverged ones what does not dwarf those."""
+def _domain(lines: Rows, broken: Rows, *, bounded: bool) -> Domain:
+    """Span all finished trials, and the diverged ones unless they would dwarf those."""
     own = [row[key] for row in lines for key in ("low", "high")]
     other = [row["y"] for row in broken]
     if own and not bounded:
-        room = max(own) - min(own)
-        other = [value for value in other if min(own) - room <= value <= max(own) + room]
+        span = max(own) - min(own)
+        other = [value for value in other if min(own) - span <= value <= max(own) + span]
     low, high = min(own + other), max(own + other)
-    margin = 0.04 * (high - low) or 0.05 * abs(high) or 1.0
-    return low - margin, high + margin
+    padding = 0.04 * (high - low) or 0.05 * abs(high) or 1.0
+    return low - padding, high + padding
 
 
-def _within(value: float, domain: tuple[float, float]) -> bool:
+def _within(value: float, domain: Domain) -> bool:
     return domain[0] <= value <= domain[1]
 
 
-def _epochs(last: int) -> alt.Scale:
-    """From the first epoch to the last, with room for the points at either end."""
-    margin = 0.03 * (last - 1) or 0.5
-    return alt.Scale(domain=(1 - margin, last + margin), nice=False, zero=False)
-
-
 def _ticks(last: int) -> alt.Axis:
-    """Whole epochs only, at most about twelve, in steps of 1, 2 or 5 times a power of ten."""
-    power = 10 ** max(0, int(log10(max(last / 12, 1))))
+    """Mark whole epochs, at most about twelve, in steps of 1, 2 or 5 times a power of ten."""
+    power = 10 ** max(0, int(math.log10(max(last / 12, 1))))
     step = next(power * factor for factor in (1, 2, 5, 10) if last / (power * factor) <= 12)
     return alt.Axis(values=[epoch for epoch in range(1, last + 1) if epoch % step == 0], format="d", grid=False)
 
 
 def _label(curve: ArmCurve, seeds: int) -> str:
-    """Name an arm in the legend; an arm that lost trials to divergence says so."""
+    """Name an arm in the legend, with its diverged trials."""
     if curve.diverged:
         return f"{curve.arm} ({len(curve.diverged)} of {seeds} diverged)"
     return curve.arm if curve.points else f"{curve.arm} (no data)"
@@ -213,7 +224,7 @@ def _label(curve: ArmCurve, seeds: int) -> str:
 
 def _caption(data: CurveData) -> str:
     """Say what line and band are."""
-    counts = sorted(data.counts)
+    counts = sorted({len(point.values) for curve in data.curves for point in curve.points})
     if not counts:
         return "No trial finished."
     if counts == [1]:
@@ -223,14 +234,12 @@ def _caption(data: CurveData) -> str:
     return f"{mean}: mean of {seeds} seeds; {band}: lowest to highest seed."
 
 
-def _remarks(data: CurveData, beyond: bool) -> list[str]:
-    remarks = []
+def _remarks(data: CurveData, beyond: bool) -> Iterator[str]:
     if any(curve.diverged for curve in data.curves):
         edge = " A × on the frame stands for a value beyond it." if beyond else ""
-        remarks.append(f"Thin line to ×: a trial that diverged; it enters no mean.{edge}")
+        yield f"Thin line to ×: a trial that diverged; it enters no mean.{edge}"
     if omitted := sum(curve.omitted for curve in data.curves):
-        remarks.append(f"Left out: {omitted} failed or unfinished trial{'s' if omitted > 1 else ''}.")
-    return remarks
+        yield f"Left out: {count(omitted, 'failed or unfinished trial')}."
 
 
 #: Figure 1 and Figure 2 of the paper.

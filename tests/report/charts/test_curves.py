@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import learning, make_results, make_study
-from fairtrial.report.curves import BrokenCurve, curve_data
+from fairtrial.errors import ReportError
+from fairtrial.report.charts.learning_curves import curve_data
 from fairtrial.trial import Outcome
 
 
@@ -15,13 +16,13 @@ def test_mean_lowest_and_highest_over_the_finished_seeds():
     study = make_study(("a", "b"), seeds=3, epochs=4)
     data = curve_data(study, make_results(study), "test_acc")
     assert [curve.arm for curve in data.curves] == ["a", "b"]
-    assert (data.metric, data.epochs, data.counts) == ("test_acc", 4, {3})
+    assert (data.metric, data.epochs) == ("test_acc", 4)
     for epoch, point in enumerate(data.curves[1].points, start=1):
         values = [learning("b", seed, epoch)["test_acc"] for seed in range(3)]
         assert point.epoch == epoch
         assert list(point.values.items()) == list(enumerate(values))
         assert point.mean == pytest.approx(sum(values) / 3)
-        assert (point.low, point.high, point.n) == (min(values), max(values), 3)
+        assert (point.low, point.high) == (min(values), max(values))
 
 
 @settings(deadline=None, max_examples=50)
@@ -39,8 +40,7 @@ def test_only_finished_trials_enter_the_mean_and_none_is_lost():
     ended = {("a", 1): Outcome.DIVERGED, ("a", 2): Outcome.FAILED, ("a", 3): None}
     (curve,) = curve_data(study, make_results(study, ended=ended), "train_loss").curves
     assert {tuple(point.values) for point in curve.points} == {(0, 4)}
-    losses = tuple(learning("a", 1, epoch)["train_loss"] for epoch in (1, 2))
-    assert curve.diverged == (BrokenCurve(1, (1, 2), losses),)
+    assert curve.diverged == {1: {epoch: learning("a", 1, epoch)["train_loss"] for epoch in (1, 2)}}
     assert curve.omitted == 2
 
 
@@ -54,17 +54,16 @@ def test_a_diverged_trial_ends_at_its_last_finite_value():
         epochs={("a", 0): 4},
     )
     data = curve_data(study, results, "train_loss")
-    assert data.curves[0].diverged == (BrokenCurve(0, (1, 2), (2.0, 50.0)),)
-    assert not data.empty
+    assert data.curves[0].diverged == {0: {1: 2.0, 2: 50.0}}
+    assert data.epochs == 2
 
 
 def test_a_trial_that_diverged_at_once_is_there_without_values():
-    study = make_study(("a",), seeds=1)
+    study = make_study(("a", "b"), seeds=1)
     results = make_results(study, ended={("a", 0): Outcome.DIVERGED}, epochs={("a", 0): 0})
-    data = curve_data(study, results, "train_loss")
-    assert data.curves[0].diverged == (BrokenCurve(0, (), ()),)
-    assert data.empty
-    assert data.epochs == 0
+    assert curve_data(study, results, "train_loss").curves[0].diverged == {0: {}}
+    with pytest.raises(ReportError, match="no finished or diverged trial has recorded `train_loss`"):
+        curve_data(study, [result for result in results if result.arm == "a"], "train_loss")
 
 
 def test_gaps_of_single_seeds_and_epochs():
@@ -76,14 +75,15 @@ def test_gaps_of_single_seeds_and_epochs():
         return {} if epoch == 3 else {"test_acc": 0.4}
 
     points = curve_data(study, make_results(study, curve), "test_acc").curves[0].points
-    assert [(point.epoch, point.n, point.mean) for point in points] == [(1, 2, 0.4), (2, 1, 0.5)]
+    assert [(point.epoch, len(point.values), point.mean) for point in points] == [(1, 2, 0.4), (2, 1, 0.5)]
 
 
 def test_an_arm_without_trials_and_a_metric_that_nobody_reports():
     study = make_study(("a", "b"), seeds=1)
     results = make_results(study, skip={("b", 0)})
     assert curve_data(study, results, "test_acc").curves[1].points == ()
-    assert curve_data(study, results, "val_acc").empty
+    with pytest.raises(ReportError, match="no finished or diverged trial has recorded `val_acc`"):
+        curve_data(study, results, "val_acc")
 
 
 def test_a_foreign_result_is_a_bug():
