@@ -131,4 +131,4 @@ def digest_study(study: StudyArgument, overrides: OverridesOption = None, store:
 def print_view(view: "View[Any]", form: str = "text") -> None:
     """Print results in a format; text fits the screen."""
     screen = Console()
-    out(view.write(form, width=screen.width, color=screen.is_terminal).rstrip("\n"))
+    out(view.write(form, width=screen.width, color=screen.is_terminal and not screen.is_dumb_terminal).rstrip("\n"))
