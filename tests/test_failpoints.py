@@ -33,7 +33,7 @@ def compose(study, trials, checkpoints, on_download, on_progress):  # without to
 fairtrial.runner.compose_workload = compose
 with fairtrial.SQLStore("fairtrial.db") as store:
     executor = fairtrial.LocalExecutor(2, checkpoints="kept")
-    fairtrial.run_study(fairtrial.load("small.toml"), store=store, executor=executor)
+    fairtrial.runner.run_study(fairtrial.load("small.toml"), store=store, executor=executor)
 """
 
 
