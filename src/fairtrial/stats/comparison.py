@@ -23,38 +23,23 @@ from fairtrial.trial import TrialResult
 
 @dataclass(frozen=True)
 class StudyVerdict:
-    """What a study's records show about its arms.
+    """What a study's records show about its arms."""
 
-    Attributes:
-        study: the study's name.
-        hash: the study's content hash.
-        reference: the arm that the others are compared with.
-        metric: the measure that they are compared on; all numbers are in its unit, accuracies as fractions.
-        larger_is_better: whether an arm with a higher measure is better.
-        margin: differences within plus or minus this do not matter; None if the study set none.
-        alpha: error rate of all arms and looks together.
-        looks: numbers of seeds after which the study is evaluated; none with a single seed.
-        seeds: number of seeds that were evaluated.
-        comparisons: one per arm, in the study's order, without the reference.
-        ended: how many trials of each arm have ended, including the reference.
-        lost: how many of them have no result, by arm, then ``"diverged"``, ``"failed"`` or ``"missed"`` (the target);
-            arms that lost none are absent.
-        refused: why arms can't be compared at all, by name.
-    """
-
-    study: str
+    study: str  # the study's name
     hash: str
-    reference: str
-    metric: str
+    reference: str  # the arm that the others are compared with
+    metric: str  # the measure that they are compared on; all numbers are in its unit, accuracies as fractions
     larger_is_better: bool
-    margin: float | None
-    alpha: float
-    looks: tuple[int, ...]
-    seeds: int
-    comparisons: tuple[Comparison, ...]
-    ended: dict[str, int]
+    margin: float | None  # differences within plus or minus this do not matter; None if the study set none
+    alpha: float  # error rate of all arms and looks together
+    looks: tuple[int, ...]  # numbers of seeds after which the study is evaluated; none with a single seed
+    seeds: int  # number of seeds that were evaluated
+    comparisons: tuple[Comparison, ...]  # one per arm, in the study's order, without the reference
+    ended: dict[str, int]  # how many trials of each arm have ended, including the reference
+    #: How many of them have no result, by arm, then "diverged", "failed" or "missed" (the target); arms that lost none
+    #: are absent.
     lost: dict[str, dict[str, int]]
-    refused: dict[str, str]
+    refused: dict[str, str]  # why arms can't be compared at all, by name
 
     @property
     def caveats(self) -> tuple[str, ...]:
