@@ -81,10 +81,8 @@ def compare(study: Study, results: Sequence[TrialResult], *, metric: str | None 
 def stops(study: Study, results: Sequence[TrialResult]) -> dict[str, str]:
     """Say which arms of a sequential study need no further seeds, and why; see `fairtrial.scheduler.StoppingRule`.
 
-    Those are the arms with a verdict, the refused ones, and those without a surviving seed.
-
-    Returns:
-        A few words for each such arm, such as ``"its verdict is settled"``.
+    Those are the arms with a verdict, the refused ones, and those without a surviving seed. Returns a few words for
+    each, such as ``"its verdict is settled"``.
     """
     return _Comparing(study, results, study.evidence).stops()
 
@@ -173,9 +171,6 @@ class _Comparing:
     def _stop_reasons(self, judged: Sequence[Comparison], seeds: int) -> dict[str, str]:
         return stop_reasons(self._study, judged, self._data, self._refused, seeds)
 
-    def _lost_seeds(self, row: Comparison) -> LostSeeds:
-        return self._data.lost_seeds(row.arm, self._study.reference)
-
     def _complete_seeds(self) -> int:
         """Count the seeds to evaluate: up to the last with a trial, but in a sequential study only complete ones.
 
@@ -214,7 +209,7 @@ class _Comparing:
         if arm in self._refused:
             refusal = f"Refused: {self._refused[arm]}."
             return Comparison(arm, 0, None, None, None, None, None, None, None, undecided, None, (refusal, *shared))
-        lost = self._lost_seeds(row)
+        lost = self._data.lost_seeds(arm, self._study.reference)
         verdict = allowed(row.verdict, lost)
         higher = (row.mean_difference or 0.0) > 0.0
         heading = Verdict.BETTER if higher == self._evidence.larger_is_better else Verdict.WORSE

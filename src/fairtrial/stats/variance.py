@@ -50,10 +50,8 @@ def estimate(differences: FloatArray, seen: BoolArray, pooling: Pooling = "guard
     simulated boundary (`boundary`) accounts for the effect of the maximum under equal spread. With one arm all three
     kinds are the sample standard deviation.
 
-    Args:
-        differences: (studies, seeds, arms), arm minus reference; ignored where `seen` is false.
-        seen: of the same shape, which differences count.
-        pooling: whose residuals estimate the spread.
+    Differences are (studies, seeds, arms), arm minus reference; they are ignored where ``seen``, of the same shape, is
+    false.
     """
     count = seen.sum(axis=1)
     mean = _divide(np.where(seen, differences, 0.0).sum(axis=1), count)
