@@ -16,45 +16,30 @@ TRIAL_BYTES, EPOCH_BYTES = 2_200, 400
 
 @dataclass(frozen=True)
 class SeedOption:
-    """What a number of seeds, compared once at their end, would find, and what it costs.
-
-    Attributes:
-        difference: smallest true difference that is found with 80% power, in the metric's unit; None if the spread is
-            unknown.
-        seconds: wall time of the trials that are still missing for it; None if unknown.
-    """
+    """What a number of seeds, compared once at their end, would find, and what it costs."""
 
     seeds: int
-    difference: float | None
-    seconds: float | None
+    difference: float | None  # smallest true one found with 80% power, in the metric's unit; None without a spread
+    seconds: float | None  # wall time of the trials that are still missing for it; None if unknown
 
 
 @dataclass(frozen=True)
 class Estimate:
     """What the missing trials of a study will cost.
 
-    Attributes:
-        trials: trials of the study. For a sequential study, in which arms may still stop, this and the costs are upper
-            limits; trials of arms that have stopped do not count.
-        missing: how many of them are still to be trained.
-        workers: worker processes that the estimate assumes.
-        threads: threads of each.
-        step_ms: milliseconds per training step, as measured; None if nothing was timed.
-        seconds: wall time of the missing trials; None if unknown, for a user's training loop that has never run.
-        bytes: how much the store will grow.
-        spread: standard deviation of a paired difference, in the metric's unit; None if unknown.
-        seed_options: other numbers of seeds; none for a study with one arm.
+    For a sequential study, in which arms may still stop, the number of trials and the costs are upper limits; trials of
+    arms that have stopped do not count.
     """
 
-    trials: int
-    missing: int
-    workers: int
-    threads: int
-    step_ms: float | None
-    seconds: float | None
-    bytes: int
-    spread: float | None = None
-    seed_options: tuple[SeedOption, ...] = ()
+    trials: int  # of the study
+    missing: int  # still to be trained
+    workers: int  # processes that the estimate assumes
+    threads: int  # of each
+    step_ms: float | None  # milliseconds per training step, as measured; None if nothing was timed
+    seconds: float | None  # wall time of the missing trials; None if unknown: a user's loop that has never run
+    bytes: int  # how much the store will grow
+    spread: float | None = None  # standard deviation of a paired difference, in the metric's unit; None if unknown
+    seed_options: tuple[SeedOption, ...] = ()  # other numbers of seeds; none for a study with one arm
 
 
 def estimate(
@@ -69,15 +54,9 @@ def estimate(
     """Estimate the cost of a study's missing trials, and of other numbers of seeds.
 
     For fairtrial's own loop, a few steps and one evaluation are timed, after the data are downloaded. A trial of a
-    user's loop is assumed to take as long as finished trials of the same arm did, or of any arm.
-
-    Args:
-        study: the study.
-        results: its results so far; trials that have ended cost nothing.
-        workers: worker processes, by default as many as `run` would start.
-        threads: threads of each, likewise.
-        spread: standard deviation of a paired difference; by default that of the results.
-        seeds: the other numbers of seeds, each at least 2. A crossed design has its own number and no other.
+    user's loop is assumed to take as long as finished trials of the same arm did, or of any arm. Workers, threads and
+    spread are those of `fairtrial.api.estimate_cost`. Each other number of seeds is at least 2; a crossed design has
+    its own number and no other.
     """
     estimator = _Estimator(results, workers, threads)
     cost = estimator.cost(study)

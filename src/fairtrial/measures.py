@@ -20,11 +20,7 @@ _COLUMNS = {"test_acc": ("best test", "accuracy (%)"), "train_acc": ("best train
 
 
 def measure(name: str, direction: Direction | None = None) -> Measure:
-    """Find a measure by its name.
-
-    Args:
-        name: as a study names it.
-        direction: the study's better direction, for a metric whose name does not imply one.
+    """Find a measure by its name in studies; the direction is the study's, for a name that does not imply one.
 
     Raises:
         ValueError: there is no such measure.

@@ -21,10 +21,6 @@ class Forecast:
     count as training. Start-up is counted separately, once for each trial that has not begun. The rest is assigned to
     workers as an executor does it, in order, each trial to the first free worker; so a last trial alone is accounted
     for. Every ``now`` is in seconds, by one clock.
-
-    Args:
-        trials: what is to be trained, in order.
-        workers: how many trials run side by side.
     """
 
     def __init__(self, trials: Iterable[Trial] = (), workers: int = 1) -> None:

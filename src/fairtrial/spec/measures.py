@@ -78,11 +78,9 @@ Family: TypeAlias = Callable[..., Measure]
 
 
 def find_measure(name: str, direction: Direction | None = None) -> Measure | None:
-    """Find a measure by its name; None if there is none.
+    """Find a measure by an entry's name or alias, a family's pattern, or ``"module:Name"``; None if there is none.
 
-    Args:
-        name: an entry's name or alias, a name that fits a family's pattern, or ``"module:Name"`` of a user's own.
-        direction: the study's better direction, for a measure that does not imply one.
+    The direction is the study's better one, for a measure that does not imply one.
 
     Raises:
         UnknownNameError: a `StudyError`: a ``module:Name`` can't be imported or is no measure.

@@ -30,12 +30,7 @@ _MESSAGES = {
 
 
 def validate(model: type[AnyModel], table: Mapping[str, Any], prefix: str = "") -> AnyModel:
-    """Build a model from a table.
-
-    Args:
-        model: the model.
-        table: its fields.
-        prefix: path of the table in the study, such as ``"arms.high_beta1"``.
+    """Build a model from a table, whose path in the study is the prefix, such as ``"arms.high_beta1"``.
 
     Raises:
         StudyError: ``"optimizer.betas[1] = 1.2: must be in [0, 1)"`` and the like; semicolons join several problems.

@@ -22,19 +22,12 @@ Direction: TypeAlias = Literal["higher", "lower"]
 
 @dataclass(frozen=True)
 class Unit:
-    """A unit of reports.
+    """A unit of reports."""
 
-    Attributes:
-        name: ``"%"``, ``"s"``; empty for a plain number.
-        difference: its name for differences between two values: ``"points"`` for percent.
-        factor: multiplies a recorded number.
-        decimals: number of decimals shown; None for three significant digits.
-    """
-
-    name: str
-    difference: str
-    factor: float = 1.0
-    decimals: int | None = None
+    name: str  # "%", "s"; empty for a plain number
+    difference: str  # its name for differences between two values: "points" for percent
+    factor: float = 1.0  # multiplies a recorded number
+    decimals: int | None = None  # how many are shown; None for three significant digits
 
     def number(self, value: float) -> str:
         """Write a number in this unit, without its name; never ``-0.00``.

@@ -43,28 +43,18 @@ class ClaimVerdict(StrEnum):
 
 @dataclass(frozen=True)
 class ClaimDifference:
-    """A claim's arm minus one other arm, in the metric's unit, or as a fraction of the other's for a relative claim.
-
-    Attributes:
-        other: the other arm.
-        finding: what this difference alone says about the claim.
-        seeds: number of paired seeds.
-        measured: mean difference; None without a pair.
-        interval: lower and upper end; None without an estimate of spread.
-        paper: the difference of the paper's figures; None if it does not give both.
-        plausible: whether the paper's difference is in the 95% prediction interval of a single new run of each arm,
-            with independent seeds, since papers seldom name them; None if unknown.
-        note: what a reader must know, in sentences; or empty.
-    """
+    """A claim's arm minus one other arm, in the metric's unit, or as a fraction of the other's for a relative claim."""
 
     other: str
-    finding: ClaimVerdict
-    seeds: int
-    measured: float | None
-    interval: tuple[float, float] | None
-    paper: float | None
+    finding: ClaimVerdict  # what this difference alone says about the claim
+    seeds: int  # number of pairs
+    measured: float | None  # mean difference; None without a pair
+    interval: tuple[float, float] | None  # None without an estimate of spread
+    paper: float | None  # the difference of the paper's figures; None if it does not give both
+    #: Whether the paper's difference is in the 95% prediction interval of a single new run of each arm, with
+    #: independent seeds, since papers seldom name them; None if unknown.
     plausible: bool | None
-    note: str = ""
+    note: str = ""  # what a reader must know, in sentences
 
 
 @dataclass(frozen=True)
@@ -89,21 +79,13 @@ class TestedClaim:
 
 @dataclass(frozen=True)
 class StudyClaims:
-    """The claims of a study.
+    """The tested claims of a study, in its order."""
 
-    Attributes:
-        study: the study's name.
-        hash: the study's content hash.
-        alpha: probability of any wrong "supported" or "contradicted".
-        claims: in the study's order.
-        caveats: what a reader must know about all of them, a sentence each.
-    """
-
-    study: str
+    study: str  # the study's name
     hash: str
-    alpha: float
+    alpha: float  # probability of any wrong "supported" or "contradicted"
     claims: tuple[TestedClaim, ...]
-    caveats: tuple[str, ...]
+    caveats: tuple[str, ...]  # what a reader must know about all of them, a sentence each
 
 
 def check_claims(study: Study, results: Sequence[TrialResult]) -> StudyClaims:

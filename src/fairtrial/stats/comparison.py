@@ -23,38 +23,23 @@ from fairtrial.trial import TrialResult
 
 @dataclass(frozen=True)
 class StudyVerdict:
-    """What a study's records show about its arms.
+    """What a study's records show about its arms."""
 
-    Attributes:
-        study: the study's name.
-        hash: the study's content hash.
-        reference: the arm that the others are compared with.
-        metric: the measure that they are compared on; all numbers are in its unit, accuracies as fractions.
-        larger_is_better: whether an arm with a higher measure is better.
-        margin: differences within plus or minus this do not matter; None if the study set none.
-        alpha: error rate of all arms and looks together.
-        looks: numbers of seeds after which the study is evaluated; none with a single seed.
-        seeds: number of seeds that were evaluated.
-        comparisons: one per arm, in the study's order, without the reference.
-        ended: how many trials of each arm have ended, including the reference.
-        lost: how many of them have no result, by arm, then ``"diverged"``, ``"failed"`` or ``"missed"`` (the target);
-            arms that lost none are absent.
-        refused: why arms can't be compared at all, by name.
-    """
-
-    study: str
+    study: str  # the study's name
     hash: str
-    reference: str
-    metric: str
+    reference: str  # the arm that the others are compared with
+    metric: str  # the measure that they are compared on; all numbers are in its unit, accuracies as fractions
     larger_is_better: bool
-    margin: float | None
-    alpha: float
-    looks: tuple[int, ...]
-    seeds: int
-    comparisons: tuple[Comparison, ...]
-    ended: dict[str, int]
+    margin: float | None  # differences within plus or minus this do not matter; None if the study set none
+    alpha: float  # error rate of all arms and looks together
+    looks: tuple[int, ...]  # numbers of seeds after which the study is evaluated; none with a single seed
+    seeds: int  # number of seeds that were evaluated
+    comparisons: tuple[Comparison, ...]  # one per arm, in the study's order, without the reference
+    ended: dict[str, int]  # how many trials of each arm have ended, including the reference
+    #: How many of them have no result, by arm, then "diverged", "failed" or "missed" (the target); arms that lost none
+    #: are absent.
     lost: dict[str, dict[str, int]]
-    refused: dict[str, str]
+    refused: dict[str, str]  # why arms can't be compared at all, by name
 
     @property
     def caveats(self) -> tuple[str, ...]:
@@ -96,10 +81,8 @@ def compare(study: Study, results: Sequence[TrialResult], *, metric: str | None 
 def stops(study: Study, results: Sequence[TrialResult]) -> dict[str, str]:
     """Say which arms of a sequential study need no further seeds, and why; see `fairtrial.scheduler.StoppingRule`.
 
-    Those are the arms with a verdict, the refused ones, and those without a surviving seed.
-
-    Returns:
-        A few words for each such arm, such as ``"its verdict is settled"``.
+    Those are the arms with a verdict, the refused ones, and those without a surviving seed. Returns a few words for
+    each, such as ``"its verdict is settled"``.
     """
     return _Comparing(study, results, study.evidence).stops()
 
@@ -188,9 +171,6 @@ class _Comparing:
     def _stop_reasons(self, judged: Sequence[Comparison], seeds: int) -> dict[str, str]:
         return stop_reasons(self._study, judged, self._data, self._refused, seeds)
 
-    def _lost_seeds(self, row: Comparison) -> LostSeeds:
-        return self._data.lost_seeds(row.arm, self._study.reference)
-
     def _complete_seeds(self) -> int:
         """Count the seeds to evaluate: up to the last with a trial, but in a sequential study only complete ones.
 
@@ -229,7 +209,7 @@ class _Comparing:
         if arm in self._refused:
             refusal = f"Refused: {self._refused[arm]}."
             return Comparison(arm, 0, None, None, None, None, None, None, None, undecided, None, (refusal, *shared))
-        lost = self._lost_seeds(row)
+        lost = self._data.lost_seeds(arm, self._study.reference)
         verdict = allowed(row.verdict, lost)
         higher = (row.mean_difference or 0.0) > 0.0
         heading = Verdict.BETTER if higher == self._evidence.larger_is_better else Verdict.WORSE

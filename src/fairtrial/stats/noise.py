@@ -18,73 +18,44 @@ from fairtrial.trial import TrialResult
 
 @dataclass(frozen=True)
 class Component:
-    """One part of the variance between runs.
+    """One part of the variance between runs."""
 
-    Attributes:
-        variance: estimate, in the metric's unit squared; never below zero.
-        interval: confidence interval of the variance.
-        share: part of the sum of all components; None where that sum is zero.
-    """
-
-    variance: float
-    interval: tuple[float, float]
-    share: float | None
+    variance: float  # in the metric's unit squared; never below zero
+    interval: tuple[float, float]  # confidence interval of the variance
+    share: float | None  # of the sum of all components; None where that sum is zero
 
 
 @dataclass(frozen=True)
 class NoiseComponents:
-    """The variance between runs of one arm, split.
+    """The variance between runs of one arm, split."""
 
-    Attributes:
-        runs: number of runs.
-        mean: their mean.
-        total: sum of the components: the variance of a single run with both seeds drawn anew.
-        init: the part of the initial weights; None if they were not varied.
-        order: the part of the batch order; None if it was not varied.
-        rest: their interaction, and differences between runs with equal seeds. None if only one of the two was varied;
-            it is then included in the other.
-        caveats: what a reader must know beside the numbers, a sentence each.
-    """
-
-    runs: int
+    runs: int  # how many
     mean: float
-    total: float
-    init: Component | None
-    order: Component | None
+    total: float  # sum of the components: the variance of a single run with both seeds drawn anew
+    init: Component | None  # of the initial weights; None if they were not varied
+    order: Component | None  # of the batch order; None if it was not varied
+    #: Their interaction, and differences between runs with equal seeds; None, and a part of the other, if only one of
+    #: the two was varied.
     rest: Component | None
-    caveats: tuple[str, ...] = ()
+    caveats: tuple[str, ...] = ()  # what a reader must know beside the numbers, a sentence each
 
 
 @dataclass(frozen=True)
 class ArmNoise:
-    """The variance between the runs of one arm.
-
-    Attributes:
-        arm: the arm's name.
-        components: its parts; None if too few runs have a result.
-        runs: number of runs that the parts are estimated from.
-        left_out: number of runs with a result that are not used, because others of their row or column have none.
-    """
+    """The variance between the runs of one arm."""
 
     arm: str
-    components: NoiseComponents | None
-    runs: int
-    left_out: int
+    components: NoiseComponents | None  # None if too few runs have a result
+    runs: int  # that the components are estimated from
+    left_out: int  # runs with a result that are not used, because others of their row or column have none
 
 
 def split_noise(study: Study, results: Sequence[TrialResult], *, metric: str | None = None) -> tuple[ArmNoise, ...]:
     """Split the variance between runs of each arm into the parts of initial weights and batch order.
 
     A run without a result leaves a hole in the grid; its row of initial weights or its column of batch orders is then
-    left out, whichever costs fewer runs.
-
-    Args:
-        study: the study.
-        results: of its trials, in any order.
-        metric: a measure; the study's own by default.
-
-    Returns:
-        One per arm, in the study's order; empty for a study without ``[noise]``.
+    left out, whichever costs fewer runs. The metric is a measure, the study's own by default. Returns one per arm, in
+    the study's order; empty for a study without ``[noise]``.
     """
     if study.noise == Noise():
         return ()

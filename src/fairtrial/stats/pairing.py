@@ -47,17 +47,10 @@ def pairing_conflict(study: Study, arm: str, other: str, results: Sequence[Trial
 
 
 def pairing_caveats(study: Study, arm: str, results: Sequence[TrialResult], *, other: str) -> tuple[str, ...]:
-    """Say in what the trials of two arms differ besides the settings under test.
+    """Say in what the finished trials of two arms differ besides the settings under test, a sentence each.
 
-    Args:
-        study: whose trials.
-        arm: the arm.
-        results: in any order; only finished trials count, and only seeds that both arms have.
-        other: the arm that it is compared with.
-
-    Returns:
-        A sentence for each difference: package versions, threads, processor, device, layers, system and commit within
-        a seed, and fingerprints that are unknown, or that differ because the arms' settings do.
+    Within a seed that both have, these are package versions, threads, processor, device, layers, system and commit, and
+    fingerprints that are unknown, or that differ because the arms' settings do.
 
     Example:
         >>> pairing_caveats(study, "low_beta2", results, other="baseline")

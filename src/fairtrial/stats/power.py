@@ -20,13 +20,8 @@ MOST_SEEDS = 1_000
 def detectable_differences(sd: float, arms: int, seeds: Iterable[int], alpha: float = 0.05) -> dict[int, float]:
     """The smallest true difference that a study of so many seeds finds with 80% power, by number of seeds.
 
-    Each is a separate study with a single look at its end, and the difference is that of one of its arms.
-
-    Args:
-        sd: standard deviation of the paired differences.
-        arms: number of arms that are compared with the reference.
-        seeds: numbers of seeds, each at least 2.
-        alpha: family-wise error rate over the arms.
+    Each is a separate study with a single look at its end, and the difference is that of one of the arms that are
+    compared with the reference; ``sd`` is that of paired differences, and alpha is family-wise.
 
     Raises:
         ValueError: sd is not a positive number, or a number of seeds is below 2.
@@ -97,21 +92,12 @@ def further_seeds(
 
     That is the first planned look, or else the first number of seeds beyond the plan, at which the interval around
     the current mean would exclude zero or fit into the margin. The chance to be settled by then is about one half.
-    Beyond the plan the last look's nominal significance is used: a guide to a new study, not a further look.
+    Beyond the plan the last look's nominal significance is used: a guide to a new study, not a further look. None if
+    more than `MOST_SEEDS` seeds would be needed.
 
-    Args:
-        plan: arms, looks and kind of pooling.
-        alpha: error rate of all arms and looks together.
-        seeds: seeds at the current look.
-        missing: how many of them have no pair in this arm.
-        mean: current mean difference.
-        scale: current scale, positive.
-        df: current degrees of freedom of the scale.
-        growth: degrees of freedom that each further seed adds: the undecided arms, or 1 for an arm's own scale.
-        margin: of equivalence, or None.
-
-    Returns:
-        The number, or None if more than `MOST_SEEDS` seeds would be needed.
+    Seeds, mean, scale (positive) and its degrees of freedom are those of the current look; ``missing`` seeds have no
+    pair in this arm. ``growth`` is the degrees of freedom that each further seed adds: the undecided arms, or 1 for an
+    arm's own scale.
     """
     planned = [look for look in plan.looks if look > seeds]
     first_unplanned = max(plan.looks[-1], seeds) + 1

@@ -10,15 +10,7 @@ from fairtrial.stats.verdicts import Comparison, Verdict
 def stop_reasons(
     study: Study, judged: Sequence[Comparison], data: PairedData, refused: Collection[str], seeds: int
 ) -> dict[str, str]:
-    """Give the arms that stop after so many seeds, each with a few words on why.
-
-    Args:
-        study: the study.
-        judged: each arm against the reference on these seeds.
-        data: the paired data of the study.
-        refused: arms that can't be compared with the reference.
-        seeds: number of complete seeds.
-    """
+    """Give the arms that stop after so many complete seeds, each with a few words on why."""
     found: dict[str, str] = {}
     for row in judged:
         if row.arm in refused:

@@ -26,17 +26,11 @@ USUAL = ("best_test_acc", "test_acc_at_best_val", "best_train_acc", "final_test_
 
 @dataclass(frozen=True)
 class SeedSpread:
-    """One measure of one arm over its finished seeds.
+    """One measure of one arm over its finished seeds."""
 
-    Attributes:
-        values: one per finished seed, aligned with `ArmSummary.seeds`; None where that trial has no finite value.
-        mean: mean of the values that exist; None if there are none.
-        sd: their sample standard deviation (divisor n - 1); None below two values.
-    """
-
-    values: tuple[float | None, ...]
-    mean: float | None
-    sd: float | None
+    values: tuple[float | None, ...]  # aligned with `ArmSummary.seeds`; None where that trial has no finite value
+    mean: float | None  # of the values that exist; None if there are none
+    sd: float | None  # their sample standard deviation (divisor n - 1); None below two values
 
     @classmethod
     def of(cls, values: Sequence[float | None]) -> "SeedSpread":
@@ -59,52 +53,30 @@ class SeedSpread:
 
 @dataclass(frozen=True)
 class ArmSummary:
-    """One arm over its seeds.
-
-    Attributes:
-        arm: the arm's name.
-        settings: its full configuration as nested plain tables, without file paths.
-        seeds: seeds whose trial finished, ascending.
-        outcomes: how the trial of each recorded seed ended, ascending; None while it runs or if it was interrupted.
-        finished: number of trials that finished.
-        diverged: number of trials whose loss became NaN or infinite.
-        failed: number of trials that ended with an error.
-        interrupted: number of trials that started but have not ended: interrupted, or still running.
-        metrics: by name, see `measures_of`; accuracies as fractions, loss in nats, times in seconds.
-    """
+    """One arm over its seeds: how its trials ended, by seed and counted, and its measures."""
 
     arm: str
-    settings: Mapping[str, Any]
-    seeds: tuple[int, ...]
-    outcomes: Mapping[int, Outcome | None]
+    settings: Mapping[str, Any]  # its full configuration as nested plain tables, without file paths
+    seeds: tuple[int, ...]  # whose trial finished, ascending
+    outcomes: Mapping[int, Outcome | None]  # of each recorded seed, ascending; None if it was interrupted or still runs
     finished: int
-    diverged: int
+    diverged: int  # their loss became NaN or infinite
     failed: int
-    interrupted: int
-    metrics: Mapping[str, SeedSpread]
+    interrupted: int  # they started but have not ended: interrupted, or still running
+    metrics: Mapping[str, SeedSpread]  # see `measures_of`; accuracies as fractions, loss in nats, times in seconds
 
 
 @dataclass(frozen=True)
 class StudySummary:
-    """A study's arms, each over its seeds.
+    """A study's arms, each over its seeds."""
 
-    Attributes:
-        study: the study's name.
-        hash: the study's content hash.
-        seeds: the most seeds that an arm gets.
-        min_seeds: the seeds that each arm gets in any case; fewer than ``seeds`` in a sequential study.
-        reference: name of the arm that the others are compared with.
-        arms: in the study's order, including arms without any trial.
-        measures: in the order of the table.
-    """
-
-    study: str
+    study: str  # the study's name
     hash: str
-    seeds: int
-    min_seeds: int
-    reference: str
-    arms: tuple[ArmSummary, ...]
-    measures: tuple[Measure, ...]
+    seeds: int  # the most that an arm gets
+    min_seeds: int  # that each arm gets in any case; fewer than ``seeds`` in a sequential study
+    reference: str  # the arm that the others are compared with
+    arms: tuple[ArmSummary, ...]  # in the study's order, including arms without any trial
+    measures: tuple[Measure, ...]  # in the order of the table
 
 
 def summarize(study: Study, results: Sequence[TrialResult]) -> StudySummary:

@@ -50,10 +50,8 @@ def estimate(differences: FloatArray, seen: BoolArray, pooling: Pooling = "guard
     simulated boundary (`boundary`) accounts for the effect of the maximum under equal spread. With one arm all three
     kinds are the sample standard deviation.
 
-    Args:
-        differences: (studies, seeds, arms), arm minus reference; ignored where `seen` is false.
-        seen: of the same shape, which differences count.
-        pooling: whose residuals estimate the spread.
+    Differences are (studies, seeds, arms), arm minus reference; they are ignored where ``seen``, of the same shape, is
+    false.
     """
     count = seen.sum(axis=1)
     mean = _divide(np.where(seen, differences, 0.0).sum(axis=1), count)
@@ -69,8 +67,7 @@ def estimate(differences: FloatArray, seen: BoolArray, pooling: Pooling = "guard
     elif pooling == "pooled":
         variance, df = pooled, np.broadcast_to(pooled_df, count.shape)
     else:
-        shared, shared_df = _shared(rest, seen)
-        variance = _guarded(_Part(pooled, pooled_df), _Part(own, count - 1), _Part(shared, shared_df))
+        variance = _guarded((pooled, pooled_df), _shared(rest, seen), (own, count - 1))
         df = np.broadcast_to(pooled_df, count.shape)
     usable = (count > 1) & (df > 0)
     return Estimates(
@@ -128,8 +125,7 @@ def complete(
     if pooling == "pooled":
         return mean, np.sqrt(np.broadcast_to(pooled, mean.shape))
     shared = 2.0 * between / (arms * (arms + 1) * (seeds - 1))
-    guarded = _guarded(_Part(pooled, pooled_df), _Part(own, seeds - 1), _Part(shared, seeds - 1))
-    return mean, np.sqrt(guarded)
+    return mean, np.sqrt(_guarded((pooled, pooled_df), (shared, seeds - 1), (own, seeds - 1)))
 
 
 def _shared(rest: FloatArray, seen: BoolArray) -> tuple[FloatArray, IntArray]:
@@ -143,23 +139,13 @@ def _shared(rest: FloatArray, seen: BoolArray) -> tuple[FloatArray, IntArray]:
     return _divide((rest.sum(axis=2) ** 2 * weight).sum(axis=1), df)[:, None], df[:, None]
 
 
-class _Part(NamedTuple):
-    """A variance and its degrees of freedom."""
-
-    variance: FloatArray
-    df: IntArray
-
-
-def _guarded(pooled: _Part, own: _Part, shared: _Part) -> FloatArray:
-    """The largest of three variances, after inflating the two with few degrees of freedom."""
-    return np.fmax(
-        np.fmax(pooled.variance, shared.variance * _caution(shared.df, pooled.df)),
-        own.variance * _caution(own.df, pooled.df),
-    )
-
-
-def _caution(df: IntArray, pooled_df: IntArray) -> FloatArray:
-    return 1.0 + CAUTION * np.maximum(_divide(1.0, df) - _divide(1.0, pooled_df), 0.0)
+def _guarded(pooled: tuple[FloatArray, IntArray], *others: tuple[FloatArray, IntArray]) -> FloatArray:
+    """The largest of several variances, each with its degrees of freedom; those with few are first inflated."""
+    largest, pooled_df = pooled
+    for variance, df in others:
+        caution = 1.0 + CAUTION * np.maximum(_divide(1.0, df) - _divide(1.0, pooled_df), 0.0)
+        largest = np.fmax(largest, variance * caution)
+    return largest
 
 
 def _divide(numerator: FloatArray | float, denominator: IntArray) -> FloatArray:

@@ -22,17 +22,11 @@ Format: TypeAlias = Literal["png", "svg", "pdf"]
 
 @dataclass(frozen=True)
 class Chart(Generic[Data]):
-    """One kind of chart; register it in `CHARTS`, and the command line and Python have it.
+    """One kind of chart; register it in `CHARTS`, and the command line and Python have it."""
 
-    Attributes:
-        name: the stem of its files, such as ``"test_accuracy"``.
-        data: collects what is drawn; raises a `ReportError` with the reason if there is nothing.
-        draw: draws it, with a title.
-    """
-
-    name: str
-    data: Callable[[Study, Sequence[TrialResult]], Data]
-    draw: Callable[[Study, Data], Drawing]
+    name: str  # the stem of its files, such as "test_accuracy"
+    data: Callable[[Study, Sequence[TrialResult]], Data]  # raises a `ReportError` with the reason if there is nothing
+    draw: Callable[[Study, Data], Drawing]  # with a title
 
 
 @dataclass(frozen=True)
@@ -53,11 +47,8 @@ class Figure:
 def draw(names: Iterable[str], study: Study, results: Sequence[TrialResult]) -> tuple[Figure, ...]:
     """Draw charts of a study.
 
-    Args:
-        names: entries of `CHARTS`, recorded metrics (for their learning curves), or ``"module:Name"`` of a user's own;
-            if empty, every chart that has data.
-        study: the study, and
-        results: its trials, in any order.
+    Names are entries of `CHARTS`, recorded metrics (for their learning curves), or ``"module:Name"`` of a user's own;
+    without any, every chart that has data is drawn.
 
     Raises:
         ReportError: there is no such chart, or there are no data for it (if no name is given: for any).

@@ -101,12 +101,8 @@ def learning_curves(metric: str, *, name: str, axis: str = "") -> Chart[CurveDat
 
     A line is the mean over an arm's finished trials, the band around it spans the lowest to the highest seed: all of
     the data, not a confidence interval. A diverged trial is a faint line that ends in a cross. Failed and unfinished
-    trials are left out, and the figure says so.
-
-    Args:
-        metric: name in the epoch records.
-        name: the chart's name.
-        axis: title of the vertical axis; by default the metric's name in words, and its unit.
+    trials are left out, and the figure says so. The title of the vertical axis is by default the metric's name in
+    words, and its unit.
     """
     known = Metric.named(metric)
     label = known.label[0].upper() + known.label[1:]
