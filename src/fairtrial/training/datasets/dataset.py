@@ -15,17 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images with their labels: a whole set, or some of it.
+    """Images with their labels: a whole set, or some of it."""
 
-    Attributes:
-        pixels: uint8 (N, height, width, channels), all images in the cache file, mapped and shared between processes.
-        index: int64 (n,), the ascending positions in ``pixels`` that make up this set; None for all.
-        labels: int64 (n,), classes of this set's images.
-    """
-
-    pixels: "torch.Tensor"
-    index: "torch.Tensor | None"
-    labels: "torch.Tensor"
+    pixels: "torch.Tensor"  # uint8 (N, height, width, channels): all images, mapped and shared between processes
+    index: "torch.Tensor | None"  # int64 (n,), ascending positions in pixels of this set's images; None for all
+    labels: "torch.Tensor"  # int64 (n,), classes of this set's images
 
     def __len__(self) -> int:
         return len(self.labels)

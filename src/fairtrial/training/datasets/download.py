@@ -32,12 +32,7 @@ def silent(done_bytes: int, total_bytes: int | None, what: str) -> None:
 
 
 def obtain(source: "Source", folder: Path, aside: Path, progress: DownloadProgress) -> Path:
-    """Download an archive into an empty folder and verify it; move a bad one to the folder ``aside``.
-
-    Raises:
-        UnreachableError: the source is unavailable.
-        DataError: what came is not the archive.
-    """
+    """Download an archive into an empty folder and verify it; move a bad one to ``aside`` and raise `DataError`."""
     import pooch  # noqa: PLC0415  (needed for downloads only)
 
     path = source.download(folder, progress)
