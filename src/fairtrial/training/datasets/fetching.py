@@ -63,11 +63,8 @@ class FetchedData(DataSettings):
 def fetch(name: str, *, source: Path | None = None, progress: DownloadProgress | None = None) -> FetchedDataset:
     """Make sure that a data set is on this machine, whole and unchanged.
 
-    Args:
-        name: the data set.
-        source: a folder or archive to decode it from, read and checked even if the data set is cached already. Without
-            it, the data set's own sources are tried if nothing is cached.
-        progress: called during a download.
+    A source, a folder or archive to decode, is read and checked even if the data set is cached already. Without one,
+    the data set's own sources are tried if nothing is cached.
 
     Raises:
         DataError: the name is unknown; the source or the cached arrays are not this data set; or no source is
@@ -145,10 +142,8 @@ def gather(names: Iterable[str]) -> dict[str, Arrays]:
 def install(names: Iterable[str], get: Callable[[], object]) -> None:
     """Make sure that data sets are in this machine's cache: from their own sources, or else from another machine.
 
-    ``get`` gets what `gather` returned on the other machine; it is called only if it is needed.
-
-    Raises:
-        DataError: what came is not the data set to the bit, or it can't be written.
+    ``get`` gets what `gather` returned on the other machine; it is called only if it is needed. What came must be the
+    data set to the bit, else it raises `DataError`.
     """
     for name, layout in _downloaded(names).items():
         try:

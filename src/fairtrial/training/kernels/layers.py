@@ -118,12 +118,11 @@ class FastSequential(nn.Sequential):
     def forward(self, features: Any) -> Any:
         """Apply all layers, in order."""
         for part in _parts_of(self):
-            fast = _run(part, features)
-            if fast is not None:
+            if (fast := _run(part, features)) is not None:
                 features = fast
-                continue
-            for layer in part.layers:
-                features = layer(features)
+            else:
+                for layer in part.layers:
+                    features = layer(features)
         return features
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:

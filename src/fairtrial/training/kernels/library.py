@@ -66,22 +66,17 @@ class Conv(NamedTuple):
 
 
 class Norm(NamedTuple):
-    """A batch norm and the activation that follows; its tensors are (channels,).
-
-    ``tracked`` counts the batches in the running statistics. ``momentum`` is the newest batch's weight in them, and
-    ``correction`` the factor from the biased variance to the running one. With ``from_batch``, the statistics come from
-    the batch and the running ones are updated.
-    """
+    """A batch norm and the activation that follows; its tensors are (channels,)."""
 
     weight: Tensor
     bias: Tensor
     running_mean: Tensor
     running_var: Tensor
-    tracked: Tensor | None
+    tracked: Tensor | None  # counts the batches in the running statistics
     eps: float
-    momentum: float
-    correction: float
-    from_batch: bool
+    momentum: float  # the newest batch's weight in them
+    correction: float  # factor from the biased variance to the running one
+    from_batch: bool  # the statistics come from the batch, and the running ones are updated
     activation: Activation
 
 
@@ -256,11 +251,10 @@ def compute(kernels: Kernels, chain: Chain, images: Tensor) -> Tensor:
 
 
 class _Chain(torch.autograd.Function):
-    """The chain for autograd: images and all parameters in, one feature map out.
+    """The chain for autograd: images and all parameters in, one feature map out."""
 
-    The feature map is no view, because an activation after the chain may change it in place, which on a view makes
-    autograd copy whole gradients.
-    """
+    # It is no view, because an activation after the chain may change it in place, which on a view makes autograd copy
+    # whole gradients.
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, kernels: Kernels, chain: Chain, *_: Tensor | None) -> Tensor:
