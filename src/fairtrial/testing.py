@@ -30,16 +30,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fairtrial.errors import Diverged
-from fairtrial.executors.base import (
-    Ended,
-    EpochFinished,
-    Executor,
-    Fingerprinted,
-    Session,
-    Started,
-    Workload,
-    run_trial,
-)
+from fairtrial.executors import base
+from fairtrial.executors.base import Executor, Session, Workload
 from fairtrial.executors.inline import InlineExecutor
 from fairtrial.scheduler import plan
 from fairtrial.spec import Study
@@ -190,15 +182,9 @@ def executor() -> Executor:
 def draw(
     arms: Mapping[str, SimulatedArm], *, seeds: int, studies: int = 1, rng: np.random.Generator
 ) -> npt.NDArray[np.float64]:
-    """Draw the final test accuracies of many studies at once, NaN where a trial diverges or fails.
+    """Draw the final test accuracies of so many studies of so many seeds at once, NaN where a trial diverges or fails.
 
-    The distribution is that of `simulate`, the numbers are not.
-
-    Args:
-        arms: by name; the first is the reference.
-        seeds: of each study.
-        studies: how many.
-        rng: the random generator.
+    The distribution is that of `simulate`, the numbers are not. The first arm is the reference.
 
     Returns:
         Shape (studies, seeds, arms).
@@ -237,13 +223,12 @@ def _record(test: float, train: float, seconds: float) -> dict[str, float]:
 
 
 def _result(trial: Trial) -> TrialResult:
-    """Run a trial and collect its messages."""
-    messages = list(run_trial(trial, simulate, MACHINE))
+    messages = list(base.run_trial(trial, simulate, MACHINE))
     started, ended = messages[0], messages[-1]
-    assert isinstance(started, Started)
-    assert isinstance(ended, Ended)
-    records = tuple(message.record for message in messages if isinstance(message, EpochFinished))
-    fingerprints = [message.fingerprints for message in messages if isinstance(message, Fingerprinted)]
+    assert isinstance(started, base.Started)
+    assert isinstance(ended, base.Ended)
+    records = tuple(message.record for message in messages if isinstance(message, base.EpochFinished))
+    fingerprints = [message.fingerprints for message in messages if isinstance(message, base.Fingerprinted)]
     return TrialResult(
         arm=trial.arm,
         seed=trial.seed,

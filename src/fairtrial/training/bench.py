@@ -34,34 +34,20 @@ class Side:
 
 @dataclass(frozen=True)
 class Bench:
-    """What was measured of one worker.
+    """What was measured of one worker."""
 
-    Attributes:
-        plain: with torch's own layers, channels last.
-        fast: with fairtrial's layers.
-        matmul_ms: milliseconds of the matrix products of the same step, alone: the limit.
-        step_over_matmul: the fast step as a multiple of that.
-        overhead_share: share of a trial's time that is neither a training step nor an evaluation.
-        worker_private_bytes: memory that a worker shares with no other process; None if the system doesn't report it.
-        path: the fast path in use, or why there is none.
-        threads: torch threads of the worker.
-    """
-
-    plain: Side
-    fast: Side
-    matmul_ms: float
-    step_over_matmul: float
-    overhead_share: float
-    worker_private_bytes: int | None
-    path: str
-    threads: int
+    plain: Side  # with torch's own layers, channels last
+    fast: Side  # with fairtrial's layers
+    matmul_ms: float  # milliseconds of the matrix products of the same step, alone: the limit
+    step_over_matmul: float  # the fast step as a multiple of that
+    overhead_share: float  # of a trial's time, what is neither a training step nor an evaluation
+    worker_private_bytes: int | None  # shared with no other process; None if the system doesn't report it
+    path: str  # the fast path in use, or why there is none
+    threads: int  # torch threads of the worker
 
 
 def bench(study: spec.Study, *, threads: int = 1, rounds: int = ROUNDS) -> Bench:
-    """Measure the cost of a training step on this machine, for a study's first arm; fetch its data if necessary.
-
-    Each side runs ``rounds`` times. A worker has one torch thread by default.
-    """
+    """Measure the cost of a training step on this machine, for a study's first arm; fetch its data if necessary."""
     torch.set_num_threads(threads)
     keep_freed_memory()  # for all sides: neither layers nor products should pay for page faults
     prepare.prepare(study)
@@ -73,13 +59,15 @@ def bench(study: spec.Study, *, threads: int = 1, rounds: int = ROUNDS) -> Bench
     products = matrix_products(plain.network, inputs)
     sides = (lambda: plain.step(inputs, labels), lambda: fast.step(inputs, labels), lambda: [do() for do in products])
     plain_s, fast_s, matmul_s = _interleave(sides, rounds)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        private = pool.apply(_train_and_measure, (trial, threads))
     return Bench(
         plain=Side(plain_s * 1e3, batch / plain_s),
         fast=Side(fast_s * 1e3, batch / fast_s),
         matmul_ms=matmul_s * 1e3,
         step_over_matmul=fast_s / matmul_s,
         overhead_share=overhead(trial),
-        worker_private_bytes=private_bytes_of_a_worker(trial, threads),
+        worker_private_bytes=private,
         path=library.path(),
         threads=threads,
     )
@@ -112,23 +100,20 @@ def pace(trial: Trial, *, threads: int = 1, steps: int = 12) -> Pace:
     batch = min(trial.settings.training.batch_size, len(dataset.train))
     inputs, labels = (tensor.to(learner.device) for tensor in dataset.train.batch(torch.arange(batch)))
     times = [_seconds(lambda: learner.step(inputs, labels)) for _ in range(steps)]
-    test = dataset.test
-    index = torch.arange(len(test)) if test.index is None else test.index
+    index = torch.arange(len(dataset.test)) if dataset.test.index is None else dataset.test.index
     count = loop.EVALUATION_BATCH
-    few = replace(test, index=index[:count], labels=test.labels[:count])
+    few = replace(dataset.test, index=index[:count], labels=dataset.test.labels[:count])
     loop.evaluate(learner.network, few, learner.device)
     evaluation = _seconds(lambda: loop.evaluate(learner.network, few, learner.device))
     return Pace(statistics.median(times[steps // 2 :]), evaluation / len(few), built - started)
 
 
 def overhead(trial: Trial, steps: int = 60) -> float:
-    """Measure the share of a short trial's time that is neither a training step nor an evaluation.
+    """Measure the share of a trial's time that is no step and no evaluation, in one epoch of at most so many steps.
 
-    It is one epoch of at most so many steps. Loading data and building the model count as overhead; a real trial
-    spreads them over many more steps.
+    Loading data and building the model count as overhead; a real trial spreads them over many more steps.
     """
-    settings = trial.settings.model_dump()
-    data = trial.settings.data
+    settings, data = trial.settings.model_dump(), trial.settings.data
     size = min(steps * settings["training"]["batch_size"], data.train_images)
     settings["data"] |= {"train": size, "test": min(2000, data.test_images)}
     settings["training"]["epochs"] = 1
@@ -152,18 +137,11 @@ def overhead(trial: Trial, steps: int = 60) -> float:
     return 1 - (sum(seconds) + record["eval_seconds"]) / whole
 
 
-def private_bytes_of_a_worker(trial: Trial, threads: int) -> int | None:
-    """Measure, in its own process, a worker's private memory after a few steps; None if the system isn't Linux."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_train_and_measure, (trial, threads))
-
-
 def matrix_products(network: nn.Module, inputs: Tensor) -> list[Callable[[], Tensor]]:
     """List the matrix products that a training step of plain layers needs, as functions to call.
 
-    A convolution that is not depthwise is one product of (pixels, inputs per pixel) with (inputs, outputs) forward, one
-    for the gradient of the weights and one for that of its input; the first layer needs no gradient of its input. So is
-    a linear layer. Depthwise convolutions are no matrix products.
+    A linear layer or a convolution that is not depthwise is one product forward, one for the gradient of the weights
+    and one for that of its input, except in the first layer. Depthwise convolutions are no matrix products.
     """
     shapes: list[tuple[int, int, int]] = []
 
@@ -204,7 +182,7 @@ def _seconds(action: Callable[[], object]) -> float:
 
 
 def _train_and_measure(trial: Trial, threads: int) -> int | None:
-    """In a worker: train a little, then add up the memory that the system reports as private."""
+    """In a worker: train a little, then add up its private memory; None if the system isn't Linux."""
     pace(trial, threads=threads, steps=4)
     rollup = Path("/proc/self/smaps_rollup")
     if not rollup.exists():

@@ -25,9 +25,8 @@ class Accumulator:
     @classmethod
     def empty(cls, device: torch.device) -> "Accumulator":
         """Start from nothing."""
-        return cls(
-            torch.zeros((), dtype=torch.float64, device=device), torch.zeros((), dtype=torch.int64, device=device)
-        )
+        loss, correct = (torch.zeros((), dtype=dtype, device=device) for dtype in (torch.float64, torch.int64))
+        return cls(loss, correct)
 
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Count one batch: mean loss in nats, shape (); logits, (batch, classes); labels, (batch,)."""
@@ -64,8 +63,7 @@ class Learner:
     def step(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Take one step on images (batch, channels, height, width) and labels (batch,).
 
-        Returns:
-            Mean loss in nats, shape (), and logits, shape (batch, classes), both before the step.
+        Returns mean loss in nats, shape (), and logits, shape (batch, classes), both before the step.
         """
         logits = self.network(inputs)
         loss = cross_entropy(logits, labels)

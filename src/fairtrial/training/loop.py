@@ -21,10 +21,8 @@ from fairtrial.trial import TrialContext
 
 #: Images per forward pass of an evaluation: enough to keep the cores busy, few enough to stay in their caches.
 EVALUATION_BATCH = 500
-
 #: Steps between two checks that the loss is still finite. A check waits for an accelerator, but not for a CPU.
 CHECK_STEPS = 50
-
 #: Seconds between two progress reports within an epoch.
 REPORT_SECONDS = 0.2
 

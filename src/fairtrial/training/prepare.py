@@ -23,12 +23,10 @@ def run(trial: TrialContext) -> Iterator[Mapping[str, float]]:
 
 
 def find(name: str, *, fresh: bool = False) -> TrainingLoop:
-    """Find a training loop by its name: fairtrial's own, or a user's.
+    """Find a training loop by its name: fairtrial's own, or ``"module:function"``; a `spec.LoopName` has the function.
 
-    Args:
-        name: ``"module:function"`` with a module that Python can import; or a `spec.LoopName`, which has the function.
-        fresh: reload the module if its file was rewritten. Only the start of a study does, so that all its trials get
-            the same code.
+    With ``fresh``, reload the module if its file was rewritten: only at the start of a study, so that all its trials
+    get the same code.
 
     Raises:
         StudyError: no such module or function, or the function can't be a training loop. Errors that the module itself

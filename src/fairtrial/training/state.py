@@ -16,17 +16,13 @@ from fairtrial.trial import TrialContext
 
 @dataclass
 class TrainingPosition:
-    """The progress of a trial: its epoch, from 1, and that epoch's finished batches, their tally and their seconds.
-
-    ``seconds`` add up over all attempts. ``random`` has the states of the random generators for dropout, by device; it
-    is empty before the first batch.
-    """
+    """The progress of a trial: its epoch, from 1, and that epoch's finished batches, their tally and their seconds."""
 
     epoch: int
     batch: int
     tally: Accumulator
-    seconds: float
-    random: dict[str, torch.Tensor]
+    seconds: float  # the sum over all attempts
+    random: dict[str, torch.Tensor]  # states of the generators for dropout, by device; empty before the first batch
 
     @classmethod
     def before(cls, epoch: int, device: torch.device) -> "TrainingPosition":
@@ -35,12 +31,7 @@ class TrainingPosition:
 
 
 def save(trial: TrialContext, learner: Learner, position: TrainingPosition) -> None:
-    """Save a trial's state after the position's last batch.
-
-    Raises:
-        CheckpointError: it can't be written.
-        Stopped: it was written, and the study was asked to stop.
-    """
+    """Save a trial's state after the position's last batch; see `TrialContext.save` for errors."""
     tally = position.tally
     trial.save(
         {

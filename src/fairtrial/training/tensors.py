@@ -11,13 +11,10 @@ from fairtrial.checkpoints.serialization import ArrayType, register
 
 
 def pack(tensor: torch.Tensor) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
-    """Split a tensor into its bytes, and its type, shape and strides.
+    """Split a plain tensor into its bytes, and its type, shape and strides.
 
     The memory order, such as channels last, is kept, because kernels that walk over several tensors together rely on
     it; a tensor whose memory has gaps or overlaps becomes contiguous.
-
-    Raises:
-        TypeError: it is no plain tensor.
     """
     if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
         raise TypeError("a sparse, quantized or meta tensor: a checkpoint takes plain ones")

@@ -9,7 +9,7 @@ import torch
 
 from fairtrial.errors import DataError
 from fairtrial.training import datasets
-from fairtrial.training.datasets import cache, cifar10, digits
+from fairtrial.training.datasets import cache, cifar10
 from fairtrial.training.datasets.cifar10 import Cifar10
 from fairtrial.training.datasets.digits import Digits
 from fairtrial.training.datasets.download import NpmPackage, WebArchive
@@ -212,8 +212,8 @@ class TestLoad:
         assert not cache_root.exists()
 
     def test_other_digits_are_an_error(self, monkeypatch):
-        arrays = digits.decode()
-        monkeypatch.setattr(digits, "decode", lambda: arrays._replace(test_labels=arrays.test_labels[::-1]))
+        arrays = Digits().arrays()
+        monkeypatch.setattr(Digits, "arrays", lambda _: arrays._replace(test_labels=arrays.test_labels[::-1]))
         with pytest.raises(DataError, match=r"scikit-learn [\d.]+: these are not"):
             datasets.load(Digits())
 

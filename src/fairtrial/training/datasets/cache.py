@@ -28,19 +28,15 @@ _TEMPORARY = "fetching-"
 
 def folder(name: str) -> Path:
     """The folder of a data set's arrays: in ``$FAIRTRIAL_CACHE``, or in the user's cache folder."""
-    chosen = os.environ.get("FAIRTRIAL_CACHE")
-    root = Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("fairtrial"))
-    return root / name
+    root = os.environ.get("FAIRTRIAL_CACHE") or platformdirs.user_cache_dir("fairtrial")
+    return Path(root).expanduser() / name
 
 
 def read(layout: Layout, *, verify: bool) -> Arrays | None:
-    """Map a data set's arrays into memory; return None unless the cache has all of them.
+    """Map a data set's arrays into memory, copy-on-write; return None unless the cache has all of them.
 
-    The maps are copy-on-write: processes share the pages, and changes to an array never reach the file. Shapes and file
-    sizes are always checked; with ``verify``, the contents are hashed too.
-
-    Raises:
-        DataError: an array is damaged. It was set aside, so that the next call finds none.
+    Shapes and file sizes are always checked; with ``verify``, the contents are hashed too. A damaged array raises
+    `DataError` and is set aside, so that the next call finds none.
     """
     paths = [folder(layout.name) / f"{name}.npy" for name in Arrays._fields]
     if not all(path.exists() for path in paths):
@@ -61,10 +57,8 @@ def size(layout: Layout) -> int:
 def origin(name: str) -> str:
     """The origin of the cached arrays that was given to `write`, or "unknown"."""
     about = folder(name) / _ABOUT
-    if not about.exists():
-        return "unknown"
     try:
-        return str(json.loads(about.read_text(encoding="utf-8"))["origin"])
+        return str(json.loads(about.read_text(encoding="utf-8"))["origin"]) if about.exists() else "unknown"
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise DataError(f"{about}: unreadable ({error}); remove it") from error
 
@@ -82,11 +76,7 @@ def write(layout: Layout, arrays: Arrays, origin: str) -> None:
 
 @contextmanager
 def fetching(name: str, progress: DownloadProgress) -> Iterator[Path]:
-    """Lock a data set for fetching, and make a temporary folder beside its arrays.
-
-    Raises:
-        DataError: the cache folder can't be written to, or its disk is full.
-    """
+    """Lock a data set for fetching, and make a temporary folder beside its arrays; `DataError` if that fails."""
     home = folder(name)
     try:
         home.mkdir(parents=True, exist_ok=True)

@@ -69,7 +69,9 @@ class Cifar10(FetchedData):
         limit = 2 * layout.image_bytes * max(layout.train // TRAIN_BATCHES, layout.test) + 2**20
         contents = files.read(source, _FILES, limit)
         folder, form = _choose(source, set(contents))
-        return form.decode({name: contents.pop(folder + name) for name in form.files}, layout, f"{source}: {folder}")
+        arrays = layout.empty()
+        form.decode({name: contents.pop(folder + name) for name in form.files}, arrays, f"{source}: {folder}")
+        return arrays
 
     @staticmethod
     def check(source: Path) -> None:
@@ -84,38 +86,32 @@ class Cifar10(FetchedData):
 class _Form(NamedTuple):
     label: str
     files: tuple[str, ...]
-    decode: Callable[[Contents, Layout, str], Arrays]
+    decode: Callable[[Contents, Arrays, str], None]  # fills the arrays
 
 
-def _decode_python(contents: Contents, layout: Layout, where: str) -> Arrays:
-    arrays = layout.empty()
+def _decode_python(contents: Contents, arrays: Arrays, where: str) -> None:
     for name, images, labels in _batches(arrays):
-        planes, labels[:] = pickled.read_batch(contents.pop(name), len(images), layout.image_bytes, f"{where}{name}")
-        images[:] = _interleaved(planes, layout)
-    return arrays
+        planes, labels[:] = pickled.read_batch(contents.pop(name), len(images), images[0].size, f"{where}{name}")
+        _fill(images, planes)
 
 
-def _decode_binary(contents: Contents, layout: Layout, where: str) -> Arrays:
-    arrays = layout.empty()
+def _decode_binary(contents: Contents, arrays: Arrays, where: str) -> None:
     for name, images, labels in _batches(arrays):
         content = contents.pop(f"{name}.bin")
-        expected = len(images) * (1 + layout.image_bytes)
+        expected = len(images) + images.size
         if len(content) != expected:
             raise DataError(f"{where}{name}.bin: {len(content):,} bytes, expected {expected:,}")
-        records = np.frombuffer(content, np.uint8).reshape(len(images), 1 + layout.image_bytes)
+        records = np.frombuffer(content, np.uint8).reshape(len(images), -1)
         labels[:] = records[:, 0]
-        images[:] = _interleaved(records[:, 1:], layout)
-    return arrays
+        _fill(images, records[:, 1:])
 
 
-def _decode_png(contents: Contents, layout: Layout, where: str) -> Arrays:
-    arrays = layout.empty()
+def _decode_png(contents: Contents, arrays: Arrays, where: str) -> None:
     for name, images, _ in _batches(arrays):
-        pixels = _png(contents.pop(f"{name}.png"), (layout.image_size**2, len(images)), f"{where}{name}.png")
+        pixels = _png(contents.pop(f"{name}.png"), (images[0, ..., 0].size, len(images)), f"{where}{name}.png")
         images[:] = pixels.reshape(images.shape)
-    arrays.train_labels[:] = _json_labels(contents[TRAIN_LABELS], layout.train, where + TRAIN_LABELS)
-    arrays.test_labels[:] = _json_labels(contents[TEST_LABELS], layout.test, where + TEST_LABELS)
-    return arrays
+    for name, labels in ((TRAIN_LABELS, arrays.train_labels), (TEST_LABELS, arrays.test_labels)):
+        labels[:] = _json_labels(contents[name], len(labels), where + name)
 
 
 _FORMS = (
@@ -151,9 +147,9 @@ def _batches(arrays: Arrays) -> Iterator[tuple[str, Pixels, Pixels]]:
     yield from zip(BATCHES, images, labels, strict=True)
 
 
-def _interleaved(planes: Pixels, layout: Layout) -> Pixels:
-    """(n, 3 * size * size) planes of red, green and blue to (n, size, size, 3)."""
-    return planes.reshape(-1, 3, layout.image_size, layout.image_size).transpose(0, 2, 3, 1)
+def _fill(images: Pixels, planes: Pixels) -> None:
+    """Fill images (n, size, size, 3) from planes (n, 3 * size * size) of red, green and blue."""
+    images.transpose(0, 3, 1, 2)[:] = planes.reshape(-1, 3, *images.shape[1:3])
 
 
 def _png(content: bytes, size: tuple[int, int], where: str) -> Pixels:

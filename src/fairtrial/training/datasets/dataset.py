@@ -15,17 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images with their labels: a whole set, or some of it.
+    """Images with their labels: a whole set, or some of it."""
 
-    Attributes:
-        pixels: uint8 (N, height, width, channels), all images in the cache file, mapped and shared between processes.
-        index: int64 (n,), the ascending positions in ``pixels`` that make up this set; None for all.
-        labels: int64 (n,), classes of this set's images.
-    """
-
-    pixels: "torch.Tensor"
-    index: "torch.Tensor | None"
-    labels: "torch.Tensor"
+    pixels: "torch.Tensor"  # uint8 (N, height, width, channels): all images, mapped and shared between processes
+    index: "torch.Tensor | None"  # int64 (n,), ascending positions in pixels of this set's images; None for all
+    labels: "torch.Tensor"  # int64 (n,), classes of this set's images
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -80,13 +74,12 @@ def load(settings: DataSettings, *, verify: bool = True, progress: DownloadProgr
         torch.Size([100, 32, 32, 3])
     """
     if isinstance(settings, FetchedData):
-        arrays = settings.fetched(verify=verify, progress=progress)
-        return assemble(settings, arrays, settings.layout.digest)
+        return assemble(settings, settings.fetched(verify=verify, progress=progress), settings.layout.digest)
     return assemble(settings, *checked(settings, verify=verify))
 
 
 def assemble(settings: DataSettings, arrays: Arrays, digest: str) -> Dataset:
-    """Take the parts that a study asks for out of the whole data set, with its digest."""
+    """Take the parts that a study asks for out of the whole data set."""
     choice = subsets.choose(settings, arrays.train_labels, arrays.test_labels)
     train = _image_set(arrays.train_images, arrays.train_labels, choice.train)
     test = _image_set(arrays.test_images, arrays.test_labels, choice.test)
@@ -99,6 +92,5 @@ def assemble(settings: DataSettings, arrays: Arrays, digest: str) -> Dataset:
 def _image_set(images: Pixels, labels: Pixels, index: subsets.Indices | None) -> ImageSet:
     import torch  # noqa: PLC0415  (settings are read without it)
 
-    if index is None:
-        return ImageSet(torch.from_numpy(images), None, torch.from_numpy(labels).long())
-    return ImageSet(torch.from_numpy(images), torch.from_numpy(index), torch.from_numpy(labels[index]).long())
+    chosen = torch.from_numpy(labels if index is None else labels[index]).long()
+    return ImageSet(torch.from_numpy(images), None if index is None else torch.from_numpy(index), chosen)

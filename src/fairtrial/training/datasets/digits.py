@@ -27,7 +27,18 @@ class Digits(DataSettings):
         """See `DataSettings.arrays`."""
         if self.path is not None:
             raise DataError(f"{self.path}: the digits come with scikit-learn; leave the path out")
-        return decode()
+        # The set has no official split. Here the images are sorted by class, in the set's order within a class, and
+        # every fifth, from the first, is a test image: 360, stratified to within one. Both parts keep the set's order.
+        from sklearn.datasets import load_digits  # noqa: PLC0415  (slow to import)
+
+        gray, labels = load_digits(return_X_y=True)
+        gray = gray.reshape(-1, 8, 8).astype(np.int64)
+        scaled = ((gray * 255 + 8) // 16).astype(np.uint8)  # rounded to the nearest, halves up
+        images = scaled.repeat(4, axis=1).repeat(4, axis=2)[..., np.newaxis].repeat(3, axis=3)
+        labels = labels.astype(np.uint8)
+        is_test = np.zeros(len(labels), bool)
+        is_test[np.argsort(labels, kind="stable")[::5]] = True
+        return Arrays(images[~is_test], labels[~is_test], images[is_test], labels[is_test])
 
     @classmethod
     def origin(cls) -> tuple[Path, str]:
@@ -35,21 +46,3 @@ class Digits(DataSettings):
         import sklearn  # noqa: PLC0415  (slow to import)
 
         return Path(sklearn.__file__).parent / "datasets" / "data", f"scikit-learn {sklearn.__version__}"
-
-
-def decode() -> Arrays:
-    """The digits as arrays, split into 1,437 training and 360 test images.
-
-    The set has no official split. Here the images are sorted by class, in the set's order within a class, and every
-    fifth, beginning with the first, is a test image: 360, stratified to within one. Both parts keep the set's order.
-    """
-    from sklearn.datasets import load_digits  # noqa: PLC0415  (slow to import)
-
-    gray, labels = load_digits(return_X_y=True)
-    gray = gray.reshape(-1, 8, 8).astype(np.int64)
-    scaled = ((gray * 255 + 8) // 16).astype(np.uint8)  # rounded to the nearest, halves up
-    images = scaled.repeat(4, axis=1).repeat(4, axis=2)[..., np.newaxis].repeat(3, axis=3)
-    labels = labels.astype(np.uint8)
-    is_test = np.zeros(len(labels), bool)
-    is_test[np.argsort(labels, kind="stable")[::5]] = True
-    return Arrays(images[~is_test], labels[~is_test], images[is_test], labels[is_test])

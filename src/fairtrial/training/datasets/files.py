@@ -21,8 +21,7 @@ def listed(folder: Path, wanted: Collection[str]) -> set[str]:
 def read(source: Path, wanted: Collection[str], limit: int) -> dict[str, bytes]:
     """Read those of the wanted files (relative paths, with ``/``) that a folder or a tar archive has.
 
-    Raises:
-        DataError: the source does not exist, is no archive, is cut short, or has a wanted file above ``limit`` bytes.
+    Anything that can't be read, or has more than ``limit`` bytes, raises `DataError`.
     """
     if source.is_dir():
         return {name: _read_file(source / name, limit) for name in sorted(listed(source, wanted))}

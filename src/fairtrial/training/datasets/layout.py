@@ -65,9 +65,6 @@ def checked(settings: DataSettings, *, verify: bool) -> tuple[Arrays, str]:
     """Read a data set that is not in the cache, check that its arrays are what its class declares, and hash them.
 
     Without ``verify``, a declared digest is returned unchecked.
-
-    Raises:
-        DataError: they have other types, shapes, counts or classes, or another digest.
     """
     read = [np.asarray(array) for array in settings.arrays()]
     for name, array in zip(Arrays._fields, read, strict=True):

@@ -16,13 +16,7 @@ from fairtrial.training.datasets.layout import Pixels
 
 
 def read_batch(content: bytes, images: int, image_bytes: int, where: str) -> tuple[Pixels, Pixels]:
-    """Read the images and labels of one batch file: a pickled dictionary with ``data`` and ``labels``.
-
-    Returns pixels (images, image_bytes), planes of red, green and blue as in the file, and labels (images,).
-
-    Raises:
-        DataError: the file is damaged, asks for anything to be imported, or has other contents.
-    """
+    """Read the pixels (images, image_bytes), planes of red, green and blue, and labels (images,) of one batch file."""
     try:
         _check_memo(content)
         batch = _Reader(io.BytesIO(content), encoding="bytes").load()

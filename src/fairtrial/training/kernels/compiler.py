@@ -36,9 +36,6 @@ LEAST_STEPS = 50
 
 _SECONDS = 300
 
-#: Lines of /proc/cpuinfo that describe the processor.
-_ABOUT_PROCESSOR = ("flags", "Features", "model name", "CPU part")
-
 _forbidden = False
 
 
@@ -150,7 +147,8 @@ def processor() -> dict[str, str]:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:  # not Linux
         lines = []
-    found = dict(line.replace("\t", "").split(":", 1) for line in lines if line.startswith(_ABOUT_PROCESSOR))
+    about = ("flags", "Features", "model name", "CPU part")
+    found = dict(line.replace("\t", "").split(":", 1) for line in lines if line.startswith(about))
     name = found.get("model name", platform.processor() or platform.machine())
     return found | {"model name": name.strip()}
 

@@ -118,12 +118,11 @@ class FastSequential(nn.Sequential):
     def forward(self, features: Any) -> Any:
         """Apply all layers, in order."""
         for part in _parts_of(self):
-            fast = _run(part, features)
-            if fast is not None:
+            if (fast := _run(part, features)) is not None:
                 features = fast
-                continue
-            for layer in part.layers:
-                features = layer(features)
+            else:
+                for layer in part.layers:
+                    features = layer(features)
         return features
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
@@ -155,10 +154,8 @@ class _Part:
         self._known: tuple[list[Any], list[Any], Chain | None] = [], [], None
 
     def chain(self, images: Tensor) -> Chain | None:
-        """The chain for images of this size, cached until something changes; None if the kernels can't compute it.
-
-        To describe every layer again for every batch would cost up to a tenth of the computation itself.
-        """
+        """The chain for images of this size, cached until something changes; None if the kernels can't compute it."""
+        # To describe every layer again for every batch would cost up to a tenth of the computation itself.
         stamp: list[Any] = [images.shape, images.dtype]
         objects: list[Any] = []
         for layer in self.layers:
@@ -264,9 +261,7 @@ def _run(part: _Part, images: Tensor) -> Tensor | None:
     """Compute a part with the compiled kernels; None if they can't be used."""
     if not part.triples or type(images) is not Tensor or images.dim() != 4 or not images.is_cpu:
         return None
-    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
-        return None
-    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return None
     if torch._C._functorch.peek_interpreter_stack() is not None:  # noqa: SLF001  # torch.func replaces tensors
         return None
@@ -306,8 +301,14 @@ def _conv(module: nn.Conv2d, batch: int, channels: int, height: int, width: int)
         return None
     if bias is not None and (bias.shape != (module.out_channels,) or not bias.is_contiguous()):
         return None
-    shape = shape_of(module, batch, height, width)
-    return Conv(kind, weight, bias, shape) if shape.out_height > 0 < shape.out_width else None
+    size, stride = module.kernel_size[0], module.stride[0]
+    top = bottom = left = right = int(module.padding[0])
+    if isinstance(module, OneSidedConv2d):
+        top, bottom, left, right = height % 2, 1, width % 2, 1
+    out_height = (height + top + bottom - size) // stride + 1
+    out_width = (width + left + right - size) // stride + 1
+    shape = Shape(batch, height, width, channels, out_height, out_width, stride, top, left)
+    return Conv(kind, weight, bias, shape) if out_height > 0 < out_width else None
 
 
 def _norm(module: nn.BatchNorm2d, activation: Activation, pixels: int) -> Norm | None:
@@ -330,9 +331,7 @@ def _norm(module: nn.BatchNorm2d, activation: Activation, pixels: int) -> Norm |
 
 def _are_plain(tensors: Sequence[Tensor | None], dtype: torch.dtype) -> bool:
     """Whether all tensors are ordinary ones in the CPU's memory, of one dtype."""
-    return all(
-        tensor is None or (type(tensor) in _PLAIN and tensor.dtype == dtype and tensor.is_cpu) for tensor in tensors
-    )
+    return all(of is None or (type(of) in _PLAIN and of.dtype == dtype and of.is_cpu) for of in tensors)
 
 
 def kind_of(conv: nn.Conv2d) -> LayerKind | None:
@@ -350,15 +349,3 @@ def kind_of(conv: nn.Conv2d) -> LayerKind | None:
         return LayerKind.WINDOWS if square and conv.in_channels <= MOST_WINDOW_CHANNELS else None
     depthwise = conv.groups == conv.in_channels == conv.out_channels and conv.bias is None
     return LayerKind.DEPTHWISE if depthwise and conv.kernel_size == (3, 3) and padding[0] < 3 else None
-
-
-def shape_of(conv: nn.Conv2d, images: int, height: int, width: int) -> Shape:
-    """Compute the sizes of a convolution whose `kind_of` is not None; an output may be empty."""
-    size, stride = conv.kernel_size[0], conv.stride[0]
-    pad = int(conv.padding[0])
-    top = bottom = left = right = pad
-    if isinstance(conv, OneSidedConv2d):
-        top, bottom, left, right = height % 2, 1, width % 2, 1
-    out_height = (height + top + bottom - size) // stride + 1
-    out_width = (width + left + right - size) // stride + 1
-    return Shape(images, height, width, conv.in_channels, out_height, out_width, stride, top, left)

@@ -5,6 +5,7 @@ here: `layers` has checked the inputs. A call releases the interpreter's lock.
 """
 
 import ctypes
+import math
 from collections.abc import Sequence
 from enum import IntEnum
 from functools import cache
@@ -54,11 +55,6 @@ class Shape(NamedTuple):
     top: int
     left: int
 
-    @property
-    def pixels(self) -> int:
-        """Pixels of all outputs."""
-        return self.images * self.out_height * self.out_width
-
 
 class Conv(NamedTuple):
     """A convolution; its weight is (outputs, inputs / groups, height, width), its bias (outputs,) or None."""
@@ -70,44 +66,31 @@ class Conv(NamedTuple):
 
 
 class Norm(NamedTuple):
-    """A batch norm and the activation that follows; its tensors are (channels,).
-
-    ``tracked`` counts the batches in the running statistics. ``momentum`` is the newest batch's weight in them, and
-    ``correction`` the factor from the biased variance to the running one. With ``from_batch``, the statistics come from
-    the batch and the running ones are updated.
-    """
+    """A batch norm and the activation that follows; its tensors are (channels,)."""
 
     weight: Tensor
     bias: Tensor
     running_mean: Tensor
     running_var: Tensor
-    tracked: Tensor | None
+    tracked: Tensor | None  # counts the batches in the running statistics
     eps: float
-    momentum: float
-    correction: float
-    from_batch: bool
+    momentum: float  # the newest batch's weight in them
+    correction: float  # factor from the biased variance to the running one
+    from_batch: bool  # the statistics come from the batch, and the running ones are updated
     activation: Activation
 
 
 class ChainUnit(NamedTuple):
-    """A convolution and the batch norm that follows; one may be missing.
-
-    The shape is the convolution's; for a norm alone it is its input's, with the same output.
-    """
+    """A convolution and the batch norm that follows; one may be missing."""
 
     conv: Conv | None
     norm: Norm | None
-    shape: Shape
+    shape: Shape  # the convolution's; for a norm alone its input's, with the same output
 
     @property
     def outputs(self) -> int:
         """Channels of the output."""
         return self.shape.channels if self.conv is None else self.conv.weight.shape[0]
-
-    def parameters(self) -> tuple[Tensor | None, ...]:
-        """Weight and bias of the convolution and of the norm; None for what is missing."""
-        of_conv = (None, None) if self.conv is None else self.conv[1:3]
-        return of_conv + ((None, None) if self.norm is None else self.norm[:2])
 
 
 class _Unit(ctypes.Structure):
@@ -129,42 +112,47 @@ _GRADIENTS = ("weight_gradient", "bias_gradient", "norm_weight_gradient", "norm_
 
 
 class Tape(NamedTuple):
-    """What a forward pass saves for the backward pass.
+    """What a forward pass saves for the backward pass."""
 
-    ``units`` point into ``tensors``: the chain's input; all feature maps and norms' rows, in one block; the weights as
-    the kernels read them.
-    """
-
-    units: "ctypes.Array[_Unit]"
-    tensors: Sequence[Tensor]
+    units: "ctypes.Array[_Unit]"  # they point into the tensors
+    tensors: Sequence[Tensor]  # input; feature maps and norms' rows in one block; weights as the kernels read them
 
 
 class Chain:
     """A chain of layers prepared for the kernels: made once, used for every batch of one size.
 
-    The tensors of its units must not move in memory. ``parameters`` are those of all units in order, and ``largest`` is
-    the size of the largest feature map.
+    The tensors of its units must not move in memory. ``parameters`` are four of each unit: weight and bias of the
+    convolution and of the norm, None for what is missing. ``largest`` is the size of the largest feature map.
     """
 
     def __init__(self, units: Sequence[ChainUnit]) -> None:
         self.units = tuple(units)
-        self.parameters = [parameter for unit in units for parameter in unit.parameters()]
-        self._sizes = [unit.shape.pixels * unit.outputs for unit in units]
-        first, last = units[0].shape, units[-1]
+        self.parameters: list[Tensor | None] = []
+        shapes = [(unit.shape.images, unit.shape.out_height, unit.shape.out_width, unit.outputs) for unit in units]
+        self._sizes = [math.prod(shape) for shape in shapes]
+        first = units[0].shape
         self.largest = max(*self._sizes, first.images * first.height * first.width * first.channels)
-        self.output_shape = (last.shape.images, last.outputs, last.shape.out_height, last.shape.out_width)
+        images, height, width, outputs = shapes[-1]
+        self.output_shape = (images, outputs, height, width)
         self._rows = [4 * unit.outputs if unit.norm else 0 for unit in units]
         self._room = sum(_aligned(size) for size in (*self._sizes, *self._rows))
         self._copied: list[int] = []
         self._form = (_Unit * len(units))()
         for index, (native, unit) in enumerate(zip(self._form, units, strict=True)):
-            native.shape[:] = unit.shape
+            conv, norm, native.shape[:] = unit
             native.outputs = unit.outputs
-            if unit.norm is not None:
-                _set_norm(native, unit.norm)
-            if unit.conv is not None:
-                _set_conv(native, unit.conv)
-                if not native.weight:
+            self.parameters += (None, None) if conv is None else conv[1:3]
+            self.parameters += (None, None) if norm is None else norm[:2]
+            if norm is not None:
+                native.norm_weight, native.norm_bias, native.running_mean, native.running_var = map(_address, norm[:4])
+                native.tracked, native.eps, native.momentum = _address(norm.tracked), norm.eps, norm.momentum
+                native.correction, native.from_batch, native.activation = norm[7:]
+            if conv is not None:
+                native.kind, native.bias = conv.kind, _address(conv.bias)
+                native.size = conv.weight.shape[2] if conv.kind is LayerKind.WINDOWS else 1
+                if _as_read(conv).data_ptr() == conv.weight.data_ptr():
+                    native.weight = conv.weight.data_ptr()
+                else:
                     self._copied.append(index)
 
     def lay_out(self, images: Tensor, output: Tensor) -> Tape:
@@ -238,10 +226,7 @@ class Kernels:
     def backward(
         self, chain: Chain, tape: Tape, gradient: Tensor, wanted: Sequence[bool], *, wants_input: bool
     ) -> tuple[Tensor | None, list[Tensor | None]]:
-        """Compute gradients from the one at the output, NHWC.
-
-        Returns the gradient at the images if ``wants_input``, and of each parameter in ``wanted``; None for the others.
-        """
+        """Compute the wanted gradients, at the images and of each parameter, from the one at the output, NHWC."""
         images, gradients = tape.tensors[0], chain.gradients(tape, wanted)
         at_images = torch.empty_like(images) if wants_input else None
         buffers = gradient.new_empty((2, chain.largest))
@@ -258,20 +243,18 @@ def compute(kernels: Kernels, chain: Chain, images: Tensor) -> Tensor:
 
     The output is channels_last. If a norm takes its statistics from the batch, its input must have two pixels or more.
     """
-    if torch.is_grad_enabled():
-        parameters = chain.parameters
-        if images.requires_grad or any(p is not None and p.requires_grad for p in parameters):
-            output: Tensor = _Chain.apply(images, kernels, chain, *parameters)  # type: ignore[no-untyped-call]
-            return output
+    tensors = (images, *chain.parameters)
+    if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
+        output: Tensor = _Chain.apply(images, kernels, chain, *chain.parameters)  # type: ignore[no-untyped-call]
+        return output
     return kernels.forward(chain, _nhwc(images))[0]
 
 
 class _Chain(torch.autograd.Function):
-    """The chain for autograd: images and all parameters in, one feature map out.
+    """The chain for autograd: images and all parameters in, one feature map out."""
 
-    The feature map is no view, because an activation after the chain may change it in place, which on a view makes
-    autograd copy whole gradients.
-    """
+    # It is no view, because an activation after the chain may change it in place, which on a view makes autograd copy
+    # whole gradients.
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, kernels: Kernels, chain: Chain, *_: Tensor | None) -> Tensor:
@@ -288,23 +271,11 @@ class _Chain(torch.autograd.Function):
         needed = ctx.needs_input_grad
         tape = Tape(ctx.units, ctx.saved_tensors[ctx.inputs :])
         at_images, gradients = ctx.kernels.backward(ctx.chain, tape, _nhwc(gradient), needed[3:], wants_input=needed[0])
-        return (None if at_images is None else _nchw(at_images), None, None, *gradients)
+        return (None if at_images is None else at_images.permute(0, 3, 1, 2), None, None, *gradients)
 
 
 def _nhwc(tensor: Tensor) -> Tensor:
     return tensor.detach().permute(0, 2, 3, 1).contiguous()
-
-
-def _nchw(tensor: Tensor) -> Tensor:
-    return tensor.permute(0, 3, 1, 2)
-
-
-def _set_conv(native: _Unit, conv: Conv) -> None:
-    """Set a convolution's fields; the weight stays null if it must be copied for each pass."""
-    native.kind, native.bias = conv.kind, _address(conv.bias)
-    native.size = conv.weight.shape[2] if conv.kind is LayerKind.WINDOWS else 1
-    if _as_read(conv).data_ptr() == conv.weight.data_ptr():
-        native.weight = conv.weight.data_ptr()
 
 
 def _as_read(conv: Conv) -> Tensor:
@@ -313,15 +284,6 @@ def _as_read(conv: Conv) -> Tensor:
     if conv.kind is LayerKind.WINDOWS:
         weight = weight.permute(0, 2, 3, 1)
     return weight.contiguous()
-
-
-def _set_norm(native: _Unit, norm: Norm) -> None:
-    native.norm_weight, native.norm_bias, native.running_mean, native.running_var = (
-        tensor.data_ptr() for tensor in norm[:4]
-    )
-    native.tracked = _address(norm.tracked)
-    native.eps, native.momentum, native.correction = norm.eps, norm.momentum, norm.correction
-    native.from_batch, native.activation = norm.from_batch, norm.activation
 
 
 def _aligned(numbers: int) -> int:
@@ -345,10 +307,8 @@ def _blas(name: str) -> int | None:
 @cache
 def load(dtype: torch.dtype) -> Kernels | None:
     """Load the kernels for a dtype, and compile them if necessary; None if there are none, and `path` says why."""
-    if dtype not in _REALS:
-        return None
     try:
-        return Kernels(dtype)
+        return Kernels(dtype) if dtype in _REALS else None
     except KernelsUnavailableError:
         return None
 

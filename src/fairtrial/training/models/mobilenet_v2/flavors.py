@@ -14,9 +14,7 @@ class OneSidedConv2d(nn.Conv2d):
     """A 3x3 convolution of stride 2, padded as in Keras's MobileNetV2: at the end of an axis first.
 
     An axis of even length gets one zero at its end, an axis of odd length one at each end; the output length is
-    ``ceil(length / 2)``. In Keras this is ``padding="same"`` at the first convolution and ``ZeroPadding2D`` by
-    ``correct_pad`` at the depthwise ones. On an even axis the windows are centered on pixels 1, 3, 5, ...; with
-    symmetric padding they would be on 0, 2, 4, ....
+    ``ceil(length / 2)``. So on an even axis the windows are centered on pixels 1, 3, 5, ... instead of 0, 2, 4, ....
     """
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -52,21 +50,16 @@ class BiasedBatchNorm2d(nn.BatchNorm2d):
 
 @dataclass(frozen=True)
 class Flavor:
-    """A library's choices for MobileNetV2.
-
-    ``momentum`` is torch's, 1 minus Keras's. Convolutions of stride 2 are ``strided_conv``, which themselves add
-    ``strided_padding`` zeros at each end of an axis. The initializers fill kernels (out, in / groups, height, width)
-    and the classifier's matrix (classes, features). ``whole_widths``: channels are truncated before they are rounded.
-    """
+    """A library's choices for MobileNetV2."""
 
     norm: type[nn.BatchNorm2d]
     eps: float
-    momentum: float
-    strided_conv: type[nn.Conv2d]
-    strided_padding: int
-    initialize_conv: Callable[..., torch.Tensor]
-    initialize_linear: Callable[..., torch.Tensor]
-    whole_widths: bool
+    momentum: float  # torch's, 1 minus Keras's
+    strided_conv: type[nn.Conv2d]  # the class of convolutions of stride 2
+    strided_padding: int  # zeros that they themselves add at each end of an axis
+    initialize_conv: Callable[..., torch.Tensor]  # fills kernels (out, in / groups, height, width)
+    initialize_linear: Callable[..., torch.Tensor]  # fills the classifier's matrix (classes, features)
+    whole_widths: bool  # channels are truncated before they are rounded
 
     def conv(self, inputs: int, outputs: int, *, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
         """Make a convolution without bias whose output has length ``ceil(length / stride)`` on each axis."""
@@ -85,10 +78,7 @@ class Flavor:
         return round_to_eights(int(wanted) if self.whole_widths else wanted)
 
     def initialize(self, network: nn.Module, generator: torch.Generator) -> None:
-        """Fill every parameter and buffer, in the order of the network's modules, from ``generator`` only.
-
-        Biases are 0; batch norms scale by 1, shift by 0, and start with running means 0 and variances 1.
-        """
+        """Fill every parameter and buffer, in the order of the network's modules, from ``generator`` only."""
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.reset_parameters()

@@ -42,10 +42,7 @@ def read(path: Path, *, sha256: str | None = None) -> dict[str, torch.Tensor]:
     """Read a state_dict from a ``.safetensors``, ``.pt`` or ``.pth`` file to the CPU, and check its digest if given.
 
     No code in the file is run: safetensors contains none, and torch's format is read with ``weights_only=True``. The
-    checked bytes are the decoded bytes, even if the file is replaced in the meantime.
-
-    Raises:
-        WeightsError: the file can't be read or has another digest.
+    checked bytes are the decoded bytes, even if the file is replaced in the meantime. Errors are `load`'s.
     """
     if path.suffix not in _REFUSED:
         raise WeightsError(f"{path}: the name of a weights file must end in one of {', '.join(_REFUSED)}")
