@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import NamedTuple
+from typing import TypeAlias
 
 from fairtrial import signals
 from fairtrial.callbacks import Callback
@@ -119,13 +119,8 @@ def compose_workload(
     )
 
 
-class _Received(NamedTuple):
-    """A message that is not in the store yet."""
-
-    message: Message
-    trial: Trial
-    attempt: str
-    forced: str
+#: A message that is not in the store yet, its trial and attempt, and what the user has forced.
+_Received: TypeAlias = tuple[Message, Trial, str, str]
 
 
 @dataclass
@@ -207,7 +202,7 @@ class _Recorder:
             message = replace(message, machine=replace(message.machine, git_commit=self.git_commit))
             forced = self._check_conditions(trial, message.machine)
             self.attempts[trial.hash] = secrets.token_hex(8)
-        return _Received(message, trial, self.attempts[trial.hash], forced)
+        return message, trial, self.attempts[trial.hash], forced
 
     def _check_conditions(self, trial: Trial, machine: Machine) -> str:
         """Compare the conditions of a trial that starts with earlier ones; returns the differences that were forced."""
@@ -281,11 +276,7 @@ def _ended(outcomes: Mapping[str, Outcome | None], *, retry_failed: bool = False
 
 
 def _check_file(scheduler: Scheduler, store: Store, *, force: bool) -> str:
-    """Compare a study with the one that its file described at its last run; returns the changes that were forced.
-
-    Raises:
-        ProvenanceError: the file has changed, the earlier study is unfinished, and the user has not forced it.
-    """
+    """Compare a study with an unfinished one that its file described before; returns the changes that were forced."""
     study = scheduler.study
     before = abandoned_study(study, scheduler.planned, store.studies())
     if before is None:

@@ -18,7 +18,7 @@ from typing import cast
 from fairtrial.errors import FairtrialError
 from fairtrial.executors.base import Ended, EpochFinished, Started
 from fairtrial.executors.limits import Limits, format_seconds
-from fairtrial.executors.local.worker import STOP, WHERE, Heartbeat
+from fairtrial.executors.local.worker import STOP, WHERE
 from fairtrial.executors.session import CheckpointFailed, Report, WorkerDied
 from fairtrial.trial import Outcome, Trial
 
@@ -99,34 +99,21 @@ class WorkerProcess:
             raise FairtrialError(f"a worker process can't be started: {error.strerror or error}") from error
         self._send(job)
 
-    @property
-    def pid(self) -> int:
-        """The process's number."""
-        return self._process.pid
-
     def give(self, trial: Trial) -> None:
         """Give a trial to a free worker."""
         self.trial, self._deadline, self._epochs, self._silent = trial, math.inf, 0, 0.0
         self._send(pickle.dumps(trial))
 
-    def receive(self) -> Report | Heartbeat | None:
-        """Read the next report, waiting for it; None if the worker has ended."""
-        try:
-            return cast("Report | Heartbeat", self.connection.recv())
-        except (EOFError, OSError):
-            return None
-
     def read(self) -> Report | None:
         """Read the next report, waiting for it; None where it is a heartbeat."""
         self._silent = 0.0
-        report = self.receive()
+        try:
+            report = cast("Report | None", self.connection.recv())
+        except (EOFError, OSError):
+            return self._give_up(WorkerDied(self._autopsy()))
         match report:
-            case None:
-                return self._give_up(WorkerDied(self._autopsy()))
             case WorkerDied():
                 return self._give_up(report)
-            case Heartbeat():
-                return None
             case Started():
                 self._deadline = monotonic() + (self._limits.time or math.inf)
             case EpochFinished():

@@ -63,11 +63,6 @@ class WorkerJob:
         return cls(workload.loop, workload.machine, set_up, workload.checkpoints, memory_limit)
 
 
-@dataclass(frozen=True)
-class Heartbeat:
-    """A sign of life, once a second, from a thread that does nothing else."""
-
-
 class Outbox:
     """The worker's end of the pipe for sending: reports go out whole, from whichever thread makes them."""
 
@@ -76,8 +71,8 @@ class Outbox:
         self._lock = threading.Lock()
         self._next_progress = 0.0
 
-    def send(self, report: Report | Heartbeat) -> None:
-        """Send a report; end this process if the parent is gone."""
+    def send(self, report: Report | None) -> None:
+        """Send a report, or None as a sign of life; end this process if the parent is gone."""
         try:
             with self._lock:
                 self._connection.send(report)
@@ -85,10 +80,10 @@ class Outbox:
             os._exit(ABANDONED)
 
     def beat(self) -> None:
-        """Send heartbeats, for ever."""
+        """Send heartbeats, for ever, from a thread that does nothing else."""
         while True:
             with suppress(MemoryError):  # the training loop may yet recover from it
-                self.send(Heartbeat())
+                self.send(None)
             sleep(SECONDS_A_BEAT)
 
     def progress(self, progress: Progressed) -> None:
