@@ -82,8 +82,8 @@ def run_study(
         checkpoints = CheckpointManager(executor.checkpoints or f"{store.beside}.checkpoints")
         checkpoints.remove_leftovers(trial for trial in scheduler.planned if outcomes.get(trial.hash) in _FINAL)
         ended = _ended(outcomes, retry_failed=retry_failed)
+        decision = scheduler.advance(ended, partial(store.results, study))
         recorder = _Recorder(scheduler, store, callbacks, checkpoints, ended, changes, force)
-        decision = recorder.decide()
         missing = [trial for trial in scheduler.possible if trial.hash not in ended] if decision.trials else []
         if not missing:
             recorder.begin(decision, missing)
@@ -147,10 +147,6 @@ class _Recorder:
         self.attempts: dict[str, str] = {}
         self.uncommitted: list[_Received] = []
 
-    def decide(self) -> Decision:
-        """Ask the scheduler what follows from the trials that have ended."""
-        return self.scheduler.advance(self.ended, self._results)
-
     def begin(self, decision: Decision, missing: Sequence[Trial], session: Session | None = None) -> None:
         """Record that the study runs, and submit its first trials."""
         self.store.add_study(self.study, datetime.now(UTC))
@@ -172,7 +168,7 @@ class _Recorder:
                 self.uncommitted.append(self._receive(message))
                 if isinstance(message, Ended):
                     self.ended.add(message.trial_id)
-                    self._follow(self.decide(), session)
+                    self._follow(self.scheduler.advance(self.ended, self._results), session)
         finally:
             self._commit()
         return len(self.ended) - before

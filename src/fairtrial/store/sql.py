@@ -119,11 +119,10 @@ class SQLStore:
         source, overrides = study.origin.source, study.origin.overrides
         origin = {} if source is None else {"source": source, "assignments": list(overrides) or None}
         known = update(schema.studies).where(schema.studies.c.hash == study.hash).values(last_run_at=at, **origin)
-        add = INSERT[self._url.dialect]
 
         def work(connection: Connection) -> None:
             if connection.execute(known).rowcount == 0:
-                trials = plan(study)
+                add, trials = INSERT[connection.dialect.name], plan(study)
                 new = [
                     {"hash": one.hash, "arm": one.arm, "seed": one.seed, "settings": content(one.settings)}
                     for one in sorted(trials, key=lambda one: one.hash)  # two runs that share trials must not deadlock

@@ -58,15 +58,12 @@ _LIKELY = dict.fromkeys((signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SI
 class WorkerProcess:
     """One worker process, started with a pickled `WorkerJob` and variables on top of this process's own.
 
-    Attributes:
-        connection: this process's end of the pipe; readable when there is a report, or when the worker has ended.
-        trial: the trial that the worker runs; None if it is free, or dead.
-        alive: False once the worker has died or was ended; nothing more is read from it.
+    Its ``connection`` is readable when there is a report, or when the worker has ended.
     """
 
     def __init__(self, job: bytes, environment: Mapping[str, str], limits: Limits) -> None:
-        self.trial: Trial | None = None
-        self.alive = True
+        self.trial: Trial | None = None  # the one that it runs; None if it is free, or dead
+        self.alive = True  # False once it has died or was ended; nothing more is read from it
         self._limits = limits
         self._deadline = math.inf
         self._epochs = 0
@@ -125,9 +122,8 @@ class WorkerProcess:
     def check(self, silent: float = 0.0) -> Report | None:
         """Check whether the worker is dead, has been silent for too long, or its trial has taken too long.
 
-        Args:
-            silent: seconds without a report since the last call. The caller counts them while it listens, because by
-                the clock a process that was suspended would find all its workers silent.
+        The caller counts the seconds without a report since the last call, while it listens: by the clock a process
+        that was suspended would find all its workers silent.
         """
         self._silent += silent
         if self.dead():  # its pipe may still be open, if a process that it has forked keeps it open
@@ -155,10 +151,7 @@ class WorkerProcess:
         return self._process.poll() is not None
 
     def dead(self) -> bool:
-        """Check whether the process has ended and all its reports have been read.
-
-        The end of the pipe says so too, unless a process that a training loop has forked keeps the pipe open.
-        """
+        """Check whether the process has ended and all its reports were read, even if a fork keeps its pipe open."""
         return self.ended() and not self.connection.poll()
 
     def _autopsy(self) -> str:

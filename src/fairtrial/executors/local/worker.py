@@ -100,11 +100,7 @@ class Inbox:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._queue: SimpleQueue[bytes] = SimpleQueue()
-        self._stop = threading.Event()
-
-    def asked_to_stop(self) -> bool:
-        """Check whether the parent wants the running trial to save its state and end."""
-        return self._stop.is_set()
+        self.stop = threading.Event()  # set once the parent wants the running trial to save its state and end
 
     def get(self) -> object:
         """Wait for what the parent sends next; None if it asks this worker to end."""
@@ -117,7 +113,7 @@ class Inbox:
             while True:
                 content = self._connection.recv_bytes()
                 if content == STOP:
-                    self._stop.set()
+                    self.stop.set()
                 self._queue.put(content)
         except (EOFError, OSError):
             os._exit(ABANDONED)
@@ -169,7 +165,7 @@ def _work(outbox: Outbox, inbox: Inbox) -> None:
 
 def _run(trial: Trial, job: WorkerJob, outbox: Outbox, inbox: Inbox) -> None:
     """Run a trial and send its messages; running out of memory, `Stopped`, and errors of ``job.machine`` are raised."""
-    checkpoints = job.checkpoints.open(trial, inbox.asked_to_stop) if job.checkpoints else None
+    checkpoints = job.checkpoints.open(trial, inbox.stop.is_set) if job.checkpoints else None
     machine = job.machine(trial)
     messages = run_trial(trial, job.loop, machine, checkpoints, on_progress=outbox.progress, pass_on=ran_out_of_memory)
     try:
