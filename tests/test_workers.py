@@ -18,7 +18,6 @@ from fairtrial.errors import FairtrialError, StudyError
 from fairtrial.executors.base import EpochFinished
 from fairtrial.executors.local.executor import LocalExecutor
 from fairtrial.executors.local.process import WorkerProcess
-from fairtrial.executors.local.worker import Heartbeat
 from fairtrial.executors.slots import Slots
 from fairtrial.report.live import ProgressDisplay
 from fairtrial.scheduler import plan
@@ -130,7 +129,7 @@ def test_what_a_given_up_worker_says_later_never_reaches_the_store(store, make_s
         def on_trial_start(self, trial, machine):
             self.begun += trial.arm == "bad"
             if self.begun == 2 and trial.arm == "bad":
-                os.kill(given_up[0].pid, signal.SIGCONT)
+                os.kill(given_up[0]._process.pid, signal.SIGCONT)
                 assert given_up[0].connection.poll(60)  # it has spoken before its successor's first record is read
 
     arms = {"a": {}, "bad": {"params": {"end": "stop", "times": 1}}}
@@ -138,7 +137,7 @@ def test_what_a_given_up_worker_says_later_never_reaches_the_store(store, make_s
     watcher = Reviving()
     executor = Instead(patient(LocalExecutor(2), 3), loop=loops.dying, machine=loops.machine, set_up=None)
     done = run(study, store=store, executor=executor, watcher=watcher)
-    while isinstance(late := given_up[0].receive(), Heartbeat):
+    while (late := given_up[0].connection.recv()) is None:
         pass
     for worker in given_up:
         close(worker)

@@ -46,14 +46,11 @@ class CheckResult:
 
 
 def check_installation(store: str = "fairtrial.db", address: str | None = None) -> Iterator[CheckResult]:
-    """Check each part of the installation.
+    """Check each part of the installation, and yield a result for it; an error during a check is a result, too.
 
     Args:
         store: the file or URL of the store.
         address: of a Ray cluster, if one will be used; by default ``RAY_ADDRESS``.
-
-    Yields:
-        A result for each part. An error during a check is a result, too.
 
     Example:
         >>> [result.part for result in check_installation() if result.state == "bad"]  # doctest: +SKIP

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import NamedTuple
+from typing import TypeAlias
 
 from fairtrial import signals
 from fairtrial.callbacks import Callback
@@ -82,8 +82,8 @@ def run_study(
         checkpoints = CheckpointManager(executor.checkpoints or f"{store.beside}.checkpoints")
         checkpoints.remove_leftovers(trial for trial in scheduler.planned if outcomes.get(trial.hash) in _FINAL)
         ended = _ended(outcomes, retry_failed=retry_failed)
+        decision = scheduler.advance(ended, partial(store.results, study))
         recorder = _Recorder(scheduler, store, callbacks, checkpoints, ended, changes, force)
-        decision = recorder.decide()
         missing = [trial for trial in scheduler.possible if trial.hash not in ended] if decision.trials else []
         if not missing:
             recorder.begin(decision, missing)
@@ -119,13 +119,8 @@ def compose_workload(
     )
 
 
-class _Received(NamedTuple):
-    """A message that is not in the store yet."""
-
-    message: Message
-    trial: Trial
-    attempt: str
-    forced: str
+#: A message that is not in the store yet, its trial and attempt, and what the user has forced.
+_Received: TypeAlias = tuple[Message, Trial, str, str]
 
 
 @dataclass
@@ -152,10 +147,6 @@ class _Recorder:
         self.attempts: dict[str, str] = {}
         self.uncommitted: list[_Received] = []
 
-    def decide(self) -> Decision:
-        """Ask the scheduler what follows from the trials that have ended."""
-        return self.scheduler.advance(self.ended, self._results)
-
     def begin(self, decision: Decision, missing: Sequence[Trial], session: Session | None = None) -> None:
         """Record that the study runs, and submit its first trials."""
         self.store.add_study(self.study, datetime.now(UTC))
@@ -177,7 +168,7 @@ class _Recorder:
                 self.uncommitted.append(self._receive(message))
                 if isinstance(message, Ended):
                     self.ended.add(message.trial_id)
-                    self._follow(self.decide(), session)
+                    self._follow(self.scheduler.advance(self.ended, self._results), session)
         finally:
             self._commit()
         return len(self.ended) - before
@@ -207,7 +198,7 @@ class _Recorder:
             message = replace(message, machine=replace(message.machine, git_commit=self.git_commit))
             forced = self._check_conditions(trial, message.machine)
             self.attempts[trial.hash] = secrets.token_hex(8)
-        return _Received(message, trial, self.attempts[trial.hash], forced)
+        return message, trial, self.attempts[trial.hash], forced
 
     def _check_conditions(self, trial: Trial, machine: Machine) -> str:
         """Compare the conditions of a trial that starts with earlier ones; returns the differences that were forced."""
@@ -281,11 +272,7 @@ def _ended(outcomes: Mapping[str, Outcome | None], *, retry_failed: bool = False
 
 
 def _check_file(scheduler: Scheduler, store: Store, *, force: bool) -> str:
-    """Compare a study with the one that its file described at its last run; returns the changes that were forced.
-
-    Raises:
-        ProvenanceError: the file has changed, the earlier study is unfinished, and the user has not forced it.
-    """
+    """Compare a study with an unfinished one that its file described before; returns the changes that were forced."""
     study = scheduler.study
     before = abandoned_study(study, scheduler.planned, store.studies())
     if before is None:

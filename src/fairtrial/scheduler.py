@@ -41,20 +41,12 @@ class Scheduler:
     Decisions follow from the results of whole seeds, seed by seed: not from the order in which trials end, how many run
     at a time, or what else the store contains. The next seed never starts before the last one is complete: starting the
     reference's early would occupy a second worker, but train one trial for nothing at the end of most studies, and make
-    a study's trials depend on the number of workers.
-
-    Args:
-        study: the study.
-        rule: which arms stop early; without it none does.
-
-    Attributes:
-        study: the study.
-        planned: all trials that it may need, in order.
+    a study's trials depend on the number of workers. Without a rule no arm stops early.
     """
 
     def __init__(self, study: Study, rule: StoppingRule | None = None) -> None:
         self.study = study
-        self.planned = plan(study)
+        self.planned = plan(study)  # all trials that the study may need
         self._rule = rule
         self._seeds = 0
         self._stopped: dict[str, int] = {}
@@ -66,12 +58,7 @@ class Scheduler:
         return self._below(self.study.seeds)
 
     def advance(self, ended: Collection[str], results: Callable[[], Sequence[TrialResult]]) -> Decision:
-        """Decide what follows from the trials that have ended.
-
-        Args:
-            ended: hashes of the trials that have ended, whatever their outcome.
-            results: reads the study's results; called only when a seed is complete.
-        """
+        """Decide what follows from the trials that have ended, by hash; ``results`` is called only between seeds."""
         new: list[Trial] = []
         stopped: list[StoppedArm] = []
         while self._complete(ended) and self._seeds < self.study.seeds and self.study.reference not in self._stopped:
@@ -116,26 +103,16 @@ def plan(study: Study) -> tuple[Trial, ...]:
     A study that is cut short then still compares all arms on the seeds it has: three arms at two seeds say more than
     one arm at five and another at one.
     """
-    return tuple(
-        Trial(arm.name, seed, arm.settings, noise=_noise(study, seed))
-        for seed in range(study.seeds)
-        for arm in study.arms
-    )
-
-
-def _noise(study: Study, seed: int) -> tuple[int, int] | None:
-    """Seeds of weights and order; None where both are the seed, so that such trials are those of plain studies."""
-    seeds = study.noise.of(seed)
-    return None if seeds == (seed, seed) else seeds
+    trials: list[Trial] = []
+    for seed in range(study.seeds):
+        seeds = study.noise.of(seed)
+        noise = None if seeds == (seed, seed) else seeds  # such trials are those of plain studies
+        trials += [Trial(arm.name, seed, arm.settings, noise) for arm in study.arms]
+    return tuple(trials)
 
 
 def makespan(seconds: Sequence[float], workers: int) -> float:
-    """Seconds until the last of some jobs ends, 0 without any, if each in order goes to the first worker that is free.
-
-    Args:
-        seconds: the duration of each job.
-        workers: how many run at a time.
-    """
+    """Seconds until the last of some jobs ends, 0 without any, if each in order goes to the first free worker."""
     free_at = [0.0] * workers
     for duration in seconds:
         heapq.heapreplace(free_at, free_at[0] + duration)

@@ -184,7 +184,7 @@ def test_the_user_is_told_of_damage(trial, make_study, inline):
 
 def resealed(file, **changes):
     body = json.loads(file.read_bytes())["body"] | changes
-    file.write_bytes(manager._sealed(body))
+    file.write_text(json.dumps({"sha256": manager._digest(body), "body": body}))
 
 
 @pytest.mark.parametrize("change", [{"format": manager.CHECKPOINT_FORMAT + 1}, {"trial": "another"}])

@@ -64,19 +64,15 @@ class CheckpointManager:
 
 @dataclass
 class TrialCheckpoints:
-    """The checkpoints of one attempt at a trial; what `TrialContext.save` and `TrialContext.load` use.
-
-    ``records`` and ``fingerprints`` are what the trial has reported so far; in the previous attempt too, once its state
-    was loaded. ``damaged`` says what is wrong with each checkpoint that `load` skipped; ``warning`` tells the user.
-    """
+    """The checkpoints of one attempt at a trial; what `TrialContext.save` and `TrialContext.load` use."""
 
     checkpoints: CheckpointManager
     trial: Trial
     asked_to_stop: Callable[[], bool]
-    records: list[EpochRecord] = field(default_factory=list)
-    fingerprints: dict[str, str] = field(default_factory=dict)
-    damaged: dict[str, str] = field(default_factory=dict)
-    warning: str = ""
+    records: list[EpochRecord] = field(default_factory=list)  # so far, with those of a loaded state
+    fingerprints: dict[str, str] = field(default_factory=dict)  # likewise
+    damaged: dict[str, str] = field(default_factory=dict)  # what is wrong with each checkpoint that `load` skipped
+    warning: str = ""  # tells the user about those
 
     def __post_init__(self) -> None:
         self._saved = monotonic()
@@ -162,7 +158,8 @@ class TrialCheckpoints:
         name = f"{self._attempt:04d}-{len(self._ours) + 1:06d}-{self._token}"
         try:
             self._storage.write(f"{name}.safetensors", content, "tensors")
-            self._storage.write(f"{name}.json", _sealed(body), "manifest")
+            sealed = json.dumps({"sha256": _digest(body), "body": body}, allow_nan=False, separators=(",", ":"))
+            self._storage.write(f"{name}.json", sealed.encode(), "manifest")
         except BaseException:
             for suffix in ("json", "safetensors"):
                 with suppress(OSError):
@@ -172,7 +169,10 @@ class TrialCheckpoints:
 
     def _read(self, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
         """Read a checkpoint and check it: an error if it is damaged or another trial's."""
-        body = _unsealed(self._storage.read(name))
+        sealed = json.loads(self._storage.read(name))
+        if not isinstance(sealed, dict) or sealed.get("sha256") != _digest(sealed.get("body")):
+            raise ValueError("its digest does not match")
+        body = dict(sealed["body"])
         if body.get("format") != CHECKPOINT_FORMAT or body.get("trial") != self.trial.hash:
             raise ValueError("another format, or another trial's")
         content = self._storage.read(name.replace(".json", ".safetensors"))
@@ -208,18 +208,6 @@ def _checkpoint_errors(what: str, then: str = "") -> Iterator[None]:
         yield
     except OSError as error:
         raise CheckpointError(f"{what}: {error.strerror or error}{then}") from error
-
-
-def _sealed(body: dict[str, Any]) -> bytes:
-    """Write a manifest together with its own digest."""
-    return json.dumps({"sha256": _digest(body), "body": body}, allow_nan=False, separators=(",", ":")).encode()
-
-
-def _unsealed(content: bytes) -> dict[str, Any]:
-    sealed = json.loads(content)
-    if not isinstance(sealed, dict) or sealed.get("sha256") != _digest(sealed.get("body")):
-        raise ValueError("its digest does not match")
-    return dict(sealed["body"])
 
 
 def _digest(body: object) -> str:

@@ -40,14 +40,8 @@ def register(array_type: ArrayType) -> None:
 def pack(state: object) -> tuple[Any, Arrays]:
     """Convert a state to a tree for JSON, and the arrays that the tree names.
 
-    The arrays may share memory with the state: write them before it changes.
-
-    Args:
-        state: dictionaries, lists, tuples, strings, numbers, True, False and None, NumPy arrays and scalars, and torch
-            tensors, in any nesting. Keys of dictionaries are strings or numbers.
-
-    Raises:
-        TypeError: something else is in it; the message says where.
+    The arrays may share memory with the state: write them before it changes. `TrialContext.save` says what a state may
+    contain; a TypeError says where something else is.
     """
     arrays: Arrays = {}
     return _pack(state, "state", arrays), arrays

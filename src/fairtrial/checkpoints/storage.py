@@ -1,4 +1,5 @@
 """Storage of checkpoints: a folder, or a URL that fsspec understands. All its errors are OSErrors."""
+# ruff: noqa: D102  (`Storage` describes the methods)
 
 import errno
 from collections.abc import Iterator
@@ -35,11 +36,7 @@ class Storage(Protocol):
 
 
 def open_storage(location: str, folder: str) -> Storage:
-    """Open a folder within a folder or URL, such as ``s3://bucket/checkpoints``.
-
-    Raises:
-        CheckpointError: fsspec does not know the URL, or is not installed.
-    """
+    """Open a folder within a folder or URL; a CheckpointError if fsspec does not know the URL, or is not installed."""
     scheme, _, rest = location.rpartition("://")
     if scheme in {"", "file", "local"}:  # fsspec's local files are not synced to the disk
         return FolderStorage(Path(rest) / folder)
@@ -62,28 +59,23 @@ class FolderStorage:
         self._path = path
 
     def names(self) -> list[str]:
-        """List the files."""
         try:
             return sorted(path.name for path in self._path.iterdir())
         except FileNotFoundError:
             return []
 
     def read(self, name: str) -> bytes:
-        """Read a file."""
         return (self._path / name).read_bytes()
 
     def write(self, name: str, content: bytes, kind: str) -> None:
-        """Write a file."""
         make_folder(self._path)
         write_atomically(self._path / name, content, before_rename=partial(failpoint, f"checkpoint.{kind}_written"))
         failpoint(f"checkpoint.{kind}_renamed")
 
     def remove(self, name: str) -> None:
-        """Remove a file."""
         (self._path / name).unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Remove the folder and all its files."""
         for name in self.names():  # manifests before arrays, so that none is left without them
             self.remove(name)
         try:
@@ -108,7 +100,6 @@ class FsspecStorage:
         self._path = path
 
     def names(self) -> list[str]:
-        """List the files."""
         with _as_os_errors():
             self._system.invalidate_cache()
             try:
@@ -118,12 +109,10 @@ class FsspecStorage:
             return sorted(str(path).rstrip("/").rpartition("/")[2] for path in found)
 
     def read(self, name: str) -> bytes:
-        """Read a file."""
         with _as_os_errors():
             return bytes(self._system.cat_file(f"{self._path}/{name}"))
 
     def write(self, name: str, content: bytes, kind: str) -> None:
-        """Write a file."""
         try:
             with _as_os_errors():
                 self._system.makedirs(self._path, exist_ok=True)
@@ -136,12 +125,10 @@ class FsspecStorage:
         failpoint(f"checkpoint.{kind}_renamed")
 
     def remove(self, name: str) -> None:
-        """Remove a file."""
         with _as_os_errors(), suppress(FileNotFoundError):
             self._system.rm_file(f"{self._path}/{name}")
 
     def clear(self) -> None:
-        """Remove the folder and all its files."""
         with _as_os_errors(), suppress(FileNotFoundError):
             self._system.invalidate_cache()
             self._system.rm(self._path, recursive=True)

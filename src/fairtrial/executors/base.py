@@ -152,11 +152,7 @@ class Executor(Protocol):
 
 
 def check_importable(trials: Iterable[Trial]) -> None:
-    """Refuse training loops that worker processes can't import.
-
-    Raises:
-        StudyError: naming the loop and the two ways that work.
-    """
+    """Refuse training loops that worker processes can't import, with a StudyError that names two ways that work."""
     for name in dict.fromkeys(trial.settings.training.loop for trial in trials):
         module, _, function = name.partition(":")
         if module == "__main__" or "<" in function:

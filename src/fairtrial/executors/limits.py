@@ -17,9 +17,7 @@ class Limits:
     """What ends a trial's attempt from outside; records do not depend on it. A FairtrialError refuses other values."""
 
     time: float | None = None  # seconds that an attempt may take; a trial that takes longer has failed
-    memory: int | None = (
-        None  # bytes of data (heap, stacks, private mappings) that each process of a worker may ask for
-    )
+    memory: int | None = None  # bytes of data (heap, stacks, private mappings) that a worker's process may ask for
     silence: float = 120.0  # seconds after which a silent worker is given up; one that is well reports once a second
 
     def __post_init__(self) -> None:

@@ -42,7 +42,8 @@ class QueuedSession:
         self._workload = workload
         self._waiting: deque[Trial] = deque()
         self._started: set[str] = set()
-        self._retries = Retries()
+        self._causes: dict[str, str] = {}  # why trials have lost their first worker
+        self._false_starts: Counter[str] = Counter()
 
     def __enter__(self) -> Self:
         return self
@@ -57,52 +58,37 @@ class QueuedSession:
     def _handle(self, trial: Trial, report: Report) -> Iterator[Message]:
         """Pass on a report about a trial; queue the trial again if its worker died for the first time."""
         match report:
+            case WorkerDied(cause) if self._may_retry(trial, cause):
+                self._waiting.appendleft(trial)
             case WorkerDied(cause):
-                end = self._retries.lost(trial.hash, cause, started=trial.hash in self._started)
-                self._started.discard(trial.hash)
-                if end is None:
-                    self._waiting.appendleft(trial)
-                else:
-                    yield end
+                yield self._end(Ended(trial.hash, Outcome.FAILED, cause, datetime.now(UTC)))
             case CheckpointFailed(detail):
                 raise CheckpointError(detail)
             case Progressed():
                 self._workload.on_progress(report)
             case Ended():
-                self._started.discard(trial.hash)
-                yield self._retries.ended(report)
+                yield self._end(report)
             case _:
                 if isinstance(report, Started):
                     self._started.add(trial.hash)
                 yield report
 
-
-class Retries:
-    """Remembers which trials have lost a worker."""
-
-    def __init__(self) -> None:
-        self._causes: dict[str, str] = {}
-        self._false_starts: Counter[str] = Counter()
-
-    def lost(self, trial_id: str, cause: str, *, started: bool) -> Ended | None:
-        """Decide about a trial whose worker has died: its end if this is its second loss, None to submit it again.
-
-        Raises:
-            FairtrialError: `FALSE_STARTS` workers died before they could start it.
-        """
-        if not started:
-            self._false_starts[trial_id] += 1
-            if self._false_starts[trial_id] == FALSE_STARTS:
+    def _may_retry(self, trial: Trial, cause: str) -> bool:
+        """Whether a trial that lost its worker may run again; a FairtrialError after `FALSE_STARTS` false starts."""
+        if trial.hash not in self._started:
+            self._false_starts[trial.hash] += 1
+            if self._false_starts[trial.hash] == FALSE_STARTS:
                 first = cause.partition("\n")[0]
                 raise FairtrialError(f"workers die before they can start a trial: {first}; see its output")
-            return None
-        if trial_id in self._causes:
-            return self.ended(Ended(trial_id, Outcome.FAILED, cause, datetime.now(UTC)))
-        self._causes[trial_id] = cause
-        return None
+            return True
+        self._started.remove(trial.hash)
+        first_loss = trial.hash not in self._causes
+        self._causes.setdefault(trial.hash, cause)
+        return first_loss
 
-    def ended(self, end: Ended) -> Ended:
+    def _end(self, end: Ended) -> Ended:
         """Forget a trial that has ended; the detail of a failure also gets the cause of its first loss."""
+        self._started.discard(end.trial_id)
         first = self._causes.pop(end.trial_id, None)
         if end.outcome is Outcome.FAILED and first is not None:
             return replace(end, detail=f"{end.detail.rstrip()}\nprevious attempt: {first}")

@@ -21,11 +21,7 @@ _KEEPALIVES = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_cou
 
 
 def make_engine(url: DatabaseURL, patience: float, *, writes: bool) -> Engine:
-    """Make an engine that waits ``patience`` seconds for locks; writing transactions set the option fairtrial_write.
-
-    Raises:
-        StoreError: the database's driver is not installed.
-    """
+    """Make an engine that waits ``patience`` seconds for locks; writing transactions set the option fairtrial_write."""
     connect_args: dict[str, Any] = {"timeout": patience}
     options: dict[str, Any] = {"json_serializer": partial(json.dumps, separators=(",", ":"))}
     if not url.is_sqlite:

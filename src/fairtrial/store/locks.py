@@ -57,12 +57,7 @@ def lock_in_process(key: Hashable, label: str) -> Iterator[None]:
 
 @contextmanager
 def lock_file(path: Path, label: str) -> Iterator[None]:
-    """Lock a file, which exists as long as the lock does.
-
-    Raises:
-        StoreLockedError: another process has locked it, or this one already.
-        StoreError: the file can't be made, or is not a lock file.
-    """
+    """Lock a file, which exists as long as the lock does; a StoreError if it can't be made, or is no lock file."""
     lock = FileLock(path, _TIMEOUT_SECONDS, thread_local=False, on_acquired=partial(_sign, path, label))
     try:
         lock.acquire(poll_interval=_BETWEEN_TRIES_SECONDS)
@@ -97,12 +92,7 @@ def _signature(path: Path) -> str:
 
 
 class AdvisoryLock:
-    """An advisory lock of PostgreSQL, in the database's current schema, on a connection that has no other use.
-
-    Raises:
-        StoreLockedError: another session has it.
-        DBAPIError: the server can't be reached.
-    """
+    """An advisory lock of PostgreSQL, in the database's current schema, on a connection that has no other use."""
 
     def __init__(self, engine: Engine, key: str, label: str) -> None:
         self._engine = engine
@@ -116,7 +106,7 @@ class AdvisoryLock:
         self.renew()
 
     def renew(self) -> None:
-        """Take the lock, or take it again if its connection was lost; errors as the class's."""
+        """Take the lock, or take it again if its connection was lost; a StoreLockedError if another session has it."""
         with self._renewing:
             if self._connection is not None:
                 try:

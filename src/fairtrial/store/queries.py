@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, TypeAlias
@@ -65,7 +65,23 @@ def results(connection: Connection, hashes: Sequence[str]) -> list[TrialResult]:
         trials |= {row.hash: row for row in connection.execute(_TRIALS.where(schema.trials.c.hash.in_(chunk)))}
         rows = connection.execute(_EPOCHS.where(schema.epoch_records.c.trial.in_(chunk))).all()
         epochs |= {trial: list(group) for trial, group in groupby(rows, key=itemgetter(0))}
-    return _results([trials[one] for one in hashes if one in trials], epochs)
+    machines: dict[str, Machine] = {}
+    return [
+        TrialResult(
+            arm=row.arm,
+            seed=row.seed,
+            trial=row.hash,
+            outcome=Outcome(row.outcome) if row.outcome else None,
+            detail=row.detail,
+            started=row.started_at,
+            ended=row.ended_at,
+            machine=machines.get(row.machine) or machines.setdefault(row.machine, Machine(**json.loads(row.machine))),
+            epochs=_epochs(row.arm, row.seed, epochs.get(row.hash, ())),
+            fingerprints=json.loads(row.fingerprints),
+            forced=row.forced,
+        )
+        for row in (trials[one] for one in hashes if one in trials)
+    ]
 
 
 def _chunks(hashes: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -87,26 +103,6 @@ _TRIALS = select(*(_plain(column) for column in schema.trials.c if column.name !
 _EPOCHS = select(
     schema.epoch_records.c.trial, schema.epoch_records.c.epoch, _plain(schema.epoch_records.c.metrics)
 ).order_by(schema.epoch_records.c.trial, schema.epoch_records.c.epoch)
-
-
-def _results(trials: Sequence[Row[Any]], epochs: Mapping[str, Sequence[_Epoch]]) -> list[TrialResult]:
-    machines: dict[str, Machine] = {}
-    return [
-        TrialResult(
-            arm=row.arm,
-            seed=row.seed,
-            trial=row.hash,
-            outcome=Outcome(row.outcome) if row.outcome else None,
-            detail=row.detail,
-            started=row.started_at,
-            ended=row.ended_at,
-            machine=machines.get(row.machine) or machines.setdefault(row.machine, Machine(**json.loads(row.machine))),
-            epochs=_epochs(row.arm, row.seed, epochs.get(row.hash, ())),
-            fingerprints=json.loads(row.fingerprints),
-            forced=row.forced,
-        )
-        for row in trials
-    ]
 
 
 def _epochs(arm: str, seed: int, rows: Sequence[_Epoch]) -> tuple[EpochRecord, ...]:

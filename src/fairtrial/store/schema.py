@@ -2,7 +2,7 @@
 
 Nothing has been released yet: `VERSION` is 1, and there are no migrations. Once a release exists, a change to a table
 is a new version, and a migration of that number (by Alembic, in ``store/migrations``) updates older databases;
-`store.database` refuses newer ones. The tables list no metrics: what an epoch records is one column of JSON.
+`store.sql` refuses newer ones. The tables list no metrics: what an epoch records is one column of JSON.
 """
 
 from datetime import UTC, datetime

@@ -66,14 +66,9 @@ class DatabaseURL:
         return cls(text, url.set(drivername=_DRIVERS.get(url.drivername, url.drivername)))
 
     @property
-    def dialect(self) -> str:
-        """``"sqlite"`` or ``"postgresql"``."""
-        return self.url.get_backend_name()
-
-    @property
     def is_sqlite(self) -> bool:
         """Whether it is a SQLite database."""
-        return self.dialect == "sqlite"
+        return self.url.get_backend_name() == "sqlite"
 
     @cached_property
     def name(self) -> str:

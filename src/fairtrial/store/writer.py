@@ -1,4 +1,5 @@
 """Writes what happens to trials, within one transaction."""
+# ruff: noqa: D102  (`store.base.Writer` describes the methods)
 
 import dataclasses
 import math
@@ -33,20 +34,13 @@ class SQLWriter:
         self._current: dict[str, str | None] = {}  # no other process can change these before the transaction ends
 
     def begin(self, trial: Trial, attempt: str, machine: Machine, at: datetime, forced: str = "") -> None:
-        """Record that an attempt at a trial begins; see `Writer.begin`."""
         self._attempt(trial)
-        row = {
-            "attempt": attempt,
-            "machine": dataclasses.asdict(machine),
-            "started_at": at,
-            "forced": _storable(forced),
-        }
-        self._connection.execute(_BEGIN, {"trial_hash": trial.hash, **row})
+        row = {"attempt": attempt, "machine": dataclasses.asdict(machine), "started_at": at}
+        self._connection.execute(_BEGIN, {"trial_hash": trial.hash, "forced": _storable(forced), **row})
         self._history[trial.hash][1].add(attempt)
         self._current[trial.hash] = attempt
 
     def add_epoch(self, trial: Trial, attempt: str, record: EpochRecord) -> None:
-        """Record an epoch of the current attempt; see `Writer.add_epoch`."""
         self._check(trial, attempt)
         numbers = {name: float(value) for name, value in record.metrics.items()}
         metrics = {name: x if math.isfinite(x) else str(x) for name, x in numbers.items()}  # JSON has no NaN or inf
@@ -54,12 +48,10 @@ class SQLWriter:
         self._connection.execute(_EPOCH[self._connection.dialect.name], row)
 
     def add_fingerprints(self, trial: Trial, attempt: str, fingerprints: Mapping[str, str]) -> None:
-        """Record the current attempt's fingerprints; see `Writer.add_fingerprints`."""
         self._check(trial, attempt)
         self._connection.execute(_FINGERPRINTS, {"trial_hash": trial.hash, "fingerprints": dict(fingerprints)})
 
     def end(self, trial: Trial, attempt: str, outcome: Outcome, detail: str, at: datetime) -> None:
-        """Record how the current attempt ended; see `Writer.end`."""
         self._check(trial, attempt)
         self._connection.execute(_DROP_STALE, {"trial_hash": trial.hash, "current": attempt})
         row = {"outcome": outcome.value, "detail": _storable(detail), "ended_at": at}

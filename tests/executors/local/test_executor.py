@@ -244,11 +244,11 @@ def test_what_a_given_up_worker_still_says_is_not_heard(dying_study, monkeypatch
         for message in session.messages():
             story.append(message)
             if isinstance(message, Started) and given_up and message.trial_id == bad.hash:
-                os.kill(given_up[0].pid, signal.SIGCONT)
+                os.kill(given_up[0]._process.pid, signal.SIGCONT)
                 assert given_up[0].connection.poll(PATIENCE)  # it speaks again, into the pipe that nobody reads
                 submit(session, other)
         said = []
-        while (report := given_up[0].receive()) and not isinstance(report, Ended):
+        while not isinstance(report := given_up[0].connection.recv(), Ended):
             said.append(report)
     for worker in given_up:
         close(worker)

@@ -18,7 +18,7 @@ from typing import cast
 from fairtrial.errors import FairtrialError
 from fairtrial.executors.base import Ended, EpochFinished, Started
 from fairtrial.executors.limits import Limits, format_seconds
-from fairtrial.executors.local.worker import STOP, WHERE, Heartbeat
+from fairtrial.executors.local.worker import STOP, WHERE
 from fairtrial.executors.session import CheckpointFailed, Report, WorkerDied
 from fairtrial.trial import Outcome, Trial
 
@@ -58,15 +58,12 @@ _LIKELY = dict.fromkeys((signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SI
 class WorkerProcess:
     """One worker process, started with a pickled `WorkerJob` and variables on top of this process's own.
 
-    Attributes:
-        connection: this process's end of the pipe; readable when there is a report, or when the worker has ended.
-        trial: the trial that the worker runs; None if it is free, or dead.
-        alive: False once the worker has died or was ended; nothing more is read from it.
+    Its ``connection`` is readable when there is a report, or when the worker has ended.
     """
 
     def __init__(self, job: bytes, environment: Mapping[str, str], limits: Limits) -> None:
-        self.trial: Trial | None = None
-        self.alive = True
+        self.trial: Trial | None = None  # the one that it runs; None if it is free, or dead
+        self.alive = True  # False once it has died or was ended; nothing more is read from it
         self._limits = limits
         self._deadline = math.inf
         self._epochs = 0
@@ -99,34 +96,21 @@ class WorkerProcess:
             raise FairtrialError(f"a worker process can't be started: {error.strerror or error}") from error
         self._send(job)
 
-    @property
-    def pid(self) -> int:
-        """The process's number."""
-        return self._process.pid
-
     def give(self, trial: Trial) -> None:
         """Give a trial to a free worker."""
         self.trial, self._deadline, self._epochs, self._silent = trial, math.inf, 0, 0.0
         self._send(pickle.dumps(trial))
 
-    def receive(self) -> Report | Heartbeat | None:
-        """Read the next report, waiting for it; None if the worker has ended."""
-        try:
-            return cast("Report | Heartbeat", self.connection.recv())
-        except (EOFError, OSError):
-            return None
-
     def read(self) -> Report | None:
         """Read the next report, waiting for it; None where it is a heartbeat."""
         self._silent = 0.0
-        report = self.receive()
+        try:
+            report = cast("Report | None", self.connection.recv())
+        except (EOFError, OSError):
+            return self._give_up(WorkerDied(self._autopsy()))
         match report:
-            case None:
-                return self._give_up(WorkerDied(self._autopsy()))
             case WorkerDied():
                 return self._give_up(report)
-            case Heartbeat():
-                return None
             case Started():
                 self._deadline = monotonic() + (self._limits.time or math.inf)
             case EpochFinished():
@@ -138,9 +122,8 @@ class WorkerProcess:
     def check(self, silent: float = 0.0) -> Report | None:
         """Check whether the worker is dead, has been silent for too long, or its trial has taken too long.
 
-        Args:
-            silent: seconds without a report since the last call. The caller counts them while it listens, because by
-                the clock a process that was suspended would find all its workers silent.
+        The caller counts the seconds without a report since the last call, while it listens: by the clock a process
+        that was suspended would find all its workers silent.
         """
         self._silent += silent
         if self.dead():  # its pipe may still be open, if a process that it has forked keeps it open
@@ -168,10 +151,7 @@ class WorkerProcess:
         return self._process.poll() is not None
 
     def dead(self) -> bool:
-        """Check whether the process has ended and all its reports have been read.
-
-        The end of the pipe says so too, unless a process that a training loop has forked keeps the pipe open.
-        """
+        """Check whether the process has ended and all its reports were read, even if a fork keeps its pipe open."""
         return self.ended() and not self.connection.poll()
 
     def _autopsy(self) -> str:

@@ -63,11 +63,6 @@ class WorkerJob:
         return cls(workload.loop, workload.machine, set_up, workload.checkpoints, memory_limit)
 
 
-@dataclass(frozen=True)
-class Heartbeat:
-    """A sign of life, once a second, from a thread that does nothing else."""
-
-
 class Outbox:
     """The worker's end of the pipe for sending: reports go out whole, from whichever thread makes them."""
 
@@ -76,8 +71,8 @@ class Outbox:
         self._lock = threading.Lock()
         self._next_progress = 0.0
 
-    def send(self, report: Report | Heartbeat) -> None:
-        """Send a report; end this process if the parent is gone."""
+    def send(self, report: Report | None) -> None:
+        """Send a report, or None as a sign of life; end this process if the parent is gone."""
         try:
             with self._lock:
                 self._connection.send(report)
@@ -85,10 +80,10 @@ class Outbox:
             os._exit(ABANDONED)
 
     def beat(self) -> None:
-        """Send heartbeats, for ever."""
+        """Send heartbeats, for ever, from a thread that does nothing else."""
         while True:
             with suppress(MemoryError):  # the training loop may yet recover from it
-                self.send(Heartbeat())
+                self.send(None)
             sleep(SECONDS_A_BEAT)
 
     def progress(self, progress: Progressed) -> None:
@@ -105,11 +100,7 @@ class Inbox:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._queue: SimpleQueue[bytes] = SimpleQueue()
-        self._stop = threading.Event()
-
-    def asked_to_stop(self) -> bool:
-        """Check whether the parent wants the running trial to save its state and end."""
-        return self._stop.is_set()
+        self.stop = threading.Event()  # set once the parent wants the running trial to save its state and end
 
     def get(self) -> object:
         """Wait for what the parent sends next; None if it asks this worker to end."""
@@ -122,7 +113,7 @@ class Inbox:
             while True:
                 content = self._connection.recv_bytes()
                 if content == STOP:
-                    self._stop.set()
+                    self.stop.set()
                 self._queue.put(content)
         except (EOFError, OSError):
             os._exit(ABANDONED)
@@ -174,7 +165,7 @@ def _work(outbox: Outbox, inbox: Inbox) -> None:
 
 def _run(trial: Trial, job: WorkerJob, outbox: Outbox, inbox: Inbox) -> None:
     """Run a trial and send its messages; running out of memory, `Stopped`, and errors of ``job.machine`` are raised."""
-    checkpoints = job.checkpoints.open(trial, inbox.asked_to_stop) if job.checkpoints else None
+    checkpoints = job.checkpoints.open(trial, inbox.stop.is_set) if job.checkpoints else None
     machine = job.machine(trial)
     messages = run_trial(trial, job.loop, machine, checkpoints, on_progress=outbox.progress, pass_on=ran_out_of_memory)
     try:
