@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -202,7 +203,45 @@ def test_data_are_fetched_and_the_installation_is_checked():
     assert next(ft.check_installation()).part == "versions"
 
 
-def test_a_judgement_is_short_to_read():
+def test_a_judgment_is_short_to_read():
     (found,) = ft.judge([[0.021], [0.019], [0.022]], margin=0.01)
     assert repr(found).startswith("<Comparison arm_1: better, difference 0.0207 (0.0")
     assert len(repr(found)) < 80
+
+
+def made(level):
+    def loop(trial):
+        for _ in range(trial.epochs):
+            yield {"test_acc": level}
+
+    return loop
+
+
+def test_functions_that_differ_in_what_they_captured_are_different_loops():
+    """Their results must not be taken for each other's; the same function resumes its own."""
+    studies = [
+        ft.Study(name="s", reference="a", arms={"a": {}}, training={"loop": loop, "epochs": 1})
+        for loop in (made(0.1), made(0.9), partial(fixed, level=0.1), partial(fixed, level=0.9), made(0.1))
+    ]
+    assert len({study.hash for study in studies}) == 4
+    assert studies[0].hash == studies[-1].hash
+    for study, level in zip(studies, (0.1, 0.9, 0.1, 0.9, 0.1), strict=True):
+        (result,) = ft.run(study, executor=ft.InlineExecutor()).results
+        assert result.epochs[0].metrics["test_acc"] == level
+
+
+def fixed(trial, level):
+    yield {"test_acc": level}
+
+
+@pytest.mark.parametrize(
+    ("study", "executor", "message"),
+    [
+        ("quick", None, "needs a study"),
+        (None, "local", "must be an exec"),
+        (None, ft.LocalExecutor, "must be an exec"),
+    ],
+)
+def test_what_is_no_study_or_no_executor_is_one_line(make_study, study, executor, message):
+    with pytest.raises(ft.FairtrialError, match=message):
+        ft.run(study or make_study(), executor=executor)

@@ -438,7 +438,7 @@ def test_verdicts_and_claims_in_every_format(fairtrial, known):
     assert "1 supported: Up is better." in out
 
 
-def test_another_metric_is_labelled_and_checked(fairtrial, known):
+def test_another_metric_is_labeled_and_checked(fairtrial, known):
     fairtrial("run", known)
     _, out, _ = fairtrial("verdict", "known", "--metric", "final_test_acc")
     assert "The study set best_test_acc beforehand" in " ".join(out.split())

@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 from fairtrial.errors import StudyError
-from fairtrial.registry import DATASETS, MODELS, OPTIMIZERS, SCHEDULES, Registry, did_you_mean
+from fairtrial.registry import (
+    CHARTS,
+    DATASETS,
+    EXECUTORS,
+    MEASURES,
+    MODELS,
+    OPTIMIZERS,
+    SCHEDULES,
+    Registry,
+    did_you_mean,
+)
 from fairtrial.spec import Study
 from fairtrial.spec.sections import REGISTRIES
 
@@ -180,8 +190,53 @@ assert "torch" not in sys.modules
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("section", REGISTRIES)
-def test_the_documentation_has_the_table(section):
+@pytest.mark.parametrize("registry", [*REGISTRIES.values(), MEASURES, CHARTS, EXECUTORS], ids=lambda each: each.kind)
+def test_the_documentation_has_the_table(registry):
     """Where it has not, paste what the assertion shows."""
-    table = REGISTRIES[section].table()
+    table = registry.table()
     assert table in (SOURCE.parents[1] / "docs" / "studies.md").read_text(encoding="utf-8"), table
+
+
+@pytest.mark.parametrize(
+    ("registry", "names"),
+    [
+        ("OPTIMIZERS", ["adam", "adamw", "rmsprop", "sgd"]),
+        ("SCHEDULES", ["constant", "cosine", "exponential", "linear", "step"]),
+        ("MODELS", ["mobilenet_v2", "small_cnn"]),
+        ("DATASETS", ["cifar10", "digits"]),
+        ("CHARTS", ["differences", "test_accuracy", "training_loss"]),
+        ("EXECUTORS", ["inline", "local", "ray"]),
+    ],
+)
+def test_a_fresh_process_knows_every_entry(registry, names):
+    """A test process has imported more than a user's."""
+    code = f"from fairtrial.registry import {registry}; print(*sorted({registry}.names()))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == names
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("users_executors:Wrong", "must be an Executor of fairtrial.executors.base"),
+        ("users_executors:Missing", "users_executors has no Missing"),
+    ],
+)
+def test_an_executor_of_the_users_own(tmp_path, monkeypatch, name, message):
+    (tmp_path / "users_executors.py").write_text(
+        "from fairtrial import InlineExecutor\nclass Mine(InlineExecutor): pass\nclass Wrong: pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert EXECUTORS.get("users_executors:Mine").__name__ == "Mine"
+    with pytest.raises(StudyError, match=message):
+        EXECUTORS.get(name)
+
+
+def test_a_class_that_was_rewritten_is_imported_again(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    module = tmp_path / "users_optimizers.py"
+    text = "from fairtrial import OptimizerSettings\nclass {}(OptimizerSettings):\n    def build(self, p): ...\n"
+    module.write_text(text.format("First"))
+    OPTIMIZERS.get("users_optimizers:First")
+    module.write_text(text.format("Another"))
+    assert OPTIMIZERS.get("users_optimizers:Another").__name__ == "Another"

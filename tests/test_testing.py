@@ -97,7 +97,7 @@ def test_arrays_have_gaps_where_trials_are_lost():
     assert lost[:, 0, 1].mean() == pytest.approx(0.28, abs=0.03)
 
 
-def test_a_misspelt_parameter_is_told():
+def test_a_misspelled_parameter_is_told():
     (result,) = simulated_results(simulated_study({"a": {"maen": 0.5}}, seeds=1))
     assert result.outcome is Outcome.FAILED
     assert "params.maen: the simulated workload has mean, gap" in result.detail

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from fairtrial import loading
 from fairtrial.callbacks import Callback
-from fairtrial.errors import FairtrialError, ReportError, StoreMissingError
+from fairtrial.errors import FairtrialError, ReportError, StoreMissingError, StudyError
 from fairtrial.executors.base import Executor
 from fairtrial.runner import run_study
 from fairtrial.scheduler import plan
@@ -198,6 +198,10 @@ def run(
         >>> runs  # doctest: +SKIP
         <StudyResults quick@943dd38e: 10 of 10 trials>
     """
+    if not isinstance(study, Study):
+        raise StudyError(f"run({study!r}): needs a study, such as fairtrial.load({study!r})")
+    if executor is not None and (isinstance(executor, type) or not hasattr(executor, "open")):
+        raise FairtrialError(f"executor = {executor!r}: must be an executor, such as fairtrial.LocalExecutor()")
     with _opened(store) as opened, loading.importable(study):
         trained = run_study(
             study, store=opened, executor=executor, callbacks=callbacks, retry_failed=retry_failed, force=force

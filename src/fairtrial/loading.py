@@ -71,6 +71,7 @@ def importable(study: Study) -> Iterator[None]:
     settings = [arm.settings for arm in study.arms]
     names = [arm.training.loop for arm in settings]
     names += [getattr(arm, section).name for arm in settings for section in REGISTRIES]
+    names += [study.evidence.metric, *(claim.metric for claim in study.claims)]
     users = any(":" in name for name in names)
     with _on_path(study.origin.folder or Path.cwd()) if users else nullcontext():
         yield

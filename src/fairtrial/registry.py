@@ -83,7 +83,8 @@ class Registry(Generic[T]):
         """Write the entries as a Markdown table: name, description, and the keys of its own with their defaults."""
         rows = [("`name`", "what it is", "keys and defaults")]
         for name in self.names():
-            about = (self.get(name).__doc__ or "").partition("\n")[0]
+            entry: Any = self.get(name)
+            about = str(getattr(entry, "about", entry.__doc__ or "")).partition("\n")[0]
             rows.append((f'`"{name}"`' + (" (default)" if name == self.default else ""), about, self._keys(name)))
         columns = 3 if any(keys for _, _, keys in rows[1:]) else 2
         head, *lines = (f"| {' | '.join(row[:columns])} |" for row in rows)
@@ -94,8 +95,9 @@ class Registry(Generic[T]):
         home = importlib.import_module(self.home)
         for module in sorted(info.name for info in pkgutil.iter_modules(getattr(home, "__path__", ()))):
             importlib.import_module(f"{self.home}.{module}")
-        by_module = sorted(self._entries.items(), key=lambda item: (item[0] != self.default, _origin(item[1])[0]))
-        self._entries = dict(by_module)
+        is_package = hasattr(home, "__path__")  # then the order of registration depends on who imported what before
+        order = lambda name: (name != self.default, _origin(self._entries[name])[0], name if is_package else "")  # noqa: E731
+        self._entries = {name: self._entries[name] for name in sorted(self._entries, key=order)}
         return self._entries
 
     def _named(self, name: str) -> T:
@@ -106,8 +108,8 @@ class Registry(Generic[T]):
     def _import(self, name: str) -> T:
         if name.startswith("__main__:"):
             raise NotFoundError("must be in a module that workers can import, not in the running script")
-        entry, base = import_name(name), import_name(self.base)
-        if not (issubclass(entry, base) if isinstance(entry, type) else isinstance(entry, base)):
+        entry, base = import_name(name, fresh=True), import_name(self.base)
+        if not _fits(entry, base):
             module, _, needed = self.base.partition(":")
             article = "an" if needed[0] in "AEIOU" else "a"
             raise NotFoundError(f"must be {article} {needed} of {module}")
@@ -123,6 +125,13 @@ class Registry(Generic[T]):
             f"`{key}`" if field.is_required() or field.default is None else f"`{key}` {_as_toml(field.default)}"
             for key, field in own.items()
         )
+
+
+def _fits(entry: Any, base: Any) -> bool:
+    if getattr(base, "_is_protocol", False):
+        methods = [name for name, value in vars(base).items() if callable(value) and not name.startswith("_")]
+        return isinstance(entry, type) and all(callable(getattr(entry, name, None)) for name in methods)
+    return issubclass(entry, base) if isinstance(entry, type) else isinstance(entry, base)
 
 
 def import_name(name: str, *, fresh: bool = False) -> Any:

@@ -121,7 +121,7 @@ def test_the_state_of_an_optimizer_fits_another_one():
     assert bits(other.state_dict()) == bits(optimizer.state_dict())
 
 
-class Colour(enum.IntEnum):
+class Color(enum.IntEnum):
     RED = 1
 
 
@@ -136,7 +136,7 @@ TAKES = "a checkpoint takes dictionaries, lists, tuples, strings, numbers, NumPy
         ({"a": [1, {2: {3}}]}, f"state['a'][1][2] is a set: {TAKES}"),
         ((len,), f"state[0] is a builtin_function_or_method: {TAKES}"),
         (Pair(1, 2), f"state is a Pair: {TAKES}"),
-        (Colour.RED, f"state is a Colour: {TAKES}"),
+        (Color.RED, f"state is a Color: {TAKES}"),
         (b"bytes", f"state is a bytes: {TAKES}"),
         (1j, f"state is a complex: {TAKES}"),
         ({"x": {None: 1}}, "state['x'] has the key None: keys in a checkpoint are strings or numbers"),

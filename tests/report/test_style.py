@@ -1,4 +1,4 @@
-"""Arms must be told apart in colour, in grey, and by colour-blind readers."""
+"""Arms must be told apart in color, in gray, and by color-blind readers."""
 
 from itertools import combinations
 
@@ -10,7 +10,7 @@ def test_no_two_of_two_hundred_arms_look_the_same():
     assert len(set(line_styles(arms, "arm0").values())) == 200
 
 
-def test_arms_that_are_close_together_differ_in_dash_or_shape_even_without_colour():
+def test_arms_that_are_close_together_differ_in_dash_or_shape_even_without_color():
     styles = list(line_styles([f"arm{index}" for index in range(20)], "arm0").values())
     assert len({(style.dash, style.shape) for style in styles}) == 20
 
@@ -21,7 +21,7 @@ def test_the_reference_is_solid_black_wherever_it_stands():
     assert list(styles) == ["a", "b", "c"]
 
 
-def test_every_colour_stands_out_against_white_and_against_the_others():
+def test_every_color_stands_out_against_white_and_against_the_others():
     def rgb(color):
         return [int(color[index : index + 2], 16) for index in (1, 3, 5)]
 

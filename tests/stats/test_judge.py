@@ -212,7 +212,7 @@ def test_seeds_between_looks_wait_for_the_next():
 @pytest.mark.parametrize(
     ("differences", "how", "message"),
     [
-        ([1.0, 2.0], {}, r"differences have shape \(2,\): must be \(seeds, arms\)"),
+        ([[[1.0]]], {}, r"differences have shape \(1, 1, 1\): must be \(seeds, arms\)"),
         (np.zeros((3, 0)), {}, "arms = 0: must be at least 1"),
         ([[math.inf]], {}, r"differences exceed ±1e\+100"),
         (np.zeros((3, 1)), {"margin": 0.0}, "margin = 0.0: must be a positive number, or None"),
@@ -236,3 +236,8 @@ def test_results_are_frozen_and_public():
         one.verdict = Verdict.BETTER
     assert str(Verdict.BETTER) == "better"
     assert [verdict.settled for verdict in Verdict] == [True, True, True, False]
+
+
+def test_one_arm_may_be_a_plain_list():
+    differences = [0.021, 0.019, 0.022]
+    assert judge(differences, margin=0.01) == judge([[value] for value in differences], margin=0.01)

@@ -155,11 +155,11 @@ def check_importable(trials: Iterable[Trial]) -> None:
     """Refuse training loops that worker processes can't import, with a StudyError that names two ways that work."""
     for name in dict.fromkeys(trial.settings.training.loop for trial in trials):
         module, _, function = name.partition(":")
-        if module == "__main__" or "<" in function:
-            what = "of the running script or notebook" if module == "__main__" else "within another function"
+        if "#" in function:
+            what = "of the running script or notebook" if module == "__main__" else "that no module has by its name"
             raise StudyError(
-                f'training.loop = "{name}": workers can\'t import a function {what}; move it to the top of a module, '
-                "or run with executor=fairtrial.InlineExecutor()"
+                f'training.loop = "{name.partition("#")[0]}": workers can\'t import a function {what}; move it to the '
+                "top of a module, or run with executor=fairtrial.InlineExecutor()"
             )
 
 

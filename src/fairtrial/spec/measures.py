@@ -53,8 +53,10 @@ class Measure:
     needs_target: bool = False
     aliases: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "__doc__", self.compute.__doc__)  # its description in docs/studies.md
+    @property
+    def about(self) -> str:
+        """What the table in docs/studies.md says of it."""
+        return self.compute.__doc__ or ""
 
     def of(self, epochs: "Sequence[EpochRecord]", target: "Target | None" = None) -> float | None:
         """Measure a trial from its epoch records in order; never NaN or infinite."""

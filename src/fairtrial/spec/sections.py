@@ -1,10 +1,13 @@
 """The sections of a study, with the base classes of optimizers, schedules, models and data sets."""
 
+import hashlib
 import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
+from types import CodeType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Self, TypeAlias
 
 from pydantic import (
@@ -221,21 +224,45 @@ class LoopName(str):
 
     @classmethod
     def of(cls, function: Callable[..., object]) -> Self:
-        """Name a function by its module and its qualified name."""
-        named = function if hasattr(function, "__qualname__") else type(function)
-        name = cls(f"{named.__module__}:{named.__qualname__}")
-        name.function = function
-        return name
+        """Name a function by its module and its qualified name.
+
+        A function that no module has by that name is known by a digest of its code and of what it captured too: an
+        edited function of a notebook, or another closure, is another training loop.
+        """
+        named: Any = function
+        while isinstance(named, partial):
+            named = named.func
+        named = named if hasattr(named, "__qualname__") else type(named)
+        name = f"{named.__module__}:{named.__qualname__}"
+        if named is not function or name.startswith("__main__:") or "<" in name:
+            name += f"#{hashlib.sha256(repr(_fingerprint(function)).encode()).hexdigest()[:8]}"
+        loop = cls(name)
+        loop.function = function
+        return loop
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
         """Pickle the name only; the receiver imports the function."""
         return str, (str(self),)
 
 
+def _fingerprint(value: object) -> object:
+    """Describe a function by what decides what it does, but for the modules that it uses."""
+    if isinstance(value, partial):
+        return _fingerprint(value.func), [_fingerprint(item) for item in value.args], sorted(value.keywords.items())
+    if isinstance(value, MethodType):
+        return _fingerprint(value.__func__), _fingerprint(value.__self__)
+    if isinstance(value, FunctionType):
+        captured = [_fingerprint(cell.cell_contents) for cell in value.__closure__ or ()]
+        return _fingerprint(value.__code__), value.__defaults__, value.__kwdefaults__, captured
+    if isinstance(value, CodeType):
+        return value.co_code, value.co_names, [_fingerprint(constant) for constant in value.co_consts]
+    return (type(value), vars(value)) if hasattr(value, "__dict__") and not isinstance(value, type) else value
+
+
 def _loop_name(loop: object) -> object:
     if callable(loop) and not isinstance(loop, str):
         return LoopName.of(loop)
-    module, _, function = loop.partition(":") if isinstance(loop, str) else ("", "", "")
+    module, _, function = loop.partition("#")[0].partition(":") if isinstance(loop, str) else ("", "", "")
     parts = [*module.split("."), *(_NOT_IMPORTABLE.sub("_", function).split("."))]
     if loop != BUILT_IN and not all(part.isidentifier() for part in parts):
         raise PydanticCustomError("loop", 'must be "fairtrial" or "module:function"')

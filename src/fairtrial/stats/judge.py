@@ -90,8 +90,9 @@ def final(seeds: int) -> str:
 
 def _checked(differences: npt.ArrayLike, margin: float | None, alpha: float) -> FloatArray:
     values = np.asarray(differences, dtype=np.float64)
+    values = values[:, None] if values.ndim == 1 else values
     if values.ndim != 2:
-        raise ValueError(f"differences have shape {values.shape}: must be (seeds, arms)")
+        raise ValueError(f"differences have shape {values.shape}: must be (seeds, arms), or (seeds,) for one arm")
     if (np.abs(values) > LARGEST).any():
         raise ValueError(f"differences exceed ±{LARGEST:g}: use NaN where an arm has no comparable result")
     if margin is not None and not (math.isfinite(margin) and margin > 0):

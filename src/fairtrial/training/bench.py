@@ -1,8 +1,11 @@
 """Measure training on this machine: steps with plain and fast layers, and their matrix products alone."""
 
+import json
 import math
-import multiprocessing
+import pickle
 import statistics
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -46,6 +49,13 @@ class Bench:
     threads: int  # torch threads of the worker
 
 
+#: Trains for a moment in a process of its own, and prints the memory that is private to it as JSON.
+_MEASURE = (
+    "import sys; sys.path[:] = sys.argv[1:]; import json, pickle; from fairtrial.training import bench; "
+    "print(json.dumps(bench.train_and_measure(*pickle.load(sys.stdin.buffer))))"
+)
+
+
 def bench(study: spec.Study, *, threads: int = 1, rounds: int = ROUNDS) -> Bench:
     """Measure the cost of a training step on this machine, for a study's first arm; fetch its data if necessary."""
     torch.set_num_threads(threads)
@@ -59,8 +69,14 @@ def bench(study: spec.Study, *, threads: int = 1, rounds: int = ROUNDS) -> Bench
     products = matrix_products(plain.network, inputs)
     sides = (lambda: plain.step(inputs, labels), lambda: fast.step(inputs, labels), lambda: [do() for do in products])
     plain_s, fast_s, matmul_s = _interleave(sides, rounds)
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        private = pool.apply(_train_and_measure, (trial, threads))
+    # Not by multiprocessing, which would import the script that calls this.
+    measured = subprocess.run(  # noqa: S603
+        [sys.executable, "-P", "-c", _MEASURE, *sys.path],
+        input=pickle.dumps((trial, threads)),
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    private = json.loads(measured.stdout)
     return Bench(
         plain=Side(plain_s * 1e3, batch / plain_s),
         fast=Side(fast_s * 1e3, batch / fast_s),
@@ -181,7 +197,7 @@ def _seconds(action: Callable[[], object]) -> float:
     return perf_counter() - before
 
 
-def _train_and_measure(trial: Trial, threads: int) -> int | None:
+def train_and_measure(trial: Trial, threads: int) -> int | None:
     """In a worker: train a little, then add up its private memory; None if the system isn't Linux."""
     pace(trial, threads=threads, steps=4)
     rollup = Path("/proc/self/smaps_rollup")

@@ -36,7 +36,9 @@ def find(name: str, *, fresh: bool = False) -> TrainingLoop:
         return train
     module_name, _, function_name = name.partition(":")
     loop: object = name.function if isinstance(name, spec.LoopName) else None
-    if loop is None or (module_name != "__main__" and "<" not in function_name and isinstance(loop, FunctionType)):
+    if loop is None and "#" in name:
+        raise StudyError(f'training.loop = "{name}": was given as a function; give it again, to Study(...) in Python')
+    if "#" not in name:
         try:
             loop = import_name(name, fresh=fresh)
         except NotFoundError as error:

@@ -119,8 +119,8 @@ def test_labels_that_are_none(mini, tmp_path, labels):
 
 def test_class_names_stand_for_the_official_labels():
     assert len(Cifar10.class_names) == 10
-    assert Cifar10.class_names[6] == "frog"  # the first training image, labelled 6
-    assert Cifar10.class_names[3] == "cat"  # the first test image, labelled 3
+    assert Cifar10.class_names[6] == "frog"  # the first training image, labeled 6
+    assert Cifar10.class_names[3] == "cat"  # the first test image, labeled 3
 
 
 def test_channels_and_rows_keep_their_places(mini, tmp_path: Path):

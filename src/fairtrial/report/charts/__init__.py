@@ -27,6 +27,7 @@ class Chart(Generic[Data]):
     name: str  # the stem of its files, such as "test_accuracy"
     data: Callable[[Study, Sequence[TrialResult]], Data]  # raises a `ReportError` with the reason if there is nothing
     draw: Callable[[Study, Data], Drawing]  # with a title
+    about: str = ""  # what the table in docs/studies.md says of it
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,9 @@ class Figure:
     name: str
     chart: Drawing
     data: Any
+
+    def __repr__(self) -> str:
+        return f"<Figure {self.name}>"
 
     def _repr_mimebundle_(self, **_include_exclude: object) -> dict[str, Any]:
         """Give a notebook the interactive chart, and a picture if it can't draw that; neither loads anything."""

@@ -135,4 +135,5 @@ def _remark(found: StudyVerdict) -> str:
     return f"{way} Shaded: within {measure(found.metric).unit.amount(found.margin)}, the margin set beforehand."
 
 
-CHARTS.register("differences")(Chart("differences", difference_data, draw_differences))
+_ABOUT = "Each arm minus the reference, seed by seed, with the intervals, the margin and the verdicts."
+CHARTS.register("differences")(Chart("differences", difference_data, draw_differences, _ABOUT))

@@ -111,6 +111,7 @@ def learning_curves(metric: str, *, name: str, axis: str = "") -> Chart[CurveDat
         name,
         data=lambda study, results: curve_data(study, results, metric),
         draw=lambda study, data: _draw(study, data, title, axis),
+        about=f"{title}: a line for each arm, with a band over seeds.",
     )
 
 

@@ -26,7 +26,7 @@ TRAIN_BATCHES = 5
 BATCHES = (*(f"data_batch_{number}" for number in range(1, TRAIN_BATCHES + 1)), "test_batch")
 #: Where the files may be in the folder or archive: at its root, or as in known archives.
 FOLDERS = ("", "cifar-10-batches-py/", "cifar-10-batches-bin/", "package/")
-TRAIN_LABELS, TEST_LABELS = "train_lables.json", "test_lables.json"  # spelt so in the package
+TRAIN_LABELS, TEST_LABELS = "train_lables.json", "test_lables.json"  # spelled so in the package
 
 Contents = dict[str, bytes]
 

@@ -32,7 +32,7 @@ def test_rounding_to_eights(channels: float) -> None:
 @pytest.mark.parametrize("height", range(1, 6))
 @pytest.mark.parametrize("width", range(1, 6))
 def test_one_sided_padding(height: int, width: int) -> None:
-    """A kernel that picks the centre of its window shows where the windows lie."""
+    """A kernel that picks the center of its window shows where the windows lie."""
     conv = OneSidedConv2d(1, 1, 3, stride=2, bias=False)
     with torch.no_grad():
         conv.weight.zero_()[0, 0, 1, 1] = 1

@@ -2,7 +2,7 @@
 //
 // Between two units a feature map stays unfinished: the batch norm and the activation behind a convolution are worked
 // in where the next unit reads the map. Matrix products go block by block of pixels, so that what comes before and
-// after a product (normalising, statistics, gradients of norms) finds its numbers in the processor's cache.
+// after a product (normalizing, statistics, gradients of norms) finds its numbers in the processor's cache.
 #pragma once
 
 #include <memory>

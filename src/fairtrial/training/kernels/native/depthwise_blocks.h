@@ -12,7 +12,7 @@ struct Shape {
   Index out_pixels() const { return out_height * out_width; }
 };
 
-// A part of a batch: rows `top` to `bottom` of an image, or all rows of some neighbouring images.
+// A part of a batch: rows `top` to `bottom` of an image, or all rows of some neighboring images.
 struct Block {
   Index image, images, top, bottom;
 

@@ -170,7 +170,7 @@ struct Moments {
   }
 };
 
-// Adds to `sums`, a channel: the gradient behind the activation, and its product with the centred input.
+// Adds to `sums`, a channel: the gradient behind the activation, and its product with the centered input.
 template <class T>
 void add_gradients(Sums<T>& sums, const T* gradient, const T* input, const Norm<T>& norm, Index rows) {
   sums.add(rows, [&](auto slab, Index c) {

@@ -1,6 +1,6 @@
 // Vectors of channels, and work divided between threads.
 //
-// Every array is NHWC: the channels of a pixel lie side by side. A "slab" is as many neighbouring channels as a vector
+// Every array is NHWC: the channels of a pixel lie side by side. A "slab" is as many neighboring channels as a vector
 // register holds; kernels go through the channels slab by slab.
 #pragma once
 
@@ -23,7 +23,7 @@ namespace fairtrial {
 
 using Index = std::int64_t;
 
-// N neighbouring channels of type T.
+// N neighboring channels of type T.
 template <class T, int N>
 struct Slab {
   typedef T Vector __attribute__((vector_size(N * sizeof(T))));
