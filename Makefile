@@ -16,7 +16,7 @@ study: $(VENV)/.run
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8 --cov --cov-report=
-	$(BIN)/coverage report --skip-covered | tail -n 1
+	$(BIN)/coverage report --skip-covered | grep TOTAL
 	$(BIN)/coverage report --include='*/stats/*,*/store/*' --fail-under=95
 
 check: $(VENV)/.dev

@@ -6,10 +6,9 @@ import torch
 
 import fairtrial as ft
 from fairtrial.spec.numbers import BelowOne
-from fairtrial.spec.sections import OptimizerSettings
 
 
-class Signum(OptimizerSettings):
+class Signum(ft.OptimizerSettings):
     """Sign descent with momentum (Bernstein et al. 2018): its keys in a study, and what they build."""
 
     momentum: BelowOne = 0.9

@@ -22,8 +22,9 @@ from fairtrial.spec import Study
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
-# A shell that runs the suite in the background makes it ignore Ctrl-C, which some tests send.
+# A shell that runs the suite in the background makes it ignore Ctrl-C, and nohup SIGHUP; some tests send these.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 sys.path.insert(0, str(Path(__file__).parent))  # tests/loops.py and tests/builders.py, for the tests and their workers
 
 

@@ -156,7 +156,8 @@ def check_importable(trials: Iterable[Trial]) -> None:
     for name in dict.fromkeys(trial.settings.training.loop for trial in trials):
         module, _, function = name.partition(":")
         if "#" in function:
-            what = "of the running script or notebook" if module == "__main__" else "that no module has by its name"
+            what = "within another function" if "<" in function else "with bound arguments"
+            what = "of the running script or notebook" if module == "__main__" else what
             raise StudyError(
                 f'training.loop = "{name.partition("#")[0]}": workers can\'t import a function {what}; move it to the '
                 "top of a module, or run with executor=fairtrial.InlineExecutor()"
