@@ -230,6 +230,13 @@ def test_functions_that_differ_in_what_they_captured_are_different_loops():
         assert result.epochs[0].metrics["test_acc"] == level
 
 
+def test_a_function_that_captures_itself_has_a_name():
+    def loop(trial):
+        yield from loop(trial) if trial is None else [{"test_acc": 0.5}]
+
+    assert "#" in ft.Study(name="s", reference="a", arms={"a": {}}, training={"loop": loop}).settings.training.loop
+
+
 def fixed(trial, level):
     yield {"test_acc": level}
 

@@ -245,14 +245,16 @@ class LoopName(str):
         return str, (str(self),)
 
 
-def _fingerprint(value: object) -> object:
-    """Describe a function by what decides what it does, but for the modules that it uses."""
+def _fingerprint(value: object, within: tuple[object, ...] = ()) -> object:
+    """Describe a function by what decides what it does, but for the modules that it uses; it may capture itself."""
+    if any(value is one for one in within):
+        return "itself"
     if isinstance(value, partial):
         return _fingerprint(value.func), [_fingerprint(item) for item in value.args], sorted(value.keywords.items())
     if isinstance(value, MethodType):
         return _fingerprint(value.__func__), _fingerprint(value.__self__)
     if isinstance(value, FunctionType):
-        captured = [_fingerprint(cell.cell_contents) for cell in value.__closure__ or ()]
+        captured = [_fingerprint(cell.cell_contents, (*within, value)) for cell in value.__closure__ or ()]
         return _fingerprint(value.__code__), value.__defaults__, value.__kwdefaults__, captured
     if isinstance(value, CodeType):
         return value.co_code, value.co_names, [_fingerprint(constant) for constant in value.co_consts]
