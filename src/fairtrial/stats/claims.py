@@ -22,6 +22,7 @@ from scipy import special
 from fairtrial.errors import StudyError
 from fairtrial.spec import ALL_OTHERS, Claim, Study, Target, better
 from fairtrial.stats import caveats
+from fairtrial.stats.alerts import alerts
 from fairtrial.stats.boundary import LookPlan, boundary
 from fairtrial.stats.comparison import looks
 from fairtrial.stats.paired import LostSeeds, PairedData, seed_list
@@ -86,6 +87,7 @@ class StudyClaims:
     alpha: float  # probability of any wrong "supported" or "contradicted"
     claims: tuple[TestedClaim, ...]
     caveats: tuple[str, ...]  # what a reader must know about all of them, a sentence each
+    alerts: tuple[str, ...] = ()  # what can make the findings false, a sentence each; see `stats.alerts`
 
 
 def check_claims(study: Study, results: Sequence[TrialResult]) -> StudyClaims:
@@ -113,7 +115,7 @@ def check_claims(study: Study, results: Sequence[TrialResult]) -> StudyClaims:
     own = PairedData.of(study, results, study.evidence.metric, study.evidence.target)
     lines = [line for metric in metrics for line in caveats.of_metric(metric)]
     lines += [*caveats.of_conditions(study, results), *caveats.of_records(study, own), *caveats.held_fixed(study)]
-    return StudyClaims(study.name, study.hash, study.evidence.alpha, tested, tuple(lines))
+    return StudyClaims(study.name, study.hash, study.evidence.alpha, tested, tuple(lines), alerts(study, results))
 
 
 class _Family(NamedTuple):
