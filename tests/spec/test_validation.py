@@ -177,6 +177,23 @@ ERRORS = {
         "unknown key `valeu` in [evidence.target]: did you mean `value`?",
     ),
     "margin": ({"evidence": {"margin": 0}}, "evidence.margin = 0: must be in (0, inf)"),
+    "floor": ({"evidence": {"lost_below": "luck"}}, 'evidence.lost_below = "luck": must be a number, or "chance"'),
+    "floor in percent": (
+        {"evidence": {"lost_below": 15.0}},
+        "evidence.lost_below = 15.0: accuracies are fractions; write 0.15",
+    ),
+    "floor on the better side": (
+        {"evidence": {"lost_above": 0.9}},
+        "evidence.lost_above = 0.9: best_test_acc is better higher; write lost_below",
+    ),
+    "chance of a loss": (
+        {"evidence": {"metric": "generalization_gap", "lost_below": "chance"}},
+        'evidence.lost_below = "chance": generalization_gap is better lower; write lost_above',
+    ),
+    "pooling": (
+        {"evidence": {"pooling": "all"}},
+        'evidence.pooling = "all": must be "guarded", "pooled" or "own"',
+    ),
     "alpha": ({"evidence": {"alpha": 1.0}}, "evidence.alpha = 1.0: must be in (0, 1)"),
     "metric": (
         {"evidence": {"metric": "best_tst_acc"}},
