@@ -110,6 +110,23 @@ class Claim(Section):
         return self
 
 
+class JointClaim(Section):
+    """A statement that holds if several claims of the study hold, which it names by their ids.
+
+    It is supported if all of them are supported, and contradicted if one is contradicted.
+    """
+
+    id: Name
+    text: Annotated[str, Field(min_length=1)]
+    all: tuple[Name, ...]
+
+    @model_validator(mode="after")
+    def _joins_several(self) -> Self:
+        if len(set(self.all)) < 2:
+            raise PydanticCustomError("joint_claim", "all must name at least two claims by their ids")
+        return self
+
+
 class Noise(Section):
     """Which sources of noise vary with the seed. By default both do: seed s has weights s and order s.
 

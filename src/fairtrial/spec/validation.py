@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from fairtrial.errors import StudyError
 from fairtrial.registry import MEASURES, UnknownNameError, did_you_mean
-from fairtrial.spec.evidence import ALL_OTHERS, Claim, Evidence, Finite, Name, Noise, Target
+from fairtrial.spec.evidence import ALL_OTHERS, Claim, Evidence, Finite, JointClaim, Name, Noise, Target
 from fairtrial.spec.measures import better, find_measure, measures_of
 from fairtrial.spec.messages import show
 from fairtrial.spec.metrics import METRICS, PERCENT, Direction, may_be_metric, recorded_metrics
@@ -48,6 +48,7 @@ class StudyFile(Settings):
     evidence: Evidence = Evidence()
     reported: Mapping[str, dict[str, Finite]] = {}
     claims: tuple[Claim, ...] = ()
+    joint_claims: tuple[JointClaim, ...] = ()
 
     @field_validator("claims", mode="before")
     @classmethod
@@ -98,6 +99,14 @@ class StudyFile(Settings):
             words.check_measure(claim.metric, f"{where}.metric")
             words.check_target(claim.target, f"{where}.target")
             _check_has_target(claim.metric, claim.target or evidence.target, where)
+        for index, joint in enumerate(self.joint_claims):
+            where = f"joint_claims[{index}]"
+            if joint.id in ids:
+                raise StudyError(f'{where}.id = "{joint.id}": another claim has that id')
+            for part in joint.all:
+                if part not in (known := [claim.id for claim in self.claims]):
+                    raise StudyError(f'{where}.all: no claim has the id "{part}"; {did_you_mean(part, known)}')
+            ids.add(joint.id)
         for arm, figures in self.reported.items():
             check_arm(arm, arms, f"reported.{arm}")
             for measure in figures:
