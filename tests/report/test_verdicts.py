@@ -73,7 +73,7 @@ def test_undecided_says_how_many_seeds_more():
 def test_the_json_is_the_contract():
     found = verdict(evidence={"margin": 0.02})
     table = json.loads(write(found, "json"))
-    assert list(table) == ["study", "reference", "metric", "margin", "alpha", "comparisons"]
+    assert list(table) == ["study", "reference", "metric", "margin", "alpha", "alerts", "comparisons"]
     assert (table["study"], table["reference"], table["metric"]) == ("simulated", "baseline", "best_test_acc")
     assert list(table["comparisons"][0]) == [
         "arm",
@@ -98,12 +98,24 @@ def test_the_json_is_the_contract():
 def test_the_json_of_claims_is_the_contract():
     reported = {"low_beta2": {"best_test_acc": 0.7}, "baseline": {"best_test_acc": 0.72}}
     table = json.loads(write(claims(reported=reported), "json"))
-    assert list(table) == ["claims"]
+    assert list(table) == ["alerts", "claims"]
     one, two = table["claims"]
     assert list(one) == ["id", "text", "verdict", "measured", "interval", "paper", "plausible"]
     assert (one["id"], one["verdict"], one["plausible"]) == ("1", "supported", True)
     assert one["paper"] == pytest.approx(-0.02)
     assert (two["verdict"], two["paper"], two["plausible"]) == ("contradicted", None, None)
+
+
+def test_joint_claims_are_below_their_parts():
+    joint = {"id": "both", "text": "Worse, and none is better.", "all": ["1", "2"]}
+    found = claims(joint_claims=[joint])
+    assert json.loads(write(found, "json"))["joint_claims"] == [
+        {"id": "both", "text": joint["text"], "verdict": "contradicted", "all": {"1": "supported", "2": "contradicted"}}
+    ]
+    lines = [line.strip() for line in write(found).splitlines()]
+    at = lines.index("both contradicted: Worse, and none is better.")
+    assert lines[at + 1] == "1 supported, 2 contradicted"
+    assert max(lines.index(line) for line in lines if line.startswith(("1 supported: ", "2 contradicted: "))) < at
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 200])
