@@ -23,7 +23,7 @@ from fairtrial.spec.metrics import (
     ("name", "direction", "unit", "label"),
     [
         ("test_acc", "higher", PERCENT, "test accuracy"),
-        ("top5_accuracy", "higher", PERCENT, "top5 accuracy"),
+        ("top5_accuracy", "higher", PLAIN, "top5 accuracy"),
         ("train_loss", "lower", LOSS, "training loss"),
         ("loss", "lower", LOSS, "loss"),
         ("val_error", "lower", PLAIN, "validation error"),
@@ -33,7 +33,7 @@ from fairtrial.spec.metrics import (
         ("accent", None, PLAIN, "accent"),
     ],
 )
-def test_the_last_word_of_a_name_says_what_it_is(name, direction, unit, label):
+def test_a_name_implies_a_direction_and_only_fairtrials_own_metrics_are_fractions(name, direction, unit, label):
     metric = Metric.named(name)
     assert (metric.direction, metric.unit, metric.label) == (direction, unit, label)
 

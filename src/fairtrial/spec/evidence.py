@@ -1,13 +1,13 @@
 """What is compared, what is claimed, and what varies with the seed; docs/studies.md explains the keys."""
 
 import math
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, AllowInfNan, Field, StrictFloat, model_validator
 from pydantic_core import PydanticCustomError
 
 from fairtrial.spec.measures import better
-from fairtrial.spec.metrics import Direction
+from fairtrial.spec.metrics import UNITS, Direction, Metric
 from fairtrial.spec.numbers import Count, Interval, Positive
 from fairtrial.spec.sections import Section
 
@@ -17,6 +17,25 @@ ALL_OTHERS = "all others"
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Finite = Annotated[StrictFloat, AllowInfNan(False)]
 Probability = Annotated[StrictFloat, AfterValidator(Interval("(0, 1)"))]
+
+
+class MetricSettings(Section):
+    """What a study declares of a metric that its training loop records.
+
+    Attributes:
+        unit: ``"fraction"`` (in [0, 1], shown in percent), ``"percent"`` (recorded as such), ``"seconds"`` or
+            ``"plain"``; by default what fairtrial's own metric of that name has, or else a plain number.
+        direction: which way is better, for a name that does not imply it.
+        sparse: whether epochs may lack it, the first one too.
+    """
+
+    unit: Literal["fraction", "percent", "seconds", "plain"] | None = None
+    direction: Direction | None = None
+    sparse: bool = False
+
+    def of(self, name: str) -> Metric:
+        """The declared metric."""
+        return Metric.named(name, self.direction, self.unit and UNITS[self.unit])
 
 
 class Target(Section):
