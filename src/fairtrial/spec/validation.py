@@ -11,7 +11,7 @@ from fairtrial.registry import MEASURES, UnknownNameError, did_you_mean
 from fairtrial.spec.evidence import ALL_OTHERS, Claim, Evidence, Finite, Name, Noise, Target
 from fairtrial.spec.measures import better, find_measure, measures_of
 from fairtrial.spec.messages import show
-from fairtrial.spec.metrics import METRICS, Direction, may_be_metric, recorded_metrics
+from fairtrial.spec.metrics import METRICS, PERCENT, Direction, may_be_metric, recorded_metrics
 from fairtrial.spec.numbers import Count
 from fairtrial.spec.sections import BUILT_IN, Section, Settings
 
@@ -86,6 +86,7 @@ class StudyFile(Settings):
         _check_direction(evidence.metric, evidence.direction, "evidence")
         words.check_target(evidence.target, "evidence.target")
         _check_has_target(evidence.metric, evidence.target, "evidence")
+        _check_size(evidence.metric, evidence.margin, "evidence.margin")
         ids: set[str] = set()
         for index, claim in enumerate(self.claims):
             where = f"claims[{index}]"
@@ -97,6 +98,8 @@ class StudyFile(Settings):
             words.check_measure(claim.metric, f"{where}.metric")
             words.check_target(claim.target, f"{where}.target")
             _check_has_target(claim.metric, claim.target or evidence.target, where)
+            for key in ("at_least", "within") if not claim.relative else ():
+                _check_size(claim.metric, getattr(claim, key), f"{where}.{key}")
         for arm, figures in self.reported.items():
             check_arm(arm, arms, f"reported.{arm}")
             for measure in figures:
@@ -148,6 +151,16 @@ def _check_direction(name: str, direction: Direction | None, where: str) -> None
         raise StudyError(f'{where}.direction: is missing; say whether {name} is better "higher" or "lower"')
     if known is not None and direction not in {None, known}:
         raise StudyError(f'{where}.direction = "{direction}": {name} is better {known}; leave it out')
+
+
+def _check_size(measure: str, size: float | None, where: str) -> None:
+    """Check that a difference of fractions, such as accuracies, is not meant as points."""
+    found = find_measure(measure)
+    if size is not None and abs(size) >= 1.0 and found and found.unit == PERCENT:
+        raise StudyError(
+            f"{where} = {size:g}: must be below 1: {measure} is a fraction; write {size / 100:g} for {size:g} "
+            f"point{'' if abs(size) == 1 else 's'}"
+        )
 
 
 def _check_has_target(measure: str, target: Target | None, where: str) -> None:
