@@ -59,6 +59,32 @@ def test_a_claim_is_a_range_and_an_interval_lies_in_it_or_not(said, expected):
     assert finding(claim(**said), evidence={"metric": "best_test_acc"}) == expected
 
 
+PARTS = {
+    "supported": claim("supported", arm="low", against="all others", direction="lower"),
+    "contradicted": claim("contradicted", arm="close", against="all others", direction="lower"),
+    "undecided": claim("undecided", arm="ref", against="all others", direction="higher"),
+    "gap": claim("gap", arm="low", against="ref", metric="generalisation_gap", within=0.05),
+}
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        (["supported", "gap"], "supported"),
+        (["supported", "undecided"], "undecided"),
+        (["supported", "undecided", "contradicted"], "contradicted"),
+    ],
+)
+def test_a_joint_claim_holds_if_all_its_parts_do(parts, expected):
+    joint = {"id": "all", "text": "All of it.", "all": parts}
+    tested = check(*PARTS.values(), joint_claims=[joint])
+    assert {one.claim.id: one.finding.value for one in tested.claims} == {
+        name: "supported" if name == "gap" else name for name in PARTS
+    }
+    (whole,) = tested.joint
+    assert (whole.claim.id, whole.finding.value, list(whole.parts)) == ("all", expected, parts)
+
+
 def test_a_claim_hangs_on_the_difference_that_fits_it_least():
     tested = check(
         claim("best", arm="ref", against="all others", direction="higher"),

@@ -13,7 +13,7 @@ from fairtrial.spec import Evidence, Study
 from fairtrial.spec.validation import Vocabulary
 from fairtrial.stats import caveats
 from fairtrial.stats.judge import judge
-from fairtrial.stats.paired import MISSED, LostSeeds, PairedData, seed_list
+from fairtrial.stats.paired import LostSeeds, PairedData, fate, seed_list
 from fairtrial.stats.pairing import pairing_caveats, pairing_conflict
 from fairtrial.stats.stopping import allowed, hopeless, stop_reasons
 from fairtrial.stats.variance import estimate
@@ -36,8 +36,7 @@ class StudyVerdict:
     seeds: int  # number of seeds that were evaluated
     comparisons: tuple[Comparison, ...]  # one per arm, in the study's order, without the reference
     ended: dict[str, int]  # how many trials of each arm have ended, including the reference
-    #: How many of them have no result, by arm, then "diverged", "failed" or "missed" (the target); arms that lost none
-    #: are absent.
+    #: How many of them have no result, by arm, then see `paired.PairedData.lost`; arms that lost none are absent.
     lost: dict[str, dict[str, int]]
     refused: dict[str, str]  # why arms can't be compared at all, by name
 
@@ -114,7 +113,8 @@ def evidence_for(study: Study, metric: str | None = None) -> Evidence:
         raise StudyError(f'metric = "{metric}": the study sets no evidence.target')
     if asked.direction is None:
         raise StudyError(f'metric = "{metric}": its name does not say which way it is better; set it in [evidence]')
-    return Evidence(metric=metric, alpha=own.alpha, target=own.target if asked.needs_target else None)
+    target = own.target if asked.needs_target else None
+    return Evidence(metric=metric, alpha=own.alpha, target=target, pooling=own.pooling)
 
 
 def complete_seeds(study: Study, data: PairedData) -> int:
@@ -208,6 +208,7 @@ class _Comparing:
             looks(self._study) or (2,),
             arms=self._others,
             larger_is_better=self._evidence.larger_is_better,
+            pooling=self._evidence.pooling or "guarded",
         )
 
     def _with_losses(self, row: Comparison, shared: tuple[str, ...]) -> Comparison:
@@ -252,9 +253,8 @@ class _Comparing:
 
     def _by_fate(self, arm: str, seeds: Sequence[int]) -> Iterator[tuple[str, list[int]]]:
         fates = {seed: self._data.lost[arm, seed] for seed in seeds}
-        for fate in sorted(set(fates.values())):
-            how = "missed the target" if fate == MISSED else fate
-            yield how, [seed for seed in seeds if fates[seed] == fate]
+        for how in sorted(set(fates.values())):
+            yield fate(how), [seed for seed in seeds if fates[seed] == how]
 
     def _shared_caveats(self) -> Iterator[str]:
         study, metric = self._study, self._evidence.metric
