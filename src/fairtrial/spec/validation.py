@@ -22,7 +22,7 @@ from fairtrial.spec.evidence import (
 )
 from fairtrial.spec.measures import better, find_measure, measures_of
 from fairtrial.spec.messages import show
-from fairtrial.spec.metrics import METRICS, UNITS, Direction, Metric, may_be_metric, recorded_metrics
+from fairtrial.spec.metrics import METRICS, PERCENT, UNITS, Direction, Metric, may_be_metric, recorded_metrics
 from fairtrial.spec.numbers import Count
 from fairtrial.spec.sections import BUILT_IN, Section, Settings
 
@@ -126,6 +126,8 @@ class StudyFile(Settings):
         words.check_direction(evidence.metric, evidence.direction, "evidence")
         words.check_target(evidence.target, "evidence.target")
         _check_has_target(evidence.metric, evidence.target, "evidence")
+        _check_size(evidence.metric, evidence.margin, "evidence.margin", self.declared)
+        _check_floor(self.with_directions().evidence, self.declared)
         ids: set[str] = set()
         for index, claim in enumerate(self.claims):
             where = f"claims[{index}]"
@@ -137,6 +139,8 @@ class StudyFile(Settings):
             words.check_measure(claim.metric, f"{where}.metric")
             words.check_target(claim.target, f"{where}.target")
             _check_has_target(claim.metric, claim.target or evidence.target, where)
+            for key in ("at_least", "within") if not claim.relative else ():
+                _check_size(claim.metric, getattr(claim, key), f"{where}.{key}", self.declared)
         for index, joint in enumerate(self.joint_claims):
             where = f"joint_claims[{index}]"
             if joint.id in ids:
@@ -214,6 +218,30 @@ def check_arm(name: str, known: Collection[str], where: str) -> None:
     """Raise a `StudyError` for a name that no arm has."""
     if name not in known:
         raise StudyError(f"{where}: no arm has that name; {did_you_mean(name, known)}")
+
+
+def _check_size(measure: str, size: float | None, where: str, declared: Mapping[str, Metric]) -> None:
+    """Check that a difference of fractions, such as accuracies, is not meant as points."""
+    found = find_measure(measure, declared=declared)
+    if size is not None and abs(size) >= 1.0 and found and found.unit == PERCENT:
+        raise StudyError(
+            f"{where} = {size:g}: must be below 1: {measure} is a fraction; write {size / 100:g} for {size:g} "
+            f"point{'' if abs(size) == 1 else 's'}"
+        )
+
+
+def _check_floor(evidence: Evidence, declared: Mapping[str, Metric]) -> None:
+    """Check that a floor is on the measure's worse side, and in its unit."""
+    wrong, right = ("lost_above", "lost_below") if evidence.larger_is_better else ("lost_below", "lost_above")
+    if (value := getattr(evidence, wrong)) is not None:
+        better_way = "higher" if evidence.larger_is_better else "lower"
+        raise StudyError(f"evidence.{wrong} = {show(value)}: {evidence.metric} is better {better_way}; write {right}")
+    found, value = find_measure(evidence.metric, declared=declared), getattr(evidence, right)
+    fraction = found is not None and found.unit == PERCENT
+    if value == "chance" and not fraction:
+        raise StudyError(f'evidence.lost_below = "chance": {evidence.metric} is no accuracy; write a number')
+    if isinstance(value, float) and fraction and abs(value) > 1.0:
+        raise StudyError(f"evidence.{right} = {show(value)}: accuracies are fractions; write {show(value / 100)}")
 
 
 def _check_has_target(measure: str, target: Target | None, where: str) -> None:
