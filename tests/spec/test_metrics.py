@@ -15,6 +15,7 @@ from fairtrial.spec.metrics import (
     Metric,
     finite,
     may_be_metric,
+    may_be_percent,
     recorded_metrics,
 )
 
@@ -41,6 +42,20 @@ def test_a_name_implies_a_direction_and_only_fairtrials_own_metrics_are_fraction
 def test_the_study_says_which_way_is_better_where_the_name_does_not():
     assert Metric.named("f1", "higher").direction == "higher"
     assert Metric.named("test_acc", "lower").direction == "higher"
+
+
+@pytest.mark.parametrize(
+    ("name", "percent"),
+    [
+        *(
+            (name, True)
+            for name in ("acc", "test_accuracy", "valAcc", "top1", "acc5", "best_top5_test", "F1", "mean_iou")
+        ),
+        *((name, False) for name in ("accent", "account", "grad_norm", "stopped", "f", "test_loss", "laptop")),
+    ],
+)
+def test_names_that_read_like_a_fraction_or_percent(name, percent):
+    assert may_be_percent(name) == percent
 
 
 @pytest.mark.parametrize(
