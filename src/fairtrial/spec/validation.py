@@ -11,7 +11,7 @@ from fairtrial.registry import MEASURES, UnknownNameError, did_you_mean
 from fairtrial.spec.evidence import ALL_OTHERS, Claim, Evidence, Finite, Name, Noise, Target
 from fairtrial.spec.measures import better, find_measure, measures_of
 from fairtrial.spec.messages import show
-from fairtrial.spec.metrics import METRICS, Direction, may_be_metric, recorded_metrics
+from fairtrial.spec.metrics import Direction, may_be_metric, settings_needed
 from fairtrial.spec.numbers import Count
 from fairtrial.spec.sections import BUILT_IN, Section, Settings
 
@@ -108,7 +108,7 @@ class Vocabulary:
 
     def __init__(self, arms: Sequence[Settings]) -> None:
         self._known = all(arm.training.loop == BUILT_IN for arm in arms)
-        self._metrics = recorded_metrics(validation=any(arm.data.validation for arm in arms))
+        self._metrics = tuple(dict.fromkeys(name for arm in arms for name in arm.recorded))
 
     def check_measure(self, name: str, where: str) -> None:
         """Raise a `StudyError` for a name that no measure of this study has."""
@@ -128,11 +128,13 @@ class Vocabulary:
 
     def _check(self, name: str, where: str, needed: Collection[str] | None, known: Collection[str]) -> None:
         """Check a name by the metrics that it needs (None: no such name), against the names that are known."""
-        if needed is None or (self._known and not set(needed) <= set(METRICS)):
+        missing = [one for one in needed or () if self._known and one not in self._metrics]
+        settings = list(dict.fromkeys(key for one in missing for key in settings_needed(one)))
+        if needed is None or (missing and not settings):
             more = "" if self._known else "; NAME is a metric that the training loop yields, K a number of epochs"
             raise StudyError(f"{where} = {show(name)}: {did_you_mean(name, known)}{more}")
-        if self._known and not set(needed) <= set(self._metrics):
-            raise StudyError(f"{where} = {show(name)}: needs held-out images; set data.validation")
+        if missing:
+            raise StudyError(f"{where} = {show(name)}: is recorded only with {' and '.join(settings)}")
 
 
 def check_arm(name: str, known: Collection[str], where: str) -> None:
