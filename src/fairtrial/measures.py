@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from fairtrial.registry import MEASURES
 from fairtrial.spec import Target
 from fairtrial.spec.measures import Measure, find_measure
-from fairtrial.spec.metrics import EPOCHS, LOSS, PERCENT, PLAIN, SECONDS, Direction, Metric, finite
+from fairtrial.spec.metrics import EPOCHS, LOSS, PERCENT, PLAIN, SECONDS, Direction, Metric
 from fairtrial.trial import EpochRecord
 
 __all__ = ["EPOCHS", "LOSS", "MEASURES", "PERCENT", "PLAIN", "SECONDS", "Measure", "measure", "missed", "values"]
@@ -102,21 +102,23 @@ def generalization_gap(epochs: Sequence[EpochRecord]) -> float | None:
 
 def test_acc_at_best_val(epochs: Sequence[EpochRecord]) -> float | None:
     """Test accuracy at the first epoch with the highest validation accuracy: selection never sees the test set."""
-    scored = [record for record in epochs if finite(record.metrics.get("val_acc")) is not None]
+    scored = [record for record in epochs if record.metrics.get("val_acc") is not None]
+    if not all(math.isfinite(record.metrics["val_acc"]) for record in scored):
+        return math.nan
     # max returns the first of equals
     return max(scored, key=lambda record: record.metrics["val_acc"]).metrics.get("test_acc") if scored else None
 
 
 def epochs_to_target(epochs: Sequence[EpochRecord], target: Target) -> float | None:
     """Epochs until a metric first reaches its target."""
-    index = _reached(target, epochs)
-    return None if index is None else float(epochs[index].epoch)
+    found = _until(target, epochs)
+    return None if found is None else math.nan if not found else float(found[-1].epoch)
 
 
 def seconds_to_target(epochs: Sequence[EpochRecord], target: Target) -> float | None:
     """Seconds of training and evaluation until a metric first reaches its target."""
-    index = _reached(target, epochs)
-    return None if index is None else seconds(epochs[: index + 1])
+    found = _until(target, epochs)
+    return None if found is None else math.nan if not found else seconds(found)
 
 
 _WHOLE = (
@@ -151,20 +153,32 @@ for _entry in _WHOLE:
 
 def missed(target: Target, epochs: Sequence[EpochRecord]) -> bool:
     """Tell whether a trial recorded the target's metric but never reached it."""
-    return any(target.metric in record.metrics for record in epochs) and _reached(target, epochs) is None
+    return any(target.metric in record.metrics for record in epochs) and _until(target, epochs) is None
 
 
 def values(epochs: Sequence[EpochRecord], metric: str) -> list[float]:
-    """List the finite values of a metric."""
-    found = (finite(record.metrics.get(metric)) for record in epochs)
-    return [value for value in found if value is not None]
+    """List the values of a metric that were recorded; all are NaN if one of them is NaN or infinite.
+
+    So a measure computed from them is NaN too, and the trial counts as lost: nothing is computed around a NaN.
+
+    Example:
+        >>> values([EpochRecord("a", 0, 1, {"f1": 0.4}), EpochRecord("a", 0, 2, {"f1": math.inf})], "f1")
+        [nan, nan]
+    """
+    found = [float(value) for record in epochs if (value := record.metrics.get(metric)) is not None]
+    return found if all(map(math.isfinite, found)) else [math.nan] * len(found)
 
 
-def _reached(target: Target, epochs: Sequence[EpochRecord]) -> int | None:
-    """Index of the first epoch at or beyond the target."""
+def _until(target: Target, epochs: Sequence[EpochRecord]) -> Sequence[EpochRecord] | None:
+    """The epochs up to the first at or beyond the target; none of them if a value there is NaN or infinite.
+
+    None if the target was not reached.
+    """
     sign = 1 if target.larger_is_better else -1
     for index, record in enumerate(epochs):
-        value = finite(record.metrics.get(target.metric))
+        value = record.metrics.get(target.metric)
+        if value is not None and not math.isfinite(value):
+            return ()
         if value is not None and sign * value >= sign * target.value:
-            return index
+            return epochs[: index + 1]
     return None

@@ -106,6 +106,18 @@ def test_the_json_of_claims_is_the_contract():
     assert (two["verdict"], two["paper"], two["plausible"]) == ("contradicted", None, None)
 
 
+def test_joint_claims_are_below_their_parts():
+    joint = {"id": "both", "text": "Worse, and none is better.", "all": ["1", "2"]}
+    found = claims(joint_claims=[joint])
+    assert json.loads(write(found, "json"))["joint_claims"] == [
+        {"id": "both", "text": joint["text"], "verdict": "contradicted", "all": {"1": "supported", "2": "contradicted"}}
+    ]
+    lines = [line.strip() for line in write(found).splitlines()]
+    at = lines.index("both contradicted: Worse, and none is better.")
+    assert lines[at + 1] == "1 supported, 2 contradicted"
+    assert max(lines.index(line) for line in lines if line.startswith(("1 supported: ", "2 contradicted: "))) < at
+
+
 @pytest.mark.parametrize("width", [60, 80, 100, 200])
 @pytest.mark.parametrize("make", [verdict, claims])
 def test_text_fits_the_screen(make, width):

@@ -1,6 +1,7 @@
 """Seeds, noise, evidence, claims, reported figures: read, written back, and every error's wording."""
 
 import math
+import re
 
 import pytest
 
@@ -11,6 +12,7 @@ from fairtrial.scheduler import plan
 from fairtrial.spec import Claim, Evidence, Noise, Study, Target, override, parse_toml
 
 CLAIM = {"id": "1", "text": "b beats a", "arm": "b", "against": "a", "direction": "higher"}
+JOINT = {"id": "3", "text": "both", "all": ["1", "two"]}
 TARGET = {"metric": "test_acc", "value": 0.6}
 
 
@@ -49,6 +51,7 @@ def test_all_of_it_is_read():
         FULL,
         *({key: value} for key, value in FULL.items() if key != "claims"),
         {"claims": [CLAIM]},
+        {"claims": [CLAIM, CLAIM | {"id": "two"}], "joint_claims": [JOINT]},
         {"seeds": 6, "noise": {"initial_weights": 2, "batch_orders": 3}},
         {"noise": {"batch_orders": 1}},
     ],
@@ -177,6 +180,23 @@ ERRORS = {
         "unknown key `valeu` in [evidence.target]: did you mean `value`?",
     ),
     "margin": ({"evidence": {"margin": 0}}, "evidence.margin = 0: must be in (0, inf)"),
+    "floor": ({"evidence": {"lost_below": "luck"}}, 'evidence.lost_below = "luck": must be a number, or "chance"'),
+    "floor in percent": (
+        {"evidence": {"lost_below": 15.0}},
+        "evidence.lost_below = 15.0: accuracies are fractions; write 0.15",
+    ),
+    "floor on the better side": (
+        {"evidence": {"lost_above": 0.9}},
+        "evidence.lost_above = 0.9: best_test_acc is better higher; write lost_below",
+    ),
+    "chance of a loss": (
+        {"evidence": {"metric": "generalization_gap", "lost_below": "chance"}},
+        'evidence.lost_below = "chance": generalization_gap is better lower; write lost_above',
+    ),
+    "pooling": (
+        {"evidence": {"pooling": "all"}},
+        'evidence.pooling = "all": must be "guarded", "pooled" or "own"',
+    ),
     "alpha": ({"evidence": {"alpha": 1.0}}, "evidence.alpha = 1.0: must be in (0, 1)"),
     "metric": (
         {"evidence": {"metric": "best_tst_acc"}},
@@ -265,6 +285,18 @@ ERRORS = {
         {"claims": [CLAIM | {"metric": "seconds_to_target"}]},
         'claims[0].target: is missing; seconds_to_target needs one, such as {metric = "test_acc", value = 0.6}',
     ),
+    "joint claim's id": (
+        {"claims": [CLAIM, CLAIM | {"id": "two"}], "joint_claims": [JOINT | {"id": "1"}]},
+        'joint_claims[0].id = "1": another claim has that id',
+    ),
+    "joint claim's part": (
+        {"claims": [CLAIM, CLAIM | {"id": "too"}], "joint_claims": [JOINT]},
+        'joint_claims[0].all: no claim has the id "two"; did you mean `too`?',
+    ),
+    "joint claim of one": (
+        {"claims": [CLAIM], "joint_claims": [JOINT | {"all": ["1", "1"]}]},
+        "joint_claims[0]: all must name at least two claims by their ids",
+    ),
     "reported no table": ({"reported": 3}, "reported = 3: must be a table"),
     "reported arm": ({"reported": {"c": {}}}, "reported.c: no arm has that name; known: `a`, `b`"),
     "reported figures": ({"reported": {"a": 0.8}}, "reported.a = 0.8: must be a table"),
@@ -305,3 +337,23 @@ def test_a_users_loop_may_be_asked_about_whatever_it_records():
 def test_validation_measures_need_images_that_are_held_out_in_some_arm():
     arms = {"a": {}, "b": {"data": {"validation": 100}}}
     assert Study.from_dict(table(arms=arms, evidence={"metric": "final_val_acc"})).evidence.metric == "final_val_acc"
+
+
+@pytest.mark.parametrize(
+    ("sections", "key"),
+    [
+        ({"evidence": {"margin": 1.0}}, "evidence.margin = 1"),
+        ({"evidence": {"metric": "final_train_acc", "margin": 2.5}}, "evidence.margin = 2.5"),
+        ({"claims": [CLAIM | {"at_least": 1.0}]}, "claims[0].at_least = 1"),
+    ],
+)
+def test_points_where_a_fraction_is_due_are_refused(sections, key):
+    with pytest.raises(
+        StudyError, match=f"^{re.escape(key)}: must be below 1: .* is a fraction; write 0.0.* for .* point"
+    ):
+        Study.from_dict(table(**sections))
+
+
+def test_a_margin_above_one_is_fine_for_what_is_no_fraction():
+    assert Study.from_dict(table(evidence={"metric": "seconds", "margin": 5.0})).evidence.margin == 5.0
+    assert Study.from_dict(table(claims=[CLAIM | {"at_least": 1.0, "relative": True}])).claims[0].at_least == 1.0

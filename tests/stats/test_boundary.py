@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fairtrial.stats.boundary import COUNTABLE, STUDIES, LookPlan, boundary
+from fairtrial.stats.boundary import ALPHAS, LookPlan, Stage, boundary
 
 LOOKS = range(3, 13)
 
@@ -47,7 +47,7 @@ def test_a_level_costs_no_more_than_its_alpha(alpha):
 
 def test_adjusted_significance_rises_with_the_level_also_where_the_tail_begins():
     found = boundary(LookPlan.of(2, [3, 6]))
-    edge = found.null[COUNTABLE - 1]
+    edge = found.level(ALPHAS[0])
     levels = np.sort(np.concatenate([np.geomspace(1e-12, 2.0, 300), edge * np.linspace(0.9, 1.1, 100)]))
     costs = [found.family_wise(level) for level in levels]
     assert (np.diff(costs) >= 0).all()
@@ -78,7 +78,70 @@ def test_the_same_plan_gives_the_same_numbers():
     again = boundary(plan)
     assert again is not first
     assert again.level(0.05) == first.level(0.05)
-    assert len(first.null) == STUDIES
+
+
+def test_one_arm_at_one_look_may_spend_a_share():
+    found = boundary(LookPlan.of(1, [5], share=0.7))
+    assert found.level(0.05) == 0.7 * 0.05
+    assert found.family_wise(0.7 * 0.05) == pytest.approx(0.05)
+
+
+def significant(differences, plan, level):
+    """Which studies a stage calls significant at its level, look by look with SciPy's scalar tests."""
+    hit = np.zeros(len(differences), bool)
+    for look in plan.looks:
+        p = stats.ttest_1samp(differences[:, :look], 0.0, axis=1).pvalue
+        hit |= (p <= level * look / plan.looks[-1]).any(axis=1)
+    return hit
+
+
+@pytest.mark.parametrize("arms", [1, 3])
+def test_stages_err_no_more_together_than_their_shares(arms):
+    """A user who adds seeds whenever nothing shows."""
+    cells = np.random.default_rng(7).normal(size=(40_000, 8, arms + 1))
+    differences, earlier, erred = cells[..., 1:] - cells[..., :1], (), np.zeros(len(cells), bool)
+    for seeds, share in ((3, 0.7), (5, 0.91), (8, 1.0)):
+        plan = LookPlan.of(arms, [seeds], "own", earlier=earlier, share=share)
+        erred |= significant(differences, plan, boundary(plan).level(0.05))
+        assert 0.9 * share * 0.05 < erred.mean() < share * 0.05 + 3 * np.sqrt(0.05 * 0.95 / len(cells))
+        earlier = (*earlier, Stage((seeds,), share, tuple(range(arms + 1)), "own"))
+
+
+def test_stages_may_have_other_arms_and_another_reference():
+    cells = np.random.default_rng(8).normal(size=(40_000, 6, 4))
+    first = Stage((3, 4), 0.6, (2, 3), "own")  # arm 2 against arm 3, which the plan does not have
+    second = Stage((5,), 0.9, (1, 0, 2), "own")  # arm 1 was the reference
+    plan = LookPlan.of(2, [6], "own", earlier=[first, second])
+    erred = np.zeros(len(cells), bool)
+    for part, order in ((plan.stage(0), first.cells), (plan.stage(1), second.cells), (plan, (0, 1, 2))):
+        own = cells[..., order]
+        erred |= significant(own[..., 1:] - own[..., :1], part, boundary(part).level(0.05))
+    assert 0.045 < erred.mean() < 0.05 + 3 * np.sqrt(0.05 * 0.95 / len(cells))
+
+
+def test_a_stage_keeps_the_level_that_it_had():
+    first, second = Stage((3,), 0.7, (0, 1, 2)), Stage((3, 5), 0.91, (2, 0, 1))
+    plan = LookPlan.of(3, [8], earlier=[first, second])
+    assert plan.stage(0) == LookPlan.of(2, [3], share=0.7)
+    then = LookPlan.of(2, [3, 5], earlier=[Stage((3,), 0.7, (1, 2, 0))], share=0.91)
+    assert plan.stage(1) == then
+    assert boundary(plan).level(0.05) < boundary(then).level(0.05) < boundary(plan.stage(0)).level(0.05)
+
+
+@pytest.mark.parametrize(
+    ("earlier", "share", "message"),
+    [
+        ((), 0.0, r"shares = \[0.0\]: must ascend"),
+        ((), 1.5, "at most 1"),
+        ([Stage((3,), 0.7, (0, 1))], 0.7, "must ascend"),
+        ([Stage((), 0.7, (0, 1))], 1.0, r"looks = \[\]"),
+        ([Stage((3,), 0.7, (0,))], 1.0, r"cells = \[0\]"),
+        ([Stage((3,), 0.7, (0, 0))], 1.0, "each named once"),
+    ],
+)
+def test_impossible_stages_are_refused(earlier, share, message):
+    with pytest.raises(ValueError, match=message):
+        LookPlan.of(1, [5], earlier=earlier, share=share)
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,32 @@ def test_a_claim_is_a_range_and_an_interval_lies_in_it_or_not(said, expected):
     assert finding(claim(**said), evidence={"metric": "best_test_acc"}) == expected
 
 
+PARTS = {
+    "supported": claim("supported", arm="low", against="all others", direction="lower"),
+    "contradicted": claim("contradicted", arm="close", against="all others", direction="lower"),
+    "undecided": claim("undecided", arm="ref", against="all others", direction="higher"),
+    "gap": claim("gap", arm="low", against="ref", metric="generalisation_gap", within=0.05),
+}
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        (["supported", "gap"], "supported"),
+        (["supported", "undecided"], "undecided"),
+        (["supported", "undecided", "contradicted"], "contradicted"),
+    ],
+)
+def test_a_joint_claim_holds_if_all_its_parts_do(parts, expected):
+    joint = {"id": "all", "text": "All of it.", "all": parts}
+    tested = check(*PARTS.values(), joint_claims=[joint])
+    assert {one.claim.id: one.finding.value for one in tested.claims} == {
+        name: "supported" if name == "gap" else name for name in PARTS
+    }
+    (whole,) = tested.joint
+    assert (whole.claim.id, whole.finding.value, list(whole.parts)) == ("all", expected, parts)
+
+
 def test_a_claim_hangs_on_the_difference_that_fits_it_least():
     tested = check(
         claim("best", arm="ref", against="all others", direction="higher"),
@@ -124,8 +150,18 @@ def test_a_relative_figure_is_relative():
     assert found.measured == pytest.approx(-0.125, abs=0.03)
 
 
+def test_claims_of_a_fixed_study_wait_until_every_arm_has_ended_every_seed():
+    claims = [{"id": "1", "text": "b leads", "arm": "b", "against": "a", "direction": "higher"}]
+    study = simulated_study({"a": {}, "b": {"mean": 0.9}, "c": {}}, seeds=4, claims=claims)
+    results = simulated_results(study)
+    for missing in (("a", 3), ("b", 3), ("c", 3)):
+        (tested,) = check_claims(study, [r for r in results if (r.arm, r.seed) != missing]).claims
+        assert (tested.finding, tested.decisive.interval) == (ClaimVerdict.UNDECIDED, None)
+    assert check_claims(study, results).claims[0].finding is ClaimVerdict.SUPPORTED
+
+
 def test_without_both_figures_or_with_one_seed_nothing_is_plausible_or_not():
-    only = check(claim(arm="low", against="ref", within=1.0), reported={"low": {"best_test_acc": 0.7}})
+    only = check(claim(arm="low", against="ref", within=0.9), reported={"low": {"best_test_acc": 0.7}})
     assert (only.claims[0].decisive.paper, only.claims[0].decisive.plausible) == (None, None)
     assert paper(ARMS, -0.1, seeds=1).plausible is None
     still = {name: {**arm, "noise_sd": 0.0, "weights_sd": 0.0, "order_sd": 0.0} for name, arm in ARMS.items()}

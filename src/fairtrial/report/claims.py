@@ -8,7 +8,8 @@ from fairtrial.report.grid import Cell, Column, Grid, columns, label
 from fairtrial.report.words import NOTHING, notes_by_arm, or_nothing, percent
 from fairtrial.spec import ALL_OTHERS
 from fairtrial.spec.metrics import RELATIVE, Unit
-from fairtrial.stats.claims import PREDICTION, ClaimVerdict, StudyClaims, TestedClaim
+from fairtrial.stats.claims import PREDICTION, StudyClaims, TestedClaim
+from fairtrial.stats.verdicts import ClaimVerdict
 
 
 def claims_grid(data: StudyClaims, *, screen: bool = False) -> Grid:
@@ -22,18 +23,28 @@ def claims_grid(data: StudyClaims, *, screen: bool = False) -> Grid:
     lead = [f"{one.claim.id} {one.finding.value}: {one.claim.text}" for one in data.claims]
     if screen:
         lead = [f"{line}\n{_numbers(one)}" for line, one in zip(lead, data.claims, strict=True)]
+    lead += [
+        f"{one.claim.id} {one.finding.value}: {one.claim.text}\n"
+        + ", ".join(f"{part} {finding.value}" for part, finding in one.parts.items())
+        for one in data.joint
+    ]
     return Grid(title, () if screen else _columns(data), tuple(_notes(data)), tuple(lead))
 
 
 def claims_table(data: StudyClaims) -> dict[str, Any]:
     """Lay claims out as programs read them."""
     numbers = ("measured", "interval", "paper", "plausible")
+    joint = [
+        {"id": one.claim.id, "text": one.claim.text, "verdict": one.finding.value, "all": dict(one.parts)}
+        for one in data.joint
+    ]
     return {
         "claims": [
             {"id": one.claim.id, "text": one.claim.text, "verdict": one.finding.value}
             | {key: getattr(one.decisive, key) for key in numbers}
             for one in data.claims
-        ]
+        ],
+        **({"joint_claims": joint} if joint else {}),
     }
 
 

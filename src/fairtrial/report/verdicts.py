@@ -8,7 +8,7 @@ from fairtrial.report.grid import Column, Grid, columns, label
 from fairtrial.report.words import count, notes_by_arm, or_nothing, percent
 from fairtrial.stats.comparison import StudyVerdict
 from fairtrial.stats.noise import ArmNoise
-from fairtrial.stats.paired import MISSED
+from fairtrial.stats.paired import fate
 from fairtrial.stats.verdicts import Comparison, Verdict
 
 
@@ -29,7 +29,7 @@ def sentence(data: StudyVerdict, row: Comparison) -> str:
     if row.arm in data.refused:
         return f"{row.arm}: refused, its trials are not paired with those of {data.reference}"
     return _verdict(data, row) + "".join(
-        f"; {'missed the target' if how == MISSED else how} in {number} of {count(data.ended[row.arm], 'trial')}"
+        f"; {fate(how)} in {number} of {count(data.ended[row.arm], 'trial')}"
         for how, number in data.lost.get(row.arm, {}).items()
     )
 

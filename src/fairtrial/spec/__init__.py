@@ -1,6 +1,6 @@
 """What a study says: sections, arms, and the TOML around them."""
 
-from fairtrial.spec.evidence import ALL_OTHERS, Claim, Evidence, Noise, Target
+from fairtrial.spec.evidence import ALL_OTHERS, Claim, Evidence, JointClaim, Noise, Target
 from fairtrial.spec.measures import Measure, better
 from fairtrial.spec.metrics import METRICS
 from fairtrial.spec.overrides import flatten, override, parse_toml
@@ -26,6 +26,7 @@ __all__ = [
     "DataSettings",
     "DataSize",
     "Evidence",
+    "JointClaim",
     "LoopName",
     "Measure",
     "ModelSettings",

@@ -1,9 +1,9 @@
 """What is compared, what is claimed, and what varies with the seed; docs/studies.md explains the keys."""
 
 import math
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, AllowInfNan, Field, StrictFloat, model_validator
+from pydantic import AfterValidator, AllowInfNan, BeforeValidator, Field, StrictFloat, model_validator
 from pydantic_core import PydanticCustomError
 
 from fairtrial.spec.measures import better
@@ -16,6 +16,16 @@ ALL_OTHERS = "all others"
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Finite = Annotated[StrictFloat, AllowInfNan(False)]
+
+
+def _as_floor(value: object) -> object:
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if value is None or value == "chance" or number:
+        return value
+    raise PydanticCustomError("floor", 'must be a number, or "chance"')
+
+
+Floor = Annotated[float | Literal["chance"], BeforeValidator(_as_floor)]
 Probability = Annotated[StrictFloat, AfterValidator(Interval("(0, 1)"))]
 
 
@@ -44,6 +54,10 @@ class Evidence(Section):
     margin: Positive | None = None
     alpha: Probability = 0.05
     target: Target | None = None
+    #: A run whose measure is below, or above, did not learn and counts as lost.
+    lost_below: Floor | None = None
+    lost_above: Finite | None = None
+    pooling: Literal["guarded", "pooled", "own"] | None = None  # None for "guarded"
 
     @property
     def larger_is_better(self) -> bool:
@@ -93,6 +107,23 @@ class Claim(Section):
             raise PydanticCustomError("claim", "at_least must be below within")
         if self.arm == self.against:
             raise PydanticCustomError("claim", "arm and against are the same")
+        return self
+
+
+class JointClaim(Section):
+    """A statement that holds if several claims of the study hold, which it names by their ids.
+
+    It is supported if all of them are supported, and contradicted if one is contradicted.
+    """
+
+    id: Name
+    text: Annotated[str, Field(min_length=1)]
+    all: tuple[Name, ...]
+
+    @model_validator(mode="after")
+    def _joins_several(self) -> Self:
+        if len(set(self.all)) < 2:
+            raise PydanticCustomError("joint_claim", "all must name at least two claims by their ids")
         return self
 
 

@@ -1,5 +1,6 @@
 """The type of a measure and its lookup by name; the measures themselves are entries in `fairtrial.measures`."""
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +27,8 @@ class Measure:
         label: its name in reports: ``"best test accuracy"``.
         unit: its unit in reports.
         direction: which way is better; None if the study must set it.
-        compute: gets a trial's epoch records in order, and the target if it needs one.
+        compute: gets a trial's epoch records in order, and the target if it needs one. None: the trial did not
+            report what it needs; NaN or an infinity: the trial counts as lost.
         metrics: what the epochs must record for it.
         column: lines of its column head in every study's table; if empty, only a study that compares arms on the
             measure shows it.
@@ -60,9 +62,17 @@ class Measure:
 
     def of(self, epochs: "Sequence[EpochRecord]", target: "Target | None" = None) -> float | None:
         """Measure a trial from its epoch records in order; never NaN or infinite."""
+        return finite(self._computed(epochs, target))
+
+    def is_broken(self, epochs: "Sequence[EpochRecord]", target: "Target | None" = None) -> bool:
+        """Tell whether the records give NaN or an infinity, so that the trial has no comparable number."""
+        value = self._computed(epochs, target)
+        return value is not None and not math.isfinite(value)
+
+    def _computed(self, epochs: "Sequence[EpochRecord]", target: "Target | None") -> float | None:
         if self.needs_target and target is None:
             raise ValueError(f"{self.name} needs a target")
-        return finite(self.compute(epochs, target) if self.needs_target else self.compute(epochs))
+        return self.compute(epochs, target) if self.needs_target else self.compute(epochs)
 
     @property
     def head(self) -> tuple[str, ...]:

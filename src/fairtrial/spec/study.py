@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from fairtrial.errors import StudyError
 from fairtrial.registry import did_you_mean
-from fairtrial.spec.evidence import Claim, Evidence, Noise
+from fairtrial.spec.evidence import Claim, Evidence, JointClaim, Noise
 from fairtrial.spec.measures import find_measure
 from fairtrial.spec.messages import show, validate
 from fairtrial.spec.overrides import Table, flatten, merge, parse_toml
@@ -63,6 +63,7 @@ class Study(Section):
         arms: the configurations under comparison, in the order of the file.
         evidence: what arms are compared on, and by what standard.
         claims: statements that the study tests.
+        joint_claims: statements that hold if several of those hold.
         reported: what a paper reports, by arm and measure; see `figure`.
         noise: which sources of noise vary with the seed.
 
@@ -81,6 +82,7 @@ class Study(Section):
     arms: tuple[Arm, ...]
     evidence: Evidence = Evidence()
     claims: tuple[Claim, ...] = ()
+    joint_claims: tuple[JointClaim, ...] = ()
     reported: Mapping[str, Mapping[str, float]] = {}
     noise: Noise = Noise()
 
@@ -99,7 +101,8 @@ class Study(Section):
         _check_arms(file.reference, arms)
         file.check_questions({arm.name: arm.settings for arm in arms})
         seeds = file.seed_range
-        fields = {key: getattr(file, key) for key in ("name", "reference", "evidence", "claims", "reported", "noise")}
+        questions = ("evidence", "claims", "joint_claims", "reported", "noise")
+        fields = {key: getattr(file, key) for key in ("name", "reference", *questions)}
         fields |= {"settings": validate(Settings, own), "arms": arms, "min_seeds": seeds.min, "seeds": seeds.max}
         super().__init__(**fields)
 
@@ -188,11 +191,13 @@ class Study(Section):
     @property
     def _questions(self) -> dict[str, Any]:
         """Evidence, claims and the like, as TOML can write them."""
+        joint = [claim.model_dump(mode="json") for claim in self.joint_claims]
         return {
             "noise": self.noise.model_dump(mode="json", exclude_none=True),
             "evidence": self.evidence.model_dump(mode="json", exclude_none=True),
             "reported": {arm: dict(figures) for arm, figures in self.reported.items()},
             "claims": [claim.model_dump(mode="json", exclude_none=True) for claim in self.claims],
+            **({"joint_claims": joint} if joint else {}),
         }
 
 

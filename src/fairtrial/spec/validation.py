@@ -8,10 +8,10 @@ from pydantic_core import PydanticCustomError
 
 from fairtrial.errors import StudyError
 from fairtrial.registry import MEASURES, UnknownNameError, did_you_mean
-from fairtrial.spec.evidence import ALL_OTHERS, Claim, Evidence, Finite, Name, Noise, Target
+from fairtrial.spec.evidence import ALL_OTHERS, Claim, Evidence, Finite, JointClaim, Name, Noise, Target
 from fairtrial.spec.measures import better, find_measure, measures_of
 from fairtrial.spec.messages import show
-from fairtrial.spec.metrics import Direction, may_be_metric, settings_needed
+from fairtrial.spec.metrics import PERCENT, Direction, may_be_metric, settings_needed
 from fairtrial.spec.numbers import Count
 from fairtrial.spec.sections import BUILT_IN, Section, Settings
 
@@ -48,6 +48,7 @@ class StudyFile(Settings):
     evidence: Evidence = Evidence()
     reported: Mapping[str, dict[str, Finite]] = {}
     claims: tuple[Claim, ...] = ()
+    joint_claims: tuple[JointClaim, ...] = ()
 
     @field_validator("claims", mode="before")
     @classmethod
@@ -86,6 +87,8 @@ class StudyFile(Settings):
         _check_direction(evidence.metric, evidence.direction, "evidence")
         words.check_target(evidence.target, "evidence.target")
         _check_has_target(evidence.metric, evidence.target, "evidence")
+        _check_size(evidence.metric, evidence.margin, "evidence.margin")
+        _check_floor(evidence)
         ids: set[str] = set()
         for index, claim in enumerate(self.claims):
             where = f"claims[{index}]"
@@ -97,6 +100,16 @@ class StudyFile(Settings):
             words.check_measure(claim.metric, f"{where}.metric")
             words.check_target(claim.target, f"{where}.target")
             _check_has_target(claim.metric, claim.target or evidence.target, where)
+            for key in ("at_least", "within") if not claim.relative else ():
+                _check_size(claim.metric, getattr(claim, key), f"{where}.{key}")
+        for index, joint in enumerate(self.joint_claims):
+            where = f"joint_claims[{index}]"
+            if joint.id in ids:
+                raise StudyError(f'{where}.id = "{joint.id}": another claim has that id')
+            for part in joint.all:
+                if part not in (known := [claim.id for claim in self.claims]):
+                    raise StudyError(f'{where}.all: no claim has the id "{part}"; {did_you_mean(part, known)}')
+            ids.add(joint.id)
         for arm, figures in self.reported.items():
             check_arm(arm, arms, f"reported.{arm}")
             for measure in figures:
@@ -150,6 +163,30 @@ def _check_direction(name: str, direction: Direction | None, where: str) -> None
         raise StudyError(f'{where}.direction: is missing; say whether {name} is better "higher" or "lower"')
     if known is not None and direction not in {None, known}:
         raise StudyError(f'{where}.direction = "{direction}": {name} is better {known}; leave it out')
+
+
+def _check_size(measure: str, size: float | None, where: str) -> None:
+    """Check that a difference of fractions, such as accuracies, is not meant as points."""
+    found = find_measure(measure)
+    if size is not None and abs(size) >= 1.0 and found and found.unit == PERCENT:
+        raise StudyError(
+            f"{where} = {size:g}: must be below 1: {measure} is a fraction; write {size / 100:g} for {size:g} "
+            f"point{'' if abs(size) == 1 else 's'}"
+        )
+
+
+def _check_floor(evidence: Evidence) -> None:
+    """Check that a floor is on the measure's worse side, and in its unit."""
+    wrong, right = ("lost_above", "lost_below") if evidence.larger_is_better else ("lost_below", "lost_above")
+    if (value := getattr(evidence, wrong)) is not None:
+        better_way = "higher" if evidence.larger_is_better else "lower"
+        raise StudyError(f"evidence.{wrong} = {show(value)}: {evidence.metric} is better {better_way}; write {right}")
+    found, value = find_measure(evidence.metric, evidence.direction), getattr(evidence, right)
+    fraction = found is not None and found.unit is PERCENT
+    if value == "chance" and not fraction:
+        raise StudyError(f'evidence.lost_below = "chance": {evidence.metric} is no accuracy; write a number')
+    if isinstance(value, float) and fraction and abs(value) > 1.0:
+        raise StudyError(f"evidence.{right} = {show(value)}: accuracies are fractions; write {show(value / 100)}")
 
 
 def _check_has_target(measure: str, target: Target | None, where: str) -> None:

@@ -9,12 +9,16 @@ level * n_j / n_J. The weights n_j / n_J leave a growing share to later looks, l
 seeds. Each arm at each look has a smallest level at which it is significant, p_j * n_J / n_j. The smallest of these in
 a study without true differences is one random number. Its quantile is the level for an alpha, and its distribution
 function gives the adjusted p-value for a level. Because the arms share the reference, the looks share seeds and the
-tests share a spread, that distribution is simulated once for a plan, from normal noise of equal spread with a fixed
-seed. One arm at one look needs no simulation: the level is alpha itself.
+tests share a spread, that distribution is simulated once for a plan, from normal noise with a fixed seed. One arm at
+one look needs no simulation: the level is alpha itself.
+
+A study that was extended after its results were seen has stages (`Stage`). Each stage has a level of its own, solved in
+turn: the largest at which it and all stages before it, each at its level, err together with probability at most its
+share of alpha. What is added later can't change the level of a stage that was already judged.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import pairwise
 
@@ -27,13 +31,27 @@ from fairtrial.stats.variance import FloatArray, IntArray, Pooling, complete
 STUDIES = 200_000
 
 #: Below this many simulated studies a tail is extrapolated rather than counted.
-COUNTABLE = 400
+COUNTABLE = 25
 
 #: Simulated studies whose means and scales at each look are kept, to compute power.
 PATHS = 20_000
 
+#: Error rates for which levels are solved; others are interpolated, and smaller ones extrapolated in proportion.
+ALPHAS = np.r_[np.geomspace(1e-3, 0.5, 40), 0.6, 0.7, 0.8, 0.9, 0.95, 0.99]
+
 _CHUNK = 1_000
 _SEED = 20_240_601
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Looks that were planned together, by one study, at trials that a later study shares."""
+
+    looks: tuple[int, ...]  # numbers of seeds
+    share: float  # of alpha, that this stage and all before it may spend
+    #: The arms, the stage's reference first: 0 is the reference of the plan, 1 to m are its arms, higher ones others.
+    cells: tuple[int, ...]
+    pooling: Pooling = "guarded"
 
 
 @dataclass(frozen=True)
@@ -43,23 +61,50 @@ class LookPlan:
     arms: int  # compared with the reference
     looks: tuple[int, ...]  # numbers of seeds, ascending
     pooling: Pooling  # see `variance.estimate`
+    earlier: tuple[Stage, ...] = ()  # looks taken before these, in turn
+    share: float = 1.0  # of alpha, that this plan and the earlier stages may spend together
 
     @classmethod
-    def of(cls, arms: int, looks: Iterable[int], pooling: Pooling = "guarded") -> "LookPlan":
+    def of(
+        cls,
+        arms: int,
+        looks: Iterable[int],
+        pooling: Pooling = "guarded",
+        *,
+        earlier: Iterable[Stage] = (),
+        share: float = 1.0,
+    ) -> "LookPlan":
         """Check and build a plan; raises ValueError for impossible ones."""
-        looks = tuple(int(look) for look in looks)
+        looks, earlier = tuple(int(look) for look in looks), tuple(earlier)
         if arms < 1:
             raise ValueError(f"arms = {arms}: must be at least 1")
-        if not looks or looks[0] < 2 or any(a >= b for a, b in pairwise(looks)):
-            raise ValueError(f"looks = {list(looks)}: must be ascending numbers of seeds, each at least 2")
+        for planned in (looks, *(stage.looks for stage in earlier)):
+            if not planned or planned[0] < 2 or any(a >= b for a, b in pairwise(planned)):
+                raise ValueError(f"looks = {list(planned)}: must be ascending numbers of seeds, each at least 2")
         if pooling not in {"guarded", "pooled", "own"}:
             raise ValueError(f'pooling = {pooling!r}: must be "guarded", "pooled" or "own"')
-        return cls(arms, looks, pooling if arms > 1 else "own")
+        shares = [0.0, *(stage.share for stage in earlier), share]
+        if any(a >= b for a, b in pairwise(shares)) or share > 1:
+            raise ValueError(f"shares = {shares[1:]}: must ascend with the stages, from above 0 to at most 1")
+        for stage in earlier:
+            if len(stage.cells) < 2 or len({*stage.cells}) < len(stage.cells) or min(stage.cells) < 0:
+                raise ValueError(f"cells = {list(stage.cells)}: must be a reference and its arms, each named once")
+        return cls(arms, looks, pooling if arms > 1 else "own", earlier, share)
 
     @property
     def weights(self) -> FloatArray:
         """Share of the level that each look uses."""
         return np.array(self.looks) / self.looks[-1]
+
+    def stage(self, index: int) -> "LookPlan":
+        """The plan of an earlier stage, as it was before the later ones; its own cells come first."""
+        own = self.earlier[index]
+        numbers = {cell: number for number, cell in enumerate(own.cells)}
+        earlier = tuple(
+            replace(stage, cells=tuple(numbers.setdefault(cell, len(numbers)) for cell in stage.cells))
+            for stage in self.earlier[:index]
+        )
+        return LookPlan.of(len(own.cells) - 1, own.looks, own.pooling, earlier=earlier, share=own.share)
 
     def df(self, seeds: int) -> int:
         """Degrees of freedom of the scale after this many seeds without gaps."""
@@ -80,59 +125,52 @@ class LookPlan:
 
 @dataclass(frozen=True)
 class Boundary:
-    """Simulated studies of a plan without true differences, and the critical values that follow."""
+    """The critical values of a plan."""
 
     plan: LookPlan
-    #: Smallest level of each simulated study, ascending; None where the level is alpha itself.
-    null: FloatArray | None = field(repr=False)
-    #: Means of one arm's differences and their scales, in standard deviations; both (paths, looks).
-    means: FloatArray = field(repr=False)
-    scales: FloatArray = field(repr=False)
+    #: The level for each of `ALPHAS`; None where it is the plan's share of alpha itself.
+    levels: FloatArray | None = field(repr=False)
 
     def level(self, alpha: float) -> float:
-        """The level at which all arms and looks together err with probability alpha, or very slightly less."""
-        if self.null is None:
-            return alpha
-        wanted = alpha * len(self.null)
-        if wanted < _high(COUNTABLE):
-            return float(self.null[COUNTABLE - 1] * wanted / _high(COUNTABLE))
-        rank = int((np.sqrt(1.0 + wanted) - 1.0) ** 2)  # solves _high(rank) = wanted
-        return float(np.nextafter(self.null[rank], 0.0))
+        """The level at which all arms and looks, with those of earlier stages, err with probability share * alpha."""
+        if self.levels is None:
+            return alpha * self.plan.share
+        if alpha < ALPHAS[0]:
+            return float(self.levels[0] * alpha / ALPHAS[0])
+        return float(np.exp(np.interp(np.log(alpha), np.log(ALPHAS), np.log(self.levels))))
 
     def family_wise(self, level: float) -> float:
-        """Probability that a study without true differences has an arm significant at this level or below.
+        """The smallest alpha whose level is this one or more.
 
-        In the far tail, below `COUNTABLE` simulated studies, it is proportional to the level, like the sum of
+        For a plan without stages that is the probability that a study without true differences has an arm
+        significant at this level or below. Below the first of `ALPHAS` it is proportional to the level, like the sum of
         the nominal significances.
         """
-        if self.null is None:
-            return min(level, 1.0)
-        count = float(np.searchsorted(self.null, level, side="right"))
-        if count < COUNTABLE:
-            return float(_high(COUNTABLE) / len(self.null) * level / self.null[COUNTABLE - 1])
-        return min(_high(count) / len(self.null), 1.0)
+        if self.levels is None:
+            return min(level / self.plan.share, 1.0)
+        if level < self.levels[0]:
+            return float(ALPHAS[0] * level / self.levels[0])
+        if level > self.levels[-1]:
+            return 1.0
+        return float(np.exp(np.interp(np.log(level), np.log(self.levels), np.log(ALPHAS))))
 
     def detectable(self, alpha: float, look: int, power: float) -> float:
         """Smallest difference found with this power up to a look, in standard deviations of a paired difference.
 
-        In each simulated study some difference is the smallest at which a look would have excluded zero on the right
-        side; the answer is the power's quantile of those.
+        In each simulated study of equal spread some difference is the smallest at which a look would have excluded zero
+        on the right side; the answer is the power's quantile of those.
         """
         plan, level = self.plan, self.level(alpha)
+        means, scales = _paths(LookPlan.of(plan.arms, plan.looks, plan.pooling))
         df = np.array([plan.df(seeds) for seeds in plan.looks[: look + 1]])
         critical = np.array([float(plan.critical(level, j, df[j])) for j in range(look + 1)])
-        needed = critical / np.sqrt(plan.looks[: look + 1]) * self.scales[:, : look + 1] - self.means[:, : look + 1]
+        needed = critical / np.sqrt(plan.looks[: look + 1]) * scales[:, : look + 1] - means[:, : look + 1]
         return float(np.quantile(needed.min(axis=1), power))
 
 
-def _high(count: float) -> float:
-    """A count of simulated studies plus two standard errors, so that the simulation errs on the safe side."""
-    return float(count + 2.0 * np.sqrt(count))
-
-
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def boundary(plan: LookPlan) -> Boundary:
-    """Simulate studies of a plan without true differences; the same plan always gives the same numbers.
+    """Solve the levels of a plan; the same plan always gives the same numbers.
 
     It takes about two seconds for four arms and ten looks; the result is cached for the rest of the process.
 
@@ -140,25 +178,75 @@ def boundary(plan: LookPlan) -> Boundary:
         >>> boundary(LookPlan.of(arms=1, looks=[5])).level(0.05)
         0.05
     """
-    exact = plan.arms == 1 and len(plan.looks) == 1
-    smallest: list[FloatArray] = []
-    means: list[FloatArray] = []
-    scales: list[FloatArray] = []
-    for noise in _noise(plan, PATHS if exact else STUDIES):
-        mean, scale = complete(noise, plan.looks, plan.pooling)
-        if len(means) * _CHUNK < PATHS:
-            means.append(mean[:, :, 0])
-            scales.append(scale[:, :, 0])
-        t = np.abs(mean / scale).max(axis=2) * np.sqrt(plan.looks)
-        levels = [plan.levels(t[:, j], j, np.array(plan.df(seeds))) for j, seeds in enumerate(plan.looks)]
-        smallest.append(np.min(levels, axis=0))
-    null = None if exact else np.sort(np.concatenate(smallest))
-    return Boundary(plan, null, np.concatenate(means), np.concatenate(scales))
+    if plan.arms == 1 and len(plan.looks) == 1 and not plan.earlier:
+        return Boundary(plan, None)
+    return Boundary(plan, np.maximum.accumulate(_levels(plan)))
 
 
-def _noise(plan: LookPlan, studies: int) -> Iterator[FloatArray]:
-    """Yield paired differences of unit variance without true differences, in chunks that fit the cache."""
-    rng = np.random.default_rng(_SEED)
-    for start in range(0, studies, _CHUNK):
-        cells = rng.standard_normal((min(_CHUNK, studies - start), plan.looks[-1], plan.arms + 1))
-        yield (cells[..., 1:] - cells[..., :1]) / np.sqrt(2.0)
+def _levels(plan: LookPlan) -> FloatArray:
+    """The level for each of `ALPHAS`: see the module's docstring."""
+    *earlier, own = _smallest(plan)
+    order = np.argsort(own)
+    own, earlier = own[order], [stage[order] for stage in earlier]
+    before = [boundary(plan.stage(index)) for index in range(len(earlier))]
+    already = plan.earlier[-1].share if earlier else 0.0
+    levels = []
+    for alpha in ALPHAS:
+        erred = np.zeros(len(own), dtype=bool)
+        for stage, solved in zip(earlier, before, strict=True):
+            erred |= stage <= solved.level(alpha)
+        # The second allowance, too, is within the share: the earlier stages are within theirs.
+        allowed = alpha * max(plan.share * len(own) - erred.sum() / alpha, (plan.share - already) * len(own))
+        levels.append(_quantile(own[~erred], allowed))
+    return np.array(levels)
+
+
+def _quantile(ascending: FloatArray, allowed: float) -> float:
+    """The level with so many of the simulated studies at or below it, two standard errors to the safe side."""
+    if allowed < COUNTABLE + 2.0 * np.sqrt(COUNTABLE):
+        return float(ascending[COUNTABLE - 1] * allowed / (COUNTABLE + 2.0 * np.sqrt(COUNTABLE)))
+    rank = int((np.sqrt(1.0 + allowed) - 1.0) ** 2)  # solves rank + 2 sqrt(rank) = allowed
+    return float(np.nextafter(ascending[rank], 0.0))
+
+
+def _smallest(plan: LookPlan) -> list[FloatArray]:
+    """The smallest level of each simulated study without true differences, for the earlier stages and the plan."""
+    parts = [(plan.stage(index), stage.cells) for index, stage in enumerate(plan.earlier)]
+    parts.append((plan, tuple(range(plan.arms + 1))))
+    seeds = max(part.looks[-1] for part, _ in parts)
+    size = max(max(cells) for _, cells in parts) + 1
+    found: list[list[FloatArray]] = [[] for _ in parts]
+    for noise in _noise(seeds, size, STUDIES):
+        for (part, cells), smallest in zip(parts, found, strict=True):
+            mean, scale = complete(_differences(noise[:, : part.looks[-1], list(cells)]), part.looks, part.pooling)
+            t = np.abs(mean / scale).max(axis=2) * np.sqrt(part.looks)
+            levels = [part.levels(t[:, j], j, np.array(part.df(look))) for j, look in enumerate(part.looks)]
+            smallest.append(np.min(levels, axis=0))
+    return [np.concatenate(smallest) for smallest in found]
+
+
+@lru_cache(maxsize=64)
+def _paths(plan: LookPlan) -> tuple[FloatArray, FloatArray]:
+    """Means of one arm's differences and their scales in simulated studies of equal spread; both (paths, looks)."""
+    chunks = [
+        complete(_differences(noise), plan.looks, plan.pooling)
+        for noise in _noise(plan.looks[-1], plan.arms + 1, PATHS)
+    ]
+    means, scales = (np.concatenate([array[:, :, 0] for array in arrays]) for arrays in zip(*chunks, strict=True))
+    return means, scales
+
+
+def _differences(noise: FloatArray) -> FloatArray:
+    """Paired differences of unit variance, from noise of unit variance with the reference's first."""
+    differences: FloatArray = (noise[..., 1:] - noise[..., :1]) / np.sqrt(2.0)
+    return differences
+
+
+def _noise(seeds: int, cells: int, studies: int) -> Iterator[FloatArray]:
+    """Yield normal noise, (studies, seeds, cells), in chunks that fit the cache.
+
+    Fewer seeds or cells are a part of more, so that nested plans are solved on the same numbers.
+    """
+    for chunk in range(studies // _CHUNK):
+        rngs = (np.random.default_rng([_SEED, chunk, seed]) for seed in range(seeds))
+        yield np.stack([rng.standard_normal((cells, _CHUNK)).T for rng in rngs], axis=1)

@@ -13,7 +13,6 @@ contradicted: the controlled error is that of any wrong finding about any claim.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import NamedTuple
 
 import numpy as np
@@ -23,22 +22,16 @@ from fairtrial.errors import StudyError
 from fairtrial.spec import ALL_OTHERS, Claim, Study, Target, better
 from fairtrial.stats import caveats
 from fairtrial.stats.boundary import LookPlan, boundary
-from fairtrial.stats.comparison import looks
+from fairtrial.stats.comparison import complete_seeds, looks
+from fairtrial.stats.joint import JointFinding, join_findings
 from fairtrial.stats.paired import LostSeeds, PairedData, seed_list
 from fairtrial.stats.pairing import pairing_caveats, pairing_conflict
 from fairtrial.stats.variance import FloatArray, estimate
+from fairtrial.stats.verdicts import ClaimVerdict
 from fairtrial.trial import TrialResult
 
 #: Probability that a single new run of each arm falls into the plausible range.
 PREDICTION = 0.95
-
-
-class ClaimVerdict(StrEnum):
-    """The finding about a claim."""
-
-    SUPPORTED = "supported"
-    CONTRADICTED = "contradicted"
-    UNDECIDED = "undecided"
 
 
 @dataclass(frozen=True)
@@ -86,6 +79,7 @@ class StudyClaims:
     alpha: float  # probability of any wrong "supported" or "contradicted"
     claims: tuple[TestedClaim, ...]
     caveats: tuple[str, ...]  # what a reader must know about all of them, a sentence each
+    joint: tuple[JointFinding, ...] = ()  # the findings about the study's joint claims
 
 
 def check_claims(study: Study, results: Sequence[TrialResult]) -> StudyClaims:
@@ -113,7 +107,8 @@ def check_claims(study: Study, results: Sequence[TrialResult]) -> StudyClaims:
     own = PairedData.of(study, results, study.evidence.metric, study.evidence.target)
     lines = [line for metric in metrics for line in caveats.of_metric(metric)]
     lines += [*caveats.of_conditions(study, results), *caveats.of_records(study, own), *caveats.held_fixed(study)]
-    return StudyClaims(study.name, study.hash, study.evidence.alpha, tested, tuple(lines))
+    joint = join_findings(study.joint_claims, {one.claim.id: one.finding for one in tested})
+    return StudyClaims(study.name, study.hash, study.evidence.alpha, tested, tuple(lines), joint)
 
 
 class _Family(NamedTuple):
@@ -174,9 +169,9 @@ def _intervals(study: Study, results: Sequence[TrialResult], family: _Family, al
 
 
 def _ended(study: Study, data: PairedData, arm: str, other: str) -> int:
-    """Count the seeds that two arms continued for: all, unless the study is sequential and stopped one of them."""
+    """Count the seeds that two arms continued for: those of every arm, unless the study is sequential."""
     if not study.sequential:
-        return data.seeds
+        return complete_seeds(study, data)
     apart = (seed for seed in range(study.seeds) if not {(arm, seed), (other, seed)} <= data.ended)
     return next(apart, study.seeds)
 
@@ -207,8 +202,7 @@ def _test(study: Study, claim: Claim, results: Sequence[TrialResult], intervals:
     wanted = others if claim.against == ALL_OTHERS else [claim.against]
     against = tuple(_difference(study, claim, other, results, intervals) for other in wanted)
     findings = {one.finding for one in against}
-    order = (ClaimVerdict.CONTRADICTED, ClaimVerdict.UNDECIDED, ClaimVerdict.SUPPORTED)
-    return TestedClaim(claim, next(finding for finding in order if finding in findings), against)
+    return TestedClaim(claim, ClaimVerdict.of_all(findings), against)
 
 
 def _difference(

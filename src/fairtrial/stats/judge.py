@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from fairtrial.stats.boundary import LookPlan, boundary
+from fairtrial.stats.boundary import LookPlan, Stage, boundary
 from fairtrial.stats.power import MOST_SEEDS, detectable, further_seeds
 from fairtrial.stats.sequential import EQUIVALENT, HIGHER, LOWER, UNDECIDED, judge_many
 from fairtrial.stats.variance import FloatArray, Pooling
@@ -39,6 +39,8 @@ def judge(
     arms: Sequence[str] | None = None,
     larger_is_better: bool = True,
     pooling: Pooling = "guarded",
+    earlier: Iterable[Stage] = (),
+    share: float = 1.0,
 ) -> tuple[Comparison, ...]:
     """Compare each arm with the reference: is it better, worse, equivalent, or undecided?
 
@@ -60,6 +62,8 @@ def judge(
         larger_is_better: False for losses and times. It reverses verdicts, not differences.
         pooling: whose residuals estimate the spread: ``"guarded"``, ``"pooled"`` or ``"own"``, see
             `fairtrial.stats.variance.estimate`.
+        earlier: stages of looks that were taken before these at shared trials, see `fairtrial.stats.boundary.Stage`.
+        share: of alpha, that these looks and the earlier ones may spend together.
 
     Returns:
         A comparison for each arm, in the order of the columns.
@@ -73,7 +77,7 @@ def judge(
         (<Verdict.BETTER: 'better'>, <Verdict.EQUIVALENT: 'equivalent'>)
     """
     values = _checked(differences, margin, alpha)
-    plan = LookPlan.of(values.shape[1], looks, pooling)
+    plan = LookPlan.of(values.shape[1], looks, pooling, earlier=earlier, share=share)
     names = [f"arm_{index + 1}" for index in range(plan.arms)] if arms is None else list(arms)
     if len(names) != plan.arms:
         raise ValueError(f"{len(names)} names of arms for {plan.arms} columns of differences")

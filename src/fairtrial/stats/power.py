@@ -39,6 +39,7 @@ def detectable_differences(sd: float, arms: int, seeds: Iterable[int], alpha: fl
 def detectable(plan: LookPlan, alpha: float, look: int, power: float = 0.8) -> float:
     """The smallest true difference, in standard deviations, that a plan finds with this power up to a look."""
     if plan.arms == 1 and len(plan.looks) == 1:
+        alpha = boundary(plan).level(alpha)
         seeds = plan.looks[0]
         critical = float(-special.stdtrit(seeds - 1, alpha / 2))
         return _noncentrality(seeds - 1, critical, power) / math.sqrt(seeds)

@@ -1,5 +1,6 @@
 """Comparisons and verdicts: the frozen results that `judge` returns and that reports and the runner read."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -23,6 +24,20 @@ class Verdict(StrEnum):
     def settled(self) -> bool:
         """Whether the arm needs no further seeds."""
         return self is not Verdict.UNDECIDED
+
+
+class ClaimVerdict(StrEnum):
+    """The finding about a claim."""
+
+    SUPPORTED = "supported"
+    CONTRADICTED = "contradicted"
+    UNDECIDED = "undecided"
+
+    @classmethod
+    def of_all(cls, parts: Collection["ClaimVerdict"]) -> "ClaimVerdict":
+        """Judge a statement that holds if all of its parts do."""
+        order = (cls.CONTRADICTED, cls.UNDECIDED, cls.SUPPORTED)
+        return next(finding for finding in order if finding in parts)
 
 
 @dataclass(frozen=True, repr=False)
