@@ -204,7 +204,20 @@ ERRORS = {
     ),
     "validation": (
         {"evidence": {"metric": "test_acc_at_best_val"}},
-        'evidence.metric = "test_acc_at_best_val": needs held-out images; set data.validation',
+        'evidence.metric = "test_acc_at_best_val": is recorded only with data.validation',
+    ),
+    "averaged weights": (
+        {"evidence": {"metric": "final_ema_test_acc"}},
+        'evidence.metric = "final_ema_test_acc": is recorded only with training.ema',
+    ),
+    "decay": ({"training": {"ema": 1.0}}, "training.ema = 1.0: must be in (0, 1)"),
+    "too many evaluations": (
+        {"training": {"evaluations_last_epoch": 783}},
+        "training.evaluations_last_epoch = 783: must not exceed the 782 batches of an epoch",
+    ),
+    "evaluations of a user's loop": (
+        {"training": {"loop": "m:f", "recalibrate_batch_norm": True}},
+        "training.recalibrate_batch_norm: only fairtrial's own training loop has it; see params",
     ),
     "metric of a user's loop": (
         LOOP | {"evidence": {"metric": "grad_norm"}},
@@ -390,8 +403,10 @@ def test_declared_metrics_are_no_part_of_trials_and_leave_other_hashes_alone():
         ({"metrics": {"f1": {"units": "percent"}}}, "unknown key `units` in [metrics.f1]: did you mean `unit`?"),
         (
             {"metrics": {"test_acc": {"unit": "percent"}}},
-            'metrics.test_acc.unit = "percent": fairtrial\'s own metric of that name has another; leave it '
-            "out, or yield the number under another name",
+            (
+                'metrics.test_acc.unit = "percent": fairtrial\'s own metric of that name has another; leave it out, or yield'
+                " the number under another name"
+            ),
         ),
         (
             {"metrics": {"my_loss": {"direction": "higher"}}},

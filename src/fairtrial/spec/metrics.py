@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+#: What precedes the names of metrics that are measured with recomputed statistics of batch norm, or averaged weights.
+RECALIBRATED, EMA = "recalibrated_", "ema_"
+
 #: Which way is better.
 Direction: TypeAlias = Literal["higher", "lower"]
 
@@ -67,6 +70,7 @@ _OWN: dict[str, Unit] = {
     "eval_seconds": SECONDS,
 }
 METRICS = tuple(_OWN)
+_VARIANT = re.compile(rf"(eval[1-9][0-9]*_|{RECALIBRATED}|{EMA})")
 
 #: What the last word of any metric's name implies: the better direction, and how many decimals people expect. Whether
 #: it is a fraction or in percent it can't imply.
@@ -105,7 +109,7 @@ class Metric:
             ('%', '')
         """
         usual, implied = _BY_LAST_WORD.get(name.rpartition("_")[2], (PLAIN, None))
-        return cls(name, implied or direction, _OWN.get(name) or unit or usual)
+        return cls(name, implied or direction, own_unit(name) or unit or usual)
 
     @property
     def label(self) -> str:
@@ -113,9 +117,49 @@ class Metric:
         return " ".join(_WORDS.get(word, word) for word in self.name.split("_"))
 
 
-def recorded_metrics(*, validation: bool) -> tuple[str, ...]:
-    """List the metrics that fairtrial's own loop records, with or without a validation split."""
-    return tuple(name for name in METRICS if validation or not name.startswith("val_"))
+def recorded_metrics(
+    *, validation: bool, evaluations: int = 1, recalibrated: bool = False, ema: bool = False
+) -> tuple[str, ...]:
+    """List the metrics that fairtrial's own loop records.
+
+    Args:
+        validation: whether images are held out of the training set.
+        evaluations: how often the last epoch is evaluated; all but the last evaluation have a prefix.
+        recalibrated: whether there are evaluations with recomputed statistics of batch norm.
+        ema: whether there are evaluations with averaged weights.
+
+    Example:
+        >>> recorded_metrics(validation=False, ema=True)[-2:]
+        ('ema_test_loss', 'ema_test_acc')
+    """
+    plain = tuple(name for name in METRICS if validation or not name.startswith("val_"))
+    held_out = [name for name in plain if name.startswith(("test_", "val_"))]
+    variants = {f"eval{number}_": held_out for number in range(1, evaluations)}
+    variants |= {RECALIBRATED: ["train_loss", "train_acc", *held_out]} if recalibrated else {}
+    variants |= {EMA: held_out} if ema else {}
+    return (*plain, *(f"{prefix}{name}" for prefix, names in variants.items() for name in names))
+
+
+def settings_needed(metric: str) -> list[str]:
+    """Name the settings with which fairtrial's own loop records a metric; none if it always or never does.
+
+    Example:
+        >>> settings_needed("ema_val_acc"), settings_needed("test_acc")
+        (['training.ema', 'data.validation'], [])
+    """
+    number = re.match(r"eval([1-9][0-9]{0,5})_", metric)
+    evaluations = int(number[1]) + 1 if number else 1
+    if metric not in recorded_metrics(validation=True, evaluations=evaluations, recalibrated=True, ema=True):
+        return []
+    prefixes = {RECALIBRATED: "training.recalibrate_batch_norm", EMA: "training.ema"}
+    needed = ["training.evaluations_last_epoch"] if number else []
+    needed += [key for prefix, key in prefixes.items() if metric.startswith(prefix)]
+    return [*needed, "data.validation"] if re.search(r"(^|_)val_", metric) else needed
+
+
+def own_unit(name: str) -> Unit | None:
+    """Look up the unit of a metric that fairtrial's own loop may record; None for any other."""
+    return _OWN.get(_VARIANT.sub("", name, count=1) if _VARIANT.match(name) else name)
 
 
 def may_be_percent(name: str) -> bool:

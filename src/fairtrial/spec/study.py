@@ -231,8 +231,15 @@ class Study(Section):
 
 
 def content(settings: Settings) -> dict[str, Any]:
-    """Everything in settings that decides a training run: all but the paths of files."""
+    """Everything in settings that decides a training run: all but the paths of files.
+
+    A key that a later version added is left out at its default, so that the hashes of older studies stay.
+    """
     table = settings.model_dump(mode="json")
+    for name, section in settings:
+        if isinstance(section, Section):
+            for key in section.later_keys.difference(section.changed_later_keys()):
+                del table[name][key]
     del table["data"]["path"]
     if table["model"].get("weights_sha256"):
         del table["model"]["weights"]

@@ -22,7 +22,7 @@ from fairtrial.spec.evidence import (
 )
 from fairtrial.spec.measures import better, find_measure, measures_of
 from fairtrial.spec.messages import show
-from fairtrial.spec.metrics import METRICS, PERCENT, UNITS, Direction, Metric, may_be_metric, recorded_metrics
+from fairtrial.spec.metrics import PERCENT, UNITS, Direction, Metric, may_be_metric, own_unit, settings_needed
 from fairtrial.spec.numbers import Count
 from fairtrial.spec.sections import BUILT_IN, Section, Settings
 
@@ -161,7 +161,7 @@ class Vocabulary:
     def __init__(self, arms: Sequence[Settings], declared: Mapping[str, Metric]) -> None:
         self._declared = declared
         self._known = all(arm.training.loop == BUILT_IN for arm in arms)
-        self._metrics = recorded_metrics(validation=any(arm.data.validation for arm in arms))
+        self._metrics = tuple(dict.fromkeys(name for arm in arms for name in arm.recorded))
 
     @classmethod
     def of(cls, study: "Study") -> Self:
@@ -171,8 +171,8 @@ class Vocabulary:
     def check_metric(self, name: str, settings: MetricSettings) -> None:
         """Raise a `StudyError` for a declared metric that no epoch records, or that has another unit or direction."""
         self._check(name, "metrics: key", (name,) if may_be_metric(name) else None, self._metrics)
-        usual, declared = Metric.named(name), self._declared[name]
-        if name in METRICS and settings.unit and UNITS[settings.unit] != usual.unit:
+        own, declared = own_unit(name), self._declared[name]
+        if own and settings.unit and UNITS[settings.unit] != own:
             raise StudyError(
                 f'metrics.{name}.unit = "{settings.unit}": fairtrial\'s own metric of that name has another; leave it '
                 "out, or yield the number under another name"
@@ -207,11 +207,13 @@ class Vocabulary:
 
     def _check(self, name: str, where: str, needed: Collection[str] | None, known: Collection[str]) -> None:
         """Check a name by the metrics that it needs (None: no such name), against the names that are known."""
-        if needed is None or (self._known and not set(needed) <= set(METRICS)):
+        missing = [one for one in needed or () if self._known and one not in self._metrics]
+        settings = list(dict.fromkeys(key for one in missing for key in settings_needed(one)))
+        if needed is None or (missing and not settings):
             more = "" if self._known else "; NAME is a metric that the training loop yields, K a number of epochs"
             raise StudyError(f"{where} = {show(name)}: {did_you_mean(name, known)}{more}")
-        if self._known and not set(needed) <= set(self._metrics):
-            raise StudyError(f"{where} = {show(name)}: needs held-out images; set data.validation")
+        if missing:
+            raise StudyError(f"{where} = {show(name)}: is recorded only with {' and '.join(settings)}")
 
 
 def check_arm(name: str, known: Collection[str], where: str) -> None:
