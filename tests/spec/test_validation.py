@@ -404,8 +404,8 @@ def test_declared_metrics_are_no_part_of_trials_and_leave_other_hashes_alone():
         (
             {"metrics": {"test_acc": {"unit": "percent"}}},
             (
-                'metrics.test_acc.unit = "percent": fairtrial\'s own metric of that name has another; leave it out, or yield'
-                " the number under another name"
+                'metrics.test_acc.unit = "percent": fairtrial\'s own metric of that name has another; leave it '
+                "out, or yield the number under another name"
             ),
         ),
         (
