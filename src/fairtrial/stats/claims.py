@@ -19,11 +19,12 @@ import numpy as np
 from scipy import special
 
 from fairtrial.errors import StudyError
-from fairtrial.spec import ALL_OTHERS, Claim, Study, Target, better
+from fairtrial.spec import ALL_OTHERS, Claim, Study, Target
+from fairtrial.spec.metrics import RELATIVE, Unit
 from fairtrial.stats import caveats
 from fairtrial.stats.alerts import alerts
 from fairtrial.stats.boundary import LookPlan, boundary
-from fairtrial.stats.comparison import looks
+from fairtrial.stats.comparison import complete_seeds, looks
 from fairtrial.stats.joint import JointFinding, join_findings
 from fairtrial.stats.paired import LostSeeds, PairedData, seed_list
 from fairtrial.stats.pairing import pairing_caveats, pairing_conflict
@@ -60,6 +61,7 @@ class TestedClaim:
     claim: Claim
     finding: ClaimVerdict
     against: tuple[ClaimDifference, ...]
+    unit: Unit  # of the differences: the measure's, or that of fractions for a relative claim
 
     @property
     def decisive(self) -> ClaimDifference:
@@ -173,9 +175,9 @@ def _intervals(study: Study, results: Sequence[TrialResult], family: _Family, al
 
 
 def _ended(study: Study, data: PairedData, arm: str, other: str) -> int:
-    """Count the seeds that two arms continued for: all, unless the study is sequential and stopped one of them."""
+    """Count the seeds that two arms continued for: those of every arm, unless the study is sequential."""
     if not study.sequential:
-        return data.seeds
+        return complete_seeds(study, data)
     apart = (seed for seed in range(study.seeds) if not {(arm, seed), (other, seed)} <= data.ended)
     return next(apart, study.seeds)
 
@@ -206,7 +208,8 @@ def _test(study: Study, claim: Claim, results: Sequence[TrialResult], intervals:
     wanted = others if claim.against == ALL_OTHERS else [claim.against]
     against = tuple(_difference(study, claim, other, results, intervals) for other in wanted)
     findings = {one.finding for one in against}
-    return TestedClaim(claim, ClaimVerdict.of_all(findings), against)
+    unit = RELATIVE if claim.relative else study.measure(claim.metric).unit
+    return TestedClaim(claim, ClaimVerdict.of_all(findings), against, unit)
 
 
 def _difference(
@@ -245,7 +248,7 @@ def _finding(interval: tuple[float, float] | None, region: tuple[float, float]) 
 
 def _larger_is_better(study: Study, metric: str) -> bool | None:
     """Whether a claim's metric is better when larger; None if neither its name nor the study says."""
-    way = better(metric) or (study.evidence.direction if metric == study.evidence.metric else None)
+    way = study.measure(metric).direction
     return None if way is None else way == "higher"
 
 
