@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, AllowInfNan, BeforeValidator, Field, StrictFloat, model_validator
+from pydantic import AfterValidator, AllowInfNan, BeforeValidator, Field, StrictBool, StrictFloat, model_validator
 from pydantic_core import PydanticCustomError
 
 from fairtrial.spec.measures import better
@@ -65,7 +65,7 @@ class Evidence(Section):
     """What arms are compared on, and by what standard. Set before the first run; a part of the study's hash.
 
     The margin is in the measure's own unit; alpha is the probability, over all arms and looks together, of any false
-    "better" or "worse".
+    "better" or "worse". With `aa`, an arm may have the settings of another, and gets other seeds of noise.
     """
 
     metric: str = "best_test_acc"
@@ -77,6 +77,7 @@ class Evidence(Section):
     lost_below: Floor | None = None
     lost_above: Finite | None = None
     pooling: Literal["guarded", "pooled", "own"] | None = None  # None for "guarded"
+    aa: StrictBool | None = None
 
     @property
     def larger_is_better(self) -> bool:
