@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -73,8 +74,10 @@ def test_undecided_says_how_many_seeds_more():
 def test_the_json_is_the_contract():
     found = verdict(evidence={"margin": 0.02})
     table = json.loads(write(found, "json"))
-    assert list(table) == ["study", "reference", "metric", "margin", "alpha", "comparisons"]
+    settings = {"study", "hash", "reference", "metric", "margin", "alpha", "looks", "seeds"}
+    assert settings | {"exploratory", "caveats", "comparisons"} <= set(table)
     assert (table["study"], table["reference"], table["metric"]) == ("simulated", "baseline", "best_test_acc")
+    assert (table["exploratory"], table["caveats"]) == ([], list(found.caveats))
     assert list(table["comparisons"][0]) == [
         "arm",
         "seeds",
@@ -98,12 +101,32 @@ def test_the_json_is_the_contract():
 def test_the_json_of_claims_is_the_contract():
     reported = {"low_beta2": {"best_test_acc": 0.7}, "baseline": {"best_test_acc": 0.72}}
     table = json.loads(write(claims(reported=reported), "json"))
-    assert list(table) == ["claims"]
+    assert {"study", "hash", "reference", "alpha", "looks", "exploratory", "caveats", "claims"} <= set(table)
     one, two = table["claims"]
-    assert list(one) == ["id", "text", "verdict", "measured", "interval", "paper", "plausible"]
+    own = {"id", "text", "arm", "against", "metric", "verdict", "measured", "interval", "paper", "plausible"}
+    assert own <= set(one)
+    assert (one["arm"], one["against"], one["metric"]) == ("low_beta2", "baseline", "best_test_acc")
     assert (one["id"], one["verdict"], one["plausible"]) == ("1", "supported", True)
     assert one["paper"] == pytest.approx(-0.02)
     assert (two["verdict"], two["paper"], two["plausible"]) == ("contradicted", None, None)
+
+
+@pytest.mark.parametrize("make", [verdict, claims])
+@pytest.mark.parametrize("form", ["text", "markdown", "latex", "html"])
+def test_what_makes_results_exploratory_is_their_first_line(make, form):
+    found = replace(make(), exploratory=("the margin 0.02 was set after 6 trials had ended",))
+    text = write(found, form, width=200) if form == "text" else write(found, form)
+    said = "Exploratory: the margin 0.02 was set after 6 trials had ended."
+    lines = [line for line in text.splitlines() if "simulated@" in line or said in line]
+    assert said in lines[0]
+    assert lines[0].find(said) < (lines[0].find("simulated@") if "simulated@" in lines[0] else len(lines[0]))
+    assert json.loads(write(found, "json"))["exploratory"] == list(found.exploratory)
+
+
+def test_a_margin_was_set_beforehand_only_where_that_is_known():
+    found = verdict(evidence={"margin": 0.02})
+    assert "the margin of the study." in write(found, width=200)
+    assert "the margin that the study set beforehand." in write(replace(found, set_beforehand=True), width=200)
 
 
 def test_joint_claims_are_below_their_parts():

@@ -270,7 +270,7 @@ def test_another_metric_is_said_to_be_no_plan_and_has_no_margin():
     study = simulated_study(CLEAR, seeds=4, evidence={"margin": 0.01})
     found = compare(study, simulated_results(study), metric="final_test_acc")
     assert (found.metric, found.margin) == ("final_test_acc", None)
-    assert "The study set best_test_acc beforehand, not final_test_acc: explore, don't conclude." in found.caveats
+    assert found.exploratory == ("the study set best_test_acc beforehand, not final_test_acc",)
     assert compare(study, simulated_results(study), metric="best_test_acc").margin == 0.01
 
 

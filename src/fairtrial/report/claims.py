@@ -5,7 +5,7 @@ from typing import Any
 
 from fairtrial.measures import measure
 from fairtrial.report.grid import Cell, Column, Grid, columns, label
-from fairtrial.report.words import NOTHING, notes_by_arm, or_nothing, percent
+from fairtrial.report.words import NOTHING, exploratory, notes_by_arm, or_nothing, percent
 from fairtrial.spec import ALL_OTHERS
 from fairtrial.spec.metrics import RELATIVE, Unit
 from fairtrial.stats.claims import PREDICTION, StudyClaims, TestedClaim
@@ -28,7 +28,9 @@ def claims_grid(data: StudyClaims, *, screen: bool = False) -> Grid:
         + ", ".join(f"{part} {finding.value}" for part, finding in one.parts.items())
         for one in data.joint
     ]
-    return Grid(title, () if screen else _columns(data), tuple(_notes(data)), tuple(lead))
+    return Grid(
+        title, () if screen else _columns(data), tuple(_notes(data)), tuple(lead), exploratory(data.exploratory)
+    )
 
 
 def claims_table(data: StudyClaims) -> dict[str, Any]:
@@ -38,9 +40,12 @@ def claims_table(data: StudyClaims) -> dict[str, Any]:
         {"id": one.claim.id, "text": one.claim.text, "verdict": one.finding.value, "all": dict(one.parts)}
         for one in data.joint
     ]
+    keys = ("study", "hash", "reference", "alpha", "looks", "exploratory", "caveats")
     return {
+        **{key: getattr(data, key) for key in keys},
         "claims": [
             {"id": one.claim.id, "text": one.claim.text, "verdict": one.finding.value}
+            | {key: getattr(one.claim, key) for key in ("arm", "against", "metric")}
             | {key: getattr(one.decisive, key) for key in numbers}
             for one in data.claims
         ],

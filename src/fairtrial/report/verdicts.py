@@ -5,7 +5,7 @@ from typing import Any
 
 from fairtrial.measures import measure
 from fairtrial.report.grid import Column, Grid, columns, label
-from fairtrial.report.words import count, notes_by_arm, or_nothing, percent
+from fairtrial.report.words import count, exploratory, notes_by_arm, or_nothing, percent
 from fairtrial.stats.comparison import StudyVerdict
 from fairtrial.stats.noise import ArmNoise
 from fairtrial.stats.paired import fate
@@ -21,7 +21,8 @@ def verdict_grid(data: StudyVerdict, *, screen: bool = False) -> Grid:
     if not data.comparisons:
         return Grid(title, (), ("The study has one arm: there is nothing to compare.",))
     shown = tuple(column for column in _columns(data) if not (screen and column.key == "verdict"))
-    return Grid(title, shown, tuple(_notes(data)), tuple(sentence(data, row) for row in data.comparisons))
+    lead = tuple(sentence(data, row) for row in data.comparisons)
+    return Grid(title, shown, tuple(_notes(data)), lead, exploratory(data.exploratory))
 
 
 def sentence(data: StudyVerdict, row: Comparison) -> str:
@@ -57,7 +58,8 @@ def _verdict(data: StudyVerdict, row: Comparison) -> str:
 
 def verdict_table(data: StudyVerdict, noise: Sequence[ArmNoise] = ()) -> dict[str, Any]:
     """Lay verdicts out as programs read them; ``noise`` is there only for a study that has it."""
-    table = {key: getattr(data, key) for key in ("study", "reference", "metric", "margin", "alpha")}
+    keys = ("study", "hash", "reference", "metric", "margin", "alpha", "looks", "seeds", "exploratory", "caveats")
+    table = {key: getattr(data, key) for key in keys}
     rows = [{key: value for key, value in vars(row).items() if key != "sd"} for row in data.comparisons]
     return table | {"comparisons": rows} | ({"noise": [_noise(arm) for arm in noise]} if noise else {})
 
@@ -124,7 +126,8 @@ def _notes(data: StudyVerdict) -> Iterator[str]:
     )
     if data.margin is not None:
         within = measure(data.metric).unit.amount(data.margin)
-        yield f"Equivalent: within {within}, the margin that the study set beforehand."
+        set_when = "that the study set beforehand" if data.set_beforehand else "of the study"
+        yield f"Equivalent: within {within}, the margin {set_when}."
     yield (
         "Effect size: mean over standard deviation of the differences, above 0 where the arm is better. Beats ref.: "
         "probability at a new seed. Could find: the smallest difference found with 80% power."

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fairtrial.errors import StudyError
+from fairtrial.history import History, planned_looks
 from fairtrial.measures import measure
 from fairtrial.spec import Evidence, Study
 from fairtrial.spec.validation import Vocabulary
@@ -39,6 +40,8 @@ class StudyVerdict:
     #: How many of them have no result, by arm, then see `paired.PairedData.lost`; arms that lost none are absent.
     lost: dict[str, dict[str, int]]
     refused: dict[str, str]  # why arms can't be compared at all, by name
+    exploratory: tuple[str, ...] = ()  # why this is no test of what was set beforehand, each without a full stop
+    set_beforehand: bool = False  # whether a store knows that measure and margin were set before there were results
 
     @property
     def caveats(self) -> tuple[str, ...]:
@@ -47,7 +50,9 @@ class StudyVerdict:
         return tuple(line for line in own[0] if all(line in other for other in own)) if own else ()
 
 
-def compare(study: Study, results: Sequence[TrialResult], *, metric: str | None = None) -> StudyVerdict:
+def compare(
+    study: Study, results: Sequence[TrialResult], *, metric: str | None = None, history: History | None = None
+) -> StudyVerdict:
     """Compare each arm of a study with the reference, by the rules that the study set.
 
     Differences are taken within seeds, never by position. A trial that diverged or failed, or that missed the target of
@@ -60,8 +65,9 @@ def compare(study: Study, results: Sequence[TrialResult], *, metric: str | None 
         study: the study.
         results: of its trials, in any order. A seed counts once all arms that had not stopped have ended it and all
             earlier seeds; a study with a fixed number of seeds has verdicts once every arm has ended them all.
-        metric: a measure to compare on instead of the study's own. It has no margin, and a caveat says that it was not
-            set beforehand.
+        metric: a measure to compare on instead of the study's own. It has no margin, and is exploratory: it was not set
+            beforehand.
+        history: what was asked of these trials before, from a store; by default nothing was.
 
     Raises:
         StudyError: the study has no such measure, or it is unknown which direction is better.
@@ -71,19 +77,19 @@ def compare(study: Study, results: Sequence[TrialResult], *, metric: str | None 
         >>> [(row.arm, row.verdict.value, row.more_seeds) for row in compare(study, results).comparisons]
         [('high_beta1', 'undecided', 5), ('low_beta2', 'worse', None)]
     """
-    own = _Comparing(study, results, study.evidence)
+    own = _Comparing(study, results, study.evidence, history)
     evidence = evidence_for(study, metric)
     # The study's own evidence decides which seeds count, because it stopped the arms.
-    return (own if evidence == study.evidence else _Comparing(study, results, evidence, own.seeds)).verdict()
+    return (own if evidence == study.evidence else _Comparing(study, results, evidence, history, own.seeds)).verdict()
 
 
-def stops(study: Study, results: Sequence[TrialResult]) -> dict[str, str]:
+def stops(study: Study, results: Sequence[TrialResult], *, history: History | None = None) -> dict[str, str]:
     """Say which arms of a sequential study need no further seeds, and why; see `fairtrial.scheduler.StoppingRule`.
 
     Those are the arms with a verdict, the refused ones, and those without a surviving seed. Returns a few words for
     each, such as ``"its verdict is settled"``.
     """
-    return _Comparing(study, results, study.evidence).stops()
+    return _Comparing(study, results, study.evidence, history).stops()
 
 
 def paired_spread(study: Study, results: Sequence[TrialResult]) -> float | None:
@@ -129,19 +135,24 @@ def looks(study: Study) -> tuple[int, ...]:
 
     A single seed shows no spread, so no look is before the second.
     """
-    first = study.min_seeds if study.sequential else study.seeds
-    return tuple(range(max(first, 2), study.seeds + 1))
+    return planned_looks(study.min_seeds, study.seeds)
 
 
 class _Comparing:
     """One comparison of all arms on one measure."""
 
     def __init__(
-        self, study: Study, results: Sequence[TrialResult], evidence: Evidence, seeds: int | None = None
+        self,
+        study: Study,
+        results: Sequence[TrialResult],
+        evidence: Evidence,
+        history: History | None,
+        seeds: int | None = None,
     ) -> None:
         self._study = study
         self._results = results
         self._evidence = evidence
+        self._history = history
         self._data = PairedData.of(study, results, evidence.metric, evidence.target)
         self._others = [arm.name for arm in study.arms if arm.name != study.reference]
         conflicts = {arm: pairing_conflict(study, study.reference, arm, results) for arm in self._others}
@@ -151,6 +162,7 @@ class _Comparing:
 
     def verdict(self) -> StudyVerdict:
         shared = tuple(self._shared_caveats())
+        exploratory = tuple(self._exploratory())
         ended = Counter(arm for arm, _ in self._data.ended)
         losses = sorted(self._data.lost.items())
         return StudyVerdict(
@@ -170,7 +182,17 @@ class _Comparing:
                 for arm in dict.fromkeys(name for (name, _), _ in losses)
             },
             refused=self._refused,
+            exploratory=exploratory,
+            set_beforehand=self._history is not None and not exploratory,
         )
+
+    def _exploratory(self) -> Iterator[str]:
+        """Say what was set or asked after results existed."""
+        own = self._study.evidence.metric
+        if self._evidence.metric != own:
+            yield f"the study set {own} beforehand, not {self._evidence.metric}"
+        elif self._history is not None:
+            yield from self._history.set_afterwards(self._study)
 
     def stops(self) -> dict[str, str]:
         return self._stop_reasons(self._judged, self.seeds)
@@ -258,8 +280,6 @@ class _Comparing:
 
     def _shared_caveats(self) -> Iterator[str]:
         study, metric = self._study, self._evidence.metric
-        if metric != study.evidence.metric:
-            yield f"The study set {study.evidence.metric} beforehand, not {metric}: explore, don't conclude."
         yield from caveats.of_metric(metric)
         if not looks(study):
             yield "One run per arm: a single seed can't tell a difference from noise."
