@@ -22,7 +22,7 @@ def verdict_grid(data: StudyVerdict, *, screen: bool = False) -> Grid:
         return Grid(title, (), ("The study has one arm: there is nothing to compare.",))
     shown = tuple(column for column in _columns(data) if not (screen and column.key == "verdict"))
     lead = tuple(sentence(data, row) for row in data.comparisons)
-    return Grid(title, shown, tuple(_notes(data)), lead, exploratory(data.exploratory))
+    return Grid(title, shown, tuple(_notes(data)), lead, (*exploratory(data.exploratory), *data.alerts))
 
 
 def sentence(data: StudyVerdict, row: Comparison) -> str:
@@ -39,7 +39,7 @@ def _verdict(data: StudyVerdict, row: Comparison) -> str:
     """Write what the seeds that have a result show."""
     if row.mean_difference is None:
         return f"{row.arm}: undecided, no seed has a result of it and {data.reference}"
-    unit, level = measure(data.metric).unit, f"{percent(1 - data.alpha)} interval"
+    unit, level = data.unit, f"{percent(1 - data.alpha)} interval"
     mean, (low, high) = row.mean_difference, row.interval or (0.0, 0.0)
     if not data.larger_is_better:  # turned so that more is better
         mean, low, high = -mean, -high, -low
@@ -58,8 +58,8 @@ def _verdict(data: StudyVerdict, row: Comparison) -> str:
 
 def verdict_table(data: StudyVerdict, noise: Sequence[ArmNoise] = ()) -> dict[str, Any]:
     """Lay verdicts out as programs read them; ``noise`` is there only for a study that has it."""
-    keys = ("study", "hash", "reference", "metric", "margin", "alpha", "looks", "seeds", "exploratory", "caveats")
-    table = {key: getattr(data, key) for key in keys}
+    keys = ("study", "hash", "reference", "metric", "margin", "alpha", "looks", "seeds")
+    table = {key: getattr(data, key) for key in (*keys, "exploratory", "alerts", "caveats")}
     rows = [{key: value for key, value in vars(row).items() if key != "sd"} for row in data.comparisons]
     return table | {"comparisons": rows} | ({"noise": [_noise(arm) for arm in noise]} if noise else {})
 
@@ -73,7 +73,7 @@ def _noise(arm: ArmNoise) -> dict[str, Any]:
 
 def noise_grid(data: StudyVerdict, noise: Sequence[ArmNoise]) -> Grid:
     """Lay out where each arm's noise comes from."""
-    unit = measure(data.metric).unit
+    unit = data.unit
     spread = f"spread of\na run ({unit.difference})".removesuffix(" ()")
 
     def share(part: str) -> Callable[[ArmNoise], str]:
@@ -95,7 +95,7 @@ def noise_grid(data: StudyVerdict, noise: Sequence[ArmNoise]) -> Grid:
 
 
 def _columns(data: StudyVerdict) -> tuple[Column, ...]:
-    unit, level = measure(data.metric).unit, percent(1 - data.alpha)
+    unit, level = data.unit, percent(1 - data.alpha)
     diff = f"diff.\n({unit.difference})".removesuffix("\n()")
     table: list[tuple[str, str, Callable[[Comparison], str]]] = [
         ("arm", "arm", lambda row: row.arm),
@@ -125,7 +125,7 @@ def _notes(data: StudyVerdict) -> Iterator[str]:
         "intervals of all arms and looks hold at once; p is adjusted likewise."
     )
     if data.margin is not None:
-        within = measure(data.metric).unit.amount(data.margin)
+        within = data.unit.amount(data.margin)
         set_when = "that the study set beforehand" if data.set_beforehand else "of the study"
         yield f"Equivalent: within {within}, the margin {set_when}."
     yield (
