@@ -12,6 +12,7 @@ from fairtrial.measures import measure
 from fairtrial.spec import Evidence, Study
 from fairtrial.spec.validation import Vocabulary
 from fairtrial.stats import caveats
+from fairtrial.stats.failures import failure_caveats
 from fairtrial.stats.judge import judge
 from fairtrial.stats.paired import LostSeeds, PairedData, fate, seed_list
 from fairtrial.stats.pairing import pairing_caveats, pairing_conflict
@@ -228,9 +229,9 @@ class _Comparing:
         if by_failures:
             verdict, more = failures.verdict(self._evidence.alpha), None
         paired = pairing_caveats(self._study, arm, self._results, other=self._study.reference)
-        own = (*self._loss_caveats(row, lost), *self._judge_caveats(row, failures), *paired, *shared)
-        more_about = {"caveats": own, "failures": failures, "by_failures": by_failures}
-        return replace(row, verdict=verdict, more_seeds=more, **more_about)
+        own = (*self._loss_caveats(row, lost, failures), *self._judge_caveats(row, failures), *paired, *shared)
+        found = replace(row, verdict=verdict, more_seeds=more, caveats=own)
+        return replace(found, failures=failures, by_failures=by_failures)
 
     def _judge_caveats(self, row: Comparison, failures: Failures) -> tuple[str, ...]:
         """Correct the caveats of `judge`, which can't know how many seeds were planned and given."""
@@ -241,7 +242,7 @@ class _Comparing:
             return (f"Without a pair there is no interval and no verdict.{given}",)
         return row.caveats
 
-    def _loss_caveats(self, row: Comparison, lost: LostSeeds) -> Iterator[str]:
+    def _loss_caveats(self, row: Comparison, lost: LostSeeds, failures: Failures) -> Iterator[str]:
         """Say what happened to trials without a number, of the arm and of the reference."""
         reference = self._study.reference
         for how, seeds in self._by_fate(row.arm, lost.arm):
@@ -255,6 +256,7 @@ class _Comparing:
         both = [seed for arm, seed in self._data.lost if arm == row.arm and (reference, seed) in self._data.lost]
         if both:
             yield f"Neither it nor {reference} has a result at {seed_list(sorted(both))}."
+        yield from failure_caveats(failures, reference, allowed(row.verdict, lost))
 
     def _by_fate(self, arm: str, seeds: Sequence[int]) -> Iterator[tuple[str, list[int]]]:
         fates = {seed: self._data.lost[arm, seed] for seed in seeds}

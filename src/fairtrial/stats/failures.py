@@ -18,7 +18,7 @@ import numpy as np
 from scipy import special
 
 from fairtrial.stats.paired import PairedData
-from fairtrial.stats.verdicts import Failures
+from fairtrial.stats.verdicts import Failures, Verdict
 
 #: The part of the likelihood ratio that says that all informative seeds are one arm's.
 _ALL = 0.75
@@ -46,6 +46,21 @@ def compare_failures(data: PairedData, arm: str, reference: str, seeds: int, arm
         more_often=smallest[0] < smallest[1],
         highest_rate=_highest_rate(sum(ours), len(both)),
     )
+
+
+def failure_caveats(found: Failures, reference: str, verdict: Verdict) -> Iterator[str]:
+    """Say what failures show, and what no failure does not show, beside the verdict of the seeds with a result."""
+    if found.arm or found.reference:
+        p = "below 0.001" if found.p_adjusted < 0.001 else f"{found.p_adjusted:.2g}"
+        yield (
+            f"Of {found.seeds} seeds it lost {found.arm} and {reference} {found.reference}: the p-value of failing "
+            f"equally often is {p}, over all arms and looks."
+        )
+    elif verdict is Verdict.BETTER:
+        yield (
+            f"No run of it failed in {found.seeds} seeds, but a failure rate of up to {found.highest_rate:.0%} would "
+            "not have shown; the verdict is about runs that work."
+        )
 
 
 def could_settle(found: Failures, further: int, arms: int, alpha: float) -> bool:
