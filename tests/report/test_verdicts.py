@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from builders import make_results, make_study
 from fairtrial.errors import ReportError
 from fairtrial.report.verdicts import sentence
 from fairtrial.report.views import View
@@ -231,3 +232,17 @@ def test_a_refused_comparison_is_told():
 def test_an_unknown_format_is_refused():
     with pytest.raises(ReportError, match='format = "xml": must be one of text, markdown, latex, html, json'):
         write(verdict(), "xml")
+
+
+@pytest.mark.parametrize(
+    ("declared", "amount"), [({}, "0.89"), ({"test_accuracy": {"unit": "percent"}}, "0.89 points")]
+)
+def test_no_metric_is_multiplied_by_a_hundred_unless_it_is_a_fraction(declared, amount):
+    """Accuracies in percent, called `test_accuracy`, were once better by 88.96 points where it was 0.89."""
+    own = {"training": {"loop": "mine:train"}, "evidence": {"metric": "final_test_accuracy"}}
+    study = make_study({"a": {}, "b": {"params": {"x": 1}}}, seeds=3, metrics=declared, **own)
+    values = {"a": (96.40, 96.50, 96.30), "b": (97.29, 97.38, 97.20)}
+    results = make_results(study, lambda arm, seed, _: {"test_accuracy": values[arm][seed]})
+    found = compare(study, results)
+    assert sentences(found)["b"].startswith(f"b is better than a by {amount} (95% interval")
+    assert f"by {amount} (95%" in write(found)

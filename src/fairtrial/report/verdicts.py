@@ -38,7 +38,7 @@ def _verdict(data: StudyVerdict, row: Comparison) -> str:
     """Write what the seeds that have a result show."""
     if row.mean_difference is None:
         return f"{row.arm}: undecided, no seed has a result of it and {data.reference}"
-    unit, level = measure(data.metric).unit, f"{percent(1 - data.alpha)} interval"
+    unit, level = data.unit, f"{percent(1 - data.alpha)} interval"
     mean, (low, high) = row.mean_difference, row.interval or (0.0, 0.0)
     if not data.larger_is_better:  # turned so that more is better
         mean, low, high = -mean, -high, -low
@@ -71,7 +71,7 @@ def _noise(arm: ArmNoise) -> dict[str, Any]:
 
 def noise_grid(data: StudyVerdict, noise: Sequence[ArmNoise]) -> Grid:
     """Lay out where each arm's noise comes from."""
-    unit = measure(data.metric).unit
+    unit = data.unit
     spread = f"spread of\na run ({unit.difference})".removesuffix(" ()")
 
     def share(part: str) -> Callable[[ArmNoise], str]:
@@ -93,7 +93,7 @@ def noise_grid(data: StudyVerdict, noise: Sequence[ArmNoise]) -> Grid:
 
 
 def _columns(data: StudyVerdict) -> tuple[Column, ...]:
-    unit, level = measure(data.metric).unit, percent(1 - data.alpha)
+    unit, level = data.unit, percent(1 - data.alpha)
     diff = f"diff.\n({unit.difference})".removesuffix("\n()")
     table: list[tuple[str, str, Callable[[Comparison], str]]] = [
         ("arm", "arm", lambda row: row.arm),
@@ -123,7 +123,7 @@ def _notes(data: StudyVerdict) -> Iterator[str]:
         "intervals of all arms and looks hold at once; p is adjusted likewise."
     )
     if data.margin is not None:
-        within = measure(data.metric).unit.amount(data.margin)
+        within = data.unit.amount(data.margin)
         yield f"Equivalent: within {within}, the margin that the study set beforehand."
     yield (
         "Effect size: mean over standard deviation of the differences, above 0 where the arm is better. Beats ref.: "

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fairtrial.errors import StudyError
-from fairtrial.measures import measure
 from fairtrial.spec import Evidence, Study
+from fairtrial.spec.metrics import Unit
 from fairtrial.spec.validation import Vocabulary
 from fairtrial.stats import caveats
 from fairtrial.stats.judge import judge
@@ -28,7 +28,8 @@ class StudyVerdict:
     study: str  # the study's name
     hash: str
     reference: str  # the arm that the others are compared with
-    metric: str  # the measure that they are compared on; all numbers are in its unit, accuracies as fractions
+    metric: str  # the measure that they are compared on
+    unit: Unit  # its unit, in which all numbers are, as recorded
     larger_is_better: bool
     margin: float | None  # differences within plus or minus this do not matter; None if the study set none
     alpha: float  # error rate of all arms and looks together
@@ -107,14 +108,16 @@ def evidence_for(study: Study, metric: str | None = None) -> Evidence:
     own = study.evidence
     if metric is None or metric == own.metric:
         return own
-    Vocabulary([arm.settings for arm in study.arms]).check_measure(metric, "metric")
-    asked = measure(metric)
+    Vocabulary.of(study).check_measure(metric, "metric")
+    asked = study.measure(metric)
     if asked.needs_target and own.target is None:
         raise StudyError(f'metric = "{metric}": the study sets no evidence.target')
     if asked.direction is None:
-        raise StudyError(f'metric = "{metric}": its name does not say which way it is better; set it in [evidence]')
+        raise StudyError(
+            f'metric = "{metric}": its name does not say which way it is better; set metrics.NAME.direction'
+        )
     target = own.target if asked.needs_target else None
-    return Evidence(metric=metric, alpha=own.alpha, target=target, pooling=own.pooling)
+    return Evidence(metric=metric, direction=asked.direction, alpha=own.alpha, target=target, pooling=own.pooling)
 
 
 def complete_seeds(study: Study, data: PairedData) -> int:
@@ -158,6 +161,7 @@ class _Comparing:
             hash=self._study.hash,
             reference=self._study.reference,
             metric=self._evidence.metric,
+            unit=self._study.measure(self._evidence.metric).unit,
             larger_is_better=self._evidence.larger_is_better,
             margin=self._evidence.margin,
             alpha=self._evidence.alpha,
