@@ -74,7 +74,7 @@ def test_undecided_says_how_many_seeds_more():
 def test_the_json_is_the_contract():
     found = verdict(evidence={"margin": 0.02})
     table = json.loads(write(found, "json"))
-    assert list(table) == ["study", "reference", "metric", "margin", "alpha", "comparisons"]
+    assert list(table) == ["study", "reference", "metric", "margin", "alpha", "alerts", "comparisons"]
     assert (table["study"], table["reference"], table["metric"]) == ("simulated", "baseline", "best_test_acc")
     assert list(table["comparisons"][0]) == [
         "arm",
@@ -99,7 +99,7 @@ def test_the_json_is_the_contract():
 def test_the_json_of_claims_is_the_contract():
     reported = {"low_beta2": {"best_test_acc": 0.7}, "baseline": {"best_test_acc": 0.72}}
     table = json.loads(write(claims(reported=reported), "json"))
-    assert list(table) == ["claims"]
+    assert list(table) == ["alerts", "claims"]
     one, two = table["claims"]
     assert list(one) == ["id", "text", "verdict", "measured", "interval", "paper", "plausible"]
     assert (one["id"], one["verdict"], one["plausible"]) == ("1", "supported", True)

@@ -27,7 +27,7 @@ def claims_grid(data: StudyClaims, *, screen: bool = False) -> Grid:
         + ", ".join(f"{part} {finding.value}" for part, finding in one.parts.items())
         for one in data.joint
     ]
-    return Grid(title, () if screen else _columns(data), tuple(_notes(data)), tuple(lead))
+    return Grid(title, () if screen else _columns(data), tuple(_notes(data)), (*data.alerts, *lead))
 
 
 def claims_table(data: StudyClaims) -> dict[str, Any]:
@@ -38,6 +38,7 @@ def claims_table(data: StudyClaims) -> dict[str, Any]:
         for one in data.joint
     ]
     return {
+        "alerts": data.alerts,
         "claims": [
             {"id": one.claim.id, "text": one.claim.text, "verdict": one.finding.value}
             | {key: getattr(one.decisive, key) for key in numbers}

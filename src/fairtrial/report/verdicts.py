@@ -21,7 +21,7 @@ def verdict_grid(data: StudyVerdict, *, screen: bool = False) -> Grid:
     if not data.comparisons:
         return Grid(title, (), ("The study has one arm: there is nothing to compare.",))
     shown = tuple(column for column in _columns(data) if not (screen and column.key == "verdict"))
-    return Grid(title, shown, tuple(_notes(data)), tuple(sentence(data, row) for row in data.comparisons))
+    return Grid(title, shown, tuple(_notes(data)), (*data.alerts, *(sentence(data, row) for row in data.comparisons)))
 
 
 def sentence(data: StudyVerdict, row: Comparison) -> str:
@@ -57,7 +57,7 @@ def _verdict(data: StudyVerdict, row: Comparison) -> str:
 
 def verdict_table(data: StudyVerdict, noise: Sequence[ArmNoise] = ()) -> dict[str, Any]:
     """Lay verdicts out as programs read them; ``noise`` is there only for a study that has it."""
-    table = {key: getattr(data, key) for key in ("study", "reference", "metric", "margin", "alpha")}
+    table = {key: getattr(data, key) for key in ("study", "reference", "metric", "margin", "alpha", "alerts")}
     rows = [{key: value for key, value in vars(row).items() if key != "sd"} for row in data.comparisons]
     return table | {"comparisons": rows} | ({"noise": [_noise(arm) for arm in noise]} if noise else {})
 

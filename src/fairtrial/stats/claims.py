@@ -22,6 +22,7 @@ from fairtrial.errors import StudyError
 from fairtrial.spec import ALL_OTHERS, Claim, Study, Target
 from fairtrial.spec.metrics import RELATIVE, Unit
 from fairtrial.stats import caveats
+from fairtrial.stats.alerts import alerts
 from fairtrial.stats.boundary import LookPlan, boundary
 from fairtrial.stats.comparison import complete_seeds, looks
 from fairtrial.stats.joint import JointFinding, join_findings
@@ -82,6 +83,7 @@ class StudyClaims:
     claims: tuple[TestedClaim, ...]
     caveats: tuple[str, ...]  # what a reader must know about all of them, a sentence each
     joint: tuple[JointFinding, ...] = ()  # the findings about the study's joint claims
+    alerts: tuple[str, ...] = ()  # what can make the findings false, a sentence each; see `stats.alerts`
 
 
 def check_claims(study: Study, results: Sequence[TrialResult]) -> StudyClaims:
@@ -110,7 +112,9 @@ def check_claims(study: Study, results: Sequence[TrialResult]) -> StudyClaims:
     lines = [line for metric in metrics for line in caveats.of_metric(metric)]
     lines += [*caveats.of_conditions(study, results), *caveats.of_records(study, own), *caveats.held_fixed(study)]
     joint = join_findings(study.joint_claims, {one.claim.id: one.finding for one in tested})
-    return StudyClaims(study.name, study.hash, study.evidence.alpha, tested, tuple(lines), joint)
+    return StudyClaims(
+        study.name, study.hash, study.evidence.alpha, tested, tuple(lines), joint, alerts(study, results)
+    )
 
 
 class _Family(NamedTuple):

@@ -12,6 +12,7 @@ from fairtrial.spec import Evidence, Study
 from fairtrial.spec.metrics import Unit
 from fairtrial.spec.validation import Vocabulary
 from fairtrial.stats import caveats
+from fairtrial.stats.alerts import alerts
 from fairtrial.stats.judge import judge
 from fairtrial.stats.paired import LostSeeds, PairedData, fate, seed_list
 from fairtrial.stats.pairing import pairing_caveats, pairing_conflict
@@ -40,6 +41,7 @@ class StudyVerdict:
     #: How many of them have no result, by arm, then see `paired.PairedData.lost`; arms that lost none are absent.
     lost: dict[str, dict[str, int]]
     refused: dict[str, str]  # why arms can't be compared at all, by name
+    alerts: tuple[str, ...] = ()  # what can make the verdicts false, a sentence each; see `stats.alerts`
 
     @property
     def caveats(self) -> tuple[str, ...]:
@@ -174,6 +176,7 @@ class _Comparing:
                 for arm in dict.fromkeys(name for (name, _), _ in losses)
             },
             refused=self._refused,
+            alerts=alerts(self._study, self._results),
         )
 
     def stops(self) -> dict[str, str]:
