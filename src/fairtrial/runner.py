@@ -55,8 +55,9 @@ def run_study(
             calls this: it needs no ``if __name__ == "__main__"``, and a training loop must be in a module of its own.
         callbacks: called as the study runs.
         retry_failed: run failed trials again. Diverged ones are results, and stay.
-        force: continue although versions of torch or fairtrial, threads or data differ from those of the study's trials
-            so far, or although the study's file was changed while it was unfinished; the trials' provenance says so.
+        force: continue although versions of torch or fairtrial, threads, data or the user's own code differ from those
+            of the study's trials so far, or although the study's file was changed while it was unfinished; the trials'
+            provenance says so.
 
     Returns:
         The number of trials that were trained.
@@ -143,7 +144,8 @@ class _Recorder:
         self.study = self.scheduler.study
         self.trials = {trial.hash: trial for trial in self.scheduler.planned}
         self.git_commit = git_commit(self.study.origin.folder) if self.study.origin.folder else None
-        self.conditions = RunConditions(self.store.results(self.study))
+        kept = self.ended | self.checkpoints.saved()
+        self.conditions = RunConditions(self.store.results(self.study), self.trials.keys() - kept)
         self.attempts: dict[str, str] = {}
         self.uncommitted: list[_Received] = []
 
@@ -207,7 +209,7 @@ class _Recorder:
                 f"{self.study.label} began with {'; '.join(found)}: mixing them can change its numbers; restore them, "
                 "start again in another store, or use --force, which is recorded with every trial from now on"
             )
-        self.conditions.add(trial.arm, machine)
+        self.conditions.add(trial.arm, trial.seed, machine)
         return "; ".join([self.changes, *found] if self.changes else found)
 
     def _results(self) -> Sequence[TrialResult]:

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from builders import make_results, make_study
 from fairtrial.errors import ReportError
 from fairtrial.report.verdicts import sentence
 from fairtrial.report.views import View
@@ -86,7 +87,7 @@ def test_undecided_says_how_many_seeds_more():
 def test_the_json_is_the_contract():
     found = verdict(evidence={"margin": 0.02})
     table = json.loads(write(found, "json"))
-    assert list(table) == ["study", "reference", "metric", "margin", "alpha", "comparisons"]
+    assert list(table) == ["study", "reference", "metric", "margin", "alpha", "alerts", "comparisons"]
     assert (table["study"], table["reference"], table["metric"]) == ("simulated", "baseline", "best_test_acc")
     assert list(table["comparisons"][0]) == [
         "arm",
@@ -123,7 +124,7 @@ def test_the_json_is_the_contract():
 def test_the_json_of_claims_is_the_contract():
     reported = {"low_beta2": {"best_test_acc": 0.7}, "baseline": {"best_test_acc": 0.72}}
     table = json.loads(write(claims(reported=reported), "json"))
-    assert list(table) == ["claims"]
+    assert list(table) == ["alerts", "claims"]
     one, two = table["claims"]
     assert list(one) == ["id", "text", "verdict", "measured", "interval", "paper", "plausible"]
     assert (one["id"], one["verdict"], one["plausible"]) == ("1", "supported", True)
@@ -256,3 +257,17 @@ def test_a_refused_comparison_is_told():
 def test_an_unknown_format_is_refused():
     with pytest.raises(ReportError, match='format = "xml": must be one of text, markdown, latex, html, json'):
         write(verdict(), "xml")
+
+
+@pytest.mark.parametrize(
+    ("declared", "amount"), [({}, "0.89"), ({"test_accuracy": {"unit": "percent"}}, "0.89 points")]
+)
+def test_no_metric_is_multiplied_by_a_hundred_unless_it_is_a_fraction(declared, amount):
+    """Accuracies in percent, called `test_accuracy`, were once better by 88.96 points where it was 0.89."""
+    own = {"training": {"loop": "mine:train"}, "evidence": {"metric": "final_test_accuracy"}}
+    study = make_study({"a": {}, "b": {"params": {"x": 1}}}, seeds=3, metrics=declared, **own)
+    values = {"a": (96.40, 96.50, 96.30), "b": (97.29, 97.38, 97.20)}
+    results = make_results(study, lambda arm, seed, _: {"test_accuracy": values[arm][seed]})
+    found = compare(study, results)
+    assert sentences(found)["b"].startswith(f"b is better than a by {amount} (95% interval")
+    assert f"by {amount} (95%" in write(found)

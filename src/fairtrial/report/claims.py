@@ -7,7 +7,6 @@ from fairtrial.measures import measure
 from fairtrial.report.grid import Cell, Column, Grid, columns, label
 from fairtrial.report.words import NOTHING, notes_by_arm, or_nothing, percent
 from fairtrial.spec import ALL_OTHERS
-from fairtrial.spec.metrics import RELATIVE, Unit
 from fairtrial.stats.claims import PREDICTION, StudyClaims, TestedClaim
 from fairtrial.stats.verdicts import ClaimVerdict
 
@@ -28,7 +27,7 @@ def claims_grid(data: StudyClaims, *, screen: bool = False) -> Grid:
         + ", ".join(f"{part} {finding.value}" for part, finding in one.parts.items())
         for one in data.joint
     ]
-    return Grid(title, () if screen else _columns(data), tuple(_notes(data)), tuple(lead))
+    return Grid(title, () if screen else _columns(data), tuple(_notes(data)), (*data.alerts, *lead))
 
 
 def claims_table(data: StudyClaims) -> dict[str, Any]:
@@ -39,6 +38,7 @@ def claims_table(data: StudyClaims) -> dict[str, Any]:
         for one in data.joint
     ]
     return {
+        "alerts": data.alerts,
         "claims": [
             {"id": one.claim.id, "text": one.claim.text, "verdict": one.finding.value}
             | {key: getattr(one.decisive, key) for key in numbers}
@@ -50,7 +50,7 @@ def claims_table(data: StudyClaims) -> dict[str, Any]:
 
 def _numbers(one: TestedClaim) -> str:
     """Write the difference that decides a claim, beside the paper's."""
-    against, unit = one.decisive, _unit(one)
+    against, unit = one.decisive, one.unit
     if against.measured is None:
         here = "no seed has a result of both"
     else:
@@ -68,21 +68,17 @@ def _columns(data: StudyClaims) -> tuple[Column, ...]:
         ("finding", "finding", lambda one: one.finding.value),
         ("difference", "difference\nbetween", lambda one: (one.claim.arm, f"- {one.decisive.other}")),
         ("metric", "in", _metric),
-        ("measured", "here", lambda one: or_nothing(one.decisive.measured, _unit(one).number)),
-        ("interval", "interval", lambda one: or_nothing(one.decisive.interval, lambda ends: _unit(one).between(*ends))),
-        ("paper", "paper", lambda one: or_nothing(one.decisive.paper, _unit(one).number)),
+        ("measured", "here", lambda one: or_nothing(one.decisive.measured, one.unit.number)),
+        ("interval", "interval", lambda one: or_nothing(one.decisive.interval, lambda ends: one.unit.between(*ends))),
+        ("paper", "paper", lambda one: or_nothing(one.decisive.paper, one.unit.number)),
         ("plausible", "plausible\nin one run", lambda one: words[one.decisive.plausible]),
     ]
     return columns(data.claims, table)
 
 
 def _metric(one: TestedClaim) -> Cell:
-    name, unit = measure(one.claim.metric).label, _unit(one).difference
+    name, unit = measure(one.claim.metric).label, one.unit.difference
     return (name, f"({unit})") if unit else (name,)
-
-
-def _unit(one: TestedClaim) -> Unit:
-    return RELATIVE if one.claim.relative else measure(one.claim.metric).unit
 
 
 def _notes(data: StudyClaims) -> Iterator[str]:

@@ -21,7 +21,7 @@ def verdict_grid(data: StudyVerdict, *, screen: bool = False) -> Grid:
     if not data.comparisons:
         return Grid(title, (), ("The study has one arm: there is nothing to compare.",))
     shown = tuple(column for column in _columns(data) if not (screen and column.key == "verdict"))
-    return Grid(title, shown, tuple(_notes(data)), tuple(sentence(data, row) for row in data.comparisons))
+    return Grid(title, shown, tuple(_notes(data)), (*data.alerts, *(sentence(data, row) for row in data.comparisons)))
 
 
 def sentence(data: StudyVerdict, row: Comparison) -> str:
@@ -40,7 +40,7 @@ def _verdict(data: StudyVerdict, row: Comparison) -> str:
         return _by_failures(data, row)
     if row.mean_difference is None:
         return f"{row.arm}: undecided, no seed has a result of it and {data.reference}"
-    unit, level = measure(data.metric).unit, f"{percent(1 - data.alpha)} interval"
+    unit, level = data.unit, f"{percent(1 - data.alpha)} interval"
     mean, (low, high) = row.mean_difference, row.interval or (0.0, 0.0)
     if not data.larger_is_better:  # turned so that more is better
         mean, low, high = -mean, -high, -low
@@ -75,7 +75,7 @@ def _by_failures(data: StudyVerdict, row: Comparison) -> str:
 
 def verdict_table(data: StudyVerdict, noise: Sequence[ArmNoise] = ()) -> dict[str, Any]:
     """Lay verdicts out as programs read them; ``noise`` is there only for a study that has it."""
-    table = {key: getattr(data, key) for key in ("study", "reference", "metric", "margin", "alpha")}
+    table = {key: getattr(data, key) for key in ("study", "reference", "metric", "margin", "alpha", "alerts")}
     rows = [{key: _plain(value) for key, value in vars(row).items() if key != "sd"} for row in data.comparisons]
     return table | {"comparisons": rows} | ({"noise": [_noise(arm) for arm in noise]} if noise else {})
 
@@ -93,7 +93,7 @@ def _noise(arm: ArmNoise) -> dict[str, Any]:
 
 def noise_grid(data: StudyVerdict, noise: Sequence[ArmNoise]) -> Grid:
     """Lay out where each arm's noise comes from."""
-    unit = measure(data.metric).unit
+    unit = data.unit
     spread = f"spread of\na run ({unit.difference})".removesuffix(" ()")
 
     def share(part: str) -> Callable[[ArmNoise], str]:
@@ -115,7 +115,7 @@ def noise_grid(data: StudyVerdict, noise: Sequence[ArmNoise]) -> Grid:
 
 
 def _columns(data: StudyVerdict) -> tuple[Column, ...]:
-    unit, level = measure(data.metric).unit, percent(1 - data.alpha)
+    unit, level = data.unit, percent(1 - data.alpha)
     diff = f"diff.\n({unit.difference})".removesuffix("\n()")
     table: list[tuple[str, str, Callable[[Comparison], str]]] = [
         ("arm", "arm", lambda row: row.arm),
@@ -145,7 +145,7 @@ def _notes(data: StudyVerdict) -> Iterator[str]:
         "intervals of all arms and looks hold at once; p is adjusted likewise."
     )
     if data.margin is not None:
-        within = measure(data.metric).unit.amount(data.margin)
+        within = data.unit.amount(data.margin)
         yield f"Equivalent: within {within}, the margin that the study set beforehand."
     yield (
         "Effect size: mean over standard deviation of the differences, above 0 where the arm is better. Beats ref.: "

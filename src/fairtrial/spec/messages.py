@@ -102,6 +102,8 @@ def _known_keys(parts: Sequence[str | int], table: Mapping[str, Any], model: typ
             name = given.get("name", registry.default) if isinstance(given, Mapping) else registry.default
             fields = registry.get(name).model_fields
         else:
+            if part not in fields:  # a name of the user's own, within a table of tables
+                continue
             annotation = fields[part].annotation
             inner = get_args(annotation) or (annotation,)  # of a list, or of an optional section
             models = [kind for kind in inner if isinstance(kind, type) and issubclass(kind, BaseModel)]

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fairtrial.errors import StudyError
-from fairtrial.measures import measure
 from fairtrial.spec import Evidence, Study
+from fairtrial.spec.metrics import Unit
 from fairtrial.spec.validation import Vocabulary
 from fairtrial.stats import caveats
+from fairtrial.stats.alerts import alerts
 from fairtrial.stats.failures import failure_caveats
 from fairtrial.stats.judge import judge
 from fairtrial.stats.paired import LostSeeds, PairedData, fate, seed_list
@@ -29,7 +30,8 @@ class StudyVerdict:
     study: str  # the study's name
     hash: str
     reference: str  # the arm that the others are compared with
-    metric: str  # the measure that they are compared on; all numbers are in its unit, accuracies as fractions
+    metric: str  # the measure that they are compared on
+    unit: Unit  # its unit, in which all numbers are, as recorded
     larger_is_better: bool
     margin: float | None  # differences within plus or minus this do not matter; None if the study set none
     alpha: float  # error rate of all arms and looks together
@@ -40,6 +42,7 @@ class StudyVerdict:
     #: How many of them have no result, by arm, then see `paired.PairedData.lost`; arms that lost none are absent.
     lost: dict[str, dict[str, int]]
     refused: dict[str, str]  # why arms can't be compared at all, by name
+    alerts: tuple[str, ...] = ()  # what can make the verdicts false, a sentence each; see `stats.alerts`
 
     @property
     def caveats(self) -> tuple[str, ...]:
@@ -108,14 +111,16 @@ def evidence_for(study: Study, metric: str | None = None) -> Evidence:
     own = study.evidence
     if metric is None or metric == own.metric:
         return own
-    Vocabulary([arm.settings for arm in study.arms]).check_measure(metric, "metric")
-    asked = measure(metric)
+    Vocabulary.of(study).check_measure(metric, "metric")
+    asked = study.measure(metric)
     if asked.needs_target and own.target is None:
         raise StudyError(f'metric = "{metric}": the study sets no evidence.target')
     if asked.direction is None:
-        raise StudyError(f'metric = "{metric}": its name does not say which way it is better; set it in [evidence]')
+        raise StudyError(
+            f'metric = "{metric}": its name does not say which way it is better; set metrics.NAME.direction'
+        )
     target = own.target if asked.needs_target else None
-    return Evidence(metric=metric, alpha=own.alpha, target=target, pooling=own.pooling)
+    return Evidence(metric=metric, direction=asked.direction, alpha=own.alpha, target=target, pooling=own.pooling)
 
 
 def complete_seeds(study: Study, data: PairedData) -> int:
@@ -159,6 +164,7 @@ class _Comparing:
             hash=self._study.hash,
             reference=self._study.reference,
             metric=self._evidence.metric,
+            unit=self._study.measure(self._evidence.metric).unit,
             larger_is_better=self._evidence.larger_is_better,
             margin=self._evidence.margin,
             alpha=self._evidence.alpha,
@@ -171,6 +177,7 @@ class _Comparing:
                 for arm in dict.fromkeys(name for (name, _), _ in losses)
             },
             refused=self._refused,
+            alerts=alerts(self._study, self._results),
         )
 
     def stops(self) -> dict[str, str]:

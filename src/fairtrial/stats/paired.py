@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fairtrial.measures import measure, missed
+from fairtrial.measures import missed
 from fairtrial.spec import Study, Target
 from fairtrial.stats.learned import learned
 from fairtrial.stats.summary import Key, join
@@ -40,7 +40,7 @@ class PairedData:
         Raises:
             ValueError: a result is not of this study, a trial appears twice, or there is no such measure.
         """
-        chosen = measure(metric, study.evidence.direction if metric == study.evidence.metric else None)
+        chosen = study.measure(metric)
         values: dict[Key, float] = {}
         lost: dict[Key, str] = {}
         unreported, pending = set(), set()

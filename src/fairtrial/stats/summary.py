@@ -109,7 +109,7 @@ def measures_of(study: Study, results: Sequence[TrialResult]) -> tuple[Measure, 
     columns = [entry.name for entry in entries if isinstance(entry, Measure) and entry.column]
     usual = [measure(name) for name in dict.fromkeys([*USUAL, *columns])]
     usual = [each for each in usual if set(each.metrics) <= recorded and (evidence.target or not each.needs_target)]
-    own = measure(evidence.metric, evidence.direction)
+    own = study.measure(evidence.metric)
     return tuple({each.name: each for each in (*usual, replace(own, column=own.head))}.values())
 
 
