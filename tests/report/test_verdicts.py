@@ -66,6 +66,19 @@ def test_of_a_loss_better_is_lower_and_said_as_a_gain():
     assert re.match(r"up is better than baseline by 0\.\d{4} \(95% interval 0\.\d{4} to 0\.\d{4}\)", said["up"])
 
 
+def test_a_verdict_by_failures_says_who_fails_and_how_the_arm_does_where_it_works():
+    arms = {"a": {}, "frail": {"mean": 0.83, "diverge_seeds": list(range(8))}}
+    said = sentences(verdict(arms, seeds=11))["frail"]
+    assert re.fullmatch(
+        r"frail is worse than a: it fails more often \(it at 8 of 11 seeds, a at 0, p 0\.\d{3}\); "
+        r"\d\.\d\d points better, 95% interval -?\d\.\d\d to \d\.\d\d where both have a result; "
+        r"diverged in 8 of 11 trials",
+        said,
+    )
+    said = sentences(verdict({"a": {"diverge_rate": 1.0}, "sound": {}}, seeds=8))["sound"]
+    assert re.match(r"sound is better than a: a fails more often \(it at 0 of 8 seeds, a at 8, p 0\.\d{3}\)", said)
+
+
 def test_undecided_says_how_many_seeds_more():
     found = verdict({"baseline": {}, "near": {"mean": 0.806}}, seeds=4)
     (row,) = found.comparisons
@@ -91,7 +104,19 @@ def test_the_json_is_the_contract():
         "verdict",
         "more_seeds",
         "caveats",
+        "failures",
+        "by_failures",
     ]
+    assert table["comparisons"][4]["failures"] | {"p_adjusted": 1.0, "highest_rate": 1.0} == {
+        "seeds": 5,
+        "arm": 5,
+        "reference": 0,
+        "only_arm": 5,
+        "only_reference": 0,
+        "p_adjusted": 1.0,
+        "more_often": True,
+        "highest_rate": 1.0,
+    }
     up = table["comparisons"][2]
     assert (up["arm"], up["verdict"], up["more_seeds"]) == ("up", "better", None)
     assert up["interval"][0] < up["mean_difference"] < up["interval"][1] < 0.1

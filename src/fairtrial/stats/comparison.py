@@ -14,12 +14,13 @@ from fairtrial.spec.metrics import Unit
 from fairtrial.spec.validation import Vocabulary
 from fairtrial.stats import caveats
 from fairtrial.stats.alerts import alerts
+from fairtrial.stats.failures import failure_caveats
 from fairtrial.stats.judge import judge
 from fairtrial.stats.paired import LostSeeds, PairedData, fate, seed_list
 from fairtrial.stats.pairing import pairing_caveats, pairing_conflict
-from fairtrial.stats.stopping import allowed, hopeless, stop_reasons
+from fairtrial.stats.stopping import allowed, failures_of, hopeless, stop_reasons
 from fairtrial.stats.variance import estimate
-from fairtrial.stats.verdicts import Comparison, Verdict
+from fairtrial.stats.verdicts import Comparison, Failures, Verdict
 from fairtrial.trial import TrialResult
 
 
@@ -248,24 +249,29 @@ class _Comparing:
             return Comparison(arm, 0, None, None, None, None, None, None, None, undecided, None, (refusal, *shared))
         lost = self._data.lost_seeds(arm, self._study.reference)
         verdict = allowed(row.verdict, lost)
+        failures = failures_of(self._study, row, self._data, self.seeds)
+        by_failures = not verdict.settled and failures.verdict(self._evidence.alpha).settled
         higher = (row.mean_difference or 0.0) > 0.0
         heading = Verdict.BETTER if higher == self._evidence.larger_is_better else Verdict.WORSE
         # Further seeds can't settle an arm where lost seeds already rule out the verdict that it is heading for.
         more = row.more_seeds if verdict is row.verdict and allowed(heading, lost) is heading else None
+        if by_failures:
+            verdict, more = failures.verdict(self._evidence.alpha), None
         paired = pairing_caveats(self._study, arm, self._results, other=self._study.reference)
-        own = (*self._loss_caveats(row, lost), *self._judge_caveats(row), *paired, *shared)
-        return replace(row, verdict=verdict, more_seeds=more, caveats=own)
+        own = (*self._loss_caveats(row, lost, failures), *self._judge_caveats(row, failures), *paired, *shared)
+        found = replace(row, verdict=verdict, more_seeds=more, caveats=own)
+        return replace(found, failures=failures, by_failures=by_failures)
 
-    def _judge_caveats(self, row: Comparison) -> tuple[str, ...]:
+    def _judge_caveats(self, row: Comparison, failures: Failures) -> tuple[str, ...]:
         """Correct the caveats of `judge`, which can't know how many seeds were planned and given."""
         if not looks(self._study):  # no look to wait for; a shared caveat says so
             return ()
-        if hopeless(self._study, row, self.seeds):
+        if hopeless(self._study, row, failures, self.seeds):
             given = " It got no further seeds." if self._study.sequential else ""
             return (f"Without a pair there is no interval and no verdict.{given}",)
         return row.caveats
 
-    def _loss_caveats(self, row: Comparison, lost: LostSeeds) -> Iterator[str]:
+    def _loss_caveats(self, row: Comparison, lost: LostSeeds, failures: Failures) -> Iterator[str]:
         """Say what happened to trials without a number, of the arm and of the reference."""
         reference = self._study.reference
         for how, seeds in self._by_fate(row.arm, lost.arm):
@@ -279,6 +285,7 @@ class _Comparing:
         both = [seed for arm, seed in self._data.lost if arm == row.arm and (reference, seed) in self._data.lost]
         if both:
             yield f"Neither it nor {reference} has a result at {seed_list(sorted(both))}."
+        yield from failure_caveats(failures, reference, allowed(row.verdict, lost))
 
     def _by_fate(self, arm: str, seeds: Sequence[int]) -> Iterator[tuple[str, list[int]]]:
         fates = {seed: self._data.lost[arm, seed] for seed in seeds}
