@@ -77,7 +77,7 @@ def run_study(
     """
     executor = LocalExecutor() if executor is None else executor
     with store.lock(study):
-        scheduler = _schedule(study)
+        scheduler = _schedule(study, store)
         outcomes = store.outcomes(scheduler.planned)
         changes = _check_file(scheduler, store, force=force)
         checkpoints = CheckpointManager(executor.checkpoints or f"{store.beside}.checkpoints")
@@ -173,6 +173,7 @@ class _Recorder:
                     self._follow(self.scheduler.advance(self.ended, self._results), session)
         finally:
             self._commit()
+        self.store.register(self.study, datetime.now(UTC))  # again, if another study was registered meanwhile
         return len(self.ended) - before
 
     def on_download(self, done: int, total: int | None, what: str) -> None:
@@ -260,12 +261,15 @@ def _report(message: Message, trial: Trial, callback: Callback) -> None:
             callback.on_warning(trial, text)
 
 
-def _schedule(study: Study) -> Scheduler:
+def _schedule(study: Study, store: Store) -> Scheduler:
     if not study.sequential:
         return Scheduler(study)
     from fairtrial.stats import comparison  # noqa: PLC0415  (loads SciPy)
 
-    return Scheduler(study, comparison.stops)
+    def stops(study: Study, results: Sequence[TrialResult]) -> Mapping[str, str]:
+        return comparison.stops(study, results, history=store.history(study))
+
+    return Scheduler(study, stops)
 
 
 def _ended(outcomes: Mapping[str, Outcome | None], *, retry_failed: bool = False) -> set[str]:
@@ -279,7 +283,7 @@ def _check_file(scheduler: Scheduler, store: Store, *, force: bool) -> str:
     before = abandoned_study(study, scheduler.planned, store.studies())
     if before is None:
         return ""
-    earlier = _schedule(before)
+    earlier = _schedule(before, store)
     if not earlier.advance(_ended(store.outcomes(earlier.planned)), partial(store.results, before)).trials:
         return ""
     changes = "; ".join(changed_keys(before, study))

@@ -210,6 +210,14 @@ ERRORS = {
         {"evidence": {"metric": "final_ema_test_acc"}},
         'evidence.metric = "final_ema_test_acc": is recorded only with training.ema',
     ),
+    "more epochs than there are": (
+        {"evidence": {"metric": "mean_last11_test_acc"}},
+        'evidence.metric = "mean_last11_test_acc": needs 11 epochs; training.epochs = 10',
+    ),
+    "one evaluation in the last epoch": (
+        {"evidence": {"metric": "mean_last_epoch_test_acc"}},
+        'evidence.metric = "mean_last_epoch_test_acc": is recorded only with training.evaluations_last_epoch',
+    ),
     "decay": ({"training": {"ema": 1.0}}, "training.ema = 1.0: must be in (0, 1)"),
     "too many evaluations": (
         {"training": {"evaluations_last_epoch": 783}},

@@ -162,6 +162,7 @@ class Vocabulary:
         self._declared = declared
         self._known = all(arm.training.loop == BUILT_IN for arm in arms)
         self._metrics = tuple(dict.fromkeys(name for arm in arms for name in arm.recorded))
+        self._epochs = min(arm.training.epochs for arm in arms)
 
     @classmethod
     def of(cls, study: "Study") -> Self:
@@ -189,6 +190,8 @@ class Vocabulary:
             raise StudyError(f"{where} = {show(name)}: {error.hint}") from error
         known = list(measures_of(self._metrics)) if self._known else MEASURES.names()
         self._check(name, where, found.metrics if found else None, known)
+        if found and found.epochs > self._epochs:
+            raise StudyError(f"{where} = {show(name)}: needs {found.epochs} epochs; training.epochs = {self._epochs}")
 
     def check_target(self, target: Target | None, where: str) -> None:
         """Raise a `StudyError` for a target of a metric that no epoch of this study records."""
