@@ -172,6 +172,15 @@ class Study(Section):
         """Whether the number of seeds depends on their results."""
         return self.min_seeds < self.seeds
 
+    @property
+    def question_alpha(self) -> float:
+        """The part of alpha that each question of [evidence] gets.
+
+        The arms against the reference is one question, and every further one has an equal part. So with probability
+        1 - alpha no verdict of the study is wrong, whichever question it answers.
+        """
+        return self.evidence.alpha / max((len(self.arms) > 1) + self.evidence.further_questions, 1)
+
     def figure(self, arm: str, measure: str) -> float | None:
         """Look up what a paper reports of an arm; None if it does not.
 

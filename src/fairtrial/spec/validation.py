@@ -87,6 +87,7 @@ class StudyFile(Settings):
         _check_direction(evidence.metric, evidence.direction, "evidence")
         words.check_target(evidence.target, "evidence.target")
         _check_has_target(evidence.metric, evidence.target, "evidence")
+        self._check_further_questions(words, len(arms))
         _check_floor(evidence)
         ids: set[str] = set()
         for index, claim in enumerate(self.claims):
@@ -111,6 +112,22 @@ class StudyFile(Settings):
             check_arm(arm, arms, f"reported.{arm}")
             for measure in figures:
                 words.check_measure(measure, f"reported.{arm}: key")
+
+
+    def _check_further_questions(self, words: "Vocabulary", arms: int) -> None:
+        evidence, known = self.evidence, {self.evidence.metric}
+        for index, also in enumerate(evidence.also or ()):
+            where = f"evidence.also[{index}]"
+            words.check_measure(also.metric, f"{where}.metric")
+            _check_direction(also.metric, also.direction, where)
+            _check_has_target(also.metric, evidence.target, "evidence")
+            if also.metric in known:
+                raise StudyError(f'{where}.metric = "{also.metric}": is named twice in [evidence]')
+            known.add(also.metric)
+        least = {"also": (evidence.also, 2), "pairs": (evidence.pairs, 3), "best": (evidence.best, 2)}
+        for key, (asked, number) in least.items():
+            if asked and arms < number:
+                raise StudyError(f"evidence.{key}: needs at least {number} arms; the study has {arms}")
 
 
 class Vocabulary:

@@ -153,7 +153,7 @@ class _Comparing:
             metric=self._evidence.metric,
             larger_is_better=self._evidence.larger_is_better,
             margin=self._evidence.margin,
-            alpha=self._evidence.alpha,
+            alpha=self._study.question_alpha,
             looks=looks(self._study),
             seeds=self.seeds,
             comparisons=tuple(self._with_losses(row, shared) for row in self._judged),
@@ -197,7 +197,7 @@ class _Comparing:
         return judge(
             table,
             self._evidence.margin,
-            self._evidence.alpha,
+            self._study.question_alpha,
             looks(self._study) or (2,),
             arms=self._others,
             larger_is_better=self._evidence.larger_is_better,

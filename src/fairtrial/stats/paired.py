@@ -13,6 +13,7 @@ import numpy as np
 
 from fairtrial.measures import measure, missed
 from fairtrial.spec import Study, Target
+from fairtrial.spec.metrics import Direction
 from fairtrial.stats.learned import learned
 from fairtrial.stats.summary import Key, join
 from fairtrial.stats.variance import FloatArray
@@ -34,13 +35,21 @@ class PairedData:
     pending: frozenset[Key]  # started and not ended
 
     @classmethod
-    def of(cls, study: Study, results: Sequence[TrialResult], metric: str, target: Target | None) -> "PairedData":
-        """Measure every trial.
+    def of(
+        cls,
+        study: Study,
+        results: Sequence[TrialResult],
+        metric: str,
+        target: Target | None,
+        direction: Direction | None = None,
+    ) -> "PairedData":
+        """Measure every trial; the direction is that of a metric which implies none, by default the study's.
 
         Raises:
             ValueError: a result is not of this study, a trial appears twice, or there is no such measure.
         """
-        chosen = measure(metric, study.evidence.direction if metric == study.evidence.metric else None)
+        own = study.evidence.direction if metric == study.evidence.metric else None
+        chosen = measure(metric, direction or own)
         values: dict[Key, float] = {}
         lost: dict[Key, str] = {}
         unreported, pending = set(), set()
