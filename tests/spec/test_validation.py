@@ -1,6 +1,7 @@
 """Seeds, noise, evidence, claims, reported figures: read, written back, and every error's wording."""
 
 import math
+import re
 
 import pytest
 
@@ -323,3 +324,23 @@ def test_a_users_loop_may_be_asked_about_whatever_it_records():
 def test_validation_measures_need_images_that_are_held_out_in_some_arm():
     arms = {"a": {}, "b": {"data": {"validation": 100}}}
     assert Study.from_dict(table(arms=arms, evidence={"metric": "final_val_acc"})).evidence.metric == "final_val_acc"
+
+
+@pytest.mark.parametrize(
+    ("sections", "key"),
+    [
+        ({"evidence": {"margin": 1.0}}, "evidence.margin = 1"),
+        ({"evidence": {"metric": "final_train_acc", "margin": 2.5}}, "evidence.margin = 2.5"),
+        ({"claims": [CLAIM | {"at_least": 1.0}]}, "claims[0].at_least = 1"),
+    ],
+)
+def test_points_where_a_fraction_is_due_are_refused(sections, key):
+    with pytest.raises(
+        StudyError, match=f"^{re.escape(key)}: must be below 1: .* is a fraction; write 0.0.* for .* point"
+    ):
+        Study.from_dict(table(**sections))
+
+
+def test_a_margin_above_one_is_fine_for_what_is_no_fraction():
+    assert Study.from_dict(table(evidence={"metric": "seconds", "margin": 5.0})).evidence.margin == 5.0
+    assert Study.from_dict(table(claims=[CLAIM | {"at_least": 1.0, "relative": True}])).claims[0].at_least == 1.0

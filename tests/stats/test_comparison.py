@@ -173,21 +173,23 @@ def test_no_results_and_one_arm():
     assert compare(simulated_study({"a": {}}), ()).comparisons == ()
 
 
-def test_a_missing_trial_costs_its_arm_a_pair_and_nobody_else():
+@pytest.mark.parametrize("missing", [("same", 4), ("up", 1), ("reference", 4)])
+def test_a_fixed_study_is_looked_at_once_every_arm_has_ended_every_seed(missing):
     study = simulated_study(CLEAR, seeds=5)
-    results = [r for r in simulated_results(study) if (r.arm, r.seed) != ("up", 1)]
-    found = by_arm(compare(study, results))
-    assert {arm: row.seeds for arm, row in found.items()} == {"up": 4, "down": 5, "same": 5}
-    assert "1 of 5 seeds has no pair in this arm." in found["up"].caveats
+    results = [r for r in simulated_results(study) if (r.arm, r.seed) != missing]
+    found = compare(study, results)
+    assert found.seeds == missing[1]
+    assert {(row.verdict, row.interval) for row in found.comparisons} == {(Verdict.UNDECIDED, None)}
+    waits = "The first look is planned after 5 seeds; before it there is no interval and no verdict."
+    assert waits in found.comparisons[0].caveats
+    assert verdicts(study)["up"] == "better"
 
 
-def test_nothing_is_final_while_trials_are_to_come():
-    study = simulated_study(CLEAR, seeds=3)
-    coming = "Some trials of these seeds have not ended, so nothing here is final."
-    results = [r for r in simulated_results(study) if (r.arm, r.seed) != ("same", 2)]
-    for known, said in ((results, ["coming"]), (simulated_results(study), ["final"]), (below(study, 2), [])):
-        lines = by_arm(compare(study, known))["same"].caveats
-        assert ["coming"] * (coming in lines) + ["final" for line in lines if "verdict is final" in line] == said
+def test_a_reference_that_another_study_trained_further_lets_nobody_peek():
+    study = simulated_study(CLEAR, seeds=6)
+    for pairs in range(2, 6):
+        results = [r for r in simulated_results(study) if r.arm == "reference" or r.seed < pairs]
+        assert {row.interval for row in compare(study, results).comparisons} == {None}
 
 
 def test_a_running_trial_is_mentioned():

@@ -87,6 +87,7 @@ class StudyFile(Settings):
         _check_direction(evidence.metric, evidence.direction, "evidence")
         words.check_target(evidence.target, "evidence.target")
         _check_has_target(evidence.metric, evidence.target, "evidence")
+        _check_size(evidence.metric, evidence.margin, "evidence.margin")
         self._check_further_questions(words, len(arms))
         _check_floor(evidence)
         ids: set[str] = set()
@@ -100,6 +101,8 @@ class StudyFile(Settings):
             words.check_measure(claim.metric, f"{where}.metric")
             words.check_target(claim.target, f"{where}.target")
             _check_has_target(claim.metric, claim.target or evidence.target, where)
+            for key in ("at_least", "within") if not claim.relative else ():
+                _check_size(claim.metric, getattr(claim, key), f"{where}.{key}")
         for index, joint in enumerate(self.joint_claims):
             where = f"joint_claims[{index}]"
             if joint.id in ids:
@@ -121,6 +124,7 @@ class StudyFile(Settings):
             words.check_measure(also.metric, f"{where}.metric")
             _check_direction(also.metric, also.direction, where)
             _check_has_target(also.metric, evidence.target, "evidence")
+            _check_size(also.metric, also.margin, f"{where}.margin")
             if also.metric in known:
                 raise StudyError(f'{where}.metric = "{also.metric}": is named twice in [evidence]')
             known.add(also.metric)
@@ -175,6 +179,16 @@ def _check_direction(name: str, direction: Direction | None, where: str) -> None
         raise StudyError(f'{where}.direction: is missing; say whether {name} is better "higher" or "lower"')
     if known is not None and direction not in {None, known}:
         raise StudyError(f'{where}.direction = "{direction}": {name} is better {known}; leave it out')
+
+
+def _check_size(measure: str, size: float | None, where: str) -> None:
+    """Check that a difference of fractions, such as accuracies, is not meant as points."""
+    found = find_measure(measure)
+    if size is not None and abs(size) >= 1.0 and found and found.unit == PERCENT:
+        raise StudyError(
+            f"{where} = {size:g}: must be below 1: {measure} is a fraction; write {size / 100:g} for {size:g} "
+            f"point{'' if abs(size) == 1 else 's'}"
+        )
 
 
 def _check_floor(evidence: Evidence) -> None:

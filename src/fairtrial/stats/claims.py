@@ -22,7 +22,7 @@ from fairtrial.errors import StudyError
 from fairtrial.spec import ALL_OTHERS, Claim, Study, Target, better
 from fairtrial.stats import caveats
 from fairtrial.stats.boundary import LookPlan, boundary
-from fairtrial.stats.comparison import looks
+from fairtrial.stats.comparison import complete_seeds, looks
 from fairtrial.stats.joint import JointFinding, join_findings
 from fairtrial.stats.paired import LostSeeds, PairedData, seed_list
 from fairtrial.stats.pairing import pairing_caveats, pairing_conflict
@@ -169,9 +169,9 @@ def _intervals(study: Study, results: Sequence[TrialResult], family: _Family, al
 
 
 def _ended(study: Study, data: PairedData, arm: str, other: str) -> int:
-    """Count the seeds that two arms continued for: all, unless the study is sequential and stopped one of them."""
+    """Count the seeds that two arms continued for: those of every arm, unless the study is sequential."""
     if not study.sequential:
-        return data.seeds
+        return complete_seeds(study, data)
     apart = (seed for seed in range(study.seeds) if not {(arm, seed), (other, seed)} <= data.ended)
     return next(apart, study.seeds)
 

@@ -12,7 +12,7 @@ from fairtrial.measures import measure
 from fairtrial.spec import Evidence, Study
 from fairtrial.spec.validation import Vocabulary
 from fairtrial.stats import caveats
-from fairtrial.stats.judge import final, judge
+from fairtrial.stats.judge import judge
 from fairtrial.stats.paired import LostSeeds, PairedData, fate, seed_list
 from fairtrial.stats.pairing import pairing_caveats, pairing_conflict
 from fairtrial.stats.stopping import allowed, hopeless, stop_reasons
@@ -58,8 +58,8 @@ def compare(study: Study, results: Sequence[TrialResult], *, metric: str | None 
 
     Args:
         study: the study.
-        results: of its trials, in any order. In a sequential study a seed counts once all arms that had not stopped
-            have ended it and all earlier seeds.
+        results: of its trials, in any order. A seed counts once all arms that had not stopped have ended it and all
+            earlier seeds; a study with a fixed number of seeds has verdicts once every arm has ended them all.
         metric: a measure to compare on instead of the study's own. It has no margin, and a caveat says that it was not
             set beforehand.
 
@@ -117,6 +117,13 @@ def evidence_for(study: Study, metric: str | None = None) -> Evidence:
     return Evidence(metric=metric, alpha=own.alpha, target=target, pooling=own.pooling)
 
 
+def complete_seeds(study: Study, data: PairedData) -> int:
+    """Count the seeds, from the first on, that every arm of a study has ended."""
+    arms = [arm.name for arm in study.arms]
+    open_seeds = (seed for seed in range(study.seeds) if not {(arm, seed) for arm in arms} <= data.ended)
+    return next(open_seeds, study.seeds)
+
+
 def looks(study: Study) -> tuple[int, ...]:
     """Numbers of seeds after which a study is evaluated: each from the minimum on, or one at the end.
 
@@ -172,13 +179,13 @@ class _Comparing:
         return stop_reasons(self._study, judged, self._data, self._refused, seeds)
 
     def _complete_seeds(self) -> int:
-        """Count the seeds to evaluate: up to the last with a trial, but in a sequential study only complete ones.
+        """Count the seeds to evaluate: those that all arms have ended, where they had not stopped.
 
-        A sequential study is evaluated after each seed, and nobody planned a look at half a seed. Another study in the
-        same store may have trained some arms further; that must not move the look either.
+        Nobody planned a look at half a seed, and a fixed study planned one look, at all of its seeds. Another study in
+        the same store may have trained some arms further; that must not move the look either.
         """
         if not self._study.sequential:
-            return self._data.seeds
+            return complete_seeds(self._study, self._data)
         stopped: set[str] = set()
         for seed in range(self._study.seeds):
             if seed >= self._study.min_seeds:
@@ -221,19 +228,13 @@ class _Comparing:
         return replace(row, verdict=verdict, more_seeds=more, caveats=own)
 
     def _judge_caveats(self, row: Comparison) -> tuple[str, ...]:
-        """Correct the caveats of `judge`, which can't know how many seeds were planned, given and still running."""
+        """Correct the caveats of `judge`, which can't know how many seeds were planned and given."""
         if not looks(self._study):  # no look to wait for; a shared caveat says so
             return ()
         if hopeless(self._study, row, self.seeds):
             given = " It got no further seeds." if self._study.sequential else ""
             return (f"Without a pair there is no interval and no verdict.{given}",)
-        return tuple(line for line in row.caveats if not (self._open and line == final(self.seeds)))
-
-    @property
-    def _open(self) -> bool:
-        """Whether trials of the evaluated seeds have yet to end, in a study that stops no arm early."""
-        expected = {(arm.name, seed) for arm in self._study.arms for seed in range(self.seeds)}
-        return not self._study.sequential and not expected <= self._data.ended
+        return row.caveats
 
     def _loss_caveats(self, row: Comparison, lost: LostSeeds) -> Iterator[str]:
         """Say what happened to trials without a number, of the arm and of the reference."""
@@ -262,8 +263,6 @@ class _Comparing:
         yield from caveats.of_metric(metric)
         if not looks(study):
             yield "One run per arm: a single seed can't tell a difference from noise."
-        elif self._open and self.seeds in looks(study):
-            yield "Some trials of these seeds have not ended, so nothing here is final."
         yield from caveats.of_conditions(study, self._results)
         yield from caveats.of_records(study, self._data)
         yield from caveats.held_fixed(study)
