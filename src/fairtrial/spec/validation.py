@@ -116,7 +116,6 @@ class StudyFile(Settings):
             for measure in figures:
                 words.check_measure(measure, f"reported.{arm}: key")
 
-
     def _check_further_questions(self, words: "Vocabulary", arms: int) -> None:
         evidence, known = self.evidence, {self.evidence.metric}
         for index, also in enumerate(evidence.also or ()):

@@ -64,19 +64,19 @@ class Contrasts:
         """
         arms = [arm.name for arm in self.study.arms]
         part = alpha / len(arms) * (2 if one_sided else 1)
+        margin = None if one_sided else self.evidence.margin
         rows = []
         for arm in arms:
             ended = self._together({arm})
             values = [[self.data.values.get((arm, seed), np.nan) - value] for seed in range(ended)]
             table = np.array(values, dtype=np.float64).reshape(ended, 1)
-            margin = None if one_sided else self.evidence.margin
             (row,) = self._judge(table, [ended], [arm], part, margin)
             if one_sided and row.verdict is Verdict.WORSE:
                 row = replace(row, verdict=Verdict.UNDECIDED)
             p = row.p_adjusted and min(row.p_adjusted * alpha / part, 1.0)
             lost = LostSeeds(tuple(sorted(seed for which, seed in self.data.lost if which == arm)), ())
             rows.append(replace(self._with_losses(row, name, lost), p_adjusted=p))
-        return self._verdict(name, rows, part if one_sided else alpha, None if one_sided else self.evidence.margin, {})
+        return self._verdict(name, rows, 2 * alpha if one_sided else alpha, margin, {})
 
     def _together(self, arms: Collection[str]) -> int:
         """Count the complete seeds of the study for which these arms went on."""

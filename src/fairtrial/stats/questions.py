@@ -86,7 +86,7 @@ def _pairs(contrasts: Contrasts, others: Sequence[str], alpha: float) -> tuple[S
         family = contrasts.with_base(base, [arm for arm in arms if arm != base], alpha / len(bases), margin=margin)
         later = others[index + 1 :]
         rows = [_adjusted(row, len(bases)) for row in family.comparisons if row.arm in later]
-        found.append(replace(family, comparisons=tuple(rows)))
+        found.append(replace(family, alpha=alpha, comparisons=tuple(rows)))
     return tuple(found)
 
 
