@@ -207,7 +207,28 @@ ERRORS = {
     ),
     "validation": (
         {"evidence": {"metric": "test_acc_at_best_val"}},
-        'evidence.metric = "test_acc_at_best_val": needs held-out images; set data.validation',
+        'evidence.metric = "test_acc_at_best_val": is recorded only with data.validation',
+    ),
+    "averaged weights": (
+        {"evidence": {"metric": "final_ema_test_acc"}},
+        'evidence.metric = "final_ema_test_acc": is recorded only with training.ema',
+    ),
+    "more epochs than there are": (
+        {"evidence": {"metric": "mean_last11_test_acc"}},
+        'evidence.metric = "mean_last11_test_acc": needs 11 epochs; training.epochs = 10',
+    ),
+    "one evaluation in the last epoch": (
+        {"evidence": {"metric": "mean_last_epoch_test_acc"}},
+        'evidence.metric = "mean_last_epoch_test_acc": is recorded only with training.evaluations_last_epoch',
+    ),
+    "decay": ({"training": {"ema": 1.0}}, "training.ema = 1.0: must be in (0, 1)"),
+    "too many evaluations": (
+        {"training": {"evaluations_last_epoch": 783}},
+        "training.evaluations_last_epoch = 783: must not exceed the 782 batches of an epoch",
+    ),
+    "evaluations of a user's loop": (
+        {"training": {"loop": "m:f", "recalibrate_batch_norm": True}},
+        "training.recalibrate_batch_norm: only fairtrial's own training loop has it; see params",
     ),
     "metric of a user's loop": (
         LOOP | {"evidence": {"metric": "grad_norm"}},
@@ -381,3 +402,77 @@ def test_the_questions_of_a_study_share_alpha_equally():
     assert alpha(also=["seconds"], against=0.8, pairs="all", best=True) == pytest.approx(0.012)
     assert alpha(best=False) == 0.06
     assert alpha(arms=["a"], against=0.8) == 0.06  # one arm has no main question
+
+
+LOOP = {"training": {"loop": "mine:train"}}
+F1 = {"unit": "fraction", "direction": "higher"}
+
+
+def test_a_declared_metric_has_its_unit_and_direction_in_every_measure():
+    asked = {"evidence": {"metric": "best_f1", "target": {"metric": "f1", "value": 0.9}}, "metrics": {"f1": F1}}
+    study = Study.from_dict(table(**LOOP, **asked))
+    for name in ("best_f1", "final_f1", "mean_last3_f1"):
+        found = study.measure(name)
+        assert (found.unit.amount(0.0131), found.direction) == ("1.31 points", "higher")
+    assert (study.evidence.larger_is_better, study.evidence.target.larger_is_better) == (True, True)
+    again = Study.from_toml(study.to_toml())
+    assert (again, again.hash) == (study, study.hash)
+
+
+def test_percent_is_shown_as_it_is_recorded():
+    study = Study.from_dict(table(**LOOP, metrics={"test_accuracy": {"unit": "percent"}}))
+    found = study.measure("best_test_accuracy")
+    assert (found.unit.amount(1.31), found.unit.name, found.direction) == ("1.31 points", "%", "higher")
+
+
+def test_an_undeclared_metric_is_a_plain_number_whatever_its_name():
+    study = Study.from_dict(table(**LOOP))
+    assert study.measure("best_test_accuracy").unit.amount(0.8896) == "0.89"
+    assert study.measure("best_test_acc").unit.amount(0.8896) == "88.96 points"
+
+
+def test_declared_metrics_are_no_part_of_trials_and_leave_other_hashes_alone():
+    plain, declared = (Study.from_dict(table(**LOOP, **more)) for more in ({}, {"metrics": {"f1": F1}}))
+    assert plain.hash != declared.hash
+    assert [trial.hash for trial in plan(plain)] == [trial.hash for trial in plan(declared)]
+    assert fairtrial.load("quick").hash.startswith("943dd38e")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"metrics": {"f1": {"unit": "percents"}}},
+            'metrics.f1.unit = "percents": must be "fraction", "percent", "seconds" or "plain"',
+        ),
+        ({"metrics": {"f1": {"units": "percent"}}}, "unknown key `units` in [metrics.f1]: did you mean `unit`?"),
+        (
+            {"metrics": {"test_acc": {"unit": "percent"}}},
+            (
+                'metrics.test_acc.unit = "percent": fairtrial\'s own metric of that name has another; leave it '
+                "out, or yield the number under another name"
+            ),
+        ),
+        (
+            {"metrics": {"my_loss": {"direction": "higher"}}},
+            'metrics.my_loss.direction = "higher": my_loss is better lower; leave it out',
+        ),
+        (
+            {"metrics": {"f1": F1}, "evidence": {"metric": "best_f1", "direction": "lower"}},
+            'evidence.direction = "lower": best_f1 is better higher; leave it out',
+        ),
+        (
+            {"metrics": {"f1": F1}, "evidence": {"metric": "best_f1", "margin": 1.0}},
+            "evidence.margin = 1: must be below 1: best_f1 is a fraction; write 0.01 for 1 point",
+        ),
+    ],
+)
+def test_a_declaration_that_cannot_be(changes, message):
+    with pytest.raises(StudyError) as caught:
+        Study.from_dict(table(**LOOP, **changes))
+    assert str(caught.value) == message
+
+
+def test_fairtrials_own_loop_records_no_other_metrics():
+    with pytest.raises(StudyError, match=r'^metrics: key = "f1": known: `train_loss`'):
+        Study.from_dict(table(metrics={"f1": F1}))

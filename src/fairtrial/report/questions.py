@@ -52,7 +52,7 @@ def _title(answer: Answer, main: StudyVerdict) -> str:
 
 
 def _best(best: BestArm, main: StudyVerdict) -> Iterator[str]:
-    unit = measure(main.metric).unit
+    unit = main.unit
     excluded = f"; not {', '.join(best.excluded)}" if best.excluded else ""
     if len(best.candidates) == 1:
         yield f"{best.candidates[0]} is the best arm: no other is better"
@@ -69,7 +69,7 @@ def _best(best: BestArm, main: StudyVerdict) -> Iterator[str]:
 
 def _columns(rows: list[_Row], *, screen: bool) -> tuple[Column, ...]:
     first = rows[0].found
-    unit = measure(first.metric).unit
+    unit = first.unit
     table: list[tuple[str, str, Callable[[_Row], str]]] = [
         ("arm", "arm", lambda row: row.result.arm),
         ("against", "against", lambda row: row.found.reference),
@@ -104,6 +104,6 @@ def _notes(answer: Answer) -> Iterator[str]:
     else:
         yield f"With {alone} probability these intervals hold at once, for all arms and looks; p is adjusted likewise."
     if answer.question == "also" and answer.verdicts[0].margin is not None:
-        within = measure(answer.verdicts[0].metric).unit.amount(answer.verdicts[0].margin)
+        within = answer.verdicts[0].unit.amount(answer.verdicts[0].margin)
         yield f"Equivalent: within {within}."
     yield f"Each question of the study has an equal part of its alpha: {percent(answer.alpha)}."

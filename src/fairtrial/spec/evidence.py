@@ -7,7 +7,7 @@ from pydantic import AfterValidator, AllowInfNan, BeforeValidator, Field, Strict
 from pydantic_core import PydanticCustomError
 
 from fairtrial.spec.measures import better
-from fairtrial.spec.metrics import Direction
+from fairtrial.spec.metrics import UNITS, Direction, Metric
 from fairtrial.spec.numbers import Count, Interval, Positive
 from fairtrial.spec.sections import Section
 
@@ -27,6 +27,25 @@ def _as_floor(value: object) -> object:
 
 Floor = Annotated[float | Literal["chance"], BeforeValidator(_as_floor)]
 Probability = Annotated[StrictFloat, AfterValidator(Interval("(0, 1)"))]
+
+
+class MetricSettings(Section):
+    """What a study declares of a metric that its training loop records.
+
+    Attributes:
+        unit: ``"fraction"`` (in [0, 1], shown in percent), ``"percent"`` (recorded as such), ``"seconds"`` or
+            ``"plain"``; by default what fairtrial's own metric of that name has, or else a plain number.
+        direction: which way is better, for a name that does not imply it.
+        sparse: whether epochs may lack it, the first one too.
+    """
+
+    unit: Literal["fraction", "percent", "seconds", "plain"] | None = None
+    direction: Direction | None = None
+    sparse: bool = False
+
+    def of(self, name: str) -> Metric:
+        """The declared metric."""
+        return Metric.named(name, self.direction, self.unit and UNITS[self.unit])
 
 
 class Target(Section):
@@ -90,6 +109,11 @@ class Evidence(Section):
     def larger_is_better(self) -> bool:
         """Whether a higher measure is better."""
         return (self.direction or better(self.metric)) == "higher"
+
+    @property
+    def directions(self) -> dict[str, Direction | None]:
+        """The better direction of each measure, where the study states it."""
+        return {self.metric: self.direction} | {also.metric: also.direction for also in self.also or ()}
 
     @property
     def further_questions(self) -> int:

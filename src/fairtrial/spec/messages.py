@@ -102,6 +102,8 @@ def _known_keys(parts: Sequence[str | int], table: Mapping[str, Any], model: typ
             name = given.get("name", registry.default) if isinstance(given, Mapping) else registry.default
             fields = registry.get(name).model_fields
         else:
+            if part not in fields:  # a name of the user's own, within a table of tables
+                continue
             models = _models(fields[part].annotation)
             fields = {key: field for found in models for key, field in found.model_fields.items()}
     return list(fields)

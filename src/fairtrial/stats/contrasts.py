@@ -37,9 +37,7 @@ class Contrasts:
     ) -> None:
         self.study, self.results, self.main = study, results, main
         self.evidence = evidence or study.evidence
-        self.data = PairedData.of(
-            study, results, self.evidence.metric, self.evidence.target, direction=self.evidence.direction
-        )
+        self.data = PairedData.of(study, results, self.evidence.metric, self.evidence.target)
 
     def with_base(self, base: str, others: Sequence[str], alpha: float, *, margin: float | None = None) -> StudyVerdict:
         """Compare arms with any one of them; the intervals of all the others together hold with 1 - alpha."""
@@ -125,6 +123,7 @@ class Contrasts:
             self.main,
             reference=base,
             metric=self.evidence.metric,
+            unit=self.study.measure(self.evidence.metric).unit,
             larger_is_better=self.evidence.larger_is_better,
             margin=margin,
             alpha=alpha,

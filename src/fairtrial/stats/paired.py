@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fairtrial.measures import measure, missed
+from fairtrial.measures import missed
 from fairtrial.spec import Study, Target
-from fairtrial.spec.metrics import Direction
 from fairtrial.stats.learned import learned
 from fairtrial.stats.summary import Key, join
 from fairtrial.stats.variance import FloatArray
@@ -35,21 +34,13 @@ class PairedData:
     pending: frozenset[Key]  # started and not ended
 
     @classmethod
-    def of(
-        cls,
-        study: Study,
-        results: Sequence[TrialResult],
-        metric: str,
-        target: Target | None,
-        direction: Direction | None = None,
-    ) -> "PairedData":
-        """Measure every trial; the direction is that of a metric which implies none, by default the study's.
+    def of(cls, study: Study, results: Sequence[TrialResult], metric: str, target: Target | None) -> "PairedData":
+        """Measure every trial.
 
         Raises:
             ValueError: a result is not of this study, a trial appears twice, or there is no such measure.
         """
-        own = study.evidence.direction if metric == study.evidence.metric else None
-        chosen = measure(metric, direction or own)
+        chosen = study.measure(metric)
         values: dict[Key, float] = {}
         lost: dict[Key, str] = {}
         unreported, pending = set(), set()

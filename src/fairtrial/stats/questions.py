@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
-from fairtrial.measures import measure
 from fairtrial.spec import Evidence, Study
 from fairtrial.stats.best import BestArm, best_arm
 from fairtrial.stats.comparison import StudyVerdict
@@ -63,7 +62,7 @@ def _answers(study: Study, results: Sequence[TrialResult], main: StudyVerdict) -
         yield Answer("also", alpha, (found,))
     contrasts = Contrasts(study, results, main)
     if evidence.against is not None:
-        value, unit = evidence.against.value, measure(evidence.metric).unit
+        value, unit = evidence.against.value, main.unit
         name = f"{unit.number(value)}{'' if unit.name == '%' else ' '}{unit.name}".rstrip()
         one_sided = bool(evidence.against.one_sided)
         yield Answer("against", alpha, (contrasts.with_constant(value, name, alpha, one_sided=one_sided),))
