@@ -11,6 +11,7 @@ from fairtrial.errors import StudyError
 from fairtrial.registry import MEASURES, UnknownNameError, did_you_mean
 from fairtrial.spec.evidence import (
     ALL_OTHERS,
+    AlsoMeasure,
     Claim,
     Evidence,
     Finite,
