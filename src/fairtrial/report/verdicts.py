@@ -70,7 +70,7 @@ def _by_failures(data: StudyVerdict, row: Comparison) -> str:
     who = "it" if found.more_often else data.reference
     return (
         f"{row.arm} is {row.verdict.value} than {data.reference}: {who} fails more often (it at {found.arm} of "
-        f"{found.seeds} seeds, {data.reference} at {found.reference}, p {_p(found.p_adjusted)})"
+        f"{found.seeds} seeds, {data.reference} at {found.reference}, p {p_value(found.p_adjusted)})"
     )
 
 
@@ -125,7 +125,7 @@ def _columns(data: StudyVerdict) -> tuple[Column, ...]:
         ("seeds", "seeds", lambda row: str(row.seeds)),
         ("mean_difference", diff, lambda row: or_nothing(row.mean_difference, unit.number)),
         ("interval", f"{level}\ninterval", lambda row: or_nothing(row.interval, lambda ends: unit.between(*ends))),
-        ("p_adjusted", "adj.\np", lambda row: or_nothing(row.p_adjusted, _p)),
+        ("p_adjusted", "adj.\np", lambda row: or_nothing(row.p_adjusted, p_value)),
         ("effect_size", "effect\nsize", lambda row: or_nothing(row.effect_size, "{:.1f}".format)),
         ("probability_better", "beats\nref.", lambda row: or_nothing(row.probability_better, _chance)),
         ("smallest_detectable", "could\nfind", lambda row: or_nothing(row.smallest_detectable, unit.number)),
@@ -133,7 +133,8 @@ def _columns(data: StudyVerdict) -> tuple[Column, ...]:
     return columns(data.comparisons, table)
 
 
-def _p(value: float) -> str:
+def p_value(value: float) -> str:
+    """Write a p value: ``0.012``, ``<0.001``."""
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 

@@ -182,7 +182,7 @@ class _Comparing:
             unit=self._study.measure(self._evidence.metric).unit,
             larger_is_better=self._evidence.larger_is_better,
             margin=self._evidence.margin,
-            alpha=self._evidence.alpha,
+            alpha=self._study.question_alpha,
             looks=looks(self._study),
             seeds=self.seeds,
             comparisons=rows,
@@ -250,7 +250,7 @@ class _Comparing:
         judged = judge(
             table,
             self._evidence.margin,
-            self._evidence.alpha,
+            self._study.question_alpha,
             looks(self._study) or (2,),
             arms=self._others,
             larger_is_better=self._evidence.larger_is_better,
@@ -272,13 +272,13 @@ class _Comparing:
         lost = self._data.lost_seeds(arm, self._study.reference)
         verdict = allowed(row.verdict, lost)
         failures = failures_of(self._study, row, self._data, self.seeds)
-        by_failures = not verdict.settled and failures.verdict(self._evidence.alpha).settled
+        by_failures = not verdict.settled and failures.verdict(self._study.question_alpha).settled
         higher = (row.mean_difference or 0.0) > 0.0
         heading = Verdict.BETTER if higher == self._evidence.larger_is_better else Verdict.WORSE
         # Further seeds can't settle an arm where lost seeds already rule out the verdict that it is heading for.
         more = row.more_seeds if verdict is row.verdict and allowed(heading, lost) is heading else None
         if by_failures:
-            verdict, more = failures.verdict(self._evidence.alpha), None
+            verdict, more = failures.verdict(self._study.question_alpha), None
         paired = pairing_caveats(self._study, arm, self._results, other=self._study.reference)
         own = (*self._loss_caveats(row, lost, failures), *self._judge_caveats(row, failures), *paired, *shared)
         found = replace(row, verdict=verdict, more_seeds=more, caveats=own)
