@@ -111,6 +111,22 @@ def test_what_is_no_measure_is_refused(name):
         measure(name)
 
 
+def test_a_mean_within_the_last_epoch_takes_all_its_evaluations():
+    within = {"eval1_test_acc": 0.4, "eval2_test_acc": 0.5, "test_acc": 0.9}
+    found = measure("mean_last_epoch_test_acc")
+    assert found.of(records({"test_acc": 0.1}, within)) == pytest.approx(0.6)
+    assert found.of(records(within, {"test_acc": 0.9})) is None  # the last epoch was evaluated once
+    assert found.of(records({"eval1_test_acc": 0.4})) is None
+    assert found.is_broken(records(within | {"eval1_test_acc": NAN}))
+    assert measure("mean_last_epoch_val_loss").label == "mean validation loss within the last epoch"
+
+
+def test_means_say_what_else_they_ask_about():
+    assert "asks about speed" in measure("mean_last3_test_acc").note
+    assert measure("mean_last1_test_acc").note == ""
+    assert "half an epoch before its end" in measure("mean_last_epoch_test_acc").note
+
+
 def test_a_measure_without_its_target_is_a_bug():
     with pytest.raises(ValueError, match="epochs_to_target needs a target"):
         measure("epochs_to_target").of(column("test_acc", 0.5))

@@ -56,8 +56,9 @@ def run_study(
             calls this: it needs no ``if __name__ == "__main__"``, and a training loop must be in a module of its own.
         callbacks: called as the study runs.
         retry_failed: run failed trials again. Diverged ones are results, and stay.
-        force: continue although versions of torch or fairtrial, threads or data differ from those of the study's trials
-            so far, or although the study's file was changed while it was unfinished; the trials' provenance says so.
+        force: continue although versions of torch or fairtrial, threads, data or the user's own code differ from those
+            of the study's trials so far, or although the study's file was changed while it was unfinished; the trials'
+            provenance says so.
 
     Returns:
         The number of trials that were trained.
@@ -78,7 +79,7 @@ def run_study(
     """
     executor = LocalExecutor() if executor is None else executor
     with store.lock(study):
-        scheduler = _schedule(study)
+        scheduler = _schedule(study, store)
         outcomes = store.outcomes(scheduler.planned)
         changes = _check_file(scheduler, store, force=force)
         checkpoints = CheckpointManager(executor.checkpoints or f"{store.beside}.checkpoints")
@@ -146,7 +147,8 @@ class _Recorder:
         self.study = self.scheduler.study
         self.trials = {trial.hash: trial for trial in self.scheduler.planned}
         self.git_commit = git_commit(self.study.origin.folder) if self.study.origin.folder else None
-        self.conditions = RunConditions(self.store.results(self.study))
+        kept = self.ended | self.checkpoints.saved()
+        self.conditions = RunConditions(self.store.results(self.study), self.trials.keys() - kept)
         self.attempts: dict[str, str] = {}
         self.uncommitted: list[_Received] = []
 
@@ -174,6 +176,7 @@ class _Recorder:
                     self._follow(self.scheduler.advance(self.ended, self._results), session)
         finally:
             self._commit()
+        self.store.register(self.study, datetime.now(UTC))  # again, if another study was registered meanwhile
         return len(self.ended) - before
 
     def on_download(self, done: int, total: int | None, what: str) -> None:
@@ -210,7 +213,7 @@ class _Recorder:
                 f"{self.study.label} began with {'; '.join(found)}: mixing them can change its numbers; restore them, "
                 "start again in another store, or use --force, which is recorded with every trial from now on"
             )
-        self.conditions.add(trial.arm, machine)
+        self.conditions.add(trial.arm, trial.seed, machine)
         return "; ".join([self.changes, *found] if self.changes else found)
 
     def _results(self) -> Sequence[TrialResult]:
@@ -261,12 +264,15 @@ def _report(message: Message, trial: Trial, callback: Callback) -> None:
             callback.on_warning(trial, text)
 
 
-def _schedule(study: Study) -> Scheduler:
+def _schedule(study: Study, store: Store) -> Scheduler:
     if not study.sequential:
         return Scheduler(study)
     from fairtrial.stats import comparison  # noqa: PLC0415  (loads SciPy)
 
-    return Scheduler(study, comparison.stops)
+    def stops(study: Study, results: Sequence[TrialResult]) -> Mapping[str, str]:
+        return comparison.stops(study, results, history=store.history(study))
+
+    return Scheduler(study, stops)
 
 
 def _ended(outcomes: Mapping[str, Outcome | None], *, retry_failed: bool = False) -> set[str]:
@@ -280,7 +286,7 @@ def _check_file(scheduler: Scheduler, store: Store, *, force: bool) -> str:
     before = abandoned_study(study, scheduler.planned, store.studies())
     if before is None:
         return ""
-    earlier = _schedule(before)
+    earlier = _schedule(before, store)
     if not earlier.advance(_ended(store.outcomes(earlier.planned)), partial(store.results, before)).trials:
         return ""
     changes = "; ".join(changed_keys(before, study))

@@ -283,6 +283,15 @@ def test_a_study_has_the_same_digest_whatever_runs_it_and_in_which_order(make, m
     assert stored_digest(study, Shuffled(make()), "shuffled") == expected
 
 
+@pytest.mark.slow
+def test_the_users_code_is_recorded_where_a_trial_runs(make, trials):
+    from fairtrial.training.machine import describe_machine
+
+    started = [one for one in execute(make(), loops.good, trials[:2], machine=describe_machine) if type(one) is Started]
+    expected = hashlib.sha256(Path(loops.__file__).read_bytes()).hexdigest()
+    assert [message.machine.code for message in started] == [{"loops.py": expected}] * 2
+
+
 @pytest.fixture
 def one_thread():
     import torch

@@ -35,6 +35,7 @@ class Measure:
         note: a caveat, one sentence.
         needs_target: whether it depends on the study's target.
         aliases: other names that studies may use.
+        epochs: how many epochs a trial must have for it.
 
     Example:
         >>> from fairtrial.spec.metrics import PLAIN
@@ -54,6 +55,7 @@ class Measure:
     note: str = ""
     needs_target: bool = False
     aliases: tuple[str, ...] = ()
+    epochs: int = 1
 
     @property
     def about(self) -> str:
@@ -136,7 +138,8 @@ def measures_of(metrics: Iterable[str]) -> Iterator[str]:
     recorded = list(metrics)
     for pattern, entry in _entries():
         if not isinstance(entry, Measure):
-            yield from (pattern.replace("K", "3").replace("NAME", metric) for metric in recorded)
+            names = [pattern.replace("K", "3").replace("NAME", metric) for metric in recorded]
+            yield from (name for name in names if (found := find_measure(name)) and set(found.metrics) <= set(recorded))
         elif set(entry.metrics) <= set(recorded):
             yield entry.name
 

@@ -8,7 +8,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from types import CodeType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Self, TypeAlias
 
 from pydantic import (
@@ -29,6 +28,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from fairtrial.registry import DATASETS, MODELS, OPTIMIZERS, SCHEDULES, Registry, UnknownNameError
+from fairtrial.sources import describe
 from fairtrial.spec.metrics import recorded_metrics
 from fairtrial.spec.numbers import Count, CountOrZero, Decay, NonNegative, Positive
 
@@ -244,7 +244,7 @@ class LoopName(str):
         named = named if hasattr(named, "__qualname__") else type(named)
         name = f"{named.__module__}:{named.__qualname__}"
         if named is not function or name.startswith("__main__:") or "<" in name:
-            name += f"#{hashlib.sha256(repr(_fingerprint(function)).encode()).hexdigest()[:8]}"
+            name += f"#{hashlib.sha256(repr(describe(function)).encode()).hexdigest()[:8]}"
         loop = cls(name)
         loop.function = function
         return loop
@@ -252,22 +252,6 @@ class LoopName(str):
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
         """Pickle the name only; the receiver imports the function."""
         return str, (str(self),)
-
-
-def _fingerprint(value: object, within: tuple[object, ...] = ()) -> object:
-    """Describe a function by what decides what it does, but for the modules that it uses; it may capture itself."""
-    if any(value is one for one in within):
-        return "itself"
-    if isinstance(value, partial):
-        return _fingerprint(value.func), [_fingerprint(item) for item in value.args], sorted(value.keywords.items())
-    if isinstance(value, MethodType):
-        return _fingerprint(value.__func__), _fingerprint(value.__self__)
-    if isinstance(value, FunctionType):
-        captured = [_fingerprint(cell.cell_contents, (*within, value)) for cell in value.__closure__ or ()]
-        return _fingerprint(value.__code__), value.__defaults__, value.__kwdefaults__, captured
-    if isinstance(value, CodeType):
-        return value.co_code, value.co_names, [_fingerprint(constant) for constant in value.co_consts]
-    return (type(value), vars(value)) if hasattr(value, "__dict__") and not isinstance(value, type) else value
 
 
 def _loop_name(loop: object) -> object:
