@@ -37,7 +37,7 @@ def test_an_arm_that_is_the_reference_to_the_bit_is_named_first_and_has_no_diffe
     found = compare(study, results_of(study))
     line = "b is identical to a, to the bit at all 3 seeds: optimizer.eps changed nothing."
     assert found.alerts == (line,)
-    assert View(found).text(200).splitlines()[1].strip() == line
+    assert View(found).text(200).splitlines()[0] == line
     row, _ = found.comparisons
     assert (row.verdict, row.mean_difference, row.interval, row.p_adjusted) == (verdict, 0.0, None, None)
     assert row.seeds == 3
