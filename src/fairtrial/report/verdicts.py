@@ -59,7 +59,10 @@ def verdict_table(data: StudyVerdict, noise: Sequence[ArmNoise] = ()) -> dict[st
     """Lay verdicts out as programs read them; ``noise`` is there only for a study that has it."""
     table = {key: getattr(data, key) for key in ("study", "reference", "metric", "margin", "alpha", "alerts")}
     rows = [{key: value for key, value in vars(row).items() if key != "sd"} for row in data.comparisons]
-    return table | {"comparisons": rows} | ({"noise": [_noise(arm) for arm in noise]} if noise else {})
+    jitter = None if data.jitter is None else vars(data.jitter) | {"split": vars(data.jitter.split)}
+    return (
+        table | {"comparisons": rows, "jitter": jitter} | ({"noise": [_noise(arm) for arm in noise]} if noise else {})
+    )
 
 
 def _noise(arm: ArmNoise) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from fairtrial.spec.metrics import Unit
 from fairtrial.spec.validation import Vocabulary
 from fairtrial.stats import caveats
 from fairtrial.stats.alerts import alerts
+from fairtrial.stats.jitter import Jitter, find_jitter
 from fairtrial.stats.judge import judge
 from fairtrial.stats.paired import LostSeeds, PairedData, fate, seed_list
 from fairtrial.stats.pairing import pairing_caveats, pairing_conflict
@@ -41,6 +43,7 @@ class StudyVerdict:
     #: How many of them have no result, by arm, then see `paired.PairedData.lost`; arms that lost none are absent.
     lost: dict[str, dict[str, int]]
     refused: dict[str, str]  # why arms can't be compared at all, by name
+    jitter: Jitter | None = None  # how much of the spread is jitter within runs; None if unknown
     alerts: tuple[str, ...] = ()  # what can make the verdicts false, a sentence each; see `stats.alerts`
 
     @property
@@ -176,6 +179,7 @@ class _Comparing:
                 for arm in dict.fromkeys(name for (name, _), _ in losses)
             },
             refused=self._refused,
+            jitter=self._jitter,
             alerts=alerts(self._study, self._results),
         )
 
@@ -263,6 +267,11 @@ class _Comparing:
         for how in sorted(set(fates.values())):
             yield fate(how), [seed for seed in seeds if fates[seed] == how]
 
+    @cached_property
+    def _jitter(self) -> Jitter | None:
+        arms = [arm for arm in self._others if arm not in self._refused]
+        return find_jitter(self._study, self._results, self._data, self._study.measure(self._evidence.metric), arms)
+
     def _shared_caveats(self) -> Iterator[str]:
         study, metric = self._study, self._evidence.metric
         if metric != study.evidence.metric:
@@ -273,3 +282,5 @@ class _Comparing:
         yield from caveats.of_conditions(study, self._results)
         yield from caveats.of_records(study, self._data)
         yield from caveats.held_fixed(study)
+        if self._jitter is not None:
+            yield from self._jitter.sentences
