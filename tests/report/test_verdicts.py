@@ -74,7 +74,7 @@ def test_undecided_says_how_many_seeds_more():
 def test_the_json_is_the_contract():
     found = verdict(evidence={"margin": 0.02})
     table = json.loads(write(found, "json"))
-    assert list(table) == ["study", "reference", "metric", "margin", "alpha", "alerts", "comparisons"]
+    assert list(table) == ["study", "reference", "metric", "margin", "alpha", "alerts", "comparisons", "jitter"]
     assert (table["study"], table["reference"], table["metric"]) == ("simulated", "baseline", "best_test_acc")
     assert list(table["comparisons"][0]) == [
         "arm",
