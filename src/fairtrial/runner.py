@@ -25,6 +25,7 @@ from fairtrial.executors.base import (
     Workload,
 )
 from fairtrial.executors.local.executor import LocalExecutor
+from fairtrial.executors.records import RecordRules
 from fairtrial.failpoints import failpoint
 from fairtrial.provenance import RunConditions, abandoned_study, changed_keys, git_commit
 from fairtrial.scheduler import Decision, Scheduler
@@ -65,6 +66,7 @@ def run_study(
     Raises:
         FairtrialError: something that every trial needs is missing or damaged; nothing was trained.
         StoreLockedError: another process is running this study in this store.
+        RecordError: a training loop's first record is not what the study needs.
         CheckpointError: a trial's state can't be saved, on a full disk for example; every finished epoch is in the
             store, and the next run resumes from the checkpoints before.
         ProvenanceError: the study would continue under other conditions than it began; ended trials are in the store.
@@ -77,7 +79,7 @@ def run_study(
     """
     executor = LocalExecutor() if executor is None else executor
     with store.lock(study):
-        scheduler = _schedule(study)
+        scheduler = _schedule(study, store)
         outcomes = store.outcomes(scheduler.planned)
         changes = _check_file(scheduler, store, force=force)
         checkpoints = CheckpointManager(executor.checkpoints or f"{store.beside}.checkpoints")
@@ -116,6 +118,7 @@ def compose_workload(
         gpus=machine.gpus(),
         environment=machine.show_one_gpu,
         data=NodeData(partial(datasets.gather, data), partial(datasets.install, data)) if data else None,
+        rules=RecordRules.of(study),
         on_progress=on_progress,
     )
 
@@ -173,6 +176,7 @@ class _Recorder:
                     self._follow(self.scheduler.advance(self.ended, self._results), session)
         finally:
             self._commit()
+        self.store.register(self.study, datetime.now(UTC))  # again, if another study was registered meanwhile
         return len(self.ended) - before
 
     def on_download(self, done: int, total: int | None, what: str) -> None:
@@ -260,12 +264,15 @@ def _report(message: Message, trial: Trial, callback: Callback) -> None:
             callback.on_warning(trial, text)
 
 
-def _schedule(study: Study) -> Scheduler:
+def _schedule(study: Study, store: Store) -> Scheduler:
     if not study.sequential:
         return Scheduler(study)
     from fairtrial.stats import comparison  # noqa: PLC0415  (loads SciPy)
 
-    return Scheduler(study, comparison.stops)
+    def stops(study: Study, results: Sequence[TrialResult]) -> Mapping[str, str]:
+        return comparison.stops(study, results, history=store.history(study))
+
+    return Scheduler(study, stops)
 
 
 def _ended(outcomes: Mapping[str, Outcome | None], *, retry_failed: bool = False) -> set[str]:
@@ -279,7 +286,7 @@ def _check_file(scheduler: Scheduler, store: Store, *, force: bool) -> str:
     before = abandoned_study(study, scheduler.planned, store.studies())
     if before is None:
         return ""
-    earlier = _schedule(before)
+    earlier = _schedule(before, store)
     if not earlier.advance(_ended(store.outcomes(earlier.planned)), partial(store.results, before)).trials:
         return ""
     changes = "; ".join(changed_keys(before, study))

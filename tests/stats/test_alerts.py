@@ -30,7 +30,7 @@ def test_code_that_changed_between_seeds_is_said_first_in_every_form():
     assert line == "Not one experiment: loop.py changed between trials (seeds 0 and 1, then seeds 2 and 3)."
     for data in (compare(study, results), check_claims(study, results)):
         view = View(data)
-        assert view.text(200).splitlines()[1].strip() == line
+        assert view.text(200).splitlines()[0] == line
         assert line in view.html()
         assert f'"alerts": [\n    "{line}"' in view.json()
 

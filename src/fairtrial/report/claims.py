@@ -5,7 +5,7 @@ from typing import Any
 
 from fairtrial.measures import measure
 from fairtrial.report.grid import Cell, Column, Grid, columns, label
-from fairtrial.report.words import NOTHING, notes_by_arm, or_nothing, percent
+from fairtrial.report.words import NOTHING, exploratory, notes_by_arm, or_nothing, percent
 from fairtrial.spec import ALL_OTHERS
 from fairtrial.stats.claims import PREDICTION, StudyClaims, TestedClaim
 from fairtrial.stats.verdicts import ClaimVerdict
@@ -27,7 +27,8 @@ def claims_grid(data: StudyClaims, *, screen: bool = False) -> Grid:
         + ", ".join(f"{part} {finding.value}" for part, finding in one.parts.items())
         for one in data.joint
     ]
-    return Grid(title, () if screen else _columns(data), tuple(_notes(data)), (*data.alerts, *lead))
+    first = (*exploratory(data.exploratory), *data.alerts)
+    return Grid(title, () if screen else _columns(data), tuple(_notes(data)), tuple(lead), first)
 
 
 def claims_table(data: StudyClaims) -> dict[str, Any]:
@@ -37,10 +38,12 @@ def claims_table(data: StudyClaims) -> dict[str, Any]:
         {"id": one.claim.id, "text": one.claim.text, "verdict": one.finding.value, "all": dict(one.parts)}
         for one in data.joint
     ]
+    keys = ("study", "hash", "reference", "alpha", "looks", "exploratory", "alerts", "caveats")
     return {
-        "alerts": data.alerts,
+        **{key: getattr(data, key) for key in keys},
         "claims": [
             {"id": one.claim.id, "text": one.claim.text, "verdict": one.finding.value}
+            | {key: getattr(one.claim, key) for key in ("arm", "against", "metric")}
             | {key: getattr(one.decisive, key) for key in numbers}
             for one in data.claims
         ],

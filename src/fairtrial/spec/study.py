@@ -175,6 +175,15 @@ class Study(Section):
         """Whether the number of seeds depends on their results."""
         return self.min_seeds < self.seeds
 
+    @property
+    def question_alpha(self) -> float:
+        """The part of alpha that each question of [evidence] gets.
+
+        The arms against the reference is one question, and every further one has an equal part. So with probability
+        1 - alpha no verdict of the study is wrong, whichever question it answers.
+        """
+        return self.evidence.alpha / max((len(self.arms) > 1) + self.evidence.further_questions, 1)
+
     def measure(self, name: str) -> Measure:
         """Look up a measure by its name in studies, with the unit and the better direction that this study declares.
 
@@ -188,7 +197,7 @@ class Study(Section):
             >>> study.measure("final_f1").unit.amount(0.015), study.measure("final_f1").direction
             ('1.50 points', 'higher')
         """
-        direction = self.evidence.direction if name == self.evidence.metric else None
+        direction = self.evidence.directions.get(name)
         declared = {metric: self.metric(metric) for metric in self.metrics}
         found = find_measure(name, direction, declared)
         if found is None:

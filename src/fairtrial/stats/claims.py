@@ -19,6 +19,7 @@ import numpy as np
 from scipy import special
 
 from fairtrial.errors import StudyError
+from fairtrial.history import History
 from fairtrial.spec import ALL_OTHERS, Claim, Study, Target
 from fairtrial.spec.metrics import RELATIVE, Unit
 from fairtrial.stats import caveats
@@ -79,14 +80,17 @@ class StudyClaims:
 
     study: str  # the study's name
     hash: str
+    reference: str
     alpha: float  # probability of any wrong "supported" or "contradicted"
+    looks: tuple[int, ...]  # numbers of seeds after which the study is evaluated
     claims: tuple[TestedClaim, ...]
     caveats: tuple[str, ...]  # what a reader must know about all of them, a sentence each
     joint: tuple[JointFinding, ...] = ()  # the findings about the study's joint claims
+    exploratory: tuple[str, ...] = ()  # why this is no test of what was set beforehand, each without a full stop
     alerts: tuple[str, ...] = ()  # what can make the findings false, a sentence each; see `stats.alerts`
 
 
-def check_claims(study: Study, results: Sequence[TrialResult]) -> StudyClaims:
+def check_claims(study: Study, results: Sequence[TrialResult], *, history: History | None = None) -> StudyClaims:
     """Test the claims of a study on results of its trials, in any order.
 
     A seed that one of two arms lost (its trial diverged, failed or missed the target) and the other did not opens the
@@ -113,7 +117,16 @@ def check_claims(study: Study, results: Sequence[TrialResult]) -> StudyClaims:
     lines += [*caveats.of_conditions(study, results), *caveats.of_records(study, own), *caveats.held_fixed(study)]
     joint = join_findings(study.joint_claims, {one.claim.id: one.finding for one in tested})
     return StudyClaims(
-        study.name, study.hash, study.evidence.alpha, tested, tuple(lines), joint, alerts(study, results)
+        study=study.name,
+        hash=study.hash,
+        reference=study.reference,
+        alpha=study.evidence.alpha,
+        looks=looks(study),
+        claims=tested,
+        caveats=tuple(lines),
+        joint=joint,
+        exploratory=() if history is None else history.claimed_afterwards(study),
+        alerts=alerts(study, results),
     )
 
 

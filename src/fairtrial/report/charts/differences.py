@@ -7,6 +7,7 @@ import altair as alt
 import numpy as np
 
 from fairtrial.errors import ReportError
+from fairtrial.history import History
 from fairtrial.measures import measure
 from fairtrial.registry import CHARTS
 from fairtrial.report.charts import Chart
@@ -41,13 +42,13 @@ class Differences:
     arms: tuple[ArmDifferences, ...]
 
 
-def difference_data(study: Study, results: Sequence[TrialResult]) -> Differences:
+def difference_data(study: Study, results: Sequence[TrialResult], *, history: History | None = None) -> Differences:
     """Collect what the verdicts rest on.
 
     Raises:
         ReportError: no arm has a seed at which it and the reference have a result.
     """
-    found = compare(study, results)
+    found = compare(study, results, history=history)
     table = PairedData.of(study, results, found.metric, study.evidence.target).differences(
         found.reference, [row.arm for row in found.comparisons], found.seeds
     )
@@ -136,4 +137,4 @@ def _remark(found: StudyVerdict) -> str:
 
 
 _ABOUT = "Each arm minus the reference, seed by seed, with the intervals, the margin and the verdicts."
-CHARTS.register("differences")(Chart("differences", difference_data, draw_differences, _ABOUT))
+CHARTS.register("differences")(Chart("differences", difference_data, draw_differences, _ABOUT, has_verdicts=True))
