@@ -86,6 +86,16 @@ class StudyResults:
         answers = answer_questions(self.study, self.results, found) if metric is None else ()
         return View(found, noise, answers)
 
+    def confirmation(self) -> Study:
+        """Build a study that compares the leading arm with the reference on fresh seeds.
+
+        Raises:
+            StudyError: there are no results yet that tell which arm leads.
+        """
+        from fairtrial.stats.confirmation import confirmation  # noqa: PLC0415
+
+        return confirmation(self.study, self.results)
+
     def claims(self) -> "View[StudyClaims]":
         """Test each claim of the study."""
         from fairtrial.report.views import View  # noqa: PLC0415
