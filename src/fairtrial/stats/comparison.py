@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from fairtrial.spec.validation import Vocabulary
 from fairtrial.stats import caveats
 from fairtrial.stats.alerts import alerts
 from fairtrial.stats.failures import failure_caveats
+from fairtrial.stats.jitter import Jitter, find_jitter
 from fairtrial.stats.judge import judge
 from fairtrial.stats.paired import LostSeeds, PairedData, fate, seed_list
 from fairtrial.stats.pairing import pairing_caveats, pairing_conflict
@@ -45,6 +47,7 @@ class StudyVerdict:
     refused: dict[str, str]  # why arms can't be compared at all, by name
     exploratory: tuple[str, ...] = ()  # why this is no test of what was set beforehand, each without a full stop
     set_beforehand: bool = False  # whether a store knows that measure and margin were set before there were results
+    jitter: Jitter | None = None  # how much of the spread is jitter within runs; None if unknown
     alerts: tuple[str, ...] = ()  # what can make the verdicts false, a sentence each; see `stats.alerts`
 
     @property
@@ -191,6 +194,7 @@ class _Comparing:
             refused=self._refused,
             exploratory=exploratory,
             set_beforehand=self._history is not None and not exploratory,
+            jitter=self._jitter,
             alerts=alerts(self._study, self._results),
         )
 
@@ -292,6 +296,11 @@ class _Comparing:
         for how in sorted(set(fates.values())):
             yield fate(how), [seed for seed in seeds if fates[seed] == how]
 
+    @cached_property
+    def _jitter(self) -> Jitter | None:
+        arms = [arm for arm in self._others if arm not in self._refused]
+        return find_jitter(self._study, self._results, self._data, self._study.measure(self._evidence.metric), arms)
+
     def _shared_caveats(self) -> Iterator[str]:
         study, metric = self._study, self._evidence.metric
         yield from caveats.of_metric(metric)
@@ -300,3 +309,5 @@ class _Comparing:
         yield from caveats.of_conditions(study, self._results)
         yield from caveats.of_records(study, self._data)
         yield from caveats.held_fixed(study)
+        if self._jitter is not None:
+            yield from self._jitter.sentences
