@@ -320,7 +320,8 @@ class _Comparing:
 
     @cached_property
     def _jitter(self) -> Jitter | None:
-        arms = [arm for arm in self._others if arm not in self._refused]
+        without = {*self._refused, *self._identical(self.seeds)}
+        arms = [arm for arm in self._others if arm not in without]
         return find_jitter(self._study, self._results, self._data, self._study.measure(self._evidence.metric), arms)
 
     def _shared_caveats(self) -> Iterator[str]:
