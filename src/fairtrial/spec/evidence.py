@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, AllowInfNan, BeforeValidator, Field, StrictFloat, model_validator
+from pydantic import AfterValidator, AllowInfNan, BeforeValidator, Field, StrictBool, StrictFloat, model_validator
 from pydantic_core import PydanticCustomError
 
 from fairtrial.spec.measures import better
@@ -77,6 +77,8 @@ class Evidence(Section):
     lost_below: Floor | None = None
     lost_above: Finite | None = None
     pooling: Literal["guarded", "pooled", "own"] | None = None  # None for "guarded"
+    #: Whether a fixed number of seeds spends all of alpha; otherwise some is kept for seeds that are added later.
+    final: StrictBool | None = None
 
     @property
     def larger_is_better(self) -> bool:
