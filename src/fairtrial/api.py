@@ -68,7 +68,7 @@ class StudyResults:
         return View(summarize(self.study, self.results))
 
     def verdict(self, metric: str | None = None) -> "View[StudyVerdict]":
-        """Compare each arm with the reference.
+        """Compare each arm with the reference, and answer the study's further questions; see `View.answers`.
 
         Args:
             metric: a measure other than the one that the study set beforehand; the verdicts say so.
@@ -79,9 +79,12 @@ class StudyResults:
         from fairtrial.report.views import View  # noqa: PLC0415
         from fairtrial.stats.comparison import compare  # noqa: PLC0415
         from fairtrial.stats.noise import split_noise  # noqa: PLC0415
+        from fairtrial.stats.questions import answer_questions  # noqa: PLC0415
 
         noise = split_noise(self.study, self.results, metric=metric)
-        return View(compare(self.study, self.results, metric=metric, history=self.history), noise)
+        found = compare(self.study, self.results, metric=metric, history=self.history)
+        answers = answer_questions(self.study, self.results, found) if metric is None else ()
+        return View(found, noise, answers)
 
     def claims(self) -> "View[StudyClaims]":
         """Test each claim of the study."""

@@ -67,7 +67,7 @@ def estimate(
         return cost
     spread = spread or paired_spread(study, results)
     numbers = (study.noise.crossed,) if study.noise.crossed else tuple(seeds)
-    differences = detectable_differences(spread, len(study.arms) - 1, numbers, study.evidence.alpha) if spread else {}
+    differences = detectable_differences(spread, len(study.arms) - 1, numbers, study.question_alpha) if spread else {}
     options = []
     for n in numbers:
         resized = study if study.noise.crossed else Study.from_dict(study.to_dict() | {"seeds": n})

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from builders import make_results, make_study
+from fairtrial.api import StudyResults
 from fairtrial.errors import ReportError
 from fairtrial.report.verdicts import sentence
 from fairtrial.report.views import View
@@ -89,7 +90,7 @@ def test_the_json_is_the_contract():
     found = verdict(evidence={"margin": 0.02})
     table = json.loads(write(found, "json"))
     settings = {"study", "hash", "reference", "metric", "margin", "alpha", "looks", "seeds"}
-    assert settings | {"exploratory", "caveats", "comparisons"} <= set(table)
+    assert settings | {"exploratory", "caveats", "comparisons", "jitter"} <= set(table)
     assert (table["study"], table["reference"], table["metric"]) == ("simulated", "baseline", "best_test_acc")
     assert (table["exploratory"], table["caveats"]) == ([], list(found.caveats))
     assert list(table["comparisons"][0]) == [
@@ -280,6 +281,57 @@ def test_a_refused_comparison_is_told():
 def test_an_unknown_format_is_refused():
     with pytest.raises(ReportError, match='format = "xml": must be one of text, markdown, latex, html, json'):
         write(verdict(), "xml")
+
+
+def asked(**evidence):
+    study = simulated_study(ARMS, seeds=6, evidence={"metric": "final_test_acc", **evidence})
+    return StudyResults(study, simulated_results(study)).verdict()
+
+
+QUESTIONS = {
+    "also": ["final_train_loss", {"metric": "seconds", "margin": 5.0}],
+    "against": 0.7,
+    "pairs": "all",
+    "best": True,
+}
+
+
+def test_answers_stand_below_the_verdicts():
+    text = " ".join(asked(**QUESTIONS).text(120).split())
+    assert re.search(r"training loss, against baseline high_beta1: undecided", text)
+    assert re.search(r"time, against baseline high_beta1 is equivalent to baseline within 5\.0 s \(", text)
+    assert re.search(
+        r"test accuracy, against 70\.00% baseline is better than 70\.00% by 9\.\d\d points \(99\.2% ", text
+    )
+    assert re.search(r"up is better than low_beta2 by \d\.\d\d points \(99\.2% interval ", text)
+    assert "The best arm is undecided: it may be any of up, dead; not baseline, high_beta1, " in text
+    assert re.search(r"up has the best mean over 6 seeds, 86\.\d\d%; without the luck of being chosen 86\.\d\d%", text)
+    assert text.count("Each question of the study has an equal part of its alpha: 0.8%.") == 5
+
+
+def test_answers_are_in_the_json():
+    table = json.loads(asked(**QUESTIONS).json())
+    assert [one["question"] for one in table["questions"]] == ["also", "also", "against", "pairs", "best"]
+    assert table["alpha"] == pytest.approx(0.05 / 6)
+    loss, _, constant, pairs, best = table["questions"]
+    assert loss["verdicts"][0]["metric"] == "final_train_loss"
+    assert [row["arm"] for row in constant["verdicts"][0]["comparisons"]] == list(ARMS)
+    assert sum(len(one["comparisons"]) for one in pairs["verdicts"]) == 10
+    assert list(best["best"]) == ["candidates", "excluded", "leader", "seeds", "mean", "corrected"]
+    assert "questions" not in json.loads(asked().json())
+
+
+def test_one_sided_says_so():
+    text = " ".join(asked(against={"value": 0.7, "one_sided": True}).text(120).split())
+    assert "One-sided: with 97.5% probability no arm is wrongly called better, over all arms and looks." in text
+    assert re.search(r"baseline is better than 70\.00% by 9\.\d\d points \(95% interval ", text)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_answers_have_every_format(form):
+    view = asked(**QUESTIONS)
+    assert len(view.answers) == 5
+    assert "very_high_smoothing" in view.write(form).replace("\\_", "_")
 
 
 @pytest.mark.parametrize(

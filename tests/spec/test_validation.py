@@ -51,6 +51,9 @@ def test_all_of_it_is_read():
         FULL,
         *({key: value} for key, value in FULL.items() if key != "claims"),
         {"claims": [CLAIM]},
+        {"evidence": {"also": ["seconds", {"metric": "final_test_acc", "margin": 0.01}], "best": True}},
+        {"evidence": {"against": 0.9}},
+        {"evidence": {"against": {"value": 0.9, "one_sided": True}}},
         {"claims": [CLAIM, CLAIM | {"id": "two"}], "joint_claims": [JOINT]},
         {"seeds": 6, "noise": {"initial_weights": 2, "batch_orders": 3}},
         {"noise": {"batch_orders": 1}},
@@ -293,6 +296,28 @@ ERRORS = {
         {"claims": [CLAIM | {"metric": "seconds_to_target"}]},
         'claims[0].target: is missing; seconds_to_target needs one, such as {metric = "test_acc", value = 0.6}',
     ),
+    "a measure twice": (
+        {"evidence": {"metric": "seconds", "also": ["final_test_acc", "seconds"]}},
+        'evidence.also[1].metric = "seconds": is named twice in [evidence]',
+    ),
+    "no further measure": (
+        {"evidence": {"also": ["final_tst_acc"]}},
+        'evidence.also[0].metric = "final_tst_acc": did you mean `final_test_acc`?',
+    ),
+    "a further measure's key": (
+        {"evidence": {"also": [{"metric": "seconds", "margn": 3.0}]}},
+        "unknown key `margn` in [evidence.also[0]]: did you mean `margin`?",
+    ),
+    "a further measure's margin": (
+        {"evidence": {"also": [{"metric": "final_test_acc", "margin": 2}]}},
+        "evidence.also[0].margin = 2: must be below 1: final_test_acc is a fraction; write 0.02 for 2 points",
+    ),
+    "no constant": ({"evidence": {"against": "b"}}, 'evidence.against = "b": must be a table'),
+    "too few arms for pairs": (
+        {"evidence": {"pairs": "all"}},
+        "evidence.pairs: needs at least 3 arms; the study has 2",
+    ),
+    "pairs of what": ({"evidence": {"pairs": "some"}}, 'evidence.pairs = "some": must be "all"'),
     "joint claim's id": (
         {"claims": [CLAIM, CLAIM | {"id": "two"}], "joint_claims": [JOINT | {"id": "1"}]},
         'joint_claims[0].id = "1": another claim has that id',
@@ -365,6 +390,18 @@ def test_points_where_a_fraction_is_due_are_refused(sections, key):
 def test_a_margin_above_one_is_fine_for_what_is_no_fraction():
     assert Study.from_dict(table(evidence={"metric": "seconds", "margin": 5.0})).evidence.margin == 5.0
     assert Study.from_dict(table(claims=[CLAIM | {"at_least": 1.0, "relative": True}])).claims[0].at_least == 1.0
+
+
+def test_the_questions_of_a_study_share_alpha_equally():
+    def alpha(arms=("a", "b", "c"), **evidence):
+        arms = {name: {"optimizer": {"eps": 1e-8 * (index + 1)}} for index, name in enumerate(arms)}
+        return Study.from_dict(table(arms=arms, evidence={"alpha": 0.06, **evidence})).question_alpha
+
+    assert alpha() == 0.06
+    assert alpha(also=["seconds", "final_test_acc"]) == pytest.approx(0.02)
+    assert alpha(also=["seconds"], against=0.8, pairs="all", best=True) == pytest.approx(0.012)
+    assert alpha(best=False) == 0.06
+    assert alpha(arms=["a"], against=0.8) == 0.06  # one arm has no main question
 
 
 LOOP = {"training": {"loop": "mine:train"}}

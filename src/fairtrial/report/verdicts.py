@@ -70,7 +70,7 @@ def _by_failures(data: StudyVerdict, row: Comparison) -> str:
     who = "it" if found.more_often else data.reference
     return (
         f"{row.arm} is {row.verdict.value} than {data.reference}: {who} fails more often (it at {found.arm} of "
-        f"{found.seeds} seeds, {data.reference} at {found.reference}, p {_p(found.p_adjusted)})"
+        f"{found.seeds} seeds, {data.reference} at {found.reference}, p {p_value(found.p_adjusted)})"
     )
 
 
@@ -79,7 +79,9 @@ def verdict_table(data: StudyVerdict, noise: Sequence[ArmNoise] = ()) -> dict[st
     keys = ("study", "hash", "reference", "metric", "margin", "alpha", "looks", "stage", "seeds")
     table = {key: getattr(data, key) for key in (*keys, "exploratory", "alerts", "caveats")}
     rows = [{key: _plain(value) for key, value in vars(row).items() if key != "sd"} for row in data.comparisons]
-    return table | {"comparisons": rows} | ({"noise": [_noise(arm) for arm in noise]} if noise else {})
+    jitter = None if data.jitter is None else vars(data.jitter) | {"split": vars(data.jitter.split)}
+    table |= {"comparisons": rows, "jitter": jitter}
+    return table | ({"noise": [_noise(arm) for arm in noise]} if noise else {})
 
 
 def _plain(value: object) -> object:
@@ -125,7 +127,7 @@ def _columns(data: StudyVerdict) -> tuple[Column, ...]:
         ("seeds", "seeds", lambda row: str(row.seeds)),
         ("mean_difference", diff, lambda row: or_nothing(row.mean_difference, unit.number)),
         ("interval", f"{level}\ninterval", lambda row: or_nothing(row.interval, lambda ends: unit.between(*ends))),
-        ("p_adjusted", "adj.\np", lambda row: or_nothing(row.p_adjusted, _p)),
+        ("p_adjusted", "adj.\np", lambda row: or_nothing(row.p_adjusted, p_value)),
         ("effect_size", "effect\nsize", lambda row: or_nothing(row.effect_size, "{:.1f}".format)),
         ("probability_better", "beats\nref.", lambda row: or_nothing(row.probability_better, _chance)),
         ("smallest_detectable", "could\nfind", lambda row: or_nothing(row.smallest_detectable, unit.number)),
@@ -133,7 +135,8 @@ def _columns(data: StudyVerdict) -> tuple[Column, ...]:
     return columns(data.comparisons, table)
 
 
-def _p(value: float) -> str:
+def p_value(value: float) -> str:
+    """Write a p value: ``0.012``, ``<0.001``."""
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 

@@ -61,11 +61,35 @@ class Target(Section):
         return (self.direction or better(self.metric)) == "higher"
 
 
+class AlsoMeasure(Section):
+    """A further measure on which the study compares its arms, with a margin in its own unit."""
+
+    metric: str
+    direction: Direction | None = None
+    margin: Positive | None = None
+
+
+def _as_measures(also: object) -> object:
+    return [{"metric": item} if isinstance(item, str) else item for item in also] if isinstance(also, list) else also
+
+
+class Constant(Section):
+    """A value that every arm's mean is compared with; one-sided if only "better" is of interest."""
+
+    value: Finite
+    one_sided: StrictBool | None = None
+
+
+def _as_constant(against: object) -> object:
+    return {"value": against} if isinstance(against, int | float) and not isinstance(against, bool) else against
+
+
 class Evidence(Section):
     """What arms are compared on, and by what standard. Set before the first run; a part of the study's hash.
 
-    The margin is in the measure's own unit; alpha is the probability, over all arms and looks together, of any false
-    "better" or "worse".
+    The margin is in the measure's own unit; alpha is the probability, over all arms, looks and questions together, of
+    any false verdict. Further questions are `also`, `against`, `pairs` and `best`; each gets an equal part of alpha.
+    With `aa`, an arm may have the settings of another, and gets other seeds of noise.
     """
 
     metric: str = "best_test_acc"
@@ -79,11 +103,26 @@ class Evidence(Section):
     pooling: Literal["guarded", "pooled", "own"] | None = None  # None for "guarded"
     #: Whether a fixed number of seeds spends all of alpha; otherwise some is kept for seeds that are added later.
     final: StrictBool | None = None
+    aa: StrictBool | None = None
+    also: Annotated[tuple[AlsoMeasure, ...] | None, BeforeValidator(_as_measures)] = None
+    against: Annotated[Constant | None, BeforeValidator(_as_constant)] = None
+    pairs: Literal["all"] | None = None
+    best: StrictBool | None = None
 
     @property
     def larger_is_better(self) -> bool:
         """Whether a higher measure is better."""
         return (self.direction or better(self.metric)) == "higher"
+
+    @property
+    def directions(self) -> dict[str, Direction | None]:
+        """The better direction of each measure, where the study states it."""
+        return {self.metric: self.direction} | {also.metric: also.direction for also in self.also or ()}
+
+    @property
+    def further_questions(self) -> int:
+        """How many questions there are besides that of the arms and the reference."""
+        return len(self.also or ()) + (self.against is not None) + (self.pairs is not None) + bool(self.best)
 
 
 class Claim(Section):

@@ -11,6 +11,7 @@ from fairtrial.errors import StudyError
 from fairtrial.registry import MEASURES, UnknownNameError, did_you_mean
 from fairtrial.spec.evidence import (
     ALL_OTHERS,
+    AlsoMeasure,
     Claim,
     Evidence,
     Finite,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:  # study imports this module
     from fairtrial.spec.study import Study
 
 
-Asks = TypeVar("Asks", Evidence, Target)
+Asks = TypeVar("Asks", Evidence, AlsoMeasure, Target)
 HasTarget = TypeVar("HasTarget", Evidence, Claim)
 
 
@@ -110,7 +111,9 @@ class StudyFile(Settings):
             return section.model_copy(update={"target": section.target and directed(section.target)})
 
         claims = tuple(map(with_target, self.claims))
-        return self.model_copy(update={"evidence": with_target(directed(self.evidence)), "claims": claims})
+        evidence = with_target(directed(self.evidence))
+        also = evidence.also and tuple(map(directed, evidence.also))
+        return self.model_copy(update={"evidence": evidence.model_copy(update={"also": also}), "claims": claims})
 
     def check_questions(self, arms: Mapping[str, Settings]) -> None:
         """Check metrics, evidence, claims and reported figures against the study's arms.
@@ -127,6 +130,7 @@ class StudyFile(Settings):
         words.check_target(evidence.target, "evidence.target")
         _check_has_target(evidence.metric, evidence.target, "evidence")
         _check_size(evidence.metric, evidence.margin, "evidence.margin", self.declared)
+        self._check_further_questions(words, len(arms))
         _check_floor(self.with_directions().evidence, self.declared)
         ids: set[str] = set()
         for index, claim in enumerate(self.claims):
@@ -153,6 +157,22 @@ class StudyFile(Settings):
             check_arm(arm, arms, f"reported.{arm}")
             for measure in figures:
                 words.check_measure(measure, f"reported.{arm}: key")
+
+    def _check_further_questions(self, words: "Vocabulary", arms: int) -> None:
+        evidence, known = self.evidence, {self.evidence.metric}
+        for index, also in enumerate(evidence.also or ()):
+            where = f"evidence.also[{index}]"
+            words.check_measure(also.metric, f"{where}.metric")
+            words.check_direction(also.metric, also.direction, where)
+            _check_has_target(also.metric, evidence.target, "evidence")
+            _check_size(also.metric, also.margin, f"{where}.margin", self.declared)
+            if also.metric in known:
+                raise StudyError(f'{where}.metric = "{also.metric}": is named twice in [evidence]')
+            known.add(also.metric)
+        least = {"also": (evidence.also, 2), "pairs": (evidence.pairs, 3), "best": (evidence.best, 2)}
+        for key, (asked, number) in least.items():
+            if asked and arms < number:
+                raise StudyError(f"evidence.{key}: needs at least {number} arms; the study has {arms}")
 
 
 class Vocabulary:

@@ -20,7 +20,7 @@ def stop_reasons(
             lost = data.lost_seeds(row.arm, study.reference)
             stands = allowed(row.verdict, lost) is row.verdict
             found[row.arm] = "its verdict is settled" if stands else "lost seeds leave it undecided"
-        elif (failures := failures_of(study, row, data, seeds)).verdict(study.evidence.alpha).settled:
+        elif (failures := failures_of(study, row, data, seeds)).verdict(study.question_alpha).settled:
             found[row.arm] = f"{row.arm if failures.more_often else study.reference} fails more often"
         elif hopeless(study, row, failures, seeds):
             found[row.arm] = f"no seed has a result of it and {study.reference}"
@@ -36,7 +36,7 @@ def hopeless(study: Study, row: Comparison, failures: Failures, seeds: int) -> b
     """Tell whether an arm reached the first look without a pair, and failures can't settle it; it is then stopped."""
     if row.seeds or seeds < max(study.min_seeds, 2):
         return False
-    return not could_settle(failures, study.seeds - seeds, len(study.arms) - 1, study.evidence.alpha)
+    return not could_settle(failures, study.seeds - seeds, len(study.arms) - 1, study.question_alpha)
 
 
 def allowed(verdict: Verdict, lost: LostSeeds) -> Verdict:
