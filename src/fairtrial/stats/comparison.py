@@ -13,7 +13,7 @@ from fairtrial.spec import Evidence, Study
 from fairtrial.spec.metrics import Unit
 from fairtrial.spec.validation import Vocabulary
 from fairtrial.stats import caveats
-from fairtrial.stats.alerts import alerts
+from fairtrial.stats.alerts import alerts, outlier_alerts
 from fairtrial.stats.failures import failure_caveats
 from fairtrial.stats.judge import judge
 from fairtrial.stats.paired import LostSeeds, PairedData, fate, seed_list
@@ -159,11 +159,12 @@ class _Comparing:
         self._results = results
         self._evidence = evidence
         self._history = history
-        self._data = PairedData.of(study, results, evidence.metric, evidence.target)
+        self._all = PairedData.of(study, results, evidence.metric, evidence.target)
         self._others = [arm.name for arm in study.arms if arm.name != study.reference]
         conflicts = {arm: pairing_conflict(study, study.reference, arm, results) for arm in self._others}
         self._refused = {arm: reason for arm, reason in conflicts.items() if reason}
         self.seeds = self._complete_seeds() if seeds is None else seeds
+        self._data = self._all.sifted(self.seeds)
         self._judged = self._judge(self.seeds)
 
     def verdict(self) -> StudyVerdict:
@@ -171,12 +172,13 @@ class _Comparing:
         exploratory = tuple(self._exploratory())
         ended = Counter(arm for arm, _ in self._data.ended)
         losses = sorted(self._data.lost.items())
+        unit = self._study.measure(self._evidence.metric).unit
         return StudyVerdict(
             study=self._study.name,
             hash=self._study.hash,
             reference=self._study.reference,
             metric=self._evidence.metric,
-            unit=self._study.measure(self._evidence.metric).unit,
+            unit=unit,
             larger_is_better=self._evidence.larger_is_better,
             margin=self._evidence.margin,
             alpha=self._study.question_alpha,
@@ -191,7 +193,7 @@ class _Comparing:
             refused=self._refused,
             exploratory=exploratory,
             set_beforehand=self._history is not None and not exploratory,
-            alerts=alerts(self._study, self._results),
+            alerts=(*alerts(self._study, self._results), *outlier_alerts(self._data, unit)),
         )
 
     def _exploratory(self) -> Iterator[str]:
@@ -206,7 +208,7 @@ class _Comparing:
         return self._stop_reasons(self._judged, self.seeds)
 
     def _stop_reasons(self, judged: Sequence[Comparison], seeds: int) -> dict[str, str]:
-        return stop_reasons(self._study, judged, self._data, self._refused, seeds)
+        return stop_reasons(self._study, judged, self._all.sifted(seeds), self._refused, seeds)
 
     def _complete_seeds(self) -> int:
         """Count the seeds to evaluate: those that all arms have ended, where they had not stopped.
@@ -215,21 +217,21 @@ class _Comparing:
         the same store may have trained some arms further; that must not move the look either.
         """
         if not self._study.sequential:
-            return complete_seeds(self._study, self._data)
+            return complete_seeds(self._study, self._all)
         stopped: set[str] = set()
         for seed in range(self._study.seeds):
             if seed >= self._study.min_seeds:
                 stopped.update(self._stop_reasons(self._judge(seed), seed))
                 if stopped.issuperset(self._others):
                     return seed
-            if not {(arm.name, seed) for arm in self._study.arms if arm.name not in stopped} <= self._data.ended:
+            if not {(arm.name, seed) for arm in self._study.arms if arm.name not in stopped} <= self._all.ended:
                 return seed
         return self._study.seeds
 
     def _judge(self, seeds: int) -> tuple[Comparison, ...]:
         if not self._others:
             return ()
-        table = self._data.differences(self._study.reference, self._others, seeds)
+        table = self._all.sifted(seeds).differences(self._study.reference, self._others, seeds)
         table[:, [arm in self._refused for arm in self._others]] = np.nan
         return judge(
             table,
