@@ -2,8 +2,8 @@
 
     python benchmarks/outliers.py --studies 20000
 
-Each study looks after every seed from 3 to 12 and counts if any look names a run. A noise is given as the spread of each
-arm, and a rare bad run is a long tail on the worse side.
+Each study looks after every seed from 3 to 12, and counts if any look names a run. Spreads are those of the arms, and the
+long tail of skewed noise is on the worse side: rare bad runs.
 """
 
 import argparse

@@ -237,7 +237,7 @@ REFUSALS = {
     ),
     "twins": (
         ["run", "paper", "--set", "arms.large_eps.optimizer.eps=1e-8"],
-        "paper: arms.large_eps: has the same settings as arms.baseline; arms must differ",
+        "paper: arms.large_eps: has the same settings as arms.baseline; arms must differ, unless evidence.aa = true",
     ),
     "a data folder with the wrong files": (["run", "quick", "--set", "data.path=."], ""),
     "a data folder that is not there": (["run", "quick", "--set", "data.path=nowhere"], ""),
@@ -471,3 +471,15 @@ def test_plan_says_what_seeds_would_find_and_cost(fairtrial, known):
     assert "in the store" in out
     assert out.splitlines()[-5].endswith("done")
     assert "must be a positive number" in refused(fairtrial, "plan", known, "--spread", "-1")
+
+
+def test_a_confirmation_runs_on_fresh_seeds_as_a_study_of_its_own(fairtrial, study):
+    assert refused(fairtrial, "run", study, "--confirm").startswith("no store at fairtrial.db: run a study")
+    fairtrial("run", study)
+    status, out, _ = fairtrial("run", study, "--confirm")
+    assert status == 0
+    assert out.startswith("mine-confirmation@")
+    _, again, _ = fairtrial("verdict", "mine-confirmation", "--format", "json")
+    assert json.loads(again)["comparisons"][0]["arm"] == "b"
+    assert "first_seed = 1000" in fairtrial("show", "mine-confirmation")[1]
+    assert fairtrial("verdict", study)[1].startswith("mine@")

@@ -121,7 +121,7 @@ def test_every_end_is_an_outcome_of_its_own(store, mixed_study):
         "empty": (Outcome.FAILED, "ValueError: the training loop yielded an empty record in epoch 2"),
         "percent": (
             Outcome.FAILED,
-            "ValueError: test_acc = 81.5 in epoch 2: accuracies are fractions, from 0 to 1",
+            "ValueError: test_acc = 81.5 in epoch 2: must be a fraction, from 0 to 1; yield 0.815",
         ),
         "too_many": (Outcome.FAILED, "ValueError: the training loop yielded more than its 3 epochs"),
     }

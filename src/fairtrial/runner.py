@@ -25,6 +25,7 @@ from fairtrial.executors.base import (
     Workload,
 )
 from fairtrial.executors.local.executor import LocalExecutor
+from fairtrial.executors.records import RecordRules
 from fairtrial.failpoints import failpoint
 from fairtrial.provenance import RunConditions, abandoned_study, changed_keys, git_commit
 from fairtrial.scheduler import Decision, Scheduler
@@ -65,6 +66,7 @@ def run_study(
     Raises:
         FairtrialError: something that every trial needs is missing or damaged; nothing was trained.
         StoreLockedError: another process is running this study in this store.
+        RecordError: a training loop's first record is not what the study needs.
         CheckpointError: a trial's state can't be saved, on a full disk for example; every finished epoch is in the
             store, and the next run resumes from the checkpoints before.
         ProvenanceError: the study would continue under other conditions than it began; ended trials are in the store.
@@ -116,6 +118,7 @@ def compose_workload(
         gpus=machine.gpus(),
         environment=machine.show_one_gpu,
         data=NodeData(partial(datasets.gather, data), partial(datasets.install, data)) if data else None,
+        rules=RecordRules.of(study),
         on_progress=on_progress,
     )
 

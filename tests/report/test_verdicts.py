@@ -90,7 +90,7 @@ def test_the_json_is_the_contract():
     found = verdict(evidence={"margin": 0.02})
     table = json.loads(write(found, "json"))
     settings = {"study", "hash", "reference", "metric", "margin", "alpha", "looks", "seeds"}
-    assert settings | {"exploratory", "caveats", "comparisons"} <= set(table)
+    assert settings | {"exploratory", "caveats", "comparisons", "jitter"} <= set(table)
     assert (table["study"], table["reference"], table["metric"]) == ("simulated", "baseline", "best_test_acc")
     assert (table["exploratory"], table["caveats"]) == ([], list(found.caveats))
     assert list(table["comparisons"][0]) == [
@@ -319,6 +319,15 @@ def test_answers_are_in_the_json():
     assert sum(len(one["comparisons"]) for one in pairs["verdicts"]) == 10
     assert list(best["best"]) == ["candidates", "excluded", "leader", "seeds", "mean", "corrected"]
     assert "questions" not in json.loads(asked().json())
+
+
+def test_a_further_measure_is_no_exploration():
+    study = simulated_study(ARMS, seeds=6, evidence={"also": [{"metric": "seconds", "margin": 5.0}]})
+    results = StudyResults(study, simulated_results(study))
+    alone = results.verdict("seconds").data
+    assert (alone.exploratory, alone.margin, alone.alpha) == ((), 5.0, 0.025)
+    assert alone == results.verdict().answers[0].verdicts[0]
+    assert results.verdict("final_test_acc").data.exploratory
 
 
 def test_one_sided_says_so():
