@@ -2,8 +2,8 @@
 
     python benchmarks/outliers.py --studies 20000
 
-Each study looks after every seed from 3 to 12, and counts if any look names a run. Spreads are those of the arms, and the
-long tail of skewed noise is on the worse side: rare bad runs.
+Each study looks after every seed from 3 to 12, and counts if any look names a run. Spreads are those of the arms; the
+long tail of skewed noise is on the worse side, as if there were rare bad runs.
 """
 
 import argparse

@@ -43,6 +43,12 @@ def test_a_run_far_ahead_is_named_and_not_lost():
     assert (found.behind, found.ahead) == ({}, {("b", 7): 0.99})
 
 
+def test_a_seed_that_is_bad_for_all_arms_makes_no_run_outlying():
+    bad = [-0.3, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+    arms = {name: np.add(bad, np.roll(SOUND, at)).tolist() for at, name in enumerate("abc")}
+    assert behind(**arms) == []
+
+
 def test_the_other_arms_noise_counts_too():
     """Three runs may agree by chance, so that a fourth looks far away; by the spread of the others it is not."""
     close = [0.85, 0.8501, 0.8502, 0.84]

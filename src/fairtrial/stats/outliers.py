@@ -26,8 +26,8 @@ GAP = 12.0
 class Outliers:
     """Runs far from the others of their arm."""
 
-    behind: Mapping[Key, float] = field(default_factory=dict)  # on the worse side: they count as lost
-    ahead: Mapping[Key, float] = field(default_factory=dict)
+    behind: dict[Key, float] = field(default_factory=dict)  # on the worse side: they count as lost
+    ahead: dict[Key, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ class _Cut:
 def find_outliers(values: Mapping[Key, float], *, larger_is_better: bool) -> Outliers:
     """Find the outlying runs of a study by the values of its runs.
 
-    Arms with fewer than three runs have none, and neither has a study with a single such arm.
+    Arms with fewer than three runs have none, and neither has a study with a single such arm. What shifts all arms of a
+    seed alike makes no run outlying.
 
     Example:
         >>> runs = {"a": [0.84, 0.85, 0.86, 0.85], "b": [0.86, 0.10, 0.87, 0.88]}
@@ -72,10 +73,22 @@ def find_outliers(values: Mapping[Key, float], *, larger_is_better: bool) -> Out
     found = [
         (cut, others) for cut in cuts if (others := [one for one in cuts if one is not cut]) and _apart(cut, others)
     ]
-    ahead = {cut.arm: _is_ahead(cut, others) for cut, others in found}
-    behind = ((cut.arm, seed) for cut, _ in found if not ahead[cut.arm] for _, seed in cut.low)
-    beyond = ((cut.arm, seed) for cut, _ in found if ahead[cut.arm] for _, seed in cut.high)
-    return Outliers({key: values[key] for key in behind}, {key: values[key] for key in beyond})
+    ahead = {cut.arm for cut, others in found if _is_ahead(cut, others)}
+    usual = {cut.arm: median(cut.larger) for cut in cuts}
+    usual |= {cut.arm: median(value for value, _ in (cut.low if cut.arm in ahead else cut.high)) for cut, _ in found}
+    off = {(cut.arm, seed): value - usual[cut.arm] for cut in cuts for value, seed in (*cut.low, *cut.high)}
+    outliers = Outliers({}, {})
+    for cut, _ in found:
+        runs, into = (cut.high, outliers.ahead) if cut.arm in ahead else (cut.low, outliers.behind)
+        keys = [(cut.arm, seed) for _, seed in runs if abs(_alone(off, cut.arm, seed)) > cut.gap / 2]
+        into.update({key: values[key] for key in keys})
+    return outliers
+
+
+def _alone(off: Mapping[Key, float], arm: str, seed: int) -> float:
+    """How far a run is off the usual level of its arm, beyond what the other arms are at that seed."""
+    others = [value for (name, number), value in off.items() if number == seed and name != arm]
+    return off[arm, seed] - (median(others) if others else 0.0)
 
 
 def _apart(cut: _Cut, others: list[_Cut]) -> bool:
