@@ -21,6 +21,7 @@ from fairtrial.stats.jitter import Jitter, find_jitter
 from fairtrial.stats.judge import judge
 from fairtrial.stats.paired import LostSeeds, PairedData, fate, seed_list
 from fairtrial.stats.pairing import pairing_caveats, pairing_conflict
+from fairtrial.stats.stages import standing
 from fairtrial.stats.stopping import allowed, failures_of, hopeless, stop_reasons
 from fairtrial.stats.variance import estimate
 from fairtrial.stats.verdicts import Comparison, Failures, Verdict
@@ -47,6 +48,7 @@ class StudyVerdict:
     lost: dict[str, dict[str, int]]
     refused: dict[str, str]  # why arms can't be compared at all, by name
     exploratory: tuple[str, ...] = ()  # why this is no test of what was set beforehand, each without a full stop
+    stage: int = 1  # which look, or plan of looks, at these trials it is
     set_beforehand: bool = False  # whether a store knows that measure and margin were set before there were results
     jitter: Jitter | None = None  # how much of the spread is jitter within runs; None if unknown
     alerts: tuple[str, ...] = ()  # what can make the verdicts false, a sentence each; see `stats.alerts`
@@ -163,6 +165,7 @@ class _Comparing:
         self._results = results
         self._evidence = evidence
         self._history = history
+        self._standing = standing(study, history, evidence.metric, evidence.target)
         self._all = PairedData.of(study, results, evidence.metric, evidence.target)
         self._others = [arm.name for arm in study.arms if arm.name != study.reference]
         conflicts = {arm: pairing_conflict(study, study.reference, arm, results) for arm in self._others}
@@ -199,6 +202,7 @@ class _Comparing:
             refused=self._refused,
             exploratory=exploratory,
             set_beforehand=self._history is not None and not exploratory,
+            stage=self._standing.number,
             jitter=self._jitter,
             alerts=(
                 *alerts(self._study, self._results),
@@ -214,6 +218,7 @@ class _Comparing:
             yield f"the study set {own} beforehand, not {self._evidence.metric}"
         elif self._history is not None:
             yield from self._history.set_afterwards(self._study)
+        yield from self._standing.reasons
 
     def stops(self) -> dict[str, str]:
         return self._stop_reasons(self._judged, self.seeds)
@@ -265,6 +270,8 @@ class _Comparing:
             arms=self._others,
             larger_is_better=self._evidence.larger_is_better,
             pooling=self._evidence.pooling or "guarded",
+            earlier=self._standing.earlier,
+            share=self._standing.share,
         )
         return tuple(
             without_difference(row, self._study.reference, same[row.arm], self._evidence.margin)
