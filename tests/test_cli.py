@@ -441,7 +441,7 @@ def test_verdicts_and_claims_in_every_format(fairtrial, known):
 def test_another_metric_is_labeled_and_checked(fairtrial, known):
     fairtrial("run", known)
     _, out, _ = fairtrial("verdict", "known", "--metric", "final_test_acc")
-    assert "The study set best_test_acc beforehand" in " ".join(out.split())
+    assert "Exploratory: the study set best_test_acc beforehand" in " ".join(out.split())
     assert "known: `best_NAME`, `final_NAME`" in refused(fairtrial, "verdict", "known", "--metric", "test_acc")
 
 
