@@ -1,6 +1,7 @@
 """Commands that print or write results."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,11 +11,12 @@ from rich.console import Console
 from fairtrial import api
 from fairtrial.api import DEFAULT_STORE
 from fairtrial.cli.options import OverridesOption, StoreOption, StudyArgument
-from fairtrial.cli.output import complain, out
+from fairtrial.cli.output import complain, out, run_with_seeds, say
 from fairtrial.errors import ReportError
 
 if TYPE_CHECKING:
     from fairtrial.report.views import View
+    from fairtrial.stats.comparison import StudyVerdict
 
 app = typer.Typer()
 _FORMAT = typer.Option("--format", help="Output format.")
@@ -48,8 +50,11 @@ def verdict(
 
     An arm is better, worse, equivalent (within the study's margin) or undecided.
     """
-    view = api.open_results(study, overrides or [], store=store).verdict(metric)
+    found = api.open_results(study, overrides or [], store=store)
+    view = found.verdict(metric)
     print_view(view, form)
+    if metric is None:
+        say_how_to_go_on(found, view.data, study, overrides or [], store)
     if refused := view.data.refused:
         comparisons = "1 comparison" if len(refused) == 1 else f"{len(refused)} comparisons"
         complain(f"{comparisons} refused: {next(iter(refused.values()))}")
@@ -126,6 +131,17 @@ def digest_study(study: StudyArgument, overrides: OverridesOption = None, store:
     """
     results = api.open_results(study, overrides or [], store=store)
     out(f"{results.digest()}  {results.study.label}")
+
+
+def say_how_to_go_on(
+    found: api.StudyResults, verdict: "StudyVerdict", study: str, overrides: Sequence[str], store: str
+) -> None:
+    """Print the command that gives undecided arms more seeds, if the study keeps some error rate for them."""
+    more = [row.more_seeds for row in verdict.comparisons if row.more_seeds]
+    if more and not found.study.sequential and not found.study.evidence.final and not found.study.noise.crossed:
+        seeds = found.study.seeds
+        command = run_with_seeds(study, overrides, store, seeds + 1, seeds + 2 * max(more))
+        say(f"to go on until it is settled, which may take about {seeds + max(more)} seeds in all: {command}")
 
 
 def print_view(view: "View[Any]", form: str = "text") -> None:

@@ -1,6 +1,7 @@
 """Commands that train, or estimate what training will cost."""
 
 import os
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -8,10 +9,11 @@ import typer
 from fairtrial import api, signals
 from fairtrial.api import DEFAULT_STORE
 from fairtrial.cli import options
-from fairtrial.cli.output import command_line, complain, console, out, say, this_command
-from fairtrial.cli.results import print_view
-from fairtrial.errors import Terminated
+from fairtrial.cli.output import command_line, complain, console, out, run_with_seeds, say, this_command
+from fairtrial.cli.results import print_view, say_how_to_go_on
+from fairtrial.errors import StoreMissingError, Terminated
 from fairtrial.report.live import ProgressDisplay
+from fairtrial.spec import Study
 from fairtrial.store.url import redact_url
 
 app = typer.Typer()
@@ -51,6 +53,7 @@ def run(
         loaded = api.open_results(study, overrides or [], store=store).confirmation()
     else:
         loaded = api.load(study, overrides or [], store=store)
+    _offer_a_range(loaded, study, overrides or [], store)
     plot, failures = (command_line(command, loaded.label, store) for command in ("plot", "failures"))
     os.environ.pop("FAIRTRIAL_STORE", None)  # workers inherit the environment, and it may hold a password
     try:
@@ -64,7 +67,9 @@ def run(
     print_view(runs.table())
     if len(loaded.arms) > 1:
         out("")
-        print_view(runs.verdict())
+        verdict = runs.verdict()
+        print_view(verdict)
+        say_how_to_go_on(runs, verdict.data, study, overrides or [], store)
     say(f"figures: {plot}")
     if failed := len(runs.failures()):
         say(f"tracebacks: {failures}")
@@ -96,8 +101,23 @@ def plan_study(
     from fairtrial.report.costs import plan_text, seed_options_text  # noqa: PLC0415
 
     loaded = api.load(study, overrides or [], store=store)
+    _offer_a_range(loaded, study, overrides or [], store)
     cost = api.estimate_cost(loaded, store=store, workers=workers, threads=threads, spread=spread)
     out(plan_text(loaded, cost, redact_url(store)))
     if cost.seed_options:
         source = "as given" if spread else "in the store"
         out("\n" + seed_options_text(loaded, cost.seed_options, cost.spread, source))
+
+
+def _offer_a_range(loaded: Study, study: str, overrides: Sequence[str], store: str) -> None:
+    """Tell someone who raises a number of seeds that a plan of looks finds more."""
+    try:
+        history = api.open_results(loaded, store=store).history
+    except StoreMissingError:
+        return
+    if history is not None and history.extends:
+        command = run_with_seeds(study, overrides, store, loaded.seeds, 2 * loaded.seeds)
+        say(
+            "these trials were looked at with fewer seeds, so this look is at a stricter level; a plan of looks finds "
+            f"more: {command}"
+        )
