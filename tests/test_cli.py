@@ -554,3 +554,16 @@ def test_a_margin_in_points_is_refused(fairtrial, noisy):
     assert refused(fairtrial, "run", noisy, "--set", "evidence.margin=1") == (
         f"{noisy}: evidence.margin = 1: must be below 1: best_test_acc is a fraction; write 0.01 for 1 point"
     )
+
+
+def test_tasks_run_one_after_another_and_have_one_verdict(fairtrial, study):
+    text = Path(study).read_text().replace("[arms.a]", "[tasks.x]\n[tasks.y]\nparams.shift = 1\n[arms.a]")
+    Path(study).write_text(text)
+    status, out, err = fairtrial("run", study)
+    assert status == 0
+    assert err.count("trial 4/4 b seed 1, epoch 2/2") == 2
+    assert out.index("mine.x@") < out.index("mine.y@") < out.index("against a over all tasks")
+    assert json.loads(fairtrial("verdict", study, "--format", "json")[1])["reference"] == "a over all tasks"
+    assert fairtrial("table", "mine.y")[1].startswith("mine.y@")
+    assert fairtrial("verdict", study, "--set", "task=x")[1].startswith("mine.x@")
+    assert "has tasks: name one with --set task=x" in refused(fairtrial, "table", study)

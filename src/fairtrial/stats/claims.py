@@ -23,7 +23,7 @@ from fairtrial.history import History
 from fairtrial.spec import ALL_OTHERS, Claim, Study, Target
 from fairtrial.spec.metrics import RELATIVE, Unit
 from fairtrial.stats import caveats
-from fairtrial.stats.alerts import alerts
+from fairtrial.stats.alerts import alerts, outlier_alerts
 from fairtrial.stats.boundary import LookPlan, boundary
 from fairtrial.stats.comparison import complete_seeds, looks
 from fairtrial.stats.identical import Sameness
@@ -118,7 +118,7 @@ def check_claims(study: Study, results: Sequence[TrialResult], *, history: Histo
     pairs = zip(study.claims, families, strict=True)
     tested = tuple(_test(study, claim, results, intervals[family]) for claim, family in pairs)
     metrics = dict.fromkeys(claim.metric for claim in study.claims)
-    own = PairedData.of(study, results, study.evidence.metric, study.evidence.target)
+    own = PairedData.of(study, results, study.evidence.metric, study.evidence.target).sifted(study.seeds)
     lines = [line for metric in metrics for line in caveats.of_metric(metric)]
     lines += [*caveats.of_conditions(study, results), *caveats.of_records(study, own), *caveats.held_fixed(study)]
     joint = join_findings(study.joint_claims, {one.claim.id: one.finding for one in tested})
@@ -134,7 +134,7 @@ def check_claims(study: Study, results: Sequence[TrialResult], *, history: Histo
         joint=joint,
         exploratory=tuple(dict.fromkeys([*late, *(said for one in standings.values() for said in one.reasons)])),
         stage=max((one.number for one in standings.values()), default=1),
-        alerts=alerts(study, results),
+        alerts=(*alerts(study, results), *outlier_alerts(own, study.measure(study.evidence.metric).unit)),
     )
 
 
@@ -183,7 +183,7 @@ class _Intervals:
 def _intervals(
     study: Study, results: Sequence[TrialResult], family: _Family, alpha: float, stands: Standing
 ) -> _Intervals:
-    data = PairedData.of(study, results, family.metric, family.target)
+    data = PairedData.of(study, results, family.metric, family.target).sifted(study.seeds)
     others = [arm.name for arm in study.arms if arm.name != family.arm]
     refused = {arm: pairing_conflict(study, family.arm, arm, results) for arm in others}
     # Each column is a fraction of its own arm's values, so each is computed alone.

@@ -14,7 +14,7 @@ from fairtrial.spec import Evidence, Study
 from fairtrial.spec.metrics import Unit
 from fairtrial.spec.validation import Vocabulary
 from fairtrial.stats import caveats
-from fairtrial.stats.alerts import alerts, of_aa_arms
+from fairtrial.stats.alerts import alerts, of_aa_arms, outlier_alerts
 from fairtrial.stats.failures import failure_caveats
 from fairtrial.stats.identical import Sameness, without_difference
 from fairtrial.stats.jitter import Jitter, find_jitter
@@ -167,12 +167,13 @@ class _Comparing:
         self._evidence = evidence
         self._history = history
         self._standing = standing(study, history, evidence.metric, evidence.target)
-        self._data = PairedData.of(study, results, evidence.metric, evidence.target)
+        self._all = PairedData.of(study, results, evidence.metric, evidence.target)
         self._others = [arm.name for arm in study.arms if arm.name != study.reference]
         conflicts = {arm: pairing_conflict(study, study.reference, arm, results) for arm in self._others}
         self._refused = {arm: reason for arm, reason in conflicts.items() if reason}
         self._sameness = Sameness.of(study, results)
         self.seeds = self._complete_seeds() if seeds is None else seeds
+        self._data = self._all.sifted(self.seeds)
         self._judged = self._judge(self.seeds)
 
     def verdict(self) -> StudyVerdict:
@@ -181,12 +182,13 @@ class _Comparing:
         exploratory = tuple(self._exploratory())
         ended = Counter(arm for arm, _ in self._data.ended)
         losses = sorted(self._data.lost.items())
+        unit = self._study.measure(self._evidence.metric).unit
         return StudyVerdict(
             study=self._study.name,
             hash=self._study.hash,
             reference=self._study.reference,
             metric=self._evidence.metric,
-            unit=self._study.measure(self._evidence.metric).unit,
+            unit=unit,
             larger_is_better=self._evidence.larger_is_better,
             margin=self._evidence.margin,
             alpha=self._study.question_alpha,
@@ -204,7 +206,11 @@ class _Comparing:
             stage=self._standing.number,
             part=self._standing.part,
             jitter=self._jitter,
-            alerts=(*alerts(self._study, self._results), *of_aa_arms(self._study, rows)),
+            alerts=(
+                *alerts(self._study, self._results),
+                *outlier_alerts(self._data, unit),
+                *of_aa_arms(self._study, rows),
+            ),
         )
 
     def _exploratory(self) -> Iterator[str]:
@@ -220,7 +226,7 @@ class _Comparing:
         return self._stop_reasons(self._judged, self.seeds)
 
     def _stop_reasons(self, judged: Sequence[Comparison], seeds: int) -> dict[str, str]:
-        found = stop_reasons(self._study, judged, self._data, self._refused, seeds)
+        found = stop_reasons(self._study, judged, self._all.sifted(seeds), self._refused, seeds)
         same = f"its trials are identical to those of {self._study.reference}"
         found |= dict.fromkeys(self._identical(seeds), same) if seeds in looks(self._study) else {}
         tested = {*self._others} - self._study.twins.keys()
@@ -231,7 +237,7 @@ class _Comparing:
     def _identical(self, seeds: int) -> dict[str, int]:
         """The arms that are the reference to the bit at all of these seeds, with their number of shared seeds."""
         found = {arm: self._sameness.seeds(self._study.reference, arm, seeds) for arm in self._others}
-        measured = {arm for arm, seed in self._data.values if seed < seeds} - self._refused.keys()
+        measured = {arm for arm, seed in self._all.values if seed < seeds} - self._refused.keys()
         return {arm: shared for arm, shared in found.items() if shared and arm in measured}
 
     def _complete_seeds(self) -> int:
@@ -241,21 +247,21 @@ class _Comparing:
         the same store may have trained some arms further; that must not move the look either.
         """
         if not self._study.sequential:
-            return complete_seeds(self._study, self._data)
+            return complete_seeds(self._study, self._all)
         stopped: set[str] = set()
         for seed in range(self._study.seeds):
             if seed >= self._study.min_seeds:
                 stopped.update(self._stop_reasons(self._judge(seed), seed))
                 if stopped.issuperset(self._others):
                     return seed
-            if not {(arm.name, seed) for arm in self._study.arms if arm.name not in stopped} <= self._data.ended:
+            if not {(arm.name, seed) for arm in self._study.arms if arm.name not in stopped} <= self._all.ended:
                 return seed
         return self._study.seeds
 
     def _judge(self, seeds: int) -> tuple[Comparison, ...]:
         if not self._others:
             return ()
-        table = self._data.differences(self._study.reference, self._others, seeds)
+        table = self._all.sifted(seeds).differences(self._study.reference, self._others, seeds)
         same = self._identical(seeds)
         table[:, [arm in {*self._refused, *same} for arm in self._others]] = np.nan
         judged = judge(
@@ -329,7 +335,8 @@ class _Comparing:
 
     @cached_property
     def _jitter(self) -> Jitter | None:
-        arms = [arm for arm in self._others if arm not in self._refused]
+        without = {*self._refused, *self._identical(self.seeds)}
+        arms = [arm for arm in self._others if arm not in without]
         return find_jitter(self._study, self._results, self._data, self._study.measure(self._evidence.metric), arms)
 
     def _shared_caveats(self) -> Iterator[str]:
