@@ -238,7 +238,7 @@ REFUSALS = {
     ),
     "twins": (
         ["run", "paper", "--set", "arms.large_eps.optimizer.eps=1e-8"],
-        "paper: arms.large_eps: has the same settings as arms.baseline; arms must differ",
+        "paper: arms.large_eps: has the same settings as arms.baseline; arms must differ, unless evidence.aa = true",
     ),
     "a data folder with the wrong files": (["run", "quick", "--set", "data.path=."], ""),
     "a data folder that is not there": (["run", "quick", "--set", "data.path=nowhere"], ""),

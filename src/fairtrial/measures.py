@@ -4,6 +4,7 @@ Each is one entry here, and the rest follows from it: its names in studies, whic
 reports, a column in the table, the table in docs/studies.md. A study names a user's own as ``module:Name``.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -95,13 +96,8 @@ def mean_last_epoch(metric: Metric) -> Measure:
     """Mean of the evaluations within the last epoch; needs `training.evaluations_last_epoch`."""
 
     def mean(epochs: Sequence[EpochRecord]) -> float | None:
-        last = epochs[-1].metrics if epochs else {}
-        number = 1
-        while f"eval{number}_{metric.name}" in last:
-            number += 1
-        if number == 1 or metric.name not in last:
-            return None
-        return sum((last[metric.name], *(last[f"eval{one}_{metric.name}"] for one in range(1, number)))) / number
+        found = within_last_epoch(epochs, metric.name)
+        return sum(found) / len(found) if len(found) > 1 else None
 
     return Measure(
         name=f"mean_last_epoch_{metric.name}",
@@ -195,6 +191,20 @@ def values(epochs: Sequence[EpochRecord], metric: str) -> list[float]:
     """
     found = [float(value) for record in epochs if (value := record.metrics.get(metric)) is not None]
     return found if all(map(math.isfinite, found)) else [math.nan] * len(found)
+
+
+def within_last_epoch(epochs: Sequence[EpochRecord], metric: str) -> list[float]:
+    """List a metric's evaluations within the last epoch, the one at its end last; none if that is missing.
+
+    Example:
+        >>> within_last_epoch([EpochRecord("a", 0, 1, {"eval1_test_acc": 0.4, "test_acc": 0.5})], "test_acc")
+        [0.4, 0.5]
+    """
+    last = epochs[-1].metrics if epochs else {}
+    if metric not in last:
+        return []
+    names = itertools.takewhile(last.__contains__, (f"eval{number}_{metric}" for number in itertools.count(1)))
+    return [*(last[name] for name in names), last[metric]]
 
 
 def _until(target: Target, epochs: Sequence[EpochRecord]) -> Sequence[EpochRecord] | None:

@@ -90,7 +90,7 @@ def test_the_json_is_the_contract():
     found = verdict(evidence={"margin": 0.02})
     table = json.loads(write(found, "json"))
     settings = {"study", "hash", "reference", "metric", "margin", "alpha", "looks", "seeds"}
-    assert settings | {"exploratory", "caveats", "comparisons"} <= set(table)
+    assert settings | {"exploratory", "caveats", "comparisons", "jitter"} <= set(table)
     assert (table["study"], table["reference"], table["metric"]) == ("simulated", "baseline", "best_test_acc")
     assert (table["exploratory"], table["caveats"]) == ([], list(found.caveats))
     assert list(table["comparisons"][0]) == [

@@ -83,12 +83,15 @@ def test_so_are_the_modules_that_it_imports():
 
 
 @pytest.mark.parametrize(
-    ("file", "difference"), [("edited.py", "edited.py has changed since seed 1"), ("part.py", "part.py has changed")]
+    ("file", "difference"), [("edited.py", "edited.py has changed since seed 1"), ("part.py", "part.py has changed since seed 1")]
 )
 def test_a_study_is_not_continued_with_an_edited_loop(file, difference, make_study):
     """Today's numbers and tomorrow's would be of two loops; without this, an edit was "better by 9.72 points"."""
     Path("part.py").write_text("BONUS = 0.0\n")
-    loop = "import part\ndef train(trial):\n    yield {'test_acc': 0.5 + part.BONUS + trial.seed / 100}\n"
+    loop = (
+        "import part\ndef train(trial):\n    pace = trial.settings.params.get('pace', 1)\n"
+        "    yield {'test_acc': 0.5 + part.BONUS + trial.seed / 100 + pace / 50}\n"
+    )
     Path("edited.py").write_text(loop)
     few, more = (make_study(training={"loop": "edited:train", "epochs": 1}, seeds=seeds) for seeds in (2, 3))
     with SQLStore("fairtrial.db") as store:

@@ -79,7 +79,9 @@ def verdict_table(data: StudyVerdict, noise: Sequence[ArmNoise] = ()) -> dict[st
     keys = ("study", "hash", "reference", "metric", "margin", "alpha", "looks", "seeds")
     table = {key: getattr(data, key) for key in (*keys, "exploratory", "alerts", "caveats")}
     rows = [{key: _plain(value) for key, value in vars(row).items() if key != "sd"} for row in data.comparisons]
-    return table | {"comparisons": rows} | ({"noise": [_noise(arm) for arm in noise]} if noise else {})
+    jitter = None if data.jitter is None else vars(data.jitter) | {"split": vars(data.jitter.split)}
+    table |= {"comparisons": rows, "jitter": jitter}
+    return table | ({"noise": [_noise(arm) for arm in noise]} if noise else {})
 
 
 def _plain(value: object) -> object:

@@ -89,6 +89,7 @@ class Evidence(Section):
 
     The margin is in the measure's own unit; alpha is the probability, over all arms, looks and questions together, of
     any false verdict. Further questions are `also`, `against`, `pairs` and `best`; each gets an equal part of alpha.
+    With `aa`, an arm may have the settings of another, and gets other seeds of noise.
     """
 
     metric: str = "best_test_acc"
@@ -100,6 +101,7 @@ class Evidence(Section):
     lost_below: Floor | None = None
     lost_above: Finite | None = None
     pooling: Literal["guarded", "pooled", "own"] | None = None  # None for "guarded"
+    aa: StrictBool | None = None
     also: Annotated[tuple[AlsoMeasure, ...] | None, BeforeValidator(_as_measures)] = None
     against: Annotated[Constant | None, BeforeValidator(_as_constant)] = None
     pairs: Literal["all"] | None = None

@@ -3,7 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from fairtrial.spec import Study
+from fairtrial.stats.identical import identical_arms
 from fairtrial.stats.paired import seed_list
+from fairtrial.stats.verdicts import Comparison, Verdict
 from fairtrial.trial import Outcome, TrialResult
 
 
@@ -15,7 +17,18 @@ def alerts(study: Study, results: Sequence[TrialResult]) -> tuple[str, ...]:
         ()
     """
     names = {arm.name for arm in study.arms}
-    return tuple(_mixed_code([one for one in results if one.arm in names and one.outcome is Outcome.FINISHED]))
+    finished = [one for one in results if one.arm in names and one.outcome is Outcome.FINISHED]
+    return (*_mixed_code(finished), *identical_arms(study, results))
+
+
+def of_aa_arms(study: Study, rows: Sequence[Comparison]) -> tuple[str, ...]:
+    """Say of which A/A arms there is a difference: by chance, or by a fault of the training loop or of its seeds."""
+    return tuple(
+        f"{row.arm} has the settings of {study.reference} (A/A) and yet is {row.verdict.value}: unless that is the "
+        f"chance of {study.evidence.alpha:.0%}, a fault in the training loop makes differences where there are none."
+        for row in rows
+        if study.twins.get(row.arm) == study.reference and row.verdict in {Verdict.BETTER, Verdict.WORSE}
+    )
 
 
 def _mixed_code(finished: Sequence[TrialResult]) -> Iterator[str]:

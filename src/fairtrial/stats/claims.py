@@ -26,6 +26,7 @@ from fairtrial.stats import caveats
 from fairtrial.stats.alerts import alerts
 from fairtrial.stats.boundary import LookPlan, boundary
 from fairtrial.stats.comparison import complete_seeds, looks
+from fairtrial.stats.identical import Sameness
 from fairtrial.stats.joint import JointFinding, join_findings
 from fairtrial.stats.paired import LostSeeds, PairedData, seed_list
 from fairtrial.stats.pairing import pairing_caveats, pairing_conflict
@@ -180,10 +181,12 @@ def _intervals(study: Study, results: Sequence[TrialResult], family: _Family, al
     columns = [data.differences(arm, [family.arm], study.seeds, relative=family.relative)[:, 0] for arm in others]
     table = np.column_stack(columns)
     table[:, [bool(refused[arm]) for arm in others]] = np.nan
-    found = {
-        arm: _interval(table, column, _ended(study, data, family.arm, arm), looks(study), alpha)
-        for column, arm in enumerate(others)
-    }
+    sameness = Sameness.of(study, results)
+    same = np.array([bool(sameness.seeds(family.arm, arm)) for arm in others])  # they tell nothing of others' spread
+    found = {}
+    for column, arm in enumerate(others):
+        spread = np.where(same & (np.arange(len(others)) != column), np.nan, table)
+        found[arm] = _interval(spread, column, _ended(study, data, family.arm, arm), looks(study), alpha)
     return _Intervals(family, data, found, refused)
 
 

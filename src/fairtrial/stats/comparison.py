@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -13,8 +14,10 @@ from fairtrial.spec import Evidence, Study
 from fairtrial.spec.metrics import Unit
 from fairtrial.spec.validation import Vocabulary
 from fairtrial.stats import caveats
-from fairtrial.stats.alerts import alerts
+from fairtrial.stats.alerts import alerts, of_aa_arms
 from fairtrial.stats.failures import failure_caveats
+from fairtrial.stats.identical import Sameness, without_difference
+from fairtrial.stats.jitter import Jitter, find_jitter
 from fairtrial.stats.judge import judge
 from fairtrial.stats.paired import LostSeeds, PairedData, fate, seed_list
 from fairtrial.stats.pairing import pairing_caveats, pairing_conflict
@@ -45,6 +48,7 @@ class StudyVerdict:
     refused: dict[str, str]  # why arms can't be compared at all, by name
     exploratory: tuple[str, ...] = ()  # why this is no test of what was set beforehand, each without a full stop
     set_beforehand: bool = False  # whether a store knows that measure and margin were set before there were results
+    jitter: Jitter | None = None  # how much of the spread is jitter within runs; None if unknown
     alerts: tuple[str, ...] = ()  # what can make the verdicts false, a sentence each; see `stats.alerts`
 
     @property
@@ -163,11 +167,13 @@ class _Comparing:
         self._others = [arm.name for arm in study.arms if arm.name != study.reference]
         conflicts = {arm: pairing_conflict(study, study.reference, arm, results) for arm in self._others}
         self._refused = {arm: reason for arm, reason in conflicts.items() if reason}
+        self._sameness = Sameness.of(study, results)
         self.seeds = self._complete_seeds() if seeds is None else seeds
         self._judged = self._judge(self.seeds)
 
     def verdict(self) -> StudyVerdict:
         shared = tuple(self._shared_caveats())
+        rows = tuple(self._with_losses(row, shared) for row in self._judged)
         exploratory = tuple(self._exploratory())
         ended = Counter(arm for arm, _ in self._data.ended)
         losses = sorted(self._data.lost.items())
@@ -182,7 +188,7 @@ class _Comparing:
             alpha=self._study.question_alpha,
             looks=looks(self._study),
             seeds=self.seeds,
-            comparisons=tuple(self._with_losses(row, shared) for row in self._judged),
+            comparisons=rows,
             ended={arm.name: ended[arm.name] for arm in self._study.arms},
             lost={
                 arm: dict(Counter(how for (name, _), how in losses if name == arm))
@@ -191,7 +197,8 @@ class _Comparing:
             refused=self._refused,
             exploratory=exploratory,
             set_beforehand=self._history is not None and not exploratory,
-            alerts=alerts(self._study, self._results),
+            jitter=self._jitter,
+            alerts=(*alerts(self._study, self._results), *of_aa_arms(self._study, rows)),
         )
 
     def _exploratory(self) -> Iterator[str]:
@@ -206,7 +213,19 @@ class _Comparing:
         return self._stop_reasons(self._judged, self.seeds)
 
     def _stop_reasons(self, judged: Sequence[Comparison], seeds: int) -> dict[str, str]:
-        return stop_reasons(self._study, judged, self._data, self._refused, seeds)
+        found = stop_reasons(self._study, judged, self._data, self._refused, seeds)
+        same = f"its trials are identical to those of {self._study.reference}"
+        found |= dict.fromkeys(self._identical(seeds), same) if seeds in looks(self._study) else {}
+        tested = {*self._others} - self._study.twins.keys()
+        if tested and tested <= found.keys():
+            found = dict.fromkeys(self._study.twins, "no other arm is left to check") | found
+        return found
+
+    def _identical(self, seeds: int) -> dict[str, int]:
+        """The arms that are the reference to the bit at all of these seeds, with their number of shared seeds."""
+        found = {arm: self._sameness.seeds(self._study.reference, arm, seeds) for arm in self._others}
+        measured = {arm for arm, seed in self._data.values if seed < seeds} - self._refused.keys()
+        return {arm: shared for arm, shared in found.items() if shared and arm in measured}
 
     def _complete_seeds(self) -> int:
         """Count the seeds to evaluate: those that all arms have ended, where they had not stopped.
@@ -230,8 +249,9 @@ class _Comparing:
         if not self._others:
             return ()
         table = self._data.differences(self._study.reference, self._others, seeds)
-        table[:, [arm in self._refused for arm in self._others]] = np.nan
-        return judge(
+        same = self._identical(seeds)
+        table[:, [arm in {*self._refused, *same} for arm in self._others]] = np.nan
+        judged = judge(
             table,
             self._evidence.margin,
             self._study.question_alpha,
@@ -239,6 +259,12 @@ class _Comparing:
             arms=self._others,
             larger_is_better=self._evidence.larger_is_better,
             pooling=self._evidence.pooling or "guarded",
+        )
+        return tuple(
+            without_difference(row, self._study.reference, same[row.arm], self._evidence.margin)
+            if row.arm in same
+            else row
+            for row in judged
         )
 
     def _with_losses(self, row: Comparison, shared: tuple[str, ...]) -> Comparison:
@@ -292,6 +318,11 @@ class _Comparing:
         for how in sorted(set(fates.values())):
             yield fate(how), [seed for seed in seeds if fates[seed] == how]
 
+    @cached_property
+    def _jitter(self) -> Jitter | None:
+        arms = [arm for arm in self._others if arm not in self._refused]
+        return find_jitter(self._study, self._results, self._data, self._study.measure(self._evidence.metric), arms)
+
     def _shared_caveats(self) -> Iterator[str]:
         study, metric = self._study, self._evidence.metric
         yield from caveats.of_metric(metric)
@@ -300,3 +331,5 @@ class _Comparing:
         yield from caveats.of_conditions(study, self._results)
         yield from caveats.of_records(study, self._data)
         yield from caveats.held_fixed(study)
+        if self._jitter is not None:
+            yield from self._jitter.sentences
