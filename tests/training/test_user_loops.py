@@ -83,7 +83,8 @@ def test_so_are_the_modules_that_it_imports():
 
 
 @pytest.mark.parametrize(
-    ("file", "difference"), [("edited.py", "edited.py has changed since seed 1"), ("part.py", "part.py has changed since seed 1")]
+    ("file", "difference"),
+    [("edited.py", "edited.py has changed since seed 1"), ("part.py", "part.py has changed since seed 1")],
 )
 def test_a_study_is_not_continued_with_an_edited_loop(file, difference, make_study):
     """Today's numbers and tomorrow's would be of two loops; without this, an edit was "better by 9.72 points"."""
