@@ -82,6 +82,21 @@ def test_what_runs_out_of_memory_alone_is_retried_once_as_any_other(session):
     assert end.detail == "out of memory\ntraceback\nprevious attempt: out of memory\ntraceback"
 
 
+def test_a_worker_that_dies_before_it_begins_a_trial_alone_is_replaced(session):
+    for trial in (X, Y):
+        session.submit(trial)
+    started(session, X, Y)
+    handled(session, X, FULL)
+    handled(session, Y, Ended(Y.hash, Outcome.FINISHED, "", NOW))
+    assert session._next(0) == X
+    session.submit(Y)
+    assert handled(session, X, WorkerDied("exit 7")) == []
+    started(session, Y)
+    assert session._next(1) is None
+    handled(session, Y, Ended(Y.hash, Outcome.FINISHED, "", NOW))
+    started(session, X)
+
+
 def test_a_crash_does_not_cost_the_attempt_alone(session):
     for trial in (X, Y):
         session.submit(trial)

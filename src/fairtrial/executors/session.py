@@ -87,7 +87,8 @@ class QueuedSession:
                 others = "another trial" if beside == 1 else f"{beside} others"
                 yield Warned(trial.hash, f"{first}, beside {others}; it will be retried alone")
             case WorkerDied(cause) if self._may_retry(trial, cause):
-                self._waiting.appendleft(trial)
+                (self._alone if self._lone == trial.hash else self._waiting).appendleft(trial)
+                self._lone = None if self._lone == trial.hash else self._lone
             case WorkerDied(cause):
                 if self._lone == trial.hash:
                     first, *more = cause.splitlines()
