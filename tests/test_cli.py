@@ -442,7 +442,7 @@ def test_verdicts_and_claims_in_every_format(fairtrial, known):
 def test_another_metric_is_labeled_and_checked(fairtrial, known):
     fairtrial("run", known)
     _, out, _ = fairtrial("verdict", "known", "--metric", "final_test_acc")
-    assert "The study set best_test_acc beforehand" in " ".join(out.split())
+    assert "Exploratory: the study set best_test_acc beforehand" in " ".join(out.split())
     assert "known: `best_NAME`, `final_NAME`" in refused(fairtrial, "verdict", "known", "--metric", "test_acc")
 
 
@@ -495,3 +495,15 @@ def test_an_option_that_takes_one_value_can_be_given_once(fairtrial, command, op
 def test_the_options_that_may_be_repeated_are_known():
     options = {option.opts[0] for command in COMMANDS.values() for option in command.params if option.multiple}
     assert options == {"--set"}
+
+
+def test_a_confirmation_runs_on_fresh_seeds_as_a_study_of_its_own(fairtrial, study):
+    assert refused(fairtrial, "run", study, "--confirm").startswith("no store at fairtrial.db: run a study")
+    fairtrial("run", study)
+    status, out, _ = fairtrial("run", study, "--confirm")
+    assert status == 0
+    assert out.startswith("mine-confirmation@")
+    _, again, _ = fairtrial("verdict", "mine-confirmation", "--format", "json")
+    assert json.loads(again)["comparisons"][0]["arm"] == "b"
+    assert "first_seed = 1000" in fairtrial("show", "mine-confirmation")[1]
+    assert fairtrial("verdict", study)[1].startswith("mine@")

@@ -321,6 +321,15 @@ def test_answers_are_in_the_json():
     assert "questions" not in json.loads(asked().json())
 
 
+def test_a_further_measure_is_no_exploration():
+    study = simulated_study(ARMS, seeds=6, evidence={"also": [{"metric": "seconds", "margin": 5.0}]})
+    results = StudyResults(study, simulated_results(study))
+    alone = results.verdict("seconds").data
+    assert (alone.exploratory, alone.margin, alone.alpha) == ((), 5.0, 0.025)
+    assert alone == results.verdict().answers[0].verdicts[0]
+    assert results.verdict("final_test_acc").data.exploratory
+
+
 def test_one_sided_says_so():
     text = " ".join(asked(against={"value": 0.7, "one_sided": True}).text(120).split())
     assert "One-sided: with 97.5% probability no arm is wrongly called better, over all arms and looks." in text

@@ -30,6 +30,10 @@ def run(
             "--force", help="Continue although versions, threads, data, your code or the study's file have changed."
         ),
     ] = False,
+    confirm: Annotated[
+        bool,
+        typer.Option("--confirm", help="Run the study's leading arm and its reference again, on fresh seeds."),
+    ] = False,
     workers: options.WorkersOption = None,
     threads: options.ThreadsOption = None,
     time_limit: options.TimeLimitOption = None,
@@ -43,7 +47,10 @@ def run(
     chosen = options.make_executor(
         executor, workers=workers, threads=threads, address=address, checkpoints=checkpoints, **limits
     )
-    loaded = api.load(study, overrides or [], store=store)
+    if confirm:
+        loaded = api.open_results(study, overrides or [], store=store).confirmation()
+    else:
+        loaded = api.load(study, overrides or [], store=store)
     plot, failures = (command_line(command, loaded.label, store) for command in ("plot", "failures"))
     os.environ.pop("FAIRTRIAL_STORE", None)  # workers inherit the environment, and it may hold a password
     try:
