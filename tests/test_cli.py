@@ -507,3 +507,16 @@ def test_a_confirmation_runs_on_fresh_seeds_as_a_study_of_its_own(fairtrial, stu
     assert json.loads(again)["comparisons"][0]["arm"] == "b"
     assert "first_seed = 1000" in fairtrial("show", "mine-confirmation")[1]
     assert fairtrial("verdict", study)[1].startswith("mine@")
+
+
+def test_tasks_run_one_after_another_and_have_one_verdict(fairtrial, study):
+    text = Path(study).read_text().replace("[arms.a]", "[tasks.x]\n[tasks.y]\nparams.shift = 1\n[arms.a]")
+    Path(study).write_text(text)
+    status, out, err = fairtrial("run", study)
+    assert status == 0
+    assert err.count("trial 4/4 b seed 1, epoch 2/2") == 2
+    assert out.index("mine.x@") < out.index("mine.y@") < out.index("against a over all tasks")
+    assert json.loads(fairtrial("verdict", study, "--format", "json")[1])["reference"] == "a over all tasks"
+    assert fairtrial("table", "mine.y")[1].startswith("mine.y@")
+    assert fairtrial("verdict", study, "--set", "task=x")[1].startswith("mine.x@")
+    assert "has tasks: name one with --set task=x" in refused(fairtrial, "table", study)
