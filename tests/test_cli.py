@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
 
 from fairtrial.cli import main as cli
 from fairtrial.loading import load
@@ -472,6 +473,29 @@ def test_plan_says_what_seeds_would_find_and_cost(fairtrial, known):
     assert "in the store" in out
     assert out.splitlines()[-5].endswith("done")
     assert "must be a positive number" in refused(fairtrial, "plan", known, "--spread", "-1")
+
+
+COMMANDS = typer.main.get_command(cli.app).commands
+SINGLE = [
+    (name, option.opts[0])
+    for name, command in COMMANDS.items()
+    for option in command.params
+    if option.opts[0].startswith("--") and not option.multiple and not option.is_flag
+]
+
+
+@pytest.mark.parametrize(("command", "option"), SINGLE)
+def test_an_option_that_takes_one_value_can_be_given_once(fairtrial, command, option):
+    """Else the first value would be ignored without a word."""
+    for words in ((option, "1", option, "2"), (f"{option}=1", f"{option}=1")):
+        status, out, err = fairtrial(command, "quick", *words)
+        assert (status, out) == (2, "")
+        assert f"{option} is given 2 times: it takes one value" in err
+
+
+def test_the_options_that_may_be_repeated_are_known():
+    options = {option.opts[0] for command in COMMANDS.values() for option in command.params if option.multiple}
+    assert options == {"--set"}
 
 
 def test_a_confirmation_runs_on_fresh_seeds_as_a_study_of_its_own(fairtrial, study):
