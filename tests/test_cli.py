@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
 
 from fairtrial.cli import main as cli
 from fairtrial.loading import load
@@ -441,7 +442,7 @@ def test_verdicts_and_claims_in_every_format(fairtrial, known):
 def test_another_metric_is_labeled_and_checked(fairtrial, known):
     fairtrial("run", known)
     _, out, _ = fairtrial("verdict", "known", "--metric", "final_test_acc")
-    assert "The study set best_test_acc beforehand" in " ".join(out.split())
+    assert "Exploratory: the study set best_test_acc beforehand" in " ".join(out.split())
     assert "known: `best_NAME`, `final_NAME`" in refused(fairtrial, "verdict", "known", "--metric", "test_acc")
 
 
@@ -473,6 +474,29 @@ def test_plan_says_what_seeds_would_find_and_cost(fairtrial, known):
     assert "must be a positive number" in refused(fairtrial, "plan", known, "--spread", "-1")
 
 
+COMMANDS = typer.main.get_command(cli.app).commands
+SINGLE = [
+    (name, option.opts[0])
+    for name, command in COMMANDS.items()
+    for option in command.params
+    if option.opts[0].startswith("--") and not option.multiple and not option.is_flag
+]
+
+
+@pytest.mark.parametrize(("command", "option"), SINGLE)
+def test_an_option_that_takes_one_value_can_be_given_once(fairtrial, command, option):
+    """Else the first value would be ignored without a word."""
+    for words in ((option, "1", option, "2"), (f"{option}=1", f"{option}=1")):
+        status, out, err = fairtrial(command, "quick", *words)
+        assert (status, out) == (2, "")
+        assert f"{option} is given 2 times: it takes one value" in err
+
+
+def test_the_options_that_may_be_repeated_are_known():
+    options = {option.opts[0] for command in COMMANDS.values() for option in command.params if option.multiple}
+    assert options == {"--set"}
+
+
 def test_a_confirmation_runs_on_fresh_seeds_as_a_study_of_its_own(fairtrial, study):
     assert refused(fairtrial, "run", study, "--confirm").startswith("no store at fairtrial.db: run a study")
     fairtrial("run", study)
@@ -483,3 +507,16 @@ def test_a_confirmation_runs_on_fresh_seeds_as_a_study_of_its_own(fairtrial, stu
     assert json.loads(again)["comparisons"][0]["arm"] == "b"
     assert "first_seed = 1000" in fairtrial("show", "mine-confirmation")[1]
     assert fairtrial("verdict", study)[1].startswith("mine@")
+
+
+def test_tasks_run_one_after_another_and_have_one_verdict(fairtrial, study):
+    text = Path(study).read_text().replace("[arms.a]", "[tasks.x]\n[tasks.y]\nparams.shift = 1\n[arms.a]")
+    Path(study).write_text(text)
+    status, out, err = fairtrial("run", study)
+    assert status == 0
+    assert err.count("trial 4/4 b seed 1, epoch 2/2") == 2
+    assert out.index("mine.x@") < out.index("mine.y@") < out.index("against a over all tasks")
+    assert json.loads(fairtrial("verdict", study, "--format", "json")[1])["reference"] == "a over all tasks"
+    assert fairtrial("table", "mine.y")[1].startswith("mine.y@")
+    assert fairtrial("verdict", study, "--set", "task=x")[1].startswith("mine.x@")
+    assert "has tasks: name one with --set task=x" in refused(fairtrial, "table", study)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from fairtrial import api
+from fairtrial import api, tasks
 from fairtrial.api import DEFAULT_STORE
 from fairtrial.cli.options import OverridesOption, StoreOption, StudyArgument
 from fairtrial.cli.output import complain, out
@@ -46,9 +46,14 @@ def verdict(
 ) -> None:
     """Compare each arm with the reference.
 
-    An arm is better, worse, equivalent (within the study's margin) or undecided.
+    An arm is better, worse, equivalent (within the study's margin) or undecided. Of a file with tasks, this is over all
+    tasks and on each.
     """
-    view = api.open_results(study, overrides or [], store=store).verdict(metric)
+    over_tasks = None if metric else tasks.open_tasks(study, overrides or [], store=store)
+    if over_tasks is not None:
+        view = over_tasks.verdict()
+    else:
+        view = api.open_results(study, overrides or [], store=store).verdict(metric)
     print_view(view, form)
     if refused := view.data.refused:
         comparisons = "1 comparison" if len(refused) == 1 else f"{len(refused)} comparisons"

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fairtrial import api, signals
+from fairtrial import api, signals, tasks
 from fairtrial.api import DEFAULT_STORE
 from fairtrial.cli import options
 from fairtrial.cli.output import command_line, complain, console, out, say, this_command
@@ -42,35 +42,48 @@ def run(
     address: options.AddressOption = None,
     checkpoints: options.CheckpointsOption = None,
 ) -> None:
-    """Train the missing trials of a study and print its results."""
+    """Train the missing trials of a study, or of each of its tasks, and print the results."""
     limits = {"time_limit": time_limit, "memory_limit": memory_limit}
     chosen = options.make_executor(
         executor, workers=workers, threads=threads, address=address, checkpoints=checkpoints, **limits
     )
+    by_task = {} if confirm else tasks.load_tasks(study, overrides or [])
     if confirm:
-        loaded = api.open_results(study, overrides or [], store=store).confirmation()
+        studies = [api.open_results(study, overrides or [], store=store).confirmation()]
     else:
-        loaded = api.load(study, overrides or [], store=store)
-    plot, failures = (command_line(command, loaded.label, store) for command in ("plot", "failures"))
+        studies = [*by_task.values()] or [api.load(study, overrides or [], store=store)]
+    commands = {one.label: [command_line(verb, one.label, store) for verb in ("plot", "failures")] for one in studies}
     os.environ.pop("FAIRTRIAL_STORE", None)  # workers inherit the environment, and it may hold a password
+    done = []
     try:
-        with ProgressDisplay(console()) as display:
-            runs = api.run(
-                loaded, store=store, executor=chosen, callbacks=[display], retry_failed=retry_failed, force=force
-            )
+        for loaded in studies:
+            with ProgressDisplay(console()) as display:
+                runs = api.run(
+                    loaded, store=store, executor=chosen, callbacks=[display], retry_failed=retry_failed, force=force
+                )
+            _print_results(runs, *commands[loaded.label])
+            done.append(runs)
     except (KeyboardInterrupt, Terminated) as end:
         say(f"interrupted; every finished epoch is in {redact_url(store)}. To resume:\n  {this_command()}")
         raise typer.Exit(signals.exit_status(end)) from None
+    if by_task:
+        print_view(tasks.of_studies(dict(zip(by_task, done, strict=True))).verdict())
+    if failed := sum(len(runs.failures()) for runs in done):
+        trials = sum(len(runs.results) for runs in done)
+        retry = this_command().removesuffix(" --retry-failed")
+        complain(f"{failed} of {trials} trials failed; to train them again: {retry} --retry-failed")
+        raise typer.Exit(1)
+
+
+def _print_results(runs: api.StudyResults, plot: str, failures: str) -> None:
+    """Print a study's table and verdicts, and the commands that show more."""
     print_view(runs.table())
-    if len(loaded.arms) > 1:
+    if len(runs.study.arms) > 1:
         out("")
         print_view(runs.verdict())
     say(f"figures: {plot}")
-    if failed := len(runs.failures()):
+    if runs.failures():
         say(f"tracebacks: {failures}")
-        retry = this_command().removesuffix(" --retry-failed")
-        complain(f"{failed} of {len(runs.results)} trials failed; to train them again: {retry} --retry-failed")
-        raise typer.Exit(1)
 
 
 @app.command("plan")

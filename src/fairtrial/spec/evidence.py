@@ -101,6 +101,8 @@ class Evidence(Section):
     lost_below: Floor | None = None
     lost_above: Finite | None = None
     pooling: Literal["guarded", "pooled", "own"] | None = None  # None for "guarded"
+    #: Whether a fixed number of seeds spends all of alpha; otherwise some is kept for seeds that are added later.
+    final: StrictBool | None = None
     aa: StrictBool | None = None
     also: Annotated[tuple[AlsoMeasure, ...] | None, BeforeValidator(_as_measures)] = None
     against: Annotated[Constant | None, BeforeValidator(_as_constant)] = None

@@ -1,11 +1,13 @@
 """What can make a verdict false although its statistics are right: said before all verdicts, and in JSON."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from fairtrial.reads import unread_keys
 from fairtrial.spec import Study
+from fairtrial.spec.metrics import Unit
 from fairtrial.stats.identical import identical_arms
-from fairtrial.stats.paired import seed_list
+from fairtrial.stats.paired import PairedData, seed_list
 from fairtrial.stats.verdicts import Comparison, Verdict
 from fairtrial.trial import Outcome, TrialResult
 
@@ -30,6 +32,22 @@ def of_aa_arms(study: Study, rows: Sequence[Comparison]) -> tuple[str, ...]:
         for row in rows
         if study.twins.get(row.arm) == study.reference and row.verdict in {Verdict.BETTER, Verdict.WORSE}
     )
+
+
+def outlier_alerts(data: PairedData, unit: Unit) -> Iterator[str]:
+    """Name the runs of each arm that are far from its others, with both means; see `stats.outliers`."""
+    for found, where, so in (
+        (data.outliers.behind, "behind", "they count as lost, and its numbers are those of the runs that work"),
+        (data.outliers.ahead, "ahead of", "look at them"),
+    ):
+        for arm in dict.fromkeys(arm for arm, _ in found):
+            far = {seed: value for (name, seed), value in sorted(found.items()) if name == arm}
+            rest = [value for key, value in data.values.items() if key[0] == arm and key not in found]
+            low, high = (f"{unit.number(math.fsum(each) / len(each))}{unit.name}" for each in (far.values(), rest))
+            yield (
+                f"{arm}: {len(far)} of {len(far) + len(rest)} runs far {where} its others ({seed_list(list(far))}: "
+                f"{low} on average, the others {high}); {so}."
+            )
 
 
 def _mixed_code(finished: Sequence[TrialResult]) -> Iterator[str]:

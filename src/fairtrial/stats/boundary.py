@@ -39,6 +39,9 @@ PATHS = 20_000
 #: Error rates for which levels are solved; others are interpolated, and smaller ones extrapolated in proportion.
 ALPHAS = np.r_[np.geomspace(1e-3, 0.5, 40), 0.6, 0.7, 0.8, 0.9, 0.95, 0.99]
 
+#: The part of the alpha left that each stage leaves to the stages after it: the first spends 1 - 0.3, two 1 - 0.3^2.
+REMAINDER = 0.3
+
 _CHUNK = 1_000
 _SEED = 20_240_601
 
