@@ -69,13 +69,8 @@ class Jitter:
             f"{self.metric} at the end is jitter within runs, {where}; the rest is between runs."
         )
         if self.seeds_ratio <= 1 - WORTHWHILE:
-            speed = (
-                ""
-                if self.within_epoch
-                else (
-                    f", but asks about speed, too; evaluations within the last epoch (mean_last_epoch_{self.metric}) ask less"
-                )
-            )
+            others = f"evaluations within the last epoch (mean_last_epoch_{self.metric}) ask less"
+            speed = "" if self.within_epoch else f", but asks about speed, too; {others}"
             yield (
                 f"For a next study: {self.steadier} would need about {self.seeds_ratio:.1f} times as many seeds for a "
                 f"difference of the same size{speed}. This study keeps the measure that it set."
