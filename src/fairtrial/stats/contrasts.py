@@ -108,6 +108,7 @@ class Contrasts:
                 arms=names,
                 larger_is_better=self.evidence.larger_is_better,
                 pooling=self.study.evidence.pooling or "guarded",
+                share=self.main.part,  # what earlier looks have spent is left to them, whatever they asked
             )
             for cut in set(cuts)
         }
