@@ -93,7 +93,7 @@ def test_a_joint_claim_holds_if_all_its_parts_do(parts, expected):
     [(0.2, 0.04, "supported"), (0.2, -0.04, "contradicted"), (0.02, 0.04, "contradicted")],
 )
 def test_the_third_claim_of_the_paper_by_both_of_its_parts(gap, behind, expected):
-    """Low beta2 overfits: it fits the training data best, and falls back on the test data. As docs/studies.md has it."""
+    """Low beta2 fits the training data best, and falls back on the test data: as docs/studies.md writes it."""
     page = (Path(__file__).parents[2] / "docs" / "studies.md").read_text(encoding="utf-8")
     block = page[page.index('    [[claims]]\n    id = "3a"') : page.index("It is supported if all of them")]
     asked = parse_toml(textwrap.dedent(block))

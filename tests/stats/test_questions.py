@@ -69,7 +69,7 @@ def test_a_metric_of_ones_own_needs_and_gets_its_direction():
 
 
 def test_a_constant_is_tested_by_each_arms_own_values():
-    study = simulated_study(ARMS, seeds=6, evidence={"metric": "final_test_acc", "against": 0.75})
+    study = simulated_study(ARMS, seeds=6, evidence={"metric": "final_test_acc", "against": 0.75, "final": True})
     results = simulated_results(study)
     (found,) = answer_questions(study, results, compare(study, results))
     values = [one.epochs[-1].metrics["test_acc"] for one in results if one.arm == "up"]
@@ -84,7 +84,7 @@ def test_a_constant_is_tested_by_each_arms_own_values():
 def test_one_sided_only_better_is_said_and_sooner():
     def asked(**constant):
         arms = {"a": {"weights_sd": 0.0, "order_sd": 0.0}}
-        (found,) = answers(arms, seeds=4, against={"value": 0.79, **constant})
+        (found,) = answers(arms, seeds=4, against={"value": 0.79, **constant}, final=True)
         return found.verdicts[0]
 
     two, one = asked(), asked(one_sided=True)
