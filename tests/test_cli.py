@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -523,6 +524,76 @@ def test_a_confirmation_runs_on_fresh_seeds_as_a_study_of_its_own(fairtrial, stu
     assert json.loads(again)["comparisons"][0]["arm"] == "b"
     assert "first_seed = 1000" in fairtrial("show", "mine-confirmation")[1]
     assert fairtrial("verdict", study)[1].startswith("mine@")
+
+
+# Looks
+
+
+NOISY = """
+name = "noisy"
+reference = "a"
+seeds = 3
+[training]
+loop = "fairtrial.testing:simulate"
+epochs = 1
+[evidence]
+margin = 0.0001
+[params]
+mean = 0.8
+[arms.a]
+[arms.b]
+params.arm = "b"
+"""
+
+
+@pytest.fixture
+def noisy(tmp_path):
+    """A study whose arms do not differ, so that it stays undecided."""
+    path = tmp_path / "noisy.toml"
+    path.write_text(NOISY)
+    return str(path)
+
+
+def test_an_undecided_study_says_how_to_go_on(fairtrial, noisy):
+    for words in (["run", noisy], ["verdict", noisy]):
+        status, out, err = fairtrial(*words)
+        assert (status, "b: undecided, about" in out) == (0, True)
+        (line,) = [line for line in err.splitlines() if line.startswith("to go on until it is settled")]
+        assert f"fairtrial run {noisy} --set 'seeds={{min = 4, max = " in line
+    status, _, err = fairtrial(
+        *shlex.split(line.partition(" in all: fairtrial ")[2])[:2], "--set", "seeds={min=4,max=5}"
+    )
+    assert status == 0
+    assert "to go on" not in err  # a plan is a whole one
+
+
+def test_who_raises_seeds_is_offered_a_plan(fairtrial, noisy):
+    fairtrial("run", noisy)
+    for command in ("plan", "run"):
+        _, _, err = fairtrial(command, noisy, "--set", "seeds=6", "--set", "evidence.alpha=0.05")
+        offer = f"fairtrial run {noisy} --set evidence.alpha=0.05 --set 'seeds={{min = 6, max = 12}}'"
+        assert f"a plan of looks finds more: {offer}\n" in err
+    _, _, err = fairtrial("run", noisy)
+    assert "looked at with fewer seeds" not in err
+
+
+def test_what_was_set_after_a_look_is_the_first_line(fairtrial, noisy):
+    fairtrial("run", noisy)
+    fairtrial("run", noisy, "--set", "evidence.margin=0.02")
+    _, out, _ = fairtrial("verdict", noisy, "--set", "evidence.margin=0.02")
+    assert out.splitlines()[0] == "Exploratory: the margin 0.02 was set after 6 trials had ended."
+    _, out, _ = fairtrial("verdict", noisy, "--set", "evidence.margin=0.02", "--format", "json")
+    table = json.loads(out)
+    assert (table["exploratory"], table["stage"]) == (["the margin 0.02 was set after 6 trials had ended"], 2)
+    _, out, _ = fairtrial("verdict", noisy)
+    assert "Exploratory" not in out
+    assert "the margin that the study set beforehand" in " ".join(out.split())
+
+
+def test_a_margin_in_points_is_refused(fairtrial, noisy):
+    assert refused(fairtrial, "run", noisy, "--set", "evidence.margin=1") == (
+        f"{noisy}: evidence.margin = 1: must be below 1: best_test_acc is a fraction; write 0.01 for 1 point"
+    )
 
 
 def test_tasks_run_one_after_another_and_have_one_verdict(fairtrial, study):

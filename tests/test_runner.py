@@ -135,6 +135,28 @@ def test_a_loop_that_yields_nothing_has_failed(store, make_study):
     assert done.results[0].detail.rstrip().endswith("ValueError: the training loop yielded nothing")
 
 
+class Warnings(Callback):
+    """Notes the warnings."""
+
+    def __init__(self):
+        self.found = []
+
+    def on_warning(self, trial, text):
+        self.found.append((trial.arm, trial.seed, text))
+
+
+@pytest.mark.parametrize(("key", "warns"), [("pcae", True), ("pace", False)])
+def test_a_setting_that_the_first_trial_did_not_read_is_named_when_it_ends(key, warns, store, make_study):
+    study, warnings = make_study(arms={"a": {}, "b": {"params": {key: 2}}}), Warnings()
+    done = run(study, store=store, watcher=warnings)
+    line = f"has not read params.{key}, in which arms differ: does the training loop use it?"
+    assert warnings.found == ([("a", 0, line)] if warns else [])
+    assert [one.reads for one in done.results] == [("params.pace",)] * 4
+    more = make_study(arms={"a": {}, "b": {"params": {key: 2}}}, seeds=3)
+    run(more, store=store, watcher=warnings)
+    assert len(warnings.found) == warns  # once
+
+
 def test_fingerprints_are_recorded(store, make_study):
     done = run(make_study(training={"epochs": 3, "loop": "loops:telling"}), store=store)
     assert [result.fingerprints for result in done.results] == [

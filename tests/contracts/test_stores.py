@@ -51,13 +51,24 @@ def test_what_goes_in_comes_out_to_the_bit(store, reopen, make_study):
     Calls(store).begin(trials[0], "1", MACHINE, NOW)
     for one in records:
         Calls(store).add_epoch(trials[0], "1", one)
-    Calls(store).end(trials[0], "1", Outcome.FINISHED, "", NOW + timedelta(seconds=9))
+    Calls(store).end(trials[0], "1", Outcome.FINISHED, "", NOW + timedelta(seconds=9), reads=["params.pace", "model"])
     with reopen() as again:
         (result,) = again.results(study)
     assert result.epochs == tuple(records)
     assert (result.arm, result.seed, result.trial) == ("a", 0, trials[0].hash)
     assert (result.outcome, result.machine) == (Outcome.FINISHED, MACHINE)
     assert (result.started, result.ended) == (NOW, NOW + timedelta(seconds=9))
+    assert result.reads == ("params.pace", "model")
+
+
+def test_what_an_attempt_read_is_forgotten_by_the_next(store, make_study):
+    study = make_study()
+    (trial, *_) = plan(study)
+    store.add_study(study, NOW)
+    for attempt, reads in (("1", []), ("2", None)):
+        Calls(store).begin(trial, attempt, MACHINE, NOW)
+        Calls(store).end(trial, attempt, Outcome.FAILED, "", NOW, reads=reads)
+        assert store.results(study)[0].reads == (None if reads is None else ())
 
 
 def test_moments_come_back_in_utc(store, make_study):
@@ -456,6 +467,14 @@ def test_what_had_ended_is_registered(store, make_study):
     assert store.history(later).own.ended == {arms["a"]: 2, arms["b"]: 1}
     assert store.history(study).before[0].ended == {}
     assert store.history(study).set_afterwards(study) == ()
+
+
+def test_trials_on_fresh_seeds_are_others(store, make_study):
+    study, fresh = make_study(), make_study(noise={"first_seed": 1000})
+    store.add_study(study, NOW)
+    finish(store, study)
+    assert (store.history(fresh).own.ended, store.history(fresh).before) == ({}, ())
+    assert store.history(fresh).set_afterwards(fresh) == ()
 
 
 def test_looks_are_counted_in_their_order_and_never_again(store, make_study):

@@ -1,6 +1,8 @@
 """Commands that train, or estimate what training will cost."""
 
 import os
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -8,10 +10,11 @@ import typer
 from fairtrial import api, signals, tasks
 from fairtrial.api import DEFAULT_STORE
 from fairtrial.cli import options
-from fairtrial.cli.output import command_line, complain, console, out, say, this_command
-from fairtrial.cli.results import print_view
-from fairtrial.errors import Terminated
+from fairtrial.cli.output import command_line, complain, console, out, run_with_seeds, say, this_command
+from fairtrial.cli.results import print_view, say_how_to_go_on
+from fairtrial.errors import StoreMissingError, Terminated
 from fairtrial.report.live import ProgressDisplay
+from fairtrial.spec import Study
 from fairtrial.store.url import redact_url
 
 app = typer.Typer()
@@ -52,6 +55,9 @@ def run(
         studies = [api.open_results(study, overrides or [], store=store).confirmation()]
     else:
         studies = [*by_task.values()] or [api.load(study, overrides or [], store=store)]
+    again = partial(run_with_seeds, study, overrides or [], store)
+    for one in studies:
+        _offer_a_range(one, again, store)
     commands = {one.label: [command_line(verb, one.label, store) for verb in ("plot", "failures")] for one in studies}
     os.environ.pop("FAIRTRIAL_STORE", None)  # workers inherit the environment, and it may hold a password
     done = []
@@ -61,7 +67,7 @@ def run(
                 runs = api.run(
                     loaded, store=store, executor=chosen, callbacks=[display], retry_failed=retry_failed, force=force
                 )
-            _print_results(runs, *commands[loaded.label])
+            _print_results(runs, again, *commands[loaded.label])
             done.append(runs)
     except (KeyboardInterrupt, Terminated) as end:
         say(f"interrupted; every finished epoch is in {redact_url(store)}. To resume:\n  {this_command()}")
@@ -75,12 +81,14 @@ def run(
         raise typer.Exit(1)
 
 
-def _print_results(runs: api.StudyResults, plot: str, failures: str) -> None:
+def _print_results(runs: api.StudyResults, again: Callable[[int, int], str], plot: str, failures: str) -> None:
     """Print a study's table and verdicts, and the commands that show more."""
     print_view(runs.table())
     if len(runs.study.arms) > 1:
         out("")
-        print_view(runs.verdict())
+        verdict = runs.verdict()
+        print_view(verdict)
+        say_how_to_go_on(runs, verdict.data, again)
     say(f"figures: {plot}")
     if runs.failures():
         say(f"tracebacks: {failures}")
@@ -109,8 +117,22 @@ def plan_study(
     from fairtrial.report.costs import plan_text, seed_options_text  # noqa: PLC0415
 
     loaded = api.load(study, overrides or [], store=store)
+    _offer_a_range(loaded, partial(run_with_seeds, study, overrides or [], store), store)
     cost = api.estimate_cost(loaded, store=store, workers=workers, threads=threads, spread=spread)
     out(plan_text(loaded, cost, redact_url(store)))
     if cost.seed_options:
         source = "as given" if spread else "in the store"
         out("\n" + seed_options_text(loaded, cost.seed_options, cost.spread, source))
+
+
+def _offer_a_range(study: Study, command: Callable[[int, int], str], store: str) -> None:
+    """Tell someone who raises a number of seeds that a plan of looks finds more."""
+    try:
+        history = api.open_results(study, store=store).history
+    except StoreMissingError:
+        return
+    if history is not None and history.extends:
+        say(
+            "these trials were looked at with fewer seeds, so this look is at a stricter level; a plan of looks finds "
+            f"more: {command(study.seeds, 2 * study.seeds)}"
+        )

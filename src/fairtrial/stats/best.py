@@ -36,7 +36,7 @@ class BestArm:
 
 def best_arm(contrasts: Contrasts, alpha: float) -> BestArm:
     """Find the arms that may be best on a measure."""
-    arms = [arm.name for arm in contrasts.study.arms]
+    arms = contrasts.arms
     families = {base: contrasts.with_base(base, [arm for arm in arms if arm != base], alpha) for base in arms}
     beaten = {
         base for base, family in families.items() if any(row.verdict is Verdict.BETTER for row in family.comparisons)
@@ -62,7 +62,7 @@ def ranking(contrasts: Contrasts) -> tuple[str, ...]:
 def _common(contrasts: Contrasts) -> tuple[list[str], FloatArray]:
     """The arms that lost no seed, and their values, (seeds, arms), at the seeds that all of them have."""
     values, lost = contrasts.data.values, {arm for arm, _ in contrasts.data.lost}
-    sound = [arm.name for arm in contrasts.study.arms if arm.name not in lost]
+    sound = [arm for arm in contrasts.arms if arm not in lost]
     seeds = [seed for seed in range(contrasts.main.seeds) if all((arm, seed) in values for arm in sound)]
     return sound, np.array([[values[arm, seed] for arm in sound] for seed in seeds])
 

@@ -25,6 +25,11 @@ class Standing:
     whole: bool = False  # whether that is so for every arm
 
     @property
+    def part(self) -> float:
+        """The part of alpha that these looks add to what the earlier ones have spent."""
+        return self.share - (self.earlier[-1].share if self.earlier else 0.0)
+
+    @property
     def reasons(self) -> tuple[str, ...]:
         """Why verdicts are exploratory; for which arms, where others have some error rate left."""
         arms: dict[str, list[str]] = {}

@@ -60,7 +60,7 @@ trials = Table(
     Column("arm", Text, nullable=False),
     Column("seed", Integer, nullable=False),
     Column("settings", _JSON, nullable=False),
-    Column("settings_digest", _HASH, nullable=False, index=True),
+    Column("settings_digest", _HASH, nullable=False),
     Column("attempt", Text),  # id of the last one; none if the trial has not begun
     Column("outcome", String(16)),
     Column("detail", Text, nullable=False, default=""),
@@ -69,6 +69,7 @@ trials = Table(
     Column("machine", _JSON),
     Column("forced", Text, nullable=False, default=""),
     Column("fingerprints", _JSON),
+    Column("reads", _JSON),  # what a user's training loop read of its settings, if known
 )
 
 study_trials = Table(
