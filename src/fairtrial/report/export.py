@@ -13,7 +13,7 @@ from fairtrial.errors import ReportError
 from fairtrial.report.files import write_document
 from fairtrial.report.trials import Row, plain, trial_rows
 from fairtrial.spec import METRICS, Study
-from fairtrial.stats.summary import join
+from fairtrial.stats.joined import join
 from fairtrial.trial import TrialResult
 
 Format = Literal["csv", "parquet", "json"]

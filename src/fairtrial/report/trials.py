@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from fairtrial.spec import Study, content, flatten
-from fairtrial.stats.summary import join
+from fairtrial.stats.joined import join
 from fairtrial.trial import TrialResult
 
 #: A row: its columns by name.
