@@ -9,6 +9,7 @@ import pytest
 from fairtrial.api import open_results
 from fairtrial.callbacks import Callback
 from fairtrial.errors import StudyError
+from fairtrial.history import NOT_COUNTED
 from fairtrial.spec import Origin
 from fairtrial.store.sql import SQLStore
 from fairtrial.trial import Outcome
@@ -354,6 +355,14 @@ def test_a_margin_that_was_set_after_a_run_is_said_to_be(store, make_study):
     found = open_results(later, store=store).verdict()
     assert found.data.exploratory == ("the margin 0.02 was set after 4 trials had ended",)
     assert found.text().startswith("Exploratory: the margin 0.02 was set after 4 trials had ended.\n")
+
+
+def test_a_look_by_a_study_that_was_not_run_is_not_counted_and_says_so(store, make_study):
+    run(make_study(seeds=4), store=store)
+    found = open_results(make_study(seeds=3), store=store).verdict().data
+    assert found.exploratory == (NOT_COUNTED,)
+    run(make_study(seeds=3), store=store)
+    assert open_results(make_study(seeds=3), store=store).verdict().data.exploratory == ()
 
 
 def test_a_study_that_was_interrupted_keeps_what_it_set(store, make_study):

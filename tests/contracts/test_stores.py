@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from fairtrial.errors import StoreError, StoreLockedError
-from fairtrial.history import Question, arm_digests
+from fairtrial.history import NOT_COUNTED, Question, arm_digests
 from fairtrial.scheduler import plan
 from fairtrial.spec import Origin
 from fairtrial.store.sql import SQLStore
@@ -466,6 +466,9 @@ def test_what_had_ended_is_registered(store, make_study):
     arms = arm_digests(study)
     assert store.history(later).own.ended == {arms["a"]: 2, arms["b"]: 1}
     assert store.history(study).before[0].ended == {}
+    finish(store, study)
+    assert store.history(study).set_afterwards(study) == (NOT_COUNTED,)  # it was passed over, and has not gone on
+    store.register(study, NOW)
     assert store.history(study).set_afterwards(study) == ()
 
 

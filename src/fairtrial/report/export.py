@@ -12,7 +12,7 @@ import fairtrial
 from fairtrial.errors import ReportError
 from fairtrial.report.files import write_document
 from fairtrial.spec import METRICS, Study
-from fairtrial.stats.summary import join
+from fairtrial.stats.joined import join
 from fairtrial.trial import TrialResult
 
 Format = Literal["csv", "parquet", "json"]
