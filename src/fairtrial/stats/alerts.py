@@ -21,7 +21,28 @@ def alerts(study: Study, results: Sequence[TrialResult]) -> tuple[str, ...]:
     """
     names = {arm.name for arm in study.arms}
     finished = [one for one in results if one.arm in names and one.outcome is Outcome.FINISHED]
-    return (*_mixed_code(finished), *identical_arms(study, results), *_unread(study, finished))
+    return (
+        *_mixed_code(finished),
+        *_ended_early(study, finished),
+        *identical_arms(study, results),
+        *_unread(study, finished),
+    )
+
+
+def _ended_early(study: Study, finished: Sequence[TrialResult]) -> Iterator[str]:
+    """Name the trials that recorded fewer epochs than their settings say, unless all trials recorded equally many."""
+    if len({len(one.epochs) for one in finished}) < 2:
+        return
+    early = []
+    for arm in study.arms:
+        planned = arm.settings.training.epochs
+        lengths = {one.seed: len(one.epochs) for one in finished if one.arm == arm.name and len(one.epochs) < planned}
+        if lengths:
+            low, high = min(lengths.values()), max(lengths.values())
+            after = f"{low}" if low == high else f"{low} to {high}"
+            early.append(f"{arm.name} after {after} of {planned} epochs at {seed_list(sorted(lengths))}")
+    if early:
+        yield f"Trials ended early: {', '.join(early)}. Final values and times compare trainings of different lengths."
 
 
 def of_aa_arms(study: Study, rows: Sequence[Comparison]) -> tuple[str, ...]:

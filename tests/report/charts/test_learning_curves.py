@@ -118,6 +118,13 @@ def test_a_run_that_did_not_learn_is_a_faint_line_of_its_own_and_in_no_mean():
     assert legend(spec(study, results)) == ["a", "b (1 of 4 did not learn)"]
 
 
+def test_a_line_where_some_trials_have_ended_is_said_to_be_of_the_others():
+    study = make_study(("a", "b"), seeds=2, epochs=4, training={"loop": "loops:good"})
+    remark = "Some trials have fewer epochs: where they end, a line is the mean of the others."
+    assert remark not in spec(study, make_results(study))["title"]["subtitle"]
+    assert remark in spec(study, make_results(study, epochs={("b", 1): 2}))["title"]["subtitle"]
+
+
 def test_a_loss_that_ran_away_does_not_dwarf_the_others():
     study = make_study(("a", "b"), seeds=1, epochs=4)
 

@@ -245,6 +245,8 @@ def _remarks(data: CurveData, beyond: bool) -> Iterator[str]:
     if any(curve.lost for curve in data.curves):
         edge = " A × on the frame stands for a value beyond it." if beyond else ""
         yield f"Thin line to ×: a trial that diverged or did not learn; it enters no mean.{edge}"
+    if any(len({len(point.values) for point in curve.points}) > 1 for curve in data.curves):
+        yield "Some trials have fewer epochs: where they end, a line is the mean of the others."
     if omitted := sum(curve.omitted for curve in data.curves):
         yield f"Left out: {count(omitted, 'failed or unfinished trial')}."
 
