@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fairtrial.api import open_results, run
-from fairtrial.stats.boundary import REMAINDER, LookPlan, Stage
+from fairtrial.stats.boundary import LookPlan, Stage
 from fairtrial.stats.judge import judge
 from fairtrial.stats.sequential import judge_many
 from fairtrial.stats.verdicts import Verdict
@@ -67,22 +67,23 @@ def test_each_look_that_adds_seeds_is_wider_than_it_would_be_alone(ask):
 
 
 def test_who_follows_the_advice_errs_in_5_percent():
-    """Number of seeds that depend on the results: levels depend on the looks alone."""
-    studies, most = 3_000, 20
+    """Numbers of seeds that depend on the results: each is part of a plan of all of them."""
+    studies, most = 3_000, 12
     cells = np.random.default_rng(3).standard_normal((studies, most, 2))
     table = (cells[..., 1:] - cells[..., :1]) / np.sqrt(2)
+    first = LookPlan.of(1, [3], share=0.7)
+    later = LookPlan.of(1, range(4, 13), earlier=[Stage((3,), 0.7, (0, 1))], share=0.91)
     wrong = np.zeros(studies, bool)
     waiting = {(3,): np.arange(studies)}
     while waiting:
         path, rows = waiting.popitem()
-        earlier = [Stage((seeds,), 1 - REMAINDER**number, (0, 1)) for number, seeds in enumerate(path[:-1], start=1)]
-        plan = LookPlan.of(1, [path[-1]], earlier=earlier, share=1 - REMAINDER ** len(path))
+        plan = first if len(path) == 1 else later
         finding = judge_many(table[rows, : path[-1]], plan).finding[:, 0]
         wrong[rows] |= finding != 0
         groups = {}
         for row in rows[finding == 0] if len(path) < 4 else ():
-            (told,) = judge(table[row, : path[-1]], looks=plan.looks, earlier=earlier, share=plan.share)
-            total = next((seeds for seeds in (5, 8, 12, most) if seeds >= path[-1] + (told.more_seeds or most)), None)
+            (told,) = judge(table[row, : path[-1]], looks=plan.looks, earlier=plan.earlier, share=plan.share)
+            total = next((seeds for seeds in (4, 5, 6, 8, most) if seeds >= path[-1] + (told.more_seeds or most)), None)
             if told.verdict is Verdict.UNDECIDED and total is not None and total > path[-1]:
                 groups.setdefault(total, []).append(row)
         waiting |= {(*path, seeds): np.array(group) for seeds, group in groups.items()}
