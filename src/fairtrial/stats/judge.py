@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -41,6 +41,7 @@ def judge(
     pooling: Pooling = "guarded",
     earlier: Iterable[Stage] = (),
     share: float = 1.0,
+    apart: Collection[str] = (),
 ) -> tuple[Comparison, ...]:
     """Compare each arm with the reference: is it better, worse, equivalent, or undecided?
 
@@ -64,6 +65,7 @@ def judge(
             `fairtrial.stats.variance.estimate`.
         earlier: stages of looks that were taken before these at shared trials, see `fairtrial.stats.boundary.Stage`.
         share: of alpha, that these looks and the earlier ones may spend together.
+        apart: names of arms that are judged by their own spread alone and do not enter that of others.
 
     Returns:
         A comparison for each arm, in the order of the columns.
@@ -77,10 +79,13 @@ def judge(
         (<Verdict.BETTER: 'better'>, <Verdict.EQUIVALENT: 'equivalent'>)
     """
     values = _checked(differences, margin, alpha)
-    plan = LookPlan.of(values.shape[1], looks, pooling, earlier=earlier, share=share)
-    names = [f"arm_{index + 1}" for index in range(plan.arms)] if arms is None else list(arms)
-    if len(names) != plan.arms:
-        raise ValueError(f"{len(names)} names of arms for {plan.arms} columns of differences")
+    names = [f"arm_{index + 1}" for index in range(values.shape[1])] if arms is None else list(arms)
+    if len(names) != values.shape[1]:
+        raise ValueError(f"{len(names)} names of arms for {values.shape[1]} columns of differences")
+    if strangers := sorted({*apart} - {*names}):
+        raise ValueError(f"apart = {strangers}: must be among the arms {', '.join(names)}")
+    numbers = [number for number, name in enumerate(names, start=1) if name in apart]
+    plan = LookPlan.of(len(names), looks, pooling, earlier=earlier, share=share, apart=numbers)
     judged = judge_many(values[None], plan, alpha, margin)
     found = tuple(_Arm(name, *(array[0, column].item() for array in judged)) for column, name in enumerate(names))
     judgment = _Judgment(plan, alpha, margin, 1 if larger_is_better else -1, len(values), found)
