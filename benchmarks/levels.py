@@ -1,9 +1,9 @@
-"""Solve the levels of usual plans and write them to src/fairtrial/stats/levels.json; a quarter of an hour on one core.
+"""Solve the levels of usual plans and write them to src/fairtrial/stats/levels.json; three minutes on one core.
 
 python benchmarks/levels.py
 
 The plans are: 2 to 10 arms; one look after 2 to 15 seeds, or looks after every seed from 3 to 5, ..., 15. Levels are for
-the error rates `fairtrial.stats.boundary.ALPHAS`, from 100,000 simulated studies of each pattern of spread. All plans
+the error rates `fairtrial.stats.boundary.ALPHAS`, from 60,000 simulated studies of each pattern of spread. All plans
 for a number of arms are solved from the same studies, and give what `solve` gives for each alone.
 """
 
@@ -19,7 +19,7 @@ from fairtrial.stats.boundary import LookPlan, levels_of, table_key
 from fairtrial.stats.nulls import noise, significances
 from fairtrial.stats.spreads import hard_spreads
 
-STUDIES = 100_000
+STUDIES = 60_000
 LOOKS = tuple(range(2, 16))
 PLANS = [(seeds,) for seeds in LOOKS] + [tuple(range(3, last + 1)) for last in range(5, 16)]
 

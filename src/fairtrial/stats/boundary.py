@@ -46,6 +46,9 @@ PATHS = 20_000
 #: Error rates for which levels are solved; others are interpolated, and smaller ones extrapolated in proportion.
 ALPHAS = np.r_[np.geomspace(1e-3, 0.5, 24), 0.7, 0.9, 0.99]
 
+#: The part of the alpha left that each stage leaves to the stages after it: the first spends 1 - 0.3, two 1 - 0.3^2.
+REMAINDER = 0.3
+
 #: How much noisier arms apart are than others when levels are solved: so much that their errors are nearly independent.
 _APART = 10.0
 
@@ -59,6 +62,16 @@ class Stage:
     #: The arms, the stage's reference first: 0 is the reference of the plan, 1 to m are its arms, higher ones others.
     cells: tuple[int, ...]
     pooling: Pooling = "guarded"
+
+
+def next_share(share: float) -> float:
+    """The share of alpha that one more stage and all before it may spend.
+
+    Example:
+        >>> [round(next_share(share), 4) for share in (0.0, 0.7, 0.91)]
+        [0.7, 0.91, 0.973]
+    """
+    return 1.0 - REMAINDER * (1.0 - share)
 
 
 @dataclass(frozen=True)
