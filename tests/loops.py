@@ -63,6 +63,26 @@ def mixed(trial):
         yield metrics
 
 
+#: First records that no study can use, by name.
+BAD = {
+    "percent": {"test_acc": 81.5},
+    "like percent": {"test_acc": 0.8, "test_accuracy": 97.3},
+    "text": {"test_acc": "0.8"},
+    "truth": {"test_acc": True},
+    "nothing": {"test_acc": None},
+    "many": {"test_acc": [0.8, 0.9]},
+    "missing": {"train_loss": 1.0, "val_acc": 0.5},
+    "no record": 0.8,
+    "empty": {},
+}
+
+
+def badly(trial):
+    """Yield the first record that the parameter `first` names."""
+    yield BAD[trial.settings.params["first"]]
+    yield {"test_acc": 0.8}
+
+
 def telling(trial):
     """Report fingerprints: two before the first step, one again later, and end as the arm's parameter `end` says."""
     trial.fingerprint(initial_weights=f"weights {trial.seed}", batch_order="not known yet")

@@ -24,7 +24,8 @@ def column(name, *values):
     ("name", "metric", "values", "expected"),
     [
         ("best_test_acc", "test_acc", (0.3, 0.5, 0.4), 0.5),
-        ("best_test_acc", "test_acc", (0.3, None, NAN), 0.3),
+        ("best_test_acc", "test_acc", (0.3, None), 0.3),
+        ("best_test_acc", "test_acc", (0.3, None, NAN), None),  # nothing is computed around a NaN
         ("best_test_loss", "test_loss", (2.0, 1.5, 1.7), 1.5),  # of a loss the lowest is best
         ("best_grad_norm", "grad_norm", (1.0, 3.0, 2.0), 3.0),
         ("best_test_acc", "val_acc", (0.3,), None),
@@ -71,6 +72,32 @@ def test_every_measure_that_a_study_may_name_can_be_taken():
     assert all(measure(name).of([], target) is None for name in measures_of(METRICS))
 
 
+@pytest.mark.parametrize(
+    ("name", "broken", "expected"),
+    [
+        ("best_nll", (0.4, NAN, 0.3), True),
+        ("best_nll", (0.4, None, 0.3), False),
+        ("final_nll", (NAN, 0.3), False),  # an epoch that the measure does not look at
+        ("final_nll", (0.3, math.inf), True),
+        ("mean_last2_nll", (NAN, 0.3, 0.2), False),
+        ("mean_last2_nll", (0.3, NAN), True),
+    ],
+)
+def test_a_nan_in_an_epoch_that_the_measure_looks_at_breaks_it(name, broken, expected):
+    found = measure(name, "lower")
+    assert found.is_broken(column("nll", *broken)) is expected
+    assert (found.of(column("nll", *broken)) is None) is expected
+
+
+def test_a_nan_breaks_measures_of_several_metrics_too():
+    epochs = records({"val_acc": 0.4, "test_acc": 0.4}, {"val_acc": NAN, "test_acc": 0.5})
+    assert measure("test_acc_at_best_val").is_broken(epochs)
+    assert measure("generalization_gap").is_broken(records({"train_acc": NAN, "test_acc": 0.5}))
+    target = Target(metric="test_acc", value=0.45)
+    assert measure("epochs_to_target").is_broken(column("test_acc", 0.4, NAN, 0.5), target)
+    assert not measure("epochs_to_target").is_broken(column("test_acc", 0.4, 0.5, NAN), target)
+
+
 def test_no_measure_is_nan():
     target = Target(metric="test_acc", value=0.5)
     for epochs in (records(dict.fromkeys(METRICS, NAN)), records(dict.fromkeys(METRICS, math.inf))):
@@ -82,6 +109,22 @@ def test_no_measure_is_nan():
 def test_what_is_no_measure_is_refused(name):
     with pytest.raises(ValueError, match=name):
         measure(name)
+
+
+def test_a_mean_within_the_last_epoch_takes_all_its_evaluations():
+    within = {"eval1_test_acc": 0.4, "eval2_test_acc": 0.5, "test_acc": 0.9}
+    found = measure("mean_last_epoch_test_acc")
+    assert found.of(records({"test_acc": 0.1}, within)) == pytest.approx(0.6)
+    assert found.of(records(within, {"test_acc": 0.9})) is None  # the last epoch was evaluated once
+    assert found.of(records({"eval1_test_acc": 0.4})) is None
+    assert found.is_broken(records(within | {"eval1_test_acc": NAN}))
+    assert measure("mean_last_epoch_val_loss").label == "mean validation loss within the last epoch"
+
+
+def test_means_say_what_else_they_ask_about():
+    assert "asks about speed" in measure("mean_last3_test_acc").note
+    assert measure("mean_last1_test_acc").note == ""
+    assert "half an epoch before its end" in measure("mean_last_epoch_test_acc").note
 
 
 def test_a_measure_without_its_target_is_a_bug():

@@ -20,13 +20,16 @@ from fairtrial.trial import Outcome
 from workloads import inline as inline_executor
 from workloads import run
 
-BEFORE = replace(MACHINE, versions={"fairtrial": "0.1", "torch": "2.12.0", "numpy": "2.0"}, data="d" * 64)
+CODE = {"my_loop.py": "a" * 64, "helper.py": "b" * 64, "timm": "1.0.3"}
+BEFORE = replace(MACHINE, versions={"fairtrial": "0.1", "torch": "2.12.0", "numpy": "2.0"}, data="d" * 64, code=CODE)
 
 DIFFERENCES = {
     "torch": ({"versions": BEFORE.versions | {"torch": "2.13.0"}}, "torch 2.12.0, now 2.13.0"),
     "fairtrial": ({"versions": BEFORE.versions | {"fairtrial": "0.2"}}, "fairtrial 0.1, now 0.2"),
     "threads": ({"threads": 2}, "threads 1, now 2"),
     "data": ({"data": "e" * 64}, "data dddddddddddd, now eeeeeeeeeeee"),
+    "code": ({"code": CODE | {"my_loop.py": "c" * 64}}, "other code: my_loop.py has changed since seed 0"),
+    "a package": ({"code": CODE | {"timm": "1.0.4"}}, "other code: timm has changed from 1.0.3 to 1.0.4 since seed 0"),
     "two": ({"threads": 2, "data": "e" * 64}, "threads 1, now 2; data dddddddddddd, now eeeeeeeeeeee"),
 }
 HARMLESS = {
@@ -35,6 +38,7 @@ HARMLESS = {
     "another NumPy": {"versions": BEFORE.versions | {"numpy": "2.4"}},
     "torch is not known": {"versions": {"fairtrial": "0.1"}},
     "data are not known": {"data": ""},
+    "code is not known": {"code": {}},
     "another commit": {"git_commit": "abc"},
 }
 
@@ -138,6 +142,53 @@ def test_data_are_held_against_those_of_the_same_arm():
     assert conditions.differences(a, replace(MACHINE, data="a data")) == ()
     assert conditions.differences(b, replace(MACHINE, data="b data")) == ()
     assert conditions.differences(b, replace(MACHINE, data="a data")) == ("data b data, now a data",)
+
+
+def test_code_that_arms_share_is_compared_across_arms_and_seeds():
+    study = made_up(("a", "b", "c"), seeds=3)
+    conditions = RunConditions([])
+    conditions.add("a", 0, replace(MACHINE, code={"shared.py": "1" * 64, "a.py": "2" * 64}))
+    conditions.add("b", 2, replace(MACHINE, code={"shared.py": "1" * 64}))
+    _, _, c, *_ = plan(study)
+    assert conditions.differences(c, replace(MACHINE, code={"shared.py": "1" * 64, "c.py": "3" * 64})) == ()
+    now = replace(MACHINE, code={"shared.py": "4" * 64})
+    assert conditions.differences(c, now) == ("other code: shared.py has changed since seed 2",)
+
+
+def test_files_that_are_new_or_gone_are_named():
+    first, other = plan(made_up(("a", "b"), seeds=1))
+    conditions = RunConditions([])
+    conditions.add("a", 0, replace(MACHINE, code=CODE))
+    now = replace(MACHINE, code=CODE | {"more.py": "e" * 64})
+    assert conditions.differences(first, now) == ("other code: more.py is new",)
+    assert conditions.differences(other, now) == ()  # another arm's loop may need it
+    now = replace(MACHINE, code={"my_loop.py": "c" * 64, "timm": "1.0.3"})
+    (found,) = conditions.differences(first, now)
+    assert found == "other code: my_loop.py has changed since seed 0, helper.py is not used any more"
+
+
+@pytest.mark.parametrize(("how", "refused"), [("fails at once", False), ("fails", True), ("saves", True)])
+def test_code_of_trials_that_start_anew_does_not_count(how, refused, store, make_study):
+    """Who mends a loop that has failed at all its trials mixes nothing, but for what is in a checkpoint."""
+
+    def failing(trial):
+        yield from list(loops.good(trial))[:1]
+        if how == "saves":
+            trial.save({})
+        raise RuntimeError("boom")
+
+    study, mended = make_study(), replace(BEFORE, code=CODE | {"my_loop.py": "c" * 64})
+    run(study, store=store, executor=inline_executor(failing, lambda trial: BEFORE))
+    retry = {"retry_failed": how != "fails"}
+    again = {"store": store, "executor": executor(mended), **retry}
+    more = study if how != "fails" else make_study(seeds=3)
+    if refused:
+        with pytest.raises(
+            ProvenanceError, match=r"began with other code: my_loop\.py has changed since seed 1: mixing"
+        ):
+            run(more, **again)
+    else:
+        assert run(more, **again).count(Outcome.FINISHED) == 4
 
 
 def test_nothing_before_is_no_difference():

@@ -2,9 +2,11 @@
 
 import math
 from contextlib import ExitStack
+from datetime import UTC, datetime
 
 import pytest
 
+from fairtrial.api import open_results
 from fairtrial.callbacks import Callback
 from fairtrial.errors import StudyError
 from fairtrial.spec import Origin
@@ -119,7 +121,7 @@ def test_every_end_is_an_outcome_of_its_own(store, mixed_study):
         "empty": (Outcome.FAILED, "ValueError: the training loop yielded an empty record in epoch 2"),
         "percent": (
             Outcome.FAILED,
-            "ValueError: test_acc = 81.5 in epoch 2: accuracies are fractions, from 0 to 1",
+            "ValueError: test_acc = 81.5 in epoch 2: must be a fraction, from 0 to 1; yield 0.815",
         ),
         "too_many": (Outcome.FAILED, "ValueError: the training loop yielded more than its 3 epochs"),
     }
@@ -309,3 +311,51 @@ def test_leaving_early_closes_the_training_loop(store, make_study):
     with pytest.raises(KeyboardInterrupt):
         run(make_study(), store=store, executor=executor, watcher=Stop())
     assert closed == ["a"]
+
+
+# Looks, and what was set when
+
+
+def test_a_second_look_at_the_same_trials_is_known_as_one(store, make_study):
+    for seeds in (2, 3, 5):
+        run(make_study(seeds=seeds), store=store)
+    found = store.history(make_study(seeds=5))
+    (measure,) = found.own.question.measures
+    assert [stage.question.looks for stage in found.looked_at(measure)] == [(2,), (3,)]
+
+
+def test_a_margin_that_was_set_after_a_run_is_said_to_be(store, make_study):
+    first, later = (make_study(evidence={"margin": margin}) for margin in (0.01, 0.02))
+    for study in (first, later):
+        run(study, store=store)
+    assert open_results(first, store=store).verdict().data.set_beforehand
+    found = open_results(later, store=store).verdict()
+    assert found.data.exploratory == ("the margin 0.02 was set after 4 trials had ended",)
+    assert found.text().startswith("Exploratory: the margin 0.02 was set after 4 trials had ended.\n")
+
+
+def test_a_study_that_was_interrupted_keeps_what_it_set(store, make_study):
+    study = make_study(evidence={"margin": 0.01})
+
+    class Interrupting(Callback):
+        def on_trial_end(self, trial, outcome, detail):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(study, store=store, watcher=Interrupting())
+    run(study, store=store)
+    assert open_results(study, store=store).verdict().data.exploratory == ()
+
+
+def test_a_study_that_another_passed_over_is_registered_again_at_its_end(store, make_study):
+    first, second = make_study(seeds=2), make_study(seeds=4)
+
+    class Meanwhile(Callback):
+        def on_trial_end(self, trial, outcome, detail):
+            if trial.seed == 0 and trial.arm == "b":
+                store.add_study(second, datetime.now(UTC))
+
+    run(first, store=store, watcher=Meanwhile())
+    run(second, store=store)
+    assert [store.history(study).own.number for study in (first, second)] == [3, 4]
+    assert store.history(second).own.earlier == (3,)

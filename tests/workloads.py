@@ -65,7 +65,8 @@ class Done:
 
 def run(study, *, store, executor=None, watcher=None, settled=None, **options):
     """Run a study; `settled` decides in place of its verdicts which arms stop."""
-    deciding = patch("fairtrial.stats.comparison.stops", settled) if settled else nullcontext()
+    rule = settled and (lambda study, results, **_: settled(study, results))
+    deciding = patch("fairtrial.stats.comparison.stops", rule) if settled else nullcontext()
     with deciding:
         callbacks = [watcher] if watcher else []
         trained = run_study(study, store=store, executor=executor, callbacks=callbacks, **options)

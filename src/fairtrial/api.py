@@ -12,6 +12,7 @@ from fairtrial import loading
 from fairtrial.callbacks import Callback
 from fairtrial.errors import FairtrialError, ReportError, StoreMissingError, StudyError
 from fairtrial.executors.base import Executor
+from fairtrial.history import History
 from fairtrial.runner import run_study
 from fairtrial.scheduler import plan
 from fairtrial.spec import Study
@@ -43,11 +44,13 @@ class StudyResults:
         study: the study.
         results: a result for each trial that has started, in the order of the plan.
         trained: how many trials the call of `run` trained.
+        history: what was asked of these trials before, as the store knows it.
     """
 
     study: Study
     results: tuple[TrialResult, ...]
     trained: int = 0
+    history: History | None = None
 
     def count(self, outcome: Outcome) -> int:
         """Count the trials with an outcome."""
@@ -65,7 +68,7 @@ class StudyResults:
         return View(summarize(self.study, self.results))
 
     def verdict(self, metric: str | None = None) -> "View[StudyVerdict]":
-        """Compare each arm with the reference.
+        """Compare each arm with the reference, and answer the study's further questions; see `View.answers`.
 
         Args:
             metric: a measure other than the one that the study set beforehand; the verdicts say so.
@@ -76,16 +79,19 @@ class StudyResults:
         from fairtrial.report.views import View  # noqa: PLC0415
         from fairtrial.stats.comparison import compare  # noqa: PLC0415
         from fairtrial.stats.noise import split_noise  # noqa: PLC0415
+        from fairtrial.stats.questions import answer_questions  # noqa: PLC0415
 
         noise = split_noise(self.study, self.results, metric=metric)
-        return View(compare(self.study, self.results, metric=metric), noise)
+        found = compare(self.study, self.results, metric=metric, history=self.history)
+        answers = answer_questions(self.study, self.results, found) if metric is None else ()
+        return View(found, noise, answers)
 
     def claims(self) -> "View[StudyClaims]":
         """Test each claim of the study."""
         from fairtrial.report.views import View  # noqa: PLC0415
         from fairtrial.stats.claims import check_claims  # noqa: PLC0415
 
-        return View(check_claims(self.study, self.results))
+        return View(check_claims(self.study, self.results, history=self.history))
 
     def plot(self, name: str) -> "Figure":
         """Draw one chart, such as ``"test_accuracy"``.
@@ -99,7 +105,7 @@ class StudyResults:
         """Draw several charts; by default all that have data."""
         from fairtrial.report.charts import draw  # noqa: PLC0415
 
-        return draw(names, self.study, self.results)
+        return draw(names, self.study, self.results, history=self.history)
 
     def to_pandas(self) -> "pd.DataFrame":
         """Make a data frame with a row for each epoch record and the columns of `export`.
@@ -206,7 +212,7 @@ def run(
         trained = run_study(
             study, store=opened, executor=executor, callbacks=callbacks, retry_failed=retry_failed, force=force
         )
-        return StudyResults(study, tuple(opened.results(study)), trained)
+        return StudyResults(study, tuple(opened.results(study)), trained, opened.history(study))
 
 
 def open_results(
@@ -225,7 +231,7 @@ def open_results(
     """
     with _opened(store, create=False) as opened:
         found = study if isinstance(study, Study) else loading.load_recorded(study, overrides, opened.studies())
-        return StudyResults(found, tuple(opened.results(found)))
+        return StudyResults(found, tuple(opened.results(found)), history=opened.history(found))
 
 
 def list_studies(store: str | Path | Store = DEFAULT_STORE) -> list[StoredStudy]:
@@ -259,11 +265,11 @@ def estimate_cost(
     if spread is not None and not (math.isfinite(spread) and spread > 0):
         raise FairtrialError(f"spread = {spread}: must be a positive number")
     try:
-        results = open_results(study, store=store).results
+        found = open_results(study, store=store)
     except StoreMissingError:
-        results = ()
+        found = StudyResults(study, ())
     with loading.importable(study):
-        return estimate(study, results, workers=workers, threads=threads, spread=spread)
+        return estimate(study, found.results, history=found.history, workers=workers, threads=threads, spread=spread)
 
 
 def fetch_data(

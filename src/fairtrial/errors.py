@@ -56,6 +56,10 @@ class ProvenanceError(FairtrialError):
     """A study would continue under other conditions than it began: other versions, threads, data or settings."""
 
 
+class RecordError(FairtrialError):
+    """A training loop's first record is not what its study needs; the study stops, and no trial has failed."""
+
+
 class StoreLockedError(StoreError):
     """Another process is running the same study in this store."""
 

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from fairtrial.executors.slots import choose_slots
+from fairtrial.history import History
 from fairtrial.scheduler import Scheduler, makespan
 from fairtrial.spec import BUILT_IN, Settings, Study
 from fairtrial.stats.comparison import paired_spread, stops
@@ -46,6 +48,7 @@ def estimate(
     study: Study,
     results: Sequence[TrialResult],
     *,
+    history: History | None = None,
     workers: int | None = None,
     threads: int | None = None,
     spread: float | None = None,
@@ -58,13 +61,13 @@ def estimate(
     spread are those of `fairtrial.api.estimate_cost`. Each other number of seeds is at least 2; a crossed design has
     its own number and no other.
     """
-    estimator = _Estimator(results, workers, threads)
+    estimator = _Estimator(results, history, workers, threads)
     cost = estimator.cost(study)
     if len(study.arms) == 1:
         return cost
     spread = spread or paired_spread(study, results)
     numbers = (study.noise.crossed,) if study.noise.crossed else tuple(seeds)
-    differences = detectable_differences(spread, len(study.arms) - 1, numbers, study.evidence.alpha) if spread else {}
+    differences = detectable_differences(spread, len(study.arms) - 1, numbers, study.question_alpha) if spread else {}
     options = []
     for n in numbers:
         resized = study if study.noise.crossed else Study.from_dict(study.to_dict() | {"seeds": n})
@@ -77,13 +80,14 @@ class _Estimator:
     """Estimates costs of studies, and times each kind of trial once."""
 
     results: Sequence[TrialResult]
+    history: History | None
     workers: int | None
     threads: int | None
     timings: dict[str, tuple[float, float]] = field(default_factory=dict)  # seconds of a step and of a trial, by kind
 
     def cost(self, study: Study) -> Estimate:
         ended = {result.trial for result in self.results if result.outcome is not None}
-        scheduler = Scheduler(study, stops if study.sequential else None)
+        scheduler = Scheduler(study, partial(stops, history=self.history) if study.sequential else None)
         scheduler.advance(ended, lambda: self.results)
         missing = [trial for trial in scheduler.possible if trial.hash not in ended]
         slots = choose_slots(len(missing), self.workers, self.threads)

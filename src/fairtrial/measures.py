@@ -4,13 +4,14 @@ Each is one entry here, and the rest follows from it: its names in studies, whic
 reports, a column in the table, the table in docs/studies.md. A study names a user's own as ``module:Name``.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 
 from fairtrial.registry import MEASURES
 from fairtrial.spec import Target
 from fairtrial.spec.measures import Measure, find_measure
-from fairtrial.spec.metrics import EPOCHS, LOSS, PERCENT, PLAIN, SECONDS, Direction, Metric, finite
+from fairtrial.spec.metrics import EPOCHS, LOSS, PERCENT, PLAIN, SECONDS, Direction, Metric
 from fairtrial.trial import EpochRecord
 
 __all__ = ["EPOCHS", "LOSS", "MEASURES", "PERCENT", "PLAIN", "SECONDS", "Measure", "measure", "missed", "values"]
@@ -70,7 +71,7 @@ def final(metric: Metric) -> Measure:
 
 @MEASURES.register("mean_lastK_NAME")
 def mean_last(metric: Metric, number: int) -> Measure:
-    """Mean over the last K epochs: steadier than the last alone, and without selecting an epoch on the test set."""
+    """Mean over the last K epochs: steadier than the last alone; an arm that learns fast gains by it."""
 
     def mean(epochs: Sequence[EpochRecord]) -> float | None:
         last = values(epochs[-number:], metric.name)
@@ -83,6 +84,29 @@ def mean_last(metric: Metric, number: int) -> Measure:
         direction=metric.direction,
         compute=mean,
         metrics=(metric.name,),
+        note=f"A mean over {number} epochs asks about speed, too: an arm that got there earlier gains by it."
+        if number > 1
+        else "",
+        epochs=number,
+    )
+
+
+@MEASURES.register("mean_last_epoch_NAME")
+def mean_last_epoch(metric: Metric) -> Measure:
+    """Mean of the evaluations within the last epoch; needs `training.evaluations_last_epoch`."""
+
+    def mean(epochs: Sequence[EpochRecord]) -> float | None:
+        found = within_last_epoch(epochs, metric.name)
+        return sum(found) / len(found) if len(found) > 1 else None
+
+    return Measure(
+        name=f"mean_last_epoch_{metric.name}",
+        label=f"mean {metric.label} within the last epoch",
+        unit=metric.unit,
+        direction=metric.direction,
+        compute=mean,
+        metrics=(metric.name, f"eval1_{metric.name}"),
+        note="Evaluations within the last epoch are on average half an epoch before its end, where learning may go on.",
     )
 
 
@@ -102,21 +126,23 @@ def generalization_gap(epochs: Sequence[EpochRecord]) -> float | None:
 
 def test_acc_at_best_val(epochs: Sequence[EpochRecord]) -> float | None:
     """Test accuracy at the first epoch with the highest validation accuracy: selection never sees the test set."""
-    scored = [record for record in epochs if finite(record.metrics.get("val_acc")) is not None]
+    scored = [record for record in epochs if record.metrics.get("val_acc") is not None]
+    if not all(math.isfinite(record.metrics["val_acc"]) for record in scored):
+        return math.nan
     # max returns the first of equals
     return max(scored, key=lambda record: record.metrics["val_acc"]).metrics.get("test_acc") if scored else None
 
 
 def epochs_to_target(epochs: Sequence[EpochRecord], target: Target) -> float | None:
     """Epochs until a metric first reaches its target."""
-    index = _reached(target, epochs)
-    return None if index is None else float(epochs[index].epoch)
+    found = _until(target, epochs)
+    return None if found is None else math.nan if not found else float(found[-1].epoch)
 
 
 def seconds_to_target(epochs: Sequence[EpochRecord], target: Target) -> float | None:
     """Seconds of training and evaluation until a metric first reaches its target."""
-    index = _reached(target, epochs)
-    return None if index is None else seconds(epochs[: index + 1])
+    found = _until(target, epochs)
+    return None if found is None else math.nan if not found else seconds(found)
 
 
 _WHOLE = (
@@ -151,20 +177,46 @@ for _entry in _WHOLE:
 
 def missed(target: Target, epochs: Sequence[EpochRecord]) -> bool:
     """Tell whether a trial recorded the target's metric but never reached it."""
-    return any(target.metric in record.metrics for record in epochs) and _reached(target, epochs) is None
+    return any(target.metric in record.metrics for record in epochs) and _until(target, epochs) is None
 
 
 def values(epochs: Sequence[EpochRecord], metric: str) -> list[float]:
-    """List the finite values of a metric."""
-    found = (finite(record.metrics.get(metric)) for record in epochs)
-    return [value for value in found if value is not None]
+    """List the values of a metric that were recorded; all are NaN if one of them is NaN or infinite.
+
+    So a measure computed from them is NaN too, and the trial counts as lost: nothing is computed around a NaN.
+
+    Example:
+        >>> values([EpochRecord("a", 0, 1, {"f1": 0.4}), EpochRecord("a", 0, 2, {"f1": math.inf})], "f1")
+        [nan, nan]
+    """
+    found = [float(value) for record in epochs if (value := record.metrics.get(metric)) is not None]
+    return found if all(map(math.isfinite, found)) else [math.nan] * len(found)
 
 
-def _reached(target: Target, epochs: Sequence[EpochRecord]) -> int | None:
-    """Index of the first epoch at or beyond the target."""
+def within_last_epoch(epochs: Sequence[EpochRecord], metric: str) -> list[float]:
+    """List a metric's evaluations within the last epoch, the one at its end last; none if that is missing.
+
+    Example:
+        >>> within_last_epoch([EpochRecord("a", 0, 1, {"eval1_test_acc": 0.4, "test_acc": 0.5})], "test_acc")
+        [0.4, 0.5]
+    """
+    last = epochs[-1].metrics if epochs else {}
+    if metric not in last:
+        return []
+    names = itertools.takewhile(last.__contains__, (f"eval{number}_{metric}" for number in itertools.count(1)))
+    return [*(last[name] for name in names), last[metric]]
+
+
+def _until(target: Target, epochs: Sequence[EpochRecord]) -> Sequence[EpochRecord] | None:
+    """The epochs up to the first at or beyond the target; none of them if a value there is NaN or infinite.
+
+    None if the target was not reached.
+    """
     sign = 1 if target.larger_is_better else -1
     for index, record in enumerate(epochs):
-        value = finite(record.metrics.get(target.metric))
+        value = record.metrics.get(target.metric)
+        if value is not None and not math.isfinite(value):
+            return ()
         if value is not None and sign * value >= sign * target.value:
-            return index
+            return epochs[: index + 1]
     return None

@@ -1,11 +1,13 @@
 """The conditions under which a study's trials run, and how they differ from earlier ones."""
 
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fairtrial.errors import StudyError
 from fairtrial.scheduler import plan
+from fairtrial.sources import is_digest
 from fairtrial.spec import Study, flatten
 from fairtrial.store.base import StoredStudy
 from fairtrial.trial import Machine, Trial, TrialResult
@@ -25,25 +27,31 @@ def git_commit(folder: Path) -> str | None:
 
 
 class RunConditions:
-    """The conditions under which the trials of a study have run so far, from their results."""
+    """The conditions under which the trials of a study have run so far, from their results.
 
-    def __init__(self, results: Iterable[TrialResult]) -> None:
+    Trials that start anew, by hash in ``anew``, count but for their code: nothing of what it computed is kept.
+    """
+
+    def __init__(self, results: Iterable[TrialResult], anew: Collection[str] = ()) -> None:
         self._shared: dict[str, set[str]] = {}
         self._data: dict[str, set[str]] = {}
+        self._code = _EarlierCode()
         for result in results:
-            self.add(result.arm, result.machine)
+            kept = result.trial not in anew
+            self.add(result.arm, result.seed, result.machine if kept else replace(result.machine, code={}))
 
-    def add(self, arm: str, machine: Machine) -> None:
+    def add(self, arm: str, seed: int, machine: Machine) -> None:
         """Add the conditions of a trial that has started; nodes of one cluster can differ, too."""
         for name, value in _shared(machine).items():
             self._shared.setdefault(name, set()).add(value)
         self._data.setdefault(arm, set()).add(machine.data)
+        self._code.add(arm, seed, machine.code)
 
     def differences(self, trial: Trial, machine: Machine) -> tuple[str, ...]:
         """List how the conditions of a trial that starts differ from earlier ones: ``("torch 2.12.0, now 2.13.0",)``.
 
-        Compared are versions of fairtrial and torch, threads, and the data's digest with that of trials of the same
-        arm. An unknown condition is no difference.
+        Compared are versions of fairtrial and torch, threads, the user's own code, and the data's digest with that of
+        trials of the same arm. An unknown condition is no difference.
         """
         found = []
         for name, now in _shared(machine).items():
@@ -52,7 +60,35 @@ class RunConditions:
         before = self._data.get(trial.arm, set()) - {"", machine.data}
         if before and machine.data:
             found.append(f"data {_either({value[:12] for value in before})}, now {machine.data[:12]}")
+        if code := ", ".join(self._code.differences(trial.arm, machine.code)):
+            found.append(f"other code: {code}")
         return tuple(found)
+
+
+class _EarlierCode:
+    """The code of earlier trials: by file or package, each digest or version with the last seed that ran it."""
+
+    def __init__(self) -> None:
+        self._seeds: dict[str, dict[str, int]] = {}
+        self._names: dict[str, set[str]] = {}  # of files and packages, by arm
+
+    def add(self, arm: str, seed: int, code: Mapping[str, str]) -> None:
+        for name, value in code.items():
+            seeds = self._seeds.setdefault(name, {})
+            seeds[value] = max(seed, seeds.get(value, seed))
+        if code:
+            self._names[arm] = set(code)
+
+    def differences(self, arm: str, code: Mapping[str, str]) -> Iterator[str]:
+        """Say what has changed since any trial that ran it, and what is new or gone since this arm's last trial."""
+        for name, value in code.items():
+            before = {other: seed for other, seed in self._seeds.get(name, {}).items() if other != value}
+            if before:
+                versions = "" if is_digest(value) else f" from {_either(before)} to {value}"
+                yield f"{name} has changed{versions} since seed {max(before.values())}"
+        earlier = self._names.get(arm, set()) if code else set()
+        yield from (f"{name} is new" for name in sorted({*code} - earlier) if earlier and name not in self._seeds)
+        yield from (f"{name} is not used any more" for name in sorted(earlier - {*code}))
 
 
 def abandoned_study(study: Study, planned: Sequence[Trial], stored: Sequence[StoredStudy]) -> Study | None:

@@ -14,12 +14,13 @@ import pkgutil
 import re
 import struct
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from fairtrial import sources
 from fairtrial.errors import StudyError
 
 if TYPE_CHECKING:
@@ -163,15 +164,31 @@ _imported: dict[str, tuple[int, int] | None] = {}
 
 def _import_module(name: str, *, fresh: bool) -> ModuleType:
     importlib.invalidate_caches()
-    module = sys.modules.get(name)
-    if module is None:
-        module = importlib.import_module(name)
-    elif not fresh or name == "__main__" or _imported.setdefault(name, _when_compiled(module)) == _now(module):
-        return module
-    else:
-        module = importlib.reload(module)
-    _imported[name] = _now(module)
-    return module
+    if name not in sys.modules:
+        importlib.import_module(name)
+        _imported.update({one.__name__: _now(one) for one in _parts(name)})
+    elif fresh and name != "__main__":
+        _reload_rewritten(_parts(name))
+    return sys.modules[name]
+
+
+def _parts(name: str) -> list[ModuleType]:
+    """A module with the user's own modules that it imports, as far as they are imported, these first."""
+    return [sys.modules[one] for one in sources.modules_of(name) or (name,) if one in sys.modules]
+
+
+def _reload_rewritten(modules: Sequence[ModuleType]) -> None:
+    """Import modules again from the first one on whose file was rewritten."""
+    first = next((index for index, module in enumerate(modules) if _is_rewritten(module)), len(modules))
+    for module in modules[first:]:
+        importlib.reload(module)
+        _imported[module.__name__] = _now(module)
+    if modules[first:]:
+        sources.forget()
+
+
+def _is_rewritten(module: ModuleType) -> bool:
+    return _imported.setdefault(module.__name__, _when_compiled(module)) != _now(module)
 
 
 def _now(module: ModuleType) -> tuple[int, int] | None:

@@ -25,6 +25,7 @@ from fairtrial.executors.base import (
     Workload,
 )
 from fairtrial.executors.local.executor import LocalExecutor
+from fairtrial.executors.records import RecordRules
 from fairtrial.failpoints import failpoint
 from fairtrial.provenance import RunConditions, abandoned_study, changed_keys, git_commit
 from fairtrial.scheduler import Decision, Scheduler
@@ -55,8 +56,9 @@ def run_study(
             calls this: it needs no ``if __name__ == "__main__"``, and a training loop must be in a module of its own.
         callbacks: called as the study runs.
         retry_failed: run failed trials again. Diverged ones are results, and stay.
-        force: continue although versions of torch or fairtrial, threads or data differ from those of the study's trials
-            so far, or although the study's file was changed while it was unfinished; the trials' provenance says so.
+        force: continue although versions of torch or fairtrial, threads, data or the user's own code differ from those
+            of the study's trials so far, or although the study's file was changed while it was unfinished; the trials'
+            provenance says so.
 
     Returns:
         The number of trials that were trained.
@@ -64,6 +66,7 @@ def run_study(
     Raises:
         FairtrialError: something that every trial needs is missing or damaged; nothing was trained.
         StoreLockedError: another process is running this study in this store.
+        RecordError: a training loop's first record is not what the study needs.
         CheckpointError: a trial's state can't be saved, on a full disk for example; every finished epoch is in the
             store, and the next run resumes from the checkpoints before.
         ProvenanceError: the study would continue under other conditions than it began; ended trials are in the store.
@@ -76,7 +79,7 @@ def run_study(
     """
     executor = LocalExecutor() if executor is None else executor
     with store.lock(study):
-        scheduler = _schedule(study)
+        scheduler = _schedule(study, store)
         outcomes = store.outcomes(scheduler.planned)
         changes = _check_file(scheduler, store, force=force)
         checkpoints = CheckpointManager(executor.checkpoints or f"{store.beside}.checkpoints")
@@ -115,6 +118,7 @@ def compose_workload(
         gpus=machine.gpus(),
         environment=machine.show_one_gpu,
         data=NodeData(partial(datasets.gather, data), partial(datasets.install, data)) if data else None,
+        rules=RecordRules.of(study),
         on_progress=on_progress,
     )
 
@@ -143,7 +147,8 @@ class _Recorder:
         self.study = self.scheduler.study
         self.trials = {trial.hash: trial for trial in self.scheduler.planned}
         self.git_commit = git_commit(self.study.origin.folder) if self.study.origin.folder else None
-        self.conditions = RunConditions(self.store.results(self.study))
+        kept = self.ended | self.checkpoints.saved()
+        self.conditions = RunConditions(self.store.results(self.study), self.trials.keys() - kept)
         self.attempts: dict[str, str] = {}
         self.uncommitted: list[_Received] = []
 
@@ -171,6 +176,7 @@ class _Recorder:
                     self._follow(self.scheduler.advance(self.ended, self._results), session)
         finally:
             self._commit()
+        self.store.register(self.study, datetime.now(UTC))  # again, if another study was registered meanwhile
         return len(self.ended) - before
 
     def on_download(self, done: int, total: int | None, what: str) -> None:
@@ -207,7 +213,7 @@ class _Recorder:
                 f"{self.study.label} began with {'; '.join(found)}: mixing them can change its numbers; restore them, "
                 "start again in another store, or use --force, which is recorded with every trial from now on"
             )
-        self.conditions.add(trial.arm, machine)
+        self.conditions.add(trial.arm, trial.seed, machine)
         return "; ".join([self.changes, *found] if self.changes else found)
 
     def _results(self) -> Sequence[TrialResult]:
@@ -258,12 +264,15 @@ def _report(message: Message, trial: Trial, callback: Callback) -> None:
             callback.on_warning(trial, text)
 
 
-def _schedule(study: Study) -> Scheduler:
+def _schedule(study: Study, store: Store) -> Scheduler:
     if not study.sequential:
         return Scheduler(study)
     from fairtrial.stats import comparison  # noqa: PLC0415  (loads SciPy)
 
-    return Scheduler(study, comparison.stops)
+    def stops(study: Study, results: Sequence[TrialResult]) -> Mapping[str, str]:
+        return comparison.stops(study, results, history=store.history(study))
+
+    return Scheduler(study, stops)
 
 
 def _ended(outcomes: Mapping[str, Outcome | None], *, retry_failed: bool = False) -> set[str]:
@@ -277,7 +286,7 @@ def _check_file(scheduler: Scheduler, store: Store, *, force: bool) -> str:
     before = abandoned_study(study, scheduler.planned, store.studies())
     if before is None:
         return ""
-    earlier = _schedule(before)
+    earlier = _schedule(before, store)
     if not earlier.advance(_ended(store.outcomes(earlier.planned)), partial(store.results, before)).trials:
         return ""
     changes = "; ".join(changed_keys(before, study))

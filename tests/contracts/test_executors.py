@@ -13,16 +13,18 @@ import pytest
 
 import loops
 from fairtrial import digest_results
+from fairtrial.errors import RecordError
 from fairtrial.executors.base import Ended, EpochFinished, Fingerprinted, Progressed, Started
 from fairtrial.executors.inline import InlineExecutor
 from fairtrial.executors.local.executor import LocalExecutor
 from fairtrial.executors.ray.executor import RayExecutor
+from fairtrial.executors.records import RecordRules
 from fairtrial.runner import run_study
 from fairtrial.scheduler import plan
 from fairtrial.store.sql import SQLStore
 from fairtrial.testing import Instead
 from fairtrial.trial import Outcome, TrialContext
-from workloads import execute, opened
+from workloads import execute, opened, submit
 
 EXECUTORS = {
     "inline": (InlineExecutor, 1),
@@ -113,12 +115,25 @@ def test_every_end_of_a_loop_is_an_outcome(make, mixed_study):
         (
             "percent",
             Outcome.FAILED,
-            "ValueError: test_acc = 81.5 in epoch 2: accuracies are fractions, from 0 to 1",
+            "ValueError: test_acc = 81.5 in epoch 2: must be a fraction, from 0 to 1; yield 0.815",
         ),
         ("too_many", Outcome.FAILED, "ValueError: the training loop yielded more than its 3 epochs"),
     }
     assert len(ends) == len(plan(mixed_study))
     assert all("loops.py" in end.detail for end in ends if arms[end.trial_id] == "raises")
+
+
+@pytest.mark.parametrize("first", loops.BAD)
+def test_a_first_record_that_the_study_cannot_use_stops_it_and_no_trial_has_failed(make, make_study, first):
+    study = make_study(
+        seeds=3, arms={"a": {}, "b": {"params": {"x": 1}}}, training={"loop": "loops:badly"}, params={"first": first}
+    )
+    messages = []
+    with opened(make(), loops.badly, rules=RecordRules.of(study)) as session:
+        submit(session, *plan(study))
+        with pytest.raises(RecordError, match=r'^training\.loop = "loops:badly", arm [ab], seed 0: '):
+            messages.extend(session.messages())
+    assert not any(isinstance(message, Ended | EpochFinished) for message in messages)
 
 
 def test_trials_may_be_submitted_while_messages_are_read(make, trials):
@@ -266,6 +281,15 @@ def test_a_study_has_the_same_digest_whatever_runs_it_and_in_which_order(make, m
     expected = stored_digest(study, InlineExecutor(), "reference")
     assert stored_digest(study, make(), "plain") == expected
     assert stored_digest(study, Shuffled(make()), "shuffled") == expected
+
+
+@pytest.mark.slow
+def test_the_users_code_is_recorded_where_a_trial_runs(make, trials):
+    from fairtrial.training.machine import describe_machine
+
+    started = [one for one in execute(make(), loops.good, trials[:2], machine=describe_machine) if type(one) is Started]
+    expected = hashlib.sha256(Path(loops.__file__).read_bytes()).hexdigest()
+    assert [message.machine.code for message in started] == [{"loops.py": expected}] * 2
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 
 from fairtrial.errors import StoreError, StoreLockedError
+from fairtrial.history import Question, arm_digests
 from fairtrial.scheduler import plan
 from fairtrial.spec import Origin
 from fairtrial.store.sql import SQLStore
@@ -421,3 +422,89 @@ def test_two_runs_at_once_of_studies_that_share_trials(store, reopen, make_study
         assert [done.result() for done in runs] == [None, None]
     assert [stored.trials for stored in store.studies()] == [40, 40]
     assert [len(result.epochs) for result in store.results(two)] == [2] * 40
+
+
+# What studies ask, and when
+
+
+def finish(store, study, trials=None):
+    """End trials of a study, all of them by default."""
+    for trial in plan(study) if trials is None else trials:
+        store.write(partial(write_trial, trial=trial))
+
+
+def test_a_study_that_runs_is_registered_once(store, reopen, make_study):
+    study = make_study(evidence={"margin": 0.01})
+    unknown = store.history(study)
+    assert (unknown.own.ended, unknown.own.earlier, unknown.before) == ({}, (), ())
+    store.add_study(study, NOW)
+    finish(store, study)
+    with reopen() as other:
+        other.add_study(study, NOW + timedelta(days=1))
+        other.add_study(make_study(name="another_name", evidence={"margin": 0.01}), NOW + timedelta(days=2))
+        found = other.history(study)
+    assert (found.own.at, found.own.ended, found.before) == (NOW, {}, ())
+    assert found.own.question == Question.of(study)
+
+
+def test_what_had_ended_is_registered(store, make_study):
+    study, later = make_study(), make_study(evidence={"margin": 0.01})
+    store.add_study(study, NOW)
+    finish(store, study, plan(study)[:3])
+    store.add_study(later, NOW)
+    arms = arm_digests(study)
+    assert store.history(later).own.ended == {arms["a"]: 2, arms["b"]: 1}
+    assert store.history(study).before[0].ended == {}
+    assert store.history(study).set_afterwards(study) == ()
+
+
+def test_looks_are_counted_in_their_order_and_never_again(store, make_study):
+    first, second, third = (make_study(seeds=seeds) for seeds in (2, 4, 5))
+    for study in (first, second):
+        store.add_study(study, NOW)
+        finish(store, study)
+    assert store.history(third).own.earlier == (1, 2)  # as if it were run now
+    store.add_study(third, NOW)
+    store.add_study(first, NOW)
+    known = [store.history(study) for study in (first, second, third)]
+    assert [(one.own.number, one.own.earlier) for one in known] == [(1, ()), (2, (1,)), (3, (1, 2))]
+    assert [len(one.before) for one in known] == [0, 1, 2]
+
+
+def test_a_look_that_nobody_has_taken_does_not_count(store, make_study):
+    first, second = make_study(seeds=3), make_study(seeds=4)
+    store.add_study(first, NOW)
+    finish(store, first, plan(first)[:-1])
+    store.add_study(second, NOW)
+    assert store.history(second).own.earlier == ()
+
+
+def test_a_study_that_was_passed_over_looks_after_the_one_that_passed_it(store, make_study):
+    first, second = make_study(seeds=2), make_study(seeds=4)
+    store.add_study(first, NOW)
+    store.add_study(second, NOW)
+    finish(store, second)
+    assert store.history(first).own.earlier == (2,)
+    store.register(first, NOW)
+    assert (store.history(first).own.number, store.history(first).own.earlier) == (3, (2,))
+    assert store.history(second).own.number == 2
+
+
+def test_a_single_seed_is_no_look(store, make_study):
+    one, more = make_study(seeds=1), make_study(seeds=3)
+    store.add_study(one, NOW)
+    finish(store, one)
+    store.add_study(more, NOW)
+    found = store.history(more)
+    assert (found.own.earlier, len(found.before)) == ((), 1)
+
+
+def test_studies_of_other_arms_are_no_part_of_a_history(store, make_study):
+    study, other = make_study(), make_study(arms={"a": {}, "c": {"params": {"pace": 3}}})
+    for one in (study, other):
+        store.add_study(one, NOW)
+        finish(store, one)
+    assert store.history(other).before == ()
+    assert store.history(study).before == ()
+    both = make_study(arms={"a": {}, "b": {"params": {"pace": 2}}, "c": {"params": {"pace": 3}}})
+    assert store.history(both).own.earlier == (1, 2)

@@ -2,9 +2,12 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
+from builders import make_results, make_study
+from fairtrial.api import StudyResults
 from fairtrial.errors import ReportError
 from fairtrial.report.verdicts import sentence
 from fairtrial.report.views import View
@@ -64,6 +67,19 @@ def test_of_a_loss_better_is_lower_and_said_as_a_gain():
     assert re.match(r"up is better than baseline by 0\.\d{4} \(95% interval 0\.\d{4} to 0\.\d{4}\)", said["up"])
 
 
+def test_a_verdict_by_failures_says_who_fails_and_how_the_arm_does_where_it_works():
+    arms = {"a": {}, "frail": {"mean": 0.83, "diverge_seeds": list(range(8))}}
+    said = sentences(verdict(arms, seeds=11))["frail"]
+    assert re.fullmatch(
+        r"frail is worse than a: it fails more often \(it at 8 of 11 seeds, a at 0, p 0\.\d{3}\); "
+        r"\d\.\d\d points better, 95% interval -?\d\.\d\d to \d\.\d\d where both have a result; "
+        r"diverged in 8 of 11 trials",
+        said,
+    )
+    said = sentences(verdict({"a": {"diverge_rate": 1.0}, "sound": {}}, seeds=8))["sound"]
+    assert re.match(r"sound is better than a: a fails more often \(it at 0 of 8 seeds, a at 8, p 0\.\d{3}\)", said)
+
+
 def test_undecided_says_how_many_seeds_more():
     found = verdict({"baseline": {}, "near": {"mean": 0.806}}, seeds=4)
     (row,) = found.comparisons
@@ -73,8 +89,10 @@ def test_undecided_says_how_many_seeds_more():
 def test_the_json_is_the_contract():
     found = verdict(evidence={"margin": 0.02})
     table = json.loads(write(found, "json"))
-    assert list(table) == ["study", "reference", "metric", "margin", "alpha", "comparisons"]
+    settings = {"study", "hash", "reference", "metric", "margin", "alpha", "looks", "seeds"}
+    assert settings | {"exploratory", "caveats", "comparisons", "jitter"} <= set(table)
     assert (table["study"], table["reference"], table["metric"]) == ("simulated", "baseline", "best_test_acc")
+    assert (table["exploratory"], table["caveats"]) == ([], list(found.caveats))
     assert list(table["comparisons"][0]) == [
         "arm",
         "seeds",
@@ -87,7 +105,19 @@ def test_the_json_is_the_contract():
         "verdict",
         "more_seeds",
         "caveats",
+        "failures",
+        "by_failures",
     ]
+    assert table["comparisons"][4]["failures"] | {"p_adjusted": 1.0, "highest_rate": 1.0} == {
+        "seeds": 5,
+        "arm": 5,
+        "reference": 0,
+        "only_arm": 5,
+        "only_reference": 0,
+        "p_adjusted": 1.0,
+        "more_often": True,
+        "highest_rate": 1.0,
+    }
     up = table["comparisons"][2]
     assert (up["arm"], up["verdict"], up["more_seeds"]) == ("up", "better", None)
     assert up["interval"][0] < up["mean_difference"] < up["interval"][1] < 0.1
@@ -98,12 +128,32 @@ def test_the_json_is_the_contract():
 def test_the_json_of_claims_is_the_contract():
     reported = {"low_beta2": {"best_test_acc": 0.7}, "baseline": {"best_test_acc": 0.72}}
     table = json.loads(write(claims(reported=reported), "json"))
-    assert list(table) == ["claims"]
+    assert {"study", "hash", "reference", "alpha", "looks", "exploratory", "caveats", "claims"} <= set(table)
     one, two = table["claims"]
-    assert list(one) == ["id", "text", "verdict", "measured", "interval", "paper", "plausible"]
+    own = {"id", "text", "arm", "against", "metric", "verdict", "measured", "interval", "paper", "plausible"}
+    assert own <= set(one)
+    assert (one["arm"], one["against"], one["metric"]) == ("low_beta2", "baseline", "best_test_acc")
     assert (one["id"], one["verdict"], one["plausible"]) == ("1", "supported", True)
     assert one["paper"] == pytest.approx(-0.02)
     assert (two["verdict"], two["paper"], two["plausible"]) == ("contradicted", None, None)
+
+
+@pytest.mark.parametrize("make", [verdict, claims])
+@pytest.mark.parametrize("form", ["text", "markdown", "latex", "html"])
+def test_what_makes_results_exploratory_is_their_first_line(make, form):
+    found = replace(make(), exploratory=("the margin 0.02 was set after 6 trials had ended",))
+    text = write(found, form, width=200) if form == "text" else write(found, form)
+    said = "Exploratory: the margin 0.02 was set after 6 trials had ended."
+    lines = [line for line in text.splitlines() if "simulated@" in line or said in line]
+    assert said in lines[0]
+    assert lines[0].find(said) < (lines[0].find("simulated@") if "simulated@" in lines[0] else len(lines[0]))
+    assert json.loads(write(found, "json"))["exploratory"] == list(found.exploratory)
+
+
+def test_a_margin_was_set_beforehand_only_where_that_is_known():
+    found = verdict(evidence={"margin": 0.02})
+    assert "the margin of the study." in write(found, width=200)
+    assert "the margin that the study set beforehand." in write(replace(found, set_beforehand=True), width=200)
 
 
 def test_joint_claims_are_below_their_parts():
@@ -231,3 +281,68 @@ def test_a_refused_comparison_is_told():
 def test_an_unknown_format_is_refused():
     with pytest.raises(ReportError, match='format = "xml": must be one of text, markdown, latex, html, json'):
         write(verdict(), "xml")
+
+
+def asked(**evidence):
+    study = simulated_study(ARMS, seeds=6, evidence={"metric": "final_test_acc", **evidence})
+    return StudyResults(study, simulated_results(study)).verdict()
+
+
+QUESTIONS = {
+    "also": ["final_train_loss", {"metric": "seconds", "margin": 5.0}],
+    "against": 0.7,
+    "pairs": "all",
+    "best": True,
+}
+
+
+def test_answers_stand_below_the_verdicts():
+    text = " ".join(asked(**QUESTIONS).text(120).split())
+    assert re.search(r"training loss, against baseline high_beta1: undecided", text)
+    assert re.search(r"time, against baseline high_beta1 is equivalent to baseline within 5\.0 s \(", text)
+    assert re.search(
+        r"test accuracy, against 70\.00% baseline is better than 70\.00% by 9\.\d\d points \(99\.2% ", text
+    )
+    assert re.search(r"up is better than low_beta2 by \d\.\d\d points \(99\.2% interval ", text)
+    assert "The best arm is undecided: it may be any of up, dead; not baseline, high_beta1, " in text
+    assert re.search(r"up has the best mean over 6 seeds, 86\.\d\d%; without the luck of being chosen 86\.\d\d%", text)
+    assert text.count("Each question of the study has an equal part of its alpha: 0.8%.") == 5
+
+
+def test_answers_are_in_the_json():
+    table = json.loads(asked(**QUESTIONS).json())
+    assert [one["question"] for one in table["questions"]] == ["also", "also", "against", "pairs", "best"]
+    assert table["alpha"] == pytest.approx(0.05 / 6)
+    loss, _, constant, pairs, best = table["questions"]
+    assert loss["verdicts"][0]["metric"] == "final_train_loss"
+    assert [row["arm"] for row in constant["verdicts"][0]["comparisons"]] == list(ARMS)
+    assert sum(len(one["comparisons"]) for one in pairs["verdicts"]) == 10
+    assert list(best["best"]) == ["candidates", "excluded", "leader", "seeds", "mean", "corrected"]
+    assert "questions" not in json.loads(asked().json())
+
+
+def test_one_sided_says_so():
+    text = " ".join(asked(against={"value": 0.7, "one_sided": True}).text(120).split())
+    assert "One-sided: with 97.5% probability no arm is wrongly called better, over all arms and looks." in text
+    assert re.search(r"baseline is better than 70\.00% by 9\.\d\d points \(95% interval ", text)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_answers_have_every_format(form):
+    view = asked(**QUESTIONS)
+    assert len(view.answers) == 5
+    assert "very_high_smoothing" in view.write(form).replace("\\_", "_")
+
+
+@pytest.mark.parametrize(
+    ("declared", "amount"), [({}, "0.89"), ({"test_accuracy": {"unit": "percent"}}, "0.89 points")]
+)
+def test_no_metric_is_multiplied_by_a_hundred_unless_it_is_a_fraction(declared, amount):
+    """Accuracies in percent, called `test_accuracy`, were once better by 88.96 points where it was 0.89."""
+    own = {"training": {"loop": "mine:train"}, "evidence": {"metric": "final_test_accuracy"}}
+    study = make_study({"a": {}, "b": {"params": {"x": 1}}}, seeds=3, metrics=declared, **own)
+    values = {"a": (96.40, 96.50, 96.30), "b": (97.29, 97.38, 97.20)}
+    results = make_results(study, lambda arm, seed, _: {"test_accuracy": values[arm][seed]})
+    found = compare(study, results)
+    assert sentences(found)["b"].startswith(f"b is better than a by {amount} (95% interval")
+    assert f"by {amount} (95%" in write(found)

@@ -1,6 +1,7 @@
 """Seeds, noise, evidence, claims, reported figures: read, written back, and every error's wording."""
 
 import math
+import re
 
 import pytest
 
@@ -50,6 +51,9 @@ def test_all_of_it_is_read():
         FULL,
         *({key: value} for key, value in FULL.items() if key != "claims"),
         {"claims": [CLAIM]},
+        {"evidence": {"also": ["seconds", {"metric": "final_test_acc", "margin": 0.01}], "best": True}},
+        {"evidence": {"against": 0.9}},
+        {"evidence": {"against": {"value": 0.9, "one_sided": True}}},
         {"claims": [CLAIM, CLAIM | {"id": "two"}], "joint_claims": [JOINT]},
         {"seeds": 6, "noise": {"initial_weights": 2, "batch_orders": 3}},
         {"noise": {"batch_orders": 1}},
@@ -179,6 +183,23 @@ ERRORS = {
         "unknown key `valeu` in [evidence.target]: did you mean `value`?",
     ),
     "margin": ({"evidence": {"margin": 0}}, "evidence.margin = 0: must be in (0, inf)"),
+    "floor": ({"evidence": {"lost_below": "luck"}}, 'evidence.lost_below = "luck": must be a number, or "chance"'),
+    "floor in percent": (
+        {"evidence": {"lost_below": 15.0}},
+        "evidence.lost_below = 15.0: accuracies are fractions; write 0.15",
+    ),
+    "floor on the better side": (
+        {"evidence": {"lost_above": 0.9}},
+        "evidence.lost_above = 0.9: best_test_acc is better higher; write lost_below",
+    ),
+    "chance of a loss": (
+        {"evidence": {"metric": "generalization_gap", "lost_below": "chance"}},
+        'evidence.lost_below = "chance": generalization_gap is better lower; write lost_above',
+    ),
+    "pooling": (
+        {"evidence": {"pooling": "all"}},
+        'evidence.pooling = "all": must be "guarded", "pooled" or "own"',
+    ),
     "alpha": ({"evidence": {"alpha": 1.0}}, "evidence.alpha = 1.0: must be in (0, 1)"),
     "metric": (
         {"evidence": {"metric": "best_tst_acc"}},
@@ -186,7 +207,28 @@ ERRORS = {
     ),
     "validation": (
         {"evidence": {"metric": "test_acc_at_best_val"}},
-        'evidence.metric = "test_acc_at_best_val": needs held-out images; set data.validation',
+        'evidence.metric = "test_acc_at_best_val": is recorded only with data.validation',
+    ),
+    "averaged weights": (
+        {"evidence": {"metric": "final_ema_test_acc"}},
+        'evidence.metric = "final_ema_test_acc": is recorded only with training.ema',
+    ),
+    "more epochs than there are": (
+        {"evidence": {"metric": "mean_last11_test_acc"}},
+        'evidence.metric = "mean_last11_test_acc": needs 11 epochs; training.epochs = 10',
+    ),
+    "one evaluation in the last epoch": (
+        {"evidence": {"metric": "mean_last_epoch_test_acc"}},
+        'evidence.metric = "mean_last_epoch_test_acc": is recorded only with training.evaluations_last_epoch',
+    ),
+    "decay": ({"training": {"ema": 1.0}}, "training.ema = 1.0: must be in (0, 1)"),
+    "too many evaluations": (
+        {"training": {"evaluations_last_epoch": 783}},
+        "training.evaluations_last_epoch = 783: must not exceed the 782 batches of an epoch",
+    ),
+    "evaluations of a user's loop": (
+        {"training": {"loop": "m:f", "recalibrate_batch_norm": True}},
+        "training.recalibrate_batch_norm: only fairtrial's own training loop has it; see params",
     ),
     "metric of a user's loop": (
         LOOP | {"evidence": {"metric": "grad_norm"}},
@@ -254,6 +296,28 @@ ERRORS = {
         {"claims": [CLAIM | {"metric": "seconds_to_target"}]},
         'claims[0].target: is missing; seconds_to_target needs one, such as {metric = "test_acc", value = 0.6}',
     ),
+    "a measure twice": (
+        {"evidence": {"metric": "seconds", "also": ["final_test_acc", "seconds"]}},
+        'evidence.also[1].metric = "seconds": is named twice in [evidence]',
+    ),
+    "no further measure": (
+        {"evidence": {"also": ["final_tst_acc"]}},
+        'evidence.also[0].metric = "final_tst_acc": did you mean `final_test_acc`?',
+    ),
+    "a further measure's key": (
+        {"evidence": {"also": [{"metric": "seconds", "margn": 3.0}]}},
+        "unknown key `margn` in [evidence.also[0]]: did you mean `margin`?",
+    ),
+    "a further measure's margin": (
+        {"evidence": {"also": [{"metric": "final_test_acc", "margin": 2}]}},
+        "evidence.also[0].margin = 2: must be below 1: final_test_acc is a fraction; write 0.02 for 2 points",
+    ),
+    "no constant": ({"evidence": {"against": "b"}}, 'evidence.against = "b": must be a table'),
+    "too few arms for pairs": (
+        {"evidence": {"pairs": "all"}},
+        "evidence.pairs: needs at least 3 arms; the study has 2",
+    ),
+    "pairs of what": ({"evidence": {"pairs": "some"}}, 'evidence.pairs = "some": must be "all"'),
     "joint claim's id": (
         {"claims": [CLAIM, CLAIM | {"id": "two"}], "joint_claims": [JOINT | {"id": "1"}]},
         'joint_claims[0].id = "1": another claim has that id',
@@ -306,3 +370,109 @@ def test_a_users_loop_may_be_asked_about_whatever_it_records():
 def test_validation_measures_need_images_that_are_held_out_in_some_arm():
     arms = {"a": {}, "b": {"data": {"validation": 100}}}
     assert Study.from_dict(table(arms=arms, evidence={"metric": "final_val_acc"})).evidence.metric == "final_val_acc"
+
+
+@pytest.mark.parametrize(
+    ("sections", "key"),
+    [
+        ({"evidence": {"margin": 1.0}}, "evidence.margin = 1"),
+        ({"evidence": {"metric": "final_train_acc", "margin": 2.5}}, "evidence.margin = 2.5"),
+        ({"claims": [CLAIM | {"at_least": 1.0}]}, "claims[0].at_least = 1"),
+    ],
+)
+def test_points_where_a_fraction_is_due_are_refused(sections, key):
+    with pytest.raises(
+        StudyError, match=f"^{re.escape(key)}: must be below 1: .* is a fraction; write 0.0.* for .* point"
+    ):
+        Study.from_dict(table(**sections))
+
+
+def test_a_margin_above_one_is_fine_for_what_is_no_fraction():
+    assert Study.from_dict(table(evidence={"metric": "seconds", "margin": 5.0})).evidence.margin == 5.0
+    assert Study.from_dict(table(claims=[CLAIM | {"at_least": 1.0, "relative": True}])).claims[0].at_least == 1.0
+
+
+def test_the_questions_of_a_study_share_alpha_equally():
+    def alpha(arms=("a", "b", "c"), **evidence):
+        arms = {name: {"optimizer": {"eps": 1e-8 * (index + 1)}} for index, name in enumerate(arms)}
+        return Study.from_dict(table(arms=arms, evidence={"alpha": 0.06, **evidence})).question_alpha
+
+    assert alpha() == 0.06
+    assert alpha(also=["seconds", "final_test_acc"]) == pytest.approx(0.02)
+    assert alpha(also=["seconds"], against=0.8, pairs="all", best=True) == pytest.approx(0.012)
+    assert alpha(best=False) == 0.06
+    assert alpha(arms=["a"], against=0.8) == 0.06  # one arm has no main question
+
+
+LOOP = {"training": {"loop": "mine:train"}}
+F1 = {"unit": "fraction", "direction": "higher"}
+
+
+def test_a_declared_metric_has_its_unit_and_direction_in_every_measure():
+    asked = {"evidence": {"metric": "best_f1", "target": {"metric": "f1", "value": 0.9}}, "metrics": {"f1": F1}}
+    study = Study.from_dict(table(**LOOP, **asked))
+    for name in ("best_f1", "final_f1", "mean_last3_f1"):
+        found = study.measure(name)
+        assert (found.unit.amount(0.0131), found.direction) == ("1.31 points", "higher")
+    assert (study.evidence.larger_is_better, study.evidence.target.larger_is_better) == (True, True)
+    again = Study.from_toml(study.to_toml())
+    assert (again, again.hash) == (study, study.hash)
+
+
+def test_percent_is_shown_as_it_is_recorded():
+    study = Study.from_dict(table(**LOOP, metrics={"test_accuracy": {"unit": "percent"}}))
+    found = study.measure("best_test_accuracy")
+    assert (found.unit.amount(1.31), found.unit.name, found.direction) == ("1.31 points", "%", "higher")
+
+
+def test_an_undeclared_metric_is_a_plain_number_whatever_its_name():
+    study = Study.from_dict(table(**LOOP))
+    assert study.measure("best_test_accuracy").unit.amount(0.8896) == "0.89"
+    assert study.measure("best_test_acc").unit.amount(0.8896) == "88.96 points"
+
+
+def test_declared_metrics_are_no_part_of_trials_and_leave_other_hashes_alone():
+    plain, declared = (Study.from_dict(table(**LOOP, **more)) for more in ({}, {"metrics": {"f1": F1}}))
+    assert plain.hash != declared.hash
+    assert [trial.hash for trial in plan(plain)] == [trial.hash for trial in plan(declared)]
+    assert fairtrial.load("quick").hash.startswith("943dd38e")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"metrics": {"f1": {"unit": "percents"}}},
+            'metrics.f1.unit = "percents": must be "fraction", "percent", "seconds" or "plain"',
+        ),
+        ({"metrics": {"f1": {"units": "percent"}}}, "unknown key `units` in [metrics.f1]: did you mean `unit`?"),
+        (
+            {"metrics": {"test_acc": {"unit": "percent"}}},
+            (
+                'metrics.test_acc.unit = "percent": fairtrial\'s own metric of that name has another; leave it '
+                "out, or yield the number under another name"
+            ),
+        ),
+        (
+            {"metrics": {"my_loss": {"direction": "higher"}}},
+            'metrics.my_loss.direction = "higher": my_loss is better lower; leave it out',
+        ),
+        (
+            {"metrics": {"f1": F1}, "evidence": {"metric": "best_f1", "direction": "lower"}},
+            'evidence.direction = "lower": best_f1 is better higher; leave it out',
+        ),
+        (
+            {"metrics": {"f1": F1}, "evidence": {"metric": "best_f1", "margin": 1.0}},
+            "evidence.margin = 1: must be below 1: best_f1 is a fraction; write 0.01 for 1 point",
+        ),
+    ],
+)
+def test_a_declaration_that_cannot_be(changes, message):
+    with pytest.raises(StudyError) as caught:
+        Study.from_dict(table(**LOOP, **changes))
+    assert str(caught.value) == message
+
+
+def test_fairtrials_own_loop_records_no_other_metrics():
+    with pytest.raises(StudyError, match=r'^metrics: key = "f1": known: `train_loss`'):
+        Study.from_dict(table(metrics={"f1": F1}))

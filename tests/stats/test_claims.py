@@ -150,8 +150,18 @@ def test_a_relative_figure_is_relative():
     assert found.measured == pytest.approx(-0.125, abs=0.03)
 
 
+def test_claims_of_a_fixed_study_wait_until_every_arm_has_ended_every_seed():
+    claims = [{"id": "1", "text": "b leads", "arm": "b", "against": "a", "direction": "higher"}]
+    study = simulated_study({"a": {}, "b": {"mean": 0.9}, "c": {}}, seeds=4, claims=claims)
+    results = simulated_results(study)
+    for missing in (("a", 3), ("b", 3), ("c", 3)):
+        (tested,) = check_claims(study, [r for r in results if (r.arm, r.seed) != missing]).claims
+        assert (tested.finding, tested.decisive.interval) == (ClaimVerdict.UNDECIDED, None)
+    assert check_claims(study, results).claims[0].finding is ClaimVerdict.SUPPORTED
+
+
 def test_without_both_figures_or_with_one_seed_nothing_is_plausible_or_not():
-    only = check(claim(arm="low", against="ref", within=1.0), reported={"low": {"best_test_acc": 0.7}})
+    only = check(claim(arm="low", against="ref", within=0.9), reported={"low": {"best_test_acc": 0.7}})
     assert (only.claims[0].decisive.paper, only.claims[0].decisive.plausible) == (None, None)
     assert paper(ARMS, -0.1, seeds=1).plausible is None
     still = {name: {**arm, "noise_sd": 0.0, "weights_sd": 0.0, "order_sd": 0.0} for name, arm in ARMS.items()}

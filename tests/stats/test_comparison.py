@@ -42,7 +42,8 @@ def test_it_is_judge_on_differences_by_seed():
     table = [[final[arm, seed] - final["reference", seed] for arm in ("up", "down", "same")] for seed in range(5)]
     expected = judge(table, 0.01, 0.05, [5], arms=["up", "down", "same"])
     found = compare(study, results)
-    assert [replace(row, caveats=()) for row in found.comparisons] == [replace(row, caveats=()) for row in expected]
+    bare = {"caveats": (), "failures": None}
+    assert [replace(row, **bare) for row in found.comparisons] == [replace(row, **bare) for row in expected]
     assert (found.reference, found.metric, found.margin, found.alpha) == ("reference", "best_test_acc", 0.01, 0.05)
     assert (found.seeds, found.looks, found.lost, found.refused) == (5, (5,), {}, {})
 
@@ -173,21 +174,23 @@ def test_no_results_and_one_arm():
     assert compare(simulated_study({"a": {}}), ()).comparisons == ()
 
 
-def test_a_missing_trial_costs_its_arm_a_pair_and_nobody_else():
+@pytest.mark.parametrize("missing", [("same", 4), ("up", 1), ("reference", 4)])
+def test_a_fixed_study_is_looked_at_once_every_arm_has_ended_every_seed(missing):
     study = simulated_study(CLEAR, seeds=5)
-    results = [r for r in simulated_results(study) if (r.arm, r.seed) != ("up", 1)]
-    found = by_arm(compare(study, results))
-    assert {arm: row.seeds for arm, row in found.items()} == {"up": 4, "down": 5, "same": 5}
-    assert "1 of 5 seeds has no pair in this arm." in found["up"].caveats
+    results = [r for r in simulated_results(study) if (r.arm, r.seed) != missing]
+    found = compare(study, results)
+    assert found.seeds == missing[1]
+    assert {(row.verdict, row.interval) for row in found.comparisons} == {(Verdict.UNDECIDED, None)}
+    waits = "The first look is planned after 5 seeds; before it there is no interval and no verdict."
+    assert waits in found.comparisons[0].caveats
+    assert verdicts(study)["up"] == "better"
 
 
-def test_nothing_is_final_while_trials_are_to_come():
-    study = simulated_study(CLEAR, seeds=3)
-    coming = "Some trials of these seeds have not ended, so nothing here is final."
-    results = [r for r in simulated_results(study) if (r.arm, r.seed) != ("same", 2)]
-    for known, said in ((results, ["coming"]), (simulated_results(study), ["final"]), (below(study, 2), [])):
-        lines = by_arm(compare(study, known))["same"].caveats
-        assert ["coming"] * (coming in lines) + ["final" for line in lines if "verdict is final" in line] == said
+def test_a_reference_that_another_study_trained_further_lets_nobody_peek():
+    study = simulated_study(CLEAR, seeds=6)
+    for pairs in range(2, 6):
+        results = [r for r in simulated_results(study) if r.arm == "reference" or r.seed < pairs]
+        assert {row.interval for row in compare(study, results).comparisons} == {None}
 
 
 def test_a_running_trial_is_mentioned():
@@ -268,7 +271,7 @@ def test_another_metric_is_said_to_be_no_plan_and_has_no_margin():
     study = simulated_study(CLEAR, seeds=4, evidence={"margin": 0.01})
     found = compare(study, simulated_results(study), metric="final_test_acc")
     assert (found.metric, found.margin) == ("final_test_acc", None)
-    assert "The study set best_test_acc beforehand, not final_test_acc: explore, don't conclude." in found.caveats
+    assert found.exploratory == ("the study set best_test_acc beforehand, not final_test_acc",)
     assert compare(study, simulated_results(study), metric="best_test_acc").margin == 0.01
 
 
@@ -297,6 +300,7 @@ def test_looks_are_after_each_seed_or_once_at_the_end():
 
 
 SEQUENTIAL = {"min": 3, "max": 8}
+FEW = {"min": 3, "max": 6}  # too few for failures alone to settle an arm
 
 
 def below(study, seeds):
@@ -310,7 +314,7 @@ def test_clear_arms_are_settled_and_close_ones_go_on():
 
 
 def test_arms_that_no_seed_survived_or_that_are_refused_need_no_more():
-    study = simulated_study({"a": {}, "wild": {"diverge_rate": 1.0}, "b": {}, "c": {}}, seeds=SEQUENTIAL)
+    study = simulated_study({"a": {}, "wild": {"diverge_rate": 1.0}, "b": {}, "c": {}}, seeds=FEW)
     results = tamper(below(study, 3), "b", 0, initial_weights="others")
     assert stops(study, below(study, 2)) == {}
     assert set(stops(study, results)) == {"wild", "b"}
@@ -340,7 +344,7 @@ def test_seeds_of_some_arms_that_another_study_trained_move_no_look():
 
 def test_why_an_arm_stopped_is_said():
     arms = {"a": {}, "wild": {"diverge_rate": 1.0}, "b": {}, "up": {"mean": 0.9}, "c": {}}
-    study = simulated_study(arms | {"lame": {"mean": 0.9, "diverge_seeds": [0]}}, seeds=SEQUENTIAL)
+    study = simulated_study(arms | {"lame": {"mean": 0.9, "diverge_seeds": [0]}}, seeds=FEW)
     results = tamper(below(study, 3), "b", 0, initial_weights="others")
     assert stops(study, results) == {
         "wild": "no seed has a result of it and a",
@@ -351,8 +355,20 @@ def test_why_an_arm_stopped_is_said():
     wild = by_arm(compare(study, results))["wild"]
     assert wild.caveats[:2] == (
         "It diverged at seeds 0, 1 and 2 and a did not, which counts against it.",
-        "Without a pair there is no interval and no verdict. It got no further seeds.",
+        "Of 3 seeds it lost 3 and a 0: the p-value of failing equally often is 1, over all arms and looks.",
     )
+    assert "Without a pair there is no interval and no verdict. It got no further seeds." in wild.caveats
+
+
+def test_an_arm_that_always_fails_gets_seeds_until_failures_settle_it():
+    study = simulated_study({"a": {}, "wild": {"diverge_rate": 1.0}, "c": {}}, seeds=SEQUENTIAL)
+    assert "wild" not in stops(study, below(study, 6))
+    assert stops(study, below(study, 7))["wild"] == "wild fails more often"
+    row = by_arm(compare(study, below(study, 7)))["wild"]
+    assert (row.verdict, row.by_failures, row.mean_difference) == (Verdict.WORSE, True, None)
+    lost_reference = simulated_study({"a": {"diverge_rate": 1.0}, "b": {}}, seeds=SEQUENTIAL)
+    assert verdicts(lost_reference, below(lost_reference, 6)) == {"b": "better"}
+    assert stops(lost_reference, below(lost_reference, 6)) == {"b": "a fails more often"}
 
 
 def test_a_settled_arm_keeps_its_verdict():

@@ -49,6 +49,58 @@ def test_a_target_that_was_not_reached_is_a_loss_and_one_that_was_not_recorded_i
     assert len(cells(metric="epochs_to_target", target=other).unreported) == 8
 
 
+def test_a_nan_is_a_loss_and_no_value_around_it():
+    """With nll = NaN in its worst epoch an arm used to look better."""
+
+    def curve(arm, seed, epoch):
+        return {"nll": math.nan if (arm, seed, epoch) == ("b", 1, 2) else 0.5 - epoch / 10}
+
+    study = make_study(
+        {"a": {}, "b": {"params": {"x": 1}}},
+        seeds=3,
+        training={"loop": "loops:good"},
+        evidence={"metric": "best_nll", "direction": "lower"},
+    )
+    found = PairedData.of(study, make_results(study, curve), "best_nll", None)
+    assert found.lost == {("b", 1): "not finite"}
+    assert found.lost_seeds("b", "a") == LostSeeds(arm=(1,), other=())
+
+
+def floored(floor, curve, **sections):
+    study = make_study({"a": {}, "b": {"optimizer": {"eps": 1e-6}}}, seeds=2, evidence=floor, **sections)
+    return PairedData.of(study, make_results(study, curve), study.evidence.metric, None)
+
+
+def test_a_run_beyond_the_floor_did_not_learn():
+    own_loop = {"training": {"loop": "loops:good"}}
+    low = floored({"lost_below": 0.15}, lambda arm, seed, epoch: {"test_acc": 0.1 if (arm, seed) == ("b", 0) else 0.7})
+    assert low.lost == {("b", 0): "not learned"}
+    high = floored(
+        {"metric": "final_test_loss", "lost_above": 2.3},
+        lambda arm, seed, epoch: {"test_loss": 2.31 if (arm, seed) == ("a", 1) else 2.3},
+        **own_loop,
+    )
+    assert high.lost == {("a", 1): "not learned"}
+
+
+def test_chance_level_follows_from_the_classes_or_from_what_a_users_loop_records():
+    """CIFAR-10 has ten classes, so runs below 15% are at chance level."""
+    chance = {"lost_below": "chance"}
+    assert set(floored(chance, lambda arm, seed, epoch: {"test_acc": 0.14 + seed / 50}).lost) == {("a", 0), ("b", 0)}
+    own_loop = {"training": {"loop": "loops:good"}}
+    two = floored(chance, lambda arm, seed, epoch: {"test_acc": 0.54 + seed / 50, "chance": 0.5}, **own_loop)
+    assert set(two.lost) == {("a", 0), ("b", 0)}
+    unknown = floored(chance, lambda arm, seed, epoch: {"test_acc": 0.9}, **own_loop)
+    assert not unknown.lost
+    assert len(unknown.unreported) == 4
+
+
+def test_a_run_that_did_not_learn_is_lost_for_every_measure():
+    study = make_study(("a", "b"), seeds=1, evidence={"lost_below": 0.15})
+    results = make_results(study, lambda arm, seed, epoch: {"test_acc": 0.1 if arm == "b" else 0.7, "train_acc": 0.9})
+    assert PairedData.of(study, results, "best_train_acc", None).lost == {("b", 0): "not learned"}
+
+
 def test_only_seeds_that_both_have_ended_count():
     found = cells(
         ended={("a", 0): Outcome.DIVERGED, ("b", 1): Outcome.FAILED, ("a", 3): Outcome.FAILED}, skip={("b", 3)}

@@ -53,6 +53,19 @@ def test_other_fingerprints_within_a_seed_are_refused_with_the_reason(name):
     )
 
 
+def test_other_code_within_a_seed_is_refused_unless_it_was_forced():
+    study = make_study(ARMS, seeds=2)
+    mine, shared = {"loop.py": "1", "mine.py": "1"}, {"loop.py": "1"}
+    machines = {(arm, seed): {"code": shared} for arm in "bc" for seed in (0, 1)}
+    machines |= {("a", 0): {"code": mine}, ("a", 1): {"code": mine}, ("c", 1): {"code": {"loop.py": "2"}}}
+    results = results_of(study, machines=machines)
+    assert conflicts(study, results) == [
+        f"{study.label}: arms {one} and c can't be compared: at seed 1 they ran different code: loop.py" for one in "ab"
+    ]
+    forced = [replace(one, forced="other code: loop.py has changed") if one.arm == "c" else one for one in results]
+    assert conflicts(study, forced) == []
+
+
 def test_fingerprints_of_results_may_differ():
     study = make_study(ARMS, seeds=1)
     results = results_of(study, fingerprints={(arm, 0): {"final_weights": f"of {arm}"} for arm in ARMS})

@@ -10,8 +10,10 @@ from fairtrial import spec
 from fairtrial.errors import Diverged
 from fairtrial.scheduler import plan
 from fairtrial.training import datasets, loop
+from fairtrial.training.evaluation import evaluate
 from fairtrial.training.fingerprints import fingerprint
-from fairtrial.training.loop import Learner, batch_order, evaluate
+from fairtrial.training.learner import Accumulator, Learner
+from fairtrial.training.loop import batch_order
 from fairtrial.trial import TrialContext
 
 SMALL = {"data": {"name": "digits", "train": 70, "test": 30}, "model": {"width": 0.25}}
@@ -241,7 +243,7 @@ def test_batch_order_is_what_it_was_in_earlier_releases():
 
 
 def test_a_tally_weighs_batches_by_their_images():
-    tally = loop.Accumulator.empty(torch.device("cpu"))
+    tally = Accumulator.empty(torch.device("cpu"))
     tally.add(torch.tensor(1.0), torch.tensor([[1.0, 0.0]] * 3), torch.tensor([0, 0, 1]))
     tally.add(torch.tensor(3.0), torch.tensor([[1.0, 0.0]]), torch.tensor([1]))
     assert tally.read("train") == {"train_loss": 1.5, "train_acc": 0.5}

@@ -30,11 +30,15 @@ KINDS = {
     "adam, keras": {"optimizer": ADAM | {"eps_convention": "keras"}, "model": {"flavour": "keras"}},
     "adamw, cifar stem": {"optimizer": {"name": "adamw"}, "model": {"stem": "cifar", "width": 0.1}},
     "sgd": {"optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.9, "nesterov": True}},
+    "adam, evaluated in every way": {
+        "optimizer": ADAM,
+        "training": {"evaluations_last_epoch": 3, "recalibrate_batch_norm": True, "ema": 0.9},
+    },
     "sgd, plain layers, no momentum": {"optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.0}, "plain": True},
 }
 
 
-def trial_of(*, optimizer, model=None, plain=False, epochs=EPOCHS):
+def trial_of(*, optimizer, model=None, training=None, plain=False, epochs=EPOCHS):
     """A trial with everything that has a state: dropout, a schedule, a held-out split. `plain` is for `run`."""
     study = spec.Study.from_dict(
         {
@@ -42,7 +46,7 @@ def trial_of(*, optimizer, model=None, plain=False, epochs=EPOCHS):
             "reference": "a",
             "data": {"name": "digits", "train": 70, "test": 30, "validation": 20},
             "model": {"width": 0.35, "dropout": 0.4} | (model or {}),
-            "training": {"epochs": epochs, "batch_size": 32},
+            "training": {"epochs": epochs, "batch_size": 32} | (training or {}),
             "schedule": {"name": "cosine", "warmup_epochs": 0.5},
             "optimizer": optimizer,
             "arms": {"a": {}},
@@ -112,7 +116,14 @@ class Attempt:
             },
             "schedule": repr(self.learner.schedule.state_dict()),
             "random": fingerprint([("", self.random[-1])]),
+            "average": fingerprint(averages(self.learner)),
         }
+
+
+def averages(learner):
+    """The averaged weights, numbered; none if the trial has no average."""
+    state = learner.average.state_dict() if learner.average else {"average": []}
+    return [(str(number), tensor) for number, tensor in enumerate(state["average"])]
 
 
 def described(value):

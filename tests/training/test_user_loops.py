@@ -1,13 +1,15 @@
 """Users' training loops: found, imported again when they were rewritten, and refused before a study starts."""
 
 import functools
+import json
 import sys
 from pathlib import Path
 
 import pytest
 
 import loops
-from fairtrial.errors import StudyError
+from fairtrial.api import open_results
+from fairtrial.errors import ProvenanceError, StudyError
 from fairtrial.executors.inline import InlineExecutor
 from fairtrial.spec import LoopName, Study
 from fairtrial.store.sql import SQLStore
@@ -69,6 +71,38 @@ def test_one_that_has_not_changed_is_not(monkeypatch):
 
     for _ in range(2):
         assert prepare.find("unchanged:train", fresh=True) is unchanged.train
+
+
+def test_so_are_the_modules_that_it_imports():
+    Path("level.py").write_text("LEVEL = 0.1\n")
+    Path("layered.py").write_text("from level import LEVEL\ndef train(trial):\n    yield {'test_acc': LEVEL}\n")
+    assert list(prepare.find("layered:train", fresh=True)(None)) == [{"test_acc": 0.1}]
+    Path("level.py").write_text("LEVEL = 0.25\n")
+    assert list(prepare.find("layered:train")(None)) == [{"test_acc": 0.1}]
+    assert list(prepare.find("layered:train", fresh=True)(None)) == [{"test_acc": 0.25}]
+
+
+@pytest.mark.parametrize(
+    ("file", "difference"), [("edited.py", "edited.py has changed since seed 1"), ("part.py", "part.py has changed")]
+)
+def test_a_study_is_not_continued_with_an_edited_loop(file, difference, make_study):
+    """Today's numbers and tomorrow's would be of two loops; without this, an edit was "better by 9.72 points"."""
+    Path("part.py").write_text("BONUS = 0.0\n")
+    loop = "import part\ndef train(trial):\n    yield {'test_acc': 0.5 + part.BONUS + trial.seed / 100}\n"
+    Path("edited.py").write_text(loop)
+    few, more = (make_study(training={"loop": "edited:train", "epochs": 1}, seeds=seeds) for seeds in (2, 3))
+    with SQLStore("fairtrial.db") as store:
+        done = run(few, store=store, executor=InlineExecutor())
+        assert {name for one in done.results for name in one.machine.code} == {"edited.py", "part.py"}
+        Path(file).write_text(Path(file).read_text() + "# another line\n")
+        with pytest.raises(ProvenanceError, match=f"began with other code: {difference}"):
+            run(more, store=store, executor=InlineExecutor())
+        assert len(store.results(more)) == 4
+        run(more, store=store, executor=InlineExecutor(), force=True)
+        verdict = open_results(more, store=store).verdict()
+    line = f"Not one experiment: {file} changed between trials (seeds 0 and 1, then seed 2)."
+    assert verdict.text(200).splitlines()[0] == line
+    assert json.loads(verdict.json())["alerts"] == [line]
 
 
 def returning_nothing(trial):

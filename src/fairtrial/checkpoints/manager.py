@@ -53,10 +53,14 @@ class CheckpointManager:
         with _checkpoint_errors(f"checkpoints in {self.location} can't be removed"):
             open_storage(self.location, trial.hash).clear()
 
+    def saved(self) -> set[str]:
+        """List the trials that have a checkpoint, by hash; errors as in `remove`."""
+        with _checkpoint_errors(f"checkpoints in {self.location} can't be read"):
+            return set(open_storage(self.location, "").names())
+
     def remove_leftovers(self, ended: Iterable[Trial]) -> None:
         """Remove checkpoints of ended trials that a process left because it died just then; errors as in `remove`."""
-        with _checkpoint_errors(f"checkpoints in {self.location} can't be read"):
-            names = set(open_storage(self.location, "").names())
+        names = self.saved()
         for trial in ended:
             if trial.hash in names:
                 self.remove(trial)

@@ -26,7 +26,9 @@ def run(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Train failed trials again.")] = False,
     force: Annotated[
         bool,
-        typer.Option("--force", help="Continue although versions, threads, data or the study's file have changed."),
+        typer.Option(
+            "--force", help="Continue although versions, threads, data, your code or the study's file have changed."
+        ),
     ] = False,
     workers: options.WorkersOption = None,
     threads: options.ThreadsOption = None,

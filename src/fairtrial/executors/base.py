@@ -14,6 +14,9 @@ carry the trial's id: its hash. A session promises:
 * Retries. What ends the worker and not just the loop (a crash, a signal, an exit, no memory left, silence) is retried
   once, by another worker; the second time it is a failure, whose detail describes both. An exception of the training
   loop would recur, and is not retried; nor is a trial that exceeded its time limit.
+* Records. Where a training loop's first record is not what the study needs (a metric is missing, text, in percent),
+  every trial would meet the same: `messages` raises `RecordError`, and the trial stays without an end. In a later
+  epoch it is a failure of the trial.
 * Checkpoints. A trial that restarts can continue from its last checkpoint; if one can't be used, a `Warned` says so.
   Where a checkpoint can't be written, as on a full disk, the trial has not failed, and all others would meet the same:
   `messages` raises `CheckpointError`, and the trial stays without an end. Leaving the context while trials run asks
@@ -26,7 +29,6 @@ Progress within an epoch goes to `Workload.on_progress` at once, and not through
 no turn before the epoch is over. It may be dropped, and nothing depends on it.
 """
 
-import math
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing
@@ -35,8 +37,10 @@ from datetime import UTC, datetime
 from typing import Protocol, TypeAlias
 
 from fairtrial.checkpoints import CheckpointManager, TrialCheckpoints
-from fairtrial.errors import CheckpointError, Diverged, StudyError
+from fairtrial.errors import CheckpointError, Diverged, RecordError, StudyError
+from fairtrial.executors.records import NO_RULES, RecordRules
 from fairtrial.executors.slots import Slots
+from fairtrial.spec.messages import show
 from fairtrial.trial import EpochRecord, Machine, Outcome, TrainingLoop, Trial, TrialContext
 
 
@@ -119,6 +123,7 @@ class Workload:
     gpus: int = 0  # of this machine
     environment: Callable[[int], Mapping[str, str]] | None = None  # variables of a local worker, by its number from 0
     data: NodeData | None = None
+    rules: RecordRules = NO_RULES  # for the records of training loops
     on_progress: Callable[[Progressed], None] = lambda _progress: None  # called with progress within epochs
 
 
@@ -169,6 +174,7 @@ def run_trial(
     loop: TrainingLoop,
     machine: Machine,
     checkpoints: TrialCheckpoints | None = None,
+    rules: RecordRules = NO_RULES,
     *,
     on_progress: Callable[[Progressed], None] = lambda _progress: None,
     pass_on: Callable[[Exception], bool] = lambda _error: False,
@@ -178,13 +184,15 @@ def run_trial(
     A loop ends well by running out; it may stop before its last epoch. It diverges by raising `Diverged` or by yielding
     a loss (a metric named ``loss`` or ``..._loss``) that is not finite; that record is dropped, because it would make
     every mean NaN. It fails by raising anything else, by yielding something other than a record, no record, or more
-    records than it has epochs. Closing this generator closes the training loop.
+    records than it has epochs. Closing this generator closes the training loop. What the study expects of records is in
+    ``rules``.
 
     Fingerprints come before the record of the epoch in which the loop reported them, or before the trial's end. The
     records of a checkpoint that the loop has loaded come before its own first one.
 
     A trial has no end where the loop was asked to stop (it raises `Stopped`), where checkpoints can't be written or
-    read (`CheckpointError`), or where ``pass_on`` says that an exception ends the process, not just the trial.
+    read (`CheckpointError`), where its first record breaks the rules (`RecordError`), or where ``pass_on`` says that an
+    exception ends the process, not just the trial.
     """
     yield Started(trial.hash, machine, datetime.now(UTC))
 
@@ -195,11 +203,11 @@ def run_trial(
     outcome, detail = Outcome.FINISHED, ""
     reported: dict[str, str] = {}
     try:
-        with closing(_records(trial, _as_generator(loop(context)), checkpoints)) as records:
+        with closing(_records(trial, _as_generator(loop(context)), checkpoints, rules)) as records:
             for record in records:
                 yield from _news(context, reported, checkpoints)
                 yield EpochFinished(trial.hash, record)
-    except CheckpointError:
+    except (CheckpointError, RecordError):
         raise
     except Diverged as divergence:
         outcome, detail = Outcome.DIVERGED, divergence.where
@@ -225,7 +233,10 @@ def _news(
 
 
 def _records(
-    trial: Trial, epochs: Generator[Mapping[str, float], None, None], checkpoints: TrialCheckpoints | None
+    trial: Trial,
+    epochs: Generator[Mapping[str, float], None, None],
+    checkpoints: TrialCheckpoints | None,
+    rules: RecordRules,
 ) -> Generator[EpochRecord, None, None]:
     """Number and check what a training loop yields, after the records that were saved with its state."""
     records: list[EpochRecord] = checkpoints.records if checkpoints is not None else []
@@ -235,7 +246,7 @@ def _records(
             for metrics in epochs:
                 yield from records[epoch:]
                 epoch = len(records) + 1
-                records.append(EpochRecord(trial.arm, trial.seed, epoch, _checked(metrics, epoch, trial.epochs)))
+                records.append(EpochRecord(trial.arm, trial.seed, epoch, _checked(trial, metrics, epoch, rules)))
                 yield records[-1]
         except Exception:
             yield from records[epoch:]  # loaded records count, whatever happened since
@@ -243,6 +254,8 @@ def _records(
     yield from records[epoch:]
     if not records:
         raise ValueError("the training loop yielded nothing")
+    if missing := rules.missing({name for record in records for name in record.metrics}):
+        raise ValueError(missing)
 
 
 def _as_generator(epochs: object) -> Generator[Mapping[str, float], None, None]:
@@ -255,18 +268,14 @@ def _as_generator(epochs: object) -> Generator[Mapping[str, float], None, None]:
     yield from epochs
 
 
-def _checked(metrics: Mapping[str, float], epoch: int, epochs: int) -> dict[str, float]:
-    """Check one epoch's metrics; a loss that is not finite raises `Diverged`."""
-    if epoch > epochs:
-        raise ValueError(f"the training loop yielded more than its {epochs} epochs")
-    if not isinstance(metrics, Mapping):
-        raise TypeError(f"a training loop must yield a dict of metrics, not {type(metrics).__name__}")
-    checked = {str(name): float(value) for name, value in metrics.items()}
-    if not checked:
-        raise ValueError(f"the training loop yielded an empty record in epoch {epoch}")
-    for name, value in checked.items():
-        if name.endswith("_acc") and not 0 <= value <= 1:
-            raise ValueError(f"{name} = {value} in epoch {epoch}: accuracies are fractions, from 0 to 1")
-        if (name == "loss" or name.endswith("_loss")) and not math.isfinite(value):
-            raise Diverged(f"{name} is {value} after epoch {epoch}")
-    return checked
+def _checked(trial: Trial, metrics: object, epoch: int, rules: RecordRules) -> dict[str, float]:
+    """Check one epoch's metrics; what is wrong with the first record, which all trials share, is a `RecordError`."""
+    if epoch > trial.epochs:
+        raise ValueError(f"the training loop yielded more than its {trial.epochs} epochs")
+    try:
+        return rules.checked(metrics, epoch)
+    except (TypeError, ValueError) as error:
+        if epoch > 1:
+            raise
+        loop = trial.settings.training.loop
+        raise RecordError(f"training.loop = {show(str(loop))}, arm {trial.arm}, seed {trial.seed}: {error}") from error

@@ -44,7 +44,9 @@ class InlineSession(QueuedSession):
         while self._waiting:
             trial, begun = self._waiting.popleft(), monotonic()
             checkpoints = work.checkpoints.open(trial) if work.checkpoints else None
-            running = run_trial(trial, work.loop, work.machine(trial), checkpoints, on_progress=work.on_progress)
+            running = run_trial(
+                trial, work.loop, work.machine(trial), checkpoints, work.rules, on_progress=work.on_progress
+            )
             with closing(running) as messages:
                 for message in messages:
                     yield message

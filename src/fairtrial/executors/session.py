@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Self, TypeAlias
 
-from fairtrial.errors import CheckpointError, FairtrialError
+from fairtrial.errors import FairtrialError
 from fairtrial.executors.base import Ended, Message, Progressed, Started, Workload
 from fairtrial.executors.slots import Slots
 from fairtrial.trial import Outcome, Trial
@@ -23,14 +23,14 @@ class WorkerDied:
 
 
 @dataclass(frozen=True)
-class CheckpointFailed:
-    """A checkpoint can't be written: reported in place of `Ended`, for the session to raise `CheckpointError`."""
+class CantContinue:
+    """All trials would meet this error: reported in place of `Ended`, for the session to raise it."""
 
-    detail: str
+    error: FairtrialError
 
 
 #: What is reported about a trial that a worker runs.
-Report: TypeAlias = Message | Progressed | CheckpointFailed | WorkerDied
+Report: TypeAlias = Message | Progressed | CantContinue | WorkerDied
 
 
 class QueuedSession:
@@ -62,8 +62,8 @@ class QueuedSession:
                 self._waiting.appendleft(trial)
             case WorkerDied(cause):
                 yield self._end(Ended(trial.hash, Outcome.FAILED, cause, datetime.now(UTC)))
-            case CheckpointFailed(detail):
-                raise CheckpointError(detail)
+            case CantContinue(error):
+                raise error
             case Progressed():
                 self._workload.on_progress(report)
             case Ended():

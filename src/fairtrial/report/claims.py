@@ -5,9 +5,8 @@ from typing import Any
 
 from fairtrial.measures import measure
 from fairtrial.report.grid import Cell, Column, Grid, columns, label
-from fairtrial.report.words import NOTHING, notes_by_arm, or_nothing, percent
+from fairtrial.report.words import NOTHING, exploratory, notes_by_arm, or_nothing, percent
 from fairtrial.spec import ALL_OTHERS
-from fairtrial.spec.metrics import RELATIVE, Unit
 from fairtrial.stats.claims import PREDICTION, StudyClaims, TestedClaim
 from fairtrial.stats.verdicts import ClaimVerdict
 
@@ -28,7 +27,8 @@ def claims_grid(data: StudyClaims, *, screen: bool = False) -> Grid:
         + ", ".join(f"{part} {finding.value}" for part, finding in one.parts.items())
         for one in data.joint
     ]
-    return Grid(title, () if screen else _columns(data), tuple(_notes(data)), tuple(lead))
+    first = (*exploratory(data.exploratory), *data.alerts)
+    return Grid(title, () if screen else _columns(data), tuple(_notes(data)), tuple(lead), first)
 
 
 def claims_table(data: StudyClaims) -> dict[str, Any]:
@@ -38,9 +38,12 @@ def claims_table(data: StudyClaims) -> dict[str, Any]:
         {"id": one.claim.id, "text": one.claim.text, "verdict": one.finding.value, "all": dict(one.parts)}
         for one in data.joint
     ]
+    keys = ("study", "hash", "reference", "alpha", "looks", "exploratory", "alerts", "caveats")
     return {
+        **{key: getattr(data, key) for key in keys},
         "claims": [
             {"id": one.claim.id, "text": one.claim.text, "verdict": one.finding.value}
+            | {key: getattr(one.claim, key) for key in ("arm", "against", "metric")}
             | {key: getattr(one.decisive, key) for key in numbers}
             for one in data.claims
         ],
@@ -50,7 +53,7 @@ def claims_table(data: StudyClaims) -> dict[str, Any]:
 
 def _numbers(one: TestedClaim) -> str:
     """Write the difference that decides a claim, beside the paper's."""
-    against, unit = one.decisive, _unit(one)
+    against, unit = one.decisive, one.unit
     if against.measured is None:
         here = "no seed has a result of both"
     else:
@@ -68,21 +71,17 @@ def _columns(data: StudyClaims) -> tuple[Column, ...]:
         ("finding", "finding", lambda one: one.finding.value),
         ("difference", "difference\nbetween", lambda one: (one.claim.arm, f"- {one.decisive.other}")),
         ("metric", "in", _metric),
-        ("measured", "here", lambda one: or_nothing(one.decisive.measured, _unit(one).number)),
-        ("interval", "interval", lambda one: or_nothing(one.decisive.interval, lambda ends: _unit(one).between(*ends))),
-        ("paper", "paper", lambda one: or_nothing(one.decisive.paper, _unit(one).number)),
+        ("measured", "here", lambda one: or_nothing(one.decisive.measured, one.unit.number)),
+        ("interval", "interval", lambda one: or_nothing(one.decisive.interval, lambda ends: one.unit.between(*ends))),
+        ("paper", "paper", lambda one: or_nothing(one.decisive.paper, one.unit.number)),
         ("plausible", "plausible\nin one run", lambda one: words[one.decisive.plausible]),
     ]
     return columns(data.claims, table)
 
 
 def _metric(one: TestedClaim) -> Cell:
-    name, unit = measure(one.claim.metric).label, _unit(one).difference
+    name, unit = measure(one.claim.metric).label, one.unit.difference
     return (name, f"({unit})") if unit else (name,)
-
-
-def _unit(one: TestedClaim) -> Unit:
-    return RELATIVE if one.claim.relative else measure(one.claim.metric).unit
 
 
 def _notes(data: StudyClaims) -> Iterator[str]:

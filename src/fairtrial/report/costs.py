@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from fairtrial.doctor import CheckResult, CheckStatus
 from fairtrial.estimate import Estimate, SeedOption
-from fairtrial.measures import measure
 from fairtrial.report.words import count, duration, or_nothing
 from fairtrial.spec import Study
 
@@ -34,12 +33,13 @@ def plan_text(study: Study, cost: Estimate, store: str) -> str:
 
 def seed_options_text(study: Study, options: Sequence[SeedOption], spread: float | None, source: str) -> str:
     """Write what several numbers of seeds would find at a spread (standard deviation) from a source."""
-    unit = measure(study.evidence.metric).unit
+    asked = study.measure(study.evidence.metric)
+    unit = asked.unit
     if spread is None:
         head = "smallest difference that is found: unknown, give --spread, the standard deviation of a difference"
     else:
         head = (
-            f"smallest difference in {measure(study.evidence.metric).label} found with 80% power by one look after so "
+            f"smallest difference in {asked.label} found with 80% power by one look after so "
             f"many seeds, at a standard deviation of {unit.amount(spread)} {source}:"
         )
     lines = [*textwrap.wrap(head, 80), f"{'seeds':>7} {'difference':>16} {'time to get there':>20}"]

@@ -34,7 +34,8 @@ def markdown(grid: Grid) -> str:
     lead, notes = (
         [f"- {_markdown(' '.join(line.split()))}" for line in part if line] for part in (grid.lead, grid.notes)
     )
-    title = [f"**{_markdown(grid.label)}**"] if lead or not table else []
+    title = [*(f"**{_markdown(line)}**" for line in grid.first)]
+    title += [f"**{_markdown(grid.label)}**"] if lead or not table else []
     return "\n\n".join("\n".join(part) for part in (title, lead, table, notes) if part) + "\n"
 
 
@@ -50,7 +51,7 @@ def latex(grid: Grid) -> str:
             r"% needs \usepackage{booktabs}",
             r"\begin{table}",
             r"  \centering",
-            rf"  \caption{{{_prose([grid.label, *grid.lead, *grid.notes]).translate(_LATEX)}}}",
+            rf"  \caption{{{_prose([*grid.first, grid.label, *grid.lead, *grid.notes]).translate(_LATEX)}}}",
             rf"  \begin{{tabular}}{{{aligned}}}",
             r"    \toprule",
             rf"    {' & '.join(map(_latex_title, grid.columns))} \\",

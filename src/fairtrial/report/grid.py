@@ -47,6 +47,7 @@ class Grid:
     columns: tuple[Column, ...]  # the first names the rows; none for sentences alone
     notes: tuple[str, ...]  # below the table; an empty one separates explanations from caveats
     lead: tuple[str, ...] = ()  # above the table, each with its details on further lines
+    first: tuple[str, ...] = ()  # before all else: what can make a verdict false
 
 
 def label(data: StudySummary | StudyVerdict | StudyClaims) -> str:

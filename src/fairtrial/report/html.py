@@ -15,6 +15,7 @@ def html(grid: Grid) -> str:
     lead = "".join(f"<li>{_sentence(line)}</li>" for line in grid.lead)
     notes = "".join(f"<div>{escape(note)}</div>" for note in grid.notes if note)
     parts = [
+        *(f'<div style="color: {_SHADES["red"]}"><strong>{escape(line)}</strong></div>' for line in grid.first),
         f"<div><strong>{escape(grid.label)}</strong></div>",
         f'<ul style="margin: 0.3em 0; padding-left: 1.2em">{lead}</ul>' if lead else "",
         _table(grid.columns) if grid.columns else "",

@@ -27,6 +27,8 @@ def screen_text(grid: Grid, width: int, color: bool) -> str:
         highlight=False,
         legacy_windows=False,
     )
+    for sentence in grid.first:
+        console.print(Text(sentence, style="bold red"))
     console.print(Text(grid.label, style="bold"))
     for sentence in grid.lead:
         console.print(*_hanging(sentence, console), sep="\n")

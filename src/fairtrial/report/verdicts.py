@@ -5,11 +5,11 @@ from typing import Any
 
 from fairtrial.measures import measure
 from fairtrial.report.grid import Column, Grid, columns, label
-from fairtrial.report.words import count, notes_by_arm, or_nothing, percent
+from fairtrial.report.words import count, exploratory, notes_by_arm, or_nothing, percent
 from fairtrial.stats.comparison import StudyVerdict
 from fairtrial.stats.noise import ArmNoise
-from fairtrial.stats.paired import MISSED
-from fairtrial.stats.verdicts import Comparison, Verdict
+from fairtrial.stats.paired import fate
+from fairtrial.stats.verdicts import Comparison, Failures, Verdict
 
 
 def verdict_grid(data: StudyVerdict, *, screen: bool = False) -> Grid:
@@ -21,7 +21,8 @@ def verdict_grid(data: StudyVerdict, *, screen: bool = False) -> Grid:
     if not data.comparisons:
         return Grid(title, (), ("The study has one arm: there is nothing to compare.",))
     shown = tuple(column for column in _columns(data) if not (screen and column.key == "verdict"))
-    return Grid(title, shown, tuple(_notes(data)), tuple(sentence(data, row) for row in data.comparisons))
+    lead = tuple(sentence(data, row) for row in data.comparisons)
+    return Grid(title, shown, tuple(_notes(data)), lead, (*exploratory(data.exploratory), *data.alerts))
 
 
 def sentence(data: StudyVerdict, row: Comparison) -> str:
@@ -29,37 +30,62 @@ def sentence(data: StudyVerdict, row: Comparison) -> str:
     if row.arm in data.refused:
         return f"{row.arm}: refused, its trials are not paired with those of {data.reference}"
     return _verdict(data, row) + "".join(
-        f"; {'missed the target' if how == MISSED else how} in {number} of {count(data.ended[row.arm], 'trial')}"
+        f"; {fate(how)} in {number} of {count(data.ended[row.arm], 'trial')}"
         for how, number in data.lost.get(row.arm, {}).items()
     )
 
 
 def _verdict(data: StudyVerdict, row: Comparison) -> str:
     """Write what the seeds that have a result show."""
+    if row.mean_difference is None and row.by_failures:
+        return _by_failures(data, row)
     if row.mean_difference is None:
         return f"{row.arm}: undecided, no seed has a result of it and {data.reference}"
-    unit, level = measure(data.metric).unit, f"{percent(1 - data.alpha)} interval"
+    unit, level = data.unit, f"{percent(1 - data.alpha)} interval"
     mean, (low, high) = row.mean_difference, row.interval or (0.0, 0.0)
     if not data.larger_is_better:  # turned so that more is better
         mean, low, high = -mean, -high, -low
     size = f"{unit.amount(abs(mean))} {'better' if mean > 0 else 'worse'}" if mean else "no difference"
+    failed = row.failures is not None and (row.failures.arm or row.failures.reference)
+    where = " where both have a result" if failed else ""
+    if row.by_failures:
+        interval = f", {level} {unit.between(low, high)}" if row.interval else ""
+        return f"{_by_failures(data, row)}; {size}{interval}{where}"
     if row.verdict in {Verdict.BETTER, Verdict.WORSE}:
         ends = unit.between(low, high) if row.verdict is Verdict.BETTER else unit.between(-high, -low)
         by = f"by {unit.amount(abs(mean))} ({level} {ends})"
-        return f"{row.arm} is {row.verdict.value} than {data.reference} {by}"
+        return f"{row.arm} is {row.verdict.value} than {data.reference} {by}{where}"
     interval = f", {level} {unit.between(low, high)}" if row.interval else ""
     if row.verdict is Verdict.EQUIVALENT:
         margin = unit.amount(data.margin or 0.0)
         return f"{row.arm} is equivalent to {data.reference} within {margin} ({size}{interval})"
     more = "" if row.more_seeds is None else f", about {count(row.more_seeds, 'more seed')}"
-    return f"{row.arm}: undecided{more} ({size} so far{interval})"
+    return f"{row.arm}: undecided{more} ({size}{where or ' so far'}{interval})"
+
+
+def _by_failures(data: StudyVerdict, row: Comparison) -> str:
+    """Write a verdict that failures alone decided."""
+    found = row.failures
+    assert found is not None
+    who = "it" if found.more_often else data.reference
+    return (
+        f"{row.arm} is {row.verdict.value} than {data.reference}: {who} fails more often (it at {found.arm} of "
+        f"{found.seeds} seeds, {data.reference} at {found.reference}, p {p_value(found.p_adjusted)})"
+    )
 
 
 def verdict_table(data: StudyVerdict, noise: Sequence[ArmNoise] = ()) -> dict[str, Any]:
     """Lay verdicts out as programs read them; ``noise`` is there only for a study that has it."""
-    table = {key: getattr(data, key) for key in ("study", "reference", "metric", "margin", "alpha")}
-    rows = [{key: value for key, value in vars(row).items() if key != "sd"} for row in data.comparisons]
-    return table | {"comparisons": rows} | ({"noise": [_noise(arm) for arm in noise]} if noise else {})
+    keys = ("study", "hash", "reference", "metric", "margin", "alpha", "looks", "seeds")
+    table = {key: getattr(data, key) for key in (*keys, "exploratory", "alerts", "caveats")}
+    rows = [{key: _plain(value) for key, value in vars(row).items() if key != "sd"} for row in data.comparisons]
+    jitter = None if data.jitter is None else vars(data.jitter) | {"split": vars(data.jitter.split)}
+    table |= {"comparisons": rows, "jitter": jitter}
+    return table | ({"noise": [_noise(arm) for arm in noise]} if noise else {})
+
+
+def _plain(value: object) -> object:
+    return vars(value) if isinstance(value, Failures) else value
 
 
 def _noise(arm: ArmNoise) -> dict[str, Any]:
@@ -71,7 +97,7 @@ def _noise(arm: ArmNoise) -> dict[str, Any]:
 
 def noise_grid(data: StudyVerdict, noise: Sequence[ArmNoise]) -> Grid:
     """Lay out where each arm's noise comes from."""
-    unit = measure(data.metric).unit
+    unit = data.unit
     spread = f"spread of\na run ({unit.difference})".removesuffix(" ()")
 
     def share(part: str) -> Callable[[ArmNoise], str]:
@@ -93,7 +119,7 @@ def noise_grid(data: StudyVerdict, noise: Sequence[ArmNoise]) -> Grid:
 
 
 def _columns(data: StudyVerdict) -> tuple[Column, ...]:
-    unit, level = measure(data.metric).unit, percent(1 - data.alpha)
+    unit, level = data.unit, percent(1 - data.alpha)
     diff = f"diff.\n({unit.difference})".removesuffix("\n()")
     table: list[tuple[str, str, Callable[[Comparison], str]]] = [
         ("arm", "arm", lambda row: row.arm),
@@ -101,7 +127,7 @@ def _columns(data: StudyVerdict) -> tuple[Column, ...]:
         ("seeds", "seeds", lambda row: str(row.seeds)),
         ("mean_difference", diff, lambda row: or_nothing(row.mean_difference, unit.number)),
         ("interval", f"{level}\ninterval", lambda row: or_nothing(row.interval, lambda ends: unit.between(*ends))),
-        ("p_adjusted", "adj.\np", lambda row: or_nothing(row.p_adjusted, _p)),
+        ("p_adjusted", "adj.\np", lambda row: or_nothing(row.p_adjusted, p_value)),
         ("effect_size", "effect\nsize", lambda row: or_nothing(row.effect_size, "{:.1f}".format)),
         ("probability_better", "beats\nref.", lambda row: or_nothing(row.probability_better, _chance)),
         ("smallest_detectable", "could\nfind", lambda row: or_nothing(row.smallest_detectable, unit.number)),
@@ -109,7 +135,8 @@ def _columns(data: StudyVerdict) -> tuple[Column, ...]:
     return columns(data.comparisons, table)
 
 
-def _p(value: float) -> str:
+def p_value(value: float) -> str:
+    """Write a p value: ``0.012``, ``<0.001``."""
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
@@ -123,8 +150,9 @@ def _notes(data: StudyVerdict) -> Iterator[str]:
         "intervals of all arms and looks hold at once; p is adjusted likewise."
     )
     if data.margin is not None:
-        within = measure(data.metric).unit.amount(data.margin)
-        yield f"Equivalent: within {within}, the margin that the study set beforehand."
+        within = data.unit.amount(data.margin)
+        set_when = "that the study set beforehand" if data.set_beforehand else "of the study"
+        yield f"Equivalent: within {within}, the margin {set_when}."
     yield (
         "Effect size: mean over standard deviation of the differences, above 0 where the arm is better. Beats ref.: "
         "probability at a new seed. Could find: the smallest difference found with 80% power."

@@ -9,11 +9,13 @@ from fairtrial.report.claims import claims_grid, claims_table
 from fairtrial.report.formats import comma_separated, latex, markdown, summary_table
 from fairtrial.report.grid import Grid, grid
 from fairtrial.report.html import html
+from fairtrial.report.questions import answer_grid, answer_table
 from fairtrial.report.screen import screen_text
 from fairtrial.report.verdicts import noise_grid, verdict_grid, verdict_table
 from fairtrial.stats.claims import StudyClaims
 from fairtrial.stats.comparison import StudyVerdict
 from fairtrial.stats.noise import ArmNoise
+from fairtrial.stats.questions import Answer
 from fairtrial.stats.summary import StudySummary
 
 Data = TypeVar("Data", bound=StudySummary | StudyVerdict | StudyClaims)
@@ -28,6 +30,7 @@ class View(Generic[Data]):
     Args:
         data: what `summarize`, `compare` or `check_claims` returned.
         noise: for verdicts, what `fairtrial.stats.noise.split_noise` returned; shown below them.
+        answers: for verdicts, what `fairtrial.stats.questions.answer_questions` returned; shown below them.
 
     Example:
         >>> from fairtrial.stats.comparison import compare
@@ -37,8 +40,9 @@ class View(Generic[Data]):
         b is better than a
     """
 
-    def __init__(self, data: Data, noise: Sequence[ArmNoise] = ()) -> None:
+    def __init__(self, data: Data, noise: Sequence[ArmNoise] = (), answers: Sequence[Answer] = ()) -> None:
         self.data = data
+        self.answers = tuple(answers)
         self._noise = noise
 
     @property
@@ -84,6 +88,8 @@ class View(Generic[Data]):
             table = claims_table(self.data)
         else:
             table = verdict_table(self.data, self._noise)
+            if self.answers:
+                table["questions"] = [answer_table(answer) for answer in self.answers]
         return json.dumps(table, indent=2, allow_nan=False) + "\n"
 
     def csv(self) -> str:
@@ -108,4 +114,5 @@ class View(Generic[Data]):
         if isinstance(self.data, StudyClaims):
             return [claims_grid(self.data, screen=screen)]
         noise = [noise_grid(self.data, self._noise)] if self._noise else []
-        return [verdict_grid(self.data, screen=screen), *noise]
+        answers = [answer_grid(answer, self.data, screen=screen) for answer in self.answers]
+        return [verdict_grid(self.data, screen=screen), *answers, *noise]

@@ -33,6 +33,16 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
+def exploratory(reasons: Sequence[str]) -> tuple[str, ...]:
+    """Write the first line of results that test nothing set beforehand; none without reasons.
+
+    Example:
+        >>> exploratory(["the margin 0.01 was set after 6 trials had ended"])
+        ('Exploratory: the margin 0.01 was set after 6 trials had ended.',)
+    """
+    return (f"Exploratory: {'; '.join(reasons)}.",) if reasons else ()
+
+
 def duration(seconds: float) -> str:
     """Write a duration: ``42 s``, ``3 min 10 s``, ``2 h 05 min``."""
     whole = round(seconds)

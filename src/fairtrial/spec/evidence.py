@@ -1,13 +1,13 @@
 """What is compared, what is claimed, and what varies with the seed; docs/studies.md explains the keys."""
 
 import math
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, AllowInfNan, Field, StrictFloat, model_validator
+from pydantic import AfterValidator, AllowInfNan, BeforeValidator, Field, StrictBool, StrictFloat, model_validator
 from pydantic_core import PydanticCustomError
 
 from fairtrial.spec.measures import better
-from fairtrial.spec.metrics import Direction
+from fairtrial.spec.metrics import UNITS, Direction, Metric
 from fairtrial.spec.numbers import Count, Interval, Positive
 from fairtrial.spec.sections import Section
 
@@ -16,7 +16,36 @@ ALL_OTHERS = "all others"
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Finite = Annotated[StrictFloat, AllowInfNan(False)]
+
+
+def _as_floor(value: object) -> object:
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if value is None or value == "chance" or number:
+        return value
+    raise PydanticCustomError("floor", 'must be a number, or "chance"')
+
+
+Floor = Annotated[float | Literal["chance"], BeforeValidator(_as_floor)]
 Probability = Annotated[StrictFloat, AfterValidator(Interval("(0, 1)"))]
+
+
+class MetricSettings(Section):
+    """What a study declares of a metric that its training loop records.
+
+    Attributes:
+        unit: ``"fraction"`` (in [0, 1], shown in percent), ``"percent"`` (recorded as such), ``"seconds"`` or
+            ``"plain"``; by default what fairtrial's own metric of that name has, or else a plain number.
+        direction: which way is better, for a name that does not imply it.
+        sparse: whether epochs may lack it, the first one too.
+    """
+
+    unit: Literal["fraction", "percent", "seconds", "plain"] | None = None
+    direction: Direction | None = None
+    sparse: bool = False
+
+    def of(self, name: str) -> Metric:
+        """The declared metric."""
+        return Metric.named(name, self.direction, self.unit and UNITS[self.unit])
 
 
 class Target(Section):
@@ -32,11 +61,34 @@ class Target(Section):
         return (self.direction or better(self.metric)) == "higher"
 
 
+class AlsoMeasure(Section):
+    """A further measure on which the study compares its arms, with a margin in its own unit."""
+
+    metric: str
+    direction: Direction | None = None
+    margin: Positive | None = None
+
+
+def _as_measures(also: object) -> object:
+    return [{"metric": item} if isinstance(item, str) else item for item in also] if isinstance(also, list) else also
+
+
+class Constant(Section):
+    """A value that every arm's mean is compared with; one-sided if only "better" is of interest."""
+
+    value: Finite
+    one_sided: StrictBool | None = None
+
+
+def _as_constant(against: object) -> object:
+    return {"value": against} if isinstance(against, int | float) and not isinstance(against, bool) else against
+
+
 class Evidence(Section):
     """What arms are compared on, and by what standard. Set before the first run; a part of the study's hash.
 
-    The margin is in the measure's own unit; alpha is the probability, over all arms and looks together, of any false
-    "better" or "worse".
+    The margin is in the measure's own unit; alpha is the probability, over all arms, looks and questions together, of
+    any false verdict. Further questions are `also`, `against`, `pairs` and `best`; each gets an equal part of alpha.
     """
 
     metric: str = "best_test_acc"
@@ -44,11 +96,29 @@ class Evidence(Section):
     margin: Positive | None = None
     alpha: Probability = 0.05
     target: Target | None = None
+    #: A run whose measure is below, or above, did not learn and counts as lost.
+    lost_below: Floor | None = None
+    lost_above: Finite | None = None
+    pooling: Literal["guarded", "pooled", "own"] | None = None  # None for "guarded"
+    also: Annotated[tuple[AlsoMeasure, ...] | None, BeforeValidator(_as_measures)] = None
+    against: Annotated[Constant | None, BeforeValidator(_as_constant)] = None
+    pairs: Literal["all"] | None = None
+    best: StrictBool | None = None
 
     @property
     def larger_is_better(self) -> bool:
         """Whether a higher measure is better."""
         return (self.direction or better(self.metric)) == "higher"
+
+    @property
+    def directions(self) -> dict[str, Direction | None]:
+        """The better direction of each measure, where the study states it."""
+        return {self.metric: self.direction} | {also.metric: also.direction for also in self.also or ()}
+
+    @property
+    def further_questions(self) -> int:
+        """How many questions there are besides that of the arms and the reference."""
+        return len(self.also or ()) + (self.against is not None) + (self.pairs is not None) + bool(self.best)
 
 
 class Claim(Section):

@@ -1,7 +1,8 @@
 """The type of a measure and its lookup by name; the measures themselves are entries in `fairtrial.measures`."""
 
+import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -26,13 +27,15 @@ class Measure:
         label: its name in reports: ``"best test accuracy"``.
         unit: its unit in reports.
         direction: which way is better; None if the study must set it.
-        compute: gets a trial's epoch records in order, and the target if it needs one.
+        compute: gets a trial's epoch records in order, and the target if it needs one. None: the trial did not
+            report what it needs; NaN or an infinity: the trial counts as lost.
         metrics: what the epochs must record for it.
         column: lines of its column head in every study's table; if empty, only a study that compares arms on the
             measure shows it.
         note: a caveat, one sentence.
         needs_target: whether it depends on the study's target.
         aliases: other names that studies may use.
+        epochs: how many epochs a trial must have for it.
 
     Example:
         >>> from fairtrial.spec.metrics import PLAIN
@@ -52,6 +55,7 @@ class Measure:
     note: str = ""
     needs_target: bool = False
     aliases: tuple[str, ...] = ()
+    epochs: int = 1
 
     @property
     def about(self) -> str:
@@ -60,9 +64,17 @@ class Measure:
 
     def of(self, epochs: "Sequence[EpochRecord]", target: "Target | None" = None) -> float | None:
         """Measure a trial from its epoch records in order; never NaN or infinite."""
+        return finite(self._computed(epochs, target))
+
+    def is_broken(self, epochs: "Sequence[EpochRecord]", target: "Target | None" = None) -> bool:
+        """Tell whether the records give NaN or an infinity, so that the trial has no comparable number."""
+        value = self._computed(epochs, target)
+        return value is not None and not math.isfinite(value)
+
+    def _computed(self, epochs: "Sequence[EpochRecord]", target: "Target | None") -> float | None:
         if self.needs_target and target is None:
             raise ValueError(f"{self.name} needs a target")
-        return finite(self.compute(epochs, target) if self.needs_target else self.compute(epochs))
+        return self.compute(epochs, target) if self.needs_target else self.compute(epochs)
 
     @property
     def head(self) -> tuple[str, ...]:
@@ -79,10 +91,15 @@ class Measure:
 Family: TypeAlias = Callable[..., Measure]
 
 
-def find_measure(name: str, direction: Direction | None = None) -> Measure | None:
+def find_measure(
+    name: str, direction: Direction | None = None, declared: Mapping[str, Metric] | None = None
+) -> Measure | None:
     """Find a measure by an entry's name or alias, a family's pattern, or ``"module:Name"``; None if there is none.
 
-    The direction is the study's better one, for a measure that does not imply one.
+    Args:
+        name: what a study calls it.
+        direction: the study's better one, for a measure that does not imply one.
+        declared: the metrics that the study declares, by name; see `Study.measure`.
 
     Raises:
         UnknownNameError: a `StudyError`: a ``module:Name`` can't be imported or is no measure.
@@ -100,19 +117,20 @@ def find_measure(name: str, direction: Direction | None = None) -> Measure | Non
                 return entry
         elif (found := _fits(pattern, name)) is not None:
             metric, numbers = found
-            return entry(Metric.named(metric, direction), *numbers)
+            return entry((declared or {}).get(metric) or Metric.named(metric, direction), *numbers)
     return None
 
 
-def better(name: str) -> Direction | None:
-    """Tell which direction of a measure or metric is better; None if its name does not imply one.
+def better(name: str, declared: Mapping[str, Metric] | None = None) -> Direction | None:
+    """Tell which direction of a measure or metric is better; None if its name and the study's metrics don't say.
 
     Example:
         >>> better("best_test_acc"), better("train_loss"), better("final_grad_norm")
         ('higher', 'lower', None)
     """
-    found = find_measure(name)
-    return found.direction if found else Metric.named(name).direction
+    if found := find_measure(name, declared=declared):
+        return found.direction
+    return ((declared or {}).get(name) or Metric.named(name)).direction
 
 
 def measures_of(metrics: Iterable[str]) -> Iterator[str]:
@@ -120,7 +138,8 @@ def measures_of(metrics: Iterable[str]) -> Iterator[str]:
     recorded = list(metrics)
     for pattern, entry in _entries():
         if not isinstance(entry, Measure):
-            yield from (pattern.replace("K", "3").replace("NAME", metric) for metric in recorded)
+            names = [pattern.replace("K", "3").replace("NAME", metric) for metric in recorded]
+            yield from (name for name in names if (found := find_measure(name)) and set(found.metrics) <= set(recorded))
         elif set(entry.metrics) <= set(recorded):
             yield entry.name
 

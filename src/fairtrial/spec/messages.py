@@ -1,6 +1,6 @@
 """Validates tables with pydantic and words its errors: the key, where it is, what is allowed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -102,8 +102,16 @@ def _known_keys(parts: Sequence[str | int], table: Mapping[str, Any], model: typ
             name = given.get("name", registry.default) if isinstance(given, Mapping) else registry.default
             fields = registry.get(name).model_fields
         else:
-            annotation = fields[part].annotation
-            inner = get_args(annotation) or (annotation,)  # of a list, or of an optional section
-            models = [kind for kind in inner if isinstance(kind, type) and issubclass(kind, BaseModel)]
+            if part not in fields:  # a name of the user's own, within a table of tables
+                continue
+            models = _models(fields[part].annotation)
             fields = {key: field for found in models for key, field in found.model_fields.items()}
     return list(fields)
+
+
+def _models(annotation: object) -> Iterator[type[BaseModel]]:
+    """Find the sections in an annotation: itself, or those of a list or of an optional section."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models(inner)

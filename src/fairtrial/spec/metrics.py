@@ -1,20 +1,13 @@
 """Metrics that training loops record per epoch: names, units, and which direction is better."""
 
 import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-#: The metrics of fairtrial's own loop, in the order of exports; a user's loop may record anything.
-METRICS = (
-    "train_loss",
-    "train_acc",
-    "test_loss",
-    "test_acc",
-    "val_loss",
-    "val_acc",
-    "train_seconds",
-    "eval_seconds",
-)
+#: What precedes the names of metrics that are measured with recomputed statistics of batch norm, or averaged weights.
+RECALIBRATED, EMA = "recalibrated_", "ema_"
 
 #: Which way is better.
 Direction: TypeAlias = Literal["higher", "lower"]
@@ -22,12 +15,13 @@ Direction: TypeAlias = Literal["higher", "lower"]
 
 @dataclass(frozen=True)
 class Unit:
-    """A unit of reports."""
+    """A unit: how a metric is recorded, and how reports write it."""
 
     name: str  # "%", "s"; empty for a plain number
     difference: str  # its name for differences between two values: "points" for percent
     factor: float = 1.0  # multiplies a recorded number
     decimals: int | None = None  # how many are shown; None for three significant digits
+    limits: tuple[float, float] = (-math.inf, math.inf)  # of what a training loop may record
 
     def number(self, value: float) -> str:
         """Write a number in this unit, without its name; never ``-0.00``.
@@ -49,7 +43,10 @@ class Unit:
         return f"{self.number(low)} to {self.number(high)}"
 
 
-PERCENT = Unit("%", "points", 100.0, 2)
+#: Recorded as a fraction, shown in percent.
+PERCENT = Unit("%", "points", 100.0, 2, (0.0, 1.0))
+#: Recorded and shown in percent.
+RECORDED_PERCENT = Unit("%", "points", 1.0, 2, (0.0, 100.0))
 SECONDS = Unit("s", "s", decimals=1)
 EPOCHS = Unit("epochs", "epochs", decimals=1)
 LOSS = Unit("", "", decimals=4)
@@ -58,40 +55,61 @@ PLAIN = Unit("", "")
 #: For differences that are fractions of another value.
 RELATIVE = Unit("%", "%", 100.0, 1)
 
-#: Unit and better direction by the last word of a metric's name.
+#: Units that a study can declare for a metric of a user's own training loop.
+UNITS: Mapping[str, Unit] = {"fraction": PERCENT, "percent": RECORDED_PERCENT, "seconds": SECONDS, "plain": PLAIN}
+
+#: The metrics of fairtrial's own loop, in the order of exports, which have these units in a user's loop too.
+_OWN: dict[str, Unit] = {
+    "train_loss": LOSS,
+    "train_acc": PERCENT,
+    "test_loss": LOSS,
+    "test_acc": PERCENT,
+    "val_loss": LOSS,
+    "val_acc": PERCENT,
+    "train_seconds": SECONDS,
+    "eval_seconds": SECONDS,
+}
+METRICS = tuple(_OWN)
+_VARIANT = re.compile(rf"(eval[1-9][0-9]*_|{RECALIBRATED}|{EMA})")
+
+#: What the last word of any metric's name implies: the better direction, and how many decimals people expect. Whether
+#: it is a fraction or in percent it can't imply.
 _BY_LAST_WORD: dict[str, tuple[Unit, Direction]] = {
-    "acc": (PERCENT, "higher"),
-    "accuracy": (PERCENT, "higher"),
+    "acc": (PLAIN, "higher"),
+    "accuracy": (PLAIN, "higher"),
     "loss": (LOSS, "lower"),
     "seconds": (SECONDS, "lower"),
     "error": (PLAIN, "lower"),
 }
+
+#: Words in the names of metrics that people record as fractions or in percent.
+_SHARE = re.compile(r"acc\d*|accuracy|top\d+|precision|recall|f1|auc|auroc|iou", re.IGNORECASE)
 
 _WORDS = {"acc": "accuracy", "val": "validation", "train": "training"}
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One number of an epoch record: its name, such as ``"test_acc"``, and its better direction if known."""
+    """One number of an epoch record: its name, such as ``"test_acc"``, its better direction if known, and its unit."""
 
     name: str
     direction: Direction | None = None
+    unit: Unit = PLAIN
 
     @classmethod
-    def named(cls, name: str, direction: Direction | None = None) -> "Metric":
-        """Infer the better direction from the name, or else use the study's.
+    def named(cls, name: str, direction: Direction | None = None, unit: Unit | None = None) -> "Metric":
+        """Use what the name implies, or else what the study says.
+
+        Only fairtrial's own metrics are fractions by their names; others are if the study declares that.
 
         Example:
             >>> Metric.named("test_acc").direction, Metric.named("grad_norm").direction
             ('higher', None)
+            >>> Metric.named("test_acc").unit.name, Metric.named("test_accuracy").unit.name
+            ('%', '')
         """
-        known = _BY_LAST_WORD.get(name.rpartition("_")[2])
-        return cls(name, known[1] if known else direction)
-
-    @property
-    def unit(self) -> Unit:
-        """Its unit; a plain number unless the name ends in a known word."""
-        return _BY_LAST_WORD.get(self.name.rpartition("_")[2], (PLAIN, None))[0]
+        usual, implied = _BY_LAST_WORD.get(name.rpartition("_")[2], (PLAIN, None))
+        return cls(name, implied or direction, own_unit(name) or unit or usual)
 
     @property
     def label(self) -> str:
@@ -99,9 +117,59 @@ class Metric:
         return " ".join(_WORDS.get(word, word) for word in self.name.split("_"))
 
 
-def recorded_metrics(*, validation: bool) -> tuple[str, ...]:
-    """List the metrics that fairtrial's own loop records, with or without a validation split."""
-    return tuple(name for name in METRICS if validation or not name.startswith("val_"))
+def recorded_metrics(
+    *, validation: bool, evaluations: int = 1, recalibrated: bool = False, ema: bool = False
+) -> tuple[str, ...]:
+    """List the metrics that fairtrial's own loop records.
+
+    Args:
+        validation: whether images are held out of the training set.
+        evaluations: how often the last epoch is evaluated; all but the last evaluation have a prefix.
+        recalibrated: whether there are evaluations with recomputed statistics of batch norm.
+        ema: whether there are evaluations with averaged weights.
+
+    Example:
+        >>> recorded_metrics(validation=False, ema=True)[-2:]
+        ('ema_test_loss', 'ema_test_acc')
+    """
+    plain = tuple(name for name in METRICS if validation or not name.startswith("val_"))
+    held_out = [name for name in plain if name.startswith(("test_", "val_"))]
+    variants = {f"eval{number}_": held_out for number in range(1, evaluations)}
+    variants |= {RECALIBRATED: ["train_loss", "train_acc", *held_out]} if recalibrated else {}
+    variants |= {EMA: held_out} if ema else {}
+    return (*plain, *(f"{prefix}{name}" for prefix, names in variants.items() for name in names))
+
+
+def settings_needed(metric: str) -> list[str]:
+    """Name the settings with which fairtrial's own loop records a metric; none if it always or never does.
+
+    Example:
+        >>> settings_needed("ema_val_acc"), settings_needed("test_acc")
+        (['training.ema', 'data.validation'], [])
+    """
+    number = re.match(r"eval([1-9][0-9]{0,5})_", metric)
+    evaluations = int(number[1]) + 1 if number else 1
+    if metric not in recorded_metrics(validation=True, evaluations=evaluations, recalibrated=True, ema=True):
+        return []
+    prefixes = {RECALIBRATED: "training.recalibrate_batch_norm", EMA: "training.ema"}
+    needed = ["training.evaluations_last_epoch"] if number else []
+    needed += [key for prefix, key in prefixes.items() if metric.startswith(prefix)]
+    return [*needed, "data.validation"] if re.search(r"(^|_)val_", metric) else needed
+
+
+def own_unit(name: str) -> Unit | None:
+    """Look up the unit of a metric that fairtrial's own loop may record; None for any other."""
+    return _OWN.get(_VARIANT.sub("", name, count=1) if _VARIANT.match(name) else name)
+
+
+def may_be_percent(name: str) -> bool:
+    """Tell whether a metric's name reads like one that people record as a fraction or in percent.
+
+    Example:
+        >>> may_be_percent("test_accuracy"), may_be_percent("valAcc"), may_be_percent("grad_norm")
+        (True, True, False)
+    """
+    return any(_SHARE.fullmatch(word) for word in re.findall(r"[A-Z]*[a-z]*\d*", name))
 
 
 def finite(value: float | None) -> float | None:

@@ -40,6 +40,7 @@ def _at_least(low: int) -> AfterValidator:
 Positive = Annotated[float, Strict(), AfterValidator(Interval("(0, inf)"))]
 NonNegative = Annotated[float, Strict(), AfterValidator(Interval("[0, inf)"))]
 Fraction = Annotated[float, Strict(), AfterValidator(Interval("[0, 1]"))]
+Decay = Annotated[float, Strict(), AfterValidator(Interval("(0, 1)"))]
 BelowOne = Annotated[float, Strict(), AfterValidator(Interval("[0, 1)"))]
 Count = Annotated[int, Strict(), _at_least(1)]
 CountOrZero = Annotated[int, Strict(), _at_least(0)]

@@ -1,13 +1,13 @@
 """The sections of a study, with the base classes of optimizers, schedules, models and data sets."""
 
 import hashlib
+import math
 import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from types import CodeType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Self, TypeAlias
 
 from pydantic import (
@@ -28,7 +28,9 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from fairtrial.registry import DATASETS, MODELS, OPTIMIZERS, SCHEDULES, Registry, UnknownNameError
-from fairtrial.spec.numbers import Count, CountOrZero, NonNegative, Positive
+from fairtrial.sources import describe
+from fairtrial.spec.metrics import recorded_metrics
+from fairtrial.spec.numbers import Count, CountOrZero, Decay, NonNegative, Positive
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +41,13 @@ class Section(BaseModel):
     """Base of every section: frozen; an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    #: Keys that were added after studies had been hashed; `content` leaves them out at their default.
+    later_keys: ClassVar[frozenset[str]] = frozenset()
+
+    def changed_later_keys(self) -> list[str]:
+        """Name the later keys that are not at their default."""
+        fields = type(self).model_fields
+        return sorted(key for key in self.later_keys if getattr(self, key) != fields[key].default)
 
 
 class NamedSettings(Section, ABC):
@@ -235,7 +244,7 @@ class LoopName(str):
         named = named if hasattr(named, "__qualname__") else type(named)
         name = f"{named.__module__}:{named.__qualname__}"
         if named is not function or name.startswith("__main__:") or "<" in name:
-            name += f"#{hashlib.sha256(repr(_fingerprint(function)).encode()).hexdigest()[:8]}"
+            name += f"#{hashlib.sha256(repr(describe(function)).encode()).hexdigest()[:8]}"
         loop = cls(name)
         loop.function = function
         return loop
@@ -243,22 +252,6 @@ class LoopName(str):
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
         """Pickle the name only; the receiver imports the function."""
         return str, (str(self),)
-
-
-def _fingerprint(value: object, within: tuple[object, ...] = ()) -> object:
-    """Describe a function by what decides what it does, but for the modules that it uses; it may capture itself."""
-    if any(value is one for one in within):
-        return "itself"
-    if isinstance(value, partial):
-        return _fingerprint(value.func), [_fingerprint(item) for item in value.args], sorted(value.keywords.items())
-    if isinstance(value, MethodType):
-        return _fingerprint(value.__func__), _fingerprint(value.__self__)
-    if isinstance(value, FunctionType):
-        captured = [_fingerprint(cell.cell_contents, (*within, value)) for cell in value.__closure__ or ()]
-        return _fingerprint(value.__code__), value.__defaults__, value.__kwdefaults__, captured
-    if isinstance(value, CodeType):
-        return value.co_code, value.co_names, [_fingerprint(constant) for constant in value.co_consts]
-    return (type(value), vars(value)) if hasattr(value, "__dict__") and not isinstance(value, type) else value
 
 
 def _loop_name(loop: object) -> object:
@@ -276,13 +269,24 @@ _NOT_IMPORTABLE = re.compile(r"<(locals|lambda)>")
 
 
 class Training(Section):
-    """Epochs, batch size and training loop: ``"fairtrial"``, ``"module:function"`` or, in Python, a function.
+    """How to train, and how to evaluate.
 
-    The last batch of an epoch may be smaller, as in Keras's ``fit``.
+    Attributes:
+        epochs: how many.
+        batch_size: images of a step. The last batch of an epoch may be smaller, as in Keras's ``fit``.
+        loop: ``"fairtrial"``, ``"module:function"`` or, in Python, a function. The other keys are for fairtrial's own.
+        evaluations_last_epoch: how often the last epoch is evaluated, at equal distances, the last time at its end.
+        recalibrate_batch_norm: evaluate each epoch also with statistics of batch norm recomputed from training batches.
+        ema: decay, a step, of a moving average of the weights, with which each epoch is evaluated too; None for none.
     """
+
+    later_keys: ClassVar[frozenset[str]] = frozenset({"evaluations_last_epoch", "recalibrate_batch_norm", "ema"})
 
     epochs: Count = 10
     batch_size: Count = 64
+    evaluations_last_epoch: Count = 1
+    recalibrate_batch_norm: StrictBool = False
+    ema: Decay | None = None
     loop: Annotated[str, PlainValidator(_loop_name), PlainSerializer(str)] = BUILT_IN
 
 
@@ -327,6 +331,17 @@ class Settings(Section):
     schedule: Annotated[SerializeAsAny[ScheduleSettings], _choose(SCHEDULES)] = _EMPTY
     params: dict[str, Scalar | list[Scalar]] = {}
 
+    @property
+    def recorded(self) -> tuple[str, ...]:
+        """The metrics that fairtrial's own loop records with these settings."""
+        training = self.training
+        return recorded_metrics(
+            validation=self.data.validation > 0,
+            evaluations=training.evaluations_last_epoch,
+            recalibrated=training.recalibrate_batch_norm,
+            ema=training.ema is not None,
+        )
+
     @model_validator(mode="after")
     def _rules_across_sections(self) -> Self:
         if self.params and self.training.loop == BUILT_IN:
@@ -339,6 +354,17 @@ class Settings(Section):
                 "last_batch",
                 "training.batch_size = {batch_size}: {images} training images leave a batch of one, which {why}",
                 {"batch_size": batch_size, "images": images, "why": self.model.no_single_image},
+            )
+        if self.training.loop != BUILT_IN and (ours := self.training.changed_later_keys()):
+            raise PydanticCustomError(
+                "own_loop", "training.{key}: only fairtrial's own training loop has it; see params", {"key": ours[0]}
+            )
+        batches, evaluations = math.ceil(images / batch_size), self.training.evaluations_last_epoch
+        if self.training.loop == BUILT_IN and evaluations > batches:
+            raise PydanticCustomError(
+                "evaluations",
+                "training.evaluations_last_epoch = {evaluations}: must not exceed the {batches} batches of an epoch",
+                {"evaluations": evaluations, "batches": batches},
             )
         if self.schedule.warmup_epochs > self.training.epochs:
             raise PydanticCustomError(

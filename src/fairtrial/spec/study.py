@@ -14,9 +14,10 @@ from pydantic import BaseModel
 
 from fairtrial.errors import StudyError
 from fairtrial.registry import did_you_mean
-from fairtrial.spec.evidence import Claim, Evidence, JointClaim, Noise
-from fairtrial.spec.measures import find_measure
+from fairtrial.spec.evidence import Claim, Evidence, JointClaim, MetricSettings, Noise
+from fairtrial.spec.measures import Measure, find_measure
 from fairtrial.spec.messages import show, validate
+from fairtrial.spec.metrics import Metric
 from fairtrial.spec.overrides import Table, flatten, merge, parse_toml
 from fairtrial.spec.sections import Section, Settings
 from fairtrial.spec.validation import StudyFile, check_arm
@@ -61,6 +62,7 @@ class Study(Section):
             arm whose verdict is settled gets no more.
         settings: what all arms share, unless an arm says otherwise.
         arms: the configurations under comparison, in the order of the file.
+        metrics: what the study declares of metrics that a user's training loop records; see `measure`.
         evidence: what arms are compared on, and by what standard.
         claims: statements that the study tests.
         joint_claims: statements that hold if several of those hold.
@@ -80,6 +82,7 @@ class Study(Section):
     min_seeds: int
     settings: Settings
     arms: tuple[Arm, ...]
+    metrics: Mapping[str, MetricSettings] = {}
     evidence: Evidence = Evidence()
     claims: tuple[Claim, ...] = ()
     joint_claims: tuple[JointClaim, ...] = ()
@@ -100,8 +103,8 @@ class Study(Section):
         )
         _check_arms(file.reference, arms)
         file.check_questions({arm.name: arm.settings for arm in arms})
-        seeds = file.seed_range
-        questions = ("evidence", "claims", "joint_claims", "reported", "noise")
+        file, seeds = file.with_directions(), file.seed_range
+        questions = ("metrics", "evidence", "claims", "joint_claims", "reported", "noise")
         fields = {key: getattr(file, key) for key in ("name", "reference", *questions)}
         fields |= {"settings": validate(Settings, own), "arms": arms, "min_seeds": seeds.min, "seeds": seeds.max}
         super().__init__(**fields)
@@ -172,6 +175,39 @@ class Study(Section):
         """Whether the number of seeds depends on their results."""
         return self.min_seeds < self.seeds
 
+    @property
+    def question_alpha(self) -> float:
+        """The part of alpha that each question of [evidence] gets.
+
+        The arms against the reference is one question, and every further one has an equal part. So with probability
+        1 - alpha no verdict of the study is wrong, whichever question it answers.
+        """
+        return self.evidence.alpha / max((len(self.arms) > 1) + self.evidence.further_questions, 1)
+
+    def measure(self, name: str) -> Measure:
+        """Look up a measure by its name in studies, with the unit and the better direction that this study declares.
+
+        Raises:
+            ValueError: there is no such measure.
+            StudyError: a ``module:Name`` can't be imported or is no measure.
+
+        Example:
+            >>> study = Study(name="s", reference="a", arms={"a": {}}, metrics={"f1": {"unit": "fraction"}},
+            ...     training={"loop": "mine:train"}, evidence={"metric": "final_f1", "direction": "higher"})
+            >>> study.measure("final_f1").unit.amount(0.015), study.measure("final_f1").direction
+            ('1.50 points', 'higher')
+        """
+        direction = self.evidence.directions.get(name)
+        declared = {metric: self.metric(metric) for metric in self.metrics}
+        found = find_measure(name, direction, declared)
+        if found is None:
+            raise ValueError(f"there is no measure {name}")
+        return found
+
+    def metric(self, name: str) -> Metric:
+        """Look up a metric of the epochs, as the study declares it or as its name implies."""
+        return self.metrics.get(name, MetricSettings()).of(name)
+
     def figure(self, arm: str, measure: str) -> float | None:
         """Look up what a paper reports of an arm; None if it does not.
 
@@ -191,9 +227,11 @@ class Study(Section):
     @property
     def _questions(self) -> dict[str, Any]:
         """Evidence, claims and the like, as TOML can write them."""
+        metrics = {name: metric.model_dump(mode="json", exclude_defaults=True) for name, metric in self.metrics.items()}
         joint = [claim.model_dump(mode="json") for claim in self.joint_claims]
         return {
             "noise": self.noise.model_dump(mode="json", exclude_none=True),
+            **({"metrics": metrics} if metrics else {}),
             "evidence": self.evidence.model_dump(mode="json", exclude_none=True),
             "reported": {arm: dict(figures) for arm, figures in self.reported.items()},
             "claims": [claim.model_dump(mode="json", exclude_none=True) for claim in self.claims],
@@ -202,8 +240,15 @@ class Study(Section):
 
 
 def content(settings: Settings) -> dict[str, Any]:
-    """Everything in settings that decides a training run: all but the paths of files."""
+    """Everything in settings that decides a training run: all but the paths of files.
+
+    A key that a later version added is left out at its default, so that the hashes of older studies stay.
+    """
     table = settings.model_dump(mode="json")
+    for name, section in settings:
+        if isinstance(section, Section):
+            for key in section.later_keys.difference(section.changed_later_keys()):
+                del table[name][key]
     del table["data"]["path"]
     if table["model"].get("weights_sha256"):
         del table["model"]["weights"]

@@ -1,19 +1,38 @@
 """The keys of a study file, and the checks that depend on its arms and on what its trials record."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Annotated, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
 from pydantic import BeforeValidator, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from fairtrial.errors import StudyError
 from fairtrial.registry import MEASURES, UnknownNameError, did_you_mean
-from fairtrial.spec.evidence import ALL_OTHERS, Claim, Evidence, Finite, JointClaim, Name, Noise, Target
+from fairtrial.spec.evidence import (
+    ALL_OTHERS,
+    AlsoMeasure,
+    Claim,
+    Evidence,
+    Finite,
+    JointClaim,
+    MetricSettings,
+    Name,
+    Noise,
+    Target,
+)
 from fairtrial.spec.measures import better, find_measure, measures_of
 from fairtrial.spec.messages import show
-from fairtrial.spec.metrics import METRICS, Direction, may_be_metric, recorded_metrics
+from fairtrial.spec.metrics import PERCENT, UNITS, Direction, Metric, may_be_metric, own_unit, settings_needed
 from fairtrial.spec.numbers import Count
 from fairtrial.spec.sections import BUILT_IN, Section, Settings
+
+if TYPE_CHECKING:  # study imports this module
+    from fairtrial.spec.study import Study
+
+
+Asks = TypeVar("Asks", Evidence, AlsoMeasure, Target)
+HasTarget = TypeVar("HasTarget", Evidence, Claim)
 
 
 def _as_range(seeds: object) -> object:
@@ -45,6 +64,7 @@ class StudyFile(Settings):
     arms: Any
     seeds: Annotated[SeedRange | None, BeforeValidator(_as_range)] = None
     noise: Noise = Noise()
+    metrics: Mapping[str, MetricSettings] = {}
     evidence: Evidence = Evidence()
     reported: Mapping[str, dict[str, Finite]] = {}
     claims: tuple[Claim, ...] = ()
@@ -75,18 +95,43 @@ class StudyFile(Settings):
             )
         return seeds
 
+    @cached_property
+    def declared(self) -> Mapping[str, Metric]:
+        """The metrics that the study declares, by name."""
+        return {name: metric.of(name) for name, metric in self.metrics.items()}
+
+    def with_directions(self) -> Self:
+        """Copy it, with the better direction of evidence and targets filled in where [metrics] has it."""
+
+        def directed(section: Asks) -> Asks:
+            missing = section.direction is None and better(section.metric) is None
+            return section.model_copy(update={"direction": better(section.metric, self.declared)} if missing else {})
+
+        def with_target(section: HasTarget) -> HasTarget:
+            return section.model_copy(update={"target": section.target and directed(section.target)})
+
+        claims = tuple(map(with_target, self.claims))
+        evidence = with_target(directed(self.evidence))
+        also = evidence.also and tuple(map(directed, evidence.also))
+        return self.model_copy(update={"evidence": evidence.model_copy(update={"also": also}), "claims": claims})
+
     def check_questions(self, arms: Mapping[str, Settings]) -> None:
-        """Check evidence, claims and reported figures against the study's arms.
+        """Check metrics, evidence, claims and reported figures against the study's arms.
 
         Raises:
             StudyError: naming the key and what is allowed.
         """
-        words = Vocabulary(list(arms.values()))
+        words = Vocabulary(list(arms.values()), self.declared)
+        for name in self.metrics:
+            words.check_metric(name, self.metrics[name])
         evidence = self.evidence
         words.check_measure(evidence.metric, "evidence.metric")
-        _check_direction(evidence.metric, evidence.direction, "evidence")
+        words.check_direction(evidence.metric, evidence.direction, "evidence")
         words.check_target(evidence.target, "evidence.target")
         _check_has_target(evidence.metric, evidence.target, "evidence")
+        _check_size(evidence.metric, evidence.margin, "evidence.margin", self.declared)
+        self._check_further_questions(words, len(arms))
+        _check_floor(self.with_directions().evidence, self.declared)
         ids: set[str] = set()
         for index, claim in enumerate(self.claims):
             where = f"claims[{index}]"
@@ -98,6 +143,8 @@ class StudyFile(Settings):
             words.check_measure(claim.metric, f"{where}.metric")
             words.check_target(claim.target, f"{where}.target")
             _check_has_target(claim.metric, claim.target or evidence.target, where)
+            for key in ("at_least", "within") if not claim.relative else ():
+                _check_size(claim.metric, getattr(claim, key), f"{where}.{key}", self.declared)
         for index, joint in enumerate(self.joint_claims):
             where = f"joint_claims[{index}]"
             if joint.id in ids:
@@ -111,13 +158,49 @@ class StudyFile(Settings):
             for measure in figures:
                 words.check_measure(measure, f"reported.{arm}: key")
 
+    def _check_further_questions(self, words: "Vocabulary", arms: int) -> None:
+        evidence, known = self.evidence, {self.evidence.metric}
+        for index, also in enumerate(evidence.also or ()):
+            where = f"evidence.also[{index}]"
+            words.check_measure(also.metric, f"{where}.metric")
+            words.check_direction(also.metric, also.direction, where)
+            _check_has_target(also.metric, evidence.target, "evidence")
+            _check_size(also.metric, also.margin, f"{where}.margin", self.declared)
+            if also.metric in known:
+                raise StudyError(f'{where}.metric = "{also.metric}": is named twice in [evidence]')
+            known.add(also.metric)
+        least = {"also": (evidence.also, 2), "pairs": (evidence.pairs, 3), "best": (evidence.best, 2)}
+        for key, (asked, number) in least.items():
+            if asked and arms < number:
+                raise StudyError(f"evidence.{key}: needs at least {number} arms; the study has {arms}")
+
 
 class Vocabulary:
     """The metrics and measures that the trials of a study, with these settings of its arms, can have."""
 
-    def __init__(self, arms: Sequence[Settings]) -> None:
+    def __init__(self, arms: Sequence[Settings], declared: Mapping[str, Metric]) -> None:
+        self._declared = declared
         self._known = all(arm.training.loop == BUILT_IN for arm in arms)
-        self._metrics = recorded_metrics(validation=any(arm.data.validation for arm in arms))
+        self._metrics = tuple(dict.fromkeys(name for arm in arms for name in arm.recorded))
+        self._epochs = min(arm.training.epochs for arm in arms)
+
+    @classmethod
+    def of(cls, study: "Study") -> Self:
+        """The vocabulary of a study."""
+        return cls([arm.settings for arm in study.arms], {name: study.metric(name) for name in study.metrics})
+
+    def check_metric(self, name: str, settings: MetricSettings) -> None:
+        """Raise a `StudyError` for a declared metric that no epoch records, or that has another unit or direction."""
+        self._check(name, "metrics: key", (name,) if may_be_metric(name) else None, self._metrics)
+        own, declared = own_unit(name), self._declared[name]
+        if own and settings.unit and UNITS[settings.unit] != own:
+            raise StudyError(
+                f'metrics.{name}.unit = "{settings.unit}": fairtrial\'s own metric of that name has another; leave it '
+                "out, or yield the number under another name"
+            )
+        if settings.direction not in {None, declared.direction}:
+            where = f'metrics.{name}.direction = "{settings.direction}"'
+            raise StudyError(f"{where}: {name} is better {declared.direction}; leave it out")
 
     def check_measure(self, name: str, where: str) -> None:
         """Raise a `StudyError` for a name that no measure of this study has."""
@@ -127,21 +210,33 @@ class Vocabulary:
             raise StudyError(f"{where} = {show(name)}: {error.hint}") from error
         known = list(measures_of(self._metrics)) if self._known else MEASURES.names()
         self._check(name, where, found.metrics if found else None, known)
+        if found and found.epochs > self._epochs:
+            raise StudyError(f"{where} = {show(name)}: needs {found.epochs} epochs; training.epochs = {self._epochs}")
 
     def check_target(self, target: Target | None, where: str) -> None:
         """Raise a `StudyError` for a target of a metric that no epoch of this study records."""
         if target is not None:
             name = target.metric
             self._check(name, f"{where}.metric", (name,) if may_be_metric(name) else None, self._metrics)
-            _check_direction(name, target.direction, where)
+            self.check_direction(name, target.direction, where)
+
+    def check_direction(self, name: str, direction: Direction | None, where: str) -> None:
+        """Check that the better direction is known, and doesn't contradict the metric's name or [metrics]."""
+        known = better(name, self._declared)
+        if known is None and direction is None:
+            raise StudyError(f'{where}.direction: is missing; say whether {name} is better "higher" or "lower"')
+        if known is not None and direction not in {None, known}:
+            raise StudyError(f'{where}.direction = "{direction}": {name} is better {known}; leave it out')
 
     def _check(self, name: str, where: str, needed: Collection[str] | None, known: Collection[str]) -> None:
         """Check a name by the metrics that it needs (None: no such name), against the names that are known."""
-        if needed is None or (self._known and not set(needed) <= set(METRICS)):
+        missing = [one for one in needed or () if self._known and one not in self._metrics]
+        settings = list(dict.fromkeys(key for one in missing for key in settings_needed(one)))
+        if needed is None or (missing and not settings):
             more = "" if self._known else "; NAME is a metric that the training loop yields, K a number of epochs"
             raise StudyError(f"{where} = {show(name)}: {did_you_mean(name, known)}{more}")
-        if self._known and not set(needed) <= set(self._metrics):
-            raise StudyError(f"{where} = {show(name)}: needs held-out images; set data.validation")
+        if missing:
+            raise StudyError(f"{where} = {show(name)}: is recorded only with {' and '.join(settings)}")
 
 
 def check_arm(name: str, known: Collection[str], where: str) -> None:
@@ -150,13 +245,28 @@ def check_arm(name: str, known: Collection[str], where: str) -> None:
         raise StudyError(f"{where}: no arm has that name; {did_you_mean(name, known)}")
 
 
-def _check_direction(name: str, direction: Direction | None, where: str) -> None:
-    """Check that the better direction is known, and doesn't contradict the metric's name."""
-    known = better(name)
-    if known is None and direction is None:
-        raise StudyError(f'{where}.direction: is missing; say whether {name} is better "higher" or "lower"')
-    if known is not None and direction not in {None, known}:
-        raise StudyError(f'{where}.direction = "{direction}": {name} is better {known}; leave it out')
+def _check_size(measure: str, size: float | None, where: str, declared: Mapping[str, Metric]) -> None:
+    """Check that a difference of fractions, such as accuracies, is not meant as points."""
+    found = find_measure(measure, declared=declared)
+    if size is not None and abs(size) >= 1.0 and found and found.unit == PERCENT:
+        raise StudyError(
+            f"{where} = {size:g}: must be below 1: {measure} is a fraction; write {size / 100:g} for {size:g} "
+            f"point{'' if abs(size) == 1 else 's'}"
+        )
+
+
+def _check_floor(evidence: Evidence, declared: Mapping[str, Metric]) -> None:
+    """Check that a floor is on the measure's worse side, and in its unit."""
+    wrong, right = ("lost_above", "lost_below") if evidence.larger_is_better else ("lost_below", "lost_above")
+    if (value := getattr(evidence, wrong)) is not None:
+        better_way = "higher" if evidence.larger_is_better else "lower"
+        raise StudyError(f"evidence.{wrong} = {show(value)}: {evidence.metric} is better {better_way}; write {right}")
+    found, value = find_measure(evidence.metric, declared=declared), getattr(evidence, right)
+    fraction = found is not None and found.unit == PERCENT
+    if value == "chance" and not fraction:
+        raise StudyError(f'evidence.lost_below = "chance": {evidence.metric} is no accuracy; write a number')
+    if isinstance(value, float) and fraction and abs(value) > 1.0:
+        raise StudyError(f"evidence.{right} = {show(value)}: accuracies are fractions; write {show(value / 100)}")
 
 
 def _check_has_target(measure: str, target: Target | None, where: str) -> None:

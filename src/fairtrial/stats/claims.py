@@ -19,10 +19,13 @@ import numpy as np
 from scipy import special
 
 from fairtrial.errors import StudyError
-from fairtrial.spec import ALL_OTHERS, Claim, Study, Target, better
+from fairtrial.history import History
+from fairtrial.spec import ALL_OTHERS, Claim, Study, Target
+from fairtrial.spec.metrics import RELATIVE, Unit
 from fairtrial.stats import caveats
+from fairtrial.stats.alerts import alerts
 from fairtrial.stats.boundary import LookPlan, boundary
-from fairtrial.stats.comparison import looks
+from fairtrial.stats.comparison import complete_seeds, looks
 from fairtrial.stats.joint import JointFinding, join_findings
 from fairtrial.stats.paired import LostSeeds, PairedData, seed_list
 from fairtrial.stats.pairing import pairing_caveats, pairing_conflict
@@ -59,6 +62,7 @@ class TestedClaim:
     claim: Claim
     finding: ClaimVerdict
     against: tuple[ClaimDifference, ...]
+    unit: Unit  # of the differences: the measure's, or that of fractions for a relative claim
 
     @property
     def decisive(self) -> ClaimDifference:
@@ -76,13 +80,17 @@ class StudyClaims:
 
     study: str  # the study's name
     hash: str
+    reference: str
     alpha: float  # probability of any wrong "supported" or "contradicted"
+    looks: tuple[int, ...]  # numbers of seeds after which the study is evaluated
     claims: tuple[TestedClaim, ...]
     caveats: tuple[str, ...]  # what a reader must know about all of them, a sentence each
     joint: tuple[JointFinding, ...] = ()  # the findings about the study's joint claims
+    exploratory: tuple[str, ...] = ()  # why this is no test of what was set beforehand, each without a full stop
+    alerts: tuple[str, ...] = ()  # what can make the findings false, a sentence each; see `stats.alerts`
 
 
-def check_claims(study: Study, results: Sequence[TrialResult]) -> StudyClaims:
+def check_claims(study: Study, results: Sequence[TrialResult], *, history: History | None = None) -> StudyClaims:
     """Test the claims of a study on results of its trials, in any order.
 
     A seed that one of two arms lost (its trial diverged, failed or missed the target) and the other did not opens the
@@ -108,7 +116,18 @@ def check_claims(study: Study, results: Sequence[TrialResult]) -> StudyClaims:
     lines = [line for metric in metrics for line in caveats.of_metric(metric)]
     lines += [*caveats.of_conditions(study, results), *caveats.of_records(study, own), *caveats.held_fixed(study)]
     joint = join_findings(study.joint_claims, {one.claim.id: one.finding for one in tested})
-    return StudyClaims(study.name, study.hash, study.evidence.alpha, tested, tuple(lines), joint)
+    return StudyClaims(
+        study=study.name,
+        hash=study.hash,
+        reference=study.reference,
+        alpha=study.evidence.alpha,
+        looks=looks(study),
+        claims=tested,
+        caveats=tuple(lines),
+        joint=joint,
+        exploratory=() if history is None else history.claimed_afterwards(study),
+        alerts=alerts(study, results),
+    )
 
 
 class _Family(NamedTuple):
@@ -169,9 +188,9 @@ def _intervals(study: Study, results: Sequence[TrialResult], family: _Family, al
 
 
 def _ended(study: Study, data: PairedData, arm: str, other: str) -> int:
-    """Count the seeds that two arms continued for: all, unless the study is sequential and stopped one of them."""
+    """Count the seeds that two arms continued for: those of every arm, unless the study is sequential."""
     if not study.sequential:
-        return data.seeds
+        return complete_seeds(study, data)
     apart = (seed for seed in range(study.seeds) if not {(arm, seed), (other, seed)} <= data.ended)
     return next(apart, study.seeds)
 
@@ -202,7 +221,8 @@ def _test(study: Study, claim: Claim, results: Sequence[TrialResult], intervals:
     wanted = others if claim.against == ALL_OTHERS else [claim.against]
     against = tuple(_difference(study, claim, other, results, intervals) for other in wanted)
     findings = {one.finding for one in against}
-    return TestedClaim(claim, ClaimVerdict.of_all(findings), against)
+    unit = RELATIVE if claim.relative else study.measure(claim.metric).unit
+    return TestedClaim(claim, ClaimVerdict.of_all(findings), against, unit)
 
 
 def _difference(
@@ -241,7 +261,7 @@ def _finding(interval: tuple[float, float] | None, region: tuple[float, float]) 
 
 def _larger_is_better(study: Study, metric: str) -> bool | None:
     """Whether a claim's metric is better when larger; None if neither its name nor the study says."""
-    way = better(metric) or (study.evidence.direction if metric == study.evidence.metric else None)
+    way = study.measure(metric).direction
     return None if way is None else way == "higher"
 
 

@@ -4,20 +4,25 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from fairtrial.errors import StudyError
-from fairtrial.measures import measure
+from fairtrial.history import History, planned_looks
 from fairtrial.spec import Evidence, Study
+from fairtrial.spec.metrics import Unit
 from fairtrial.spec.validation import Vocabulary
 from fairtrial.stats import caveats
-from fairtrial.stats.judge import final, judge
-from fairtrial.stats.paired import MISSED, LostSeeds, PairedData, seed_list
+from fairtrial.stats.alerts import alerts
+from fairtrial.stats.failures import failure_caveats
+from fairtrial.stats.jitter import Jitter, find_jitter
+from fairtrial.stats.judge import judge
+from fairtrial.stats.paired import LostSeeds, PairedData, fate, seed_list
 from fairtrial.stats.pairing import pairing_caveats, pairing_conflict
-from fairtrial.stats.stopping import allowed, hopeless, stop_reasons
+from fairtrial.stats.stopping import allowed, failures_of, hopeless, stop_reasons
 from fairtrial.stats.variance import estimate
-from fairtrial.stats.verdicts import Comparison, Verdict
+from fairtrial.stats.verdicts import Comparison, Failures, Verdict
 from fairtrial.trial import TrialResult
 
 
@@ -28,7 +33,8 @@ class StudyVerdict:
     study: str  # the study's name
     hash: str
     reference: str  # the arm that the others are compared with
-    metric: str  # the measure that they are compared on; all numbers are in its unit, accuracies as fractions
+    metric: str  # the measure that they are compared on
+    unit: Unit  # its unit, in which all numbers are, as recorded
     larger_is_better: bool
     margin: float | None  # differences within plus or minus this do not matter; None if the study set none
     alpha: float  # error rate of all arms and looks together
@@ -36,10 +42,13 @@ class StudyVerdict:
     seeds: int  # number of seeds that were evaluated
     comparisons: tuple[Comparison, ...]  # one per arm, in the study's order, without the reference
     ended: dict[str, int]  # how many trials of each arm have ended, including the reference
-    #: How many of them have no result, by arm, then "diverged", "failed" or "missed" (the target); arms that lost none
-    #: are absent.
+    #: How many of them have no result, by arm, then see `paired.PairedData.lost`; arms that lost none are absent.
     lost: dict[str, dict[str, int]]
     refused: dict[str, str]  # why arms can't be compared at all, by name
+    exploratory: tuple[str, ...] = ()  # why this is no test of what was set beforehand, each without a full stop
+    set_beforehand: bool = False  # whether a store knows that measure and margin were set before there were results
+    jitter: Jitter | None = None  # how much of the spread is jitter within runs; None if unknown
+    alerts: tuple[str, ...] = ()  # what can make the verdicts false, a sentence each; see `stats.alerts`
 
     @property
     def caveats(self) -> tuple[str, ...]:
@@ -48,7 +57,9 @@ class StudyVerdict:
         return tuple(line for line in own[0] if all(line in other for other in own)) if own else ()
 
 
-def compare(study: Study, results: Sequence[TrialResult], *, metric: str | None = None) -> StudyVerdict:
+def compare(
+    study: Study, results: Sequence[TrialResult], *, metric: str | None = None, history: History | None = None
+) -> StudyVerdict:
     """Compare each arm of a study with the reference, by the rules that the study set.
 
     Differences are taken within seeds, never by position. A trial that diverged or failed, or that missed the target of
@@ -59,10 +70,11 @@ def compare(study: Study, results: Sequence[TrialResult], *, metric: str | None 
 
     Args:
         study: the study.
-        results: of its trials, in any order. In a sequential study a seed counts once all arms that had not stopped
-            have ended it and all earlier seeds.
-        metric: a measure to compare on instead of the study's own. It has no margin, and a caveat says that it was not
-            set beforehand.
+        results: of its trials, in any order. A seed counts once all arms that had not stopped have ended it and all
+            earlier seeds; a study with a fixed number of seeds has verdicts once every arm has ended them all.
+        metric: a measure to compare on instead of the study's own. It has no margin, and is exploratory: it was not set
+            beforehand.
+        history: what was asked of these trials before, from a store; by default nothing was.
 
     Raises:
         StudyError: the study has no such measure, or it is unknown which direction is better.
@@ -72,19 +84,19 @@ def compare(study: Study, results: Sequence[TrialResult], *, metric: str | None 
         >>> [(row.arm, row.verdict.value, row.more_seeds) for row in compare(study, results).comparisons]
         [('high_beta1', 'undecided', 5), ('low_beta2', 'worse', None)]
     """
-    own = _Comparing(study, results, study.evidence)
+    own = _Comparing(study, results, study.evidence, history)
     evidence = evidence_for(study, metric)
     # The study's own evidence decides which seeds count, because it stopped the arms.
-    return (own if evidence == study.evidence else _Comparing(study, results, evidence, own.seeds)).verdict()
+    return (own if evidence == study.evidence else _Comparing(study, results, evidence, history, own.seeds)).verdict()
 
 
-def stops(study: Study, results: Sequence[TrialResult]) -> dict[str, str]:
+def stops(study: Study, results: Sequence[TrialResult], *, history: History | None = None) -> dict[str, str]:
     """Say which arms of a sequential study need no further seeds, and why; see `fairtrial.scheduler.StoppingRule`.
 
     Those are the arms with a verdict, the refused ones, and those without a surviving seed. Returns a few words for
     each, such as ``"its verdict is settled"``.
     """
-    return _Comparing(study, results, study.evidence).stops()
+    return _Comparing(study, results, study.evidence, history).stops()
 
 
 def paired_spread(study: Study, results: Sequence[TrialResult]) -> float | None:
@@ -108,13 +120,23 @@ def evidence_for(study: Study, metric: str | None = None) -> Evidence:
     own = study.evidence
     if metric is None or metric == own.metric:
         return own
-    Vocabulary([arm.settings for arm in study.arms]).check_measure(metric, "metric")
-    asked = measure(metric)
+    Vocabulary.of(study).check_measure(metric, "metric")
+    asked = study.measure(metric)
     if asked.needs_target and own.target is None:
         raise StudyError(f'metric = "{metric}": the study sets no evidence.target')
     if asked.direction is None:
-        raise StudyError(f'metric = "{metric}": its name does not say which way it is better; set it in [evidence]')
-    return Evidence(metric=metric, alpha=own.alpha, target=own.target if asked.needs_target else None)
+        raise StudyError(
+            f'metric = "{metric}": its name does not say which way it is better; set metrics.NAME.direction'
+        )
+    target = own.target if asked.needs_target else None
+    return Evidence(metric=metric, direction=asked.direction, alpha=own.alpha, target=target, pooling=own.pooling)
+
+
+def complete_seeds(study: Study, data: PairedData) -> int:
+    """Count the seeds, from the first on, that every arm of a study has ended."""
+    arms = [arm.name for arm in study.arms]
+    open_seeds = (seed for seed in range(study.seeds) if not {(arm, seed) for arm in arms} <= data.ended)
+    return next(open_seeds, study.seeds)
 
 
 def looks(study: Study) -> tuple[int, ...]:
@@ -122,19 +144,24 @@ def looks(study: Study) -> tuple[int, ...]:
 
     A single seed shows no spread, so no look is before the second.
     """
-    first = study.min_seeds if study.sequential else study.seeds
-    return tuple(range(max(first, 2), study.seeds + 1))
+    return planned_looks(study.min_seeds, study.seeds)
 
 
 class _Comparing:
     """One comparison of all arms on one measure."""
 
     def __init__(
-        self, study: Study, results: Sequence[TrialResult], evidence: Evidence, seeds: int | None = None
+        self,
+        study: Study,
+        results: Sequence[TrialResult],
+        evidence: Evidence,
+        history: History | None,
+        seeds: int | None = None,
     ) -> None:
         self._study = study
         self._results = results
         self._evidence = evidence
+        self._history = history
         self._data = PairedData.of(study, results, evidence.metric, evidence.target)
         self._others = [arm.name for arm in study.arms if arm.name != study.reference]
         conflicts = {arm: pairing_conflict(study, study.reference, arm, results) for arm in self._others}
@@ -144,6 +171,7 @@ class _Comparing:
 
     def verdict(self) -> StudyVerdict:
         shared = tuple(self._shared_caveats())
+        exploratory = tuple(self._exploratory())
         ended = Counter(arm for arm, _ in self._data.ended)
         losses = sorted(self._data.lost.items())
         return StudyVerdict(
@@ -151,9 +179,10 @@ class _Comparing:
             hash=self._study.hash,
             reference=self._study.reference,
             metric=self._evidence.metric,
+            unit=self._study.measure(self._evidence.metric).unit,
             larger_is_better=self._evidence.larger_is_better,
             margin=self._evidence.margin,
-            alpha=self._evidence.alpha,
+            alpha=self._study.question_alpha,
             looks=looks(self._study),
             seeds=self.seeds,
             comparisons=tuple(self._with_losses(row, shared) for row in self._judged),
@@ -163,7 +192,19 @@ class _Comparing:
                 for arm in dict.fromkeys(name for (name, _), _ in losses)
             },
             refused=self._refused,
+            exploratory=exploratory,
+            set_beforehand=self._history is not None and not exploratory,
+            jitter=self._jitter,
+            alerts=alerts(self._study, self._results),
         )
+
+    def _exploratory(self) -> Iterator[str]:
+        """Say what was set or asked after results existed."""
+        own = self._study.evidence.metric
+        if self._evidence.metric != own:
+            yield f"the study set {own} beforehand, not {self._evidence.metric}"
+        elif self._history is not None:
+            yield from self._history.set_afterwards(self._study)
 
     def stops(self) -> dict[str, str]:
         return self._stop_reasons(self._judged, self.seeds)
@@ -172,13 +213,13 @@ class _Comparing:
         return stop_reasons(self._study, judged, self._data, self._refused, seeds)
 
     def _complete_seeds(self) -> int:
-        """Count the seeds to evaluate: up to the last with a trial, but in a sequential study only complete ones.
+        """Count the seeds to evaluate: those that all arms have ended, where they had not stopped.
 
-        A sequential study is evaluated after each seed, and nobody planned a look at half a seed. Another study in the
-        same store may have trained some arms further; that must not move the look either.
+        Nobody planned a look at half a seed, and a fixed study planned one look, at all of its seeds. Another study in
+        the same store may have trained some arms further; that must not move the look either.
         """
         if not self._study.sequential:
-            return self._data.seeds
+            return complete_seeds(self._study, self._data)
         stopped: set[str] = set()
         for seed in range(self._study.seeds):
             if seed >= self._study.min_seeds:
@@ -197,10 +238,11 @@ class _Comparing:
         return judge(
             table,
             self._evidence.margin,
-            self._evidence.alpha,
+            self._study.question_alpha,
             looks(self._study) or (2,),
             arms=self._others,
             larger_is_better=self._evidence.larger_is_better,
+            pooling=self._evidence.pooling or "guarded",
         )
 
     def _with_losses(self, row: Comparison, shared: tuple[str, ...]) -> Comparison:
@@ -211,30 +253,29 @@ class _Comparing:
             return Comparison(arm, 0, None, None, None, None, None, None, None, undecided, None, (refusal, *shared))
         lost = self._data.lost_seeds(arm, self._study.reference)
         verdict = allowed(row.verdict, lost)
+        failures = failures_of(self._study, row, self._data, self.seeds)
+        by_failures = not verdict.settled and failures.verdict(self._study.question_alpha).settled
         higher = (row.mean_difference or 0.0) > 0.0
         heading = Verdict.BETTER if higher == self._evidence.larger_is_better else Verdict.WORSE
         # Further seeds can't settle an arm where lost seeds already rule out the verdict that it is heading for.
         more = row.more_seeds if verdict is row.verdict and allowed(heading, lost) is heading else None
+        if by_failures:
+            verdict, more = failures.verdict(self._study.question_alpha), None
         paired = pairing_caveats(self._study, arm, self._results, other=self._study.reference)
-        own = (*self._loss_caveats(row, lost), *self._judge_caveats(row), *paired, *shared)
-        return replace(row, verdict=verdict, more_seeds=more, caveats=own)
+        own = (*self._loss_caveats(row, lost, failures), *self._judge_caveats(row, failures), *paired, *shared)
+        found = replace(row, verdict=verdict, more_seeds=more, caveats=own)
+        return replace(found, failures=failures, by_failures=by_failures)
 
-    def _judge_caveats(self, row: Comparison) -> tuple[str, ...]:
-        """Correct the caveats of `judge`, which can't know how many seeds were planned, given and still running."""
+    def _judge_caveats(self, row: Comparison, failures: Failures) -> tuple[str, ...]:
+        """Correct the caveats of `judge`, which can't know how many seeds were planned and given."""
         if not looks(self._study):  # no look to wait for; a shared caveat says so
             return ()
-        if hopeless(self._study, row, self.seeds):
+        if hopeless(self._study, row, failures, self.seeds):
             given = " It got no further seeds." if self._study.sequential else ""
             return (f"Without a pair there is no interval and no verdict.{given}",)
-        return tuple(line for line in row.caveats if not (self._open and line == final(self.seeds)))
+        return row.caveats
 
-    @property
-    def _open(self) -> bool:
-        """Whether trials of the evaluated seeds have yet to end, in a study that stops no arm early."""
-        expected = {(arm.name, seed) for arm in self._study.arms for seed in range(self.seeds)}
-        return not self._study.sequential and not expected <= self._data.ended
-
-    def _loss_caveats(self, row: Comparison, lost: LostSeeds) -> Iterator[str]:
+    def _loss_caveats(self, row: Comparison, lost: LostSeeds, failures: Failures) -> Iterator[str]:
         """Say what happened to trials without a number, of the arm and of the reference."""
         reference = self._study.reference
         for how, seeds in self._by_fate(row.arm, lost.arm):
@@ -248,22 +289,25 @@ class _Comparing:
         both = [seed for arm, seed in self._data.lost if arm == row.arm and (reference, seed) in self._data.lost]
         if both:
             yield f"Neither it nor {reference} has a result at {seed_list(sorted(both))}."
+        yield from failure_caveats(failures, reference, allowed(row.verdict, lost))
 
     def _by_fate(self, arm: str, seeds: Sequence[int]) -> Iterator[tuple[str, list[int]]]:
         fates = {seed: self._data.lost[arm, seed] for seed in seeds}
-        for fate in sorted(set(fates.values())):
-            how = "missed the target" if fate == MISSED else fate
-            yield how, [seed for seed in seeds if fates[seed] == fate]
+        for how in sorted(set(fates.values())):
+            yield fate(how), [seed for seed in seeds if fates[seed] == how]
+
+    @cached_property
+    def _jitter(self) -> Jitter | None:
+        arms = [arm for arm in self._others if arm not in self._refused]
+        return find_jitter(self._study, self._results, self._data, self._study.measure(self._evidence.metric), arms)
 
     def _shared_caveats(self) -> Iterator[str]:
         study, metric = self._study, self._evidence.metric
-        if metric != study.evidence.metric:
-            yield f"The study set {study.evidence.metric} beforehand, not {metric}: explore, don't conclude."
         yield from caveats.of_metric(metric)
         if not looks(study):
             yield "One run per arm: a single seed can't tell a difference from noise."
-        elif self._open and self.seeds in looks(study):
-            yield "Some trials of these seeds have not ended, so nothing here is final."
         yield from caveats.of_conditions(study, self._results)
         yield from caveats.of_records(study, self._data)
         yield from caveats.held_fixed(study)
+        if self._jitter is not None:
+            yield from self._jitter.sentences

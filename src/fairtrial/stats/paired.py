@@ -1,7 +1,8 @@
 """One measure of every trial, joined by arm and seed: the data of comparisons and claims.
 
-A trial that diverged, failed or missed its target has no number. It is *lost*, and that counts: a seed that an arm lost
-and the other did not counts against the arm, whatever the seeds show that both finished. See `LostSeeds`.
+A trial that diverged or failed, did not learn, missed its target or has a NaN in its measure has no comparable number.
+It is *lost*, and that counts: a seed that an arm lost and the other did not counts against the arm, whatever the seeds
+show at which both have a result. See `LostSeeds`.
 """
 
 import math
@@ -10,14 +11,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fairtrial.measures import measure, missed
+from fairtrial.measures import missed
 from fairtrial.spec import Study, Target
+from fairtrial.stats.learned import learned
 from fairtrial.stats.summary import Key, join
 from fairtrial.stats.variance import FloatArray
 from fairtrial.trial import Outcome, TrialResult
 
-#: How a finished trial can be lost.
-MISSED = "missed"
+#: How a finished trial can be lost, and in words what it did: it missed its target, its measure fell short of the
+#: study's floor, or it recorded NaN or an infinity.
+MISSED, UNLEARNED, BROKEN = "missed", "not learned", "not finite"
+_WORDS = {MISSED: "missed the target", UNLEARNED: "did not learn", BROKEN: "had a value that is not finite"}
 
 
 @dataclass(frozen=True)
@@ -25,8 +29,8 @@ class PairedData:
     """One measure of a study's trials, by arm and seed; each trial that started is in one of the four."""
 
     values: Mapping[Key, float]
-    lost: Mapping[Key, str]  # "diverged", "failed" or "missed" (the target)
-    unreported: frozenset[Key]  # finished, but without a finite value of the measure
+    lost: Mapping[Key, str]  # "diverged", "failed", "missed" (the target), "not learned" or "not finite"
+    unreported: frozenset[Key]  # finished, but without a value of the measure
     pending: frozenset[Key]  # started and not ended
 
     @classmethod
@@ -36,16 +40,21 @@ class PairedData:
         Raises:
             ValueError: a result is not of this study, a trial appears twice, or there is no such measure.
         """
-        chosen = measure(metric, study.evidence.direction if metric == study.evidence.metric else None)
+        chosen = study.measure(metric)
         values: dict[Key, float] = {}
         lost: dict[Key, str] = {}
         unreported, pending = set(), set()
+        settings = {arm.name: arm.settings for arm in study.arms}
         for key, trial in join(study, results).items():
             if trial.outcome is None:
                 pending.add(key)
             elif trial.outcome is not Outcome.FINISHED:
                 lost[key] = trial.outcome.value
-            elif (value := chosen.of(trial.epochs, target)) is not None:
+            elif chosen.is_broken(trial.epochs, target):
+                lost[key] = BROKEN
+            elif (works := learned(study, settings[trial.arm], trial)) is False:
+                lost[key] = UNLEARNED
+            elif works and (value := chosen.of(trial.epochs, target)) is not None:
                 values[key] = value
             elif chosen.needs_target and target is not None and missed(target, trial.epochs):
                 lost[key] = MISSED
@@ -108,6 +117,16 @@ class LostSeeds:
             below, above = (self.arm, self.other) if way else (self.other, self.arm)
             low, high = -math.inf if below else low, math.inf if above else high
         return low, high
+
+
+def fate(lost: str) -> str:
+    """Say what a lost trial did.
+
+    Example:
+        >>> fate("missed"), fate("diverged")
+        ('missed the target', 'diverged')
+    """
+    return _WORDS.get(lost, lost)
 
 
 def seed_list(seeds: Sequence[int]) -> str:

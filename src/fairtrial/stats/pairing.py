@@ -29,6 +29,8 @@ _WORDS = {"initial_weights": "model or data", "batch_order": "training images or
 def pairing_conflict(study: Study, arm: str, other: str, results: Sequence[TrialResult]) -> str | None:
     """Say why two arms can't be compared: at some seed a fingerprint of one name differs; None if they can.
 
+    Nor can they if both ran the user's own code in two versions at some seed, unless the user forced that.
+
     Only finished trials are checked, as only they enter a comparison. A fingerprint that a trial lacks proves nothing
     either way; `pairing_caveats` says so. Where two arms of fairtrial's own loop have different models or data, or
     different numbers of training images or epochs, their initial weights, or batch orders, differ for that reason,
@@ -36,6 +38,11 @@ def pairing_conflict(study: Study, arm: str, other: str, results: Sequence[Trial
     are results, and are not checked.
     """
     for seed, (ours, theirs) in _pairs(results, arm, other).items():
+        if (changed := changed_code(ours, theirs)) and not (ours.forced or theirs.forced):
+            return (
+                f"{study.label}: arms {arm} and {other} can't be compared: at seed {seed} they ran different code: "
+                f"{', '.join(changed)}"
+            )
         for name in _differing(ours, theirs):
             if not _explained(study, name, arm, other):
                 return (
@@ -44,6 +51,12 @@ def pairing_conflict(study: Study, arm: str, other: str, results: Sequence[Trial
                     "must share"
                 )
     return None
+
+
+def changed_code(ours: TrialResult, theirs: TrialResult) -> tuple[str, ...]:
+    """Name the user's own files, and packages, that two trials both ran, in different versions."""
+    code, other = ours.machine.code, theirs.machine.code
+    return tuple(sorted(name for name in code.keys() & other.keys() if code[name] != other[name]))
 
 
 def pairing_caveats(study: Study, arm: str, results: Sequence[TrialResult], *, other: str) -> tuple[str, ...]:

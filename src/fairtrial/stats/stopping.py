@@ -3,8 +3,9 @@
 from collections.abc import Collection, Sequence
 
 from fairtrial.spec import Study
+from fairtrial.stats.failures import compare_failures, could_settle
 from fairtrial.stats.paired import LostSeeds, PairedData
-from fairtrial.stats.verdicts import Comparison, Verdict
+from fairtrial.stats.verdicts import Comparison, Failures, Verdict
 
 
 def stop_reasons(
@@ -19,14 +20,23 @@ def stop_reasons(
             lost = data.lost_seeds(row.arm, study.reference)
             stands = allowed(row.verdict, lost) is row.verdict
             found[row.arm] = "its verdict is settled" if stands else "lost seeds leave it undecided"
-        elif hopeless(study, row, seeds):
+        elif (failures := failures_of(study, row, data, seeds)).verdict(study.question_alpha).settled:
+            found[row.arm] = f"{row.arm if failures.more_often else study.reference} fails more often"
+        elif hopeless(study, row, failures, seeds):
             found[row.arm] = f"no seed has a result of it and {study.reference}"
     return found
 
 
-def hopeless(study: Study, row: Comparison, seeds: int) -> bool:
-    """Tell whether an arm reached the first look without a pair; a sequential study then stops it."""
-    return seeds >= max(study.min_seeds, 2) and not row.seeds
+def failures_of(study: Study, row: Comparison, data: PairedData, seeds: int) -> Failures:
+    """Compare an arm's failures with the reference's, after so many seeds."""
+    return compare_failures(data, row.arm, study.reference, seeds, arms=len(study.arms) - 1)
+
+
+def hopeless(study: Study, row: Comparison, failures: Failures, seeds: int) -> bool:
+    """Tell whether an arm reached the first look without a pair, and failures can't settle it; it is then stopped."""
+    if row.seeds or seeds < max(study.min_seeds, 2):
+        return False
+    return not could_settle(failures, study.seeds - seeds, len(study.arms) - 1, study.question_alpha)
 
 
 def allowed(verdict: Verdict, lost: LostSeeds) -> Verdict:

@@ -14,7 +14,6 @@ from fairtrial.measures import measure
 from fairtrial.registry import MEASURES
 from fairtrial.spec import Arm, Study, content
 from fairtrial.spec.measures import Measure
-from fairtrial.spec.metrics import recorded_metrics
 from fairtrial.trial import Outcome, TrialResult
 
 #: A trial: arm and seed.
@@ -105,12 +104,12 @@ def measures_of(study: Study, results: Sequence[TrialResult]) -> tuple[Measure, 
     """
     evidence = study.evidence
     recorded = {name for result in results for record in result.epochs for name in record.metrics}
-    recorded.update(recorded_metrics(validation=any(arm.settings.data.validation for arm in study.arms)))
+    recorded.update(name for arm in study.arms for name in arm.settings.recorded)
     entries = (MEASURES.get(name) for name in MEASURES.names())
     columns = [entry.name for entry in entries if isinstance(entry, Measure) and entry.column]
     usual = [measure(name) for name in dict.fromkeys([*USUAL, *columns])]
     usual = [each for each in usual if set(each.metrics) <= recorded and (evidence.target or not each.needs_target)]
-    own = measure(evidence.metric, evidence.direction)
+    own = study.measure(evidence.metric)
     return tuple({each.name: each for each in (*usual, replace(own, column=own.head))}.values())
 
 

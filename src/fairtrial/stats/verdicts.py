@@ -40,6 +40,37 @@ class ClaimVerdict(StrEnum):
         return next(finding for finding in order if finding in parts)
 
 
+@dataclass(frozen=True)
+class Failures:
+    """How often an arm and the reference failed, over the seeds that both have ended; see `stats.failures`.
+
+    Attributes:
+        seeds: number of those seeds.
+        arm: how many the arm lost.
+        reference: how many the reference lost.
+        only_arm: how many the arm lost and the reference did not.
+        only_reference: the same for the reference.
+        p_adjusted: p-value of "both fail equally often", exact, over all arms and any number of looks.
+        more_often: whether the arm is the one that the test finds to fail more often.
+        highest_rate: upper end of the one-sided 95% interval of the arm's failure rate.
+    """
+
+    seeds: int
+    arm: int
+    reference: int
+    only_arm: int
+    only_reference: int
+    p_adjusted: float
+    more_often: bool
+    highest_rate: float
+
+    def verdict(self, alpha: float) -> Verdict:
+        """What failures alone say."""
+        if self.p_adjusted > alpha:
+            return Verdict.UNDECIDED
+        return Verdict.WORSE if self.more_often else Verdict.BETTER
+
+
 @dataclass(frozen=True, repr=False)
 class Comparison:
     """One arm compared with the reference on one measure, paired by seed.
@@ -65,6 +96,8 @@ class Comparison:
         more_seeds: number of further seeds that would settle an undecided arm if mean and spread stayed as they
             are. It may exceed the last look; a caveat then says so. None for a settled arm, or if unknown.
         caveats: what a reader must know beside the verdict, a sentence each.
+        failures: how often the arm and the reference failed; None from `judge`, which does not know.
+        by_failures: whether failures alone decided the verdict: the arm, or the reference, fails more often.
     """
 
     arm: str
@@ -79,6 +112,8 @@ class Comparison:
     verdict: Verdict
     more_seeds: int | None
     caveats: tuple[str, ...] = ()
+    failures: Failures | None = None
+    by_failures: bool = False
 
     def __repr__(self) -> str:
         shown = "" if self.mean_difference is None else f", difference {self.mean_difference:.3g}"

@@ -11,6 +11,8 @@ A store keeps studies, trials and epoch records. It promises:
 * Attempts. A new attempt at a trial keeps the epoch records of the one before until it replaces them; when a trial
   ends, only records of its last attempt remain. Fingerprints of the attempt before are dropped at once. Reports of an
   attempt that was superseded are refused.
+* Stages. What each study asks of its trials is registered when it runs, once, with what had ended by then. A stage
+  never changes, and neither does which stages came before it.
 * Order. Results come in the order of the study's plan, epoch records by rising epoch.
 """
 
@@ -20,6 +22,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeVar
 
+from fairtrial.history import History
 from fairtrial.spec import Study
 from fairtrial.trial import EpochRecord, Machine, Outcome, Trial, TrialResult
 
@@ -109,8 +112,18 @@ class Store(AbstractContextManager["Store"], Protocol):
     def add_study(self, study: Study, at: datetime) -> None:
         """Record that a study runs, at a time with its zone, and add the trials of its plan that are not there yet.
 
-        Its `Origin` replaces the earlier one if it names a source.
+        It is registered, too; see `register`. Its `Origin` replaces the earlier one if it names a source.
         """
+
+    def register(self, study: Study, at: datetime) -> None:
+        """Register what a study that is in the store asks, unless it has a stage already.
+
+        A stage that another one was registered after before its own first look was complete has no number in the order
+        of looks; it is registered anew.
+        """
+
+    def history(self, study: Study) -> History:
+        """Read what was asked of a study's trials, and when; of a study that was never run, as if it were run now."""
 
     def studies(self) -> list[StoredStudy]:
         """List all studies, the one that ran last first."""

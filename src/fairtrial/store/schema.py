@@ -60,6 +60,7 @@ trials = Table(
     Column("arm", Text, nullable=False),
     Column("seed", Integer, nullable=False),
     Column("settings", _JSON, nullable=False),
+    Column("settings_digest", _HASH, nullable=False, index=True),
     Column("attempt", Text),  # id of the last one; none if the trial has not begun
     Column("outcome", String(16)),
     Column("detail", Text, nullable=False, default=""),
@@ -78,6 +79,17 @@ study_trials = Table(
     Column("position", Integer, nullable=False),
 )
 Index("ix_study_trials_trial", study_trials.c.trial)
+
+stages = Table(
+    "stages",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("study", _HASH, ForeignKey("studies.hash"), nullable=False),
+    Column("question", _JSON, nullable=False),
+    Column("registered_at", UTCDateTime, nullable=False),
+    Column("ended", _JSON, nullable=False),
+    Column("earlier", _JSON, nullable=False),
+)
 
 epoch_records = Table(
     "epoch_records",

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -15,13 +15,14 @@ from sqlalchemy import Connection, event, insert, inspect, select, update
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from fairtrial.errors import StoreError, StoreMissingError, StoreVersionError
+from fairtrial.history import History
 from fairtrial.scheduler import plan
-from fairtrial.spec import Study, content
-from fairtrial.store import locks, queries, schema
+from fairtrial.spec import Study, content, digest
+from fairtrial.store import locks, queries, schema, stages
 from fairtrial.store.base import StoredStudy, Writer
 from fairtrial.store.engine import DELETED, explain, make_engine
 from fairtrial.store.url import DatabaseURL
-from fairtrial.store.writer import INSERT, History, SQLWriter
+from fairtrial.store.writer import INSERT, Attempts, SQLWriter
 from fairtrial.trial import Outcome, Trial, TrialResult
 
 T = TypeVar("T")
@@ -110,8 +111,8 @@ class SQLStore:
 
     def write(self, work: Callable[[Writer], T]) -> T:
         """Run a function that writes, as one transaction; see `Store.write`."""
-        history: History = {}
-        return self._write(lambda connection: work(SQLWriter(connection, history)))
+        attempts: Attempts = {}
+        return self._write(lambda connection: work(SQLWriter(connection, attempts)))
 
     def add_study(self, study: Study, at: datetime) -> None:
         """Record that a study runs; see `Store.add_study`."""
@@ -123,16 +124,27 @@ class SQLStore:
         def work(connection: Connection) -> None:
             if connection.execute(known).rowcount == 0:
                 add, trials = INSERT[connection.dialect.name], plan(study)
+                contents = {arm.name: content(arm.settings) for arm in study.arms}
+                settings = {arm: {"settings": one, "settings_digest": digest(one)} for arm, one in contents.items()}
                 new = [
-                    {"hash": one.hash, "arm": one.arm, "seed": one.seed, "settings": content(one.settings)}
+                    {"hash": one.hash, "arm": one.arm, "seed": one.seed, **settings[one.arm]}
                     for one in sorted(trials, key=lambda one: one.hash)  # two runs that share trials must not deadlock
                 ]
                 links = [{"study": study.hash, "trial": one.hash, "position": n} for n, one in enumerate(trials)]
                 connection.execute(add(schema.studies).on_conflict_do_nothing(), row | origin)
                 connection.execute(add(schema.trials).on_conflict_do_nothing(), new)
                 connection.execute(add(schema.study_trials).on_conflict_do_nothing(), links)
+            stages.register(connection, study, at)
 
         self._write(work)
+
+    def register(self, study: Study, at: datetime) -> None:
+        """Register what a study in the store asks; see `Store.register`."""
+        self._write(lambda connection: stages.register(connection, study, at))
+
+    def history(self, study: Study) -> History:
+        """Read what was asked of a study's trials; see `Store.history`."""
+        return self._read(lambda connection: stages.history(connection, study, datetime.now(UTC)))
 
     def studies(self) -> list[StoredStudy]:
         """List all studies, the one that ran last first."""
@@ -228,6 +240,11 @@ class SQLStore:
                 "name another store with --store, or move that one away"
             )
         version = connection.scalar(select(schema.schema_version)) if schema.schema_version.name in tables else None
+        if version is not None and schema.stages.name not in tables:
+            raise StoreVersionError(
+                f"{self.name} was made before fairtrial kept what studies ask (it has no table stages): name another "
+                "store with --store"
+            )
         if version is None and tables:
             raise StoreError(f"{self.name} is a database, but not one of fairtrial's")
         if version is not None and version > schema.VERSION:

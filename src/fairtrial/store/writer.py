@@ -15,7 +15,7 @@ from fairtrial.store import schema
 from fairtrial.trial import EpochRecord, Machine, Outcome, Trial
 
 #: By a trial's hash: the attempt that a transaction found first, and those that it began itself.
-History: TypeAlias = dict[str, tuple[str | None, set[str]]]
+Attempts: TypeAlias = dict[str, tuple[str | None, set[str]]]
 
 INSERT: Mapping[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
@@ -25,19 +25,19 @@ class SQLWriter:
 
     A transaction that is retried, because its connection was lost, finds a trial in the attempt that it found first, or
     in one that it began itself: then it had been committed, and writes the same again. Any other attempt is another
-    process's. ``history`` remembers both: empty at first, and the same object in every retry.
+    process's. ``attempts`` remembers both: empty at first, and the same object in every retry.
     """
 
-    def __init__(self, connection: Connection, history: History) -> None:
+    def __init__(self, connection: Connection, attempts: Attempts) -> None:
         self._connection = connection
-        self._history = history
+        self._attempts = attempts
         self._current: dict[str, str | None] = {}  # no other process can change these before the transaction ends
 
     def begin(self, trial: Trial, attempt: str, machine: Machine, at: datetime, forced: str = "") -> None:
         self._attempt(trial)
         row = {"attempt": attempt, "machine": dataclasses.asdict(machine), "started_at": at}
         self._connection.execute(_BEGIN, {"trial_hash": trial.hash, "forced": _storable(forced), **row})
-        self._history[trial.hash][1].add(attempt)
+        self._attempts[trial.hash][1].add(attempt)
         self._current[trial.hash] = attempt
 
     def add_epoch(self, trial: Trial, attempt: str, record: EpochRecord) -> None:
@@ -70,7 +70,7 @@ class SQLWriter:
             row = self._connection.execute(_ATTEMPT, {"trial_hash": trial.hash}).first()
             if row is None:
                 raise StoreError(f"trial {trial.arm}, seed {trial.seed} is not in this store")
-            first, own = self._history.setdefault(trial.hash, (row.attempt, set()))
+            first, own = self._attempts.setdefault(trial.hash, (row.attempt, set()))
             if row.attempt not in {first, *own}:
                 raise _restarted(trial)
             self._current[trial.hash] = first

@@ -19,6 +19,7 @@ from fairtrial import spec
 from fairtrial.scheduler import plan
 from fairtrial.training import datasets, loop, prepare
 from fairtrial.training.allocator import keep_freed_memory
+from fairtrial.training.evaluation import EVALUATION_BATCH, evaluate
 from fairtrial.training.kernels import library
 from fairtrial.training.learner import Learner
 from fairtrial.trial import Trial, TrialContext
@@ -117,10 +118,10 @@ def pace(trial: Trial, *, threads: int = 1, steps: int = 12) -> Pace:
     inputs, labels = (tensor.to(learner.device) for tensor in dataset.train.batch(torch.arange(batch)))
     times = [_seconds(lambda: learner.step(inputs, labels)) for _ in range(steps)]
     index = torch.arange(len(dataset.test)) if dataset.test.index is None else dataset.test.index
-    count = loop.EVALUATION_BATCH
+    count = EVALUATION_BATCH
     few = replace(dataset.test, index=index[:count], labels=dataset.test.labels[:count])
-    loop.evaluate(learner.network, few, learner.device)
-    evaluation = _seconds(lambda: loop.evaluate(learner.network, few, learner.device))
+    evaluate(learner.network, few, learner.device)
+    evaluation = _seconds(lambda: evaluate(learner.network, few, learner.device))
     return Pace(statistics.median(times[steps // 2 :]), evaluation / len(few), built - started)
 
 

@@ -10,6 +10,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from fairtrial.spec import ModelSettings, ScheduleSettings
 from fairtrial.training import datasets
+from fairtrial.training.averages import WeightAverage
 from fairtrial.training.kernels.layers import accelerate
 from fairtrial.trial import Trial
 
@@ -47,6 +48,7 @@ class Learner:
     optimizer: torch.optim.Optimizer
     schedule: LambdaLR
     device: torch.device
+    average: WeightAverage | None = None
 
     @classmethod
     def build(cls, trial: Trial, dataset: datasets.Dataset, *, fast: bool = True) -> "Learner":
@@ -58,7 +60,8 @@ class Learner:
         optimizer = settings.optimizer.build(network.parameters())
         steps = math.ceil(len(dataset.train) / settings.training.batch_size)
         schedule = build_schedule(settings.schedule, optimizer, steps_per_epoch=steps, epochs=trial.epochs)
-        return cls(network, optimizer, schedule, device)
+        decay = settings.training.ema
+        return cls(network, optimizer, schedule, device, None if decay is None else WeightAverage(network, decay))
 
     def step(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Take one step on images (batch, channels, height, width) and labels (batch,).
@@ -71,6 +74,8 @@ class Learner:
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.schedule.step()
+        if self.average is not None:
+            self.average.update()
         return loss.detach(), logits.detach()
 
 

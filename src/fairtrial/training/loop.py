@@ -1,26 +1,24 @@
 """Train one trial: a generator of epoch records."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from time import perf_counter
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch import Tensor
 
 from fairtrial import spec
 from fairtrial.errors import Diverged
 from fairtrial.training import datasets, state
 from fairtrial.training.allocator import keep_freed_memory
+from fairtrial.training.evaluation import evaluate_all, evaluate_epoch, evaluations_within, held_out_sets
 from fairtrial.training.fingerprints import fingerprint
-from fairtrial.training.learner import Accumulator, Learner
+from fairtrial.training.learner import Learner
 from fairtrial.training.state import TrainingPosition
 from fairtrial.trial import TrialContext
 
-#: Images per forward pass of an evaluation: enough to keep the cores busy, few enough to stay in their caches.
-EVALUATION_BATCH = 500
 #: Steps between two checks that the loss is still finite. A check waits for an accelerator, but not for a CPU.
 CHECK_STEPS = 50
 #: Seconds between two progress reports within an epoch.
@@ -46,7 +44,9 @@ def train(trial: TrialContext) -> Iterator[dict[str, float]]:
         After each epoch: ``train_loss`` and ``train_acc`` over the epoch's training batches, each measured before its
         step, as in Keras; ``test_loss``, ``test_acc`` and, with a validation set, ``val_loss``, ``val_acc`` in
         evaluation mode; ``train_seconds``, the sum over an interrupted epoch's attempts, and ``eval_seconds``. Losses
-        are cross entropies in nats, accuracies fractions.
+        are cross entropies in nats, accuracies fractions. Where a study asks for them, the same of other evaluations:
+        ``recalibrated_test_acc``, ``ema_test_acc`` and, in the last epoch, ``eval1_test_acc`` and so on; see
+        `evaluation`.
 
     Raises:
         Diverged: the training loss is no longer finite.
@@ -60,14 +60,15 @@ def train(trial: TrialContext) -> Iterator[dict[str, float]]:
         initial_weights=fingerprint(learner.network.state_dict()),
         batch_order=fingerprint((str(epoch), order) for epoch, order in enumerate(orders, start=1)),
     )
-    held_out = {"test": dataset.test} | ({"val": dataset.validation} if dataset.validation else {})
     position = state.load(trial, learner)
     while position.epoch <= trial.epochs:
-        metrics = _train_epoch(trial, learner, position, dataset.train)
+        order = batch_order(trial.order_seed, position.epoch, len(dataset.train))
+        batches = torch.split(order, trial.settings.training.batch_size)
+        metrics = _train_epoch(trial, learner, position, dataset, batches)
         trained = perf_counter()
-        for name, images in held_out.items():
-            metrics |= evaluate(learner.network, images, learner.device).read(name)
-        yield metrics | {"train_seconds": position.seconds, "eval_seconds": perf_counter() - trained}
+        metrics |= position.evaluations | evaluate_epoch(learner, trial.settings.training, dataset, batches)
+        evaluation = position.evaluation_seconds + perf_counter() - trained
+        yield metrics | {"train_seconds": position.seconds, "eval_seconds": evaluation}
         position = TrainingPosition.before(position.epoch + 1, learner.device)
         if position.epoch <= trial.epochs:
             state.save(trial, learner, position)
@@ -80,32 +81,23 @@ def batch_order(seed: int, epoch: int, images: int) -> Tensor:
     return torch.from_numpy(np.random.Generator(np.random.PCG64(sequence)).permutation(images))
 
 
-@torch.inference_mode()
-def evaluate(network: nn.Module, images: datasets.ImageSet, device: torch.device) -> Accumulator:
-    """Measure loss and accuracy in evaluation mode, then return the network to training mode."""
-    network.eval()
-    tally = Accumulator.empty(device)
-    for indices in torch.split(torch.arange(len(images)), EVALUATION_BATCH):
-        inputs, labels = (tensor.to(device) for tensor in images.batch(indices))
-        logits = network(inputs)
-        tally.add(cross_entropy(logits, labels), logits, labels)
-    network.train()
-    return tally
-
-
 def _train_epoch(
-    trial: TrialContext, learner: Learner, position: TrainingPosition, images: datasets.ImageSet
+    trial: TrialContext,
+    learner: Learner,
+    position: TrainingPosition,
+    dataset: datasets.Dataset,
+    order: Sequence[Tensor],
 ) -> dict[str, float]:
     """Train an epoch from a position to its end, and update the position; return ``train_loss`` and ``train_acc``."""
     device, tally = learner.device, position.tally
-    order = torch.split(batch_order(trial.order_seed, position.epoch, len(images)), trial.settings.training.batch_size)
+    evaluations = evaluations_within(trial.settings.training, position.epoch, len(order))
     reported = started = perf_counter()
     noise = np.random.SeedSequence([trial.order_seed, _NOISE, position.epoch]).generate_state(1, np.uint64)[0]
     with torch.random.fork_rng():  # dropout uses the global state, which is the user's
         torch.manual_seed(int(noise >> np.uint64(1)))
         state.set_random_state(position.random, device)
         for indices in order[position.batch :]:
-            inputs, labels = (tensor.to(device) for tensor in images.batch(indices))
+            inputs, labels = (tensor.to(device) for tensor in dataset.train.batch(indices))
             tally.add(*learner.step(inputs, labels), labels)
             position.batch += 1
             is_check = position.batch % CHECK_STEPS == 0 or position.batch == len(order)
@@ -114,6 +106,11 @@ def _train_epoch(
             if perf_counter() - reported > REPORT_SECONDS:
                 trial.progress(position.batch, len(order), **tally.read("train"))
                 reported = perf_counter()
+            if position.batch in evaluations:
+                before = perf_counter()
+                position.evaluations |= evaluate_all(learner, held_out_sets(dataset), evaluations[position.batch])
+                took = perf_counter() - before
+                position.evaluation_seconds, started = position.evaluation_seconds + took, started + took
             if trial.checkpoint_due:
                 position.random = state.random_state(device)
                 tally.loss.item()  # waits for an accelerator, whose time counts

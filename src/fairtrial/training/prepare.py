@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from types import FunctionType
 
-from fairtrial import spec
+from fairtrial import sources, spec
 from fairtrial.errors import StudyError
 from fairtrial.registry import NotFoundError, import_name
 from fairtrial.training import datasets
@@ -100,6 +100,7 @@ def prepare(study: spec.Study, progress: datasets.DownloadProgress | None = None
         WeightsError: a weights file does not fit its model.
         StudyError: a training loop can't be found.
     """
+    sources.forget()
     loaded: dict[spec.DataSettings, datasets.Dataset] = {}
     for settings in (arm.settings for arm in study.arms):
         find(settings.training.loop, fresh=True)

@@ -4,7 +4,7 @@ A resumed trial gives the same bits as one that was never interrupted. What seed
 of batches, is not part of the state.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,6 +23,8 @@ class TrainingPosition:
     tally: Accumulator
     seconds: float  # the sum over all attempts
     random: dict[str, torch.Tensor]  # states of the generators for dropout, by device; empty before the first batch
+    evaluations: dict[str, float] = field(default_factory=dict)  # what was measured within this epoch
+    evaluation_seconds: float = 0.0  # and how long that took
 
     @classmethod
     def before(cls, epoch: int, device: torch.device) -> "TrainingPosition":
@@ -43,6 +45,9 @@ def save(trial: TrialContext, learner: Learner, position: TrainingPosition) -> N
             "tally": {"loss": tally.loss, "correct": tally.correct, "images": tally.images},
             "seconds": position.seconds,
             "random": position.random,
+            "evaluations": position.evaluations,
+            "evaluation_seconds": position.evaluation_seconds,
+            "average": None if learner.average is None else learner.average.state_dict(),
         }
     )
 
@@ -59,9 +64,19 @@ def load(trial: TrialContext, learner: Learner) -> TrainingPosition:
     learner.network.load_state_dict(state["network"])
     learner.optimizer.load_state_dict(state["optimizer"])
     learner.schedule.load_state_dict(state["schedule"])
+    if learner.average is not None:
+        learner.average.load_state_dict(state["average"])
     saved = state["tally"]
     tally = Accumulator(saved["loss"].to(learner.device), saved["correct"].to(learner.device), saved["images"])
-    return TrainingPosition(state["epoch"], state["batch"], tally, state["seconds"], state["random"])
+    return TrainingPosition(
+        epoch=state["epoch"],
+        batch=state["batch"],
+        tally=tally,
+        seconds=state["seconds"],
+        random=state["random"],
+        evaluations=state["evaluations"],
+        evaluation_seconds=state["evaluation_seconds"],
+    )
 
 
 def random_state(device: torch.device) -> dict[str, torch.Tensor]:

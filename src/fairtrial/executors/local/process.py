@@ -19,7 +19,7 @@ from fairtrial.errors import FairtrialError
 from fairtrial.executors.base import Ended, EpochFinished, Started
 from fairtrial.executors.limits import Limits, format_seconds
 from fairtrial.executors.local.worker import STOP, WHERE
-from fairtrial.executors.session import CheckpointFailed, Report, WorkerDied
+from fairtrial.executors.session import CantContinue, Report, WorkerDied
 from fairtrial.trial import Outcome, Trial
 
 #: Seconds that a worker whose pipe has closed gets to end itself before it is killed.
@@ -115,7 +115,7 @@ class WorkerProcess:
                 self._deadline = monotonic() + (self._limits.time or math.inf)
             case EpochFinished():
                 self._epochs += 1
-            case Ended() | CheckpointFailed():
+            case Ended() | CantContinue():
                 self.trial = None
         return report
 

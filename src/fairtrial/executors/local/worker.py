@@ -21,10 +21,11 @@ from time import monotonic, sleep
 from typing import Self, cast
 
 from fairtrial.checkpoints import CheckpointManager
-from fairtrial.errors import CheckpointError, Stopped
+from fairtrial.errors import CheckpointError, RecordError, Stopped
 from fairtrial.executors.base import Ended, EpochFinished, Progressed, Workload, run_trial
 from fairtrial.executors.local.memory import describe, limit_memory, ran_out_of_memory
-from fairtrial.executors.session import CheckpointFailed, Report, WorkerDied
+from fairtrial.executors.records import NO_RULES, RecordRules
+from fairtrial.executors.session import CantContinue, Report, WorkerDied
 from fairtrial.failpoints import failpoint
 from fairtrial.trial import Machine, TrainingLoop, Trial
 
@@ -55,12 +56,13 @@ class WorkerJob:
     set_up: Callable[[], None] | None
     checkpoints: CheckpointManager | None
     memory_limit: int | None
+    rules: RecordRules = NO_RULES
 
     @classmethod
     def of(cls, workload: Workload, threads: int, memory_limit: int | None) -> Self:
         """Take what a worker needs from a workload."""
         set_up = None if workload.set_up is None else partial(workload.set_up, threads)
-        return cls(workload.loop, workload.machine, set_up, workload.checkpoints, memory_limit)
+        return cls(workload.loop, workload.machine, set_up, workload.checkpoints, memory_limit, workload.rules)
 
 
 class Outbox:
@@ -167,7 +169,9 @@ def _run(trial: Trial, job: WorkerJob, outbox: Outbox, inbox: Inbox) -> None:
     """Run a trial and send its messages; running out of memory, `Stopped`, and errors of ``job.machine`` are raised."""
     checkpoints = job.checkpoints.open(trial, inbox.stop.is_set) if job.checkpoints else None
     machine = job.machine(trial)
-    messages = run_trial(trial, job.loop, machine, checkpoints, on_progress=outbox.progress, pass_on=ran_out_of_memory)
+    messages = run_trial(
+        trial, job.loop, machine, checkpoints, job.rules, on_progress=outbox.progress, pass_on=ran_out_of_memory
+    )
     try:
         for message in messages:
             sys.stdout.flush()  # a training loop's output must not be lost when this process is ended
@@ -177,5 +181,5 @@ def _run(trial: Trial, job: WorkerJob, outbox: Outbox, inbox: Inbox) -> None:
             outbox.send(message)
             if result:
                 failpoint("worker.reported")
-    except CheckpointError as error:
-        outbox.send(CheckpointFailed(str(error)))
+    except (CheckpointError, RecordError) as error:
+        outbox.send(CantContinue(error))

@@ -10,6 +10,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar, get_args
 import altair as alt
 
 from fairtrial.errors import ReportError
+from fairtrial.history import History
 from fairtrial.registry import CHARTS, did_you_mean
 from fairtrial.report.files import write_document
 from fairtrial.spec import Study
@@ -25,9 +26,12 @@ class Chart(Generic[Data]):
     """One kind of chart; register it in `CHARTS`, and the command line and Python have it."""
 
     name: str  # the stem of its files, such as "test_accuracy"
-    data: Callable[[Study, Sequence[TrialResult]], Data]  # raises a `ReportError` with the reason if there is nothing
+    data: Callable[
+        ..., Data
+    ]  # called with the study and its results; raises a `ReportError` with the reason if there is nothing
     draw: Callable[[Study, Data], Drawing]  # with a title
     about: str = ""  # what the table in docs/studies.md says of it
+    has_verdicts: bool = False  # ``data`` also takes ``history=``, as `fairtrial.stats.comparison.compare` does
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,9 @@ class Figure:
         return {f"application/vnd.vegalite.v{major}+json": self.chart.to_dict(), "image/png": picture}
 
 
-def draw(names: Iterable[str], study: Study, results: Sequence[TrialResult]) -> tuple[Figure, ...]:
+def draw(
+    names: Iterable[str], study: Study, results: Sequence[TrialResult], *, history: History | None = None
+) -> tuple[Figure, ...]:
     """Draw charts of a study.
 
     Names are entries of `CHARTS`, recorded metrics (for their learning curves), or ``"module:Name"`` of a user's own;
@@ -59,11 +65,11 @@ def draw(names: Iterable[str], study: Study, results: Sequence[TrialResult]) -> 
         ValueError: a result is not of this study, or one trial is there twice.
     """
     if wanted := list(names):
-        return tuple(_figure(_find(name, results), study, results) for name in wanted)
+        return tuple(_figure(_find(name, results), study, results, history) for name in wanted)
     figures, reasons = [], []
     for name in CHARTS.names():
         try:
-            figures.append(_figure(CHARTS.get(name), study, results))
+            figures.append(_figure(CHARTS.get(name), study, results, history))
         except ReportError as error:
             reasons.append(str(error))
     if not figures:
@@ -99,8 +105,8 @@ def _find(name: str, results: Sequence[TrialResult]) -> Chart[Any]:
     return learning_curves(name, name=name)
 
 
-def _figure(chart: Chart[Data], study: Study, results: Sequence[TrialResult]) -> Figure:
-    data = chart.data(study, results)
+def _figure(chart: Chart[Data], study: Study, results: Sequence[TrialResult], history: History | None) -> Figure:
+    data = chart.data(study, results, **({"history": history} if chart.has_verdicts else {}))
     return Figure(chart.name, chart.draw(study, data), data)
 
 

@@ -7,6 +7,7 @@ import altair as alt
 import numpy as np
 
 from fairtrial.errors import ReportError
+from fairtrial.history import History
 from fairtrial.measures import measure
 from fairtrial.registry import CHARTS
 from fairtrial.report.charts import Chart
@@ -41,13 +42,13 @@ class Differences:
     arms: tuple[ArmDifferences, ...]
 
 
-def difference_data(study: Study, results: Sequence[TrialResult]) -> Differences:
+def difference_data(study: Study, results: Sequence[TrialResult], *, history: History | None = None) -> Differences:
     """Collect what the verdicts rest on.
 
     Raises:
         ReportError: no arm has a seed at which it and the reference have a result.
     """
-    found = compare(study, results)
+    found = compare(study, results, history=history)
     table = PairedData.of(study, results, found.metric, study.evidence.target).differences(
         found.reference, [row.arm for row in found.comparisons], found.seeds
     )
@@ -70,7 +71,7 @@ def draw_differences(study: Study, data: Differences) -> alt.LayerChart:
     header = alt.TitleParams(title, subtitle=[f"{study.label}. {_caption(data)}", _remark(found)])
     x = alt.X(
         "x:Q",
-        title=f"Arm minus {found.reference} ({shown.unit.difference})".removesuffix(" ()"),
+        title=f"Arm minus {found.reference} ({found.unit.difference})".removesuffix(" ()"),
         scale=alt.Scale(domain=_domain(data), nice=True, zero=False),
         axis=alt.Axis(tickCount=7, labelFlush=False),
     )
@@ -81,7 +82,7 @@ def draw_differences(study: Study, data: Differences) -> alt.LayerChart:
 def _background(found: StudyVerdict, x: alt.X) -> Iterator[alt.Chart]:
     """Draw the margin's band and the line of no difference."""
     if found.margin is not None:
-        end = found.margin * measure(found.metric).unit.factor
+        end = found.margin * found.unit.factor
         band = alt.Chart().mark_rect(color="#0072B2", opacity=0.12)
         yield over([{"x": -end, "end": end}], band).encode(x=x, x2="end:Q")
     yield over([{"x": 0.0}], alt.Chart().mark_rule(color="#333333", strokeWidth=1)).encode(x=x)
@@ -90,7 +91,7 @@ def _background(found: StudyVerdict, x: alt.X) -> Iterator[alt.Chart]:
 def _rows(study: Study, data: Differences, x: alt.X) -> Iterator[alt.Chart]:
     styles = line_styles([arm.name for arm in study.arms], study.reference)
     color, _, shape = channels({arm.arm: styles[arm.arm] for arm in data.arms})
-    factor = measure(data.found.metric).unit.factor
+    factor = data.found.unit.factor
     arms = [arm.arm for arm in data.arms]
     bars: Rows = [
         {"arm": arm.arm, "low": arm.interval[0] * factor, "high": arm.interval[1] * factor}
@@ -115,7 +116,7 @@ def _rows(study: Study, data: Differences, x: alt.X) -> Iterator[alt.Chart]:
 
 def _domain(data: Differences) -> tuple[float, float]:
     """Span all that is drawn and zero, with some padding."""
-    factor, margin = measure(data.found.metric).unit.factor, data.found.margin or 0.0
+    factor, margin = data.found.unit.factor, data.found.margin or 0.0
     ends = [-margin, margin, *(value for arm in data.arms for value in (*arm.by_seed.values(), *(arm.interval or ())))]
     padding = 0.04 * (max(ends) - min(ends)) or 1.0 / factor
     return (min(ends) - padding) * factor, (max(ends) + padding) * factor
@@ -132,8 +133,8 @@ def _remark(found: StudyVerdict) -> str:
     way = f"{'Higher' if found.larger_is_better else 'Lower'} is better."
     if found.margin is None:
         return way
-    return f"{way} Shaded: within {measure(found.metric).unit.amount(found.margin)}, the margin set beforehand."
+    return f"{way} Shaded: within {found.unit.amount(found.margin)}, the margin set beforehand."
 
 
 _ABOUT = "Each arm minus the reference, seed by seed, with the intervals, the margin and the verdicts."
-CHARTS.register("differences")(Chart("differences", difference_data, draw_differences, _ABOUT))
+CHARTS.register("differences")(Chart("differences", difference_data, draw_differences, _ABOUT, has_verdicts=True))

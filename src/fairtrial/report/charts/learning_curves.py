@@ -13,7 +13,7 @@ from fairtrial.report.charts import Chart
 from fairtrial.report.style import CROSS, WIDTH, LineStyle, Rows, channels, frame, line_styles, over
 from fairtrial.report.words import count
 from fairtrial.spec import Study
-from fairtrial.spec.metrics import PERCENT, Metric
+from fairtrial.spec.metrics import PERCENT, RECORDED_PERCENT, Metric
 from fairtrial.stats.summary import join
 from fairtrial.trial import Outcome, TrialResult
 
@@ -104,20 +104,21 @@ def learning_curves(metric: str, *, name: str, axis: str = "") -> Chart[CurveDat
     trials are left out, and the figure says so. The title of the vertical axis is by default the metric's name in
     words, and its unit.
     """
-    known = Metric.named(metric)
-    label = known.label[0].upper() + known.label[1:]
-    title, axis = f"{label} per epoch", axis or f"{label} ({known.unit.name})".removesuffix(" ()")
+    label = Metric.named(metric).label
+    label = label[0].upper() + label[1:]
+    title = f"{label} per epoch"
     return Chart(
         name,
         data=lambda study, results: curve_data(study, results, metric),
-        draw=lambda study, data: _draw(study, data, title, axis),
+        draw=lambda study, data: _draw(study, data, title, axis or label),
         about=f"{title}: a line for each arm, with a band over seeds.",
     )
 
 
 def _draw(study: Study, data: CurveData, title: str, axis: str) -> alt.HConcatChart:
     """Draw the curves of all arms; every layer's rows are in the chart itself."""
-    unit = Metric.named(data.metric).unit
+    unit = study.metric(data.metric).unit
+    axis = f"{axis} ({unit.name})".removesuffix(" ()")
     labels = {curve.arm: _label(curve, study.seeds) for curve in data.curves}
     styles = line_styles(list(labels), study.reference)
     step = 0.6 / len(data.curves) if data.epochs == 1 else 0.0  # a single epoch would put all arms on one spot
@@ -125,7 +126,7 @@ def _draw(study: Study, data: CurveData, title: str, axis: str) -> alt.HConcatCh
     lines = [row for at, curve in enumerate(data.curves) for row in _line(curve, unit.factor, shifts[at], first=at)]
     broken = [row for at, curve in enumerate(data.curves) for row in _broken(curve, unit.factor, shifts[at])]
     # An accuracy can't run away; where values can, diverged trials don't stretch the axis.
-    domain = _domain(lines, broken, bounded=unit is PERCENT)
+    domain = _domain(lines, broken, bounded=unit is PERCENT or unit is RECORDED_PERCENT)
     beyond = any(row["last"] and not _within(row["y"], domain) for row in broken)
     header = alt.TitleParams(title, subtitle=[f"{study.label}. {_caption(data)}", *_remarks(data, beyond)])
     plot = alt.LayerChart(layer=_plot(data.epochs, axis, styles, lines, broken, domain), width=WIDTH, height=HEIGHT)

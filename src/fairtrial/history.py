@@ -1,0 +1,224 @@
+"""What was asked of a study's trials before, and when: the stages that a store has registered.
+
+A stage is one look at trials, or a plan of looks, by one study. Each run of a study registers its stage. So it is known
+when a study looks again at trials that another one looked at, and when a margin was set once results existed.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any, TypeAlias
+
+from fairtrial.spec import ALL_OTHERS, Evidence, Study, Target, content, digest
+from fairtrial.spec.measures import find_measure
+
+#: A measure with the target that it needs, as text: what two stages must share to be looks at the same differences.
+MeasureKey: TypeAlias = str
+
+#: Keys of [evidence] that change no standard: the measure is compared by its key, and `final` only spends alpha.
+_NO_STANDARD = frozenset({"metric", "target", "final"})
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a study asks of its trials. Arms are digests of their settings, the reference first; names do not matter.
+
+    Attributes:
+        arms: the digests; arms with the same settings get a number.
+        seeds: the least and the greatest number of seeds.
+        evidence: the keys of [evidence] that are set.
+        claims: the claims without ids and texts, and with digests for arms.
+        measures: the measures of evidence and claims.
+        noise: the keys of [noise].
+    """
+
+    arms: tuple[str, ...]
+    seeds: tuple[int, int]
+    evidence: Mapping[str, Any]
+    claims: tuple[Mapping[str, Any], ...]
+    measures: tuple[MeasureKey, ...]
+    noise: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, study: Study) -> "Question":
+        """The question of a study."""
+        arms = arm_digests(study)
+        claims = [claim.model_dump(mode="json", exclude={"id", "text"}, exclude_none=True) for claim in study.claims]
+        own = study.evidence
+        keys = [measure_key(own.metric, own.target)]
+        keys += [measure_key(claim.metric, claim.target or own.target) for claim in study.claims]
+        return cls(
+            arms=tuple(arms.values()),
+            seeds=(study.min_seeds, study.seeds),
+            evidence=own.model_dump(mode="json", exclude_none=True),
+            claims=tuple(
+                {**one, **{key: arms.get(one[key], one[key]) for key in ("arm", "against")}} for one in claims
+            ),
+            measures=tuple(dict.fromkeys(keys)),
+            noise=study.noise.model_dump(mode="json", exclude_none=True),
+        )
+
+    @classmethod
+    def from_json(cls, table: Mapping[str, Any]) -> "Question":
+        """Read what `to_json` wrote."""
+        lists = {key: tuple(table[key]) for key in ("arms", "seeds", "claims", "measures")}
+        return cls(**{**table, **lists})
+
+    def to_json(self) -> dict[str, Any]:
+        """Write it as JSON can."""
+        table = asdict(self)
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in table.items()}
+
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 of all of it."""
+        return digest(self.to_json())
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """The planned numbers of seeds."""
+        return planned_looks(*self.seeds)
+
+    @property
+    def spends_all(self) -> bool:
+        """Whether it leaves no error rate for a look after it: a range is a whole plan, and `final` says so."""
+        return self.seeds[0] < self.seeds[1] or bool(self.evidence.get("final"))
+
+    def shares_arms(self, other: "Question") -> bool:
+        """Whether another question compares two of the same arms over the same seeds."""
+        return self.noise == other.noise and len({*self.arms} & {*other.arms}) > 1
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A question that was registered.
+
+    Attributes:
+        number: rises with each stage of a store.
+        question: what was asked.
+        at: when, in UTC.
+        ended: how many trials of each arm had ended then, by the digest of its settings.
+        earlier: numbers of the stages on some of the same arms that had been looked at by then. A stage whose first
+            look was not complete is not among them, because nobody had seen a verdict.
+    """
+
+    number: int
+    question: Question
+    at: datetime
+    ended: Mapping[str, int]
+    earlier: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class History:
+    """A study's own stage, and those on some of the same arms that were registered before it, in order."""
+
+    own: Registered
+    before: tuple[Registered, ...] = ()
+
+    def looked_at(self, measure: MeasureKey) -> tuple[Registered, ...]:
+        """The earlier stages that looked at a measure."""
+        return tuple(
+            stage
+            for stage in self.before
+            if stage.number in self.own.earlier and stage.question.looks and measure in stage.question.measures
+        )
+
+    def set_afterwards(self, study: Study) -> tuple[str, ...]:
+        """Say what a study sets that was first set once trials had ended: ``the margin 0.01 was set after 6 trials``.
+
+        Trials of one arm alone show no difference; so only a comparison of which both arms had trials counts.
+        """
+        arms = arm_digests(study)
+        reference = arms.pop(study.reference)
+        pairs = {arm: (reference, one) for arm, one in arms.items()}
+        key = measure_key(study.evidence.metric, study.evidence.target)
+        measured = [stage for stage in (*self.before, self.own) if key in stage.question.measures]
+        if said := _said(f"the measure {study.evidence.metric} was set", measured, pairs):
+            return (said,)
+        evidence = self.own.question.evidence
+        asked = [stage for stage in measured if _measure_of(stage.question.evidence) == key]
+        return tuple(
+            said
+            for name in _standards(evidence, asked)
+            if (same := [stage for stage in asked if stage.question.evidence.get(name) == evidence.get(name)])
+            and (said := _said(_words(name, evidence), same, pairs))
+        )
+
+    def claimed_afterwards(self, study: Study) -> tuple[str, ...]:
+        """Say, in the same way, which claims were made once trials had ended, or whether others were withdrawn."""
+        arms, stages = arm_digests(study), (*self.before, self.own)
+        found = []
+        for claim, own in zip(study.claims, self.own.question.claims, strict=True):
+            others = [name for name in arms if name != claim.arm] if claim.against == ALL_OTHERS else [claim.against]
+            pairs = {name: (arms[claim.arm], arms[name]) for name in others}
+            made = [stage for stage in stages if own in stage.question.claims]
+            found.append(_said(f"claim {claim.id} was made", made, pairs))
+        reference = arms.pop(study.reference)
+        pairs = {name: (reference, arm) for name, arm in arms.items()}
+        same = [stage for stage in stages if _same(stage.question.claims, self.own.question.claims)]
+        found += [_said("other claims were withdrawn", same, pairs)] if study.claims and not any(found) else []
+        alike = [stage for stage in stages if stage.question.evidence["alpha"] == study.evidence.alpha]
+        found += [_said(_words("alpha", self.own.question.evidence), alike, pairs)] if study.claims else []
+        return tuple(said for said in found if said)
+
+
+def arm_digests(study: Study) -> dict[str, str]:
+    """The digest of each arm's settings, the reference first; arms with the same settings get a number."""
+    digests: dict[str, str] = {}
+    for arm in sorted(study.arms, key=lambda arm: arm.name != study.reference):
+        own = digest(content(arm.settings))
+        same = sum(known.partition("+")[0] == own for known in digests.values())
+        digests[arm.name] = f"{own}+{same}" if same else own
+    return digests
+
+
+def measure_key(metric: str, target: Target | None) -> MeasureKey:
+    """Name a measure, and the target if it needs one."""
+    found = find_measure(metric)
+    needed = target.model_dump(mode="json") if found and found.needs_target and target else None
+    return json.dumps([found.name if found else metric, needed])
+
+
+def planned_looks(least: int, most: int) -> tuple[int, ...]:
+    """Numbers of seeds after which a study is evaluated: each from the least on. One seed shows no spread."""
+    return tuple(range(max(least, 2), most + 1))
+
+
+def _same(some: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> bool:
+    return all(one in others for one in some) and all(one in some for one in others)
+
+
+def _measure_of(evidence: Mapping[str, Any]) -> MeasureKey:
+    read = Evidence.model_validate({key: evidence[key] for key in ("metric", "target") if key in evidence})
+    return measure_key(read.metric, read.target)
+
+
+def _standards(evidence: Mapping[str, Any], stages: Iterable[Registered]) -> Iterator[str]:
+    """The keys that this evidence or that of any stage sets; a margin that was dropped makes no verdict false."""
+    keys = {key: None for one in (evidence, *(stage.question.evidence for stage in stages)) for key in one}
+    return (key for key in keys if key not in _NO_STANDARD and not (key == "margin" and key not in evidence))
+
+
+def _words(key: str, evidence: Mapping[str, Any]) -> str:
+    if key not in evidence:
+        return f"{key} was removed"
+    value = evidence[key]
+    shown = value if isinstance(value, str) else json.dumps(value)
+    return f"{'the margin' if key == 'margin' else key} {shown} was set"
+
+
+def _said(what: str, stages: Sequence[Registered], pairs: Mapping[str, tuple[str, str]]) -> str:
+    """Say that something was done after trials had ended, where it was; for some arms only, if so."""
+    late: dict[str, Registered] = {}
+    for arm, pair in pairs.items():
+        first = next((stage for stage in stages if {*pair} <= {*stage.question.arms}), None)
+        if first is not None and all(first.ended.get(one.partition("+")[0]) for one in pair):
+            late[arm] = first
+    if not late:
+        return ""
+    number = max(sum(stage.ended.values()) for stage in late.values())
+    trials = f"{number} trial{'' if number == 1 else 's'} had ended"
+    return f"{what} after {trials}" + ("" if len(late) == len(pairs) else f" (for {', '.join(late)})")

@@ -1,0 +1,65 @@
+"""Which arm is best: multiple comparisons with the best (Hsu 1984), and a mean without the winner's curse.
+
+Each arm in turn is the base of simultaneous intervals against all others. An arm is excluded if some interval of its
+base says that another arm is better. Only the intervals around an arm that is truly best must hold for it not to be
+excluded, so each base gets the whole alpha: with probability 1 - alpha an arm than which none is better is among those
+that are left. If one is left, none is better than that. Of two equal arms one may be excluded: another is as good.
+
+The arm with the highest mean has mostly been lucky, too. Its mean is therefore also estimated by leaving out each seed
+in turn: the best arm of the other seeds is measured at the seed that was left out. Where seeds are independent, that
+mean is unbiased for an arm chosen by one seed less, whatever the noise (Stone 1974, J. R. Stat. Soc. B 36, 111-147).
+
+Hsu 1984, Constrained simultaneous confidence intervals for multiple comparisons with the best, Ann. Stat. 12,
+1136-1144.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fairtrial.stats.contrasts import Contrasts
+from fairtrial.stats.variance import FloatArray
+from fairtrial.stats.verdicts import Verdict
+
+
+@dataclass(frozen=True)
+class BestArm:
+    """Which arms may be best, and what to expect of the one that leads."""
+
+    candidates: tuple[str, ...]  # contain the best arm with probability 1 - alpha; one alone is the best
+    excluded: tuple[str, ...]  # the other arms: some arm is as good or better
+    leader: str | None  # of the arms that lost no seed, that with the best mean over the seeds that they all have
+    seeds: int  # how many those are
+    mean: float | None  # its mean, too good by selection
+    corrected: float | None  # what its choice is worth at a new seed; None below three seeds
+
+
+def best_arm(contrasts: Contrasts, alpha: float) -> BestArm:
+    """Find the arms that may be best on a measure."""
+    arms = [arm.name for arm in contrasts.study.arms]
+    families = {base: contrasts.with_base(base, [arm for arm in arms if arm != base], alpha) for base in arms}
+    beaten = {
+        base for base, family in families.items() if any(row.verdict is Verdict.BETTER for row in family.comparisons)
+    }
+    candidates, excluded = (tuple(arm for arm in arms if (arm in beaten) is which) for which in (False, True))
+    values = contrasts.data.values
+    sound = [arm for arm in arms if not any(name == arm for name, _ in contrasts.data.lost)]
+    seeds = [seed for seed in range(contrasts.main.seeds) if all((arm, seed) in values for arm in sound)]
+    if not (sound and seeds):
+        return BestArm(candidates, excluded, None, 0, None, None)
+    table = np.array([[values[arm, seed] for arm in sound] for seed in seeds])
+    sign = 1.0 if contrasts.evidence.larger_is_better else -1.0
+    leader = int((sign * table.mean(axis=0)).argmax())
+    corrected = sign * left_out_mean(sign * table) if len(seeds) > 2 else None
+    return BestArm(candidates, excluded, sound[leader], len(seeds), float(table[:, leader].mean()), corrected)
+
+
+def left_out_mean(values: FloatArray) -> float:
+    """Mean of the arm that is best at all other seeds, over the seeds; values are (seeds, arms), larger is better.
+
+    Example:
+        >>> left_out_mean(np.array([[1.0, 0.0], [1.0, 2.0], [1.0, 0.0]]))
+        0.6666666666666666
+    """
+    chosen = (values.sum(axis=0) - values).argmax(axis=1)
+    return float(values[np.arange(len(values)), chosen].mean())

@@ -1,0 +1,141 @@
+"""Differences between any arms of a study, or of its arms from a constant, by the looks that the study planned.
+
+A sequential study stops arms by its main question. Every other difference ends where one of its two arms does: its
+interval is that of the last planned look within the seeds that both have. Intervals of all looks hold at once, so this
+look may depend on the results.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from fairtrial.spec import Evidence, Study
+from fairtrial.stats.comparison import StudyVerdict, looks
+from fairtrial.stats.judge import judge
+from fairtrial.stats.paired import LostSeeds, PairedData, seed_list
+from fairtrial.stats.pairing import pairing_caveats, pairing_conflict
+from fairtrial.stats.stopping import allowed
+from fairtrial.stats.variance import FloatArray
+from fairtrial.stats.verdicts import Comparison, Verdict
+from fairtrial.trial import TrialResult
+
+
+class Contrasts:
+    """Compares arms of a study on one measure, whatever its main question is.
+
+    Args:
+        study: the study.
+        results: of its trials.
+        main: the verdict on its main question, which says how many seeds are complete.
+        evidence: measure, margin, direction and target; alpha is given to each method.
+    """
+
+    def __init__(
+        self, study: Study, results: Sequence[TrialResult], main: StudyVerdict, evidence: Evidence | None = None
+    ) -> None:
+        self.study, self.results, self.main = study, results, main
+        self.evidence = evidence or study.evidence
+        self.data = PairedData.of(study, results, self.evidence.metric, self.evidence.target)
+
+    def with_base(self, base: str, others: Sequence[str], alpha: float, *, margin: float | None = None) -> StudyVerdict:
+        """Compare arms with any one of them; the intervals of all the others together hold with 1 - alpha."""
+        refused = {arm: why for arm in others if (why := pairing_conflict(self.study, base, arm, self.results))}
+        table = self.data.differences(base, others, self.main.seeds)
+        table[:, [arm in refused for arm in others]] = np.nan
+        ended = [self._together({base, arm}) for arm in others]
+        judged = self._judge(table, ended, others, alpha, margin)
+        rows = [
+            _refused(row, refused[row.arm])
+            if row.arm in refused
+            else self._with_losses(row, base, self.data.lost_seeds(row.arm, base))
+            for row in judged
+        ]
+        return self._verdict(base, rows, alpha, margin, refused)
+
+    def with_constant(self, value: float, name: str, alpha: float, *, one_sided: bool = False) -> StudyVerdict:
+        """Compare every arm's mean with a constant, each by the spread of its own values alone.
+
+        The arms share alpha equally. One-sided, each uses twice its part for a two-sided interval, of which only the
+        side on which the arm is better counts.
+        """
+        arms = [arm.name for arm in self.study.arms]
+        part = alpha / len(arms) * (2 if one_sided else 1)
+        margin = None if one_sided else self.evidence.margin
+        rows = []
+        for arm in arms:
+            ended = self._together({arm})
+            values = [[self.data.values.get((arm, seed), np.nan) - value] for seed in range(ended)]
+            table = np.array(values, dtype=np.float64).reshape(ended, 1)
+            (row,) = self._judge(table, [ended], [arm], part, margin)
+            if one_sided and row.verdict is Verdict.WORSE:
+                row = replace(row, verdict=Verdict.UNDECIDED)
+            p = row.p_adjusted and min(row.p_adjusted * alpha / part, 1.0)
+            lost = LostSeeds(tuple(sorted(seed for which, seed in self.data.lost if which == arm)), ())
+            rows.append(replace(self._with_losses(row, name, lost), p_adjusted=p))
+        return self._verdict(name, rows, 2 * alpha if one_sided else alpha, margin, {})
+
+    def _together(self, arms: Collection[str]) -> int:
+        """Count the complete seeds of the study for which these arms went on."""
+        if not self.study.sequential:
+            return self.main.seeds
+        apart = (seed for seed in range(self.main.seeds) if not {(arm, seed) for arm in arms} <= self.data.ended)
+        return next(apart, self.main.seeds)
+
+    def _judge(
+        self, table: FloatArray, ended: Sequence[int], names: Sequence[str], alpha: float, margin: float | None
+    ) -> list[Comparison]:
+        """Judge each column at the last planned look within its seeds."""
+        planned = looks(self.study) or (2,)
+        cuts = [max((look for look in planned if look <= seeds), default=seeds) for seeds in ended]
+        judged = {
+            cut: judge(
+                table[:cut],
+                margin,
+                alpha,
+                planned,
+                arms=names,
+                larger_is_better=self.evidence.larger_is_better,
+                pooling=self.study.evidence.pooling or "guarded",
+            )
+            for cut in set(cuts)
+        }
+        return [judged[cut][column] for column, cut in enumerate(cuts)]
+
+    def _with_losses(self, row: Comparison, base: str, lost: LostSeeds) -> Comparison:
+        """Add caveats, and withdraw a verdict that lost seeds count against."""
+        verdict = allowed(row.verdict, lost)
+        own = [f"It lost {seed_list(lost.arm)}, which counts against it."] if lost.arm else []
+        own += [f"{base} lost {seed_list(lost.other)}, which counts for it."] if lost.other else []
+        if verdict is not row.verdict:
+            own.append(f"Its other seeds say {row.verdict.value}, but the lost seeds leave it undecided.")
+        arms = {arm.name for arm in self.study.arms}
+        paired = pairing_caveats(self.study, row.arm, self.results, other=base) if base in arms else ()
+        more = row.more_seeds if verdict is row.verdict else None
+        return replace(row, verdict=verdict, more_seeds=more, caveats=(*own, *row.caveats, *paired))
+
+    def _verdict(
+        self, base: str, rows: Sequence[Comparison], alpha: float, margin: float | None, refused: dict[str, str]
+    ) -> StudyVerdict:
+        losses = sorted(self.data.lost.items())
+        return replace(
+            self.main,
+            reference=base,
+            metric=self.evidence.metric,
+            unit=self.study.measure(self.evidence.metric).unit,
+            larger_is_better=self.evidence.larger_is_better,
+            margin=margin,
+            alpha=alpha,
+            comparisons=tuple(rows),
+            lost={
+                arm: dict(Counter(how for (name, _), how in losses if name == arm))
+                for arm in dict.fromkeys(name for (name, _), _ in losses)
+            },
+            refused=refused,
+        )
+
+
+def _refused(row: Comparison, why: str) -> Comparison:
+    refusal = (f"Refused: {why}.",)
+    return Comparison(row.arm, 0, None, None, None, None, None, None, None, Verdict.UNDECIDED, None, refusal)

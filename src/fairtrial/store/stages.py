@@ -1,0 +1,87 @@
+"""Registers what studies ask, and reads what was asked before; see `fairtrial.history`."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import Connection, func, insert, select
+
+from fairtrial.history import History, Question, Registered
+from fairtrial.spec import Study
+from fairtrial.store import schema
+
+
+def register(connection: Connection, study: Study, at: datetime) -> None:
+    """Register a study's stage, unless it is there already.
+
+    A stage that was passed over, because another one was registered before anybody had seen its first look, is
+    registered again, after that one.
+    """
+    question = Question.of(study)
+    stages = _sharing_arms(connection, question)
+    if _current(stages, question) is None:
+        stage = _next(connection, stages, question, at)
+        row = {"study": study.hash, "question": question.to_json(), "registered_at": at}
+        row |= {"ended": dict(stage.ended), "earlier": list(stage.earlier)}
+        connection.execute(insert(schema.stages), row)
+
+
+def history(connection: Connection, study: Study, now: datetime) -> History:
+    """Read a study's history; of one that was never run, as if it were run now."""
+    question = Question.of(study)
+    stages = _sharing_arms(connection, question)
+    own = _current(stages, question) or _next(connection, stages, question, now)
+    return History(own, tuple(stage for stage in stages if stage.number < own.number))
+
+
+def _sharing_arms(connection: Connection, question: Question) -> list[Registered]:
+    """The stages on two or more of the same arms, in order."""
+    columns = schema.stages.c
+    rows = connection.execute(select(schema.stages).order_by(columns.number))
+    stages = [
+        Registered(row.number, Question.from_json(row.question), row.registered_at, row.ended, tuple(row.earlier))
+        for row in rows
+    ]
+    return [stage for stage in stages if stage.question.shares_arms(question)]
+
+
+def _current(stages: Sequence[Registered], question: Question) -> Registered | None:
+    """The question's own stage, if there is one that was not passed over."""
+    own = next((stage for stage in reversed(stages) if stage.question.key == question.key), None)
+    passed_over = own and any(own.number not in stage.earlier for stage in stages if stage.number > own.number)
+    return None if passed_over else own
+
+
+def _next(connection: Connection, stages: Sequence[Registered], question: Question, at: datetime) -> Registered:
+    """The stage that a question would be now."""
+    last = {stage.question.key: stage for stage in stages}  # the others were passed over, and registered again
+    last.pop(question.key, None)
+    seen = [stage for stage in last.values() if _was_looked_at(connection, stage)]
+    number = (connection.scalar(select(func.max(schema.stages.c.number))) or 0) + 1
+    return Registered(number, question, at, _ended(connection, question), tuple(sorted(stage.number for stage in seen)))
+
+
+def _was_looked_at(connection: Connection, stage: Registered) -> bool:
+    """Whether all trials of a stage's first look have ended."""
+    if not stage.question.looks:
+        return False
+    first = stage.question.looks[0] * len(stage.question.arms)
+    links, trials = schema.study_trials.c, schema.trials.c
+    study = select(schema.stages.c.study).where(schema.stages.c.number == stage.number).scalar_subquery()
+    missing = (
+        select(func.count())
+        .select_from(schema.study_trials.join(schema.trials))
+        .where(links.study == study, links.position < first, trials.outcome.is_(None))
+    )
+    return connection.scalar(missing) == 0
+
+
+def _ended(connection: Connection, question: Question) -> dict[str, int]:
+    """How many trials of each arm have ended, at any seed and by whatever name."""
+    trials = schema.trials.c
+    settings = {arm.partition("+")[0] for arm in question.arms}
+    rows = connection.execute(
+        select(trials.settings_digest, func.count())
+        .where(trials.settings_digest.in_(settings), trials.outcome.is_not(None))
+        .group_by(trials.settings_digest)
+    )
+    return {row[0]: row[1] for row in rows}

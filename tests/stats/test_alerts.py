@@ -1,0 +1,41 @@
+"""What is said before all verdicts and claims."""
+
+from dataclasses import replace
+
+from builders import MACHINE, make_results, make_study
+from fairtrial.report.views import View
+from fairtrial.stats.alerts import alerts
+from fairtrial.stats.claims import check_claims
+from fairtrial.stats.comparison import compare
+from fairtrial.trial import Outcome
+
+CLAIM = {"id": "1", "text": "b is better.", "arm": "b", "against": "a", "direction": "higher"}
+
+
+def with_code(study, code, **options):
+    """Results whose trials ran code by seed."""
+    return [replace(one, machine=replace(MACHINE, code=code(one.seed))) for one in make_results(study, **options)]
+
+
+def test_one_version_of_the_code_needs_no_word():
+    study = make_study(("a", "b"), seeds=3)
+    assert alerts(study, with_code(study, lambda seed: {"loop.py": "1"})) == ()
+    assert alerts(study, make_results(study)) == ()
+
+
+def test_code_that_changed_between_seeds_is_said_first_in_every_form():
+    study = make_study(("a", "b"), seeds=4, claims=[CLAIM])
+    results = with_code(study, lambda seed: {"loop.py": str(seed > 1), "helper.py": "1"})
+    (line,) = alerts(study, results)
+    assert line == "Not one experiment: loop.py changed between trials (seeds 0 and 1, then seeds 2 and 3)."
+    for data in (compare(study, results), check_claims(study, results)):
+        view = View(data)
+        assert view.text(200).splitlines()[0] == line
+        assert line in view.html()
+        assert f'"alerts": [\n    "{line}"' in view.json()
+
+
+def test_only_trials_that_count_are_looked_at():
+    study = make_study(("a", "b"), seeds=2)
+    failed = dict.fromkeys((("a", 1), ("b", 1)), Outcome.FAILED)
+    assert alerts(study, with_code(study, lambda seed: {"loop.py": str(seed)}, ended=failed)) == ()

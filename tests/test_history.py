@@ -1,0 +1,132 @@
+"""What a study set when: read from the stages that were registered before it."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from builders import make_study
+from fairtrial.history import History, Question, Registered, arm_digests, planned_looks
+
+AT = datetime(2026, 1, 2, tzinfo=UTC)
+CLAIM = {"id": "1", "text": "b beats a", "arm": "b", "against": "a", "metric": "best_test_acc", "direction": "higher"}
+
+
+def stage(study, ended=0, number=1, earlier=()):
+    """A registered stage, with so many trials of each arm ended."""
+    question = Question.of(study)
+    return Registered(number, question, AT, {arm: ended for arm in question.arms if ended}, earlier)
+
+
+def history(*stages):
+    *before, own = stages
+    return History(own, tuple(before))
+
+
+def ab(**sections):
+    return make_study(("a", "b"), **sections)
+
+
+def test_a_question_survives_json():
+    study = make_study(seeds={"min": 3, "max": 5}, evidence={"margin": 0.01}, noise={"initial_weights": 1})
+    question = Question.of(study)
+    assert Question.from_json(question.to_json()) == question
+    assert question.looks == (3, 4, 5)
+
+
+def test_names_and_their_order_are_no_part_of_a_question():
+    one = {"ref": {}, "x": {"optimizer": {"eps": 1e-6}}}
+    two = {"base": {}, "other": {"optimizer": {"eps": 1e-6}}}
+    assert Question.of(make_study(one)).key == Question.of(make_study(two)).key
+    assert Question.of(make_study(one)).key != Question.of(make_study(one, seeds=5)).key
+
+
+def test_questions_share_arms_over_the_same_seeds():
+    whole, part, alone = (Question.of(make_study(arms)) for arms in (("a", "b", "c"), ("a", "b"), ("a",)))
+    assert whole.shares_arms(part)
+    assert part.shares_arms(whole)
+    assert not whole.shares_arms(alone)
+    assert not whole.shares_arms(Question.of(make_study(("a", "b"), noise={"batch_orders": 1})))
+
+
+def test_looks():
+    assert [planned_looks(*seeds) for seeds in ((1, 1), (1, 3), (4, 4), (3, 5))] == [(), (2, 3), (4,), (3, 4, 5)]
+
+
+def test_what_was_set_before_any_trial_ended_is_no_reason():
+    study = ab(evidence={"margin": 0.01})
+    assert history(stage(study)).set_afterwards(study) == ()
+    longer = ab(seeds=8, evidence={"margin": 0.01})
+    assert history(stage(study), stage(longer, 3)).set_afterwards(longer) == ()
+
+
+@pytest.mark.parametrize(
+    ("evidence", "reasons"),
+    [
+        ({"margin": 0.02}, ("the margin 0.02 was set after 6 trials had ended",)),
+        ({"metric": "final_test_acc"}, ("the measure final_test_acc was set after 6 trials had ended",)),
+        ({"alpha": 0.1, "margin": 0.01}, ("alpha 0.1 was set after 6 trials had ended",)),
+        ({"margin": 0.01, "lost_below": 0.2}, ("lost_below 0.2 was set after 6 trials had ended",)),
+        ({"margin": 0.01, "pooling": "own"}, ("pooling own was set after 6 trials had ended",)),
+        ({}, ()),  # without its margin, a study has one kind of verdict less
+    ],
+)
+def test_what_was_set_after_trials_had_ended_is_said(evidence, reasons):
+    first, second = ab(evidence={"margin": 0.01}), ab(evidence=evidence)
+    assert history(stage(first), stage(second, 3)).set_afterwards(second) == reasons
+
+
+def test_a_standard_that_was_dropped_afterwards_is_said():
+    first, second = ab(evidence={"lost_below": 0.2}), ab()
+    assert history(stage(first), stage(second, 3)).set_afterwards(second) == (
+        "lost_below was removed after 6 trials had ended",
+    )
+
+
+def test_a_study_of_trials_that_were_there_before_is_exploratory():
+    study = ab(evidence={"margin": 0.01})
+    assert history(stage(study, 3)).set_afterwards(study) == (
+        "the measure best_test_acc was set after 6 trials had ended",
+    )
+
+
+def test_one_arm_alone_shows_no_difference():
+    study = ab(evidence={"margin": 0.01})
+    reference = arm_digests(study)["a"]
+    assert history(Registered(1, Question.of(study), AT, {reference: 3})).set_afterwards(study) == ()
+
+
+def test_an_arm_that_is_added_was_not_asked_about_before():
+    first = ab(evidence={"margin": 0.01})
+    more = make_study(("a", "b", "c"), evidence={"margin": 0.02})
+    counts = {digest: 3 for arm, digest in arm_digests(more).items() if arm != "c"}
+    own = Registered(2, Question.of(more), AT, counts)
+    assert history(stage(first), own).set_afterwards(more) == (
+        "the margin 0.02 was set after 6 trials had ended (for b)",
+    )
+    assert history(own).set_afterwards(more) == ("the measure best_test_acc was set after 6 trials had ended (for b)",)
+
+
+def test_claims_that_were_made_or_withdrawn_afterwards_are_said():
+    other = CLAIM | {"id": "2", "direction": "lower"}
+    without, one, both = ab(), ab(claims=[CLAIM]), ab(claims=[CLAIM, other])
+    assert history(stage(one)).claimed_afterwards(one) == ()
+    assert history(stage(without), stage(one, 3)).claimed_afterwards(one) == (
+        "claim 1 was made after 6 trials had ended",
+    )
+    assert history(stage(one), stage(both, 3)).claimed_afterwards(both) == (
+        "claim 2 was made after 6 trials had ended",
+    )
+    assert history(stage(both), stage(one, 3)).claimed_afterwards(one) == (
+        "other claims were withdrawn after 6 trials had ended",
+    )
+    renamed = ab(claims=[CLAIM | {"id": "x", "text": "said otherwise"}])
+    assert history(stage(one), stage(renamed, 3)).claimed_afterwards(renamed) == ()
+
+
+def test_looks_at_the_same_measure_count():
+    first, other, third = ab(seeds=3), ab(seeds=3, evidence={"metric": "seconds"}), ab(seeds=5)
+    one, two = stage(first), stage(other, 3, number=2)
+    own = stage(third, 3, number=3, earlier=(1, 2))
+    (measure,) = own.question.measures
+    assert history(one, two, own).looked_at(measure) == (one,)
+    assert history(one, two, stage(third, number=3)).looked_at(measure) == ()
