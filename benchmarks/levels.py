@@ -2,9 +2,9 @@
 
 python benchmarks/levels.py
 
-The plans are: 2 to 10 arms; one look after 2 to 15 seeds, or looks after every seed from 3 to 5, ..., 15. Levels are for
-the error rates `fairtrial.stats.boundary.ALPHAS`, from 60,000 simulated studies of each pattern of spread. All plans
-for a number of arms are solved from the same studies, and give what `solve` gives for each alone.
+The plans are: 2 to 10 arms; one look after 2 to 15 seeds, or looks after every seed from 3 to 5, ..., 15. Levels are
+for the error rates `fairtrial.stats.boundary.ALPHAS`, from 60,000 simulated studies of each pattern of spread. All
+plans for a number of arms are solved from the same studies, and give what `solve` gives for each alone.
 """
 
 import argparse

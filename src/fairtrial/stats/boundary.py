@@ -266,7 +266,11 @@ def levels_of(
     null = null[:, np.argsort(null[-1])]
     levels = np.zeros(len(ALPHAS))
     for index, alpha in enumerate(ALPHAS):
-        erred = (null[:-1].T <= earlier[index]).any(axis=1) if earlier else np.zeros(null.shape[1], dtype=bool)
+        erred = (
+            (null[:-1] <= np.array(earlier[index])[:, None]).any(axis=0)
+            if earlier
+            else np.zeros(null.shape[1], dtype=bool)
+        )
         # The second allowance, too, is within the share: the earlier stages are within theirs.
         allowed = max(share * alpha * len(erred) - erred.sum(), (share - already) * alpha * len(erred))
         levels[index] = _quantile(null[-1, ~erred], float(allowed))
@@ -289,7 +293,9 @@ def _spreads(plan: LookPlan) -> list[Spread]:
     found = []
     for spread in hard_spreads(cells - 1 - len(plan.apart), kind):
         others = iter(spread.cells)
-        found.append(Spread(tuple(_APART if cell in plan.apart else next(others) for cell in range(cells)), spread.kind))
+        found.append(
+            Spread(tuple(_APART if cell in plan.apart else next(others) for cell in range(cells)), spread.kind)
+        )
     return found
 
 

@@ -201,7 +201,9 @@ def _more_seeds(judgment: _Judgment, arm: _Arm) -> int | None:
         mean=arm.mean,
         scale=arm.scale,
         df=arm.df,
-        growth=1 if judgment.alone(arm) else sum(one.finding == UNDECIDED and not judgment.alone(one) for one in judgment.arms),
+        growth=1
+        if judgment.alone(arm)
+        else sum(one.finding == UNDECIDED and not judgment.alone(one) for one in judgment.arms),
         margin=judgment.margin,
     )
 

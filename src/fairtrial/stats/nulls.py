@@ -21,9 +21,7 @@ def noise(seeds: int, cells: int, studies: int) -> Iterator[FloatArray]:
         yield np.stack([rng.standard_normal((cells, CHUNK)).T for rng in rngs], axis=1)
 
 
-def significances(
-    values: FloatArray, looks: Sequence[int], pooling: Pooling, apart: Sequence[int] = ()
-) -> FloatArray:
+def significances(values: FloatArray, looks: Sequence[int], pooling: Pooling, apart: Sequence[int] = ()) -> FloatArray:
     """Smallest two-sided p-value of any arm at each look, (studies, looks), of (studies, seeds, reference and arms).
 
     Arms ``apart``, numbered from 1, are tested by their own spread.

@@ -98,12 +98,12 @@ def further_seeds(
 ) -> int | None:
     """How many further seeds settle an arm with an even chance, if it goes on as it began.
 
-    The true difference and variance have the distribution that the data so far leave (flat priors: normal, and inverse
-    chi-squared), and further seeds are simulated. The arm is settled at the first planned look at which the interval
+    The true difference has the distribution that the mean so far leaves (normal, from a flat prior), the scale stays as
+    it is, and further seeds are simulated. The arm is settled at the first planned look at which the interval
     excludes zero or fits into the margin. Beyond the plan there is one more look: the next stage if the plan leaves a
     share of alpha, with the level of its own part (`boundary.next_share`), otherwise that of a new study of the same
-    size. The answer is the look by which nearest to half of the simulated arms are settled; None if that takes more than
-    `MOST_SEEDS` seeds.
+    size. The answer is the look by which nearest to half of the simulated arms are settled; None if that takes more
+    than `MOST_SEEDS` seeds.
 
     Seeds, mean, scale (positive) and its degrees of freedom are those of the current look; ``missing`` seeds have no
     pair in this arm. ``growth`` is the degrees of freedom that each further seed adds: the undecided arms, or 1 for an
@@ -113,11 +113,8 @@ def further_seeds(
     later = np.array([*planned, *_beyond(max(plan.looks[-1], seeds))])
     level = boundary(plan).level(alpha) * later[: len(planned)] / plan.looks[-1]
     tail = np.minimum(np.r_[level, _next_levels(plan, alpha, later[len(planned) :])], 1.0) / 2
-    total, noise, surviving = df + growth * (later - seeds), _future(seeds, tuple(later)), _uniform()
-    variance = df / special.chdtri(df, surviving)[:, None]  # true ones, in squared scales
-    grown = (df + variance * (total - df)) / total  # of the scale at that look, in expectation
-    half = -special.stdtrit(total, tail) * np.sqrt(grown / (later - missing))
-    means = mean / scale + np.sqrt(variance) * noise
+    half = -special.stdtrit(df + growth * (later - seeds), tail) / np.sqrt(later - missing)
+    means = mean / scale + _future(seeds, tuple(later))
     settled = np.abs(means) > half
     if margin is not None:
         settled |= np.abs(means) + half <= margin / scale
@@ -150,7 +147,7 @@ def _next_levels(plan: LookPlan, alpha: float, later: npt.NDArray[np.int64]) -> 
 
 @lru_cache(maxsize=64)
 def _future(seeds: int, later: tuple[int, ...]) -> npt.NDArray[np.float64]:
-    """How far the mean moves from the current one, in true standard deviations; (futures, later looks).
+    """How far the mean moves from the current one, in scales; (futures, later looks).
 
     The mean after n of N seeds moves with variance 1 / n - 1 / N, with independent steps, if the prior is flat. Half of
     the futures are the others mirrored.
@@ -159,9 +156,3 @@ def _future(seeds: int, later: tuple[int, ...]) -> npt.NDArray[np.float64]:
     steps = np.sqrt(np.diff(moved, prepend=0.0))
     paths = (np.random.default_rng(FUTURES).standard_normal((FUTURES // 2, len(later))) * steps).cumsum(axis=1)
     return np.concatenate([paths, -paths])
-
-
-def _uniform() -> npt.NDArray[np.float64]:
-    """Evenly spaced probabilities, in an order that has nothing to do with `_future`; the mirrored have the same."""
-    half = (np.random.default_rng(1).permutation(FUTURES // 2) + 0.5) / (FUTURES // 2)
-    return np.concatenate([half, half])

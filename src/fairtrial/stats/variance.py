@@ -54,11 +54,11 @@ def estimate(
 
     With ``"own"``, an arm's scale is the sample standard deviation of its differences. With ``"pooled"`` it is the
     residual standard deviation of the two-way layout by least squares, times the square root of 2. With ``"guarded"``,
-    since arms need not be equally noisy, its square is the largest of three variances: P, the pooled one; (1 + 1.5 X) h for
-    the variance h of the seeds' mean differences, which contain all of the reference's noise, while the pooled residuals
-    dilute it; and o (o / g)^0.8 for the arm's own variance o and the geometric mean g of all arms' own variances. X is
-    1 / (degrees of freedom of h) - 1 / (those of P), at least 0. Critical values (`boundary`) make up for what the
-    maximum lacks or exceeds. With one arm all three kinds are the sample standard deviation.
+    since arms need not be equally noisy, its square is the largest of three variances: P, the pooled one;
+    (1 + 1.5 X) h for the variance h of the seeds' mean differences, which contain all of the reference's noise, while
+    the pooled residuals dilute it; and o (o / g)^0.8 for the arm's own variance o and the geometric mean g of all arms'
+    own variances. X is 1 / (degrees of freedom of h) - 1 / (those of P), at least 0. Critical values (`boundary`) make
+    up for what the maximum lacks or exceeds. With one arm all three kinds are the sample standard deviation.
 
     Args:
         differences: (studies, seeds, arms), arm minus reference; ignored where ``seen`` is false.
@@ -181,8 +181,8 @@ def _expected(seen: FloatArray, weight: FloatArray) -> FloatArray:
     """Expectation of the weighted sum of squared row sums, for paired differences of variance 1; (studies,).
 
     The sum of row s is that of d[t, a] * seen[s, a] * (1[s = t] - seen[t, a] / count[a]) over seeds t and arms a.
-    Differences of one seed have covariance 1 / 2, so its variance is half of that of the sum over arms of these factors,
-    squared, plus half of the sum of their squares.
+    Differences of one seed have covariance 1 / 2, so its variance is half of the sum over t of their squared sum over
+    arms and of the sum of their squares.
     """
     share = seen / np.maximum(seen.sum(axis=1, keepdims=True), 1.0)
     same = np.einsum("nsa,nta->nst", seen, share, optimize=True)
