@@ -63,6 +63,31 @@ def mixed(trial):
         yield metrics
 
 
+def filling_memory(trial):
+    """Train; the arm `big` has no memory beside another trial, which it waits for at first."""
+    own = Path(f"running-{trial.arm}{trial.seed}")
+    own.touch()
+    big, first = trial.arm == "big", not Path("was-full").exists()
+    try:
+        while first and not others(own):
+            time.sleep(0.01)
+        for _ in range(trial.epochs):
+            time.sleep(0.05)
+            if big and others(own):
+                Path("was-full").touch()
+                raise MemoryError
+            yield {"test_acc": 0.5}
+        while not big and first and not Path("was-full").exists():
+            time.sleep(0.01)
+    finally:
+        own.unlink()
+
+
+def others(own):
+    """The trials that run, but for one."""
+    return [path for path in Path().glob("running-*") if path != own]
+
+
 #: First records that no study can use, by name.
 BAD = {
     "percent": {"test_acc": 81.5},

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -13,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
 
 from fairtrial.cli import main as cli
 from fairtrial.loading import load
@@ -237,7 +239,7 @@ REFUSALS = {
     ),
     "twins": (
         ["run", "paper", "--set", "arms.large_eps.optimizer.eps=1e-8"],
-        "paper: arms.large_eps: has the same settings as arms.baseline; arms must differ",
+        "paper: arms.large_eps: has the same settings as arms.baseline; arms must differ, unless evidence.aa = true",
     ),
     "a data folder with the wrong files": (["run", "quick", "--set", "data.path=."], ""),
     "a data folder that is not there": (["run", "quick", "--set", "data.path=nowhere"], ""),
@@ -441,7 +443,7 @@ def test_verdicts_and_claims_in_every_format(fairtrial, known):
 def test_another_metric_is_labeled_and_checked(fairtrial, known):
     fairtrial("run", known)
     _, out, _ = fairtrial("verdict", "known", "--metric", "final_test_acc")
-    assert "The study set best_test_acc beforehand" in " ".join(out.split())
+    assert "Exploratory: the study set best_test_acc beforehand" in " ".join(out.split())
     assert "known: `best_NAME`, `final_NAME`" in refused(fairtrial, "verdict", "known", "--metric", "test_acc")
 
 
@@ -471,3 +473,121 @@ def test_plan_says_what_seeds_would_find_and_cost(fairtrial, known):
     assert "in the store" in out
     assert out.splitlines()[-5].endswith("done")
     assert "must be a positive number" in refused(fairtrial, "plan", known, "--spread", "-1")
+
+
+COMMANDS = typer.main.get_command(cli.app).commands
+SINGLE = [
+    (name, option.opts[0])
+    for name, command in COMMANDS.items()
+    for option in command.params
+    if option.opts[0].startswith("--") and not option.multiple and not option.is_flag
+]
+
+
+@pytest.mark.parametrize(("command", "option"), SINGLE)
+def test_an_option_that_takes_one_value_can_be_given_once(fairtrial, command, option):
+    """Else the first value would be ignored without a word."""
+    for words in ((option, "1", option, "2"), (f"{option}=1", f"{option}=1")):
+        status, out, err = fairtrial(command, "quick", *words)
+        assert (status, out) == (2, "")
+        assert f"{option} is given 2 times: it takes one value" in err
+
+
+def test_the_options_that_may_be_repeated_are_known():
+    options = {option.opts[0] for command in COMMANDS.values() for option in command.params if option.multiple}
+    assert options == {"--set"}
+
+
+def test_a_confirmation_runs_on_fresh_seeds_as_a_study_of_its_own(fairtrial, study):
+    assert refused(fairtrial, "run", study, "--confirm").startswith("no store at fairtrial.db: run a study")
+    fairtrial("run", study)
+    status, out, _ = fairtrial("run", study, "--confirm")
+    assert status == 0
+    assert out.startswith("mine-confirmation@")
+    _, again, _ = fairtrial("verdict", "mine-confirmation", "--format", "json")
+    assert json.loads(again)["comparisons"][0]["arm"] == "b"
+    assert "first_seed = 1000" in fairtrial("show", "mine-confirmation")[1]
+    assert fairtrial("verdict", study)[1].startswith("mine@")
+
+
+# Looks
+
+
+NOISY = """
+name = "noisy"
+reference = "a"
+seeds = 3
+[training]
+loop = "fairtrial.testing:simulate"
+epochs = 1
+[evidence]
+margin = 0.0001
+[params]
+mean = 0.8
+[arms.a]
+[arms.b]
+params.arm = "b"
+"""
+
+
+@pytest.fixture
+def noisy(tmp_path):
+    """A study whose arms do not differ, so that it stays undecided."""
+    path = tmp_path / "noisy.toml"
+    path.write_text(NOISY)
+    return str(path)
+
+
+def test_an_undecided_study_says_how_to_go_on(fairtrial, noisy):
+    for words in (["run", noisy], ["verdict", noisy]):
+        status, out, err = fairtrial(*words)
+        assert (status, "b: undecided, about" in out) == (0, True)
+        (line,) = [line for line in err.splitlines() if line.startswith("to go on until it is settled")]
+        assert f"fairtrial run {noisy} --set 'seeds={{min = 4, max = " in line
+    status, _, err = fairtrial(
+        *shlex.split(line.partition(" in all: fairtrial ")[2])[:2], "--set", "seeds={min=4,max=5}"
+    )
+    assert status == 0
+    assert "to go on" not in err  # a plan is a whole one
+
+
+def test_who_raises_seeds_is_offered_a_plan(fairtrial, noisy):
+    fairtrial("run", noisy)
+    for command in ("plan", "run"):
+        _, _, err = fairtrial(command, noisy, "--set", "seeds=6", "--set", "evidence.alpha=0.05")
+        offer = f"fairtrial run {noisy} --set evidence.alpha=0.05 --set 'seeds={{min = 6, max = 12}}'"
+        assert f"a plan of looks finds more: {offer}\n" in err
+    _, _, err = fairtrial("run", noisy)
+    assert "looked at with fewer seeds" not in err
+
+
+def test_what_was_set_after_a_look_is_the_first_line(fairtrial, noisy):
+    fairtrial("run", noisy)
+    fairtrial("run", noisy, "--set", "evidence.margin=0.02")
+    _, out, _ = fairtrial("verdict", noisy, "--set", "evidence.margin=0.02")
+    assert out.splitlines()[0] == "Exploratory: the margin 0.02 was set after 6 trials had ended."
+    _, out, _ = fairtrial("verdict", noisy, "--set", "evidence.margin=0.02", "--format", "json")
+    table = json.loads(out)
+    assert (table["exploratory"], table["stage"]) == (["the margin 0.02 was set after 6 trials had ended"], 2)
+    _, out, _ = fairtrial("verdict", noisy)
+    assert "Exploratory" not in out
+    assert "the margin that the study set beforehand" in " ".join(out.split())
+
+
+def test_a_margin_in_points_is_refused(fairtrial, noisy):
+    assert refused(fairtrial, "run", noisy, "--set", "evidence.margin=1") == (
+        f"{noisy}: evidence.margin = 1: must be below 1: best_test_acc is a fraction; write 0.01 for 1 point"
+    )
+
+
+def test_tasks_run_one_after_another_and_have_one_verdict(fairtrial, study):
+    text = Path(study).read_text().replace("[arms.a]", "[tasks.x]\n[tasks.y]\nparams.shift = 1\n[arms.a]")
+    Path(study).write_text(text)
+    status, out, err = fairtrial("run", study)
+    assert status == 0
+    assert err.count("trial 4/4 b seed 1, epoch 2/2") == 2
+    assert out.index("mine.x@") < out.index("mine.y@") < out.index("against a over all tasks")
+    assert json.loads(fairtrial("verdict", study, "--format", "json")[1])["reference"] == "a over all tasks"
+    assert fairtrial("table", "mine.y")[1].startswith("mine.y@")
+    assert fairtrial("verdict", study, "--set", "task=x")[1].startswith("mine.x@")
+    assert "has tasks: name one with --set task=x" in refused(fairtrial, "table", study)

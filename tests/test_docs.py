@@ -17,7 +17,8 @@ from fairtrial.errors import Stopped
 from fairtrial.executors.base import EpochFinished, run_trial
 from fairtrial.loading import load
 from fairtrial.scheduler import plan
-from fairtrial.spec import Study, override
+from fairtrial.spec import Study, override, parse_toml
+from fairtrial.spec.tasks import of_task, task_names
 from fairtrial.store.sql import SQLStore
 from fairtrial.testing import executor
 from fairtrial.training import tensors as _tensors  # noqa: F401  (lets checkpoints hold tensors, as in every run)
@@ -42,7 +43,9 @@ def test_there_are_studies_to_check():
 
 @pytest.mark.parametrize(("page", "text"), STUDIES)
 def test_studies_in_the_documents_are_valid(page, text):
-    assert Study.from_toml(text).arms
+    table = parse_toml(text)
+    for task in task_names(table) or [None]:
+        assert Study.from_dict(of_task({**table, "task": task} if task else table)).arms
 
 
 def commands(page):

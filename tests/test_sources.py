@@ -34,12 +34,9 @@ def _files(tmp_path, monkeypatch):
         path.parent.mkdir(exist_ok=True)
         path.write_text(content)
     monkeypatch.syspath_prepend(tmp_path)
-    before = set(sys.modules)
     sources.forget()
     yield
     sources.forget()
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
 
 
 def test_a_loop_comes_from_its_module_and_all_that_it_imports(tmp_path):

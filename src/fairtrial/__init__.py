@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from fairtrial.stats.judge import judge
     from fairtrial.stats.verdicts import Comparison, Verdict
     from fairtrial.store.sql import SQLStore
+    from fairtrial.tasks import TaskResults, load_tasks, open_tasks
     from fairtrial.training.fingerprints import fingerprint
     from fairtrial.trial import EpochRecord, Machine, Outcome, Trial, TrialContext, TrialResult, digest_results
 
@@ -61,6 +62,7 @@ __all__ = [
     "ScheduleSettings",
     "Study",
     "StudyResults",
+    "TaskResults",
     "Trial",
     "TrialContext",
     "TrialResult",
@@ -76,7 +78,9 @@ __all__ = [
     "judge",
     "list_studies",
     "load",
+    "load_tasks",
     "open_results",
+    "open_tasks",
     "run",
 ]
 
@@ -103,6 +107,7 @@ _MODULES = {
     "stats.judge": ("judge",),
     "stats.verdicts": ("Comparison", "Verdict"),
     "store.sql": ("SQLStore",),
+    "tasks": ("TaskResults", "load_tasks", "open_tasks"),
     "training.fingerprints": ("fingerprint",),
     "trial": ("EpochRecord", "Machine", "Outcome", "Trial", "TrialContext", "TrialResult", "digest_results"),
 }

@@ -71,7 +71,8 @@ class StudyResults:
         """Compare each arm with the reference, and answer the study's further questions; see `View.answers`.
 
         Args:
-            metric: a measure other than the one that the study set beforehand; the verdicts say so.
+            metric: another measure than the study's own. Unless the study names it under ``also``, the verdicts say
+                that it was not set beforehand.
 
         Raises:
             ReportError: no such measure.
@@ -82,9 +83,23 @@ class StudyResults:
         from fairtrial.stats.questions import answer_questions  # noqa: PLC0415
 
         noise = split_noise(self.study, self.results, metric=metric)
-        found = compare(self.study, self.results, metric=metric, history=self.history)
-        answers = answer_questions(self.study, self.results, found) if metric is None else ()
+        asked = [also.metric for also in self.study.evidence.also or ()]
+        planned = metric is None or metric in asked
+        found = compare(self.study, self.results, metric=None if planned else metric, history=self.history)
+        answers = answer_questions(self.study, self.results, found) if planned else ()
+        if metric in asked:
+            return View(answers[asked.index(metric)].verdicts[0], noise)
         return View(found, noise, answers)
+
+    def confirmation(self) -> Study:
+        """Build a study that compares the leading arm with the reference on fresh seeds.
+
+        Raises:
+            StudyError: there are no results yet that tell which arm leads.
+        """
+        from fairtrial.stats.confirmation import confirmation  # noqa: PLC0415
+
+        return confirmation(self.study, self.results)
 
     def claims(self) -> "View[StudyClaims]":
         """Test each claim of the study."""

@@ -10,6 +10,7 @@ from fairtrial.scheduler import Scheduler, makespan
 from fairtrial.spec import BUILT_IN, Settings, Study
 from fairtrial.stats.comparison import paired_spread, stops
 from fairtrial.stats.power import detectable_differences
+from fairtrial.stats.stages import standing
 from fairtrial.trial import Outcome, Trial, TrialResult
 
 #: Bytes by which a SQLite store grows with a trial and with an epoch record of six metrics (measured on 195 trials).
@@ -67,11 +68,13 @@ def estimate(
         return cost
     spread = spread or paired_spread(study, results)
     numbers = (study.noise.crossed,) if study.noise.crossed else tuple(seeds)
-    differences = detectable_differences(spread, len(study.arms) - 1, numbers, study.question_alpha) if spread else {}
     options = []
     for n in numbers:
         resized = study if study.noise.crossed else Study.from_dict(study.to_dict() | {"seeds": n})
-        options.append(SeedOption(n, differences.get(n), estimator.cost(resized).seconds))
+        part = standing(resized, history, study.evidence.metric, study.evidence.target).part
+        alpha = study.question_alpha * part
+        found = detectable_differences(spread, len(study.arms) - 1, [n], alpha)[n] if spread else None
+        options.append(SeedOption(n, found, estimator.cost(resized).seconds))
     return replace(cost, spread=spread, seed_options=tuple(options))
 
 

@@ -30,7 +30,7 @@ class Question:
         seeds: the least and the greatest number of seeds.
         evidence: the keys of [evidence] that are set.
         claims: the claims without ids and texts, and with digests for arms.
-        measures: the measures of evidence and claims.
+        measures: the measures of all of them.
         noise: the keys of [noise].
     """
 
@@ -49,6 +49,7 @@ class Question:
         own = study.evidence
         keys = [measure_key(own.metric, own.target)]
         keys += [measure_key(claim.metric, claim.target or own.target) for claim in study.claims]
+        keys += [measure_key(also.metric, own.target) for also in own.also or ()]
         return cls(
             arms=tuple(arms.values()),
             seeds=(study.min_seeds, study.seeds),
@@ -125,6 +126,12 @@ class History:
             for stage in self.before
             if stage.number in self.own.earlier and stage.question.looks and measure in stage.question.measures
         )
+
+    @property
+    def extends(self) -> bool:
+        """Whether this is a fixed number of seeds after a smaller one that was looked at."""
+        seeds = [stage.question.seeds[1] for measure in self.own.question.measures for stage in self.looked_at(measure)]
+        return not self.own.question.spends_all and any(number < self.own.question.seeds[1] for number in seeds)
 
     def set_afterwards(self, study: Study) -> tuple[str, ...]:
         """Say what a study sets that was first set once trials had ended: ``the margin 0.01 was set after 6 trials``.

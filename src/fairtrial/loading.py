@@ -13,6 +13,7 @@ from typing import Any
 from fairtrial.errors import StudyError, StudyNotFoundError
 from fairtrial.spec import Origin, Study, override, parse_toml
 from fairtrial.spec.sections import REGISTRIES
+from fairtrial.spec.tasks import of_task, task_names
 from fairtrial.store.base import StoredStudy
 
 _LABEL = re.compile(r"(?P<name>[^@]+)@(?P<hash>[0-9a-f]{4,64})")
@@ -94,14 +95,30 @@ def _is_file(source: str | Path) -> bool:
     return isinstance(source, Path) or source.endswith(".toml") or "/" in source or "\\" in source
 
 
-def _load_file(path: Path, overrides: Sequence[str]) -> Study:
+def task_names_of(source: str | Path, overrides: Sequence[str]) -> tuple[str, ...]:
+    """Name the tasks of a file; none if it has no tasks, or if the overrides name one."""
+    if not _is_file(source):
+        return ()
     try:
-        text = path.read_text(encoding="utf-8")
+        table = override(parse_toml(_read(Path(source))), overrides)
+        return () if "task" in table else task_names(table)
+    except StudyNotFoundError:
+        raise
+    except StudyError as error:
+        raise type(error)(f"{source}: {error}") from error
+
+
+def _load_file(path: Path, overrides: Sequence[str]) -> Study:
+    full = path.resolve()
+    return _build(_read(path), str(path), Origin(str(full), tuple(overrides), full.parent))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise StudyNotFoundError(f"{path}: {reason}") from error
-    full = path.resolve()
-    return _build(text, str(path), Origin(str(full), tuple(overrides), full.parent))
 
 
 def _load_stored(reference: str, overrides: Sequence[str], stored: Sequence[StoredStudy]) -> Study:
@@ -141,7 +158,8 @@ def _build(text: str, name: str, origin: Origin) -> Study:
         if origin.folder is not None:
             table = _resolve_table(table, origin.folder)
         with _on_path(origin.folder or Path.cwd()):  # a study may name classes of the user's own
-            return Study.from_dict(override(table, _resolve_overrides(origin.overrides))).with_origin(origin)
+            changed = override(table, _resolve_overrides(origin.overrides))
+            return Study.from_dict(of_task(changed)).with_origin(origin)
     except StudyError as error:
         raise type(error)(f"{name}: {error}") from error
 
@@ -149,9 +167,10 @@ def _build(text: str, name: str, origin: Origin) -> Study:
 def _resolve_table(table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Make the paths in a study file absolute, and pin each weights file by its digest unless the study states one."""
     result = dict(table)
-    if isinstance(table.get("arms"), Mapping):
-        arms = table["arms"].items()
-        result["arms"] = {k: _resolve_table(v, folder) if isinstance(v, Mapping) else v for k, v in arms}
+    for key in ("arms", "tasks"):
+        if isinstance(table.get(key), Mapping):
+            inner = table[key].items()
+            result[key] = {k: _resolve_table(v, folder) if isinstance(v, Mapping) else v for k, v in inner}
     data, model = table.get("data"), table.get("model")
     if isinstance(data, Mapping) and isinstance(data.get("path"), str):
         result["data"] = {**data, "path": str((folder / data["path"]).resolve())}

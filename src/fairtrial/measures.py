@@ -106,7 +106,8 @@ def mean_last_epoch(metric: Metric) -> Measure:
         direction=metric.direction,
         compute=mean,
         metrics=(metric.name, f"eval1_{metric.name}"),
-        note="Evaluations within the last epoch are on average half an epoch before its end, where learning may go on.",
+        note="Evaluations within the last epoch lie on average up to half an epoch before its end, so their mean "
+        "asks a little about speed, too.",
     )
 
 

@@ -9,6 +9,9 @@ from typing import NamedTuple, TypeAlias
 from fairtrial.spec import Study
 from fairtrial.trial import Trial, TrialResult
 
+#: By how much the seeds of noise of an A/A arm are above those of the other arms: more than any study has.
+AA_SEEDS = 1_000_000
+
 #: Finds the arms that need no further seeds, with the reason, from the results of the seeds so far: in the order of the
 #: plan, whole seeds only, and of an arm that has stopped no more than the seeds that it had then. It must depend on
 #: nothing else.
@@ -105,9 +108,12 @@ def plan(study: Study) -> tuple[Trial, ...]:
     """
     trials: list[Trial] = []
     for seed in range(study.seeds):
-        seeds = study.noise.of(seed)
-        noise = None if seeds == (seed, seed) else seeds  # such trials are those of plain studies
-        trials += [Trial(arm.name, seed, arm.settings, noise) for arm in study.arms]
+        for arm in study.arms:
+            weights, order = study.noise.of(seed)
+            apart = AA_SEEDS * (1 + [*study.twins].index(arm.name)) if arm.name in study.twins else 0
+            seeds = (weights + apart, order + apart)
+            noise = None if seeds == (seed, seed) else seeds  # such trials are those of plain studies
+            trials.append(Trial(arm.name, seed, arm.settings, noise))
     return tuple(trials)
 
 

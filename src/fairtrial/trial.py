@@ -308,11 +308,13 @@ def _reproducible(result: TrialResult) -> dict[str, Any]:
         "outcome": result.outcome,
         "seen": result.detail if result.outcome is Outcome.DIVERGED else "",
         "fingerprints": dict(result.fingerprints),
-        "epochs": [
-            [one.epoch, {name: float(value).hex() for name, value in one.metrics.items() if not _is_time(name)}]
-            for one in result.epochs
-        ],
+        "epochs": [[one.epoch, reproducible(one)] for one in result.epochs],
     }
+
+
+def reproducible(record: EpochRecord) -> dict[str, str]:
+    """Write the metrics of an epoch but its times, to the bit."""
+    return {name: float(value).hex() for name, value in record.metrics.items() if not _is_time(name)}
 
 
 def _is_time(metric: str) -> bool:

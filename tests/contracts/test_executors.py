@@ -14,7 +14,7 @@ import pytest
 import loops
 from fairtrial import digest_results
 from fairtrial.errors import RecordError
-from fairtrial.executors.base import Ended, EpochFinished, Fingerprinted, Progressed, Started
+from fairtrial.executors.base import Ended, EpochFinished, Fingerprinted, Progressed, Started, Warned
 from fairtrial.executors.inline import InlineExecutor
 from fairtrial.executors.local.executor import LocalExecutor
 from fairtrial.executors.ray.executor import RayExecutor
@@ -121,6 +121,17 @@ def test_every_end_of_a_loop_is_an_outcome(make, mixed_study):
     }
     assert len(ends) == len(plan(mixed_study))
     assert all("loops.py" in end.detail for end in ends if arms[end.trial_id] == "raises")
+
+
+def test_what_has_no_memory_beside_others_is_retried_with_none_beside_it(make, make_study, side_by_side):
+    if side_by_side == 1:
+        pytest.skip("no trial runs beside another")
+    trials = plan(make_study(seeds=2, arms={"a": {}, "big": {"params": {"x": 1}}, "b": {"params": {"x": 2}}}))
+    messages = execute(make(), loops.filling_memory, trials)
+    assert [message.outcome for message in messages if isinstance(message, Ended)] == [Outcome.FINISHED] * 6
+    warnings = [message.text for message in messages if isinstance(message, Warned)]
+    assert warnings
+    assert set(warnings) == {"out of memory, beside another trial; it will be retried alone"}
 
 
 @pytest.mark.parametrize("first", loops.BAD)

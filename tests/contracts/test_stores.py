@@ -458,6 +458,14 @@ def test_what_had_ended_is_registered(store, make_study):
     assert store.history(study).set_afterwards(study) == ()
 
 
+def test_trials_on_fresh_seeds_are_others(store, make_study):
+    study, fresh = make_study(), make_study(noise={"first_seed": 1000})
+    store.add_study(study, NOW)
+    finish(store, study)
+    assert (store.history(fresh).own.ended, store.history(fresh).before) == ({}, ())
+    assert store.history(fresh).set_afterwards(fresh) == ()
+
+
 def test_looks_are_counted_in_their_order_and_never_again(store, make_study):
     first, second, third = (make_study(seeds=seeds) for seeds in (2, 4, 5))
     for study in (first, second):

@@ -298,7 +298,7 @@ QUESTIONS = {
 
 def test_answers_stand_below_the_verdicts():
     text = " ".join(asked(**QUESTIONS).text(120).split())
-    assert re.search(r"training loss, against baseline high_beta1: undecided", text)
+    assert re.search(r"training loss, against baseline high_beta1 against baseline: undecided", text)
     assert re.search(r"time, against baseline high_beta1 is equivalent to baseline within 5\.0 s \(", text)
     assert re.search(
         r"test accuracy, against 70\.00% baseline is better than 70\.00% by 9\.\d\d points \(99\.2% ", text
@@ -319,6 +319,15 @@ def test_answers_are_in_the_json():
     assert sum(len(one["comparisons"]) for one in pairs["verdicts"]) == 10
     assert list(best["best"]) == ["candidates", "excluded", "leader", "seeds", "mean", "corrected"]
     assert "questions" not in json.loads(asked().json())
+
+
+def test_a_further_measure_is_no_exploration():
+    study = simulated_study(ARMS, seeds=6, evidence={"also": [{"metric": "seconds", "margin": 5.0}]})
+    results = StudyResults(study, simulated_results(study))
+    alone = results.verdict("seconds").data
+    assert (alone.exploratory, alone.margin, alone.alpha) == ((), 5.0, 0.025)
+    assert alone == results.verdict().answers[0].verdicts[0]
+    assert results.verdict("final_test_acc").data.exploratory
 
 
 def test_one_sided_says_so():

@@ -66,3 +66,11 @@ def test_a_crossed_design_meets_every_pair_once_beginning_with_the_plain_seeds(w
     assert pairs[: min(weights, orders)] == [(seed, seed) for seed in range(min(weights, orders))]
     # a trial whose two seeds are its number is shared with plain studies, so no other number may have such a pair
     assert all(seed == i for seed, (i, j) in enumerate(pairs) if i == j)
+
+
+def test_fresh_seeds_begin_elsewhere_in_every_design():
+    assert Noise(first_seed=1000).of(3) == (1003, 1003)
+    assert Noise(first_seed=1000, batch_orders=1).of(3) == (1003, 1000)
+    plain, fresh = Noise(initial_weights=2, batch_orders=3), Noise(initial_weights=2, batch_orders=3, first_seed=1000)
+    assert [fresh.of(seed) for seed in range(6)] == [(1000 + i, 1000 + j) for i, j in map(plain.of, range(6))]
+    assert (Noise(first_seed=7).designed, plain.designed) == (False, True)

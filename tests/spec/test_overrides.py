@@ -1,5 +1,6 @@
 """Tables: overrides from the command line, and TOML as the standard library reads it."""
 
+import re
 import tomllib
 
 import pytest
@@ -110,12 +111,80 @@ def test_override_reads_any_value_that_toml_can_write(value):
         ("=3", "--set =3: must be KEY=VALUE, for example training.epochs=3"),
         ("a..b=3", "--set a..b=3: must be KEY=VALUE, for example training.epochs=3"),
         ("name.x=3", "--set name: is not a table, so it has no keys to set"),
+        ("arms.bb.optimizer.lr=1", "--set arms.bb.optimizer.lr: no arm is named bb; did you mean `b`?"),
+        ("arms.zzz={}", "--set arms.zzz: no arm is named zzz; known: `a`, `b`"),
+        ("params.x=False", "--set params.x=False: write false, or '\"False\"' for text"),
+        ("params.x=.003", "--set params.x=.003: write 0.003, or '\".003\"' for text"),
+        (
+            "params.x=None",
+            "--set params.x=None: leave the key out, for TOML has no null, or '\"None\"' for text",
+        ),
+        (
+            "params.x=[true, x]",
+            "--set params.x=[true, x]: the value is not valid TOML; quote text as '\"...\"'",
+        ),
     ],
 )
 def test_a_bad_override_is_named(assignment, message):
     with pytest.raises(StudyError) as caught:
         override(table(), [assignment])
     assert str(caught.value) == message
+
+
+SPELT = {
+    "True": "true",
+    "FALSE": "false",
+    ".003": "0.003",
+    "1.": "1.0",
+    "+.5": "0.5",
+    "-.5": "-0.5",
+    "2.e3": "2000.0",
+    "007": "7",
+    "0X1F": "31",
+    "NaN": "nan",
+    "-Inf": "-inf",
+    "(0.9, 0.99)": "[0.9, 0.99]",
+    "[.9, True]": "[0.9, true]",
+}
+
+
+@pytest.mark.parametrize(("spelt", "toml"), SPELT.items())
+def test_a_value_in_the_spelling_of_another_language_is_no_text(spelt, toml):
+    assert repr(tomllib.loads(f"x = {toml}")["x"]) == repr(override({}, [f"params.x={toml}"])["params"]["x"])
+    with pytest.raises(StudyError, match=rf"write {re.escape(toml)}, or '"):
+        override(table(), [f"params.x={spelt}"])
+
+
+@pytest.mark.parametrize("text", ["adam", "1-2", "10%", "a b", "b'x'", "1j", "True story", "cosine.v2", "x=(1, 2)", ""])
+def test_other_text_stays_text(text):
+    assert override({}, [f"params.x={text}"]) == {"params": {"x": text}}
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False) | st.integers() | st.booleans())
+def test_every_value_of_python_is_read_or_told_how(value):
+    for spelt in (repr(value), str(value), repr(value).replace("0.", ".", 1), repr(value).upper()):
+        try:
+            read = override({}, [f"params.x={spelt}"])["params"]["x"]
+        except StudyError as error:
+            read = tomllib.loads(f"x = {re.search('write (.+), or', str(error))[1]}")["x"]
+        assert not isinstance(read, str)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("a = 1\n[optimizer]\nlr = .003 # False", "(at line 3, column 6); in place of .003 write 0.003"),
+        ("x = False", "(at line 1, column 5); in place of False write false"),
+        ("betas = [.9, 0.5]", "(at line 1, column 10); in place of .9 write 0.9"),
+        ("x = 1.", "(at line 1, column 6); in place of 1. write 1.0"),
+        ("x = None", "(at line 1, column 5); in place of None leave the key out, for TOML has no null"),
+        ("x = adam", "(at line 1, column 5)"),
+    ],
+)
+def test_a_misspelt_value_of_a_file_is_told_how(text, hint):
+    with pytest.raises(StudyError) as caught:
+        parse_toml(text)
+    assert str(caught.value).endswith(hint)
 
 
 def test_parse_toml_is_the_standard_librarys():

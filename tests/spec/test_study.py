@@ -37,6 +37,21 @@ def test_arms_are_differences_from_the_studys_own_settings():
     assert study.arm("c").settings.training.epochs == 3
 
 
+def test_an_aa_arm_has_the_settings_of_another_and_trials_of_its_own():
+    plain = Study.from_dict(table())
+    study = Study.from_dict(
+        table(evidence={"aa": True}, arms={"again": {}, "a": {}, "b": {"optimizer": {"eps": 1e-6}}})
+    )
+    assert (plain.twins, study.twins) == ({}, {"again": "a"})
+    assert Study.from_toml(study.to_toml()) == study
+    assert {one.hash for one in plan(plain)} < {one.hash for one in plan(study)}  # those of the other arms stay
+    seeds = {one.arm: (one.weights_seed, one.order_seed) for one in plan(study) if one.seed == 1}
+    assert seeds == {"a": (1, 1), "b": (1, 1), "again": (1_000_001, 1_000_001)}
+    more = Study.from_dict(table(evidence={"aa": True}, arms={"a": {}, "again": {}, "third": {}, "b": {"params": {}}}))
+    assert more.twins == {"again": "a", "third": "a", "b": "a"}
+    assert len({one.weights_seed for one in plan(more) if one.seed == 0}) == 4
+
+
 def test_another_kind_of_optimizer_inherits_nothing():
     arms = {"a": {}, "sgd": {"optimizer": {"name": "sgd", "momentum": 0.9}}}
     study = Study.from_dict(table(optimizer={"lr": 0.5, "weight_decay": 0.1}, arms=arms))
@@ -109,9 +124,13 @@ ERRORS = {
         'arms."b.c": an arm\'s name is made of letters, digits, `_` and `-`',
     ),
     "arm no table": ({"arms": {"a": {}, "b": 3}}, "arms.b = 3: must be a table of settings"),
+    "no twins": (
+        {"evidence": {"aa": True}},
+        "evidence.aa = true: no two arms have the same settings; add one, such as [arms.again]",
+    ),
     "twins": (
         {"arms": {"a": {}, "b": {"optimizer": {"eps": 1e-8}}}},
-        "arms.b: has the same settings as arms.a; arms must differ",
+        "arms.b: has the same settings as arms.a; arms must differ, unless evidence.aa = true",
     ),
     "too many images": (
         {"data": {"train": 50_000, "validation": 1}},

@@ -110,7 +110,7 @@ def test_alone_its_interval_is_that_of_judge():
     final = {(r.arm, r.seed): r.epochs[-1].metrics["test_acc"] for r in results}
     table = [[final[arm, s] - final["ref", s] for arm in ("close", "low")] for s in range(4)]
     (tested,) = check_claims(study, results).claims
-    assert tested.decisive.interval == pytest.approx(judge(table, looks=[4])[1].interval, rel=1e-12)
+    assert tested.decisive.interval == pytest.approx(judge(table, looks=[4], share=0.7)[1].interval, rel=1e-12)
 
 
 def test_families_share_the_error_and_not_claims():
@@ -118,7 +118,7 @@ def test_families_share_the_error_and_not_claims():
     gap = claim("gap", arm="low", against="ref", direction="higher", metric="generalisation_gap")
     one, many, two = check(near[0]), check(*near), check(near[0], gap)
     assert one.claims[0].decisive.interval == many.claims[0].decisive.interval
-    plan = LookPlan.of(2, [5])
+    plan = LookPlan.of(2, [5], share=0.7)
     ratio = float(
         plan.critical(boundary(plan).level(0.025), 0, np.array(8))
         / plan.critical(boundary(plan).level(0.05), 0, np.array(8))

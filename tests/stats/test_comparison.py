@@ -40,7 +40,7 @@ def test_it_is_judge_on_differences_by_seed():
     results = simulated_results(study)
     final = {(r.arm, r.seed): r.epochs[-1].metrics["test_acc"] for r in results}
     table = [[final[arm, seed] - final["reference", seed] for arm in ("up", "down", "same")] for seed in range(5)]
-    expected = judge(table, 0.01, 0.05, [5], arms=["up", "down", "same"])
+    expected = judge(table, 0.01, 0.05, [5], arms=["up", "down", "same"], share=0.7)
     found = compare(study, results)
     bare = {"caveats": (), "failures": None}
     assert [replace(row, **bare) for row in found.comparisons] == [replace(row, **bare) for row in expected]

@@ -106,6 +106,16 @@ def test_evaluations_within_the_last_epoch_are_taken_where_there_are_any():
     assert own.jitter.seeds_ratio == 1.0
 
 
+def test_an_identical_arm_does_not_dilute_jitter():
+    studies = [make_study(arms, seeds=12, epochs=10, evidence={"metric": "final_test_acc"}) for arms in ("ab", "abc")]
+    records = curve(0.002, 0.01)
+    alone, with_twin = (
+        compare(study, make_results(study, lambda arm, seed, epoch: records(arm.replace("c", "a"), seed, epoch)))
+        for study in studies
+    )
+    assert with_twin.jitter == alone.jitter
+
+
 def test_no_advice_where_runs_differ_more_than_they_jitter():
     data = verdict("final_test_acc", between=0.01, within=0.002)
     assert data.jitter.seeds_ratio > 0.9

@@ -9,7 +9,7 @@ import torch
 from fairtrial import spec
 from fairtrial.scheduler import plan
 from fairtrial.training import datasets, loop
-from fairtrial.training.evaluation import evaluate, evaluations_within
+from fairtrial.training.evaluation import evaluate, evaluated_images, evaluations_within
 from fairtrial.training.learner import Learner
 from fairtrial.trial import TrialContext
 
@@ -83,6 +83,16 @@ def test_recalibrated_statistics_come_from_the_epochs_first_full_batches(monkeyp
     full = loop.batch_order(trial.order_seed, 2, 70).split(16)[:4]
     assert all(torch.equal(*pair) for pair in zip(rows[-5:-1], full, strict=True))
     assert torch.equal(rows[-1], torch.cat(full))  # whose accuracy is recalibrated_train_acc
+
+
+@pytest.mark.parametrize("training", [{}, {"recalibrate_batch_norm": True}, ALL, {"ema": 0.9, "batch_size": 100}])
+def test_evaluated_images_are_counted(training, monkeypatch):
+    trial, seen = trial_of(training), []
+    read = datasets.ImageSet.batch
+    monkeypatch.setattr(datasets.ImageSet, "batch", lambda self, rows: (seen.append(len(rows)), read(self, rows))[1])
+    list(loop.train(TrialContext(trial)))
+    evaluated = evaluated_images(trial.settings.training, loop.load_once(trial.settings.data))
+    assert sum(seen) == trial.epochs * 70 + evaluated
 
 
 def test_distances_between_evaluations_differ_by_a_batch_at_most():

@@ -22,10 +22,10 @@ from workloads import run
 def _beside(tmp_path, monkeypatch):
     """Let modules be found in the test's folder, and forget them afterwards."""
     monkeypatch.syspath_prepend(tmp_path)
-    before = set(sys.modules)
     yield
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
+    for name, module in list(sys.modules.items()):
+        if (getattr(module, "__file__", None) or "").startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 def test_a_module_that_fails_while_it_is_imported_keeps_its_traceback(tmp_path, monkeypatch):
@@ -82,20 +82,21 @@ def test_so_are_the_modules_that_it_imports():
     assert list(prepare.find("layered:train", fresh=True)(None)) == [{"test_acc": 0.25}]
 
 
-@pytest.mark.parametrize(
-    ("file", "difference"), [("edited.py", "edited.py has changed since seed 1"), ("part.py", "part.py has changed")]
-)
-def test_a_study_is_not_continued_with_an_edited_loop(file, difference, make_study):
+@pytest.mark.parametrize("file", ["edited.py", "part.py"])
+def test_a_study_is_not_continued_with_an_edited_loop(file, make_study):
     """Today's numbers and tomorrow's would be of two loops; without this, an edit was "better by 9.72 points"."""
     Path("part.py").write_text("BONUS = 0.0\n")
-    loop = "import part\ndef train(trial):\n    yield {'test_acc': 0.5 + part.BONUS + trial.seed / 100}\n"
+    loop = (
+        "import part\ndef train(trial):\n    pace = trial.settings.params.get('pace', 1)\n"
+        "    yield {'test_acc': 0.5 + part.BONUS + trial.seed / 100 + pace / 50}\n"
+    )
     Path("edited.py").write_text(loop)
     few, more = (make_study(training={"loop": "edited:train", "epochs": 1}, seeds=seeds) for seeds in (2, 3))
     with SQLStore("fairtrial.db") as store:
         done = run(few, store=store, executor=InlineExecutor())
         assert {name for one in done.results for name in one.machine.code} == {"edited.py", "part.py"}
         Path(file).write_text(Path(file).read_text() + "# another line\n")
-        with pytest.raises(ProvenanceError, match=f"began with other code: {difference}"):
+        with pytest.raises(ProvenanceError, match=f"began with other code: {file} has changed since seed 1: "):
             run(more, store=store, executor=InlineExecutor())
         assert len(store.results(more)) == 4
         run(more, store=store, executor=InlineExecutor(), force=True)

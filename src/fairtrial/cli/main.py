@@ -2,9 +2,11 @@
 
 import os
 import sys
+from collections import Counter
 from typing import Annotated, cast
 
 import typer
+from typer.core import TyperCommand
 
 import fairtrial
 from fairtrial.cli import machine, results, run, studies
@@ -48,5 +50,19 @@ def no_command(
         out(context.get_help())
 
 
+class Command(TyperCommand):
+    """A command that refuses an option given twice, unless it is repeatable: the first value would be ignored."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        """Parse the arguments."""
+        _, _, given = self.make_parser(ctx).parse_args(list(args))
+        for option, times in Counter(given).items():
+            if times > 1 and not getattr(option, "multiple", True) and not getattr(option, "is_flag", False):
+                raise typer.BadParameter(f"{option.opts[0]} is given {times} times: it takes one value")
+        return super().parse_args(ctx, args)
+
+
 for group in (run, results, studies, machine):
+    for command in group.app.registered_commands:
+        command.cls = Command
     app.add_typer(group.app)

@@ -3,6 +3,7 @@
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 
 from rich.console import Console
 
@@ -39,3 +40,12 @@ def command_line(verb: str, study: str, store: str) -> str:
 def this_command() -> str:
     """Write the command line that started this process, without passwords."""
     return shlex.join(["fairtrial", *(redact_url(word) for word in sys.argv[1:])])
+
+
+def run_with_seeds(study: str, overrides: Sequence[str], store: str, least: int, most: int) -> str:
+    """Write the command that runs a study, as it was named, with a range of seeds instead of its own number."""
+    others = [text for text in overrides if not text.replace(".", "=").replace(" ", "").startswith("seeds=")]
+    words = [word for text in (*others, f"seeds={{min = {least}, max = {most}}}") for word in ("--set", text)]
+    known = {DEFAULT_STORE, os.environ.get("FAIRTRIAL_STORE")}
+    where = [] if store in known else ["--store", redact_url(store)]
+    return shlex.join(["fairtrial", "run", study, *words, *where])

@@ -1,20 +1,23 @@
 """Commands that print or write results."""
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
-from fairtrial import api
+from fairtrial import api, tasks
 from fairtrial.api import DEFAULT_STORE
 from fairtrial.cli.options import OverridesOption, StoreOption, StudyArgument
-from fairtrial.cli.output import complain, out
+from fairtrial.cli.output import complain, out, run_with_seeds, say
 from fairtrial.errors import ReportError
 
 if TYPE_CHECKING:
     from fairtrial.report.views import View
+    from fairtrial.stats.comparison import StudyVerdict
 
 app = typer.Typer()
 _FORMAT = typer.Option("--format", help="Output format.")
@@ -46,10 +49,18 @@ def verdict(
 ) -> None:
     """Compare each arm with the reference.
 
-    An arm is better, worse, equivalent (within the study's margin) or undecided.
+    An arm is better, worse, equivalent (within the study's margin) or undecided. Of a file with tasks, this is over all
+    tasks and on each.
     """
-    view = api.open_results(study, overrides or [], store=store).verdict(metric)
+    over_tasks = None if metric else tasks.open_tasks(study, overrides or [], store=store)
+    if over_tasks is not None:
+        view = over_tasks.verdict()
+    else:
+        found = api.open_results(study, overrides or [], store=store)
+        view = found.verdict(metric)
     print_view(view, form)
+    if over_tasks is None and metric is None:
+        say_how_to_go_on(found, view.data, partial(run_with_seeds, study, overrides or [], store))
     if refused := view.data.refused:
         comparisons = "1 comparison" if len(refused) == 1 else f"{len(refused)} comparisons"
         complain(f"{comparisons} refused: {next(iter(refused.values()))}")
@@ -126,6 +137,15 @@ def digest_study(study: StudyArgument, overrides: OverridesOption = None, store:
     """
     results = api.open_results(study, overrides or [], store=store)
     out(f"{results.digest()}  {results.study.label}")
+
+
+def say_how_to_go_on(found: api.StudyResults, verdict: "StudyVerdict", command: Callable[[int, int], str]) -> None:
+    """Print the command that gives undecided arms more seeds, if the study keeps some error rate for them."""
+    more = [row.more_seeds for row in verdict.comparisons if row.more_seeds]
+    if more and not found.study.sequential and not found.study.evidence.final and not found.study.noise.crossed:
+        seeds = found.study.seeds
+        line = command(seeds + 1, seeds + 2 * max(more))
+        say(f"to go on until it is settled, which may take about {seeds + max(more)} seeds in all: {line}")
 
 
 def print_view(view: "View[Any]", form: str = "text") -> None:

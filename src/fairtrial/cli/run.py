@@ -1,17 +1,20 @@
 """Commands that train, or estimate what training will cost."""
 
 import os
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
 import typer
 
-from fairtrial import api, signals
+from fairtrial import api, signals, tasks
 from fairtrial.api import DEFAULT_STORE
 from fairtrial.cli import options
-from fairtrial.cli.output import command_line, complain, console, out, say, this_command
-from fairtrial.cli.results import print_view
-from fairtrial.errors import Terminated
+from fairtrial.cli.output import command_line, complain, console, out, run_with_seeds, say, this_command
+from fairtrial.cli.results import print_view, say_how_to_go_on
+from fairtrial.errors import StoreMissingError, Terminated
 from fairtrial.report.live import ProgressDisplay
+from fairtrial.spec import Study
 from fairtrial.store.url import redact_url
 
 app = typer.Typer()
@@ -30,6 +33,10 @@ def run(
             "--force", help="Continue although versions, threads, data, your code or the study's file have changed."
         ),
     ] = False,
+    confirm: Annotated[
+        bool,
+        typer.Option("--confirm", help="Run the study's leading arm and its reference again, on fresh seeds."),
+    ] = False,
     workers: options.WorkersOption = None,
     threads: options.ThreadsOption = None,
     time_limit: options.TimeLimitOption = None,
@@ -38,32 +45,53 @@ def run(
     address: options.AddressOption = None,
     checkpoints: options.CheckpointsOption = None,
 ) -> None:
-    """Train the missing trials of a study and print its results."""
+    """Train the missing trials of a study, or of each of its tasks, and print the results."""
     limits = {"time_limit": time_limit, "memory_limit": memory_limit}
     chosen = options.make_executor(
         executor, workers=workers, threads=threads, address=address, checkpoints=checkpoints, **limits
     )
-    loaded = api.load(study, overrides or [], store=store)
-    plot, failures = (command_line(command, loaded.label, store) for command in ("plot", "failures"))
+    by_task = {} if confirm else tasks.load_tasks(study, overrides or [])
+    if confirm:
+        studies = [api.open_results(study, overrides or [], store=store).confirmation()]
+    else:
+        studies = [*by_task.values()] or [api.load(study, overrides or [], store=store)]
+    again = partial(run_with_seeds, study, overrides or [], store)
+    for one in studies:
+        _offer_a_range(one, again, store)
+    commands = {one.label: [command_line(verb, one.label, store) for verb in ("plot", "failures")] for one in studies}
     os.environ.pop("FAIRTRIAL_STORE", None)  # workers inherit the environment, and it may hold a password
+    done = []
     try:
-        with ProgressDisplay(console()) as display:
-            runs = api.run(
-                loaded, store=store, executor=chosen, callbacks=[display], retry_failed=retry_failed, force=force
-            )
+        for loaded in studies:
+            with ProgressDisplay(console()) as display:
+                runs = api.run(
+                    loaded, store=store, executor=chosen, callbacks=[display], retry_failed=retry_failed, force=force
+                )
+            _print_results(runs, again, *commands[loaded.label])
+            done.append(runs)
     except (KeyboardInterrupt, Terminated) as end:
         say(f"interrupted; every finished epoch is in {redact_url(store)}. To resume:\n  {this_command()}")
         raise typer.Exit(signals.exit_status(end)) from None
-    print_view(runs.table())
-    if len(loaded.arms) > 1:
-        out("")
-        print_view(runs.verdict())
-    say(f"figures: {plot}")
-    if failed := len(runs.failures()):
-        say(f"tracebacks: {failures}")
+    if by_task:
+        print_view(tasks.of_studies(dict(zip(by_task, done, strict=True))).verdict())
+    if failed := sum(len(runs.failures()) for runs in done):
+        trials = sum(len(runs.results) for runs in done)
         retry = this_command().removesuffix(" --retry-failed")
-        complain(f"{failed} of {len(runs.results)} trials failed; to train them again: {retry} --retry-failed")
+        complain(f"{failed} of {trials} trials failed; to train them again: {retry} --retry-failed")
         raise typer.Exit(1)
+
+
+def _print_results(runs: api.StudyResults, again: Callable[[int, int], str], plot: str, failures: str) -> None:
+    """Print a study's table and verdicts, and the commands that show more."""
+    print_view(runs.table())
+    if len(runs.study.arms) > 1:
+        out("")
+        verdict = runs.verdict()
+        print_view(verdict)
+        say_how_to_go_on(runs, verdict.data, again)
+    say(f"figures: {plot}")
+    if runs.failures():
+        say(f"tracebacks: {failures}")
 
 
 @app.command("plan")
@@ -89,8 +117,22 @@ def plan_study(
     from fairtrial.report.costs import plan_text, seed_options_text  # noqa: PLC0415
 
     loaded = api.load(study, overrides or [], store=store)
+    _offer_a_range(loaded, partial(run_with_seeds, study, overrides or [], store), store)
     cost = api.estimate_cost(loaded, store=store, workers=workers, threads=threads, spread=spread)
     out(plan_text(loaded, cost, redact_url(store)))
     if cost.seed_options:
         source = "as given" if spread else "in the store"
         out("\n" + seed_options_text(loaded, cost.seed_options, cost.spread, source))
+
+
+def _offer_a_range(study: Study, command: Callable[[int, int], str], store: str) -> None:
+    """Tell someone who raises a number of seeds that a plan of looks finds more."""
+    try:
+        history = api.open_results(study, store=store).history
+    except StoreMissingError:
+        return
+    if history is not None and history.extends:
+        say(
+            "these trials were looked at with fewer seeds, so this look is at a stricter level; a plan of looks finds "
+            f"more: {command(study.seeds, 2 * study.seeds)}"
+        )

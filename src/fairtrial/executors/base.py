@@ -12,8 +12,9 @@ carry the trial's id: its hash. A session promises:
   exception of the session. The first line of the detail says plainly what happened. Ctrl-C is no failure: it passes
   through, and the trial stays without an end.
 * Retries. What ends the worker and not just the loop (a crash, a signal, an exit, no memory left, silence) is retried
-  once, by another worker; the second time it is a failure, whose detail describes both. An exception of the training
-  loop would recur, and is not retried; nor is a trial that exceeded its time limit.
+  once, by another worker; the second time it is a failure, whose detail describes both. What ran out of memory beside
+  other trials (or was killed, which mostly means that) is retried with no other trial beside it, and a `Warned` says
+  so. An exception of the training loop would recur, and is not retried; nor is a trial that exceeded its time limit.
 * Records. Where a training loop's first record is not what the study needs (a metric is missing, text, in percent),
   every trial would meet the same: `messages` raises `RecordError`, and the trial stays without an end. In a later
   epoch it is a failure of the trial.

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Self, TypeAlias
 
 from fairtrial.errors import FairtrialError
-from fairtrial.executors.base import Ended, Message, Progressed, Started, Workload
+from fairtrial.executors.base import Ended, Message, Progressed, Started, Warned, Workload
 from fairtrial.executors.slots import Slots
 from fairtrial.trial import Outcome, Trial
 
@@ -17,9 +17,10 @@ FALSE_STARTS = 3
 
 @dataclass(frozen=True)
 class WorkerDied:
-    """A worker has died or was given up, and why."""
+    """A worker has died or was given up, and why; ``memory`` if its machine probably had no memory left for it."""
 
     cause: str
+    memory: bool = False
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,11 @@ Report: TypeAlias = Message | Progressed | CantContinue | WorkerDied
 
 
 class QueuedSession:
-    """A queue of trials, and what to do with reports about them."""
+    """A queue of trials, and what to do with reports about them.
+
+    A trial whose machine had no memory left beside other trials is retried alone: after all that wait, and nothing
+    starts until it has ended.
+    """
 
     slots: Slots | None = None
 
@@ -42,7 +47,9 @@ class QueuedSession:
         self._workload = workload
         self._waiting: deque[Trial] = deque()
         self._started: set[str] = set()
-        self._causes: dict[str, str] = {}  # why trials have lost their first worker
+        self._alone: deque[Trial] = deque()  # ran out of memory beside others: they wait until nothing else runs
+        self._lone: str | None = None  # the trial that runs alone now
+        self._causes: dict[str, list[str]] = {}  # why trials have lost their earlier workers
         self._false_starts: Counter[str] = Counter()
 
     def __enter__(self) -> Self:
@@ -50,17 +57,42 @@ class QueuedSession:
 
     def __exit__(self, *exc_info: object) -> None:
         self._waiting.clear()
+        self._alone.clear()
 
     def submit(self, trial: Trial) -> None:
         """Queue a trial."""
         self._waiting.append(trial)
 
+    def _next(self, running: int) -> Trial | None:
+        """Take the trial that may start beside so many others; those that must run alone come last."""
+        if self._lone is not None:
+            return None
+        if self._waiting:
+            return self._waiting.popleft()
+        if running or not self._alone:
+            return None
+        trial = self._alone.popleft()
+        self._lone = trial.hash
+        return trial
+
     def _handle(self, trial: Trial, report: Report) -> Iterator[Message]:
         """Pass on a report about a trial; queue the trial again if its worker died for the first time."""
+        beside = len(self._started - {trial.hash})
         match report:
+            case WorkerDied(cause, memory=True) if beside and trial.hash in self._started:
+                self._started.remove(trial.hash)
+                self._causes.setdefault(trial.hash, []).append(cause)
+                self._alone.append(trial)
+                first = cause.partition("\n")[0]
+                others = "another trial" if beside == 1 else f"{beside} others"
+                yield Warned(trial.hash, f"{first}, beside {others}; it will be retried alone")
             case WorkerDied(cause) if self._may_retry(trial, cause):
-                self._waiting.appendleft(trial)
+                (self._alone if self._lone == trial.hash else self._waiting).appendleft(trial)
+                self._lone = None if self._lone == trial.hash else self._lone
             case WorkerDied(cause):
+                if self._lone == trial.hash:
+                    first, *more = cause.splitlines()
+                    cause = "\n".join([f"{first}; no other trial ran beside it", *more])
                 yield self._end(Ended(trial.hash, Outcome.FAILED, cause, datetime.now(UTC)))
             case CantContinue(error):
                 raise error
@@ -82,14 +114,16 @@ class QueuedSession:
                 raise FairtrialError(f"workers die before they can start a trial: {first}; see its output")
             return True
         self._started.remove(trial.hash)
-        first_loss = trial.hash not in self._causes
-        self._causes.setdefault(trial.hash, cause)
-        return first_loss
+        if trial.hash in self._causes:
+            return False
+        self._causes[trial.hash] = [cause]
+        return True
 
     def _end(self, end: Ended) -> Ended:
-        """Forget a trial that has ended; the detail of a failure also gets the cause of its first loss."""
+        """Forget a trial that has ended; the detail of a failure also gets the causes of its earlier losses."""
         self._started.discard(end.trial_id)
-        first = self._causes.pop(end.trial_id, None)
-        if end.outcome is Outcome.FAILED and first is not None:
-            return replace(end, detail=f"{end.detail.rstrip()}\nprevious attempt: {first}")
+        self._lone = None if self._lone == end.trial_id else self._lone
+        causes = self._causes.pop(end.trial_id, [])
+        if end.outcome is Outcome.FAILED and causes:
+            return replace(end, detail="\nprevious attempt: ".join([end.detail.rstrip(), *causes]))
         return end

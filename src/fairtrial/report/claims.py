@@ -38,7 +38,7 @@ def claims_table(data: StudyClaims) -> dict[str, Any]:
         {"id": one.claim.id, "text": one.claim.text, "verdict": one.finding.value, "all": dict(one.parts)}
         for one in data.joint
     ]
-    keys = ("study", "hash", "reference", "alpha", "looks", "exploratory", "alerts", "caveats")
+    keys = ("study", "hash", "reference", "alpha", "looks", "stage", "exploratory", "alerts", "caveats")
     return {
         **{key: getattr(data, key) for key in keys},
         "claims": [

@@ -23,7 +23,7 @@ class _Row(NamedTuple):
 def answer_grid(answer: Answer, main: StudyVerdict, *, screen: bool = False) -> Grid:
     """Lay an answer out: sentences, the numbers behind them, and caveats."""
     rows = [_Row(found, row) for found in answer.verdicts for row in found.comparisons]
-    lead = [sentence(found, row) for found, row in rows]
+    lead = [_sentence(found, row) for found, row in rows]
     shared = main.caveats
     notes = notes_by_arm({f"{row.arm} - {found.reference}": row.caveats for found, row in rows}, shared)
     if answer.best is not None:
@@ -40,11 +40,20 @@ def answer_table(answer: Answer) -> dict[str, Any]:
     return table | {"verdicts": [verdict_table(found) for found in answer.verdicts]}
 
 
+def _sentence(found: StudyVerdict, row: Comparison) -> str:
+    """Write one comparison; where no verdict names both sides, the arm is followed by what it is compared with."""
+    written, open_ = sentence(found, row), f"{row.arm}: "
+    if not written.startswith(open_):
+        return written
+    return f"{row.arm} against {found.reference}: {written.removeprefix(open_)}"
+
+
 def _title(answer: Answer, main: StudyVerdict) -> str:
     on = measure((answer.verdicts or (main,))[0].metric).label
     against = {
         "also": f", against {main.reference}",
         "pairs": ", the other arms against each other",
+        "tasks": ", on each task",
         "best": ", best arm",
     }
     other = against.get(answer.question) or f", against {answer.verdicts[0].reference}"
@@ -106,4 +115,5 @@ def _notes(answer: Answer) -> Iterator[str]:
     if answer.question == "also" and answer.verdicts[0].margin is not None:
         within = answer.verdicts[0].unit.amount(answer.verdicts[0].margin)
         yield f"Equivalent: within {within}."
-    yield f"Each question of the study has an equal part of its alpha: {percent(answer.alpha)}."
+    shared = "The tasks and the mean over them share alpha equally" if answer.question == "tasks" else ""
+    yield f"{shared or 'Each question of the study has an equal part of its alpha'}: {percent(answer.alpha)}."

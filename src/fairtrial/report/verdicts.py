@@ -76,7 +76,7 @@ def _by_failures(data: StudyVerdict, row: Comparison) -> str:
 
 def verdict_table(data: StudyVerdict, noise: Sequence[ArmNoise] = ()) -> dict[str, Any]:
     """Lay verdicts out as programs read them; ``noise`` is there only for a study that has it."""
-    keys = ("study", "hash", "reference", "metric", "margin", "alpha", "looks", "seeds")
+    keys = ("study", "hash", "reference", "metric", "margin", "alpha", "looks", "stage", "seeds")
     table = {key: getattr(data, key) for key in (*keys, "exploratory", "alerts", "caveats")}
     rows = [{key: _plain(value) for key, value in vars(row).items() if key != "sd"} for row in data.comparisons]
     jitter = None if data.jitter is None else vars(data.jitter) | {"split": vars(data.jitter.split)}

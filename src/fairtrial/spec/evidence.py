@@ -89,6 +89,7 @@ class Evidence(Section):
 
     The margin is in the measure's own unit; alpha is the probability, over all arms, looks and questions together, of
     any false verdict. Further questions are `also`, `against`, `pairs` and `best`; each gets an equal part of alpha.
+    With `aa`, an arm may have the settings of another, and gets other seeds of noise.
     """
 
     metric: str = "best_test_acc"
@@ -100,6 +101,9 @@ class Evidence(Section):
     lost_below: Floor | None = None
     lost_above: Finite | None = None
     pooling: Literal["guarded", "pooled", "own"] | None = None  # None for "guarded"
+    #: Whether a fixed number of seeds spends all of alpha; otherwise some is kept for seeds that are added later.
+    final: StrictBool | None = None
+    aa: StrictBool | None = None
     also: Annotated[tuple[AlsoMeasure, ...] | None, BeforeValidator(_as_measures)] = None
     against: Annotated[Constant | None, BeforeValidator(_as_constant)] = None
     pairs: Literal["all"] | None = None
@@ -188,11 +192,13 @@ class Noise(Section):
 
     Two numbers make a crossed design, in which every set of weights meets every order; its first seeds are those of the
     default. A single number can only be 1: that source is fixed at what it is for seed 0, and the other varies. Dropout
-    goes with the order of batches.
+    goes with the order of batches. With `first_seed` all of it begins with another seed than 0: fresh seeds, to confirm
+    what another study found.
     """
 
     initial_weights: Count | None = None
     batch_orders: Count | None = None
+    first_seed: Count | None = None
 
     @property
     def crossed(self) -> int | None:
@@ -207,12 +213,19 @@ class Noise(Section):
         Example:
             >>> [Noise(initial_weights=2, batch_orders=2).of(seed) for seed in range(4)]
             [(0, 0), (1, 1), (0, 1), (1, 0)]
+            >>> Noise(first_seed=1000).of(2)
+            (1002, 1002)
         """
-        if self.initial_weights is None or self.batch_orders is None:
-            return (0 if self.initial_weights else seed), (0 if self.batch_orders else seed)
-        weights, orders = self.initial_weights, self.batch_orders
+        first, weights, orders = self.first_seed or 0, self.initial_weights, self.batch_orders
+        if weights is None or orders is None:
+            return first + (0 if weights else seed), first + (0 if orders else seed)
         # Along the diagonals of the grid: one meets a pair again only after lcm steps, and then goes to the next.
-        return seed % weights, (seed + seed // math.lcm(weights, orders)) % orders
+        return first + seed % weights, first + (seed + seed // math.lcm(weights, orders)) % orders
+
+    @property
+    def designed(self) -> bool:
+        """Whether the sources vary otherwise than by default."""
+        return self.initial_weights is not None or self.batch_orders is not None
 
     @model_validator(mode="after")
     def _is_a_design(self) -> Self:

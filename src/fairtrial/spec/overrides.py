@@ -1,10 +1,13 @@
 """Nested tables as TOML has them: read, overridden from the command line, merged, flattened."""
 
+import ast
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from fairtrial.errors import StudyError
+from fairtrial.registry import did_you_mean
 from fairtrial.spec.sections import REGISTRIES, DataSettings
 
 #: What a TOML table holds.
@@ -20,16 +23,17 @@ def parse_toml(text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise StudyError(f"not valid TOML: {error}") from error
+        raise StudyError(f"not valid TOML: {error}{_hint(text, str(error))}") from error
 
 
 def override(table: Table, assignments: Sequence[str]) -> dict[str, Any]:
     """Apply ``KEY=VALUE`` assignments, as the command line takes them, to a copy of a study's table.
 
-    A value is read as TOML, and as a plain string if it is not TOML.
+    A value is read as TOML, and as a plain string if it is not TOML and does not look like another value.
 
     Raises:
-        StudyError: no equals sign, or a key below something that is no table.
+        StudyError: no equals sign, a key below something that is no table, no such arm, or a value that is neither TOML
+            nor a plain string, such as ``False`` or ``.5``.
     """
     result = dict(table)
     for assignment in assignments:
@@ -37,7 +41,10 @@ def override(table: Table, assignments: Sequence[str]) -> dict[str, Any]:
         parts = key.strip().split(".")
         if not equals or not all(parts):
             raise StudyError(f"--set {assignment}: must be KEY=VALUE, for example training.epochs=3")
-        changes: Any = _value(text.strip())
+        arms = table.get("arms")
+        if parts[0] == "arms" and len(parts) > 1 and isinstance(arms, Mapping) and parts[1] not in arms:
+            raise StudyError(f"--set {key.strip()}: no arm is named {parts[1]}; {did_you_mean(parts[1], arms)}")
+        changes: Any = _value(text.strip(), assignment)
         for part in reversed(parts):
             changes = {part: changes}
         if isinstance(changes.get("seeds"), Mapping) and not isinstance(result.get("seeds", 1), Mapping):
@@ -46,11 +53,56 @@ def override(table: Table, assignments: Sequence[str]) -> dict[str, Any]:
     return result
 
 
-def _value(text: str) -> Any:
+def _value(text: str, assignment: str) -> Any:
+    """Read a value as TOML, or as a plain string; refuse what looks like another value, misspelt."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except tomllib.TOMLDecodeError as error:
+        if instead := instead_of(text):
+            raise StudyError(f"--set {assignment}: {instead}, or '\"{text}\"' for text") from error
+        if text.startswith(tuple("[{(\"'")):
+            raise StudyError(f"--set {assignment}: the value is not valid TOML; quote text as '\"...\"'") from error
         return text
+
+
+def instead_of(text: str) -> str:
+    """Say how TOML has a value that is spelt as Python or other languages do; empty for anything else.
+
+    Example:
+        >>> instead_of("False"), instead_of(".003"), instead_of("(0.9, 1.)"), instead_of("adam")
+        ('write false', 'write 0.003', 'write [0.9, 1.0]', '')
+    """
+    if text.lower().lstrip("+-") in {"true", "false", "nan", "inf"}:
+        return f"write {text.lower()}"
+    try:
+        value = ast.literal_eval(re.sub(r"^([+-]?)0+(?=\d)", r"\1", text))  # 007
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return ""
+    if value is None:
+        return "leave the key out, for TOML has no null"
+    written = _write(value)
+    return f"write {written}" if written else ""
+
+
+def _write(value: object) -> str:
+    """Write a number, a truth value or a list of them; empty for anything else."""
+    if isinstance(value, list | tuple):
+        items = [_write(item) for item in value]
+        return f"[{', '.join(items)}]" if all(items) else ""
+    return str(value).lower() if isinstance(value, bool | int | float) else ""
+
+
+def _hint(text: str, error: str) -> str:
+    """Say what to write instead, where the line of an error in TOML has a value in the spelling of another language."""
+    where = re.search(r"at line (\d+)", error)
+    line = text.splitlines()[int(where[1]) - 1] if where and int(where[1]) <= len(text.splitlines()) else ""
+    for word in re.findall(r"[^\s,=\[\]{}\"']+", line.partition("#")[0]):
+        try:
+            tomllib.loads(f"value = {word}")
+        except tomllib.TOMLDecodeError:
+            if instead := instead_of(word):
+                return f"; in place of {word} {instead}"
+    return ""
 
 
 def merge(base: Table, changes: Table, where: str = "") -> dict[str, Any]:

@@ -101,7 +101,7 @@ class Study(Section):
             )
             for name, changes in _check_tables(file.arms).items()
         )
-        _check_arms(file.reference, arms)
+        _check_arms(file.reference, arms, aa=bool(file.evidence.aa))
         file.check_questions({arm.name: arm.settings for arm in arms})
         file, seeds = file.with_directions(), file.seed_range
         questions = ("metrics", "evidence", "claims", "joint_claims", "reported", "noise")
@@ -169,6 +169,28 @@ class Study(Section):
         if name not in arms:
             raise StudyError(f"{self.name} has no arm `{name}`: {did_you_mean(name, arms)}")
         return arms[name]
+
+    @cached_property
+    def twins(self) -> Mapping[str, str]:
+        """The A/A arms, each with the arm whose settings it has: the reference, or the first in the study's order.
+
+        They are trained with other seeds of noise than all other arms, so nothing but noise tells the two apart.
+        """
+        order = sorted(self.arms, key=lambda arm: arm.name != self.reference)
+        first: dict[str, str] = {}
+        twins = {arm.name: first.setdefault(digest(content(arm.settings)), arm.name) for arm in order}
+        return {arm: other for arm, other in twins.items() if arm != other}
+
+    def differing_keys(self, arm: str, other: str) -> tuple[str, ...]:
+        """Name the keys in which the settings of two arms differ.
+
+        Example:
+            >>> study.differing_keys("baseline", "low_beta2")
+            ('optimizer.betas',)
+        """
+        own, theirs = (dict(flatten(content(self.arm(name).settings))) for name in (arm, other))
+        differ = [key for key in {**own, **theirs} if own.get(key) != theirs.get(key)]
+        return tuple(key for key in differ if not isinstance(own.get(key, theirs.get(key)), Mapping))  # no empty table
 
     @property
     def sequential(self) -> bool:
@@ -287,13 +309,17 @@ def _check_tables(arms: object) -> Mapping[str, Table]:
     return arms
 
 
-def _check_arms(reference: str, arms: Sequence[Arm]) -> None:
+def _check_arms(reference: str, arms: Sequence[Arm], *, aa: bool) -> None:
     check_arm(reference, [arm.name for arm in arms], f'reference = "{reference}"')
     seen: dict[str, str] = {}
     for arm in arms:
         same = seen.setdefault(digest(content(arm.settings)), arm.name)
-        if same != arm.name:
-            raise StudyError(f"arms.{arm.name}: has the same settings as arms.{same}; arms must differ")
+        if same != arm.name and not aa:
+            raise StudyError(
+                f"arms.{arm.name}: has the same settings as arms.{same}; arms must differ, unless evidence.aa = true"
+            )
+    if aa and len(seen) == len(arms):
+        raise StudyError("evidence.aa = true: no two arms have the same settings; add one, such as [arms.again]")
 
 
 def _plain(settings: Settings) -> dict[str, Any]:

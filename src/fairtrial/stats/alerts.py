@@ -1,9 +1,13 @@
 """What can make a verdict false although its statistics are right: said before all verdicts, and in JSON."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from fairtrial.spec import Study
-from fairtrial.stats.paired import seed_list
+from fairtrial.spec.metrics import Unit
+from fairtrial.stats.identical import identical_arms
+from fairtrial.stats.paired import PairedData, seed_list
+from fairtrial.stats.verdicts import Comparison, Verdict
 from fairtrial.trial import Outcome, TrialResult
 
 
@@ -15,7 +19,34 @@ def alerts(study: Study, results: Sequence[TrialResult]) -> tuple[str, ...]:
         ()
     """
     names = {arm.name for arm in study.arms}
-    return tuple(_mixed_code([one for one in results if one.arm in names and one.outcome is Outcome.FINISHED]))
+    finished = [one for one in results if one.arm in names and one.outcome is Outcome.FINISHED]
+    return (*_mixed_code(finished), *identical_arms(study, results))
+
+
+def of_aa_arms(study: Study, rows: Sequence[Comparison]) -> tuple[str, ...]:
+    """Say of which A/A arms there is a difference: by chance, or by a fault of the training loop or of its seeds."""
+    return tuple(
+        f"{row.arm} has the settings of {study.reference} (A/A) and yet is {row.verdict.value}: unless that is the "
+        f"chance of {study.evidence.alpha:.0%}, a fault in the training loop makes differences where there are none."
+        for row in rows
+        if study.twins.get(row.arm) == study.reference and row.verdict in {Verdict.BETTER, Verdict.WORSE}
+    )
+
+
+def outlier_alerts(data: PairedData, unit: Unit) -> Iterator[str]:
+    """Name the runs of each arm that are far from its others, with both means; see `stats.outliers`."""
+    for found, where, so in (
+        (data.outliers.behind, "behind", "they count as lost, and its numbers are those of the runs that work"),
+        (data.outliers.ahead, "ahead of", "look at them"),
+    ):
+        for arm in dict.fromkeys(arm for arm, _ in found):
+            far = {seed: value for (name, seed), value in sorted(found.items()) if name == arm}
+            rest = [value for key, value in data.values.items() if key[0] == arm and key not in found]
+            low, high = (f"{unit.number(math.fsum(each) / len(each))}{unit.name}" for each in (far.values(), rest))
+            yield (
+                f"{arm}: {len(far)} of {len(far) + len(rest)} runs far {where} its others ({seed_list(list(far))}: "
+                f"{low} on average, the others {high}); {so}."
+            )
 
 
 def _mixed_code(finished: Sequence[TrialResult]) -> Iterator[str]:

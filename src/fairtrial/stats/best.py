@@ -42,16 +42,29 @@ def best_arm(contrasts: Contrasts, alpha: float) -> BestArm:
         base for base, family in families.items() if any(row.verdict is Verdict.BETTER for row in family.comparisons)
     }
     candidates, excluded = (tuple(arm for arm in arms if (arm in beaten) is which) for which in (False, True))
-    values = contrasts.data.values
-    sound = [arm for arm in arms if not any(name == arm for name, _ in contrasts.data.lost)]
-    seeds = [seed for seed in range(contrasts.main.seeds) if all((arm, seed) in values for arm in sound)]
-    if not (sound and seeds):
+    sound, table = _common(contrasts)
+    if not table.size:
         return BestArm(candidates, excluded, None, 0, None, None)
-    table = np.array([[values[arm, seed] for arm in sound] for seed in seeds])
     sign = 1.0 if contrasts.evidence.larger_is_better else -1.0
     leader = int((sign * table.mean(axis=0)).argmax())
-    corrected = sign * left_out_mean(sign * table) if len(seeds) > 2 else None
-    return BestArm(candidates, excluded, sound[leader], len(seeds), float(table[:, leader].mean()), corrected)
+    corrected = sign * left_out_mean(sign * table) if len(table) > 2 else None
+    return BestArm(candidates, excluded, sound[leader], len(table), float(table[:, leader].mean()), corrected)
+
+
+def ranking(contrasts: Contrasts) -> tuple[str, ...]:
+    """Order the arms that lost no seed by their means over the seeds that all of them have, the best first."""
+    sound, table = _common(contrasts)
+    means = table.mean(axis=0) if table.size else np.zeros(0)
+    order = np.argsort(-means if contrasts.evidence.larger_is_better else means, kind="stable")
+    return tuple(sound[index] for index in order)
+
+
+def _common(contrasts: Contrasts) -> tuple[list[str], FloatArray]:
+    """The arms that lost no seed, and their values, (seeds, arms), at the seeds that all of them have."""
+    values, lost = contrasts.data.values, {arm for arm, _ in contrasts.data.lost}
+    sound = [arm.name for arm in contrasts.study.arms if arm.name not in lost]
+    seeds = [seed for seed in range(contrasts.main.seeds) if all((arm, seed) in values for arm in sound)]
+    return sound, np.array([[values[arm, seed] for arm in sound] for seed in seeds])
 
 
 def left_out_mean(values: FloatArray) -> float:

@@ -266,14 +266,12 @@ def levels_of(
     null = null[:, np.argsort(null[-1])]
     levels = np.zeros(len(ALPHAS))
     for index, alpha in enumerate(ALPHAS):
-        erred = (
-            (null[:-1] <= np.array(earlier[index])[:, None]).any(axis=0)
-            if earlier
-            else np.zeros(null.shape[1], dtype=bool)
-        )
+        erred = np.zeros(null.shape[1], dtype=bool)
+        for smallest, level in zip(null[:-1], earlier[index] if earlier else (), strict=True):
+            erred |= smallest <= level
         # The second allowance, too, is within the share: the earlier stages are within theirs.
-        allowed = max(share * alpha * len(erred) - erred.sum(), (share - already) * alpha * len(erred))
-        levels[index] = _quantile(null[-1, ~erred], float(allowed))
+        allowed = max(share * alpha * len(erred) - float(erred.sum()), (share - already) * alpha * len(erred))
+        levels[index] = _quantile(null[-1, ~erred], allowed)
     return levels
 
 

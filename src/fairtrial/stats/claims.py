@@ -23,12 +23,14 @@ from fairtrial.history import History
 from fairtrial.spec import ALL_OTHERS, Claim, Study, Target
 from fairtrial.spec.metrics import RELATIVE, Unit
 from fairtrial.stats import caveats
-from fairtrial.stats.alerts import alerts
+from fairtrial.stats.alerts import alerts, outlier_alerts
 from fairtrial.stats.boundary import LookPlan, boundary
 from fairtrial.stats.comparison import complete_seeds, looks
+from fairtrial.stats.identical import Sameness
 from fairtrial.stats.joint import JointFinding, join_findings
 from fairtrial.stats.paired import LostSeeds, PairedData, seed_list
 from fairtrial.stats.pairing import pairing_caveats, pairing_conflict
+from fairtrial.stats.stages import Standing, standing
 from fairtrial.stats.variance import FloatArray, estimate
 from fairtrial.stats.verdicts import ClaimVerdict
 from fairtrial.trial import TrialResult
@@ -86,6 +88,7 @@ class StudyClaims:
     claims: tuple[TestedClaim, ...]
     caveats: tuple[str, ...]  # what a reader must know about all of them, a sentence each
     joint: tuple[JointFinding, ...] = ()  # the findings about the study's joint claims
+    stage: int = 1  # which look, or plan of looks, at these trials it is
     exploratory: tuple[str, ...] = ()  # why this is no test of what was set beforehand, each without a full stop
     alerts: tuple[str, ...] = ()  # what can make the findings false, a sentence each; see `stats.alerts`
 
@@ -108,14 +111,18 @@ def check_claims(study: Study, results: Sequence[TrialResult], *, history: Histo
         raise StudyError(f"{study.label}: has one arm, and a claim needs another to compare it with")
     families = [_Family.of(study, claim) for claim in study.claims]
     alpha = study.evidence.alpha / max(len(set(families)), 1)
-    intervals = {family: _intervals(study, results, family, alpha) for family in set(families)}
+    standings = {
+        family: standing(study, history, family.metric, family.target, base=family.arm) for family in set(families)
+    }
+    intervals = {family: _intervals(study, results, family, alpha, standings[family]) for family in standings}
     pairs = zip(study.claims, families, strict=True)
     tested = tuple(_test(study, claim, results, intervals[family]) for claim, family in pairs)
     metrics = dict.fromkeys(claim.metric for claim in study.claims)
-    own = PairedData.of(study, results, study.evidence.metric, study.evidence.target)
+    own = PairedData.of(study, results, study.evidence.metric, study.evidence.target).sifted(study.seeds)
     lines = [line for metric in metrics for line in caveats.of_metric(metric)]
     lines += [*caveats.of_conditions(study, results), *caveats.of_records(study, own), *caveats.held_fixed(study)]
     joint = join_findings(study.joint_claims, {one.claim.id: one.finding for one in tested})
+    late = () if history is None else history.claimed_afterwards(study)
     return StudyClaims(
         study=study.name,
         hash=study.hash,
@@ -125,8 +132,9 @@ def check_claims(study: Study, results: Sequence[TrialResult], *, history: Histo
         claims=tested,
         caveats=tuple(lines),
         joint=joint,
-        exploratory=() if history is None else history.claimed_afterwards(study),
-        alerts=alerts(study, results),
+        exploratory=tuple(dict.fromkeys([*late, *(said for one in standings.values() for said in one.reasons)])),
+        stage=max((one.number for one in standings.values()), default=1),
+        alerts=(*alerts(study, results), *outlier_alerts(own, study.measure(study.evidence.metric).unit)),
     )
 
 
@@ -172,18 +180,22 @@ class _Intervals:
     refused: Mapping[str, str | None]
 
 
-def _intervals(study: Study, results: Sequence[TrialResult], family: _Family, alpha: float) -> _Intervals:
-    data = PairedData.of(study, results, family.metric, family.target)
+def _intervals(
+    study: Study, results: Sequence[TrialResult], family: _Family, alpha: float, stands: Standing
+) -> _Intervals:
+    data = PairedData.of(study, results, family.metric, family.target).sifted(study.seeds)
     others = [arm.name for arm in study.arms if arm.name != family.arm]
     refused = {arm: pairing_conflict(study, family.arm, arm, results) for arm in others}
     # Each column is a fraction of its own arm's values, so each is computed alone.
     columns = [data.differences(arm, [family.arm], study.seeds, relative=family.relative)[:, 0] for arm in others]
     table = np.column_stack(columns)
     table[:, [bool(refused[arm]) for arm in others]] = np.nan
-    found = {
-        arm: _interval(table, column, _ended(study, data, family.arm, arm), looks(study), alpha)
-        for column, arm in enumerate(others)
-    }
+    sameness = Sameness.of(study, results)
+    same = np.array([bool(sameness.seeds(family.arm, arm)) for arm in others])  # they tell nothing of others' spread
+    found = {}
+    for column, arm in enumerate(others):
+        spread = np.where(same & (np.arange(len(others)) != column), np.nan, table)
+        found[arm] = _interval(spread, column, _ended(study, data, family.arm, arm), looks(study), alpha, stands)
     return _Intervals(family, data, found, refused)
 
 
@@ -195,19 +207,21 @@ def _ended(study: Study, data: PairedData, arm: str, other: str) -> int:
     return next(apart, study.seeds)
 
 
-def _interval(table: FloatArray, column: int, seeds: int, planned: Sequence[int], alpha: float) -> _Interval:
+def _interval(  # noqa: PLR0917  (one call, above)
+    table: FloatArray, column: int, seeds: int, planned: Sequence[int], alpha: float, stands: Standing
+) -> _Interval:
     """The interval of one column at the last planned look within its seeds."""
     past = [index for index, look in enumerate(planned) if look <= seeds]
     rows = table[: planned[past[-1]] if past else seeds]
     own = rows[:, column][np.isfinite(rows[:, column])]
     mean = float(own.mean()) if len(own) else None
-    half = _half_width(rows, column, planned, past[-1], alpha) if past and len(own) > 1 else None
+    plan = LookPlan.of(rows.shape[1], planned, earlier=stands.earlier, share=stands.share) if past else None
+    half = _half_width(rows, column, plan, past[-1], alpha) if plan and len(own) > 1 else None
     return _Interval(len(own), mean, None if mean is None or half is None else (mean - half, mean + half))
 
 
-def _half_width(rows: FloatArray, column: int, planned: Sequence[int], look: int, alpha: float) -> float | None:
+def _half_width(rows: FloatArray, column: int, plan: LookPlan, look: int, alpha: float) -> float | None:
     """Half the width of one column's interval; None without spread."""
-    plan = LookPlan.of(rows.shape[1], planned)
     at = estimate(rows[None], np.isfinite(rows)[None], plan.pooling)
     scale, count = float(at.scale[0, column]), int(at.count[0, column])
     if not scale > 0.0:

@@ -14,12 +14,14 @@ from fairtrial.spec import Evidence, Study
 from fairtrial.spec.metrics import Unit
 from fairtrial.spec.validation import Vocabulary
 from fairtrial.stats import caveats
-from fairtrial.stats.alerts import alerts
+from fairtrial.stats.alerts import alerts, of_aa_arms, outlier_alerts
 from fairtrial.stats.failures import failure_caveats
+from fairtrial.stats.identical import Sameness, without_difference
 from fairtrial.stats.jitter import Jitter, find_jitter
 from fairtrial.stats.judge import judge
 from fairtrial.stats.paired import LostSeeds, PairedData, fate, seed_list
 from fairtrial.stats.pairing import pairing_caveats, pairing_conflict
+from fairtrial.stats.stages import standing
 from fairtrial.stats.stopping import allowed, failures_of, hopeless, stop_reasons
 from fairtrial.stats.variance import estimate
 from fairtrial.stats.verdicts import Comparison, Failures, Verdict
@@ -46,6 +48,8 @@ class StudyVerdict:
     lost: dict[str, dict[str, int]]
     refused: dict[str, str]  # why arms can't be compared at all, by name
     exploratory: tuple[str, ...] = ()  # why this is no test of what was set beforehand, each without a full stop
+    stage: int = 1  # which look, or plan of looks, at these trials it is
+    part: float = 1.0  # of alpha, that it adds to what earlier ones have spent
     set_beforehand: bool = False  # whether a store knows that measure and margin were set before there were results
     jitter: Jitter | None = None  # how much of the spread is jitter within runs; None if unknown
     alerts: tuple[str, ...] = ()  # what can make the verdicts false, a sentence each; see `stats.alerts`
@@ -162,30 +166,35 @@ class _Comparing:
         self._results = results
         self._evidence = evidence
         self._history = history
-        self._data = PairedData.of(study, results, evidence.metric, evidence.target)
+        self._standing = standing(study, history, evidence.metric, evidence.target)
+        self._all = PairedData.of(study, results, evidence.metric, evidence.target)
         self._others = [arm.name for arm in study.arms if arm.name != study.reference]
         conflicts = {arm: pairing_conflict(study, study.reference, arm, results) for arm in self._others}
         self._refused = {arm: reason for arm, reason in conflicts.items() if reason}
+        self._sameness = Sameness.of(study, results)
         self.seeds = self._complete_seeds() if seeds is None else seeds
+        self._data = self._all.sifted(self.seeds)
         self._judged = self._judge(self.seeds)
 
     def verdict(self) -> StudyVerdict:
         shared = tuple(self._shared_caveats())
+        rows = tuple(self._with_losses(row, shared) for row in self._judged)
         exploratory = tuple(self._exploratory())
         ended = Counter(arm for arm, _ in self._data.ended)
         losses = sorted(self._data.lost.items())
+        unit = self._study.measure(self._evidence.metric).unit
         return StudyVerdict(
             study=self._study.name,
             hash=self._study.hash,
             reference=self._study.reference,
             metric=self._evidence.metric,
-            unit=self._study.measure(self._evidence.metric).unit,
+            unit=unit,
             larger_is_better=self._evidence.larger_is_better,
             margin=self._evidence.margin,
             alpha=self._study.question_alpha,
             looks=looks(self._study),
             seeds=self.seeds,
-            comparisons=tuple(self._with_losses(row, shared) for row in self._judged),
+            comparisons=rows,
             ended={arm.name: ended[arm.name] for arm in self._study.arms},
             lost={
                 arm: dict(Counter(how for (name, _), how in losses if name == arm))
@@ -194,8 +203,14 @@ class _Comparing:
             refused=self._refused,
             exploratory=exploratory,
             set_beforehand=self._history is not None and not exploratory,
+            stage=self._standing.number,
+            part=self._standing.part,
             jitter=self._jitter,
-            alerts=alerts(self._study, self._results),
+            alerts=(
+                *alerts(self._study, self._results),
+                *outlier_alerts(self._data, unit),
+                *of_aa_arms(self._study, rows),
+            ),
         )
 
     def _exploratory(self) -> Iterator[str]:
@@ -205,12 +220,25 @@ class _Comparing:
             yield f"the study set {own} beforehand, not {self._evidence.metric}"
         elif self._history is not None:
             yield from self._history.set_afterwards(self._study)
+        yield from self._standing.reasons
 
     def stops(self) -> dict[str, str]:
         return self._stop_reasons(self._judged, self.seeds)
 
     def _stop_reasons(self, judged: Sequence[Comparison], seeds: int) -> dict[str, str]:
-        return stop_reasons(self._study, judged, self._data, self._refused, seeds)
+        found = stop_reasons(self._study, judged, self._all.sifted(seeds), self._refused, seeds)
+        same = f"its trials are identical to those of {self._study.reference}"
+        found |= dict.fromkeys(self._identical(seeds), same) if seeds in looks(self._study) else {}
+        tested = {*self._others} - self._study.twins.keys()
+        if tested and tested <= found.keys():
+            found = dict.fromkeys(self._study.twins, "no other arm is left to check") | found
+        return found
+
+    def _identical(self, seeds: int) -> dict[str, int]:
+        """The arms that are the reference to the bit at all of these seeds, with their number of shared seeds."""
+        found = {arm: self._sameness.seeds(self._study.reference, arm, seeds) for arm in self._others}
+        measured = {arm for arm, seed in self._all.values if seed < seeds} - self._refused.keys()
+        return {arm: shared for arm, shared in found.items() if shared and arm in measured}
 
     def _complete_seeds(self) -> int:
         """Count the seeds to evaluate: those that all arms have ended, where they had not stopped.
@@ -219,23 +247,24 @@ class _Comparing:
         the same store may have trained some arms further; that must not move the look either.
         """
         if not self._study.sequential:
-            return complete_seeds(self._study, self._data)
+            return complete_seeds(self._study, self._all)
         stopped: set[str] = set()
         for seed in range(self._study.seeds):
             if seed >= self._study.min_seeds:
                 stopped.update(self._stop_reasons(self._judge(seed), seed))
                 if stopped.issuperset(self._others):
                     return seed
-            if not {(arm.name, seed) for arm in self._study.arms if arm.name not in stopped} <= self._data.ended:
+            if not {(arm.name, seed) for arm in self._study.arms if arm.name not in stopped} <= self._all.ended:
                 return seed
         return self._study.seeds
 
     def _judge(self, seeds: int) -> tuple[Comparison, ...]:
         if not self._others:
             return ()
-        table = self._data.differences(self._study.reference, self._others, seeds)
-        table[:, [arm in self._refused for arm in self._others]] = np.nan
-        return judge(
+        table = self._all.sifted(seeds).differences(self._study.reference, self._others, seeds)
+        same = self._identical(seeds)
+        table[:, [arm in {*self._refused, *same} for arm in self._others]] = np.nan
+        judged = judge(
             table,
             self._evidence.margin,
             self._study.question_alpha,
@@ -243,6 +272,14 @@ class _Comparing:
             arms=self._others,
             larger_is_better=self._evidence.larger_is_better,
             pooling=self._evidence.pooling or "guarded",
+            earlier=self._standing.earlier,
+            share=self._standing.share,
+        )
+        return tuple(
+            without_difference(row, self._study.reference, same[row.arm], self._evidence.margin)
+            if row.arm in same
+            else row
+            for row in judged
         )
 
     def _with_losses(self, row: Comparison, shared: tuple[str, ...]) -> Comparison:
@@ -298,7 +335,8 @@ class _Comparing:
 
     @cached_property
     def _jitter(self) -> Jitter | None:
-        arms = [arm for arm in self._others if arm not in self._refused]
+        without = {*self._refused, *self._identical(self.seeds)}
+        arms = [arm for arm in self._others if arm not in without]
         return find_jitter(self._study, self._results, self._data, self._study.measure(self._evidence.metric), arms)
 
     def _shared_caveats(self) -> Iterator[str]:

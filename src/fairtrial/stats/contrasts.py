@@ -37,19 +37,19 @@ class Contrasts:
     ) -> None:
         self.study, self.results, self.main = study, results, main
         self.evidence = evidence or study.evidence
-        self.data = PairedData.of(study, results, self.evidence.metric, self.evidence.target)
+        self.data = PairedData.of(study, results, self.evidence.metric, self.evidence.target).sifted(main.seeds)
 
     def with_base(self, base: str, others: Sequence[str], alpha: float, *, margin: float | None = None) -> StudyVerdict:
         """Compare arms with any one of them; the intervals of all the others together hold with 1 - alpha."""
         refused = {arm: why for arm in others if (why := pairing_conflict(self.study, base, arm, self.results))}
         table = self.data.differences(base, others, self.main.seeds)
         table[:, [arm in refused for arm in others]] = np.nan
-        ended = [self._together({base, arm}) for arm in others]
-        judged = self._judge(table, ended, others, alpha, margin)
+        ended = [self.together({base, arm}) for arm in others]
+        judged = self.judge_columns(table, ended, others, alpha, margin)
         rows = [
-            _refused(row, refused[row.arm])
+            refuse(row, refused[row.arm])
             if row.arm in refused
-            else self._with_losses(row, base, self.data.lost_seeds(row.arm, base))
+            else self.with_losses(row, base, self.data.lost_seeds(row.arm, base))
             for row in judged
         ]
         return self._verdict(base, rows, alpha, margin, refused)
@@ -65,25 +65,25 @@ class Contrasts:
         margin = None if one_sided else self.evidence.margin
         rows = []
         for arm in arms:
-            ended = self._together({arm})
+            ended = self.together({arm})
             values = [[self.data.values.get((arm, seed), np.nan) - value] for seed in range(ended)]
             table = np.array(values, dtype=np.float64).reshape(ended, 1)
-            (row,) = self._judge(table, [ended], [arm], part, margin)
+            (row,) = self.judge_columns(table, [ended], [arm], part, margin)
             if one_sided and row.verdict is Verdict.WORSE:
                 row = replace(row, verdict=Verdict.UNDECIDED)
             p = row.p_adjusted and min(row.p_adjusted * alpha / part, 1.0)
             lost = LostSeeds(tuple(sorted(seed for which, seed in self.data.lost if which == arm)), ())
-            rows.append(replace(self._with_losses(row, name, lost), p_adjusted=p))
+            rows.append(replace(self.with_losses(row, name, lost), p_adjusted=p))
         return self._verdict(name, rows, 2 * alpha if one_sided else alpha, margin, {})
 
-    def _together(self, arms: Collection[str]) -> int:
+    def together(self, arms: Collection[str]) -> int:
         """Count the complete seeds of the study for which these arms went on."""
         if not self.study.sequential:
             return self.main.seeds
         apart = (seed for seed in range(self.main.seeds) if not {(arm, seed) for arm in arms} <= self.data.ended)
         return next(apart, self.main.seeds)
 
-    def _judge(
+    def judge_columns(
         self, table: FloatArray, ended: Sequence[int], names: Sequence[str], alpha: float, margin: float | None
     ) -> list[Comparison]:
         """Judge each column at the last planned look within its seeds."""
@@ -98,12 +98,13 @@ class Contrasts:
                 arms=names,
                 larger_is_better=self.evidence.larger_is_better,
                 pooling=self.study.evidence.pooling or "guarded",
+                share=self.main.part,  # what earlier looks have spent is left to them, whatever they asked
             )
             for cut in set(cuts)
         }
         return [judged[cut][column] for column, cut in enumerate(cuts)]
 
-    def _with_losses(self, row: Comparison, base: str, lost: LostSeeds) -> Comparison:
+    def with_losses(self, row: Comparison, base: str, lost: LostSeeds) -> Comparison:
         """Add caveats, and withdraw a verdict that lost seeds count against."""
         verdict = allowed(row.verdict, lost)
         own = [f"It lost {seed_list(lost.arm)}, which counts against it."] if lost.arm else []
@@ -136,6 +137,7 @@ class Contrasts:
         )
 
 
-def _refused(row: Comparison, why: str) -> Comparison:
+def refuse(row: Comparison, why: str) -> Comparison:
+    """Replace a comparison of trials that are not paired."""
     refusal = (f"Refused: {why}.",)
     return Comparison(row.arm, 0, None, None, None, None, None, None, None, Verdict.UNDECIDED, None, refusal)

@@ -261,14 +261,14 @@ def _outlook(judgment: _Judgment, arm: _Arm, more: int | None) -> Iterator[str]:
     seeds = looks[arm.look]
     if judgment.rows > seeds:
         yield f"The last planned look so far was after {seeds} seeds; later seeds are not used."
-    extensible = judgment.plan.share < 1.0
-    if arm.look == len(looks) - 1 and not extensible:
+    more_to_come = judgment.plan.share < 1.0
+    if arm.look == len(looks) - 1 and not more_to_come:
         yield final(seeds)
     if math.isnan(arm.half):
         return
     if more is None:
         yield f"If it goes on as it began, {MOST_SEEDS} seeds would hardly settle it."
-    elif seeds + more > looks[-1] and extensible:
-        yield f"Extended to about {seeds + more} seeds it would have an even chance to be settled."
+    elif seeds + more > looks[-1] and more_to_come:
+        yield f"About {seeds + more} seeds in all would settle it: a further look, which keeps to the error rate."
     elif seeds + more > looks[-1]:
         yield f"It would take a new study of about {seeds + more} seeds to settle it."

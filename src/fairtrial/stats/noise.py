@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from fairtrial.spec import Noise, Study
+from fairtrial.spec import Study
 from fairtrial.stats.comparison import evidence_for
 from fairtrial.stats.paired import PairedData
 from fairtrial.stats.variance import FloatArray
@@ -57,7 +57,7 @@ def split_noise(study: Study, results: Sequence[TrialResult], *, metric: str | N
     left out, whichever costs fewer runs. The metric is a measure, the study's own by default. Returns one per arm, in
     the study's order; empty for a study without ``[noise]``.
     """
-    if study.noise == Noise():
+    if not study.noise.designed:
         return ()
     evidence = evidence_for(study, metric)
     data = PairedData.of(study, results, evidence.metric, evidence.target)

@@ -7,21 +7,27 @@ show at which both have a result. See `LostSeeds`.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from fairtrial.measures import missed
 from fairtrial.spec import Study, Target
 from fairtrial.stats.learned import learned
+from fairtrial.stats.outliers import Outliers, find_outliers
 from fairtrial.stats.summary import Key, join
 from fairtrial.stats.variance import FloatArray
 from fairtrial.trial import Outcome, TrialResult
 
 #: How a finished trial can be lost, and in words what it did: it missed its target, its measure fell short of the
-#: study's floor, or it recorded NaN or an infinity.
-MISSED, UNLEARNED, BROKEN = "missed", "not learned", "not finite"
-_WORDS = {MISSED: "missed the target", UNLEARNED: "did not learn", BROKEN: "had a value that is not finite"}
+#: study's floor, it recorded NaN or an infinity, or it fell behind without a floor (`stats.outliers`).
+MISSED, UNLEARNED, BROKEN, OUTLYING = "missed", "not learned", "not finite", "outlying"
+_WORDS = {
+    MISSED: "missed the target",
+    UNLEARNED: "did not learn",
+    BROKEN: "had a value that is not finite",
+    OUTLYING: "fell far behind its other runs",
+}
 
 
 @dataclass(frozen=True)
@@ -29,9 +35,12 @@ class PairedData:
     """One measure of a study's trials, by arm and seed; each trial that started is in one of the four."""
 
     values: Mapping[Key, float]
-    lost: Mapping[Key, str]  # "diverged", "failed", "missed" (the target), "not learned" or "not finite"
+    lost: Mapping[Key, str]  # "diverged", "failed", "missed" (the target), "not learned", "not finite" or "outlying"
     unreported: frozenset[Key]  # finished, but without a value of the measure
     pending: frozenset[Key]  # started and not ended
+    #: Which way is better, to find runs that fell behind; None to leave them, because there is a floor.
+    larger_is_better: bool | None = None
+    outliers: Outliers = field(default_factory=Outliers)
 
     @classmethod
     def of(cls, study: Study, results: Sequence[TrialResult], metric: str, target: Target | None) -> "PairedData":
@@ -60,7 +69,18 @@ class PairedData:
                 lost[key] = MISSED
             else:
                 unreported.add(key)
-        return cls(values, lost, frozenset(unreported), frozenset(pending))
+        floored = study.evidence.lost_below is not None or study.evidence.lost_above is not None
+        larger = None if floored or chosen.direction is None else chosen.direction == "higher"
+        return cls(values, lost, frozenset(unreported), frozenset(pending), larger)
+
+    def sifted(self, seeds: int) -> "PairedData":
+        """Move the runs that fell far behind the others of their arm to the lost ones, by the first seeds alone."""
+        if self.larger_is_better is None:
+            return self
+        early = {key: value for key, value in self.values.items() if key[1] < seeds}
+        found = find_outliers(early, larger_is_better=self.larger_is_better)
+        values = {key: value for key, value in self.values.items() if key not in found.behind}
+        return replace(self, values=values, lost={**self.lost, **dict.fromkeys(found.behind, OUTLYING)}, outliers=found)
 
     @property
     def ended(self) -> frozenset[Key]:

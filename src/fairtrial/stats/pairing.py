@@ -44,7 +44,7 @@ def pairing_conflict(study: Study, arm: str, other: str, results: Sequence[Trial
                 f"{', '.join(changed)}"
             )
         for name in _differing(ours, theirs):
-            if not _explained(study, name, arm, other):
+            if not _reason(study, name, arm, other):
                 return (
                     f"{study.label}: arms {arm} and {other} can't be compared: at seed {seed} their {name} differ "
                     f"({ours.fingerprints[name][:12]} and {theirs.fingerprints[name][:12]}), which trials of one seed "
@@ -73,9 +73,9 @@ def pairing_caveats(study: Study, arm: str, results: Sequence[TrialResult], *, o
     for seed, (ours, theirs) in _pairs(results, arm, other).items():
         lines = [*_unlike(ours.machine, theirs.machine, other), *_unproved(ours, theirs, other)]
         lines += [
-            f"{name}: not those of {other}, because the arms differ in {_WORDS[name]}"
+            f"{name}: not those of {other}, because {reason}"
             for name in _differing(ours, theirs)
-            if _explained(study, name, arm, other)
+            if (reason := _reason(study, name, arm, other))
         ]
         for line in lines:
             found.setdefault(line, []).append(seed)
@@ -95,12 +95,15 @@ def _differing(ours: TrialResult, theirs: TrialResult) -> list[str]:
     return sorted(name for name in both if ours.fingerprints[name] != theirs.fingerprints[name])
 
 
-def _explained(study: Study, name: str, arm: str, other: str) -> bool:
-    """Tell whether the settings under test themselves make a fingerprint differ."""
+def _reason(study: Study, name: str, arm: str, other: str) -> str:
+    """Say why a fingerprint must differ: an A/A arm has its own noise, or the settings under test decide it."""
+    if {arm, other} & study.twins.keys():
+        return "an A/A arm has other seeds of noise"
     ours, theirs = study.arm(arm).settings, study.arm(other).settings
     if name not in _DETERMINED_BY or not ours.training.loop == theirs.training.loop == BUILT_IN:
-        return False
-    return _DETERMINED_BY[name](ours) != _DETERMINED_BY[name](theirs)
+        return ""
+    differ = _DETERMINED_BY[name](ours) != _DETERMINED_BY[name](theirs)
+    return f"the arms differ in {_WORDS[name]}" if differ else ""
 
 
 def _unlike(ours: Machine, theirs: Machine, other: str) -> Iterator[str]:

@@ -16,8 +16,8 @@ from fairtrial.stats.contrasts import Contrasts
 from fairtrial.stats.verdicts import Comparison
 from fairtrial.trial import TrialResult
 
-#: The keys of [evidence] that ask further questions.
-Question: TypeAlias = Literal["also", "against", "pairs", "best"]
+#: The keys of [evidence] that ask further questions, and the tasks of a study over several.
+Question: TypeAlias = Literal["also", "against", "pairs", "best", "tasks"]
 
 
 @dataclass(frozen=True)

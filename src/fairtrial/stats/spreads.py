@@ -22,11 +22,9 @@ class Spread:
 
     def values(self, noise: FloatArray) -> FloatArray:
         """Values of (..., cells) from standard normal noise of that shape."""
-        scale = np.array(self.cells)
-        if self.kind == "cells":
-            return noise * scale
-        values = (noise - noise[..., :1] if self.kind == "scaled" else noise) * scale
-        values[..., 0] = 0.0
+        values: FloatArray = (noise - noise[..., :1] if self.kind == "scaled" else noise) * np.array(self.cells)
+        if self.kind != "cells":
+            values[..., 0] = 0.0
         return values
 
 

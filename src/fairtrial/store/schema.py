@@ -60,7 +60,7 @@ trials = Table(
     Column("arm", Text, nullable=False),
     Column("seed", Integer, nullable=False),
     Column("settings", _JSON, nullable=False),
-    Column("settings_digest", _HASH, nullable=False, index=True),
+    Column("settings_digest", _HASH, nullable=False),
     Column("attempt", Text),  # id of the last one; none if the trial has not begun
     Column("outcome", String(16)),
     Column("detail", Text, nullable=False, default=""),

@@ -1,13 +1,15 @@
 """Registers what studies ask, and reads what was asked before; see `fairtrial.history`."""
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection, func, insert, select
 
-from fairtrial.history import History, Question, Registered
+from fairtrial.history import History, Question, Registered, arm_digests
+from fairtrial.scheduler import plan
 from fairtrial.spec import Study
-from fairtrial.store import schema
+from fairtrial.store import queries, schema
 
 
 def register(connection: Connection, study: Study, at: datetime) -> None:
@@ -19,7 +21,7 @@ def register(connection: Connection, study: Study, at: datetime) -> None:
     question = Question.of(study)
     stages = _sharing_arms(connection, question)
     if _current(stages, question) is None:
-        stage = _next(connection, stages, question, at)
+        stage = _next(connection, stages, study, at)
         row = {"study": study.hash, "question": question.to_json(), "registered_at": at}
         row |= {"ended": dict(stage.ended), "earlier": list(stage.earlier)}
         connection.execute(insert(schema.stages), row)
@@ -29,7 +31,7 @@ def history(connection: Connection, study: Study, now: datetime) -> History:
     """Read a study's history; of one that was never run, as if it were run now."""
     question = Question.of(study)
     stages = _sharing_arms(connection, question)
-    own = _current(stages, question) or _next(connection, stages, question, now)
+    own = _current(stages, question) or _next(connection, stages, study, now)
     return History(own, tuple(stage for stage in stages if stage.number < own.number))
 
 
@@ -51,13 +53,15 @@ def _current(stages: Sequence[Registered], question: Question) -> Registered | N
     return None if passed_over else own
 
 
-def _next(connection: Connection, stages: Sequence[Registered], question: Question, at: datetime) -> Registered:
-    """The stage that a question would be now."""
+def _next(connection: Connection, stages: Sequence[Registered], study: Study, at: datetime) -> Registered:
+    """The stage that a study's question would be now."""
+    question = Question.of(study)
     last = {stage.question.key: stage for stage in stages}  # the others were passed over, and registered again
     last.pop(question.key, None)
     seen = [stage for stage in last.values() if _was_looked_at(connection, stage)]
     number = (connection.scalar(select(func.max(schema.stages.c.number))) or 0) + 1
-    return Registered(number, question, at, _ended(connection, question), tuple(sorted(stage.number for stage in seen)))
+    ended = _ended(connection, study, stages)
+    return Registered(number, question, at, ended, tuple(sorted(stage.number for stage in seen)))
 
 
 def _was_looked_at(connection: Connection, stage: Registered) -> bool:
@@ -75,13 +79,21 @@ def _was_looked_at(connection: Connection, stage: Registered) -> bool:
     return connection.scalar(missing) == 0
 
 
-def _ended(connection: Connection, question: Question) -> dict[str, int]:
-    """How many trials of each arm have ended, at any seed and by whatever name."""
+def _ended(connection: Connection, study: Study, stages: Sequence[Registered]) -> dict[str, int]:
+    """How many trials of each arm have ended, over the seeds of a study and of those on some of the same arms.
+
+    Trials on fresh seeds are others, and so are those of an arm that another study compares with other arms.
+    """
+    digests = {name: arm.partition("+")[0] for name, arm in arm_digests(study).items()}
+    planned = {trial.hash: digests[trial.arm] for trial in plan(study)}
+    outcomes = queries.outcomes(connection, list(planned))
+    ended = {trial: planned[trial] for trial, outcome in outcomes.items() if outcome is not None}
     trials = schema.trials.c
-    settings = {arm.partition("+")[0] for arm in question.arms}
+    studies = select(schema.stages.c.study).where(schema.stages.c.number.in_([stage.number for stage in stages]))
     rows = connection.execute(
-        select(trials.settings_digest, func.count())
-        .where(trials.settings_digest.in_(settings), trials.outcome.is_not(None))
-        .group_by(trials.settings_digest)
+        select(trials.hash, trials.settings_digest)
+        .select_from(schema.study_trials.join(schema.trials))
+        .where(schema.study_trials.c.study.in_(studies), trials.outcome.is_not(None))
     )
-    return {row[0]: row[1] for row in rows}
+    ended |= {row.hash: row.settings_digest for row in rows if row.settings_digest in digests.values()}
+    return dict(Counter(ended.values()))

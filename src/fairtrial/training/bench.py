@@ -19,7 +19,7 @@ from fairtrial import spec
 from fairtrial.scheduler import plan
 from fairtrial.training import datasets, loop, prepare
 from fairtrial.training.allocator import keep_freed_memory
-from fairtrial.training.evaluation import EVALUATION_BATCH, evaluate
+from fairtrial.training.evaluation import EVALUATION_BATCH, evaluate, evaluated_images
 from fairtrial.training.kernels import library
 from fairtrial.training.learner import Learner
 from fairtrial.trial import Trial, TrialContext
@@ -100,10 +100,9 @@ class Pace:
 
     def trial_seconds(self, settings: spec.Settings, dataset: datasets.Dataset) -> float:
         """Estimate a whole trial's seconds."""
-        steps = math.ceil(len(dataset.train) / settings.training.batch_size)
-        evaluated = len(dataset.test) + (len(dataset.validation) if dataset.validation else 0)
-        epoch = steps * self.step_seconds + evaluated * self.image_seconds
-        return self.start_seconds + settings.training.epochs * epoch
+        steps = settings.training.epochs * math.ceil(len(dataset.train) / settings.training.batch_size)
+        evaluated = evaluated_images(settings.training, dataset)
+        return self.start_seconds + steps * self.step_seconds + evaluated * self.image_seconds
 
 
 def pace(trial: Trial, *, threads: int = 1, steps: int = 12) -> Pace:

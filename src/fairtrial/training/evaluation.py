@@ -68,6 +68,16 @@ def evaluate_epoch(
     return metrics
 
 
+def evaluated_images(training: Training, dataset: datasets.Dataset) -> int:
+    """Count the images that all evaluations of a trial pass through the network."""
+    held_out = sum(map(len, held_out_sets(dataset).values()))
+    of_epoch = held_out * (1 + training.recalibrate_batch_norm + (training.ema is not None))
+    if training.recalibrate_batch_norm:  # once for the statistics, once for the accuracy
+        batch = min(training.batch_size, len(dataset.train))
+        of_epoch += 2 * batch * min(RECALIBRATION_BATCHES, len(dataset.train) // batch)
+    return training.epochs * of_epoch + (training.evaluations_last_epoch - 1) * held_out
+
+
 def held_out_sets(dataset: datasets.Dataset) -> dict[str, datasets.ImageSet]:
     """The images that no step trains on, by the names of their metrics."""
     return {"test": dataset.test} | ({"val": dataset.validation} if dataset.validation else {})

@@ -126,16 +126,20 @@ class LocalSession(QueuedSession):
     def _assign(self) -> None:
         """Give waiting trials to free workers, starting those that are needed."""
         for number in range(self.slots.workers):
-            if not self._waiting:
+            if number in self._workers and self._workers[number].trial is not None:
+                continue
+            trial = self._next(len(self._busy()))
+            if trial is None:
                 return
+            if trial.hash == self._lone:  # the memory of the idle workers too
+                end_all([self._workers.pop(other) for other in [*self._workers]])
             if number not in self._workers:
                 variables = dict.fromkeys(THREAD_VARIABLES, str(self.slots.threads))
                 if self._workload.environment:
                     variables |= self._workload.environment(number)
                 with signals.delayed():  # a signal now would leave a worker that nobody knows
                     self._workers[number] = WorkerProcess(self._job, variables, self._limits)
-            if self._workers[number].trial is None:
-                self._workers[number].give(self._waiting.popleft())
+            self._workers[number].give(trial)
 
     def _read(self, ready: Collection[int]) -> Iterator[Message]:
         """Read a report of each worker that has one, and check all workers."""

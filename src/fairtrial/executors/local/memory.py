@@ -26,9 +26,14 @@ def ran_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or _on_gpu(error) or _TORCH_ON_CPU in str(error)
 
 
+def hit_limit(error: BaseException, limit: int | None) -> bool:
+    """Check whether running out of memory means this process's own limit in bytes, and not that of the machine."""
+    return limit is not None and not _on_gpu(error)
+
+
 def describe(error: BaseException, limit: int | None) -> str:
     """Say that memory ran out, under which limit in bytes if any, with the traceback below."""
-    if limit is None or _on_gpu(error):
+    if limit is None or not hit_limit(error, limit):
         text = str(error).strip().partition("\n")[0]
         what = f"out of memory: {text}" if text else "out of memory"
     else:

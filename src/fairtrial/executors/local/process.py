@@ -107,7 +107,7 @@ class WorkerProcess:
         try:
             report = cast("Report | None", self.connection.recv())
         except (EOFError, OSError):
-            return self._give_up(WorkerDied(self._autopsy()))
+            return self._give_up(self._autopsy())
         match report:
             case WorkerDied():
                 return self._give_up(report)
@@ -127,7 +127,7 @@ class WorkerProcess:
         """
         self._silent += silent
         if self.dead():  # its pipe may still be open, if a process that it has forked keeps it open
-            return self._give_up(WorkerDied(self._autopsy()))
+            return self._give_up(self._autopsy())
         if self._silent > self._limits.silence:
             cause = f"worker was silent for {format_seconds(self._limits.silence)}\n{self._where()}"
             return self._give_up(WorkerDied(cause.rstrip()))
@@ -154,13 +154,14 @@ class WorkerProcess:
         """Check whether the process has ended and all its reports were read, even if a fork keeps its pipe open."""
         return self.ended() and not self.connection.poll()
 
-    def _autopsy(self) -> str:
+    def _autopsy(self) -> WorkerDied:
         """Say what happened to a worker whose pipe has closed; it must still be closed here."""
         try:
             code = self._process.wait(GRACE)
         except subprocess.TimeoutExpired:
-            return "worker stopped answering and was killed"
-        return "\n".join(filter(None, [_describe(code), self._trace()]))
+            return WorkerDied("worker stopped answering and was killed")
+        cause = "\n".join(filter(None, [_describe(code), self._trace()]))
+        return WorkerDied(cause, memory=code == -signal.SIGKILL)  # so the kernel ends a process for lack of memory
 
     def _where(self) -> str:
         """Get the Python traceback of a running worker; empty if it writes none in time."""

@@ -23,7 +23,7 @@ from typing import Self, cast
 from fairtrial.checkpoints import CheckpointManager
 from fairtrial.errors import CheckpointError, RecordError, Stopped
 from fairtrial.executors.base import Ended, EpochFinished, Progressed, Workload, run_trial
-from fairtrial.executors.local.memory import describe, limit_memory, ran_out_of_memory
+from fairtrial.executors.local.memory import describe, hit_limit, limit_memory, ran_out_of_memory
 from fairtrial.executors.records import NO_RULES, RecordRules
 from fairtrial.executors.session import CantContinue, Report, WorkerDied
 from fairtrial.failpoints import failpoint
@@ -162,7 +162,7 @@ def _work(outbox: Outbox, inbox: Inbox) -> None:
         if not ran_out_of_memory(error):
             raise
         limit_memory(None)  # the report needs a little memory
-        outbox.send(WorkerDied(describe(error, job.memory_limit)))
+        outbox.send(WorkerDied(describe(error, job.memory_limit), memory=not hit_limit(error, job.memory_limit)))
 
 
 def _run(trial: Trial, job: WorkerJob, outbox: Outbox, inbox: Inbox) -> None:

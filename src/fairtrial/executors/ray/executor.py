@@ -146,7 +146,7 @@ class RaySession(QueuedSession):
     def messages(self) -> Iterator[Message | None]:
         """Run the queued trials, and those queued meanwhile. Closing this iterator cancels those that run."""
         try:
-            while self._waiting or self._live:
+            while self._waiting or self._alone or self._live:
                 self._assign()
                 ready = self._ready(0)
                 if not ready:
@@ -177,8 +177,7 @@ class RaySession(QueuedSession):
 
     def _assign(self) -> None:
         """Send out waiting trials as long as there is room."""
-        while self._waiting and len(self._live) < self._room:
-            trial = self._waiting.popleft()
+        while len(self._live) < self._room and (trial := self._next(len(self._live))):
             self._live[self._task.remote(self._spec, trial, self._data)] = trial
 
     def _ready(self, seconds: float) -> list[Any]:
@@ -219,7 +218,8 @@ class RaySession(QueuedSession):
             raise FairtrialError(f"a node of the Ray cluster can't run trials: {last}") from error
         except errors.RayError as error:  # Ray's first sentence says what happened; what it advises goes below
             first, _, rest = (str(error).strip() or type(error).__name__).partition(". ")
-            return [WorkerDied(f"{first.rstrip('.')}\n{rest}".strip())]
+            memory = isinstance(error, errors.OutOfMemoryError)
+            return [WorkerDied(f"{first.rstrip('.')}\n{rest}".strip(), memory)]
 
     def _cancel(self) -> None:
         """Cancel what runs; kill what does not end in time."""

@@ -49,9 +49,8 @@ def difference_data(study: Study, results: Sequence[TrialResult], *, history: Hi
         ReportError: no arm has a seed at which it and the reference have a result.
     """
     found = compare(study, results, history=history)
-    table = PairedData.of(study, results, found.metric, study.evidence.target).differences(
-        found.reference, [row.arm for row in found.comparisons], found.seeds
-    )
+    data = PairedData.of(study, results, found.metric, study.evidence.target).sifted(found.seeds)
+    table = data.differences(found.reference, [row.arm for row in found.comparisons], found.seeds)
     arms = []
     for row, column in zip(found.comparisons, table.T, strict=True):
         # A verdict rests on the first pairs, as many as it says: an arm that settled ignores later seeds.

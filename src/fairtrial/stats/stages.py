@@ -1,0 +1,95 @@
+"""Where a study's looks stand among earlier looks at the same trials, and the error rate that is left for them.
+
+A look at trials that were looked at before is no new test: looks after 3, 5, 8 and 12 seeds at 5% each err in 14% of
+studies. So looks are counted. The first k of them together spend 1 - 0.3^k of alpha, each at a level that follows from
+the looks before it. A plan of looks (a range of seeds) and ``final = true`` spend all that is left; a study after that
+has no error rate of its own, and is exploratory.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from fairtrial.history import History, Registered, arm_digests, measure_key
+from fairtrial.spec import Study, Target
+from fairtrial.stats.boundary import REMAINDER, Stage
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a study's looks at one measure stand among earlier ones; `judge` takes ``earlier`` and ``share``."""
+
+    number: int  # 1 for the first look at these trials
+    share: float  # of alpha, that these looks and the earlier ones may spend together
+    earlier: tuple[Stage, ...] = ()
+    spent: Mapping[str, str] = field(default_factory=dict)  # by arm: why no error rate is left for it
+    whole: bool = False  # whether that is so for every arm
+
+    @property
+    def part(self) -> float:
+        """The part of alpha that these looks add to what the earlier ones have spent."""
+        return self.share - (self.earlier[-1].share if self.earlier else 0.0)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why verdicts are exploratory; for which arms, where others have some error rate left."""
+        arms: dict[str, list[str]] = {}
+        for arm, reason in self.spent.items():
+            arms.setdefault(reason, []).append(arm)
+        return tuple(reason if self.whole else f"{reason} (for {', '.join(names)})" for reason, names in arms.items())
+
+
+def standing(
+    study: Study, history: History | None, metric: str, target: Target | None, *, base: str | None = None
+) -> Standing:
+    """Find how a study's looks stand.
+
+    Args:
+        study: the study.
+        history: what was asked of its trials before; None for nothing.
+        metric: the measure in question.
+        target: what the measure needs, if it needs it.
+        base: the arm that the others are compared with by claims; without it, they are compared with the reference by
+            verdicts, and earlier studies are taken to have compared theirs with their own.
+
+    Returns:
+        The standing. Where no error rate is left for any arm, it is that of a first and only look.
+    """
+    digests = arm_digests(study)
+    family = digests[base] if base else None
+    base = base or study.reference
+    others = [arm.name for arm in study.arms if arm.name != base]
+    before = () if history is None else history.looked_at(measure_key(metric, target))
+    spending = [stage for stage in before if stage.question.spends_all]
+    spent = {arm: said for arm in others if (said := _spent(spending, digests[base], digests[arm]))}
+    number = len(before) + 1
+    if others and len(spent) == len(others):
+        return Standing(number, 1.0, (), spent, whole=True)
+    cells = {digests[name]: cell for cell, name in enumerate([base, *others])}
+    counted = [stage for stage in before if not stage.question.spends_all]
+    earlier = tuple(_stage(stage, index, cells, family) for index, stage in enumerate(counted, start=1))
+    spends_all = study.sequential or bool(study.evidence.final)
+    return Standing(number, 1.0 if spends_all else _share(len(counted) + 1), earlier, spent)
+
+
+def _share(number: int) -> float:
+    return float(1.0 - REMAINDER**number)
+
+
+def _spent(stages: Sequence[Registered], base: str, arm: str) -> str:
+    """Say which earlier stage left no error rate for a pair of arms; empty if none did."""
+    found = next((stage.question for stage in stages if {base, arm} <= {*stage.question.arms}), None)
+    if found is None:
+        return ""
+    least, most = found.seeds
+    plan = f"a plan of {least} to {most} seeds" if least < most else f"a final look at {most} seeds"
+    return f"{plan} spent the error rate of these trials"
+
+
+def _stage(stage: Registered, number: int, cells: dict[str, int], base: str | None) -> Stage:
+    """An earlier stage, its arms numbered as the plan's and then further."""
+    arms = stage.question.arms
+    if base in arms:
+        arms = (base, *(arm for arm in arms if arm != base))
+    numbers = tuple(cells.setdefault(arm, len(cells)) for arm in arms)
+    pooling = stage.question.evidence.get("pooling") or "guarded"
+    return Stage(stage.question.looks, _share(number), numbers, pooling)  # type: ignore[arg-type]  # was checked

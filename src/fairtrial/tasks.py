@@ -1,0 +1,72 @@
+"""Results of a study over several tasks: each task's, and the mean over them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fairtrial import loading
+from fairtrial.api import DEFAULT_STORE, StudyResults, open_results
+from fairtrial.spec import Study
+from fairtrial.store.base import Store
+
+if TYPE_CHECKING:
+    from fairtrial.report.views import View
+    from fairtrial.stats.comparison import StudyVerdict
+
+
+@dataclass(frozen=True)
+class TaskResults:
+    """The results of each task's study, by the task's name."""
+
+    name: str
+    tasks: Mapping[str, StudyResults]
+
+    def verdict(self) -> "View[StudyVerdict]":
+        """Compare each arm with the reference over all tasks, and on each.
+
+        Raises:
+            StudyError: the tasks differ in their arms, reference, seeds, measure or margin.
+        """
+        from fairtrial.report.views import View  # noqa: PLC0415
+        from fairtrial.stats.comparison import compare  # noqa: PLC0415
+        from fairtrial.stats.contrasts import Contrasts  # noqa: PLC0415
+        from fairtrial.stats.questions import Answer  # noqa: PLC0415
+        from fairtrial.stats.tasks import over_tasks  # noqa: PLC0415
+
+        mains = {task: compare(one.study, one.results, history=one.history) for task, one in self.tasks.items()}
+        contrasts = {task: Contrasts(one.study, one.results, mains[task]) for task, one in self.tasks.items()}
+        alpha = next(iter(contrasts.values())).evidence.alpha
+        overall = over_tasks(contrasts, self.name, alpha)
+        each = [replace(main, reference=f"{main.reference} on {task}") for task, main in mains.items()]
+        return View(overall, answers=[Answer("tasks", alpha, tuple(each))])
+
+
+def load_tasks(source: str | Path, overrides: Sequence[str] = ()) -> dict[str, Study]:
+    """Load the study of each task of a file; empty if the file has no tasks.
+
+    Raises:
+        StudyError: as `fairtrial.load` does.
+    """
+    names = loading.task_names_of(source, overrides)
+    return {name: loading.load(source, [*overrides, f'task="{name}"']) for name in names}
+
+
+def open_tasks(
+    source: str | Path, overrides: Sequence[str] = (), *, store: str | Path | Store = DEFAULT_STORE
+) -> TaskResults | None:
+    """Read the results of a file's tasks from a store; None if it has no tasks.
+
+    Raises:
+        StudyError: as `fairtrial.open_results` does; every task must have been run.
+    """
+    studies = load_tasks(source, overrides)
+    if not studies:
+        return None
+    return of_studies({task: open_results(study, store=store) for task, study in studies.items()})
+
+
+def of_studies(results: Mapping[str, StudyResults]) -> TaskResults:
+    """Join the results of the tasks' studies, which are named ``NAME.TASK``."""
+    task, first = next(iter(results.items()))
+    return TaskResults(first.study.name.removesuffix(f".{task}"), results)
