@@ -216,7 +216,8 @@ def test_a_difference_that_stopped_early_is_said_to_be_too_large():
 def test_looks_that_a_share_of_alpha_is_left_for_may_be_extended():
     differences = study(seeds=6, effects=np.full(1, 0.2))
     (one,) = judge(differences, looks=[6], share=0.7)
-    assert f"Extended to about {6 + one.more_seeds} seeds it would have an even chance to be settled." in one.caveats
+    line = f"About {6 + one.more_seeds} seeds in all would settle it: a further look, which keeps to the error rate."
+    assert line in one.caveats
     assert not any("final" in caveat for caveat in one.caveats)
     (after,) = judge(differences, looks=[6], share=0.91, earlier=[Stage((3,), 0.7, (0, 1))])
     assert after.interval[0] < one.interval[0]

@@ -36,7 +36,7 @@ def hard_spreads(arms: int, pooling: Pooling) -> tuple[Spread, ...]:
 
     Example:
         >>> [len(hard_spreads(arms, "guarded")) for arms in (1, 2, 4, 10)]
-        [1, 12, 18, 22]
+        [1, 11, 18, 22]
     """
     equal = Spread((1.0,) * (arms + 1))
     if arms == 1 or pooling == "pooled":
