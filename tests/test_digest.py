@@ -50,6 +50,8 @@ DOES_NOT_COUNT = {
     "seconds": metrics(train_seconds=4.0, eval_seconds=1.0),
     "when": replace(ONE, started=BEGUN + timedelta(days=1), ended=None),
     "where": replace(ONE, machine=Machine({"torch": "3"}, "another", "gpu", 2, "system")),
+    "what it ran": replace(ONE, machine=replace(ONE.machine, code={"loop.py": "1"})),
+    "what it read": replace(ONE, reads=("params.pace",)),
 }
 
 

@@ -9,6 +9,7 @@ import pytest
 from fairtrial.api import open_results
 from fairtrial.callbacks import Callback
 from fairtrial.errors import StudyError
+from fairtrial.history import NOT_COUNTED
 from fairtrial.spec import Origin
 from fairtrial.store.sql import SQLStore
 from fairtrial.trial import Outcome
@@ -133,6 +134,28 @@ def test_a_loop_that_yields_nothing_has_failed(store, make_study):
     done = run(make_study(training={"epochs": 2, "loop": "loops:nothing_at_all"}), store=store)
     assert done.count(Outcome.FAILED) == 4
     assert done.results[0].detail.rstrip().endswith("ValueError: the training loop yielded nothing")
+
+
+class Warnings(Callback):
+    """Notes the warnings."""
+
+    def __init__(self):
+        self.found = []
+
+    def on_warning(self, trial, text):
+        self.found.append((trial.arm, trial.seed, text))
+
+
+@pytest.mark.parametrize(("key", "warns"), [("pcae", True), ("pace", False)])
+def test_a_setting_that_the_first_trial_did_not_read_is_named_when_it_ends(key, warns, store, make_study):
+    study, warnings = make_study(arms={"a": {}, "b": {"params": {key: 2}}}), Warnings()
+    done = run(study, store=store, watcher=warnings)
+    line = f"has not read params.{key}, in which arms differ: does the training loop use it?"
+    assert warnings.found == ([("a", 0, line)] if warns else [])
+    assert [one.reads for one in done.results] == [("params.pace",)] * 4
+    more = make_study(arms={"a": {}, "b": {"params": {key: 2}}}, seeds=3)
+    run(more, store=store, watcher=warnings)
+    assert len(warnings.found) == warns  # once
 
 
 def test_fingerprints_are_recorded(store, make_study):
@@ -332,6 +355,14 @@ def test_a_margin_that_was_set_after_a_run_is_said_to_be(store, make_study):
     found = open_results(later, store=store).verdict()
     assert found.data.exploratory == ("the margin 0.02 was set after 4 trials had ended",)
     assert found.text().startswith("Exploratory: the margin 0.02 was set after 4 trials had ended.\n")
+
+
+def test_a_look_by_a_study_that_was_not_run_is_not_counted_and_says_so(store, make_study):
+    run(make_study(seeds=4), store=store)
+    found = open_results(make_study(seeds=3), store=store).verdict().data
+    assert found.exploratory == (NOT_COUNTED,)
+    run(make_study(seeds=3), store=store)
+    assert open_results(make_study(seeds=3), store=store).verdict().data.exploratory == ()
 
 
 def test_a_study_that_was_interrupted_keeps_what_it_set(store, make_study):

@@ -7,7 +7,7 @@ import pytest
 
 import fairtrial
 from fairtrial.errors import StudyError
-from fairtrial.stats.boundary import LookPlan
+from fairtrial.stats.boundary import REMAINDER, LookPlan
 from fairtrial.stats.judge import judge
 from fairtrial.stats.sequential import judge_many
 from fairtrial.tasks import of_studies
@@ -94,7 +94,7 @@ def test_the_verdict_over_all_tasks_is_that_of_the_mean_difference(results):
         ]
         for seed in range(5)
     ]
-    expected = judge(table, 0.01, 0.02, [5], arms=["b", "dies"])
+    expected = judge(table, 0.01, 0.02, [5], arms=["b", "dies"], share=1 - REMAINDER)
     found = view.data.comparisons
     assert [row.interval for row in found] == [pytest.approx(row.interval) for row in expected]
     assert view.data.alpha == pytest.approx(0.02)

@@ -17,6 +17,9 @@ from fairtrial.spec.measures import find_measure
 #: A measure with the target that it needs, as text: what two stages must share to be looks at the same differences.
 MeasureKey: TypeAlias = str
 
+#: Why verdicts are exploratory of a study that was not run, or not since another one passed over it.
+NOT_COUNTED = "the store has not counted this look, which it does when the study is run"
+
 #: Keys of [evidence] that change no standard: the measure is compared by its key, and `final` only spends alpha.
 _NO_STANDARD = frozenset({"metric", "target", "final"})
 
@@ -118,6 +121,7 @@ class History:
 
     own: Registered
     before: tuple[Registered, ...] = ()
+    registered: bool = True  # False for a study that was not run, whose stage would be its own if it were run now
 
     def looked_at(self, measure: MeasureKey) -> tuple[Registered, ...]:
         """The earlier stages that looked at a measure."""
@@ -143,6 +147,8 @@ class History:
         pairs = {arm: (reference, one) for arm, one in arms.items()}
         key = measure_key(study.evidence.metric, study.evidence.target)
         measured = [stage for stage in (*self.before, self.own) if key in stage.question.measures]
+        if not self.registered and any(self.own.ended.values()):
+            return (NOT_COUNTED,)
         if said := _said(f"the measure {study.evidence.metric} was set", measured, pairs):
             return (said,)
         evidence = self.own.question.evidence
@@ -156,6 +162,8 @@ class History:
 
     def claimed_afterwards(self, study: Study) -> tuple[str, ...]:
         """Say, in the same way, which claims were made once trials had ended, or whether others were withdrawn."""
+        if not self.registered and any(self.own.ended.values()):
+            return (NOT_COUNTED,) if study.claims else ()
         arms, stages = arm_digests(study), (*self.before, self.own)
         found = []
         for claim, own in zip(study.claims, self.own.question.claims, strict=True):

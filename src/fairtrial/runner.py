@@ -27,7 +27,8 @@ from fairtrial.executors.base import (
 from fairtrial.executors.local.executor import LocalExecutor
 from fairtrial.executors.records import RecordRules
 from fairtrial.failpoints import failpoint
-from fairtrial.provenance import RunConditions, abandoned_study, changed_keys, git_commit
+from fairtrial.provenance import RunConditions, abandoned_study, changed_code, changed_keys, git_commit
+from fairtrial.reads import unread_keys
 from fairtrial.scheduler import Decision, Scheduler
 from fairtrial.spec import BUILT_IN, Study
 from fairtrial.store.base import Store, Writer
@@ -90,6 +91,7 @@ def run_study(
         missing = [trial for trial in scheduler.possible if trial.hash not in ended] if decision.trials else []
         if not missing:
             recorder.begin(decision, missing)
+            recorder.warn_of_changed_code()
             return 0
         workload = compose_workload(study, missing, checkpoints, recorder.on_download, recorder.on_progress)
         with executor.open(workload) as session:
@@ -148,7 +150,9 @@ class _Recorder:
         self.trials = {trial.hash: trial for trial in self.scheduler.planned}
         self.git_commit = git_commit(self.study.origin.folder) if self.study.origin.folder else None
         kept = self.ended | self.checkpoints.saved()
-        self.conditions = RunConditions(self.store.results(self.study), self.trials.keys() - kept)
+        results = self.store.results(self.study)
+        self.conditions = RunConditions(results, self.trials.keys() - kept)
+        self.reads_known = any(result.reads is not None for result in results)
         self.attempts: dict[str, str] = {}
         self.uncommitted: list[_Received] = []
 
@@ -172,6 +176,7 @@ class _Recorder:
                     continue
                 self.uncommitted.append(self._receive(message))
                 if isinstance(message, Ended):
+                    self._check_reads(message)
                     self.ended.add(message.trial_id)
                     self._follow(self.scheduler.advance(self.ended, self._results), session)
         finally:
@@ -216,6 +221,23 @@ class _Recorder:
         self.conditions.add(trial.arm, trial.seed, machine)
         return "; ".join([self.changes, *found] if self.changes else found)
 
+    def warn_of_changed_code(self) -> None:
+        """Say of a study that needs no trial that its trials ran other code than there is now."""
+        results = self.store.results(self.study)
+        if results and (changed := changed_code(self.study, results)):
+            text = f"ran other code: {changed}; to train all again, change a parameter with it"
+            for callback in self.callbacks:
+                callback.on_warning(self.trials[results[-1].trial], text)
+
+    def _check_reads(self, end: Ended) -> None:
+        """Warn of settings in which arms differ, and that the first trial to end did not read."""
+        if end.reads is None or end.outcome is Outcome.FAILED or self.reads_known:
+            return
+        self.reads_known = True
+        if unread := " and ".join(unread_keys(self.study, end.reads)):
+            text = f"has not read {unread}, in which arms differ: does the training loop use it?"
+            self.uncommitted.append((Warned(end.trial_id, text), self.trials[end.trial_id], "", ""))
+
     def _results(self) -> Sequence[TrialResult]:
         self._commit()
         return self.store.results(self.study)
@@ -247,8 +269,8 @@ def _write(received: Sequence[_Received], writer: Writer) -> None:
                 writer.add_fingerprints(trial, attempt, fingerprints)
             case EpochFinished(_, record):
                 writer.add_epoch(trial, attempt, record)
-            case Ended(_, outcome, detail, at):
-                writer.end(trial, attempt, outcome, detail, at)
+            case Ended(_, outcome, detail, at, reads):
+                writer.end(trial, attempt, outcome, detail, at, reads=reads)
     failpoint("runner.written")
 
 

@@ -1,13 +1,14 @@
 """Trials, the context that their training loops get, and their results."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
 from typing import Any, Protocol, TypeAlias
 
-from fairtrial.spec import FORMAT, Settings, content, digest
+from fairtrial.reads import RecordedSettings
+from fairtrial.spec import BUILT_IN, FORMAT, Settings, content, digest
 
 
 class Outcome(StrEnum):
@@ -88,6 +89,7 @@ class TrialContext:
     Attributes:
         trial: what to train; its arm, seeds, settings and epochs are attributes of the context too.
         fingerprints: what this attempt has reported by `fingerprint` so far.
+        reads: what a user's loop has read of the settings so far; see `reads`. None for fairtrial's own.
 
     Example:
         >>> def train(trial: TrialContext) -> Iterator[dict[str, float]]:
@@ -101,7 +103,8 @@ class TrialContext:
         checkpoints: Checkpoints | None = None,
         on_progress: Callable[[int, int, Mapping[str, float]], None] | None = None,
     ) -> None:
-        self.trial = trial
+        self.reads: set[str] | None = None if trial.settings.training.loop == BUILT_IN else set()
+        self.trial = trial if self.reads is None else _recorded(trial, self.reads)
         self.fingerprints = {} if checkpoints is None else checkpoints.fingerprints
         self._checkpoints = checkpoints
         self._on_progress = on_progress
@@ -215,6 +218,13 @@ class TrialContext:
         self.fingerprints.update(digests)
 
 
+def _recorded(trial: Trial, reads: set[str]) -> Trial:
+    """Copy a trial, so that what is read of its settings is added to a set; to compute its hash is no reading."""
+    copy = replace(trial, settings=RecordedSettings.of(trial.settings, reads))
+    copy.__dict__["hash"] = trial.hash
+    return copy
+
+
 #: A training loop, fairtrial's own or a user's: yields the metrics of each epoch.
 TrainingLoop: TypeAlias = Callable[[TrialContext], Iterator[Mapping[str, float]]]
 
@@ -277,6 +287,7 @@ class TrialResult:
         epochs: its records, in order.
         fingerprints: digests by name that the last attempt reported; see `TrialContext.fingerprint`.
         forced: what differed from the study's earlier trials, where the user chose to continue all the same.
+        reads: what a user's training loop read of its settings, see `reads`; None where that is not known.
     """
 
     arm: str
@@ -290,6 +301,7 @@ class TrialResult:
     epochs: tuple[EpochRecord, ...]
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     forced: str = ""
+    reads: tuple[str, ...] | None = None
 
 
 def digest_results(results: Iterable[TrialResult]) -> str:

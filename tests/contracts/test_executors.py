@@ -82,7 +82,7 @@ def test_each_trial_tells_its_story_in_order(make, trials):
         assert [epoch.record.epoch for epoch in epochs] == [1, 2, 3]
         assert {(epoch.record.arm, epoch.record.seed) for epoch in epochs} == {(trial.arm, trial.seed)}
         assert [epoch.record.metrics for epoch in epochs] == list(loops.good(TrialContext(trial)))
-        assert (end.outcome, end.detail) == (Outcome.FINISHED, "")
+        assert (end.outcome, end.detail, end.reads) == (Outcome.FINISHED, "", ("params.pace",))
         assert begin.at <= end.at
         assert begin.at.tzinfo is end.at.tzinfo is UTC
 

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from fairtrial.errors import StoreError, StoreLockedError
-from fairtrial.history import Question, arm_digests
+from fairtrial.history import NOT_COUNTED, Question, arm_digests
 from fairtrial.scheduler import plan
 from fairtrial.spec import Origin
 from fairtrial.store.sql import SQLStore
@@ -51,13 +51,24 @@ def test_what_goes_in_comes_out_to_the_bit(store, reopen, make_study):
     Calls(store).begin(trials[0], "1", MACHINE, NOW)
     for one in records:
         Calls(store).add_epoch(trials[0], "1", one)
-    Calls(store).end(trials[0], "1", Outcome.FINISHED, "", NOW + timedelta(seconds=9))
+    Calls(store).end(trials[0], "1", Outcome.FINISHED, "", NOW + timedelta(seconds=9), reads=["params.pace", "model"])
     with reopen() as again:
         (result,) = again.results(study)
     assert result.epochs == tuple(records)
     assert (result.arm, result.seed, result.trial) == ("a", 0, trials[0].hash)
     assert (result.outcome, result.machine) == (Outcome.FINISHED, MACHINE)
     assert (result.started, result.ended) == (NOW, NOW + timedelta(seconds=9))
+    assert result.reads == ("params.pace", "model")
+
+
+def test_what_an_attempt_read_is_forgotten_by_the_next(store, make_study):
+    study = make_study()
+    (trial, *_) = plan(study)
+    store.add_study(study, NOW)
+    for attempt, reads in (("1", []), ("2", None)):
+        Calls(store).begin(trial, attempt, MACHINE, NOW)
+        Calls(store).end(trial, attempt, Outcome.FAILED, "", NOW, reads=reads)
+        assert store.results(study)[0].reads == (None if reads is None else ())
 
 
 def test_moments_come_back_in_utc(store, make_study):
@@ -455,6 +466,9 @@ def test_what_had_ended_is_registered(store, make_study):
     arms = arm_digests(study)
     assert store.history(later).own.ended == {arms["a"]: 2, arms["b"]: 1}
     assert store.history(study).before[0].ended == {}
+    finish(store, study)
+    assert store.history(study).set_afterwards(study) == (NOT_COUNTED,)  # it was passed over, and has not gone on
+    store.register(study, NOW)
     assert store.history(study).set_afterwards(study) == ()
 
 

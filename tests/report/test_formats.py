@@ -127,6 +127,7 @@ class TestJson:
             "diverged",
             "failed",
             "interrupted",
+            "not_learned",
             "outcomes",
             *METRICS,
         }

@@ -1,5 +1,6 @@
 """Verdicts and claims as people and programs read them."""
 
+import hashlib
 import json
 import re
 from dataclasses import replace
@@ -123,6 +124,18 @@ def test_the_json_is_the_contract():
     assert up["interval"][0] < up["mean_difference"] < up["interval"][1] < 0.1
     assert set(found.caveats) <= set(up["caveats"])
     assert table["comparisons"][4]["interval"] is None
+
+
+def test_json_has_the_code_of_a_measure_of_the_users_own(tmp_path, monkeypatch):
+    source = (
+        "from fairtrial.measures import PLAIN, Measure\n"
+        "last = Measure('last', 'last', PLAIN, 'higher', lambda epochs: 1.0)\n"
+    )
+    (tmp_path / "measure_of_mine.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    table = json.loads(write(verdict(metric="measure_of_mine:last"), "json"))
+    assert table["measure_code"] == {"measure_of_mine.py": hashlib.sha256(source.encode()).hexdigest()}
+    assert "measure_code" not in json.loads(write(verdict(), "json"))
 
 
 def test_the_json_of_claims_is_the_contract():

@@ -35,6 +35,16 @@ def test_code_that_changed_between_seeds_is_said_first_in_every_form():
         assert f'"alerts": [\n    "{line}"' in view.json()
 
 
+def test_a_setting_in_which_arms_differ_and_that_no_trial_read_is_named():
+    study = make_study({"a": {}, "b": {"params": {"width": 2}}}, training={"loop": "my:train"})
+    for reads, expected in (
+        (("params.height",), ("No trial has read params.width, in which arms differ: does the training loop use it?",)),
+        (("params.width",), ()),
+        (None, ()),
+    ):
+        assert alerts(study, [replace(one, reads=reads) for one in make_results(study)]) == expected
+
+
 def test_only_trials_that_count_are_looked_at():
     study = make_study(("a", "b"), seeds=2)
     failed = dict.fromkeys((("a", 1), ("b", 1)), Outcome.FAILED)

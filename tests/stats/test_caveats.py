@@ -8,6 +8,7 @@ import fairtrial
 from builders import make_results, make_study
 from fairtrial.stats.caveats import held_fixed, of_conditions, of_metric, of_records
 from fairtrial.stats.claims import check_claims
+from fairtrial.stats.comparison import compare
 from fairtrial.stats.paired import PairedData
 from fairtrial.trial import Outcome
 
@@ -46,6 +47,21 @@ def test_of_a_users_loop_only_what_it_is_known_to_use():
     assert held_fixed(betas)[0].startswith("The learning rate was 0.001")
     own = make_study({"a": {}, "b": {"params": {"x": 1}}}, training=loop, params={"lr": 0.5})
     assert held_fixed(own)[0].startswith("The learning rate was 0.5 ")
+
+
+def test_trials_that_ended_early_are_named_and_no_number_of_epochs_was_the_same_for_all():
+    study = make_study({"a": {}, "b": {"params": {"x": 1}}}, seeds=3, training={"loop": "loops:good"})
+    whole = make_results(study)
+    assert "4 epochs" in " ".join(held_fixed(study, whole))
+    early = make_results(study, epochs={("b", 0): 2, ("b", 1): 3, ("b", 2): 2})
+    assert "epoch" not in " ".join(held_fixed(study, early))
+    (said,) = [line for line in compare(study, early).alerts if "early" in line]
+    assert said.startswith("Trials ended early: b after 2 to 3 of 4 epochs at seeds 0, 1 and 2. Final values")
+    assert not [line for line in compare(study, whole).alerts if "early" in line]
+    # A loop that records once a trial, whatever its number of epochs, treats all alike.
+    once = make_results(study, epochs={(arm, seed): 1 for arm in "ab" for seed in range(3)})
+    assert "The same for every arm: 1 epoch." in held_fixed(study, once)
+    assert not [line for line in compare(study, once).alerts if "early" in line]
 
 
 def test_what_was_selected_on_the_test_set_is_called_optimistic():

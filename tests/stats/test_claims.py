@@ -1,7 +1,9 @@
 """Claims: what their ranges mean, what they hang on, and how often a wrong word is said of one."""
 
 import math
+import textwrap
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from scipy import stats
 
 import fairtrial
 from fairtrial.errors import StudyError
+from fairtrial.spec import parse_toml
 from fairtrial.stats.boundary import LookPlan, boundary
 from fairtrial.stats.claims import ClaimVerdict, check_claims
 from fairtrial.stats.comparison import looks
@@ -83,6 +86,21 @@ def test_a_joint_claim_holds_if_all_its_parts_do(parts, expected):
     }
     (whole,) = tested.joint
     assert (whole.claim.id, whole.finding.value, list(whole.parts)) == ("all", expected, parts)
+
+
+@pytest.mark.parametrize(
+    ("gap", "behind", "expected"),
+    [(0.2, 0.04, "supported"), (0.2, -0.04, "contradicted"), (0.02, 0.04, "contradicted")],
+)
+def test_the_third_claim_of_the_paper_by_both_of_its_parts(gap, behind, expected):
+    """Low beta2 fits the training data best, and falls back on the test data: as docs/studies.md writes it."""
+    page = (Path(__file__).parents[2] / "docs" / "studies.md").read_text(encoding="utf-8")
+    block = page[page.index('    [[claims]]\n    id = "3a"') : page.index("It is supported if all of them")]
+    asked = parse_toml(textwrap.dedent(block))
+    low = {"mean": 0.8 - behind, "gap": gap}
+    arms = {"baseline": {"mean": 0.8}, "low_beta2": low, "large_eps": {"mean": 0.75}}
+    (whole,) = check(*asked["claims"], arms=arms, joint_claims=asked["joint_claims"]).joint
+    assert (whole.claim.id, whole.finding.value) == ("3", expected)
 
 
 def test_a_claim_hangs_on_the_difference_that_fits_it_least():

@@ -91,6 +91,7 @@ def test_a_verdict_says_how_much_is_jitter_and_what_would_be_steadier():
         "test_acc at the end is jitter within runs, from one epoch to the next; the rest is between runs."
     )
     assert advice.startswith("For a next study: mean_last3_test_acc would need about 0.")
+    assert advice.endswith("(mean_last_epoch_test_acc) ask less. This study keeps the measure that it set.")
     assert data.jitter.seeds_ratio == pytest.approx(0.36, abs=0.1)  # (0.002^2 + 0.01^2 / 3) / (0.002^2 + 0.01^2)
     table = verdict_table(data)["jitter"]
     assert table["steadier"] == "mean_last3_test_acc"

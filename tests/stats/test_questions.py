@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fairtrial.stats.best import left_out_mean
+from builders import make_results, make_study
+from fairtrial.stats.best import left_out_mean, one_sided
 from fairtrial.stats.boundary import LookPlan
 from fairtrial.stats.comparison import compare
 from fairtrial.stats.contrasts import Contrasts
@@ -68,7 +69,7 @@ def test_a_metric_of_ones_own_needs_and_gets_its_direction():
 
 
 def test_a_constant_is_tested_by_each_arms_own_values():
-    study = simulated_study(ARMS, seeds=6, evidence={"metric": "final_test_acc", "against": 0.75})
+    study = simulated_study(ARMS, seeds=6, evidence={"metric": "final_test_acc", "against": 0.75, "final": True})
     results = simulated_results(study)
     (found,) = answer_questions(study, results, compare(study, results))
     values = [one.epochs[-1].metrics["test_acc"] for one in results if one.arm == "up"]
@@ -83,7 +84,7 @@ def test_a_constant_is_tested_by_each_arms_own_values():
 def test_one_sided_only_better_is_said_and_sooner():
     def asked(**constant):
         arms = {"a": {"weights_sd": 0.0, "order_sd": 0.0}}
-        (found,) = answers(arms, seeds=4, against={"value": 0.79, **constant})
+        (found,) = answers(arms, seeds=4, against={"value": 0.79, **constant}, final=True)
         return found.verdicts[0]
 
     two, one = asked(), asked(one_sided=True)
@@ -154,6 +155,47 @@ def test_failed_trials_of_all_arms_leave_all_open():
     assert {said for answer in found for said in verdicts(answer).values()} == {"undecided"}
 
 
+def curve(arm, seed, epoch):
+    """Accuracies that depend on the arm's first letter alone."""
+    noise = np.random.default_rng([ord(arm[0]), seed]).normal(0, 0.01)
+    return {"test_acc": {"r": 0.8, "u": 0.85, "d": 0.6}[arm[0]] + noise + epoch / 1000}
+
+
+def test_identical_arms_have_no_difference_and_widen_no_interval():
+    arms, evidence = ("ref", "up", "unread", "down"), {"margin": 0.01, "pairs": "all", "best": True}
+    study = make_study(arms, seeds=6, evidence=evidence)
+    results = make_results(study, curve)
+    pairs, best = answer_questions(study, results, compare(study, results))
+    row = pairs.verdicts[0].comparisons[0]
+    assert (row.arm, row.verdict.value, row.mean_difference, row.interval) == ("unread", "equivalent", 0.0, None)
+    assert verdicts(pairs)["up", "down"] == verdicts(pairs)["unread", "down"] == "worse"
+    assert best.best.candidates == ("up", "unread")
+
+
+def test_an_arm_under_a_second_name_is_no_rival():
+    arms = {"ref": {}, "up": {"optimizer": {"eps": 1e-6}}, "down": {"optimizer": {"eps": 1e-5}}, "ref_again": {}}
+    study = make_study(arms, seeds=6, evidence={"aa": True, "pairs": "all", "best": True})
+    results = make_results(study, curve)
+    pairs, best = answer_questions(study, results, compare(study, results))
+    assert list(verdicts(pairs)) == [("up", "down")]
+    assert {*best.best.candidates, *best.best.excluded} == {"ref", "up", "down"}
+
+
+def test_an_outlying_run_on_a_further_measure_is_named():
+    study = simulated_study(ARMS, seeds=10, evidence={"also": ["final_train_loss"]})
+    results = [
+        replace(one, epochs=tuple(replace(e, metrics={**e.metrics, "train_loss": 9.0}) for e in one.epochs))
+        if (one.arm, one.seed) == ("up", 3)
+        else one
+        for one in simulated_results(study)
+    ]
+    main = compare(study, results)
+    (found,) = answer_questions(study, results, main)
+    assert main.alerts == ()
+    assert found.verdicts[0].alerts[0].startswith("up: 1 of 10 runs far behind its others (seed 3: 9.0000")
+    assert verdicts(found)["ref", "up"] != "better"
+
+
 # Error rates: many studies at once by `judge_many`, as the questions use it for one; 3 standard errors are allowed.
 
 STUDIES = 4_000
@@ -214,7 +256,9 @@ def test_no_pair_is_called_different_too_often(spreads, looks):
 @pytest.mark.parametrize("means", [(0.0, 0.0, 0.0, 0.0), (0.0, 0.0, -1.0, -1.0), (-0.5, 0.0, -0.5, -0.5)])
 def test_the_best_arm_is_not_excluded_too_often(means):
     tables, ends = draw(means, [0.5] * 4)
-    excluded = np.column_stack([(family(tables, ends, base, 0.05) == HIGHER).any(axis=1) for base in range(4)])
+    excluded = np.column_stack(
+        [(family(tables, ends, base, one_sided(0.05)) == HIGHER).any(axis=1) for base in range(4)]
+    )
     best = np.array(means) == max(means)
     false = excluded[:, best].all(axis=1) | ((~excluded).sum(axis=1) == 1) & (best.sum() > 1)
     assert false.mean() <= MOST

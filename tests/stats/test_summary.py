@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from builders import learning, make_results, make_study
 from fairtrial.spec import METRICS
-from fairtrial.stats.summary import SeedSpread, join, summarize
+from fairtrial.stats.joined import join
+from fairtrial.stats.summary import SeedSpread, summarize
 from fairtrial.trial import Outcome
 
 
@@ -61,7 +62,7 @@ def test_every_trial_is_counted_once_and_only_finished_ones_are_averaged(ended):
     results = make_results(study, ended=ended)
     random.Random(0).shuffle(results)
     for arm in summarize(study, results).arms:
-        assert arm.finished + arm.diverged + arm.failed + arm.interrupted == 4
+        assert arm.finished + arm.diverged + arm.failed + arm.interrupted + arm.not_learned == 4
         finished = tuple(seed for seed in range(4) if ended.get((arm.arm, seed), "finished") == "finished")
         assert arm.seeds == finished
         assert arm.outcomes == {seed: ended.get((arm.arm, seed), Outcome.FINISHED) for seed in range(4)}
@@ -124,11 +125,23 @@ def test_numbers_that_are_not_finite_never_enter_a_mean(odd):
     study = make_study(("a",), seeds=2, epochs=3)
 
     def curve(arm, seed, epoch):
-        return {"train_loss": odd if (seed, epoch) == (1, 3) else 1.0, "test_acc": odd if epoch == 2 else epoch / 10}
+        broken = seed == 1 and epoch > 1
+        return {"train_loss": odd if broken else 1.0, "test_acc": odd if broken and epoch == 2 else epoch / 10}
 
     metrics = summarize(study, make_results(study, curve)).arms[0].metrics
     assert metrics["final_train_loss"] == SeedSpread((1.0, None), 1.0, None)
-    assert metrics["best_test_acc"].values == (0.3, 0.3)
+    assert metrics["best_test_acc"].values == (0.3, None)  # no value is computed around it
+    assert metrics["final_test_acc"].values == (0.3, 0.3)  # nor is one lost by an epoch that it does not look at
+
+
+def test_runs_that_did_not_learn_enter_no_mean_and_are_counted():
+    """The mean of three dead runs and five good ones lies where no run was."""
+    ends = {"a": [0.85, 0.84, 0.86, 0.85, 0.84], "b": [0.87, 0.1, 0.88, 0.86, 0.87]}
+    for evidence in ({}, {"lost_below": 0.15}):
+        study = make_study(tuple(ends), seeds=5, evidence=evidence)
+        (_, arm) = summarize(study, make_results(study, lambda arm, seed, epoch: {"test_acc": ends[arm][seed]})).arms
+        assert (arm.finished, arm.not_learned, arm.seeds) == (4, 1, (0, 2, 3, 4))
+        assert arm.metrics["best_test_acc"].mean == pytest.approx(0.87)
 
 
 def test_the_last_epochs_value_has_no_substitute():
@@ -185,3 +198,15 @@ class TestJoin:
         study = make_study(("a",), seeds=1)
         with pytest.raises(ValueError, match="appears twice"):
             summarize(study, make_results(study) * 2)
+
+
+@pytest.mark.parametrize("name", ["final_nll", "mean_last2_top1", "best_test_accuracy"])
+def test_the_table_of_a_users_loop_has_its_own_measure_and_what_it_records_and_no_other(name):
+    own = {"training": {"loop": "mine:train"}, "evidence": {"metric": name, "direction": "higher"}}
+    study = make_study({"a": {}, "b": {"params": {"x": 1}}}, seeds=2, **own)
+    metric = name.partition("_")[2].removeprefix("last2_")
+    results = make_results(study, lambda *_: {metric: 0.5, "train_loss": 1.0})
+    summary = summarize(study, results)
+    assert [each.name for each in summary.measures if each.column] == [name]
+    assert {each.name for each in summary.measures} == {name, "final_train_loss"}
+    assert summary.arms[1].metrics[name].mean == 0.5

@@ -72,12 +72,16 @@ class EpochFinished:
 
 @dataclass(frozen=True)
 class Ended:
-    """A trial has ended, at a time (UTC); ``detail`` says what happened unless it finished."""
+    """A trial has ended, at a time (UTC); ``detail`` says what happened unless it finished.
+
+    ``reads`` is what a user's loop read of its settings; None if unknown.
+    """
 
     trial_id: str
     outcome: Outcome
     detail: str
     at: datetime
+    reads: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -218,7 +222,8 @@ def run_trial(
         first = traceback.format_exception_only(error)[-1].partition("\n")[0]
         outcome, detail = Outcome.FAILED, f"{first}\n{''.join(traceback.format_exception(error))}"
     yield from _news(context, reported, checkpoints)
-    yield Ended(trial.hash, outcome, detail, datetime.now(UTC))
+    reads = None if context.reads is None else tuple(sorted(context.reads))
+    yield Ended(trial.hash, outcome, detail, datetime.now(UTC), reads)
 
 
 def _news(

@@ -125,7 +125,8 @@ def _seeds(arm: ArmSummary, planned: int) -> Cell:
 
 def _not_finished(arm: ArmSummary) -> Cell:
     """Count the trials that did not finish: ``("2 diverged,", "1 failed")``; empty if all did."""
-    counts = {"diverged": arm.diverged, "failed": arm.failed, "unfinished": arm.interrupted}
+    counts = {"diverged": arm.diverged, "failed": arm.failed, "did not learn": arm.not_learned}
+    counts |= {"unfinished": arm.interrupted}
     parts = [f"{count} {outcome}" for outcome, count in counts.items() if count]
     return tuple(f"{part}," for part in parts[:-1]) + tuple(parts[-1:])
 
@@ -141,6 +142,8 @@ def _notes(summary: StudySummary) -> tuple[str, ...]:
         notes.append(f"Mean ± sample standard deviation over {of}{summary.seeds} seeds an arm.")
     if any(arm.diverged or arm.failed for arm in summary.arms):
         notes.append("Diverged and failed trials enter no mean.")
+    if any(arm.not_learned for arm in summary.arms):
+        notes.append("Neither do runs that did not learn: below the study's floor, or far behind the arm's others.")
     if any(arm.interrupted for arm in summary.arms):
         notes.append("Unfinished: interrupted, or still running.")
     return tuple(notes)

@@ -29,7 +29,10 @@ def answer_grid(answer: Answer, main: StudyVerdict, *, screen: bool = False) -> 
     if answer.best is not None:
         lead += _best(answer.best, main)
     laid_out = _columns(rows, screen=screen) if rows else ()
-    return Grid(_title(answer, main), laid_out, (*_notes(answer), "", *notes), tuple(lead))
+    first = tuple(
+        dict.fromkeys(alert for found in answer.verdicts for alert in found.alerts if alert not in main.alerts)
+    )
+    return Grid(_title(answer, main), laid_out, (*_notes(answer), "", *notes), tuple(lead), first)
 
 
 def answer_table(answer: Answer) -> dict[str, Any]:

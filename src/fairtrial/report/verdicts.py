@@ -6,6 +6,7 @@ from typing import Any
 from fairtrial.measures import measure
 from fairtrial.report.grid import Column, Grid, columns, label
 from fairtrial.report.words import count, exploratory, notes_by_arm, or_nothing, percent
+from fairtrial.sources import code_of
 from fairtrial.stats.comparison import StudyVerdict
 from fairtrial.stats.noise import ArmNoise
 from fairtrial.stats.paired import fate
@@ -81,6 +82,7 @@ def verdict_table(data: StudyVerdict, noise: Sequence[ArmNoise] = ()) -> dict[st
     rows = [{key: _plain(value) for key, value in vars(row).items() if key != "sd"} for row in data.comparisons]
     jitter = None if data.jitter is None else vars(data.jitter) | {"split": vars(data.jitter.split)}
     table |= {"comparisons": rows, "jitter": jitter}
+    table |= {"measure_code": code} if (code := code_of([data.metric])) else {}  # of a measure of the user's own
     return table | ({"noise": [_noise(arm) for arm in noise]} if noise else {})
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
+from fairtrial.reads import unread_keys
 from fairtrial.spec import Study
 from fairtrial.spec.metrics import Unit
 from fairtrial.stats.identical import identical_arms
@@ -20,7 +21,28 @@ def alerts(study: Study, results: Sequence[TrialResult]) -> tuple[str, ...]:
     """
     names = {arm.name for arm in study.arms}
     finished = [one for one in results if one.arm in names and one.outcome is Outcome.FINISHED]
-    return (*_mixed_code(finished), *identical_arms(study, results))
+    return (
+        *_mixed_code(finished),
+        *_ended_early(study, finished),
+        *identical_arms(study, results),
+        *_unread(study, finished),
+    )
+
+
+def _ended_early(study: Study, finished: Sequence[TrialResult]) -> Iterator[str]:
+    """Name the trials that recorded fewer epochs than their settings say, unless all trials recorded equally many."""
+    if len({len(one.epochs) for one in finished}) < 2:
+        return
+    early = []
+    for arm in study.arms:
+        planned = arm.settings.training.epochs
+        lengths = {one.seed: len(one.epochs) for one in finished if one.arm == arm.name and len(one.epochs) < planned}
+        if lengths:
+            low, high = min(lengths.values()), max(lengths.values())
+            after = f"{low}" if low == high else f"{low} to {high}"
+            early.append(f"{arm.name} after {after} of {planned} epochs at {seed_list(sorted(lengths))}")
+    if early:
+        yield f"Trials ended early: {', '.join(early)}. Final values and times compare trainings of different lengths."
 
 
 def of_aa_arms(study: Study, rows: Sequence[Comparison]) -> tuple[str, ...]:
@@ -58,6 +80,14 @@ def _mixed_code(finished: Sequence[TrialResult]) -> Iterator[str]:
     for name, versions in sorted(seeds.items()):
         if len(versions) > 1:
             yield f"Not one experiment: {name} changed between trials ({_by_seed(versions)})."
+
+
+def _unread(study: Study, finished: Sequence[TrialResult]) -> Iterator[str]:
+    """Name the settings in which arms differ and that no finished trial has read."""
+    known = [one.reads for one in finished if one.reads is not None]
+    keys = unread_keys(study, {name for reads in known for name in reads}) if known else ()
+    if keys:
+        yield f"No trial has read {' and '.join(keys)}, in which arms differ: does the training loop use it?"
 
 
 def _by_seed(versions: Mapping[str, set[int]]) -> str:

@@ -1,29 +1,33 @@
 """Caveats of a whole study: what was held fixed, how the metric was chosen, what is missing."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from fairtrial.measures import measure
 from fairtrial.spec import BUILT_IN, Settings, Study
 from fairtrial.stats.paired import PairedData
-from fairtrial.trial import TrialResult
+from fairtrial.trial import Outcome, TrialResult
 
 #: Parameters that may be the learning rate of a user's own training loop.
 _RATES = ("lr", "learning_rate")
 
 
-def held_fixed(study: Study) -> tuple[str, ...]:
+def held_fixed(study: Study, results: Iterable[TrialResult] = ()) -> tuple[str, ...]:
     """Name the settings that all arms share and that could have mattered, the learning rate first.
 
-    Of a user's own training loop fairtrial knows only the epochs, the parameters, and the sections in which its arms
-    differ; it may ignore the rest of the study.
+    The number of epochs is the one that finished trials recorded, and is not named if they differ in it. Of a user's
+    own training loop fairtrial knows only the epochs, the parameters, and the sections in which its arms differ; it may
+    ignore the rest of the study.
 
     Example:
         >>> held_fixed(fairtrial.load("quick"))[0]
         'The learning rate was 0.001 for every arm; with a rate tuned for each arm, verdicts could differ.'
     """
     arms = [arm.settings for arm in study.arms]
-    parts = [part for part in (_epochs(arms), _batch(arms), _schedule(arms), _data(arms), _model(arms)) if part]
+    recorded = {one.epochs[-1].epoch for one in results if one.outcome is Outcome.FINISHED and one.epochs}
+    parts = [
+        part for part in (_epochs(arms, recorded), _batch(arms), _schedule(arms), _data(arms), _model(arms)) if part
+    ]
     rate = _learning_rate(arms)
     also = f"{'Also the' if rate else 'The'} same for every arm: {', '.join(parts)}." if parts else None
     return tuple(sentence for sentence in (rate, also) if sentence)
@@ -77,10 +81,11 @@ def _learning_rate(arms: Sequence[Settings]) -> str | None:
     return f"The learning rate was {rates[0]:g} for every arm; with a rate tuned for each arm, verdicts could differ."
 
 
-def _epochs(arms: Sequence[Settings]) -> str | None:
+def _epochs(arms: Sequence[Settings], recorded: Collection[int]) -> str | None:
     epochs = {arm.training.epochs for arm in arms}
-    number = min(epochs)
-    return f"{number} epoch{'' if number == 1 else 's'}" if len(epochs) == 1 else None
+    found = recorded if recorded and len(epochs) == 1 else epochs
+    number = min(found)
+    return f"{number} epoch{'' if number == 1 else 's'}" if len(found) == 1 else None
 
 
 def _batch(arms: Sequence[Settings]) -> str | None:

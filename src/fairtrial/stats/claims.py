@@ -120,7 +120,11 @@ def check_claims(study: Study, results: Sequence[TrialResult], *, history: Histo
     metrics = dict.fromkeys(claim.metric for claim in study.claims)
     own = PairedData.of(study, results, study.evidence.metric, study.evidence.target).sifted(study.seeds)
     lines = [line for metric in metrics for line in caveats.of_metric(metric)]
-    lines += [*caveats.of_conditions(study, results), *caveats.of_records(study, own), *caveats.held_fixed(study)]
+    lines += [
+        *caveats.of_conditions(study, results),
+        *caveats.of_records(study, own),
+        *caveats.held_fixed(study, results),
+    ]
     joint = join_findings(study.joint_claims, {one.claim.id: one.finding for one in tested})
     late = () if history is None else history.claimed_afterwards(study)
     return StudyClaims(

@@ -346,6 +346,6 @@ class _Comparing:
             yield "One run per arm: a single seed can't tell a difference from noise."
         yield from caveats.of_conditions(study, self._results)
         yield from caveats.of_records(study, self._data)
-        yield from caveats.held_fixed(study)
+        yield from caveats.held_fixed(study, self._results)
         if self._jitter is not None:
             yield from self._jitter.sentences

@@ -35,7 +35,7 @@ def confirmation(study: Study, results: Sequence[TrialResult]) -> Study:
     if len(order) < 2 or len(leaders) < 2:
         raise StudyError(f"{study.label}: has no results yet that tell which arm leads")
     table = study.to_dict()
-    asked = ("also", "against", "pairs", "best")
+    asked = ("also", "against", "pairs", "best", "aa")
     table["evidence"] = {key: value for key, value in table["evidence"].items() if key not in asked}
     table["arms"] = {name: changes for name, changes in table["arms"].items() if name in leaders}
     first = ((study.noise.first_seed or 0) // STEP + 1) * STEP

@@ -12,7 +12,9 @@ from dataclasses import replace
 import numpy as np
 
 from fairtrial.spec import Evidence, Study
+from fairtrial.stats.alerts import outlier_alerts
 from fairtrial.stats.comparison import StudyVerdict, looks
+from fairtrial.stats.identical import Sameness, without_difference
 from fairtrial.stats.judge import judge
 from fairtrial.stats.paired import LostSeeds, PairedData, seed_list
 from fairtrial.stats.pairing import pairing_caveats, pairing_conflict
@@ -37,15 +39,19 @@ class Contrasts:
     ) -> None:
         self.study, self.results, self.main = study, results, main
         self.evidence = evidence or study.evidence
+        self.part = main.part
         self.data = PairedData.of(study, results, self.evidence.metric, self.evidence.target).sifted(main.seeds)
+        self._sameness = Sameness.of(study, results)
 
     def with_base(self, base: str, others: Sequence[str], alpha: float, *, margin: float | None = None) -> StudyVerdict:
         """Compare arms with any one of them; the intervals of all the others together hold with 1 - alpha."""
         refused = {arm: why for arm in others if (why := pairing_conflict(self.study, base, arm, self.results))}
         table = self.data.differences(base, others, self.main.seeds)
-        table[:, [arm in refused for arm in others]] = np.nan
+        same = {arm: self._sameness.seeds(base, arm) for arm in others}
+        table[:, [bool(arm in refused or same[arm]) for arm in others]] = np.nan
         ended = [self.together({base, arm}) for arm in others]
         judged = self.judge_columns(table, ended, others, alpha, margin)
+        judged = [without_difference(row, base, same[row.arm], margin) if same[row.arm] else row for row in judged]
         rows = [
             refuse(row, refused[row.arm])
             if row.arm in refused
@@ -76,6 +82,11 @@ class Contrasts:
             rows.append(replace(self.with_losses(row, name, lost), p_adjusted=p))
         return self._verdict(name, rows, 2 * alpha if one_sided else alpha, margin, {})
 
+    @property
+    def arms(self) -> list[str]:
+        """The arms of the study, without A/A arms, which are another arm under a second name."""
+        return [arm.name for arm in self.study.arms if arm.name not in self.study.twins]
+
     def together(self, arms: Collection[str]) -> int:
         """Count the complete seeds of the study for which these arms went on."""
         if not self.study.sequential:
@@ -98,7 +109,7 @@ class Contrasts:
                 arms=names,
                 larger_is_better=self.evidence.larger_is_better,
                 pooling=self.study.evidence.pooling or "guarded",
-                share=self.main.part,  # what earlier looks have spent is left to them, whatever they asked
+                share=self.part,  # what earlier looks have spent is left to them, whatever they asked
             )
             for cut in set(cuts)
         }
@@ -119,12 +130,12 @@ class Contrasts:
     def _verdict(
         self, base: str, rows: Sequence[Comparison], alpha: float, margin: float | None, refused: dict[str, str]
     ) -> StudyVerdict:
-        losses = sorted(self.data.lost.items())
+        losses, unit = sorted(self.data.lost.items()), self.study.measure(self.evidence.metric).unit
         return replace(
             self.main,
             reference=base,
             metric=self.evidence.metric,
-            unit=self.study.measure(self.evidence.metric).unit,
+            unit=unit,
             larger_is_better=self.evidence.larger_is_better,
             margin=margin,
             alpha=alpha,
@@ -134,6 +145,7 @@ class Contrasts:
                 for arm in dict.fromkeys(name for (name, _), _ in losses)
             },
             refused=refused,
+            alerts=tuple(dict.fromkeys([*outlier_alerts(self.data, unit), *self.main.alerts])),
         )
 
 

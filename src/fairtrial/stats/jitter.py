@@ -69,9 +69,11 @@ class Jitter:
             f"{self.metric} at the end is jitter within runs, {where}; the rest is between runs."
         )
         if self.seeds_ratio <= 1 - WORTHWHILE:
+            others = f"evaluations within the last epoch (mean_last_epoch_{self.metric}) ask less"
+            speed = "" if self.within_epoch else f", but asks about speed, too; {others}"
             yield (
                 f"For a next study: {self.steadier} would need about {self.seeds_ratio:.1f} times as many seeds for a "
-                "difference of the same size. This study's measure was set beforehand and stays."
+                f"difference of the same size{speed}. This study keeps the measure that it set."
             )
 
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import median, stdev
 
-from fairtrial.stats.summary import Key
+from fairtrial.stats.joined import Key
 
 #: The smallest gap, in standard deviations of the larger part, by its number of runs.
-GAPS = {2: 75.0, 3: 25.0}
+GAPS = {2: 80.0, 3: 30.0}
 #: The same for larger parts.
 GAP = 12.0
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from fairtrial.measures import missed
 from fairtrial.spec import Study, Target
+from fairtrial.stats.joined import Key, join
 from fairtrial.stats.learned import learned
 from fairtrial.stats.outliers import Outliers, find_outliers
-from fairtrial.stats.summary import Key, join
 from fairtrial.stats.variance import FloatArray
 from fairtrial.trial import Outcome, TrialResult
 
@@ -86,6 +86,11 @@ class PairedData:
     def ended(self) -> frozenset[Key]:
         """The trials that have ended, however they did."""
         return frozenset({*self.values, *self.lost, *self.unreported})
+
+    @property
+    def not_learned(self) -> frozenset[Key]:
+        """The trials that finished without having learned: below the floor, or far behind the others of their arm."""
+        return frozenset(key for key, how in self.lost.items() if how in {UNLEARNED, OUTLYING})
 
     @property
     def seeds(self) -> int:

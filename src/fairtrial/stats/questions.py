@@ -56,6 +56,7 @@ def answer_questions(study: Study, results: Sequence[TrialResult], main: StudyVe
 def _answers(study: Study, results: Sequence[TrialResult], main: StudyVerdict) -> Iterator[Answer]:
     evidence, alpha = study.evidence, study.question_alpha
     others = [arm.name for arm in study.arms if arm.name != study.reference]
+    tested = [arm for arm in others if arm not in study.twins]
     for also in evidence.also or ():
         settings = Evidence(metric=also.metric, direction=also.direction, margin=also.margin, target=evidence.target)
         found = Contrasts(study, results, main, settings).with_base(study.reference, others, alpha, margin=also.margin)
@@ -67,7 +68,7 @@ def _answers(study: Study, results: Sequence[TrialResult], main: StudyVerdict) -
         one_sided = bool(evidence.against.one_sided)
         yield Answer("against", alpha, (contrasts.with_constant(value, name, alpha, one_sided=one_sided),))
     if evidence.pairs is not None:
-        yield Answer("pairs", alpha, _pairs(contrasts, others, alpha))
+        yield Answer("pairs", alpha, _pairs(contrasts, tested, alpha))
     if evidence.best:
         yield Answer("best", alpha, (), best_arm(contrasts, alpha))
 

@@ -1,23 +1,23 @@
 """Summaries of each arm: one number per trial and measure, then mean and spread over seeds.
 
-Only finished trials enter a mean. A diverged or failed trial has no comparable result, so it is counted and shown
-beside the mean: averaging it in would be arbitrary, and leaving it out would flatter the arm.
+Only trials that finished and learned enter a mean. A diverged or failed trial has no comparable result, and the mean of
+runs that learned and runs that did not lies where no run is. Those are counted and shown beside the mean, for leaving
+them out unsaid would flatter the arm.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from fairtrial.measures import measure
 from fairtrial.registry import MEASURES
-from fairtrial.spec import Arm, Study, content
+from fairtrial.spec import BUILT_IN, Arm, Study, content
 from fairtrial.spec.measures import Measure
+from fairtrial.stats.joined import Key, join
+from fairtrial.stats.paired import PairedData
 from fairtrial.trial import Outcome, TrialResult
-
-#: A trial: arm and seed.
-Key: TypeAlias = tuple[str, int]
 
 #: The measures of every study, in the order of its table; the paper's is the first.
 USUAL = ("best_test_acc", "test_acc_at_best_val", "best_train_acc", "final_test_acc", "final_train_loss", "seconds")
@@ -56,12 +56,13 @@ class ArmSummary:
 
     arm: str
     settings: Mapping[str, Any]  # its full configuration as nested plain tables, without file paths
-    seeds: tuple[int, ...]  # whose trial finished, ascending
+    seeds: tuple[int, ...]  # whose trial finished and learned, ascending
     outcomes: Mapping[int, Outcome | None]  # of each recorded seed, ascending; None if it was interrupted or still runs
-    finished: int
+    finished: int  # and learned
     diverged: int  # their loss became NaN or infinite
     failed: int
     interrupted: int  # they started but have not ended: interrupted, or still running
+    not_learned: int  # finished below the study's floor, or far behind the arm's other runs; see `stats.paired`
     metrics: Mapping[str, SeedSpread]  # see `measures_of`; accuracies as fractions, loss in nats, times in seconds
 
 
@@ -86,13 +87,16 @@ def summarize(study: Study, results: Sequence[TrialResult]) -> StudySummary:
     """
     trials = join(study, results).values()
     measures = measures_of(study, results)
+    without = (
+        PairedData.of(study, results, study.evidence.metric, study.evidence.target).sifted(study.seeds).not_learned
+    )
     return StudySummary(
         study=study.name,
         hash=study.hash,
         seeds=study.seeds,
         min_seeds=study.min_seeds,
         reference=study.reference,
-        arms=tuple(_arm(arm, [t for t in trials if t.arm == arm.name], study, measures) for arm in study.arms),
+        arms=tuple(_arm(arm, [t for t in trials if t.arm == arm.name], study, measures, without) for arm in study.arms),
         measures=measures,
     )
 
@@ -100,11 +104,12 @@ def summarize(study: Study, results: Sequence[TrialResult]) -> StudySummary:
 def measures_of(study: Study, results: Sequence[TrialResult]) -> tuple[Measure, ...]:
     """List the measures of a study's table: the usual ones, those with a column, and the study's own.
 
-    A measure of something that fairtrial's own loop does not record in this study is included if a trial recorded it.
+    Included are those of metrics that fairtrial's own loop records in this study, or that a trial has recorded.
     """
     evidence = study.evidence
     recorded = {name for result in results for record in result.epochs for name in record.metrics}
-    recorded.update(name for arm in study.arms for name in arm.settings.recorded)
+    own_loop = [arm.settings for arm in study.arms if arm.settings.training.loop == BUILT_IN]
+    recorded.update(name for settings in own_loop for name in settings.recorded)
     entries = (MEASURES.get(name) for name in MEASURES.names())
     columns = [entry.name for entry in entries if isinstance(entry, Measure) and entry.column]
     usual = [measure(name) for name in dict.fromkeys([*USUAL, *columns])]
@@ -113,21 +118,11 @@ def measures_of(study: Study, results: Sequence[TrialResult]) -> tuple[Measure, 
     return tuple({each.name: each for each in (*usual, replace(own, column=own.head))}.values())
 
 
-def join(study: Study, results: Sequence[TrialResult]) -> dict[Key, TrialResult]:
-    """Key results by arm and seed, in the study's order; raises ValueError for a foreign or repeated trial."""
-    order = {arm.name: index for index, arm in enumerate(study.arms)}
-    trials: dict[Key, TrialResult] = {}
-    for result in results:
-        if result.arm not in order or not 0 <= result.seed < study.seeds:
-            raise ValueError(f"{study.label} has no trial of arm {result.arm!r} at seed {result.seed}")
-        if (result.arm, result.seed) in trials:
-            raise ValueError(f"{study.label}: arm {result.arm!r} at seed {result.seed} appears twice")
-        trials[result.arm, result.seed] = result
-    return {key: trials[key] for key in sorted(trials, key=lambda key: (order[key[0]], key[1]))}
-
-
-def _arm(arm: Arm, trials: Sequence[TrialResult], study: Study, measures: Sequence[Measure]) -> ArmSummary:
-    finished = [trial for trial in trials if trial.outcome is Outcome.FINISHED]
+def _arm(
+    arm: Arm, trials: Sequence[TrialResult], study: Study, measures: Sequence[Measure], without: Collection[Key]
+) -> ArmSummary:
+    ended_well = [trial for trial in trials if trial.outcome is Outcome.FINISHED]
+    finished = [trial for trial in ended_well if (trial.arm, trial.seed) not in without]
     outcomes = {trial.seed: trial.outcome for trial in trials}
     ended = list(outcomes.values())
     return ArmSummary(
@@ -139,6 +134,7 @@ def _arm(arm: Arm, trials: Sequence[TrialResult], study: Study, measures: Sequen
         diverged=ended.count(Outcome.DIVERGED),
         failed=ended.count(Outcome.FAILED),
         interrupted=ended.count(None),
+        not_learned=len(ended_well) - len(finished),
         metrics={
             each.name: SeedSpread.of([each.of(trial.epochs, study.evidence.target) for trial in finished])
             for each in measures

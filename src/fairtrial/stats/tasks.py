@@ -50,6 +50,7 @@ def over_tasks(tasks: Mapping[str, Contrasts], name: str, alpha: float) -> Study
     refused = dict(reversed(conflicts))
     table[:, [arm in refused for arm in others]] = np.nan
     ended = [min(seeds, *(one.together({base, arm}) for one in tasks.values())) for arm in others]
+    first.part = min(one.main.part for one in tasks.values())
     rows = first.judge_columns(table, ended, others, alpha, first.evidence.margin)
     found = [
         refuse(row, refused[row.arm])

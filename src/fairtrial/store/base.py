@@ -83,8 +83,17 @@ class Writer(Protocol):
     def add_fingerprints(self, trial: Trial, attempt: str, fingerprints: Mapping[str, str]) -> None:
         """Record the current attempt's fingerprints in place of those it had."""
 
-    def end(self, trial: Trial, attempt: str, outcome: Outcome, detail: str, at: datetime) -> None:
-        """Record how the current attempt ended, and drop records of earlier attempts."""
+    def end(
+        self,
+        trial: Trial,
+        attempt: str,
+        outcome: Outcome,
+        detail: str,
+        at: datetime,
+        *,
+        reads: Sequence[str] | None = None,
+    ) -> None:
+        """Record how the current attempt ended and what it read of its settings; drop records of earlier attempts."""
 
 
 class Store(AbstractContextManager["Store"], Protocol):

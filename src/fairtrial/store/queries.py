@@ -79,6 +79,7 @@ def results(connection: Connection, hashes: Sequence[str]) -> list[TrialResult]:
             epochs=_epochs(row.arm, row.seed, epochs.get(row.hash, ())),
             fingerprints=json.loads(row.fingerprints),
             forced=row.forced,
+            reads=None if row.reads is None else tuple(json.loads(row.reads)),
         )
         for row in (trials[one] for one in hashes if one in trials)
     ]

@@ -69,6 +69,7 @@ trials = Table(
     Column("machine", _JSON),
     Column("forced", Text, nullable=False, default=""),
     Column("fingerprints", _JSON),
+    Column("reads", _JSON),  # what a user's training loop read of its settings, if known
 )
 
 study_trials = Table(

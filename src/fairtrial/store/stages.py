@@ -31,8 +31,9 @@ def history(connection: Connection, study: Study, now: datetime) -> History:
     """Read a study's history; of one that was never run, as if it were run now."""
     question = Question.of(study)
     stages = _sharing_arms(connection, question)
-    own = _current(stages, question) or _next(connection, stages, study, now)
-    return History(own, tuple(stage for stage in stages if stage.number < own.number))
+    current = _current(stages, question)
+    own = current or _next(connection, stages, study, now)
+    return History(own, tuple(stage for stage in stages if stage.number < own.number), registered=current is not None)
 
 
 def _sharing_arms(connection: Connection, question: Question) -> list[Registered]:

@@ -3,7 +3,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeAlias
 
@@ -51,10 +51,20 @@ class SQLWriter:
         self._check(trial, attempt)
         self._connection.execute(_FINGERPRINTS, {"trial_hash": trial.hash, "fingerprints": dict(fingerprints)})
 
-    def end(self, trial: Trial, attempt: str, outcome: Outcome, detail: str, at: datetime) -> None:
+    def end(
+        self,
+        trial: Trial,
+        attempt: str,
+        outcome: Outcome,
+        detail: str,
+        at: datetime,
+        *,
+        reads: Sequence[str] | None = None,
+    ) -> None:
         self._check(trial, attempt)
         self._connection.execute(_DROP_STALE, {"trial_hash": trial.hash, "current": attempt})
-        row = {"outcome": outcome.value, "detail": _storable(detail), "ended_at": at}
+        known = None if reads is None else [_storable(name) for name in reads]
+        row = {"outcome": outcome.value, "detail": _storable(detail), "ended_at": at, "reads": known}
         self._connection.execute(_END, {"trial_hash": trial.hash, **row})
 
     def _check(self, trial: Trial, attempt: str) -> None:
@@ -102,9 +112,10 @@ _BEGIN = _update(
     detail="",
     ended_at=null(),
     fingerprints={},
+    reads=null(),
 )
 _FINGERPRINTS = _update(fingerprints=bindparam("fingerprints"))
-_END = _update(**{name: bindparam(name) for name in ("outcome", "detail", "ended_at")})
+_END = _update(**{name: bindparam(name) for name in ("outcome", "detail", "ended_at", "reads")})
 _DROP_STALE = delete(schema.epoch_records).where(
     schema.epoch_records.c.trial == bindparam("trial_hash"), schema.epoch_records.c.attempt != bindparam("current")
 )

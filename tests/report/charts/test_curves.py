@@ -40,7 +40,7 @@ def test_only_finished_trials_enter_the_mean_and_none_is_lost():
     ended = {("a", 1): Outcome.DIVERGED, ("a", 2): Outcome.FAILED, ("a", 3): None}
     (curve,) = curve_data(study, make_results(study, ended=ended), "train_loss").curves
     assert {tuple(point.values) for point in curve.points} == {(0, 4)}
-    assert curve.diverged == {1: {epoch: learning("a", 1, epoch)["train_loss"] for epoch in (1, 2)}}
+    assert curve.lost == {1: {epoch: learning("a", 1, epoch)["train_loss"] for epoch in (1, 2)}}
     assert curve.omitted == 2
 
 
@@ -54,14 +54,14 @@ def test_a_diverged_trial_ends_at_its_last_finite_value():
         epochs={("a", 0): 4},
     )
     data = curve_data(study, results, "train_loss")
-    assert data.curves[0].diverged == {0: {1: 2.0, 2: 50.0}}
+    assert data.curves[0].lost == {0: {1: 2.0, 2: 50.0}}
     assert data.epochs == 2
 
 
 def test_a_trial_that_diverged_at_once_is_there_without_values():
     study = make_study(("a", "b"), seeds=1)
     results = make_results(study, ended={("a", 0): Outcome.DIVERGED}, epochs={("a", 0): 0})
-    assert curve_data(study, results, "train_loss").curves[0].diverged == {0: {}}
+    assert curve_data(study, results, "train_loss").curves[0].lost == {0: {}}
     with pytest.raises(ReportError, match="no finished or diverged trial has recorded `train_loss`"):
         curve_data(study, [result for result in results if result.arm == "a"], "train_loss")
 

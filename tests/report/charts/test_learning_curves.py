@@ -108,6 +108,23 @@ def test_a_diverged_trial_is_a_faint_line_that_ends_in_a_cross():
     assert any("enters no mean" in remark for remark in whole["title"]["subtitle"])
 
 
+def test_a_run_that_did_not_learn_is_a_faint_line_of_its_own_and_in_no_mean():
+    ends = {"a": [0.85, 0.84, 0.86, 0.85], "b": [0.87, 0.1, 0.88, 0.86]}
+    study = make_study(tuple(ends), seeds=4, epochs=2)
+    results = make_results(study, lambda arm, seed, epoch: {"test_acc": ends[arm][seed]})
+    drawn = layers(study, results)
+    assert {(row["arm"], row["seed"], row["y"]) for row in drawn["broken"]["rows"]} == {("b", 1, 10.0)}
+    assert [row["mean"] for row in drawn["line"]["rows"] if row["arm"] == "b"] == pytest.approx([87.0, 87.0])
+    assert legend(spec(study, results)) == ["a", "b (1 of 4 did not learn)"]
+
+
+def test_a_line_where_some_trials_have_ended_is_said_to_be_of_the_others():
+    study = make_study(("a", "b"), seeds=2, epochs=4, training={"loop": "loops:good"})
+    remark = "Some trials have fewer epochs: where they end, a line is the mean of the others."
+    assert remark not in spec(study, make_results(study))["title"]["subtitle"]
+    assert remark in spec(study, make_results(study, epochs={("b", 1): 2}))["title"]["subtitle"]
+
+
 def test_a_loss_that_ran_away_does_not_dwarf_the_others():
     study = make_study(("a", "b"), seeds=1, epochs=4)
 

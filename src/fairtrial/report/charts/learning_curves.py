@@ -1,7 +1,7 @@
 """Learning curves: a metric per epoch, for each arm a line, a band over seeds and points; a legend shows all three."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -14,7 +14,8 @@ from fairtrial.report.style import CROSS, WIDTH, LineStyle, Rows, channels, fram
 from fairtrial.report.words import count
 from fairtrial.spec import Study
 from fairtrial.spec.metrics import PERCENT, RECORDED_PERCENT, Metric
-from fairtrial.stats.summary import join
+from fairtrial.stats.joined import Key, join
+from fairtrial.stats.paired import PairedData
 from fairtrial.trial import Outcome, TrialResult
 
 #: Pixels of the plot's height, and between the lines of the legend.
@@ -46,7 +47,9 @@ class ArmCurve:
 
     arm: str
     points: tuple[Point, ...]  # one for each epoch at which some finished trial has a value, ascending
-    diverged: Mapping[int, Mapping[int, float]]  # finite values of diverged trials, by seed and epoch; in no mean
+    #: Finite values, by seed and epoch, of trials that diverged or did not learn (`stats.paired`); they are in no mean.
+    lost: Mapping[int, Mapping[int, float]]
+    not_learned: int  # how many of the lost ones did not learn
     omitted: int  # failed, interrupted or running trials, which are not shown
 
 
@@ -61,7 +64,7 @@ class CurveData:
     def epochs(self) -> int:
         """The last epoch that has a value; 0 if none has."""
         means = {point.epoch for curve in self.curves for point in curve.points}
-        return max(means.union(*(values for curve in self.curves for values in curve.diverged.values())), default=0)
+        return max(means.union(*(values for curve in self.curves for values in curve.lost.values())), default=0)
 
 
 def curve_data(study: Study, results: Sequence[TrialResult], metric: str) -> CurveData:
@@ -72,22 +75,26 @@ def curve_data(study: Study, results: Sequence[TrialResult], metric: str) -> Cur
         ValueError: a result is not of this study, or one trial is there twice.
     """
     trials = list(join(study, results).values())
-    data = CurveData(metric, tuple(_curve(arm.name, trials, metric) for arm in study.arms))
+    evidence = study.evidence
+    without = PairedData.of(study, results, evidence.metric, evidence.target).sifted(study.seeds).not_learned
+    data = CurveData(metric, tuple(_curve(arm.name, trials, metric, without) for arm in study.arms))
     if not data.epochs:
         raise ReportError(f"no finished or diverged trial has recorded `{metric}`")
     return data
 
 
-def _curve(arm: str, trials: Sequence[TrialResult], metric: str) -> ArmCurve:
+def _curve(arm: str, trials: Sequence[TrialResult], metric: str, without: Collection[Key]) -> ArmCurve:
     own = [trial for trial in trials if trial.arm == arm]
-    finished = {trial.seed: _values(trial, metric) for trial in own if trial.outcome is Outcome.FINISHED}
-    diverged = {trial.seed: _values(trial, metric) for trial in own if trial.outcome is Outcome.DIVERGED}
+    ended = {trial.seed: _values(trial, metric) for trial in own if trial.outcome is Outcome.FINISHED}
+    finished = {seed: values for seed, values in ended.items() if (arm, seed) not in without}
+    lost = {trial.seed: _values(trial, metric) for trial in own if trial.outcome is Outcome.DIVERGED}
+    lost |= {seed: values for seed, values in ended.items() if seed not in finished}
     points = []
     for epoch in sorted({epoch for values in finished.values() for epoch in values}):
         values = {seed: each[epoch] for seed, each in finished.items() if epoch in each}
         mean = math.fsum(values.values()) / len(values)
         points.append(Point(epoch, mean, min(values.values()), max(values.values()), values))
-    return ArmCurve(arm, tuple(points), diverged, omitted=len(own) - len(finished) - len(diverged))
+    return ArmCurve(arm, tuple(points), lost, len(ended) - len(finished), omitted=len(own) - len(finished) - len(lost))
 
 
 def _values(trial: TrialResult, metric: str) -> dict[int, float]:
@@ -100,7 +107,8 @@ def learning_curves(metric: str, *, name: str, axis: str = "") -> Chart[CurveDat
     """Make the chart of a metric per epoch: a line for each arm, with a band over seeds.
 
     A line is the mean over an arm's finished trials, the band around it spans the lowest to the highest seed: all of
-    the data, not a confidence interval. A diverged trial is a faint line that ends in a cross. Failed and unfinished
+    the data, not a confidence interval. A trial that diverged or did not learn is a faint line that
+    ends in a cross. Failed and unfinished
     trials are left out, and the figure says so. The title of the vertical axis is by default the metric's name in
     words, and its unit.
     """
@@ -184,7 +192,7 @@ def _line(curve: ArmCurve, factor: float, shift: float, first: int) -> Iterator[
 
 
 def _broken(curve: ArmCurve, factor: float, shift: float) -> Iterator[dict[str, Any]]:
-    for seed, values in curve.diverged.items():
+    for seed, values in curve.lost.items():
         for epoch, value in values.items():
             row = {"arm": curve.arm, "seed": seed, "epoch": epoch, "x": epoch + shift, "y": value * factor}
             yield row | {"last": epoch == max(values)}
@@ -214,9 +222,10 @@ def _ticks(last: int) -> alt.Axis:
 
 
 def _label(curve: ArmCurve, seeds: int) -> str:
-    """Name an arm in the legend, with its diverged trials."""
-    if curve.diverged:
-        return f"{curve.arm} ({len(curve.diverged)} of {seeds} diverged)"
+    """Name an arm in the legend, with its lost trials."""
+    counts = {"diverged": len(curve.lost) - curve.not_learned, "did not learn": curve.not_learned}
+    if lost := [f"{number} of {seeds} {how}" for how, number in counts.items() if number]:
+        return f"{curve.arm} ({', '.join(lost)})"
     return curve.arm if curve.points else f"{curve.arm} (no data)"
 
 
@@ -233,9 +242,11 @@ def _caption(data: CurveData) -> str:
 
 
 def _remarks(data: CurveData, beyond: bool) -> Iterator[str]:
-    if any(curve.diverged for curve in data.curves):
+    if any(curve.lost for curve in data.curves):
         edge = " A × on the frame stands for a value beyond it." if beyond else ""
-        yield f"Thin line to ×: a trial that diverged; it enters no mean.{edge}"
+        yield f"Thin line to ×: a trial that diverged or did not learn; it enters no mean.{edge}"
+    if any(len({len(point.values) for point in curve.points}) > 1 for curve in data.curves):
+        yield "Some trials have fewer epochs: where they end, a line is the mean of the others."
     if omitted := sum(curve.omitted for curve in data.curves):
         yield f"Left out: {count(omitted, 'failed or unfinished trial')}."
 
