@@ -145,4 +145,4 @@ def test_looks_at_every_number_of_seeds_err_in_5_percent_together(arms):
         plan = LookPlan.of(arms, found.looks, earlier=found.earlier, share=found.share)
         wrong |= (judge_many(table[:, :seeds], plan).finding != 0).any(axis=1)
     assert wrong.mean() <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / studies)
-    assert wrong.mean() > 0.03
+    assert wrong.mean() > 0.03 if arms == 1 else wrong.mean() > 0.01
