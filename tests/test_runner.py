@@ -380,9 +380,8 @@ def test_a_study_that_another_passed_over_is_registered_again_at_its_end(store, 
     first, second = make_study(seeds=2), make_study(seeds=4)
 
     class Meanwhile(Callback):
-        def on_trial_end(self, trial, outcome, detail):
-            if trial.seed == 0 and trial.arm == "b":
-                store.add_study(second, datetime.now(UTC))
+        def on_plan(self, study, trials, missing):
+            store.add_study(second, datetime.now(UTC))
 
     run(first, store=store, watcher=Meanwhile())
     run(second, store=store)
