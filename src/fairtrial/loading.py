@@ -12,7 +12,6 @@ from typing import Any
 
 from fairtrial.errors import StudyError, StudyNotFoundError
 from fairtrial.spec import Origin, Study, override, parse_toml
-from fairtrial.spec.sections import REGISTRIES
 from fairtrial.spec.tasks import of_task, task_names
 from fairtrial.store.base import StoredStudy
 
@@ -69,9 +68,7 @@ def load_recorded(source: str | Path, overrides: Sequence[str], stored: Sequence
 @contextmanager
 def importable(study: Study) -> Iterator[None]:
     """Find modules beside a study's file, after all others, if the study names something of the user's own."""
-    settings = [arm.settings for arm in study.arms]
-    names = [arm.training.loop for arm in settings]
-    names += [getattr(arm, section).name for arm in settings for section in REGISTRIES]
+    names = [name for arm in study.arms for name in arm.settings.entries]
     names += [study.evidence.metric, *(claim.metric for claim in study.claims)]
     users = any(":" in name for name in names)
     with _on_path(study.origin.folder or Path.cwd()) if users else nullcontext():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fairtrial.errors import StudyError
 from fairtrial.scheduler import plan
-from fairtrial.sources import is_digest
+from fairtrial.sources import code_of, forget, is_digest
 from fairtrial.spec import Study, flatten
 from fairtrial.store.base import StoredStudy
 from fairtrial.trial import Machine, Trial, TrialResult
@@ -63,6 +63,16 @@ class RunConditions:
         if code := ", ".join(self._code.differences(trial.arm, machine.code)):
             found.append(f"other code: {code}")
         return tuple(found)
+
+
+def changed_code(study: Study, results: Iterable[TrialResult]) -> str:
+    """Say how the user's own code differs from what a study's trials have run, if it does."""
+    forget()
+    earlier = _EarlierCode()
+    for result in results:
+        earlier.add(result.arm, result.seed, result.machine.code)
+    found = (line for arm in study.arms for line in earlier.differences(arm.name, code_of(arm.settings.entries)))
+    return ", ".join(dict.fromkeys(found))
 
 
 class _EarlierCode:

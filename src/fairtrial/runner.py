@@ -27,7 +27,7 @@ from fairtrial.executors.base import (
 from fairtrial.executors.local.executor import LocalExecutor
 from fairtrial.executors.records import RecordRules
 from fairtrial.failpoints import failpoint
-from fairtrial.provenance import RunConditions, abandoned_study, changed_keys, git_commit
+from fairtrial.provenance import RunConditions, abandoned_study, changed_code, changed_keys, git_commit
 from fairtrial.reads import unread_keys
 from fairtrial.scheduler import Decision, Scheduler
 from fairtrial.spec import BUILT_IN, Study
@@ -91,6 +91,7 @@ def run_study(
         missing = [trial for trial in scheduler.possible if trial.hash not in ended] if decision.trials else []
         if not missing:
             recorder.begin(decision, missing)
+            recorder.warn_of_changed_code()
             return 0
         workload = compose_workload(study, missing, checkpoints, recorder.on_download, recorder.on_progress)
         with executor.open(workload) as session:
@@ -219,6 +220,14 @@ class _Recorder:
             )
         self.conditions.add(trial.arm, trial.seed, machine)
         return "; ".join([self.changes, *found] if self.changes else found)
+
+    def warn_of_changed_code(self) -> None:
+        """Say of a study that needs no trial that its trials ran other code than there is now."""
+        results = self.store.results(self.study)
+        if results and (changed := changed_code(self.study, results)):
+            text = f"ran other code: {changed}; to train all again, change a parameter with it"
+            for callback in self.callbacks:
+                callback.on_warning(self.trials[results[-1].trial], text)
 
     def _check_reads(self, end: Ended) -> None:
         """Warn of settings in which arms differ, and that the first trial to end did not read."""

@@ -9,6 +9,7 @@ import pytest
 
 import loops
 from fairtrial.api import open_results
+from fairtrial.callbacks import Callback
 from fairtrial.errors import ProvenanceError, StudyError
 from fairtrial.executors.inline import InlineExecutor
 from fairtrial.spec import LoopName, Study
@@ -104,6 +105,22 @@ def test_a_study_is_not_continued_with_an_edited_loop(file, make_study):
     line = f"Not one experiment: {file} changed between trials (seeds 0 and 1, then seed 2)."
     assert verdict.text(200).splitlines()[0] == line
     assert json.loads(verdict.json())["alerts"] == [line]
+
+
+def test_a_complete_study_says_that_its_loop_was_edited_since(make_study):
+    Path("rerun.py").write_text("def train(trial):\n    yield {'test_acc': 0.5 + trial.seed / 100}\n")
+    study, warnings = make_study(training={"loop": "rerun:train", "epochs": 1}), []
+    watcher = Callback()
+    watcher.on_warning = lambda trial, text: warnings.append(text)
+    with SQLStore("fairtrial.db") as store:
+        run(study, store=store, executor=InlineExecutor())
+        assert run(study, store=store, executor=InlineExecutor(), watcher=watcher).trained == 0
+        assert warnings == []
+        Path("rerun.py").write_text("def train(trial):\n    yield {'test_acc': 0.9 + trial.seed / 100}\n")
+        assert run(study, store=store, executor=InlineExecutor(), watcher=watcher).trained == 0
+    assert warnings == [
+        "ran other code: rerun.py has changed since seed 1; to train all again, change a parameter with it"
+    ]
 
 
 def returning_nothing(trial):

@@ -342,6 +342,11 @@ class Settings(Section):
             ema=training.ema is not None,
         )
 
+    @property
+    def entries(self) -> tuple[str, ...]:
+        """Names of the training loop and the sections: registered ones, or ``module:Name`` of the user's own."""
+        return (self.training.loop, *(getattr(self, section).name for section in REGISTRIES))
+
     @model_validator(mode="after")
     def _rules_across_sections(self) -> Self:
         if self.params and self.training.loop == BUILT_IN:

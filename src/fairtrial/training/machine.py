@@ -11,7 +11,6 @@ import torch
 import fairtrial
 from fairtrial import sources
 from fairtrial.spec import BUILT_IN
-from fairtrial.spec.sections import REGISTRIES
 from fairtrial.training.kernels import compiler, library
 from fairtrial.training.learner import choose_device
 from fairtrial.training.loop import load_once
@@ -29,8 +28,7 @@ def describe_process() -> Machine:
 def describe_machine(trial: Trial) -> Machine:
     """Describe this process, the user's own code that the trial names, and of fairtrial's own loop layers and data."""
     settings = trial.settings
-    names = [settings.training.loop, *(getattr(settings, section).name for section in REGISTRIES)]
-    machine = replace(describe_process(), code=sources.code_of(names))
+    machine = replace(describe_process(), code=sources.code_of(settings.entries))
     if settings.training.loop != BUILT_IN:
         return machine
     computed_by = library.path() if machine.device == "cpu" else "torch's own"
