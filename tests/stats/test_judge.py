@@ -109,6 +109,10 @@ def test_a_shift_of_all_differences_moves_means_and_intervals_by_as_much(seed, s
 ODD = st.sampled_from([0.0, 0.01, 0.02, -0.01, 1e-300, 1e99, math.nan])
 
 
+#: What may be missing without a caveat; failures are not known to `judge`.
+UNKNOWN = {"more_seeds", "failures"}
+
+
 @settings(deadline=None, max_examples=150)
 @given(st.integers(1, 3).flatmap(lambda arms: st.lists(st.lists(ODD, min_size=arms, max_size=arms), max_size=8)))
 def test_whatever_is_there_no_nan_comes_out(rows):
@@ -116,7 +120,7 @@ def test_whatever_is_there_no_nan_comes_out(rows):
     for one in judge(differences, margin=0.05):
         numbers = [value for value in astuple(replace(one, interval=None)) if isinstance(value, float)]
         assert all(math.isfinite(value) for value in [*numbers, *(one.interval or ())])
-        assert one.caveats or None not in astuple(replace(one, more_seeds=0))
+        assert one.caveats or None not in [value for key, value in vars(one).items() if key not in UNKNOWN]
 
 
 def test_one_seed_two_seeds_none():
