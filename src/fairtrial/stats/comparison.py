@@ -261,7 +261,8 @@ class _Comparing:
     def _judge(self, seeds: int) -> tuple[Comparison, ...]:
         if not self._others:
             return ()
-        table = self._all.sifted(seeds).differences(self._study.reference, self._others, seeds)
+        data = self._all.sifted(seeds)
+        table = data.differences(self._study.reference, self._others, seeds)
         same = self._identical(seeds)
         table[:, [arm in {*self._refused, *same} for arm in self._others]] = np.nan
         judged = judge(
@@ -274,6 +275,8 @@ class _Comparing:
             pooling=self._evidence.pooling or "guarded",
             earlier=self._standing.earlier,
             share=self._standing.share,
+            # Runs far ahead stay in their arm's spread, but must not widen the intervals of others.
+            apart={arm for arm, _ in data.outliers.ahead} & {*self._others},
         )
         return tuple(
             without_difference(row, self._study.reference, same[row.arm], self._evidence.margin)
