@@ -95,6 +95,7 @@ def test_an_arm_with_dead_runs_leaves_others_decided_and_says_both_things():
     assert found.lost == {"dead": {"outlying": 3}}
     assert (dead.seeds, dead.failures.arm) == (5, 3)
     assert abs(dead.mean_difference) < 0.01
+    assert not [line for line in dead.caveats if "settle it" in line]  # more seeds can't make it better
     (alert,) = found.alerts
     assert alert == (
         "dead: 3 of 8 runs far behind its others (seeds 1, 5 and 6: 10.00% on average, the others 85.20%); they count "

@@ -145,6 +145,7 @@ class Contrasts:
                 for arm in dict.fromkeys(name for (name, _), _ in losses)
             },
             refused=refused,
+            jitter=None,
             alerts=tuple(dict.fromkeys([*outlier_alerts(self.data, unit), *self.main.alerts])),
         )
 
