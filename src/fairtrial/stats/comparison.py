@@ -192,7 +192,7 @@ class _Comparing:
             larger_is_better=self._evidence.larger_is_better,
             margin=self._evidence.margin,
             alpha=self._study.question_alpha,
-            looks=looks(self._study),
+            looks=self._standing.looks,
             seeds=self.seeds,
             comparisons=rows,
             ended={arm.name: ended[arm.name] for arm in self._study.arms},
@@ -261,19 +261,22 @@ class _Comparing:
     def _judge(self, seeds: int) -> tuple[Comparison, ...]:
         if not self._others:
             return ()
-        table = self._all.sifted(seeds).differences(self._study.reference, self._others, seeds)
+        data = self._all.sifted(seeds)
+        table = data.differences(self._study.reference, self._others, seeds)
         same = self._identical(seeds)
         table[:, [arm in {*self._refused, *same} for arm in self._others]] = np.nan
         judged = judge(
             table,
             self._evidence.margin,
             self._study.question_alpha,
-            looks(self._study) or (2,),
+            self._standing.looks or (2,),
             arms=self._others,
             larger_is_better=self._evidence.larger_is_better,
             pooling=self._evidence.pooling or "guarded",
             earlier=self._standing.earlier,
             share=self._standing.share,
+            # Runs far ahead stay in their arm's spread, but must not widen the intervals of others.
+            apart={arm for arm, _ in data.outliers.ahead} & {*self._others},
         )
         return tuple(
             without_difference(row, self._study.reference, same[row.arm], self._evidence.margin)
