@@ -324,8 +324,8 @@ ERRORS = {
     "a constant in a crossed design": (
         {"seeds": 6, "noise": {"initial_weights": 2, "batch_orders": 3}, "evidence": {"against": 0.8}},
         (
-            "evidence.against: seeds of a crossed design share initial weights and batch orders, so that their mean has "
-            "no interval; leave [noise] out"
+            "evidence.against: seeds of a crossed design share initial weights and batch orders, so that their mean "
+            "has no interval; leave [noise] out"
         ),
     ),
     "pairs of what": ({"evidence": {"pairs": "some"}}, 'evidence.pairs = "some": must be "all"'),

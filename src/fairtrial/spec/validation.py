@@ -171,8 +171,8 @@ class StudyFile(Settings):
             known.add(also.metric)
         if evidence.against is not None and min(self.noise.initial_weights or 1, self.noise.batch_orders or 1) > 1:
             raise StudyError(
-                "evidence.against: seeds of a crossed design share initial weights and batch orders, so that their mean "
-                "has no interval; leave [noise] out"
+                "evidence.against: seeds of a crossed design share initial weights and batch orders, so that their "
+                "mean has no interval; leave [noise] out"
             )
         if evidence.against is not None and arms == 1 and self.seed_range.min < self.seed_range.max:
             raise StudyError("evidence.against: a study of one arm needs a fixed number, such as seeds = 12")
