@@ -25,7 +25,7 @@ from fairtrial.spec.metrics import RELATIVE, Unit
 from fairtrial.stats import caveats
 from fairtrial.stats.alerts import alerts, outlier_alerts
 from fairtrial.stats.boundary import LookPlan, boundary
-from fairtrial.stats.comparison import complete_seeds, looks
+from fairtrial.stats.comparison import complete_seeds
 from fairtrial.stats.identical import Sameness
 from fairtrial.stats.joint import JointFinding, join_findings
 from fairtrial.stats.paired import LostSeeds, PairedData, seed_list
@@ -132,7 +132,7 @@ def check_claims(study: Study, results: Sequence[TrialResult], *, history: Histo
         hash=study.hash,
         reference=study.reference,
         alpha=study.evidence.alpha,
-        looks=looks(study),
+        looks=standing(study, history, study.evidence.metric, study.evidence.target).looks,
         claims=tested,
         caveats=tuple(lines),
         joint=joint,
@@ -181,6 +181,7 @@ class _Intervals:
     family: _Family
     data: PairedData
     found: Mapping[str, _Interval]
+    looks: tuple[int, ...]  # that were planned
     refused: Mapping[str, str | None]
 
 
@@ -199,8 +200,8 @@ def _intervals(
     found = {}
     for column, arm in enumerate(others):
         spread = np.where(same & (np.arange(len(others)) != column), np.nan, table)
-        found[arm] = _interval(spread, column, _ended(study, data, family.arm, arm), looks(study), alpha, stands)
-    return _Intervals(family, data, found, refused)
+        found[arm] = _interval(spread, column, _ended(study, data, family.arm, arm), stands.looks, alpha, stands)
+    return _Intervals(family, data, found, stands.looks, refused)
 
 
 def _ended(study: Study, data: PairedData, arm: str, other: str) -> int:
@@ -255,7 +256,7 @@ def _difference(
     paper = _reported(study, claim, other)
     notes = [*_loss_notes(lost, claim.arm, other)]
     if found.ends is None:
-        notes.append(_no_interval(looks(study), found.seeds, intervals.refused[column]))
+        notes.append(_no_interval(intervals.looks, found.seeds, intervals.refused[column]))
     return ClaimDifference(
         other=other,
         finding=_finding(ends, claim.region),
