@@ -114,6 +114,14 @@ def test_every_epoch_record_is_exported(fairtrial, study, tmp_path):
     status, _, _ = fairtrial("export", study, "--format", "parquet", "--out", str(tmp_path / "records.parquet"))
     assert status == 0
     assert (tmp_path / "records.parquet").read_bytes()[:4] == b"PAR1"
+    trials = list(csv.DictReader(io.StringIO(fairtrial("export", study, "--rows", "trials")[1])))
+    assert [(row["arm"], row["seed"], row["params.pace"]) for row in trials] == [
+        ("a", "0", ""),
+        ("a", "1", ""),
+        ("b", "0", "2"),
+        ("b", "1", "2"),
+    ]
+    assert fairtrial("failures", study)[1] == f"{load(study).label}: no trial has failed or diverged\n"
 
 
 @pytest.mark.slow
@@ -183,6 +191,14 @@ def test_failed_trials_are_shown_and_the_status_says_so(fairtrial, study, tmp_pa
     status, out, _ = fairtrial("failures", study)
     assert (status, out.count("RuntimeError: boom\nTraceback (most recent call last)")) == (0, 2)
     assert out.startswith("a seed 0: RuntimeError: boom\n")
+    assert out.endswith("b seed 1: diverged: train_loss is nan after epoch 2\n\n")
+    listed = json.loads(fairtrial("failures", study, "--json")[1])
+    assert [(row["arm"], row["seed"], row["outcome"]) for row in listed] == [
+        *(("a", seed, "failed") for seed in (0, 1)),
+        *(("b", seed, "diverged") for seed in (0, 1)),
+    ]
+    assert "RuntimeError: boom\nTraceback" in listed[0]["detail"]
+    assert listed[0]["machine.processor"]
     again = f"fairtrial run {study} --retry-failed"
     assert fairtrial(*again.split()[1:])[2].endswith(f"to train them again: {again}\n")
 

@@ -134,21 +134,26 @@ class StudyResults:
             raise ReportError("to_pandas needs pandas: pip install pandas") from error
         return pd.read_parquet(BytesIO(self.records("parquet")))
 
-    def export(self, path: str | Path) -> None:
+    def export(self, path: str | Path, rows: str = "epochs") -> None:
         """Write every epoch record to a CSV, Parquet or JSON file; the path's suffix decides.
+
+        With ``rows="trials"``, write every trial: its outcome, traceback, settings, machine and code.
 
         Losses are in nats, accuracies are fractions, times are in seconds; see `fairtrial.report.export.export`.
 
         Raises:
             ReportError: another suffix, or the file can't be written.
         """
-        self.records(Path(path).suffix.lstrip("."), Path(path))
+        self.records(Path(path).suffix.lstrip("."), Path(path), rows)
 
-    def records(self, format: str, path: Path | None = None) -> bytes:  # noqa: A002
-        """Return every epoch record as ``"csv"``, ``"parquet"`` or ``"json"``; given a path, also write a file."""
+    def records(self, format: str, path: Path | None = None, rows: str = "epochs") -> bytes:  # noqa: A002
+        """Return every epoch record as ``"csv"``, ``"parquet"`` or ``"json"``; given a path, also write a file.
+
+        With ``rows="trials"``, every trial instead; see `export`.
+        """
         from fairtrial.report.export import export  # noqa: PLC0415
 
-        return export(self.study, self.results, format, path)  # type: ignore[arg-type]  # an unknown one is an error
+        return export(self.study, self.results, format, path, rows)  # type: ignore[arg-type]  # unknown: an error
 
     def digest(self) -> str:
         """Digest all results but times and machines: equal if two runs gave the same numbers to the bit."""

@@ -1,15 +1,16 @@
-"""Every epoch record, in three formats."""
+"""Every epoch record and every trial, in three formats."""
 
 import csv
 import io
 import json
 import math
+from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
 
 import fairtrial
-from builders import learning, make_results, make_study
+from builders import MACHINE, learning, make_results, make_study
 from fairtrial.errors import ReportError
 from fairtrial.report.export import export
 from fairtrial.spec import Study
@@ -150,3 +151,55 @@ def test_errors_are_one_line(tmp_path):
         export(study, [], "xlsx")
     with pytest.raises(ReportError, match=r"can't be written: No such file or directory$"):
         export(study, [], "csv", tmp_path / "missing" / "records.csv")
+
+
+def test_a_row_for_each_trial_has_its_outcome_settings_machine_and_code():
+    arms = {"a": {}, "b": {"params": {"x": True}}, "c": {"optimizer": {"name": "sgd", "lr": 1}, "params": {"x": [1]}}}
+    study = make_study(arms, seeds=2, training={"loop": "mine:train"})
+    ended = {("b", 0): Outcome.FAILED, ("b", 1): Outcome.DIVERGED, ("c", 0): None}
+    code = {"mine.py": "1f2e", "library": "3.1"}
+    machine = replace(MACHINE, code=code)
+    results = [replace(result, machine=machine) for result in make_results(study, ended=ended, skip={("c", 1)})]
+    table = json.loads(export(study, results[::-1], "json", rows="trials"))
+    assert [(row["arm"], row["seed"], row["outcome"], row["epochs"]) for row in table] == [
+        ("a", 0, "finished", 4),
+        ("a", 1, "finished", 4),
+        ("b", 0, "failed", 2),
+        ("b", 1, "diverged", 2),
+        ("c", 0, None, 2),
+    ]
+    failed = table[2]
+    (result,) = (one for one in results if (one.arm, one.seed) == ("b", 0))
+    assert (failed["detail"], failed["trial"], failed["hash"]) == (
+        "what failed means",
+        result.trial,
+        study.hash,
+    )
+    assert (table[4]["ended"], failed["ended"]) == (None, result.ended.isoformat())
+    assert {key: value for key, value in failed.items() if key.startswith("machine.code.")} == {
+        f"machine.code.{name}": digest for name, digest in code.items()
+    }
+    assert failed["machine.processor"] == MACHINE.processor
+    assert [row["optimizer.betas"] for row in table[::2]] == [[0.9, 0.999], [0.9, 0.999], None]
+    assert [row["params.x"] for row in table[::2]] == [None, True, [1]]
+    assert {tuple(row) for row in table} == {tuple(table[0])}
+
+
+def test_columns_of_trials_have_one_type_each_in_parquet_and_csv(tmp_path):
+    arms = {"a": {"params": {"x": 1, "y": 1, "z": True}}, "b": {"params": {"x": "one", "y": 1.5, "z": False}}}
+    study = make_study(arms, seeds=1, training={"loop": "mine:train"})
+    results = make_results(study)
+    export(study, results, "parquet", tmp_path / "trials.parquet", rows="trials")
+    table = pq.read_table(tmp_path / "trials.parquet").to_pylist()
+    assert [(row["params.x"], row["params.y"], row["params.z"]) for row in table] == [
+        ("1", 1.0, True),
+        ("one", 1.5, False),
+    ]
+    assert [row["params.x"] for row in rows(export(study, results, "csv", rows="trials"))] == ["1", "one"]
+    assert rows(export(study, [], "csv", rows="trials")) == []
+
+
+def test_there_are_rows_of_two_kinds():
+    study = make_study(("a",))
+    with pytest.raises(ReportError, match=r'^rows = "seeds": must be epochs or trials$'):
+        export(study, [], "csv", rows="seeds")

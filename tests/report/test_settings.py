@@ -84,3 +84,21 @@ def test_a_users_own_setting_that_is_called_like_another_names_its_place():
     )
     titles = [column.title for column in differing_columns(replace(summary, arms=arms))]
     assert titles == ["optimizer.lr", "params.lr", "name"]
+
+
+OWN_LOOP = {"training": {"loop": "mine:train"}}
+
+
+def test_adams_settings_are_none_of_a_loop_that_may_use_another_optimizer():
+    summary = summarize(make_study({"a": {}, "b": {"params": {"x": 1}}}, **OWN_LOOP), [])
+    assert [column.values for column in adam_columns(summary)] == [(None, None)] * 3
+
+
+def test_adams_settings_are_shown_of_a_loop_whose_arms_differ_in_them_and_of_those_arms_alone():
+    arms = {"a": {}, "b": {"optimizer": {"betas": [0.8, 0.9]}}, "c": {"optimizer": {"name": "sgd", "lr": 0.1}}}
+    summary = summarize(make_study(arms, **OWN_LOOP), [])
+    assert [column.cells for column in adam_columns(summary)] == [
+        ("0.9", "0.8", "-"),
+        ("0.999", "0.9", "-"),
+        ("1e-8", "1e-8", "-"),
+    ]

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from builders import make_results, make_study
-from fairtrial.stats.best import left_out_mean
+from fairtrial.stats.best import left_out_mean, one_sided
 from fairtrial.stats.boundary import LookPlan
 from fairtrial.stats.comparison import compare
 from fairtrial.stats.contrasts import Contrasts
@@ -256,7 +256,9 @@ def test_no_pair_is_called_different_too_often(spreads, looks):
 @pytest.mark.parametrize("means", [(0.0, 0.0, 0.0, 0.0), (0.0, 0.0, -1.0, -1.0), (-0.5, 0.0, -0.5, -0.5)])
 def test_the_best_arm_is_not_excluded_too_often(means):
     tables, ends = draw(means, [0.5] * 4)
-    excluded = np.column_stack([(family(tables, ends, base, 0.05) == HIGHER).any(axis=1) for base in range(4)])
+    excluded = np.column_stack(
+        [(family(tables, ends, base, one_sided(0.05)) == HIGHER).any(axis=1) for base in range(4)]
+    )
     best = np.array(means) == max(means)
     false = excluded[:, best].all(axis=1) | ((~excluded).sum(axis=1) == 1) & (best.sum() > 1)
     assert false.mean() <= MOST

@@ -198,3 +198,15 @@ class TestJoin:
         study = make_study(("a",), seeds=1)
         with pytest.raises(ValueError, match="appears twice"):
             summarize(study, make_results(study) * 2)
+
+
+@pytest.mark.parametrize("name", ["final_nll", "mean_last2_top1", "best_test_accuracy"])
+def test_the_table_of_a_users_loop_has_its_own_measure_and_what_it_records_and_no_other(name):
+    own = {"training": {"loop": "mine:train"}, "evidence": {"metric": name, "direction": "higher"}}
+    study = make_study({"a": {}, "b": {"params": {"x": 1}}}, seeds=2, **own)
+    metric = name.partition("_")[2].removeprefix("last2_")
+    results = make_results(study, lambda *_: {metric: 0.5, "train_loss": 1.0})
+    summary = summarize(study, results)
+    assert [each.name for each in summary.measures if each.column] == [name]
+    assert {each.name for each in summary.measures} == {name, "final_train_loss"}
+    assert summary.arms[1].metrics[name].mean == 0.5

@@ -1,5 +1,6 @@
 """Commands that print or write results."""
 
+import json
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -11,9 +12,10 @@ from rich.console import Console
 
 from fairtrial import api, tasks
 from fairtrial.api import DEFAULT_STORE
-from fairtrial.cli.options import OverridesOption, StoreOption, StudyArgument
+from fairtrial.cli.options import JSONOption, OverridesOption, StoreOption, StudyArgument
 from fairtrial.cli.output import complain, out, run_with_seeds, say
 from fairtrial.errors import ReportError
+from fairtrial.trial import Outcome
 
 if TYPE_CHECKING:
     from fairtrial.report.views import View
@@ -82,10 +84,25 @@ def claims(
 
 
 @app.command()
-def failures(study: StudyArgument, overrides: OverridesOption = None, store: StoreOption = DEFAULT_STORE) -> None:
-    """Print the traceback of each failed trial."""
-    for result in api.open_results(study, overrides or [], store=store).failures():
-        out(f"{result.arm} seed {result.seed}: {result.detail.rstrip()}\n")
+def failures(
+    study: StudyArgument,
+    overrides: OverridesOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JSONOption = False,
+) -> None:
+    """Print the traceback of each failed trial, and how others diverged."""
+    results = api.open_results(study, overrides or [], store=store)
+    lost = [result for result in results.results if result.outcome in {Outcome.FAILED, Outcome.DIVERGED}]
+    if as_json:
+        from fairtrial.report.trials import trial_rows  # noqa: PLC0415  (loads NumPy)
+
+        out(json.dumps(trial_rows(results.study, lost), indent=2))
+        return
+    for result in lost:
+        diverged = "diverged: " if result.outcome is Outcome.DIVERGED else ""
+        out(f"{result.arm} seed {result.seed}: {diverged}{result.detail.rstrip()}\n")
+    if not lost:
+        out(f"{results.study.label}: no trial has failed or diverged")
 
 
 @app.command()
@@ -116,15 +133,20 @@ def export(
     study: StudyArgument,
     overrides: OverridesOption = None,
     store: StoreOption = DEFAULT_STORE,
+    *,
     form: ExportFormat = "csv",
     path: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Where to write; by default standard output.")
     ] = None,
+    rows: Annotated[
+        Literal["epochs", "trials"],
+        typer.Option("--rows", help="A row per epoch, or per trial with its outcome, settings, machine and code."),
+    ] = "epochs",
 ) -> None:
-    """Write every epoch record."""
+    """Write every epoch record, or every trial."""
     if form == "parquet" and path is None and sys.stdout.isatty():
         raise ReportError("--format parquet: writes bytes, not text; name a file with --out")
-    content = api.open_results(study, overrides or [], store=store).records(form, path)
+    content = api.open_results(study, overrides or [], store=store).records(form, path, rows)
     if path is None:
         sys.stdout.buffer.write(content)
 

@@ -1,4 +1,4 @@
-"""Every epoch record of a study, for other programs: CSV, Parquet, JSON."""
+"""Every epoch record or every trial of a study, for other programs: CSV, Parquet, JSON."""
 
 import csv
 import json
@@ -6,26 +6,35 @@ import math
 from collections.abc import Mapping, Sequence
 from io import BytesIO, StringIO
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import fairtrial
 from fairtrial.errors import ReportError
 from fairtrial.report.files import write_document
+from fairtrial.report.trials import Row, plain, trial_rows
 from fairtrial.spec import METRICS, Study
 from fairtrial.stats.joined import join
 from fairtrial.trial import TrialResult
 
 Format = Literal["csv", "parquet", "json"]
+Rows = Literal["epochs", "trials"]
 
 #: Columns of every export, before the metrics and after them.
 HEAD = ("study", "hash", "arm", "seed", "epoch")
 TAIL = ("outcome",)
 
-Row = dict[str, Any]
 
-
-def export(study: Study, results: Sequence[TrialResult], format: Format, path: Path | None = None) -> bytes:  # noqa: A002
+def export(
+    study: Study,
+    results: Sequence[TrialResult],
+    format: Format,  # noqa: A002
+    path: Path | None = None,
+    rows: Rows = "epochs",
+) -> bytes:
     """Write every epoch record, one row each: by arm in the study's order, then by seed and epoch.
+
+    With ``rows="trials"``, write every trial that has started, with its outcome, traceback, settings, machine and code;
+    see `fairtrial.report.trials.trial_rows`.
 
     The columns are study, hash, arm, seed, epoch, each metric that was recorded, and the outcome of the record's trial
     (nothing for a trial that was interrupted or still runs). Losses are in nats, accuracies fractions, times seconds.
@@ -42,22 +51,32 @@ def export(study: Study, results: Sequence[TrialResult], format: Format, path: P
     With a path, the content is also written to that file, whole or not at all.
 
     Raises:
-        ReportError: there is no such format, or the file can't be written.
+        ReportError: there is no such format, there are no such rows, or the file can't be written.
         ValueError: a result is not of this study, or one trial is there twice.
     """
     if format not in get_args(Format):
         raise ReportError(f'export format "{format}": must be one of {", ".join(get_args(Format))}')
-    trials = list(join(study, results).values())
-    metrics = _metrics(trials)
-    columns = [*HEAD, *metrics.values(), *TAIL]
-    rows = [row for trial in trials for row in _rows(study, trial, metrics)]
+    if rows not in get_args(Rows):
+        raise ReportError(f'rows = "{rows}": must be {" or ".join(get_args(Rows))}')
+    columns, table = _epochs(study, results) if rows == "epochs" else _trials(study, results, nested=format == "json")
     if format == "parquet":
-        content = _parquet(columns, rows, study)
+        content = _parquet(columns, table, study)
     else:
-        content = (_csv(columns, rows) if format == "csv" else _json(rows)).encode()
+        content = (_csv(columns, table) if format == "csv" else _json(table)).encode()
     if path is not None:
         write_document(path, content)
     return content
+
+
+def _epochs(study: Study, results: Sequence[TrialResult]) -> tuple[list[str], list[Row]]:
+    trials = list(join(study, results).values())
+    metrics = _metrics(trials)
+    return [*HEAD, *metrics.values(), *TAIL], [row for trial in trials for row in _rows(study, trial, metrics)]
+
+
+def _trials(study: Study, results: Sequence[TrialResult], *, nested: bool) -> tuple[list[str], list[Row]]:
+    rows = trial_rows(study, results)
+    return list(rows[0]) if rows else [], rows if nested else plain(rows)
 
 
 def _metrics(trials: Sequence[TrialResult]) -> dict[str, str]:
@@ -96,13 +115,22 @@ def _json(rows: Sequence[Row]) -> str:
     return json.dumps(finite, indent=1, allow_nan=False) + "\n"
 
 
+def _arrow_type(values: Sequence[object]) -> str:
+    """Name the type of a column; one without any value, such as a metric that no trial finished with, is of numbers."""
+    kinds = {type(value) for value in values if value is not None}
+    return {frozenset({str}): "string", frozenset({bool}): "bool", frozenset({int}): "int64"}.get(
+        frozenset(kinds), "double"
+    )
+
+
 def _parquet(columns: Sequence[str], rows: Sequence[Row], study: Study) -> bytes:
     import pyarrow as pa  # noqa: PLC0415  (slow to load, and needed for this format alone)
     import pyarrow.parquet as pq  # noqa: PLC0415
 
-    types = dict.fromkeys(("study", "hash", "arm", "outcome"), pa.string()) | {"seed": pa.int64(), "epoch": pa.int64()}
+    types = {column: _arrow_type([row[column] for row in rows]) for column in columns}
+    types |= dict.fromkeys(("study", "hash", "arm", "outcome"), "string") | {"seed": "int64", "epoch": "int64"}
     metadata = {"fairtrial.study": study.to_toml(), "fairtrial.version": fairtrial.__version__}
-    schema = pa.schema([(column, types.get(column, pa.float64())) for column in columns], metadata=metadata)
+    schema = pa.schema([(column, types[column]) for column in columns], metadata=metadata)
     out = BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), out)
     return out.getvalue()

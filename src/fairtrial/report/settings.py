@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fairtrial.report.words import NOTHING
-from fairtrial.spec import flatten
+from fairtrial.spec import BUILT_IN, flatten
 from fairtrial.spec.sections import REGISTRIES
 from fairtrial.stats.summary import StudySummary
 
@@ -36,8 +36,14 @@ class SettingColumn:
 
 
 def adam_columns(summary: StudySummary) -> tuple[SettingColumn, ...]:
-    """Adam's settings in the paper's order: beta1, beta2, epsilon; None for an optimizer that lacks them."""
+    """Adam's settings in the paper's order: beta1, beta2, epsilon; None for an optimizer that lacks them.
+
+    Nor are they known of a user's own training loop, unless its arms differ in the optimizer: it may use another.
+    """
     optimizers = [arm.settings["optimizer"] for arm in summary.arms]
+    own_loop = all(arm.settings["training"]["loop"] == BUILT_IN for arm in summary.arms)
+    if not own_loop and all(optimizer == optimizers[0] for optimizer in optimizers):
+        optimizers = [{} for _ in summary.arms]
     values = [(*optimizer.get("betas", (None, None)), optimizer.get("eps")) for optimizer in optimizers]
     titles = {"beta1": "beta1", "beta2": "beta2", "eps": "epsilon"}
     return tuple(map(SettingColumn, titles.keys(), titles.values(), zip(*values, strict=True)))

@@ -13,7 +13,7 @@ import numpy as np
 
 from fairtrial.measures import measure
 from fairtrial.registry import MEASURES
-from fairtrial.spec import Arm, Study, content
+from fairtrial.spec import BUILT_IN, Arm, Study, content
 from fairtrial.spec.measures import Measure
 from fairtrial.stats.joined import Key, join
 from fairtrial.stats.paired import PairedData
@@ -104,11 +104,12 @@ def summarize(study: Study, results: Sequence[TrialResult]) -> StudySummary:
 def measures_of(study: Study, results: Sequence[TrialResult]) -> tuple[Measure, ...]:
     """List the measures of a study's table: the usual ones, those with a column, and the study's own.
 
-    A measure of something that fairtrial's own loop does not record in this study is included if a trial recorded it.
+    Included are those of metrics that fairtrial's own loop records in this study, or that a trial has recorded.
     """
     evidence = study.evidence
     recorded = {name for result in results for record in result.epochs for name in record.metrics}
-    recorded.update(name for arm in study.arms for name in arm.settings.recorded)
+    own_loop = [arm.settings for arm in study.arms if arm.settings.training.loop == BUILT_IN]
+    recorded.update(name for settings in own_loop for name in settings.recorded)
     entries = (MEASURES.get(name) for name in MEASURES.names())
     columns = [entry.name for entry in entries if isinstance(entry, Measure) and entry.column]
     usual = [measure(name) for name in dict.fromkeys([*USUAL, *columns])]
