@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fairtrial.stats.boundary import ALPHAS, LookPlan, Stage, boundary
+from fairtrial.stats.boundary import ALPHAS, LookPlan, Stage, _tabulated, boundary, solve, table_key
 
 LOOKS = range(3, 13)
 
@@ -78,6 +78,20 @@ def test_the_same_plan_gives_the_same_numbers():
     again = boundary(plan)
     assert again is not first
     assert again.level(0.05) == first.level(0.05)
+
+
+@pytest.mark.parametrize("looks", [(3,), (3, 4, 5)])
+def test_the_table_of_levels_has_what_solving_gives(looks):
+    plan = LookPlan.of(2, looks)
+    assert table_key(2, looks) in _tabulated()
+    np.testing.assert_allclose(boundary(plan).levels, solve(plan, studies=60_000), rtol=1.1e-4)  # rounded down
+
+
+def test_a_plan_that_is_not_tabulated_is_solved_from_fewer_studies_on_the_safe_side():
+    plan = LookPlan.of(2, [4])
+    for alpha, fewer in zip(ALPHAS, solve(plan), strict=True):
+        if alpha > 0.01:
+            assert 0.8 * boundary(plan).level(alpha) < fewer < 1.05 * boundary(plan).level(alpha)
 
 
 def test_one_arm_at_one_look_may_spend_a_share():

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from statsmodels.stats.power import TTestPower
 
-from fairtrial.stats.boundary import LookPlan
+from fairtrial.stats.boundary import LookPlan, Stage, boundary
 from fairtrial.stats.power import (
     MOST_SEEDS,
     detectable,
     detectable_differences,
     further_seeds,
 )
-from fairtrial.stats.sequential import HIGHER, judge_many
+from fairtrial.stats.sequential import HIGHER, UNDECIDED, judge_many
 
 LOOKS = range(3, 13)
 
@@ -59,17 +59,49 @@ def test_further_seeds_are_fewer_for_larger_differences_and_wider_margins():
     needed = [further(mean) for mean in (0.3, 0.6, 1.2, 2.4)]
     assert needed == sorted(needed, reverse=True)
     assert needed[0] > 8 > needed[-1] >= 1  # 8 are left in the plan
-    assert further(0.0) is None
+    assert further(0.0) > needed[0]
     assert further(0.0, margin=1.0) > further(0.0, margin=2.0)
     assert further(-1.2) == further(1.2)
     assert further(1.2, missing=1) >= further(1.2)
-    assert further(1e-9, seeds=12) is None
+    assert further(0.0, seeds=400, df=800, margin=1e-9) is None
 
 
 def test_beyond_the_plan_seeds_are_counted_on():
     found = further(0.2, seeds=12, df=22)
     assert 12 + found < MOST_SEEDS
-    assert found > 100
+    assert found > 40
+
+
+@pytest.mark.parametrize("arms", [1, 4])
+def test_further_seeds_have_about_an_even_chance(arms):
+    """Over true differences of all sizes that a plan finds within its looks, at two early looks."""
+    plan, rng = LookPlan.of(arms, LOOKS), np.random.default_rng(2)
+    cells = rng.normal(size=(600, 12, arms + 1)) / np.sqrt(2)
+    differences = cells[..., 1:] - cells[..., :1] + rng.uniform(0.5, 2.0, size=(600, 1, arms))
+    last, settled = judge_many(differences, plan), []
+    for seeds in (3, 5):
+        now = judge_many(differences[:, :seeds], plan)
+        for study in np.flatnonzero(now.finding[:, 0] == UNDECIDED):
+            growth = int((now.finding[study] == UNDECIDED).sum())
+            where = {"seeds": seeds, "missing": 0, "growth": growth, "margin": None}
+            arm = {name: getattr(now, name)[study, 0].item() for name in ("mean", "scale", "df")}
+            more = further_seeds(plan, 0.05, **where, **arm)
+            if more is not None and seeds + more <= 12:
+                found = last.finding[study, 0] != UNDECIDED
+                settled.append(found and plan.looks[last.look[study, 0]] <= seeds + more)
+    assert len(settled) > 300
+    assert 0.45 < np.mean(settled) < 0.65
+
+
+def test_further_seeds_beyond_the_plan_are_those_of_the_next_stage():
+    """The chance that one more look finds it, by the tail of a normal mean around the current one."""
+    first = LookPlan.of(1, [8], share=0.7)
+    more = further_seeds(first, 0.05, seeds=8, missing=0, mean=0.7, scale=1.0, df=7, growth=1, margin=None)
+    later = LookPlan.of(1, [8 + more], earlier=[Stage((8,), 0.7, (0, 1))], share=0.91)
+    critical = later.critical(boundary(later).level(0.05), 0, np.array([7 + more]))
+    assert critical[0] / np.sqrt(8 + more) == pytest.approx(0.7, rel=0.1)
+    new = further_seeds(LookPlan.of(1, [8]), 0.05, seeds=8, missing=0, mean=0.7, scale=1.0, df=7, growth=1, margin=None)
+    assert new < more
 
 
 @pytest.mark.parametrize(

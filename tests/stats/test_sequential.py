@@ -69,15 +69,58 @@ def test_missing_values_and_arms_that_settle_early_keep_the_promise():
     assert at_most((found.finding[:, 0] != UNDECIDED).mean(), 0.025, 8_000)
 
 
-def test_unequal_spread_costs_the_pooled_error_but_the_guarded_little():
-    differences = paired("normal", 8_000, seed=15)
-    differences[..., 0] *= 3  # as if the arm's noise were 4 times the reference's
-    rates = {
-        kind: (judge_many(differences, LookPlan.of(4, range(3, 13), kind)).finding != UNDECIDED).any(axis=1).mean()
-        for kind in ("pooled", "guarded")
-    }
-    assert rates["pooled"] > 0.09
-    assert rates["guarded"] < 0.07
+SPREADS = {  # of the reference, then of each arm, up to 1 : 10; "scaled" multiplies whole differences
+    "one arm": ("cells", 4, (1, 9)),
+    "two arms": ("cells", 4, (1, 3, 3)),
+    "the reference": ("cells", 4, (3,)),
+    "the reference, much": ("cells", 4, (10,)),
+    "a quiet arm": ("cells", 4, (1, 1 / 10)),
+    "all but one": ("cells", 4, (10, 10, 10, 10)),
+    "scaled, two of four": ("scaled", 4, (1, 10, 10)),
+    "scaled, one of two": ("scaled", 2, (1, 3)),
+    "the reference of two": ("cells", 2, (5,)),
+    "five of ten": ("scaled", 10, (1, *(3,) * 5)),
+    "the reference of ten": ("cells", 10, (3,)),
+}
+
+
+def spread(cells, kind, numbers):
+    scale = np.array([*numbers, *(1,) * (cells.shape[2] - len(numbers))])
+    if kind == "scaled":
+        return (cells[..., 1:] - cells[..., :1]) * scale[1:] / np.sqrt(2)
+    cells = cells * scale
+    return (cells[..., 1:] - cells[..., :1]) / np.sqrt(2)
+
+
+@pytest.mark.parametrize("name", SPREADS)
+def test_unequal_spread_does_not_break_the_promise(name):
+    kind, arms, numbers = SPREADS[name]
+    differences = spread(np.random.default_rng(15).normal(size=(8_000, 12, arms + 1)), kind, numbers)
+    found = judge_many(differences, LookPlan.of(arms, range(3, 13)))
+    assert at_most((found.finding != UNDECIDED).any(axis=1).mean(), 0.05, 8_000)
+
+
+def test_pooling_without_a_guard_breaks_it():
+    differences = spread(np.random.default_rng(15).normal(size=(8_000, 12, 5)), "scaled", (1, 3))
+    found = judge_many(differences, LookPlan.of(4, range(3, 13), "pooled"))
+    assert (found.finding != UNDECIDED).any(axis=1).mean() > 0.09
+
+
+def test_arms_that_settled_early_do_not_make_others_look_noisy_or_quiet():
+    """Arms with a true difference settle early when their spread came out small."""
+    noise = spread(np.random.default_rng(16).normal(size=(8_000, 12, 5)), "cells", (1, 2))
+    found = judge_many(noise + np.array([0.0, 2.0, 2.0, 2.0]), PLAN)
+    assert at_most((found.finding[:, 0] != UNDECIDED).mean(), 0.05, 8_000)
+
+
+@pytest.mark.parametrize("ratio", [1, 10])
+def test_arms_apart_keep_the_promise(ratio):
+    differences = spread(np.random.default_rng(17).normal(size=(8_000, 12, 5)), "cells", (1, 1, ratio, 1, ratio))
+    found = judge_many(differences, LookPlan.of(4, range(3, 13), apart=[2, 4]))
+    rate = (found.finding != UNDECIDED).any(axis=1).mean()
+    assert at_most(rate, 0.05, 8_000)
+    assert rate > 0.03
+    assert (found.df[:, [1, 3]] == found.count[:, [1, 3]] - 1).all()
 
 
 def test_large_effects_are_found_with_few_seeds():

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairtrial.stats.variance import CAUTION, complete, estimate
+from fairtrial.stats.variance import CAUTION, GAMMA, _shared, complete, estimate
 
 KINDS = ["own", "pooled", "guarded"]
 
@@ -52,13 +52,52 @@ def test_own_spread_and_mean_are_numpys():
     assert (found.df == 4).all()
 
 
-def test_the_guard_takes_the_largest_of_three():
+def guard(differences, settled=1.0):
+    """The guarded variances by hand, with the first arm's own entering the mean as so much at least."""
+    own = differences.var(axis=1, ddof=1)
+    arms, seeds = differences.shape[2], differences.shape[1]
+    rows = differences - differences.mean(axis=1, keepdims=True)
+    residual = (rows**2).sum(axis=(1, 2)) - (rows.sum(axis=2) ** 2).sum(axis=1) / (arms + 1)
+    pooled = 2 * residual / ((seeds - 1) * arms)
+    shared = differences.mean(axis=2).var(axis=1, ddof=1) * 2 / (1 + 1 / arms)
+    entering = np.column_stack([np.maximum(own[:, 0], settled), own[:, 1:]])
+    typical = np.exp(np.log(entering).mean(axis=1))
+    caution = 1 + CAUTION * (1 / (seeds - 1) - 1 / ((seeds - 1) * arms))
+    return np.maximum(np.maximum(pooled, caution * shared)[:, None], own * (own / typical[:, None]) ** GAMMA)
+
+
+@pytest.mark.parametrize("settled", [0.0, 1.5])
+def test_the_guard_takes_the_largest_of_three(settled):
     differences = np.random.default_rng(1).normal(size=(50, 4, 3)) * [1.0, 1.0, 3.0]
-    found = estimate(differences, np.ones(differences.shape, bool))
-    caution = 1 + CAUTION * (1 / 3 - 1 / 9)
-    shared = differences.mean(axis=2).var(axis=1, ddof=1)[:, None] * 2 / (1 + 1 / 3)
-    expected = np.maximum(np.maximum(found.pooled**2, caution * found.sd**2), caution * shared)
-    np.testing.assert_allclose(found.scale**2, expected, rtol=1e-9)
+    floor = np.array([settled, 0.0, 0.0]) * np.ones((50, 1))
+    found = estimate(differences, np.ones(differences.shape, bool), floor=floor)
+    np.testing.assert_allclose(found.scale**2, guard(differences, settled), rtol=1e-9)
+
+
+def test_the_variance_of_the_seeds_means_is_unbiased_where_values_are_missing():
+    """Simulated: its mean over many studies, for one pattern of missing values at a time."""
+    rng = np.random.default_rng(4)
+    cells = rng.normal(size=(20_000, 6, 5)) / np.sqrt(2)
+    differences = cells[..., 1:] - cells[..., :1]
+    for _ in range(4):
+        seen = np.broadcast_to(rng.random((6, 4)) < 0.6, differences.shape)
+        mean = np.where(seen, differences, 0).sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
+        shared, _ = _shared(np.where(seen, differences - mean[:, None], 0.0), seen)
+        assert shared.mean() == pytest.approx(1.0, abs=4 * shared.std() / np.sqrt(len(shared)))
+
+
+def test_arms_apart_have_their_own_spread_and_do_not_touch_that_of_others():
+    differences = np.random.default_rng(8).normal(size=(5, 6, 4)) * [1.0, 50.0, 1.0, 1.0]
+    seen = np.random.default_rng(9).random(differences.shape) < 0.9
+    apart = np.array([False, True, False, False])
+    found = estimate(differences, seen, apart=apart)
+    others = estimate(differences[..., ~apart], seen[..., ~apart])
+    alone = estimate(differences[..., apart], seen[..., apart], "own")
+    for name in ("count", "mean", "sd", "scale", "df", "pooled"):
+        np.testing.assert_array_equal(getattr(found, name)[:, ~apart], getattr(others, name))
+        np.testing.assert_array_equal(getattr(found, name)[:, apart], getattr(alone, name))
+    everyone = estimate(differences, seen, apart=np.ones(4, bool))
+    np.testing.assert_array_equal(everyone.scale, estimate(differences, seen, "own").scale)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -9,26 +9,33 @@ level * n_j / n_J. The weights n_j / n_J leave a growing share to later looks, l
 seeds. Each arm at each look has a smallest level at which it is significant, p_j * n_J / n_j. The smallest of these in
 a study without true differences is one random number. Its quantile is the level for an alpha, and its distribution
 function gives the adjusted p-value for a level. Because the arms share the reference, the looks share seeds and the
-tests share a spread, that distribution is simulated once for a plan, from normal noise with a fixed seed. One arm at
-one look needs no simulation: the level is alpha itself.
+tests share a spread, that distribution is simulated once for a plan, from normal noise with a fixed seed. Since nobody
+knows how noisy arms are, it is simulated for many patterns of equal and unequal spread (`spreads`), and the level is
+the smallest of theirs. One arm at one look needs no simulation: the level is alpha itself. Usual plans are tabulated in
+``levels.json``, which ``benchmarks/levels.py`` writes.
 
 A study that was extended after its results were seen has stages (`Stage`). Each stage has a level of its own, solved in
 turn: the largest at which it and all stages before it, each at its level, err together with probability at most its
 share of alpha. What is added later can't change the level of a stage that was already judged.
 """
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 from scipy import special
 
-from fairtrial.stats.variance import FloatArray, IntArray, Pooling, complete
+from fairtrial.stats.nulls import noise, significances
+from fairtrial.stats.spreads import Spread, hard_spreads
+from fairtrial.stats.variance import BoolArray, FloatArray, IntArray, Pooling, complete
 
-#: Studies simulated for a plan: the standard error of an error rate of 5% is then 0.05 points.
-STUDIES = 200_000
+#: Studies simulated for a plan that is not tabulated, over all patterns of spread, and at least for each. The standard
+#: error of an error rate of 5% is then 0.05 to 0.15 points, and levels are moved two of them to the safe side.
+STUDIES, LEAST_STUDIES = 200_000, 20_000
 
 #: Below this many simulated studies a tail is extrapolated rather than counted.
 COUNTABLE = 25
@@ -37,13 +44,13 @@ COUNTABLE = 25
 PATHS = 20_000
 
 #: Error rates for which levels are solved; others are interpolated, and smaller ones extrapolated in proportion.
-ALPHAS = np.r_[np.geomspace(1e-3, 0.5, 40), 0.6, 0.7, 0.8, 0.9, 0.95, 0.99]
+ALPHAS = np.r_[np.geomspace(1e-3, 0.5, 24), 0.7, 0.9, 0.99]
 
 #: The part of the alpha left that each stage leaves to the stages after it: the first spends 1 - 0.3, two 1 - 0.3^2.
 REMAINDER = 0.3
 
-_CHUNK = 1_000
-_SEED = 20_240_601
+#: How much noisier arms apart are than others when levels are solved: so much that their errors are nearly independent.
+_APART = 10.0
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,16 @@ class Stage:
     pooling: Pooling = "guarded"
 
 
+def next_share(share: float) -> float:
+    """The share of alpha that one more stage and all before it may spend.
+
+    Example:
+        >>> [round(next_share(share), 4) for share in (0.0, 0.7, 0.91)]
+        [0.7, 0.91, 0.973]
+    """
+    return 1.0 - REMAINDER * (1.0 - share)
+
+
 @dataclass(frozen=True)
 class LookPlan:
     """What critical values depend on besides alpha."""
@@ -66,6 +83,7 @@ class LookPlan:
     pooling: Pooling  # see `variance.estimate`
     earlier: tuple[Stage, ...] = ()  # looks taken before these, in turn
     share: float = 1.0  # of alpha, that this plan and the earlier stages may spend together
+    apart: tuple[int, ...] = ()  # arms, numbered from 1, that are judged by their own spread alone
 
     @classmethod
     def of(
@@ -76,6 +94,7 @@ class LookPlan:
         *,
         earlier: Iterable[Stage] = (),
         share: float = 1.0,
+        apart: Iterable[int] = (),
     ) -> "LookPlan":
         """Check and build a plan; raises ValueError for impossible ones."""
         looks, earlier = tuple(int(look) for look in looks), tuple(earlier)
@@ -92,7 +111,12 @@ class LookPlan:
         for stage in earlier:
             if len(stage.cells) < 2 or len({*stage.cells}) < len(stage.cells) or min(stage.cells) < 0:
                 raise ValueError(f"cells = {list(stage.cells)}: must be a reference and its arms, each named once")
-        return cls(arms, looks, pooling if arms > 1 else "own", earlier, share)
+        apart = tuple(sorted({*apart}))
+        if apart and not 1 <= apart[0] <= apart[-1] <= arms:
+            raise ValueError(f"apart = {list(apart)}: must be arms from 1 to {arms}")
+        if pooling == "own" or arms - len(apart) < 2:
+            pooling, apart = "own", ()
+        return cls(arms, looks, pooling, earlier, share, apart)
 
     @property
     def weights(self) -> FloatArray:
@@ -109,9 +133,14 @@ class LookPlan:
         )
         return LookPlan.of(len(own.cells) - 1, own.looks, own.pooling, earlier=earlier, share=own.share)
 
+    @property
+    def alone(self) -> BoolArray:
+        """Which arms are judged by their own spread alone, (arms,)."""
+        return np.isin(np.arange(self.arms) + 1, self.apart)
+
     def df(self, seeds: int) -> int:
-        """Degrees of freedom of the scale after this many seeds without gaps."""
-        return (seeds - 1) * (1 if self.pooling == "own" else self.arms)
+        """Degrees of freedom of the scale after this many seeds without gaps, of arms that are not apart."""
+        return (seeds - 1) * (1 if self.pooling == "own" else self.arms - len(self.apart))
 
     def critical(self, level: float, look: int, df: IntArray) -> FloatArray:
         """Critical values of |t| at a look, one for each element of df; infinite where it is 0."""
@@ -164,7 +193,7 @@ class Boundary:
         on the right side; the answer is the power's quantile of those.
         """
         plan, level = self.plan, self.level(alpha)
-        means, scales = _paths(LookPlan.of(plan.arms, plan.looks, plan.pooling))
+        means, scales = _paths(plan.arms - len(plan.apart), plan.looks, plan.pooling)
         df = np.array([plan.df(seeds) for seeds in plan.looks[: look + 1]])
         critical = np.array([float(plan.critical(level, j, df[j])) for j in range(look + 1)])
         needed = critical / np.sqrt(plan.looks[: look + 1]) * scales[:, : look + 1] - means[:, : look + 1]
@@ -173,9 +202,10 @@ class Boundary:
 
 @lru_cache(maxsize=256)
 def boundary(plan: LookPlan) -> Boundary:
-    """Solve the levels of a plan; the same plan always gives the same numbers.
+    """Look up or solve the levels of a plan; the same plan always gives the same numbers.
 
-    It takes about two seconds for four arms and ten looks; the result is cached for the rest of the process.
+    For four arms and ten looks that are not tabulated it takes some seconds; the result is cached for the rest of the
+    process.
 
     Example:
         >>> boundary(LookPlan.of(arms=1, looks=[5])).level(0.05)
@@ -183,25 +213,66 @@ def boundary(plan: LookPlan) -> Boundary:
     """
     if plan.arms == 1 and len(plan.looks) == 1 and not plan.earlier:
         return Boundary(plan, None)
-    return Boundary(plan, np.maximum.accumulate(_levels(plan)))
+    if not plan.earlier:
+        apart = range(plan.arms - len(plan.apart) + 1, plan.arms + 1)  # which arms they are makes no difference
+        levels = _whole(LookPlan.of(plan.arms, plan.looks, plan.pooling, apart=apart))
+        # The level for alpha is that of the whole plan for the share of alpha.
+        within = ALPHAS * plan.share
+        solved = np.exp(np.interp(np.log(within), np.log(ALPHAS), np.log(levels)))
+        return Boundary(plan, np.where(within < ALPHAS[0], levels[0] * within / ALPHAS[0], solved))
+    return Boundary(plan, solve(plan))
 
 
-def _levels(plan: LookPlan) -> FloatArray:
-    """The level for each of `ALPHAS`: see the module's docstring."""
-    *earlier, own = _smallest(plan)
-    order = np.argsort(own)
-    own, earlier = own[order], [stage[order] for stage in earlier]
-    before = [boundary(plan.stage(index)) for index in range(len(earlier))]
-    already = plan.earlier[-1].share if earlier else 0.0
-    levels = []
-    for alpha in ALPHAS:
-        erred = np.zeros(len(own), dtype=bool)
-        for stage, solved in zip(earlier, before, strict=True):
-            erred |= stage <= solved.level(alpha)
+@lru_cache(maxsize=256)
+def _whole(plan: LookPlan) -> FloatArray:
+    """The levels of a plan without stages that spends all of alpha."""
+    found = _tabulated().get(table_key(plan.arms, plan.looks)) if plan.pooling == "guarded" and not plan.apart else None
+    return solve(plan) if found is None else np.array(found)
+
+
+@cache
+def _tabulated() -> dict[str, list[float]]:
+    levels: dict[str, list[float]] = json.loads(Path(__file__).with_name("levels.json").read_text("utf-8"))
+    return levels
+
+
+def table_key(arms: int, looks: Sequence[int]) -> str:
+    """The name of a plan in the table of levels."""
+    return f"{arms}: {' '.join(map(str, looks))}"
+
+
+def solve(plan: LookPlan, studies: int | None = None) -> FloatArray:
+    """Solve the level for each of `ALPHAS`, from so many simulated studies of each pattern of spread."""
+    spreads = _spreads(plan)
+    nulls = _smallest(plan, spreads, studies or max(STUDIES // len(spreads), LEAST_STUDIES))
+    before = [boundary(plan.stage(index)) for index in range(len(plan.earlier))]
+    earlier = [[stage.level(alpha) for stage in before] for alpha in ALPHAS]
+    already = plan.earlier[-1].share if before else 0.0
+    levels = np.min([levels_of(null, earlier, already, plan.share) for null in nulls], axis=0)
+    return np.maximum.accumulate(levels)
+
+
+def levels_of(
+    null: FloatArray, earlier: Sequence[Sequence[float]] = (), already: float = 0.0, share: float = 1.0
+) -> FloatArray:
+    """The level for each of `ALPHAS`, from simulated studies under one pattern of spread.
+
+    Args:
+        null: (stages, studies), the smallest levels; those of the plan itself are last.
+        earlier: for each alpha the level of each earlier stage.
+        already: the share of alpha that the earlier stages may spend.
+        share: the share that they and the plan may spend together.
+    """
+    null = null[:, np.argsort(null[-1])]
+    levels = np.zeros(len(ALPHAS))
+    for index, alpha in enumerate(ALPHAS):
+        erred = np.zeros(null.shape[1], dtype=bool)
+        for smallest, level in zip(null[:-1], earlier[index] if earlier else (), strict=True):
+            erred |= smallest <= level
         # The second allowance, too, is within the share: the earlier stages are within theirs.
-        allowed = alpha * max(plan.share * len(own) - erred.sum() / alpha, (plan.share - already) * len(own))
-        levels.append(_quantile(own[~erred], allowed))
-    return np.array(levels)
+        allowed = max(share * alpha * len(erred) - float(erred.sum()), (share - already) * alpha * len(erred))
+        levels[index] = _quantile(null[-1, ~erred], allowed)
+    return levels
 
 
 def _quantile(ascending: FloatArray, allowed: float) -> float:
@@ -209,47 +280,44 @@ def _quantile(ascending: FloatArray, allowed: float) -> float:
     if allowed < COUNTABLE + 2.0 * np.sqrt(COUNTABLE):
         return float(ascending[COUNTABLE - 1] * allowed / (COUNTABLE + 2.0 * np.sqrt(COUNTABLE)))
     rank = int((np.sqrt(1.0 + allowed) - 1.0) ** 2)  # solves rank + 2 sqrt(rank) = allowed
-    return float(np.nextafter(ascending[rank], 0.0))
+    return float(np.nextafter(ascending[min(rank, len(ascending) - 1)], 0.0))
 
 
-def _smallest(plan: LookPlan) -> list[FloatArray]:
-    """The smallest level of each simulated study without true differences, for the earlier stages and the plan."""
+def _spreads(plan: LookPlan) -> list[Spread]:
+    """The patterns of spread of a plan's cells and those of its earlier stages."""
+    cells = max([plan.arms, *(cell for stage in plan.earlier for cell in stage.cells)]) + 1
+    pooled = {part.pooling for part in (plan, *map(plan.stage, range(len(plan.earlier))))}
+    kind: Pooling = "guarded" if "guarded" in pooled else "own" if "own" in pooled else "pooled"
+    found = []
+    for spread in hard_spreads(cells - 1 - len(plan.apart), kind):
+        others = iter(spread.cells)
+        found.append(
+            Spread(tuple(_APART if cell in plan.apart else next(others) for cell in range(cells)), spread.kind)
+        )
+    return found
+
+
+def _smallest(plan: LookPlan, spreads: Sequence[Spread], studies: int) -> list[FloatArray]:
+    """The smallest level of each simulated study, for each pattern (stages, studies), the plan itself last."""
     parts = [(plan.stage(index), stage.cells) for index, stage in enumerate(plan.earlier)]
     parts.append((plan, tuple(range(plan.arms + 1))))
     seeds = max(part.looks[-1] for part, _ in parts)
-    size = max(max(cells) for _, cells in parts) + 1
-    found: list[list[FloatArray]] = [[] for _ in parts]
-    for noise in _noise(seeds, size, STUDIES):
-        for (part, cells), smallest in zip(parts, found, strict=True):
-            mean, scale = complete(_differences(noise[:, : part.looks[-1], list(cells)]), part.looks, part.pooling)
-            t = np.abs(mean / scale).max(axis=2) * np.sqrt(part.looks)
-            levels = [part.levels(t[:, j], j, np.array(part.df(look))) for j, look in enumerate(part.looks)]
-            smallest.append(np.min(levels, axis=0))
-    return [np.concatenate(smallest) for smallest in found]
+    found: list[list[FloatArray]] = [[] for _ in spreads]
+    for chunk in noise(seeds, len(spreads[0].cells), studies):
+        for spread, nulls in zip(spreads, found, strict=True):
+            values = spread.values(chunk)
+            own = [
+                significances(values[:, : part.looks[-1], list(cells)], part.looks, part.pooling, part.apart)
+                for part, cells in parts
+            ]
+            nulls.append(np.array([(p / part.weights).min(axis=1) for p, (part, _) in zip(own, parts, strict=True)]))
+    return [np.concatenate(nulls, axis=1) for nulls in found]
 
 
 @lru_cache(maxsize=64)
-def _paths(plan: LookPlan) -> tuple[FloatArray, FloatArray]:
+def _paths(arms: int, looks: tuple[int, ...], pooling: Pooling) -> tuple[FloatArray, FloatArray]:
     """Means of one arm's differences and their scales in simulated studies of equal spread; both (paths, looks)."""
-    chunks = [
-        complete(_differences(noise), plan.looks, plan.pooling)
-        for noise in _noise(plan.looks[-1], plan.arms + 1, PATHS)
-    ]
-    means, scales = (np.concatenate([array[:, :, 0] for array in arrays]) for arrays in zip(*chunks, strict=True))
+    differences = ((chunk[..., 1:] - chunk[..., :1]) / np.sqrt(2.0) for chunk in noise(looks[-1], arms + 1, PATHS))
+    found = [complete(chunk, looks, pooling) for chunk in differences]
+    means, scales = (np.concatenate([array[:, :, 0] for array in arrays]) for arrays in zip(*found, strict=True))
     return means, scales
-
-
-def _differences(noise: FloatArray) -> FloatArray:
-    """Paired differences of unit variance, from noise of unit variance with the reference's first."""
-    differences: FloatArray = (noise[..., 1:] - noise[..., :1]) / np.sqrt(2.0)
-    return differences
-
-
-def _noise(seeds: int, cells: int, studies: int) -> Iterator[FloatArray]:
-    """Yield normal noise, (studies, seeds, cells), in chunks that fit the cache.
-
-    Fewer seeds or cells are a part of more, so that nested plans are solved on the same numbers.
-    """
-    for chunk in range(studies // _CHUNK):
-        rngs = (np.random.default_rng([_SEED, chunk, seed]) for seed in range(seeds))
-        yield np.stack([rng.standard_normal((cells, _CHUNK)).T for rng in rngs], axis=1)

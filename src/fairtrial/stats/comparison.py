@@ -86,7 +86,7 @@ def compare(
 
     Example:
         >>> [(row.arm, row.verdict.value, row.more_seeds) for row in compare(study, results).comparisons]
-        [('high_beta1', 'undecided', 5), ('low_beta2', 'worse', None)]
+        [('high_beta1', 'undecided', 13), ('low_beta2', 'worse', None)]
     """
     own = _Comparing(study, results, study.evidence, history)
     evidence = evidence_for(study, metric)

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -41,6 +41,7 @@ def judge(
     pooling: Pooling = "guarded",
     earlier: Iterable[Stage] = (),
     share: float = 1.0,
+    apart: Collection[str] = (),
 ) -> tuple[Comparison, ...]:
     """Compare each arm with the reference: is it better, worse, equivalent, or undecided?
 
@@ -64,6 +65,7 @@ def judge(
             `fairtrial.stats.variance.estimate`.
         earlier: stages of looks that were taken before these at shared trials, see `fairtrial.stats.boundary.Stage`.
         share: of alpha, that these looks and the earlier ones may spend together.
+        apart: names of arms that are judged by their own spread alone and do not enter that of others.
 
     Returns:
         A comparison for each arm, in the order of the columns.
@@ -77,10 +79,13 @@ def judge(
         (<Verdict.BETTER: 'better'>, <Verdict.EQUIVALENT: 'equivalent'>)
     """
     values = _checked(differences, margin, alpha)
-    plan = LookPlan.of(values.shape[1], looks, pooling, earlier=earlier, share=share)
-    names = [f"arm_{index + 1}" for index in range(plan.arms)] if arms is None else list(arms)
-    if len(names) != plan.arms:
-        raise ValueError(f"{len(names)} names of arms for {plan.arms} columns of differences")
+    names = [f"arm_{index + 1}" for index in range(values.shape[1])] if arms is None else list(arms)
+    if len(names) != values.shape[1]:
+        raise ValueError(f"{len(names)} names of arms for {values.shape[1]} columns of differences")
+    if strangers := sorted({*apart} - {*names}):
+        raise ValueError(f"apart = {strangers}: must be among the arms {', '.join(names)}")
+    numbers = [number for number, name in enumerate(names, start=1) if name in apart]
+    plan = LookPlan.of(len(names), looks, pooling, earlier=earlier, share=share, apart=numbers)
     judged = judge_many(values[None], plan, alpha, margin)
     found = tuple(_Arm(name, *(array[0, column].item() for array in judged)) for column, name in enumerate(names))
     judgment = _Judgment(plan, alpha, margin, 1 if larger_is_better else -1, len(values), found)
@@ -133,11 +138,15 @@ class _Judgment:
     rows: int  # of the differences
     arms: tuple[_Arm, ...]
 
+    def alone(self, arm: _Arm) -> bool:
+        """Whether an arm is judged by its own spread alone."""
+        return self.plan.pooling == "own" or bool(self.plan.alone[self.arms.index(arm)])
+
 
 def _comparison(judgment: _Judgment, arm: _Arm) -> Comparison:
     known = not math.isnan(arm.half)
     more = _more_seeds(judgment, arm) if known and arm.finding == UNDECIDED else None
-    effect = judgment.sign * arm.mean / arm.sd if arm.sd > 0.0 else None
+    ratio = judgment.sign * arm.mean / arm.sd if arm.sd > 0.0 else None
     return Comparison(
         arm=arm.name,
         seeds=arm.count,
@@ -145,8 +154,8 @@ def _comparison(judgment: _Judgment, arm: _Arm) -> Comparison:
         sd=arm.sd if arm.count > 1 else None,
         interval=(arm.mean - arm.half, arm.mean + arm.half) if known else None,
         p_adjusted=None if math.isnan(arm.level) else boundary(judgment.plan).family_wise(arm.level),
-        effect_size=effect,
-        probability_better=None if effect is None else _probability(effect, arm.count),
+        effect_size=_effect_size(judgment, arm),
+        probability_better=None if ratio is None else _probability(ratio, arm.count),
         smallest_detectable=_detectable(judgment, arm) if known else None,
         verdict=_VERDICTS[arm.finding if arm.finding == EQUIVALENT else arm.finding * judgment.sign],
         more_seeds=more,
@@ -154,9 +163,25 @@ def _comparison(judgment: _Judgment, arm: _Arm) -> Comparison:
     )
 
 
-def _probability(effect: float, count: int) -> float:
-    """Chance that a new difference is on the better side, by the predictive t distribution of a normal sample."""
-    return float(special.stdtr(count - 1, effect / math.sqrt(1.0 + 1.0 / count)))
+def _probability(ratio: float, count: int) -> float:
+    """Chance that a new difference is on the better side, by the predictive t distribution of a normal sample.
+
+    The ratio is the mean difference over its standard deviation, positive if the arm is better.
+    """
+    return float(special.stdtr(count - 1, ratio / math.sqrt(1.0 + 1.0 / count)))
+
+
+def _effect_size(judgment: _Judgment, arm: _Arm) -> float | None:
+    """Mean difference over the pooled standard deviation, unbiased by the exact factor of Hedges (1981).
+
+    J. Educ. Stat. 6, 107-128, equation 6e: gamma(df / 2) / (sqrt(df / 2) gamma((df - 1) / 2)); it is 0 for a single
+    degree of freedom, which gives no estimate.
+    """
+    spread = arm.sd if judgment.plan.pooling == "own" else arm.pooled
+    if arm.df < 2 or not arm.sd > 0.0:
+        return None
+    factor = math.exp(math.lgamma(arm.df / 2) - math.lgamma((arm.df - 1) / 2)) / math.sqrt(arm.df / 2)
+    return judgment.sign * factor * arm.mean / spread
 
 
 def _detectable(judgment: _Judgment, arm: _Arm) -> float:
@@ -176,7 +201,9 @@ def _more_seeds(judgment: _Judgment, arm: _Arm) -> int | None:
         mean=arm.mean,
         scale=arm.scale,
         df=arm.df,
-        growth=1 if judgment.plan.pooling == "own" else sum(one.finding == UNDECIDED for one in judgment.arms),
+        growth=1
+        if judgment.alone(arm)
+        else sum(one.finding == UNDECIDED and not judgment.alone(one) for one in judgment.arms),
         margin=judgment.margin,
     )
 
@@ -197,6 +224,11 @@ def _caveats(judgment: _Judgment, arm: _Arm, more: int | None) -> Iterator[str]:
         yield from _unequal_spread(judgment, arm)
     if arm.finding == EQUIVALENT and abs(arm.mean) > arm.half:
         yield "The difference is real, since the interval excludes zero, but it is within the margin."
+    if looks[-1] == 2:
+        least = detectable(judgment.plan, judgment.alpha, 0)
+        yield f"Two seeds find only differences of {least:.0f} times their standard deviation or more (80% power)."
+    if arm.finding in {HIGHER, LOWER} and arm.look < len(looks) - 1:
+        yield "It stopped as soon as the difference was clear: a mean that stops early is on average too large."
     if arm.finding == UNDECIDED and arm.look >= 0:
         yield from _outlook(judgment, arm, more)
 
@@ -211,13 +243,15 @@ def _equal_differences(arm: _Arm) -> Iterator[str]:
 
 def _unequal_spread(judgment: _Judgment, arm: _Arm) -> Iterator[str]:
     """Report an arm that spreads differently from the rest, by F tests that treat the two sides as independent."""
-    others = [other.sd for other in judgment.arms if other is not arm and other.sd > 0.0]
-    if judgment.plan.pooling == "own" or not others:
+    if judgment.alone(arm):
+        return
+    others = [other.sd for other in judgment.arms if other is not arm and other.sd > 0.0 and not judgment.alone(other)]
+    if not others:
         return
     typical = statistics.median(others)
     df = arm.count - 1
     if special.fdtrc(df, df, (arm.sd / typical) ** 2) < UNEQUAL:
-        yield f"Its differences spread {arm.sd / typical:.1f} times as much as other arms': only partly allowed for."
+        yield f"Its differences spread {arm.sd / typical:.1f} times as much as other arms', which widens its interval."
     elif arm.pooled > 0.0 and special.fdtr(df, arm.df, (arm.sd / arm.pooled) ** 2) < UNEQUAL:
         yield f"Noisier arms widen its interval: its own spread is {arm.sd / arm.pooled:.2g} times the pooled one."
 
@@ -233,7 +267,7 @@ def _outlook(judgment: _Judgment, arm: _Arm, more: int | None) -> Iterator[str]:
     if math.isnan(arm.half):
         return
     if more is None:
-        yield f"If mean and spread stay as they are, {MOST_SEEDS} seeds would not settle it."
+        yield f"If it goes on as it began, {MOST_SEEDS} seeds would hardly settle it."
     elif seeds + more > looks[-1] and more_to_come:
         yield f"About {seeds + more} seeds in all would settle it: a further look, which keeps to the error rate."
     elif seeds + more > looks[-1]:

@@ -9,12 +9,19 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 from scipy import integrate, optimize, special
 
-from fairtrial.stats.boundary import LookPlan, boundary
+from fairtrial.stats.boundary import LookPlan, boundary, next_share
 
 #: Further seeds are counted up to this total; an arm that needs more is out of reach.
 MOST_SEEDS = 1_000
+
+#: Simulated continuations of a study, to predict when an arm settles.
+FUTURES = 1_000
+
+#: Single looks after more seeds have the level of one after so many, which is in the table of levels.
+LARGEST_TABULATED = 15
 
 
 def detectable_differences(sd: float, arms: int, seeds: Iterable[int], alpha: float = 0.05) -> dict[int, float]:
@@ -89,24 +96,63 @@ def further_seeds(
     growth: int,
     margin: float | None,
 ) -> int | None:
-    """How many further seeds would settle an arm if its mean and scale stayed as they are.
+    """How many further seeds settle an arm with an even chance, if it goes on as it began.
 
-    That is the first planned look, or else the first number of seeds beyond the plan, at which the interval around
-    the current mean would exclude zero or fit into the margin. The chance to be settled by then is about one half.
-    Beyond the plan the last look's nominal significance is used: a guide to a new study, not a further look. None if
-    more than `MOST_SEEDS` seeds would be needed.
+    The true difference has the distribution that the mean so far leaves (normal, from a flat prior), the scale stays as
+    it is, and further seeds are simulated. The arm is settled at the first planned look at which the interval
+    excludes zero or fits into the margin. Beyond the plan there is one more look: the next stage if the plan leaves a
+    share of alpha, with the level of its own part (`boundary.next_share`), otherwise that of a new study of the same
+    size. The answer is the look by which nearest to half of the simulated arms are settled; None if that takes more
+    than `MOST_SEEDS` seeds.
 
     Seeds, mean, scale (positive) and its degrees of freedom are those of the current look; ``missing`` seeds have no
     pair in this arm. ``growth`` is the degrees of freedom that each further seed adds: the undecided arms, or 1 for an
     arm's own scale.
     """
     planned = [look for look in plan.looks if look > seeds]
-    first_unplanned = max(plan.looks[-1], seeds) + 1
-    later = np.array([*planned, *range(first_unplanned, MOST_SEEDS + 1)])
-    tail = np.minimum(boundary(plan).level(alpha) * np.minimum(later / plan.looks[-1], 1.0), 1.0) / 2
-    critical = -special.stdtrit(df + growth * (later - seeds), tail)
-    half = critical * scale / np.sqrt(later - missing)
-    settled = abs(mean) > half
+    later = np.array([*planned, *_beyond(max(plan.looks[-1], seeds))])
+    level = boundary(plan).level(alpha) * later[: len(planned)] / plan.looks[-1]
+    tail = np.minimum(np.r_[level, _next_levels(plan, alpha, later[len(planned) :])], 1.0) / 2
+    half = -special.stdtrit(df + growth * (later - seeds), tail) / np.sqrt(later - missing)
+    means = mean / scale + _future(seeds, tuple(later))
+    settled = np.abs(means) > half
     if margin is not None:
-        settled |= abs(mean) + half <= margin
-    return int(later[settled.argmax()] - seeds) if settled.any() else None
+        settled |= np.abs(means) + half <= margin / scale
+    settled[:, : len(planned)] = np.maximum.accumulate(settled[:, : len(planned)], axis=1)
+    if planned:  # the look beyond the plan comes after all the planned ones
+        settled[:, len(planned) :] |= settled[:, len(planned) - 1 : len(planned)]
+    chance = settled.mean(axis=0)
+    first = int((chance >= 0.5).argmax())
+    if chance[first] < 0.5:
+        return None
+    nearer = first > 0 and 0.5 - chance[first - 1] < chance[first] - 0.5
+    return int(later[first - nearer] - seeds)
+
+
+def _beyond(last: int) -> list[int]:
+    """Numbers of seeds beyond the last look to try: each at first, then in steps of a twentieth."""
+    found = [last + 1]
+    while found[-1] < MOST_SEEDS:
+        found.append(found[-1] + max(1, found[-1] // 20))
+    return [seeds for seeds in found if seeds <= MOST_SEEDS]
+
+
+def _next_levels(plan: LookPlan, alpha: float, later: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Levels of one look after so many seeds beyond the plan; the number of seeds hardly matters to them."""
+    share = next_share(plan.share) - plan.share if plan.share < 1.0 else 1.0
+    sizes = np.minimum(later, LARGEST_TABULATED)
+    levels = {size: boundary(LookPlan.of(plan.arms, [size], plan.pooling)).level(alpha * share) for size in {*sizes}}
+    return np.array([levels[size] for size in sizes])
+
+
+@lru_cache(maxsize=64)
+def _future(seeds: int, later: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    """How far the mean moves from the current one, in scales; (futures, later looks).
+
+    The mean after n of N seeds moves with variance 1 / n - 1 / N, with independent steps, if the prior is flat. Half of
+    the futures are the others mirrored.
+    """
+    moved = 1.0 / seeds - 1.0 / np.array(later)
+    steps = np.sqrt(np.diff(moved, prepend=0.0))
+    paths = (np.random.default_rng(FUTURES).standard_normal((FUTURES // 2, len(later))) * steps).cumsum(axis=1)
+    return np.concatenate([paths, -paths])

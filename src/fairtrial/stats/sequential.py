@@ -18,6 +18,10 @@ HIGHER: Final = 1
 LOWER: Final = -1
 EQUIVALENT: Final = 2
 
+#: A settled arm enters the typical variance with at least this part of the variance pooled when it settled: arms with a
+#: small one settle first, and would make all others look noisy (6.5% errors instead of 5%, by simulation).
+SETTLED_FLOOR = 0.5
+
 _CHUNK = 4_000
 
 
@@ -40,7 +44,7 @@ def judge_many(differences: FloatArray, plan: LookPlan, alpha: float = 0.05, mar
     """Judge many simulated studies of one plan.
 
     Differences are (studies, seeds, arms), arm minus reference, seeds in the order in which they finished; NaN if
-    missing. Alpha and margin are those of `judge`.
+    missing. Alpha and margin are those of `judge`. Arms apart in the plan are judged by their own spread.
 
     Example:
         >>> import numpy as np
@@ -57,7 +61,7 @@ def _replay(differences: FloatArray, plan: LookPlan, alpha: float, margin: float
     level = boundary(plan).level(alpha)
     seen = np.isfinite(differences)
     if differences.shape[1] < plan.looks[0]:
-        found = estimate(differences, seen, plan.pooling)
+        found = estimate(differences, seen, plan.pooling, apart=plan.alone)
         nothing = np.full(found.mean.shape, np.nan)
         return Judged(np.zeros(found.mean.shape, np.int8), np.full(found.mean.shape, -1), nothing, nothing, *found)
     now = _look(differences, seen, plan, 0, level, margin)
@@ -66,18 +70,25 @@ def _replay(differences: FloatArray, plan: LookPlan, alpha: float, margin: float
         if seeds > differences.shape[1] or settled.all():
             break
         seen[:, plan.looks[index - 1] :] &= ~settled[:, None]
-        later = _look(differences, seen, plan, index, level, margin)
+        floor = np.where(settled, SETTLED_FLOOR * now.pooled**2, 0.0)
+        later = _look(differences, seen, plan, index, level, margin, floor)
         later = later._replace(level=np.fmin(now.level, later.level))
         now = Judged(*(np.where(settled, *pair) for pair in zip(*[now, later], strict=True)))
     return now
 
 
 def _look(  # noqa: PLR0917  (the replay's own step)
-    differences: FloatArray, seen: BoolArray, plan: LookPlan, index: int, level: float, margin: float | None
+    differences: FloatArray,
+    seen: BoolArray,
+    plan: LookPlan,
+    index: int,
+    level: float,
+    margin: float | None,
+    floor: FloatArray | None = None,
 ) -> Judged:
     """The findings of one look alone."""
     seeds = plan.looks[index]
-    found = estimate(differences[:, :seeds], seen[:, :seeds], plan.pooling)
+    found = estimate(differences[:, :seeds], seen[:, :seeds], plan.pooling, apart=plan.alone, floor=floor)
     error = np.where(found.scale > 0.0, found.scale, np.nan) / np.sqrt(np.maximum(found.count, 1))
     half = np.where(found.df > 0, plan.critical(level, index, found.df), np.nan) * error
     finding = np.where(found.mean > half, HIGHER, np.where(-found.mean > half, LOWER, UNDECIDED))

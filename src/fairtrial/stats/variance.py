@@ -19,10 +19,13 @@ BoolArray: TypeAlias = npt.NDArray[np.bool_]
 #: Whose residuals estimate the spread of an arm's differences, see `estimate`.
 Pooling: TypeAlias = Literal["guarded", "pooled", "own"]
 
-#: How strongly the guard inflates variances with few degrees of freedom. Chosen by simulation (`benchmarks/stats.py`):
-#: one arm three times as noisy as the rest raises errors from 5% to 7% without it, and to 6% with 3; larger values
-#: would cost all studies seeds.
-CAUTION = 3.0
+#: How strongly the guard raises the variance of an arm that varies more than the others: see `estimate`. Chosen by
+#: simulation (`benchmarks/stats.py`): the larger it is, the less a noisy arm can gain from the others' degrees of
+#: freedom, and the more does an arm suffer whose few differences happen to vary much.
+GAMMA = 0.8
+
+#: How strongly the guard raises the variance of the seeds' mean differences, which has few degrees of freedom.
+CAUTION = 1.5
 
 #: A standard deviation below this fraction of the largest difference is rounding error.
 ROUNDING = 1e-12
@@ -39,20 +42,34 @@ class Estimates(NamedTuple):
     df: IntArray  # degrees of freedom of the scale; 0 without one
 
 
-def estimate(differences: FloatArray, seen: BoolArray, pooling: Pooling = "guarded") -> Estimates:
+def estimate(
+    differences: FloatArray,
+    seen: BoolArray,
+    pooling: Pooling = "guarded",
+    *,
+    apart: BoolArray | None = None,
+    floor: FloatArray | None = None,
+) -> Estimates:
     """Estimate mean and spread of paired differences.
 
     With ``"own"``, an arm's scale is the sample standard deviation of its differences. With ``"pooled"`` it is the
     residual standard deviation of the two-way layout by least squares, times the square root of 2. With ``"guarded"``,
-    since arms need not be equally noisy, it is the largest of three: the pooled one; the arm's own; and that of the
-    seeds' mean differences, which contain all of the reference's noise, while the pooled residuals dilute it. The
-    latter two have few degrees of freedom, so their variances are multiplied by 1 + 3 (1 / own df - 1 / pooled df). The
-    simulated boundary (`boundary`) accounts for the effect of the maximum under equal spread. With one arm all three
-    kinds are the sample standard deviation.
+    since arms need not be equally noisy, its square is the largest of three variances: P, the pooled one;
+    (1 + 1.5 X) h for the variance h of the seeds' mean differences, which contain all of the reference's noise, while
+    the pooled residuals dilute it; and o (o / g)^0.8 for the arm's own variance o and the geometric mean g of all arms'
+    own variances. X is 1 / (degrees of freedom of h) - 1 / (those of P), at least 0. Critical values (`boundary`) make
+    up for what the maximum lacks or exceeds. With one arm all three kinds are the sample standard deviation.
 
-    Differences are (studies, seeds, arms), arm minus reference; they are ignored where ``seen``, of the same shape, is
-    false.
+    Args:
+        differences: (studies, seeds, arms), arm minus reference; ignored where ``seen`` is false.
+        seen: of the same shape.
+        pooling: as above.
+        apart: (arms,), which arms have a scale of their own and do not enter that of others.
+        floor: (studies, arms), the variance with which an arm at least enters g. An arm that settled early often did so
+            because its variance came out small, which says little about the others.
     """
+    if apart is not None and apart.any():
+        return _apart(differences, seen, pooling, apart, floor)
     count = seen.sum(axis=1)
     mean = _divide(np.where(seen, differences, 0.0).sum(axis=1), count)
     rest = np.where(seen, differences - mean[:, None], 0.0)
@@ -62,12 +79,12 @@ def estimate(differences: FloatArray, seen: BoolArray, pooling: Pooling = "guard
     rest, squares = np.where(equal[:, None], 0.0, rest), np.where(equal, 0.0, squares)
     own = _divide(squares, count - 1)
     pooled, pooled_df = _pooled(rest, seen, squares)
-    if pooling == "own":
+    if pooling == "own" or seen.shape[2] == 1:
         variance, df = own, count - 1
     elif pooling == "pooled":
         variance, df = pooled, np.broadcast_to(pooled_df, count.shape)
     else:
-        variance = _guarded((pooled, pooled_df), _shared(rest, seen), (own, count - 1))
+        variance = _guarded((pooled, pooled_df), _shared(rest, seen), own, 0.0 if floor is None else floor)
         df = np.broadcast_to(pooled_df, count.shape)
     usable = (count > 1) & (df > 0)
     return Estimates(
@@ -78,6 +95,21 @@ def estimate(differences: FloatArray, seen: BoolArray, pooling: Pooling = "guard
         scale=np.sqrt(np.where(usable, variance, np.nan)),
         df=np.where(usable, df, 0),
     )
+
+
+def _apart(
+    differences: FloatArray, seen: BoolArray, pooling: Pooling, apart: BoolArray, floor: FloatArray | None
+) -> Estimates:
+    """Estimate some arms apart from the others; their pooled standard deviation is their own."""
+    found = estimate(differences, seen, "own")
+    found = found._replace(pooled=found.sd.copy())
+    if apart.all():
+        return found
+    own = None if floor is None else floor[:, ~apart]
+    others = estimate(differences[..., ~apart], seen[..., ~apart], pooling, floor=own)
+    for array, part in zip(found, others, strict=True):
+        array[:, ~apart] = part
+    return found
 
 
 def _pooled(rest: FloatArray, seen: BoolArray, squares: FloatArray) -> tuple[FloatArray, IntArray]:
@@ -116,7 +148,7 @@ def complete(
     mean = differences.cumsum(axis=1)[:, at] / seeds
     squares = (differences**2).cumsum(axis=1)[:, at] - seeds * mean**2
     own = squares / (seeds - 1)
-    if pooling == "own":
+    if pooling == "own" or arms == 1:
         return mean, np.sqrt(own)
     rows = differences.sum(axis=2, keepdims=True)
     between = (rows**2).cumsum(axis=1)[:, at] - seeds * mean.sum(axis=2, keepdims=True) ** 2
@@ -125,27 +157,57 @@ def complete(
     if pooling == "pooled":
         return mean, np.sqrt(np.broadcast_to(pooled, mean.shape))
     shared = 2.0 * between / (arms * (arms + 1) * (seeds - 1))
-    return mean, np.sqrt(_guarded((pooled, pooled_df), (shared, seeds - 1), (own, seeds - 1)))
+    return mean, np.sqrt(_guarded((pooled, pooled_df), (shared, seeds - 1), own))
 
 
 def _shared(rest: FloatArray, seen: BoolArray) -> tuple[FloatArray, IntArray]:
     """Variance of a paired difference from the seeds' mean differences, and its degrees of freedom; both (studies, 1).
 
     A seed's mean over m arms has variance sigma^2 (1 + 1 / m) under equal spread, and a paired difference 2 sigma^2.
+    The sum of squares is divided by its exact expectation under equal spread, whatever is missing.
     """
     cells = seen.sum(axis=2)
     weight = np.where(cells > 0, 2.0 / np.maximum(cells * (cells + 1), 1), 0.0)
     df = (cells > 0).sum(axis=1) - 1
-    return _divide((rest.sum(axis=2) ** 2 * weight).sum(axis=1), df)[:, None], df[:, None]
+    expected = df.astype(np.float64)
+    gaps = ~(seen == seen[:, :1]).all(axis=(1, 2))
+    if gaps.any():
+        expected[gaps] = _expected(seen[gaps].astype(np.float64), weight[gaps])
+    found = _divide((rest.sum(axis=2) ** 2 * weight).sum(axis=1), df)
+    return (found * df / np.where(expected > 1e-9, expected, 1.0))[:, None], df[:, None]  # 0 where no arm has two pairs
 
 
-def _guarded(pooled: tuple[FloatArray, IntArray], *others: tuple[FloatArray, IntArray]) -> FloatArray:
-    """The largest of several variances, each with its degrees of freedom; those with few are first inflated."""
-    largest, pooled_df = pooled
-    for variance, df in others:
-        caution = 1.0 + CAUTION * np.maximum(_divide(1.0, df) - _divide(1.0, pooled_df), 0.0)
-        largest = np.fmax(largest, variance * caution)
-    return largest
+def _expected(seen: FloatArray, weight: FloatArray) -> FloatArray:
+    """Expectation of the weighted sum of squared row sums, for paired differences of variance 1; (studies,).
+
+    The sum of row s is that of d[t, a] * seen[s, a] * (1[s = t] - seen[t, a] / count[a]) over seeds t and arms a.
+    Differences of one seed have covariance 1 / 2, so its variance is half of the sum over t of their squared sum over
+    arms and of the sum of their squares.
+    """
+    share = seen / np.maximum(seen.sum(axis=1, keepdims=True), 1.0)
+    same = np.einsum("nsa,nta->nst", seen, share, optimize=True)
+    squares = np.einsum("nsa,nta->nst", seen, share**2, optimize=True)
+    diagonal = np.arange(seen.shape[1])
+    cells = seen.sum(axis=2)
+    squares[:, diagonal, diagonal] += cells - 2.0 * same[:, diagonal, diagonal]
+    same[:, diagonal, diagonal] -= cells
+    found: FloatArray = (weight * (same**2 + squares).sum(axis=2)).sum(axis=1) / 2.0
+    return found
+
+
+def _guarded(
+    pooled: tuple[FloatArray, IntArray],
+    shared: tuple[FloatArray, IntArray],
+    own: FloatArray,
+    floor: FloatArray | float = 0.0,
+) -> FloatArray:
+    """The largest of the three variances of a guarded scale; see `estimate`."""
+    caution = 1.0 + CAUTION * np.maximum(_divide(1.0, shared[1]) - _divide(1.0, pooled[1]), 0.0)
+    positive = own > 0.0
+    logs = np.log(np.where(positive, np.fmax(own, floor), 1.0))
+    typical = np.exp(_divide(logs.sum(axis=-1, keepdims=True), np.maximum(positive.sum(axis=-1, keepdims=True), 1)))
+    raised = np.where(positive, own * (own / typical) ** GAMMA, 0.0)
+    return np.fmax(np.fmax(pooled[0], caution * shared[0]), raised)
 
 
 def _divide(numerator: FloatArray | float, denominator: IntArray) -> FloatArray:

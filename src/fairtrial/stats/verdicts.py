@@ -87,14 +87,14 @@ class Comparison:
             arms at all looks contain the true differences together.
         p_adjusted: smallest family-wise alpha, over all arms and the looks so far and to come, at which the
             interval of some look so far would have excluded zero.
-        effect_size: mean difference in standard deviations of the paired differences (Cohen's d_z), positive
-            where the arm is better.
+        effect_size: mean difference in standard deviations of the paired differences, pooled over arms as the
+            interval pools them, without the bias of few seeds (Hedges 1981); positive where the arm is better.
         probability_better: probability that the arm beats the reference at a new seed, by the predictive t
             distribution of a new difference.
         smallest_detectable: smallest true difference, either way, that these seeds would have found with 80% power.
         verdict: the conclusion.
-        more_seeds: number of further seeds that would settle an undecided arm if mean and spread stayed as they
-            are. It may exceed the last look; a caveat then says so. None for a settled arm, or if unknown.
+        more_seeds: number of further seeds by which an undecided arm has about an even chance to be settled. It may
+            exceed the last look; a caveat then says so. None for a settled arm, or if unknown.
         caveats: what a reader must know beside the verdict, a sentence each.
         failures: how often the arm and the reference failed; None from `judge`, which does not know.
         by_failures: whether failures alone decided the verdict: the arm, or the reference, fails more often.
