@@ -6,8 +6,8 @@ the looks before it. A plan of looks (a range of seeds) and ``final = true`` spe
 has no error rate of its own, and is exploratory.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from fairtrial.history import History, Registered, arm_digests, measure_key
 from fairtrial.spec import Study, Target
@@ -69,6 +69,18 @@ def standing(
     earlier = tuple(_stage(stage, index, cells, family) for index, stage in enumerate(counted, start=1))
     spends_all = study.sequential or bool(study.evidence.final)
     return Standing(number, 1.0 if spends_all else _share(len(counted) + 1), earlier, spent)
+
+
+def without(earlier: Sequence[Stage], arms: int, left_out: Collection[int]) -> tuple[Stage, ...]:
+    """Number the arms of earlier stages anew for a plan that leaves some of its arms (from 1) out.
+
+    Example:
+        >>> without([Stage((3,), 0.7, cells=(0, 1, 2, 3))], 3, {1})[0].cells
+        (0, 3, 1, 2)
+    """
+    order = [0, *(arm for arm in range(1, arms + 1) if arm not in left_out), *sorted(left_out)]
+    numbers = {cell: number for number, cell in enumerate(order)}
+    return tuple(replace(stage, cells=tuple(numbers.get(cell, cell) for cell in stage.cells)) for stage in earlier)
 
 
 def _share(number: int) -> float:
