@@ -45,19 +45,23 @@ class World:
         spread: standard deviation of the reference's noise, then of each arm's; 1 for the arms not listed.
         direct: draw the differences themselves, independently for each arm, so that skewness does not cancel.
         arms: number of arms.
+        scaled: the spreads multiply whole differences of equally noisy cells, instead of the cells.
     """
 
     noise: str = "normal"
     spread: tuple[float, ...] = ()
     direct: bool = False
     arms: int = ARMS
+    scaled: bool = False
 
     @property
     def label(self) -> str:
         """Its name in tables."""
         parts = [self.noise + (", differences themselves" if self.direct else "")]
         if self.spread:
-            parts.append("spread " + " : ".join(f"{value:.2g}" for value in self._spread))
+            parts.append(
+                ("scaled " if self.scaled else "spread ") + " : ".join(f"{value:.2g}" for value in self._spread)
+            )
         if self.arms != ARMS:
             parts.append(f"{self.arms} arm" + "s" * (self.arms > 1))
         return ", ".join(parts)
@@ -70,8 +74,11 @@ class World:
         """Differences without true differences, (studies, seeds, arms), of unit variance where all spreads are 1."""
         if self.direct:
             return NOISE[self.noise](rng, (studies, LOOKS[-1], self.arms))
-        cells = NOISE[self.noise](rng, (studies, LOOKS[-1], self.arms + 1)) * np.array(self._spread)
-        return (cells[..., 1:] - cells[..., :1]) / np.sqrt(2.0)
+        cells = NOISE[self.noise](rng, (studies, LOOKS[-1], self.arms + 1))
+        spread = np.array(self._spread)
+        if self.scaled:
+            return (cells[..., 1:] - cells[..., :1]) * spread[1:] / np.sqrt(2.0)
+        return (cells[..., 1:] * spread[1:] - cells[..., :1] * spread[0]) / np.sqrt(2.0)
 
 
 PLAIN = [World(name) for name in NOISE]
@@ -82,7 +89,14 @@ UNEQUAL = [
     World(spread=(3,)),
     World(spread=(1, 1 / 3)),
     World(spread=(1, 9)),
-    World(spread=(9,)),
+    World(spread=(10,)),
+    World(spread=(1, 3, 3), scaled=True),
+    World(spread=(1, 10, 10), scaled=True),
+    World(spread=(5,), arms=2),
+    World(spread=(1, 10), arms=2),
+    World(spread=(3,), arms=10),
+    World(spread=(1, 10, 10), arms=10),
+    World(spread=(1, 3, 3, 3, 3, 3), arms=10, scaled=True),
     World("t, 3 df", spread=(1, 3)),
     World("exponential", spread=(1, 3)),
     World("lognormal", spread=(1, 3)),

@@ -1,5 +1,6 @@
 """The Python interface: what a script or a notebook can do, with the protection that the command line has."""
 
+import json
 import subprocess
 import sys
 from functools import partial
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 
 import fairtrial as ft
+from builders import make_results
 from fairtrial.errors import ProvenanceError, ReportError, StoreMissingError, StudyNotFoundError
 from fairtrial.report.export import export
 from fairtrial.stats.comparison import paired_spread
@@ -252,3 +254,16 @@ def fixed(trial, level):
 def test_what_is_no_study_or_no_executor_is_one_line(make_study, study, executor, message):
     with pytest.raises(ft.FairtrialError, match=message):
         ft.run(study or make_study(), executor=executor)
+
+
+def test_people_read_labels_and_programs_names(make_study):
+    arms = {"a": {"label": "Adam, β₁ = 0.9"}, "b": {"label": "slow (β₁ = 0.5)", "optimizer": {"betas": [0.5, 0.999]}}}
+    claim = {"id": "1", "text": "b is better.", "arm": "b", "against": "a", "direction": "higher"}
+    study = make_study(seeds=3, arms=arms, claims=[claim])
+    runs = ft.StudyResults(study, tuple(make_results(study)))
+    for view in (runs.table(), runs.verdict(), runs.claims()):
+        for form in ("text", "markdown", "latex", "html"):
+            assert "slow (" in view.write(form)
+        assert "slow (" not in view.write("json")
+    assert "slow (β₁ = 0.5)" in json.dumps(runs.plot("test_accuracy").chart.to_dict(), ensure_ascii=False)
+    assert runs.table().write("csv").splitlines()[2].startswith("b,")

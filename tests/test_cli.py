@@ -514,6 +514,15 @@ def test_the_options_that_may_be_repeated_are_known():
     assert options == {"--set"}
 
 
+def test_a_single_arm_is_compared_with_a_constant(fairtrial, study):
+    text = Path(study).read_text().partition("[arms.b]")[0].replace("seeds = 2", "seeds = 3\nevidence.against = 0.9")
+    Path(study).write_text(text)
+    status, out, _ = fairtrial("run", study)
+    assert status == 0
+    assert "best test accuracy, against 90.00%" in out
+    assert "a is worse than 90.00% by" in out
+
+
 def test_a_confirmation_runs_on_fresh_seeds_as_a_study_of_its_own(fairtrial, study):
     assert refused(fairtrial, "run", study, "--confirm").startswith("no store at fairtrial.db: run a study")
     fairtrial("run", study)

@@ -3,10 +3,10 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from fairtrial import loading
 from fairtrial.callbacks import Callback
@@ -16,6 +16,7 @@ from fairtrial.history import History
 from fairtrial.runner import run_study
 from fairtrial.scheduler import plan
 from fairtrial.spec import Study
+from fairtrial.spec.labels import under_labels
 from fairtrial.store.base import Store, StoredStudy
 from fairtrial.store.sql import SQLStore
 from fairtrial.trial import Outcome, TrialResult, digest_results
@@ -31,6 +32,8 @@ if TYPE_CHECKING:  # slow to load, and needed by one function each
     from fairtrial.stats.summary import StudySummary
     from fairtrial.training.bench import Bench
     from fairtrial.training.datasets import FetchedDataset
+
+Data = TypeVar("Data", bound="StudySummary | StudyVerdict | StudyClaims")
 
 #: The store that is used unless another is named.
 DEFAULT_STORE = "fairtrial.db"
@@ -65,7 +68,7 @@ class StudyResults:
         from fairtrial.report.views import View  # noqa: PLC0415
         from fairtrial.stats.summary import summarize  # noqa: PLC0415
 
-        return View(summarize(self.study, self.results))
+        return self._view(lambda runs: View(summarize(runs.study, runs.results)))
 
     def verdict(self, metric: str | None = None) -> "View[StudyVerdict]":
         """Compare each arm with the reference, and answer the study's further questions; see `View.answers`.
@@ -77,19 +80,7 @@ class StudyResults:
         Raises:
             ReportError: no such measure.
         """
-        from fairtrial.report.views import View  # noqa: PLC0415
-        from fairtrial.stats.comparison import compare  # noqa: PLC0415
-        from fairtrial.stats.noise import split_noise  # noqa: PLC0415
-        from fairtrial.stats.questions import answer_questions  # noqa: PLC0415
-
-        noise = split_noise(self.study, self.results, metric=metric)
-        asked = [also.metric for also in self.study.evidence.also or ()]
-        planned = metric is None or metric in asked
-        found = compare(self.study, self.results, metric=None if planned else metric, history=self.history)
-        answers = answer_questions(self.study, self.results, found) if planned else ()
-        if metric in asked:
-            return View(answers[asked.index(metric)].verdicts[0], noise)
-        return View(found, noise, answers)
+        return self._view(lambda runs: _verdict(runs, metric))
 
     def confirmation(self) -> Study:
         """Build a study that compares the leading arm with the reference on fresh seeds.
@@ -106,7 +97,22 @@ class StudyResults:
         from fairtrial.report.views import View  # noqa: PLC0415
         from fairtrial.stats.claims import check_claims  # noqa: PLC0415
 
-        return View(check_claims(self.study, self.results, history=self.history))
+        return self._view(lambda runs: View(check_claims(runs.study, runs.results, history=runs.history)))
+
+    def _view(self, make: "Callable[[StudyResults], View[Data]]") -> "View[Data]":
+        """Make a view that people read under the labels of the arms, and programs under their names."""
+        view = make(self)
+        if (labeled := self._labeled()) is not self:
+            view.labeled = make(labeled)
+        return view
+
+    def _labeled(self) -> "StudyResults":
+        """These results under the labels of the arms; the same object where no arm has one."""
+        labels = {arm.name: arm.label or arm.name for arm in self.study.arms}
+        if all(name == label for name, label in labels.items()):
+            return self
+        results = tuple(replace(result, arm=labels[result.arm]) for result in self.results)
+        return replace(self, study=under_labels(self.study), results=results)
 
     def plot(self, name: str) -> "Figure":
         """Draw one chart, such as ``"test_accuracy"``.
@@ -120,7 +126,8 @@ class StudyResults:
         """Draw several charts; by default all that have data."""
         from fairtrial.report.charts import draw  # noqa: PLC0415
 
-        return draw(names, self.study, self.results, history=self.history)
+        labeled = self._labeled()
+        return draw(names, labeled.study, labeled.results, history=self.history)
 
     def to_pandas(self) -> "pd.DataFrame":
         """Make a data frame with a row for each epoch record and the columns of `export`.
@@ -167,6 +174,22 @@ class StudyResults:
 
     def _repr_html_(self) -> str:
         return self.table()._repr_html_()
+
+
+def _verdict(runs: StudyResults, metric: str | None) -> "View[StudyVerdict]":
+    from fairtrial.report.views import View  # noqa: PLC0415
+    from fairtrial.stats.comparison import compare  # noqa: PLC0415
+    from fairtrial.stats.noise import split_noise  # noqa: PLC0415
+    from fairtrial.stats.questions import answer_questions  # noqa: PLC0415
+
+    noise = split_noise(runs.study, runs.results, metric=metric)
+    asked = [also.metric for also in runs.study.evidence.also or ()]
+    planned = metric is None or metric in asked
+    found = compare(runs.study, runs.results, metric=None if planned else metric, history=runs.history)
+    answers = answer_questions(runs.study, runs.results, found) if planned else ()
+    if metric in asked:
+        return View(answers[asked.index(metric)].verdicts[0], noise)
+    return View(found, noise, answers)
 
 
 def load(source: str | Path, overrides: Sequence[str] = (), *, store: str | Path | Store | None = None) -> Study:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import learning, make_results, make_study
+from fairtrial.api import StudyResults
 from fairtrial.report.views import View
 from fairtrial.stats.summary import StudySummary, summarize
 from fairtrial.trial import Outcome
@@ -157,3 +158,23 @@ class TestJson:
         output = write(summary, "json")
         (arm,) = json.loads(output, parse_constant=lambda constant: pytest.fail(f"{constant} in JSON"))["arms"]
         assert arm["best_test_acc"] == arm["final_train_loss"] == {"mean": None, "sd": None, "values": [None, None]}
+
+
+@pytest.mark.parametrize(
+    ("label", "tex"),
+    [
+        ("SGD (lr=0.01)", "SGD (lr=0.01)"),
+        ("β₁ = 0.9", r"$\beta_1$ = 0.9"),
+        ("Adam, β₁₀²", r"Adam, $\beta_{10}^2$"),
+        ("10⁻³ & 5%", r"10$^{-3}$ \& 5\%"),
+        ("λ, Λ and ε_max", r"$\lambda$, $\Lambda$ and $\epsilon$\_max"),
+        ("x₁", "x$_1$"),
+    ],
+)
+def test_labels_in_latex(label, tex):
+    arms = {"a": {"label": label}, "b": {"optimizer": {"lr": 0.1}}}
+    study = make_study(arms, seeds=2)
+    view = StudyResults(study, tuple(make_results(study))).verdict()
+    assert f"against {tex}" in view.latex()
+    assert f"against {label}\n" in view.text(500)
+    assert json.loads(view.json())["reference"] == "a"

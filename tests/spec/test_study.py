@@ -13,6 +13,7 @@ from fairtrial.errors import StudyError
 from fairtrial.loading import load
 from fairtrial.scheduler import plan
 from fairtrial.spec import Claim, Evidence, Study, content, override
+from fairtrial.spec.labels import under_labels
 from fairtrial.training.datasets.digits import Digits
 from fairtrial.training.optimizers.adam import Adam
 from fairtrial.training.optimizers.sgd import SGD
@@ -372,3 +373,50 @@ def test_a_study_survives_being_copied_and_sent():
     for again in (pickle.loads(pickle.dumps(study)), copy.deepcopy(study), study.model_copy()):
         assert again == study
         assert again.hash == study.hash
+
+
+LABELED = {
+    "reference": "a",
+    "arms": {"a": {"label": "Adam, β₁ = 0.9"}, "b": {"label": "SGD", "optimizer": {"name": "sgd", "lr": 0.1}}},
+}
+
+
+def test_labels_are_no_part_of_hashes():
+    plain = Study.from_dict({"name": "s", **LABELED, "arms": {"a": {}, "b": {"optimizer": {"name": "sgd", "lr": 0.1}}}})
+    labeled = Study.from_dict({"name": "s", **LABELED})
+    assert labeled.hash == plain.hash
+    assert [trial.hash for trial in plan(labeled)] == [trial.hash for trial in plan(plain)]
+    assert [arm.label for arm in labeled.arms] == ["Adam, β₁ = 0.9", "SGD"]
+    assert Study.from_toml(labeled.to_toml()) == labeled
+    assert Study.from_dict(override(labeled.to_dict(), ["arms.b.label=SGD (lr = 0.1)"])).hash == plain.hash
+
+
+def test_a_study_under_its_labels_is_the_same_with_other_names():
+    claim = {"id": "1", "text": "t", "arm": "b", "against": "a", "direction": "higher"}
+    every = claim | {"id": "2", "against": "all others"}
+    study = Study.from_dict({"name": "s", **LABELED, "claims": [claim, every], "reported": {"b": {"best_test_acc": 1}}})
+    assert not study.twins
+    shown = under_labels(study)
+    assert (shown.hash, shown.label, shown.reference) == (study.hash, study.label, "Adam, β₁ = 0.9")
+    assert [arm.name for arm in shown.arms] == ["Adam, β₁ = 0.9", "SGD"]
+    assert [(one.arm, one.against) for one in shown.claims] == [("SGD", "Adam, β₁ = 0.9"), ("SGD", "all others")]
+    assert shown.figure("SGD", "best_test_acc") == 1.0
+    assert [arm.settings for arm in shown.arms] == [arm.settings for arm in study.arms]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({"a": 3}, 'arms.a.label = 3: must be a line of text, such as "SGD (lr = 0.01)"'),
+        ({"a": " "}, 'arms.a.label = " ": must be a line of text, such as "SGD (lr = 0.01)"'),
+        ({"a": "x", "b": "x"}, 'arms.b.label: arms.a is called "x" too'),
+        ({"a": "b"}, 'arms.b.label: arms.a is called "b" too'),
+    ],
+)
+def test_a_label_that_cannot_be(labels, message):
+    arms = {"a": {}, "b": {"optimizer": {"lr": 0.1}}}
+    for name, label in labels.items():
+        arms[name] = arms[name] | {"label": label}
+    with pytest.raises(StudyError) as caught:
+        Study.from_dict({"name": "s", "reference": "a", "arms": arms})
+    assert str(caught.value) == message

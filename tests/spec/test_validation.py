@@ -317,6 +317,10 @@ ERRORS = {
         {"evidence": {"pairs": "all"}},
         "evidence.pairs: needs at least 3 arms; the study has 2",
     ),
+    "a range of seeds for one arm": (
+        {"arms": {"a": {}}, "seeds": {"min": 3, "max": 9}, "evidence": {"against": 0.8}},
+        "evidence.against: a study of one arm needs a fixed number, such as seeds = 12",
+    ),
     "pairs of what": ({"evidence": {"pairs": "some"}}, 'evidence.pairs = "some": must be "all"'),
     "joint claim's id": (
         {"claims": [CLAIM, CLAIM | {"id": "two"}], "joint_claims": [JOINT | {"id": "1"}]},

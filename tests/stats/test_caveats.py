@@ -78,12 +78,6 @@ def test_a_source_of_noise_that_was_held_fixed_is_named():
     ]
 
 
-def test_a_crossed_design_is_no_independent_sample():
-    study = make_study(("a", "b"), seeds=4, noise={"initial_weights": 2, "batch_orders": 2})
-    (line,) = of_records(study, PairedData.of(study, make_results(study), "best_test_acc", None))
-    assert line.startswith("Seeds share initial weights and batch orders by design")
-
-
 def test_trials_without_the_metric_are_named():
     study = make_study(("a", "b"), seeds=3)
     curve = lambda arm, seed, epoch: {"test_acc": 0.5} if arm == "a" else {"speed": 1.0}  # noqa: E731

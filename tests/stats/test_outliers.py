@@ -95,6 +95,7 @@ def test_an_arm_with_dead_runs_leaves_others_decided_and_says_both_things():
     assert found.lost == {"dead": {"outlying": 3}}
     assert (dead.seeds, dead.failures.arm) == (5, 3)
     assert abs(dead.mean_difference) < 0.01
+    assert not [line for line in dead.caveats if "settle it" in line]  # more seeds can't make it better
     (alert,) = found.alerts
     assert alert == (
         "dead: 3 of 8 runs far behind its others (seeds 1, 5 and 6: 10.00% on average, the others 85.20%); they count "
@@ -109,6 +110,16 @@ def test_a_reference_with_dead_runs_is_said_and_can_only_lose():
     assert found.comparisons[0].verdict is Verdict.BETTER
     study, results = study_of({"a": DEAD, "b": [value - 0.1 for value in SOUND]})
     assert compare(study, results).comparisons[0].verdict is Verdict.UNDECIDED
+
+
+def test_a_run_far_ahead_widens_no_other_arms_interval():
+    lucky = [0.851, 0.846, 0.853, 0.849, 0.852, 0.844, 0.99, 0.849]
+    study, results = study_of({"a": SOUND, "sound": BETTER, "lucky": lucky})
+    found = compare(study, results)
+    sound, other = found.comparisons
+    assert found.alerts[0].startswith("lucky: 1 of 8 runs far ahead of its others (seed 6: 99.00% on average")
+    assert (sound.verdict, other.verdict) == (Verdict.BETTER, Verdict.UNDECIDED)
+    assert sound.interval[1] - sound.interval[0] < 0.02 < other.interval[1] - other.interval[0]
 
 
 def test_a_floor_takes_the_place_of_the_rule():

@@ -6,7 +6,9 @@ from itertools import combinations
 import pytest
 
 from builders import MACHINE, make_results, make_study
+from fairtrial.stats.comparison import compare
 from fairtrial.stats.pairing import pairing_caveats, pairing_conflict
+from fairtrial.stats.verdicts import Verdict
 from fairtrial.trial import Outcome
 
 ARMS = {"a": {}, "b": {"optimizer": {"eps": 1e-6}}, "c": {"optimizer": {"eps": 1e-5}}}
@@ -51,6 +53,16 @@ def test_other_fingerprints_within_a_seed_are_refused_with_the_reason(name):
         f"{study.label}: arms a and c can't be compared: at seed 1 their {name} differ (ours and theirs, and ), which "
         "trials of one seed must share"
     )
+
+
+def test_a_crossed_design_gives_no_verdicts_because_its_seeds_are_not_independent():
+    crossed = make_study(ARMS, seeds=4, noise={"initial_weights": 2, "batch_orders": 2})
+    (reason, *others) = conflicts(crossed, results_of(crossed))
+    assert len(others) == 2
+    assert reason.endswith("run the study without [noise], which has the first of these seeds already")
+    assert {row.verdict for row in compare(crossed, results_of(crossed)).comparisons} == {Verdict.UNDECIDED}
+    one_order = make_study(ARMS, seeds=4, noise={"initial_weights": 4, "batch_orders": 1})
+    assert not conflicts(one_order, results_of(one_order))
 
 
 def test_other_code_within_a_seed_is_refused_unless_it_was_forced():

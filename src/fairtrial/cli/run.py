@@ -84,7 +84,7 @@ def run(
 def _print_results(runs: api.StudyResults, again: Callable[[int, int], str], plot: str, failures: str) -> None:
     """Print a study's table and verdicts, and the commands that show more."""
     print_view(runs.table())
-    if len(runs.study.arms) > 1:
+    if len(runs.study.arms) > 1 or runs.study.evidence.further_questions:
         out("")
         verdict = runs.verdict()
         print_view(verdict)

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import unicodedata
 from collections.abc import Sequence
 from io import StringIO
 from typing import Any
@@ -22,6 +23,12 @@ _LATEX = str.maketrans(
         **{char: f"\\{char}" for char in "&%$#_{}"},
     }
 )
+#: The Greek letters for which LaTeX has commands, for math only.
+_GREEK = "α-νξπρσ-ωΓΔΘΛΞΠΣΥΦΨΩ"
+_BELOW, _ABOVE = "₀-₉", "⁰¹²³⁴-⁹⁻"
+_DIGITS = str.maketrans("₀₁₂₃₄₅₆₇₈₉⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "01234567890123456789-")
+_MATH = re.compile(rf"[{_GREEK}][{_BELOW}]*[{_ABOVE}]*|[{_BELOW}]+|[{_ABOVE}]+")
+_MATH_PARTS = re.compile(rf"([{_GREEK}]?)([{_BELOW}]*)([{_ABOVE}]*)")
 _LATEX_TITLES = {"beta1": r"$\beta_1$", "beta2": r"$\beta_2$", "eps": r"$\epsilon$"}
 
 
@@ -51,7 +58,7 @@ def latex(grid: Grid) -> str:
             r"% needs \usepackage{booktabs}",
             r"\begin{table}",
             r"  \centering",
-            rf"  \caption{{{_prose([*grid.first, grid.label, *grid.lead, *grid.notes]).translate(_LATEX)}}}",
+            rf"  \caption{{{_tex(_prose([*grid.first, grid.label, *grid.lead, *grid.notes]))}}}",
             rf"  \begin{{tabular}}{{{aligned}}}",
             r"    \toprule",
             rf"    {' & '.join(map(_latex_title, grid.columns))} \\",
@@ -112,8 +119,31 @@ def _prose(sentences: Sequence[str]) -> str:
     return " ".join(line if line.endswith((".", "!", "?")) else f"{line}." for line in lines)
 
 
+def _tex(text: str) -> str:
+    r"""Escape text for LaTeX; Greek letters, subscripts and superscripts become math.
+
+    Example:
+        >>> print(_tex("β₁ = 10⁻³ & ε_max"))
+        $\beta_1$ = 10$^{-3}$ \& $\epsilon$\_max
+    """
+    return _MATH.sub(_math, text.translate(_LATEX))
+
+
+def _math(found: re.Match[str]) -> str:
+    letter, *digits = _MATH_PARTS.findall(found[0])[0]
+    written = ""
+    if letter:
+        _, case, _, name = unicodedata.name(letter).split()  # GREEK SMALL LETTER BETA
+        name = name.replace("LAMDA", "LAMBDA")
+        written = f"\\{name.lower() if case == 'SMALL' else name.capitalize()}"
+    for mark, part in zip("_^", digits, strict=True):
+        plain = part.translate(_DIGITS)
+        written += f"{mark}{plain if len(plain) == 1 else f'{{{plain}}}'}" if plain else ""
+    return f"${written}$"
+
+
 def _latex_title(column: Column) -> str:
-    lines = r" \\ ".join(line.translate(_LATEX) for line in column.title)
+    lines = r" \\ ".join(_tex(line) for line in column.title)
     return _LATEX_TITLES.get(column.key) or (rf"\shortstack{{{lines}}}" if len(column.title) > 1 else lines)
 
 
@@ -123,4 +153,4 @@ def _latex_cell(column: Column, cell: Cell) -> str:
     if column.setting and (power := re.fullmatch(r"([\d.]+)e(-?\d+)", text)):
         mantissa = "" if power[1] == "1" else rf"{power[1]} \times "
         return f"${mantissa}10^{{{power[2]}}}$"
-    return "--" if text == NOTHING else text.translate(_LATEX)
+    return "--" if text == NOTHING else _tex(text)

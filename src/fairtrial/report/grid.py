@@ -143,7 +143,7 @@ def _notes(summary: StudySummary) -> tuple[str, ...]:
     if any(arm.diverged or arm.failed for arm in summary.arms):
         notes.append("Diverged and failed trials enter no mean.")
     if any(arm.not_learned for arm in summary.arms):
-        notes.append("Neither do runs that did not learn: below the study's floor, or far behind the arm's others.")
+        notes.append("Did not learn: below the study's floor, or far behind the arm's other runs; in no mean.")
     if any(arm.interrupted for arm in summary.arms):
         notes.append("Unfinished: interrupted, or still running.")
     return tuple(notes)

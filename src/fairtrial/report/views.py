@@ -43,6 +43,7 @@ class View(Generic[Data]):
     def __init__(self, data: Data, noise: Sequence[ArmNoise] = (), answers: Sequence[Answer] = ()) -> None:
         self.data = data
         self.answers = tuple(answers)
+        self.labeled: View[Data] | None = None  # the same with labels for names of arms, which people read instead
         self._noise = noise
 
     @property
@@ -63,19 +64,19 @@ class View(Generic[Data]):
 
     def text(self, width: int = 80, *, color: bool = False) -> str:
         """Write it for a screen of so many columns."""
-        return "\n".join(screen_text(each, width, color) for each in self._grids(screen=True))
+        return "\n".join(screen_text(each, width, color) for each in self.grids(screen=True))
 
     def markdown(self) -> str:
         """Write pipe tables, with the sentences as lists around them."""
-        return "\n".join(map(markdown, self._grids()))
+        return "\n".join(map(markdown, self.grids()))
 
     def latex(self) -> str:
         """Write floating tables of the booktabs package."""
-        return "\n".join(map(latex, self._grids()))
+        return "\n".join(map(latex, self.grids()))
 
     def html(self) -> str:
         """Write HTML tables that need no style sheet."""
-        return "".join(map(html, self._grids()))
+        return "".join(map(html, self.grids()))
 
     def json(self) -> str:
         """Write JSON for other programs: accuracies as fractions, null where there is no number.
@@ -108,7 +109,10 @@ class View(Generic[Data]):
     def _repr_html_(self) -> str:
         return self.html()
 
-    def _grids(self, *, screen: bool = False) -> list[Grid]:
+    def grids(self, *, screen: bool = False) -> list[Grid]:
+        """Lay it out for people, with the labels of arms that have one."""
+        if self.labeled is not None:
+            return self.labeled.grids(screen=screen)
         if isinstance(self.data, StudySummary):
             return [grid(self.data)]
         if isinstance(self.data, StudyClaims):

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from fairtrial.errors import StudyError
 from fairtrial.registry import did_you_mean
 from fairtrial.spec.evidence import Claim, Evidence, JointClaim, MetricSettings, Noise
+from fairtrial.spec.labels import take_labels
 from fairtrial.spec.measures import Measure, find_measure
 from fairtrial.spec.messages import show, validate
 from fairtrial.spec.metrics import Metric
@@ -39,11 +40,15 @@ class Origin:
 
 
 class Arm(Section):
-    """One configuration under comparison: dotted keys in which it differs from the study, and its full settings."""
+    """One configuration under comparison: dotted keys in which it differs from the study, and its full settings.
+
+    The label is what reports call it; empty for its name.
+    """
 
     name: str
     changes: tuple[str, ...]
     settings: Settings
+    label: str = ""
 
 
 class Study(Section):
@@ -93,13 +98,15 @@ class Study(Section):
         plain = _as_tables(table)
         file = validate(StudyFile, plain)
         own = {key: plain[key] for key in Settings.model_fields if key in plain}
+        labels, tables = take_labels(_check_tables(file.arms))
         arms = tuple(
             Arm(
                 name=name,
                 changes=tuple(key for key, value in flatten(merge({}, changes)) if not isinstance(value, Mapping)),
                 settings=validate(Settings, merge(own, changes, where=f"arms.{name}."), f"arms.{name}"),
+                label=labels.get(name, ""),
             )
-            for name, changes in _check_tables(file.arms).items()
+            for name, changes in tables.items()
         )
         _check_arms(file.reference, arms, aa=bool(file.evidence.aa))
         file.check_questions({arm.name: arm.settings for arm in arms})
@@ -123,7 +130,10 @@ class Study(Section):
         """Write the study as nested tables that `from_dict` reads back to an equal study."""
         # A crossed design has no seeds of its own: they follow from [noise], also where that is overridden later.
         seeds = {} if self.noise.crossed else {"seeds": self._seeds}
-        arms = {arm.name: _pick(arm.settings, arm.changes) for arm in self.arms}
+        arms = {
+            arm.name: ({"label": arm.label} if arm.label else {}) | _pick(arm.settings, arm.changes)
+            for arm in self.arms
+        }
         questions = {key: value for key, value in self._questions.items() if value}
         head = {"name": self.name, "reference": self.reference, **seeds}
         return {**head, **_plain(self.settings), "arms": arms, **questions}

@@ -61,16 +61,10 @@ def of_records(study: Study, data: PairedData) -> Iterator[str]:
         named = ", ".join(f"{arm} seed {seed}" for arm, seed in sorted(data.unreported)[:3])
         more = ", ..." if len(data.unreported) > 3 else ""
         yield f"Finished without reporting this metric: {named}{more}."
-    if study.noise.crossed:
-        yield (
-            "Seeds share initial weights and batch orders by design: their differences are not independent, and "
-            "intervals may be too narrow."
-        )
-    else:
-        shared = {"set of initial weights": study.noise.initial_weights, "batch order": study.noise.batch_orders}
-        for what, fixed in shared.items():
-            if fixed:
-                yield f"All seeds share one {what}: the verdicts hold for that one only."
+    shared = {"set of initial weights": study.noise.initial_weights, "batch order": study.noise.batch_orders}
+    for what, varied in shared.items():
+        if varied == 1:
+            yield f"All seeds share one {what}: the verdicts hold for that one only."
 
 
 def _learning_rate(arms: Sequence[Settings]) -> str | None:

@@ -25,7 +25,7 @@ from fairtrial.spec.metrics import RELATIVE, Unit
 from fairtrial.stats import caveats
 from fairtrial.stats.alerts import alerts, outlier_alerts
 from fairtrial.stats.boundary import LookPlan, Stage, boundary
-from fairtrial.stats.comparison import complete_seeds, looks
+from fairtrial.stats.comparison import complete_seeds
 from fairtrial.stats.identical import Sameness
 from fairtrial.stats.joint import JointFinding, join_findings
 from fairtrial.stats.paired import LostSeeds, PairedData, seed_list
@@ -132,7 +132,7 @@ def check_claims(study: Study, results: Sequence[TrialResult], *, history: Histo
         hash=study.hash,
         reference=study.reference,
         alpha=study.evidence.alpha,
-        looks=looks(study),
+        looks=standing(study, history, study.evidence.metric, study.evidence.target).looks,
         claims=tested,
         caveats=tuple(lines),
         joint=joint,
@@ -181,6 +181,7 @@ class _Intervals:
     family: _Family
     data: PairedData
     found: Mapping[str, _Interval]
+    looks: tuple[int, ...]  # that were planned
     refused: Mapping[str, str | None]
 
 
@@ -199,11 +200,11 @@ def _intervals(
         kept = {name: column for name, column in zip(others, columns, strict=True) if name == arm or name not in silent}
         left_out = {number for number, name in enumerate(others, start=1) if name not in kept}
         apart = tuple(number for number, name in enumerate(kept, start=1) if name in study.twins)
-        rule = _Rule(looks(study), alpha, without(stands.earlier, len(others), left_out), stands.share, apart)
+        rule = _Rule(stands.looks, alpha, without(stands.earlier, len(others), left_out), stands.share, apart)
         ended, table = _ended(study, data, family.arm, arm), np.column_stack([*kept.values()])
         nothing = _Interval(0, None, None)
         found[arm] = nothing if refused[arm] else _interval(table, [*kept].index(arm), ended, rule)
-    return _Intervals(family, data, found, refused)
+    return _Intervals(family, data, found, stands.looks, refused)
 
 
 class _Rule(NamedTuple):
@@ -268,7 +269,7 @@ def _difference(
     paper = _reported(study, claim, other)
     notes = [*_loss_notes(lost, claim.arm, other)]
     if found.ends is None:
-        notes.append(_no_interval(looks(study), found.seeds, intervals.refused[column]))
+        notes.append(_no_interval(intervals.looks, found.seeds, intervals.refused[column]))
     return ClaimDifference(
         other=other,
         finding=_finding(ends, claim.region),

@@ -18,7 +18,7 @@ from fairtrial.stats.alerts import alerts, of_aa_arms, outlier_alerts
 from fairtrial.stats.failures import failure_caveats
 from fairtrial.stats.identical import Sameness, without_difference
 from fairtrial.stats.jitter import Jitter, find_jitter
-from fairtrial.stats.judge import judge
+from fairtrial.stats.judge import judge, needed
 from fairtrial.stats.paired import LostSeeds, PairedData, fate, seed_list
 from fairtrial.stats.pairing import pairing_caveats, pairing_conflict
 from fairtrial.stats.stages import standing, without
@@ -192,7 +192,7 @@ class _Comparing:
             larger_is_better=self._evidence.larger_is_better,
             margin=self._evidence.margin,
             alpha=self._study.question_alpha,
-            looks=looks(self._study),
+            looks=self._standing.looks,
             seeds=self.seeds,
             comparisons=rows,
             ended={arm.name: ended[arm.name] for arm in self._study.arms},
@@ -261,6 +261,7 @@ class _Comparing:
     def _judge(self, seeds: int) -> tuple[Comparison, ...]:
         if not self._others:
             return ()
+        data = self._all.sifted(seeds)
         reference, same = self._study.reference, self._identical(seeds)
         rows = {arm: Comparison.nothing(arm) for arm in self._others}
         rows |= {arm: without_difference(rows[arm], reference, n, self._evidence.margin) for arm, n in same.items()}
@@ -269,16 +270,18 @@ class _Comparing:
         numbers = {number for number, arm in enumerate(self._others, start=1) if arm in left_out}
         judged = (
             judge(
-                self._all.sifted(seeds).differences(reference, arms, seeds),
+                data.differences(reference, arms, seeds),
                 self._evidence.margin,
                 self._study.question_alpha,
-                looks(self._study) or (2,),
+                self._standing.looks or (2,),
                 arms=arms,
                 larger_is_better=self._evidence.larger_is_better,
                 pooling=self._evidence.pooling or "guarded",
                 earlier=without(self._standing.earlier, len(self._others), numbers),
                 share=self._standing.share,
-                apart=self._study.twins.keys() & {*arms},  # their noise is not that of their pairs
+                # Runs far ahead stay in their arm's spread, but must not widen the intervals of others; nor must A/A
+                # arms, which do not share the noise of the reference.
+                apart={*self._study.twins, *(arm for arm, _ in data.outliers.ahead)} & {*arms},
             )
             if arms
             else ()
@@ -302,18 +305,24 @@ class _Comparing:
         if by_failures:
             verdict, more = failures.verdict(self._study.question_alpha), None
         paired = pairing_caveats(self._study, arm, self._results, other=self._study.reference)
-        own = (*self._loss_caveats(row, lost, failures), *self._judge_caveats(row, failures), *paired, *shared)
+        judged = self._judge_caveats(row, failures, settles=more is not None)
+        own = (*self._loss_caveats(row, lost, failures), *judged, *paired, *shared)
         found = replace(row, verdict=verdict, more_seeds=more, caveats=own)
         return replace(found, failures=failures, by_failures=by_failures)
 
-    def _judge_caveats(self, row: Comparison, failures: Failures) -> tuple[str, ...]:
-        """Correct the caveats of `judge`, which can't know how many seeds were planned and given."""
+    def _judge_caveats(self, row: Comparison, failures: Failures, *, settles: bool) -> tuple[str, ...]:
+        """Correct the caveats of `judge`, which can't know of seeds that were given or lost.
+
+        Further seeds may not settle an arm although `judge` says so, because it lost some.
+        """
         if not looks(self._study):  # no look to wait for; a shared caveat says so
             return ()
         if hopeless(self._study, row, failures, self.seeds):
             given = " It got no further seeds." if self._study.sequential else ""
             return (f"Without a pair there is no interval and no verdict.{given}",)
-        return row.caveats
+        total = self.seeds + (row.more_seeds or 0)
+        wrong = () if settles else [needed(total, more_to_come=more) for more in (True, False)]
+        return tuple(line for line in row.caveats if line not in wrong)
 
     def _loss_caveats(self, row: Comparison, lost: LostSeeds, failures: Failures) -> Iterator[str]:
         """Say what happened to trials without a number, of the arm and of the reference."""

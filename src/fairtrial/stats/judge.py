@@ -97,6 +97,13 @@ def final(seeds: int) -> str:
     return f"This was the last look planned, after {seeds} seeds: the verdict is final."
 
 
+def needed(seeds: int, *, more_to_come: bool) -> str:
+    """The caveat of an arm that so many seeds would settle, more than were planned."""
+    if more_to_come:
+        return f"About {seeds} seeds in all would settle it: a further look, which keeps to the error rate."
+    return f"It would take a new study of about {seeds} seeds to settle it."
+
+
 def _checked(differences: npt.ArrayLike, margin: float | None, alpha: float) -> FloatArray:
     values = np.asarray(differences, dtype=np.float64)
     values = values[:, None] if values.ndim == 1 else values
@@ -268,7 +275,5 @@ def _outlook(judgment: _Judgment, arm: _Arm, more: int | None) -> Iterator[str]:
         return
     if more is None:
         yield f"If it goes on as it began, {MOST_SEEDS} seeds would hardly settle it."
-    elif seeds + more > looks[-1] and more_to_come:
-        yield f"About {seeds + more} seeds in all would settle it: a further look, which keeps to the error rate."
     elif seeds + more > looks[-1]:
-        yield f"It would take a new study of about {seeds + more} seeds to settle it."
+        yield needed(seeds + more, more_to_come=more_to_come)

@@ -20,9 +20,9 @@ from fairtrial.trial import TrialResult
 class Component:
     """One part of the variance between runs."""
 
-    variance: float  # in the metric's unit squared; never below zero
+    variance: float  # in the metric's unit squared; an unbiased estimate, which may be below zero
     interval: tuple[float, float]  # confidence interval of the variance
-    share: float | None  # of the sum of all components; None where that sum is zero
+    share: float | None  # of the sum of all components, from 0 to 1; None where that sum is not positive
 
 
 @dataclass(frozen=True)
@@ -84,10 +84,12 @@ def noise_components(values: npt.ArrayLike, confidence: float = 0.95) -> NoiseCo
 
     Runs form a crossed grid: y[i, j] = mean + init i + order j + rest, where all effects are random and each has its
     own variance. The estimates are those of the method of moments (Searle, Casella & McCulloch 1992, Variance
-    Components, section 4.3, one run per cell): (MS_init - MS_rest) / orders, (MS_order - MS_rest) / inits and MS_rest,
-    set to zero if negative. Intervals are exact (chi-squared) for the rest and for a grid of one row or column; for a
-    difference of mean squares they are those of Ting, Burdick, Graybill, Jeyaratnam & Lu 1990 (J. Stat. Comput. Simul.
-    35, 135-143), cut off at zero. All assume normal effects.
+    Components, section 4.3, one run per cell): (MS_init - MS_rest) / orders, (MS_order - MS_rest) / inits and MS_rest.
+    They are unbiased, so that they may be averaged over arms and studies, and negative where a small variance happens
+    to be estimated below zero; set to zero, a small variance would be doubled on average. Intervals are exact
+    (chi-squared) for the rest and for a grid of one row or column; for a difference of mean squares they are those of
+    Ting, Burdick, Graybill, Jeyaratnam & Lu 1990 (J. Stat. Comput. Simul. 35, 135-143), cut off at zero. All assume
+    normal effects.
 
     Args:
         values: (init seeds, order seeds), the metric of each run; one row or one column if only one was varied.
@@ -114,7 +116,7 @@ def noise_components(values: npt.ArrayLike, confidence: float = 0.95) -> NoiseCo
         _Square(float((rest**2).sum()) / ((inits - 1) * (orders - 1)), (inits - 1) * (orders - 1)),
     ]
     init, order = (squares[0].mean - squares[2].mean) / orders, (squares[1].mean - squares[2].mean) / inits
-    variances = [max(init, 0.0), max(order, 0.0), squares[2].mean]
+    variances = [init, order, squares[2].mean]
     intervals = [
         _difference_interval(squares[0], squares[2], orders, confidence),
         _difference_interval(squares[1], squares[2], inits, confidence),
@@ -122,11 +124,11 @@ def noise_components(values: npt.ArrayLike, confidence: float = 0.95) -> NoiseCo
     ]
     total = math.fsum(variances)
     init_part, order_part, rest_part = (
-        Component(variance, interval, variance / total if total > 0 else None)
+        Component(variance, interval, min(max(variance / total, 0.0), 1.0) if total > 0 else None)
         for variance, interval in zip(variances, intervals, strict=True)
     )
     names = [name for name, value in (("initial weights", init), ("batch order", order)) if value < 0]
-    caveats = [f"The estimate for the {name} came out negative and is set to zero." for name in names]
+    caveats = [f"The estimate for the {name} came out negative: it is small." for name in names]
     return NoiseComponents(
         runs=grid.size,
         mean=float(grid.mean()),

@@ -36,7 +36,14 @@ def pairing_conflict(study: Study, arm: str, other: str, results: Sequence[Trial
     different numbers of training images or epochs, their initial weights, or batch orders, differ for that reason,
     which is no conflict. Fingerprints reported by a user's own loop are trusted. Fingerprints named ``final_...``
     are results, and are not checked.
+
+    In a crossed design of noise no two arms can be compared: seeds that share weights or orders are not independent.
     """
+    if min(study.noise.initial_weights or 1, study.noise.batch_orders or 1) > 1:
+        return (
+            f"{study.label}: arms {arm} and {other} can't be compared by seeds that share initial weights and batch "
+            "orders; run the study without [noise], which has the first of these seeds already"
+        )
     for seed, (ours, theirs) in _pairs(results, arm, other).items():
         if (changed := changed_code(ours, theirs)) and not (ours.forced or theirs.forced):
             return (

@@ -70,6 +70,7 @@ def over_tasks(tasks: Mapping[str, Contrasts], name: str, alpha: float) -> Study
         ended={arm: sum(main.ended[arm] for main in mains) for arm in first.main.ended},
         lost={arm: counts for arm in others if (counts := _losses(tasks, arm))},
         refused=refused,
+        jitter=None,
         exploratory=tuple(dict.fromkeys(reason for main in mains for reason in main.exploratory)),
         set_beforehand=all(main.set_beforehand for main in mains),
         alerts=tuple(dict.fromkeys(alert for main in mains for alert in main.alerts)),

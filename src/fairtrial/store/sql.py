@@ -119,7 +119,11 @@ class SQLStore:
         row = {"hash": study.hash, "name": study.name, "toml": study.to_toml(), "created_at": at, "last_run_at": at}
         source, overrides = study.origin.source, study.origin.overrides
         origin = {} if source is None else {"source": source, "assignments": list(overrides) or None}
-        known = update(schema.studies).where(schema.studies.c.hash == study.hash).values(last_run_at=at, **origin)
+        known = (
+            update(schema.studies)
+            .where(schema.studies.c.hash == study.hash)
+            .values(last_run_at=at, toml=row["toml"], **origin)
+        )
 
         def work(connection: Connection) -> None:
             if connection.execute(known).rowcount == 0:
