@@ -10,8 +10,8 @@ A planned range of seeds and ``final = true`` spend all that is left; a study af
 and is exploratory.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from fairtrial.history import History, Registered, arm_digests, measure_key, planned_looks
 from fairtrial.spec import Study, Target
@@ -103,6 +103,18 @@ def _plans(first: int) -> Iterator[tuple[int, ...]]:
         horizon = first + max(9, 2 * first)
         yield tuple(range(first + 1, horizon + 1))
         first = horizon
+
+
+def without(earlier: Sequence[Stage], arms: int, left_out: Collection[int]) -> tuple[Stage, ...]:
+    """Number the arms of earlier stages anew for a plan that leaves some of its arms (from 1) out.
+
+    Example:
+        >>> without([Stage((3,), 0.7, cells=(0, 1, 2, 3))], 3, {1})[0].cells
+        (0, 3, 1, 2)
+    """
+    order = [0, *(arm for arm in range(1, arms + 1) if arm not in left_out), *sorted(left_out)]
+    numbers = {cell: number for number, cell in enumerate(order)}
+    return tuple(replace(stage, cells=tuple(numbers.get(cell, cell) for cell in stage.cells)) for stage in earlier)
 
 
 def _share(number: int) -> float:
