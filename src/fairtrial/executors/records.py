@@ -35,6 +35,10 @@ class RecordRules:
             return cls()
         asked = {f'evidence.metric = "{evidence.metric}"': (evidence.metric, evidence.target)}
         asked |= {
+            f'evidence.also[{index}] = "{also.metric}"': (also.metric, evidence.target)
+            for index, also in enumerate(evidence.also or ())
+        }
+        asked |= {
             f'claims[{index}].metric = "{claim.metric}"': (claim.metric, claim.target or evidence.target)
             for index, claim in enumerate(study.claims)
         }
