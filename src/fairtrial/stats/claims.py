@@ -30,6 +30,7 @@ from fairtrial.stats.identical import Sameness
 from fairtrial.stats.joint import JointFinding, join_findings
 from fairtrial.stats.paired import LostSeeds, PairedData, seed_list
 from fairtrial.stats.pairing import pairing_caveats, pairing_conflict
+from fairtrial.stats.sequential import SETTLED_FLOOR
 from fairtrial.stats.stages import Standing, standing
 from fairtrial.stats.variance import FloatArray, estimate
 from fairtrial.stats.verdicts import ClaimVerdict
@@ -226,7 +227,10 @@ def _interval(  # noqa: PLR0917  (one call, above)
 
 def _half_width(rows: FloatArray, column: int, plan: LookPlan, look: int, alpha: float) -> float | None:
     """Half the width of one column's interval; None without spread."""
-    at = estimate(rows[None], np.isfinite(rows)[None], plan.pooling)
+    seen = np.isfinite(rows)[None]
+    at = estimate(rows[None], seen, plan.pooling)
+    stopped = at.count < at.count.max()
+    at = estimate(rows[None], seen, plan.pooling, floor=np.where(stopped, SETTLED_FLOOR * at.pooled**2, 0.0))
     scale, count = float(at.scale[0, column]), int(at.count[0, column])
     if not scale > 0.0:
         return None
