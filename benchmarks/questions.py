@@ -33,9 +33,11 @@ def draw(rng: np.random.Generator, studies: int, spread: Sequence[float], means:
     return values, np.column_stack([ends.max(axis=1), ends])
 
 
-def family(values: Array, ends: Ends, base: int, alpha: float) -> npt.NDArray[np.int64]:
+def family(
+    values: Array, ends: Ends, base: int, alpha: float, among: Sequence[int] = range(CELLS)
+) -> npt.NDArray[np.int64]:
     """Findings about each cell against a base, (studies, cells), at the last look that both have."""
-    others = [cell for cell in range(CELLS) if cell != base]
+    others = [cell for cell in among if cell != base]
     together = np.minimum(ends[:, others], ends[:, [base]])
     seen = np.arange(values.shape[1])[:, None] < together[:, None]
     differences = np.where(seen, values[..., others] - values[..., [base]], np.nan)
@@ -43,17 +45,18 @@ def family(values: Array, ends: Ends, base: int, alpha: float) -> npt.NDArray[np
     for look in LOOKS:
         here = (together == look).any(axis=1)
         if here.any():
-            judged = judge_many(differences[here, :look], LookPlan.of(CELLS - 1, LOOKS), alpha).finding
+            judged = judge_many(differences[here, :look], LookPlan.of(len(others), LOOKS), alpha).finding
             found[np.ix_(here, others)] = np.where(together[here] == look, judged, found[np.ix_(here, others)])
     return found
 
 
 def pairs(values: Array, ends: Ends) -> npt.NDArray[np.bool_]:
     """Whether any of the other arms is called different from another."""
-    bases = range(1, CELLS - 1)
-    return np.column_stack([family(values, ends, base, ALPHA / len(bases))[:, base + 1 :] for base in bases]).any(
-        axis=1
-    )
+    found, number = np.zeros(len(values), dtype=np.bool_), (CELLS - 1) * (CELLS - 2) // 2
+    for base in range(1, CELLS - 1):
+        later = range(base + 1, CELLS)
+        found |= family(values, ends, base, ALPHA * len(later) / number, (0, *later))[:, list(later)].any(axis=1)
+    return found
 
 
 def best(values: Array, ends: Ends) -> npt.NDArray[np.bool_]:

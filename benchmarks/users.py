@@ -58,7 +58,7 @@ def plan_after(path: Path, arms: int) -> LookPlan:
         for number, one in enumerate(asked, start=1)
     ]
     stands = standing(asked[-1], History(stages[-1], tuple(stages[:-1])), "best_test_acc", None)
-    return LookPlan.of(arms, [path[-1]], earlier=stands.earlier, share=stands.share)
+    return LookPlan.of(arms, stands.looks, earlier=stands.earlier, share=stands.share)
 
 
 def look_again(studies: int, arms: int, follow: Next) -> Array:

@@ -239,6 +239,7 @@ def run(
         FairtrialError: something that every trial needs is missing or damaged; nothing was trained.
         ProvenanceError: the conditions or the study's file have changed; see ``force``.
         StoreLockedError: another process runs this study in this store.
+        RecordError: a training loop's first record is not what the study needs; no trial has failed.
         CheckpointError: a trial's state can't be saved, for example because the disk is full.
         KeyboardInterrupt: raised again after trials had time to save their state.
 

@@ -8,8 +8,9 @@ from fairtrial.executors.slots import choose_slots
 from fairtrial.history import History
 from fairtrial.scheduler import Scheduler, makespan
 from fairtrial.spec import BUILT_IN, Settings, Study
+from fairtrial.stats.boundary import LookPlan
 from fairtrial.stats.comparison import paired_spread, stops
-from fairtrial.stats.power import detectable_differences
+from fairtrial.stats.power import detectable
 from fairtrial.stats.stages import standing
 from fairtrial.trial import Outcome, Trial, TrialResult
 
@@ -71,9 +72,11 @@ def estimate(
     options = []
     for n in numbers:
         resized = study if study.noise.crossed else Study.from_dict(study.to_dict() | {"seeds": n})
-        part = standing(resized, history, study.evidence.metric, study.evidence.target).part
-        alpha = study.question_alpha * part
-        found = detectable_differences(spread, len(study.arms) - 1, [n], alpha)[n] if spread else None
+        stands = standing(resized, history, study.evidence.metric, study.evidence.target)
+        found = None
+        if spread and n in stands.looks:
+            plan = LookPlan.of(len(study.arms) - 1, stands.looks, earlier=stands.earlier, share=stands.share)
+            found = spread * detectable(plan, study.question_alpha, stands.looks.index(n))
         options.append(SeedOption(n, found, estimator.cost(resized).seconds))
     return replace(cost, spread=spread, seed_options=tuple(options))
 

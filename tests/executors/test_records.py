@@ -12,7 +12,8 @@ from fairtrial.errors import Diverged
 from fairtrial.executors.records import NO_RULES, RecordRules
 from fairtrial.spec import Study
 
-HEAD = {"name": "s", "reference": "a", "arms": {"a": {}}, "training": {"loop": "mine:train"}}
+ARMS = {"a": {}, "b": {"optimizer": {"eps": 1e-6}}}
+HEAD = {"name": "s", "reference": "a", "arms": ARMS, "training": {"loop": "mine:train"}}
 
 
 def rules(**changes):
@@ -109,6 +110,7 @@ CLAIM = {"id": "1", "text": "b", "arm": "a", "against": "all others", "direction
             },
             {"f1": 'evidence.metric = "epochs_to_target"'},
         ),
+        ({"evidence": {"also": ["final_test_loss"]}}, {"test_loss": 'evidence.also[0] = "final_test_loss"'}),
         ({"evidence": {"lost_below": "chance"}}, {"chance": 'evidence.lost_below = "chance"'}),
     ],
 )

@@ -321,6 +321,13 @@ ERRORS = {
         {"arms": {"a": {}}, "seeds": {"min": 3, "max": 9}, "evidence": {"against": 0.8}},
         "evidence.against: a study of one arm needs a fixed number, such as seeds = 12",
     ),
+    "a constant in a crossed design": (
+        {"seeds": 6, "noise": {"initial_weights": 2, "batch_orders": 3}, "evidence": {"against": 0.8}},
+        (
+            "evidence.against: seeds of a crossed design share initial weights and batch orders, so that their mean "
+            "has no interval; leave [noise] out"
+        ),
+    ),
     "pairs of what": ({"evidence": {"pairs": "some"}}, 'evidence.pairs = "some": must be "all"'),
     "joint claim's id": (
         {"claims": [CLAIM, CLAIM | {"id": "two"}], "joint_claims": [JOINT | {"id": "1"}]},

@@ -60,14 +60,15 @@ def test_two_arms_that_are_the_same_but_differ_from_the_reference_are_named_too(
     )
 
 
-def test_no_other_arm_is_judged_by_the_spread_of_an_identical_one():
+def test_other_arms_are_judged_as_if_an_identical_one_were_not_there():
+    """Not even as a column without numbers: one of two arms would then be wrong in 6.7% of studies of three seeds."""
     claim = {"id": "1", "text": "c is close.", "arm": "c", "against": "a", "within": 0.5}
-    study = make_study(("a", "b", "c"), claims=[claim])
-    failed = dict.fromkeys((("b", seed) for seed in range(3)), Outcome.FAILED)
-    same, absent = results_of(study), results_of(study, ended=failed)
-    ends = [compare(study, results).comparisons[1].interval for results in (same, absent)]
-    assert ends[0] == pytest.approx(ends[1])
-    ends = [check_claims(study, results).claims[0].decisive.interval for results in (same, absent)]
+    more = {"claims": [claim], "seeds": {"min": 3, "max": 4}}
+    study, alone = make_study(("a", "b", "c"), **more), make_study(("a", "c"), **more)
+    assert compare(study, results_of(study)).comparisons[1].interval == pytest.approx(
+        compare(alone, results_of(alone)).comparisons[0].interval
+    )
+    ends = [check_claims(one, results_of(one)).claims[0].decisive.interval for one in (study, alone)]
     assert ends[0] == pytest.approx(ends[1])
 
 

@@ -112,6 +112,16 @@ def test_a_reference_with_dead_runs_is_said_and_can_only_lose():
     assert compare(study, results).comparisons[0].verdict is Verdict.UNDECIDED
 
 
+def test_a_run_far_ahead_widens_no_other_arms_interval():
+    lucky = [0.851, 0.846, 0.853, 0.849, 0.852, 0.844, 0.99, 0.849]
+    study, results = study_of({"a": SOUND, "sound": BETTER, "lucky": lucky})
+    found = compare(study, results)
+    sound, other = found.comparisons
+    assert found.alerts[0].startswith("lucky: 1 of 8 runs far ahead of its others (seed 6: 99.00% on average")
+    assert (sound.verdict, other.verdict) == (Verdict.BETTER, Verdict.UNDECIDED)
+    assert sound.interval[1] - sound.interval[0] < 0.02 < other.interval[1] - other.interval[0]
+
+
 def test_a_floor_takes_the_place_of_the_rule():
     study, results = study_of({"a": SOUND, "dead": DEAD}, lost_below=0.05)
     found = compare(study, results)

@@ -41,7 +41,7 @@ class MetricSettings(Section):
 
     unit: Literal["fraction", "percent", "seconds", "plain"] | None = None
     direction: Direction | None = None
-    sparse: bool = False
+    sparse: StrictBool = False
 
     def of(self, name: str) -> Metric:
         """The declared metric."""

@@ -169,6 +169,11 @@ class StudyFile(Settings):
             if also.metric in known:
                 raise StudyError(f'{where}.metric = "{also.metric}": is named twice in [evidence]')
             known.add(also.metric)
+        if evidence.against is not None and min(self.noise.initial_weights or 1, self.noise.batch_orders or 1) > 1:
+            raise StudyError(
+                "evidence.against: seeds of a crossed design share initial weights and batch orders, so that their "
+                "mean has no interval; leave [noise] out"
+            )
         if evidence.against is not None and arms == 1 and self.seed_range.min < self.seed_range.max:
             raise StudyError("evidence.against: a study of one arm needs a fixed number, such as seeds = 12")
         least = {"also": (evidence.also, 2), "pairs": (evidence.pairs, 3), "best": (evidence.best, 2)}

@@ -24,14 +24,14 @@ from fairtrial.spec import ALL_OTHERS, Claim, Study, Target
 from fairtrial.spec.metrics import RELATIVE, Unit
 from fairtrial.stats import caveats
 from fairtrial.stats.alerts import alerts, outlier_alerts
-from fairtrial.stats.boundary import LookPlan, boundary
-from fairtrial.stats.comparison import complete_seeds, looks
+from fairtrial.stats.boundary import LookPlan, Stage, boundary
+from fairtrial.stats.comparison import complete_seeds
 from fairtrial.stats.identical import Sameness
 from fairtrial.stats.joint import JointFinding, join_findings
 from fairtrial.stats.paired import LostSeeds, PairedData, seed_list
 from fairtrial.stats.pairing import pairing_caveats, pairing_conflict
 from fairtrial.stats.sequential import SETTLED_FLOOR
-from fairtrial.stats.stages import Standing, standing
+from fairtrial.stats.stages import Standing, standing, without
 from fairtrial.stats.variance import FloatArray, estimate
 from fairtrial.stats.verdicts import ClaimVerdict
 from fairtrial.trial import TrialResult
@@ -133,7 +133,7 @@ def check_claims(study: Study, results: Sequence[TrialResult], *, history: Histo
         hash=study.hash,
         reference=study.reference,
         alpha=study.evidence.alpha,
-        looks=looks(study),
+        looks=standing(study, history, study.evidence.metric, study.evidence.target).looks,
         claims=tested,
         caveats=tuple(lines),
         joint=joint,
@@ -182,6 +182,7 @@ class _Intervals:
     family: _Family
     data: PairedData
     found: Mapping[str, _Interval]
+    looks: tuple[int, ...]  # that were planned
     refused: Mapping[str, str | None]
 
 
@@ -193,15 +194,31 @@ def _intervals(
     refused = {arm: pairing_conflict(study, family.arm, arm, results) for arm in others}
     # Each column is a fraction of its own arm's values, so each is computed alone.
     columns = [data.differences(arm, [family.arm], study.seeds, relative=family.relative)[:, 0] for arm in others]
-    table = np.column_stack(columns)
-    table[:, [bool(refused[arm]) for arm in others]] = np.nan
     sameness = Sameness.of(study, results)
-    same = np.array([bool(sameness.seeds(family.arm, arm)) for arm in others])  # they tell nothing of others' spread
+    silent = {arm for arm in others if refused[arm] or sameness.seeds(family.arm, arm)}  # of the spread of others
     found = {}
-    for column, arm in enumerate(others):
-        spread = np.where(same & (np.arange(len(others)) != column), np.nan, table)
-        found[arm] = _interval(spread, column, _ended(study, data, family.arm, arm), looks(study), alpha, stands)
-    return _Intervals(family, data, found, refused)
+    for arm in others:
+        kept = {name: column for name, column in zip(others, columns, strict=True) if name == arm or name not in silent}
+        left_out = {number for number, name in enumerate(others, start=1) if name not in kept}
+        apart = tuple(number for number, name in enumerate(kept, start=1) if name in study.twins)
+        rule = _Rule(stands.looks, alpha, without(stands.earlier, len(others), left_out), stands.share, apart)
+        ended, table = _ended(study, data, family.arm, arm), np.column_stack([*kept.values()])
+        nothing = _Interval(0, None, None)
+        found[arm] = nothing if refused[arm] else _interval(table, [*kept].index(arm), ended, rule)
+    return _Intervals(family, data, found, stands.looks, refused)
+
+
+class _Rule(NamedTuple):
+    """How the intervals of some columns are made."""
+
+    planned: tuple[int, ...]
+    alpha: float
+    earlier: tuple[Stage, ...]
+    share: float
+    apart: tuple[int, ...]  # columns, from 1, that do not share the noise of the others
+
+    def plan(self, arms: int) -> LookPlan:
+        return LookPlan.of(arms, self.planned, earlier=self.earlier, share=self.share, apart=self.apart)
 
 
 def _ended(study: Study, data: PairedData, arm: str, other: str) -> int:
@@ -212,25 +229,22 @@ def _ended(study: Study, data: PairedData, arm: str, other: str) -> int:
     return next(apart, study.seeds)
 
 
-def _interval(  # noqa: PLR0917  (one call, above)
-    table: FloatArray, column: int, seeds: int, planned: Sequence[int], alpha: float, stands: Standing
-) -> _Interval:
+def _interval(table: FloatArray, column: int, seeds: int, rule: _Rule) -> _Interval:
     """The interval of one column at the last planned look within its seeds."""
-    past = [index for index, look in enumerate(planned) if look <= seeds]
-    rows = table[: planned[past[-1]] if past else seeds]
+    past = [index for index, look in enumerate(rule.planned) if look <= seeds]
+    rows = table[: rule.planned[past[-1]] if past else seeds]
     own = rows[:, column][np.isfinite(rows[:, column])]
     mean = float(own.mean()) if len(own) else None
-    plan = LookPlan.of(rows.shape[1], planned, earlier=stands.earlier, share=stands.share) if past else None
-    half = _half_width(rows, column, plan, past[-1], alpha) if plan and len(own) > 1 else None
+    half = _half_width(rows, column, rule.plan(rows.shape[1]), past[-1], rule.alpha) if past and len(own) > 1 else None
     return _Interval(len(own), mean, None if mean is None or half is None else (mean - half, mean + half))
 
 
 def _half_width(rows: FloatArray, column: int, plan: LookPlan, look: int, alpha: float) -> float | None:
     """Half the width of one column's interval; None without spread."""
     seen = np.isfinite(rows)[None]
-    at = estimate(rows[None], seen, plan.pooling)
-    stopped = at.count < at.count.max()
-    at = estimate(rows[None], seen, plan.pooling, floor=np.where(stopped, SETTLED_FLOOR * at.pooled**2, 0.0))
+    at = estimate(rows[None], seen, plan.pooling, apart=plan.alone)
+    floor = np.where(at.count < at.count.max(), SETTLED_FLOOR * at.pooled**2, 0.0)  # of arms that have stopped
+    at = estimate(rows[None], seen, plan.pooling, apart=plan.alone, floor=floor)
     scale, count = float(at.scale[0, column]), int(at.count[0, column])
     if not scale > 0.0:
         return None
@@ -259,7 +273,7 @@ def _difference(
     paper = _reported(study, claim, other)
     notes = [*_loss_notes(lost, claim.arm, other)]
     if found.ends is None:
-        notes.append(_no_interval(looks(study), found.seeds, intervals.refused[column]))
+        notes.append(_no_interval(intervals.looks, found.seeds, intervals.refused[column]))
     return ClaimDifference(
         other=other,
         finding=_finding(ends, claim.region),

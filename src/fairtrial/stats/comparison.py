@@ -21,7 +21,7 @@ from fairtrial.stats.jitter import Jitter, find_jitter
 from fairtrial.stats.judge import judge, needed
 from fairtrial.stats.paired import LostSeeds, PairedData, fate, seed_list
 from fairtrial.stats.pairing import pairing_caveats, pairing_conflict
-from fairtrial.stats.stages import standing
+from fairtrial.stats.stages import standing, without
 from fairtrial.stats.stopping import allowed, failures_of, hopeless, stop_reasons
 from fairtrial.stats.variance import estimate
 from fairtrial.stats.verdicts import Comparison, Failures, Verdict
@@ -192,7 +192,7 @@ class _Comparing:
             larger_is_better=self._evidence.larger_is_better,
             margin=self._evidence.margin,
             alpha=self._study.question_alpha,
-            looks=looks(self._study),
+            looks=self._standing.looks,
             seeds=self.seeds,
             comparisons=rows,
             ended={arm.name: ended[arm.name] for arm in self._study.arms},
@@ -261,33 +261,39 @@ class _Comparing:
     def _judge(self, seeds: int) -> tuple[Comparison, ...]:
         if not self._others:
             return ()
-        table = self._all.sifted(seeds).differences(self._study.reference, self._others, seeds)
-        same = self._identical(seeds)
-        table[:, [arm in {*self._refused, *same} for arm in self._others]] = np.nan
-        judged = judge(
-            table,
-            self._evidence.margin,
-            self._study.question_alpha,
-            looks(self._study) or (2,),
-            arms=self._others,
-            larger_is_better=self._evidence.larger_is_better,
-            pooling=self._evidence.pooling or "guarded",
-            earlier=self._standing.earlier,
-            share=self._standing.share,
+        data = self._all.sifted(seeds)
+        reference, same = self._study.reference, self._identical(seeds)
+        rows = {arm: Comparison.nothing(arm) for arm in self._others}
+        rows |= {arm: without_difference(rows[arm], reference, n, self._evidence.margin) for arm, n in same.items()}
+        left_out = {*self._refused, *same}  # they tell nothing of others' spread, and can't be wrongly better or worse
+        arms = [arm for arm in self._others if arm not in left_out]
+        numbers = {number for number, arm in enumerate(self._others, start=1) if arm in left_out}
+        judged = (
+            judge(
+                data.differences(reference, arms, seeds),
+                self._evidence.margin,
+                self._study.question_alpha,
+                self._standing.looks or (2,),
+                arms=arms,
+                larger_is_better=self._evidence.larger_is_better,
+                pooling=self._evidence.pooling or "guarded",
+                earlier=without(self._standing.earlier, len(self._others), numbers),
+                share=self._standing.share,
+                # Runs far ahead stay in their arm's spread, but must not widen the intervals of others; nor must A/A
+                # arms, which do not share the noise of the reference.
+                apart={*self._study.twins, *(arm for arm, _ in data.outliers.ahead)} & {*arms},
+            )
+            if arms
+            else ()
         )
-        return tuple(
-            without_difference(row, self._study.reference, same[row.arm], self._evidence.margin)
-            if row.arm in same
-            else row
-            for row in judged
-        )
+        return tuple((rows | {row.arm: row for row in judged}).values())
 
     def _with_losses(self, row: Comparison, shared: tuple[str, ...]) -> Comparison:
         """Add caveats to a judged comparison, and withdraw a verdict that lost seeds count against."""
-        arm, undecided = row.arm, Verdict.UNDECIDED
+        arm = row.arm
         if arm in self._refused:
             refusal = f"Refused: {self._refused[arm]}."
-            return Comparison(arm, 0, None, None, None, None, None, None, None, undecided, None, (refusal, *shared))
+            return replace(row, caveats=(refusal, *shared))
         lost = self._data.lost_seeds(arm, self._study.reference)
         verdict = allowed(row.verdict, lost)
         failures = failures_of(self._study, row, self._data, self.seeds)

@@ -13,7 +13,7 @@ import numpy as np
 
 from fairtrial.spec import Evidence, Study
 from fairtrial.stats.alerts import outlier_alerts
-from fairtrial.stats.comparison import StudyVerdict, looks
+from fairtrial.stats.comparison import StudyVerdict
 from fairtrial.stats.identical import Sameness, without_difference
 from fairtrial.stats.judge import judge
 from fairtrial.stats.paired import LostSeeds, PairedData, seed_list
@@ -98,7 +98,7 @@ class Contrasts:
         self, table: FloatArray, ended: Sequence[int], names: Sequence[str], alpha: float, margin: float | None
     ) -> list[Comparison]:
         """Judge each column at the last planned look within its seeds."""
-        planned = looks(self.study) or (2,)
+        planned = self.main.looks or (2,)
         cuts = [max((look for look in planned if look <= seeds), default=seeds) for seeds in ended]
         judged = {
             cut: judge(

@@ -76,20 +76,20 @@ def _answers(study: Study, results: Sequence[TrialResult], main: StudyVerdict) -
 def _pairs(contrasts: Contrasts, others: Sequence[str], alpha: float) -> tuple[StudyVerdict, ...]:
     """Compare all arms but the reference with each other; the main question has those with the reference.
 
-    Each arm but the last is the base of a family of intervals against all arms, with an equal part of alpha. The
-    reference and earlier bases are in the family for their spread: with few seeds, degrees of freedom are worth more
-    than the alpha that they cost.
+    Each arm but the last is the base of a family of intervals against the arms after it, with a part of alpha in
+    proportion to their number. The reference is in every family for its spread: with few seeds, degrees of freedom are
+    worth more than the alpha that they cost.
     """
-    arms, bases = [contrasts.study.reference, *others], others[:-1]
-    margin, found = contrasts.evidence.margin, []
-    for index, base in enumerate(bases):
-        family = contrasts.with_base(base, [arm for arm in arms if arm != base], alpha / len(bases), margin=margin)
+    pairs, found = len(others) * (len(others) - 1) // 2, []
+    for index, base in enumerate(others[:-1]):
         later = others[index + 1 :]
-        rows = [_adjusted(row, len(bases)) for row in family.comparisons if row.arm in later]
+        columns, part = [contrasts.study.reference, *later], alpha * len(later) / pairs
+        family = contrasts.with_base(base, columns, part, margin=contrasts.evidence.margin)
+        rows = [_adjusted(row, pairs / len(later)) for row in family.comparisons if row.arm in later]
         found.append(replace(family, alpha=alpha, comparisons=tuple(rows)))
     return tuple(found)
 
 
-def _adjusted(row: Comparison, families: int) -> Comparison:
-    """Adjust a p value for so many families with equal parts of alpha."""
-    return replace(row, p_adjusted=None if row.p_adjusted is None else min(row.p_adjusted * families, 1.0))
+def _adjusted(row: Comparison, factor: float) -> Comparison:
+    """Adjust the p value of a family that has one part in so many of alpha."""
+    return replace(row, p_adjusted=None if row.p_adjusted is None else min(row.p_adjusted * factor, 1.0))

@@ -1,15 +1,19 @@
 """Where a study's looks stand among earlier looks at the same trials, and the error rate that is left for them.
 
 A look at trials that were looked at before is no new test: looks after 3, 5, 8 and 12 seeds at 5% each err in 14% of
-studies. So looks are counted. The first k of them together spend 1 - 0.3^k of alpha, each at a level that follows from
-the looks before it. A plan of looks (a range of seeds) and ``final = true`` spend all that is left; a study after that
-has no error rate of its own, and is exploratory.
+studies. So looks are counted. The first spends 0.7 of alpha. Whoever adds seeds later goes on with a plan of looks
+after every number of seeds up to a horizon (12 after a first look at 3), which together spend 0.7 of the rest; then
+with another such plan. These plans follow from the first number of seeds alone. So it does not matter at which seeds
+someone looks, nor whether that depends on what they saw.
+
+A planned range of seeds and ``final = true`` spend all that is left; a study after that has no error rate of its own,
+and is exploratory.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from fairtrial.history import History, Registered, arm_digests, measure_key
+from fairtrial.history import History, Registered, arm_digests, measure_key, planned_looks
 from fairtrial.spec import Study, Target
 from fairtrial.stats.boundary import REMAINDER, Stage
 
@@ -18,7 +22,8 @@ from fairtrial.stats.boundary import REMAINDER, Stage
 class Standing:
     """How a study's looks at one measure stand among earlier ones; `judge` takes ``earlier`` and ``share``."""
 
-    number: int  # 1 for the first look at these trials
+    number: int  # 1 for the first study that looks at these trials
+    looks: tuple[int, ...]  # the plan that these looks are a part of
     share: float  # of alpha, that these looks and the earlier ones may spend together
     earlier: tuple[Stage, ...] = ()
     spent: Mapping[str, str] = field(default_factory=dict)  # by arm: why no error rate is left for it
@@ -36,6 +41,10 @@ class Standing:
         for arm, reason in self.spent.items():
             arms.setdefault(reason, []).append(arm)
         return tuple(reason if self.whole else f"{reason} (for {', '.join(names)})" for reason, names in arms.items())
+
+
+#: Why a look at fewer seeds than were looked at before shows nothing new.
+_FEWER = "these trials were looked at with more seeds before"
 
 
 def standing(
@@ -62,13 +71,50 @@ def standing(
     spending = [stage for stage in before if stage.question.spends_all]
     spent = {arm: said for arm in others if (said := _spent(spending, digests[base], digests[arm]))}
     number = len(before) + 1
+    looks = planned_looks(study.min_seeds, study.seeds)
     if others and len(spent) == len(others):
-        return Standing(number, 1.0, (), spent, whole=True)
+        return Standing(number, looks, 1.0, (), spent, whole=True)
     cells = {digests[name]: cell for cell, name in enumerate([base, *others])}
     counted = [stage for stage in before if not stage.question.spends_all]
-    earlier = tuple(_stage(stage, index, cells, family) for index, stage in enumerate(counted, start=1))
     spends_all = study.sequential or bool(study.evidence.final)
-    return Standing(number, 1.0 if spends_all else _share(len(counted) + 1), earlier, spent)
+    if not counted or not looks:
+        return Standing(number, looks, 1.0 if spends_all else _share(1), (), spent)
+    if any({*stage.question.arms} != {*digests.values()} for stage in counted):  # arms were added: by the looks taken
+        earlier = tuple(_stage(stage, index, cells, family) for index, stage in enumerate(counted, start=1))
+        return Standing(number, looks, 1.0 if spends_all else _share(len(counted) + 1), earlier, spent)
+    first = _stage(counted[0], 1, cells, family)
+    reached, last = max(stage.question.looks[-1] for stage in counted), looks[-1]
+    earlier = ()
+    for index, planned in enumerate(_plans(first.looks[0]), start=1):
+        fewer = {} if last >= planned[0] else dict.fromkeys(others, _FEWER)
+        if spends_all and (reached < planned[0] or (last <= planned[-1] and (index > 1 or looks == planned))):
+            whole_plan = tuple(range(planned[0], max(planned[-1], last) + 1))
+            return Standing(number, whole_plan, 1.0, earlier, {**spent, **fewer}, whole=bool(fewer))
+        if not spends_all and last <= planned[-1]:
+            return Standing(number, planned, _share(index), earlier, {**spent, **fewer}, whole=bool(fewer))
+        earlier = (*earlier, Stage(planned, _share(index), first.cells, first.pooling))
+    raise AssertionError("plans have no end")
+
+
+def _plans(first: int) -> Iterator[tuple[int, ...]]:
+    """The plans of looks that follow from the first look at so many seeds, without end."""
+    yield (first,)
+    while True:
+        horizon = first + max(9, 2 * first)
+        yield tuple(range(first + 1, horizon + 1))
+        first = horizon
+
+
+def without(earlier: Sequence[Stage], arms: int, left_out: Collection[int]) -> tuple[Stage, ...]:
+    """Number the arms of earlier stages anew for a plan that leaves some of its arms (from 1) out.
+
+    Example:
+        >>> without([Stage((3,), 0.7, cells=(0, 1, 2, 3))], 3, {1})[0].cells
+        (0, 3, 1, 2)
+    """
+    order = [0, *(arm for arm in range(1, arms + 1) if arm not in left_out), *sorted(left_out)]
+    numbers = {cell: number for number, cell in enumerate(order)}
+    return tuple(replace(stage, cells=tuple(numbers.get(cell, cell) for cell in stage.cells)) for stage in earlier)
 
 
 def _share(number: int) -> float:

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Self
 
 
 class Verdict(StrEnum):
@@ -114,6 +115,11 @@ class Comparison:
     caveats: tuple[str, ...] = ()
     failures: Failures | None = None
     by_failures: bool = False
+
+    @classmethod
+    def nothing(cls, arm: str) -> Self:
+        """A comparison that was not made: undecided, without a number."""
+        return cls(arm, 0, None, None, None, None, None, None, None, Verdict.UNDECIDED, None)
 
     def __repr__(self) -> str:
         shown = "" if self.mean_difference is None else f", difference {self.mean_difference:.3g}"
