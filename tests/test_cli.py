@@ -581,7 +581,7 @@ def test_who_raises_seeds_is_offered_a_plan(fairtrial, noisy):
     for command in ("plan", "run"):
         _, _, err = fairtrial(command, noisy, "--set", "seeds=6", "--set", "evidence.alpha=0.05")
         offer = f"fairtrial run {noisy} --set evidence.alpha=0.05 --set 'seeds={{min = 6, max = 12}}'"
-        assert f"a plan of looks finds more: {offer}\n" in err
+        assert f"to stop each arm as soon as it is settled: {offer}\n" in err
     _, _, err = fairtrial("run", noisy)
     assert "looked at with fewer seeds" not in err
 

@@ -163,6 +163,13 @@ def test_what_makes_results_exploratory_is_their_first_line(make, form):
     assert json.loads(write(found, "json"))["exploratory"] == list(found.exploratory)
 
 
+def test_a_look_after_others_is_said_to_be_one():
+    found = verdict()
+    said = "These trials were looked at before; the intervals allow for all looks together."
+    assert said not in write(found, width=200)
+    assert said in write(replace(found, stage=2), width=200)
+
+
 def test_a_margin_was_set_beforehand_only_where_that_is_known():
     found = verdict(evidence={"margin": 0.02})
     assert "the margin of the study." in write(found, width=200)

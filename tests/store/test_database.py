@@ -56,6 +56,15 @@ def test_a_newer_store_is_refused(place, create):
 
 
 @pytest.mark.parametrize("create", [True, False])
+def test_a_store_without_what_studies_asked_is_refused(place, create):
+    with SQLStore(place):
+        pass
+    execute(place, "DROP TABLE stages")
+    with pytest.raises(StoreVersionError, match=r"\(it has no table stages\): name another store with --store$"):
+        SQLStore(place, create=create)
+
+
+@pytest.mark.parametrize("create", [True, False])
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_store_of_a_development_version_is_refused(place, version, create):
     execute(place, "CREATE TABLE fairtrial_schema (version INTEGER NOT NULL)")

@@ -165,9 +165,10 @@ def say_how_to_go_on(found: api.StudyResults, verdict: "StudyVerdict", command: 
     """Print the command that gives undecided arms more seeds, if the study keeps some error rate for them."""
     more = [row.more_seeds for row in verdict.comparisons if row.more_seeds]
     if more and not found.study.sequential and not found.study.evidence.final and not found.study.noise.crossed:
-        seeds = found.study.seeds
-        line = command(seeds + 1, seeds + 2 * max(more))
-        say(f"to go on until it is settled, which may take about {seeds + max(more)} seeds in all: {line}")
+        seeds, horizon = found.study.seeds, verdict.looks[-1]
+        total = seeds + max(more)
+        line = command(seeds + 1, horizon if total <= horizon else seeds + 2 * max(more))
+        say(f"to go on until it is settled, which may take about {total} seeds in all: {line}")
 
 
 def print_view(view: "View[Any]", form: str = "text") -> None:

@@ -126,13 +126,13 @@ def plan_study(
 
 
 def _offer_a_range(study: Study, command: Callable[[int, int], str], store: str) -> None:
-    """Tell someone who raises a number of seeds that a plan of looks finds more."""
+    """Offer a plan of looks to someone who raises a number of seeds."""
     try:
         history = api.open_results(study, store=store).history
     except StoreMissingError:
         return
     if history is not None and history.extends:
         say(
-            "these trials were looked at with fewer seeds, so this look is at a stricter level; a plan of looks finds "
-            f"more: {command(study.seeds, 2 * study.seeds)}"
+            "these trials were looked at with fewer seeds, and all looks share one error rate; to stop each arm as "
+            f"soon as it is settled: {command(study.seeds, 2 * study.seeds)}"
         )

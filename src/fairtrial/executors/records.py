@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from fairtrial.errors import Diverged
 from fairtrial.spec import BUILT_IN, Study
-from fairtrial.spec.metrics import Metric, Unit, may_be_percent, own_unit, settings_needed
+from fairtrial.spec.metrics import PLAIN, Unit, may_be_percent, own_unit, settings_needed
 
 #: Types of NumPy's and torch's truth values, which convert to a number but are none.
 _TRUTH = {"bool", "torch.bool"}
@@ -82,16 +82,17 @@ class RecordRules:
 
     def _check_unit(self, name: str, value: float, epoch: int) -> None:
         """Refuse a number that the metric's unit does not allow; NaN and infinities are lost runs instead."""
-        unit = self.units.get(name) or Metric.named(name).unit
-        low, high = unit.limits
-        if not math.isfinite(value) or low <= value <= high:
-            known = own_unit(name) or name in self.units
-            if known or value <= 1 or not (math.isfinite(value) and may_be_percent(name)):
-                return
+        if not math.isfinite(value):
+            return
+        declared = self.units.get(name) or own_unit(name)
+        if declared is None and value > 1 and may_be_percent(name):
             raise ValueError(
                 f"{name} = {value:g} in epoch {epoch}: looks like percent; yield a fraction ({value / 100:g}), or "
                 f'declare [metrics.{name}] unit = "percent" (or "plain")'
             )
+        low, high = (declared or PLAIN).limits
+        if low <= value <= high:
+            return
         instead = f"; yield {value / 100:g}" if high == 1 and 1 < value <= 100 else ""
         what = "a fraction, " if high == 1 else ""
         raise ValueError(f"{name} = {value:g} in epoch {epoch}: must be {what}from {low:g} to {high:g}{instead}")

@@ -151,6 +151,8 @@ def _notes(data: StudyVerdict) -> Iterator[str]:
         f"Differences: the arm minus {data.reference}, seed by seed. With {percent(1 - data.alpha)} probability the "
         "intervals of all arms and looks hold at once; p is adjusted likewise."
     )
+    if data.stage > 1 and not data.exploratory:
+        yield "These trials were looked at before; the intervals allow for all looks together."
     if data.margin is not None:
         within = data.unit.amount(data.margin)
         set_when = "that the study set beforehand" if data.set_beforehand else "of the study"
