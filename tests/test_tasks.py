@@ -137,3 +137,16 @@ def test_arms_that_differ_on_no_task_are_seldom_told_apart():
     differences = (noise[:, :, 1:] - noise[:, :, :1]).mean(axis=3)
     false = judge_many(differences, LookPlan.of(3, range(3, 9))).finding.any(axis=1).mean()
     assert false <= 0.05 + 3 * (0.05 * 0.95 / 4_000) ** 0.5
+
+
+def test_a_task_that_was_looked_at_more_often_decides_how_looks_count(results, file):
+    more = fairtrial.load(file, ["task=hard", "seeds=7"])
+    fairtrial.run(more, executor=executor())
+    runs = {
+        name: fairtrial.run(one, executor=executor()) for name, one in fairtrial.load_tasks(file, ["seeds=7"]).items()
+    }
+    alone = {name: one.verdict().data for name, one in runs.items()}
+    whole = of_studies(runs).verdict().data
+    assert whole.stage == max(one.stage for one in alone.values()) == 2
+    assert (whole.looks, whole.part) == (alone["hard"].looks, alone["hard"].part)
+    assert whole.part < results.verdict().data.part

@@ -230,6 +230,10 @@ ERRORS = {
         {"training": {"loop": "m:f", "recalibrate_batch_norm": True}},
         "training.recalibrate_batch_norm: only fairtrial's own training loop has it; see params",
     ),
+    "no parameter": (
+        {"training": {"loop": "m:f"}, "params": {"rate": float("nan")}},
+        "params.rate = nan: must be a finite number, text, true or false, or a list of these",
+    ),
     "metric of a user's loop": (
         LOOP | {"evidence": {"metric": "grad_norm"}},
         (

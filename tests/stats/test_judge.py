@@ -208,9 +208,9 @@ def test_two_seeds_say_what_they_can_not_find():
 
 
 def test_a_difference_that_stopped_early_is_said_to_be_too_large():
-    line = "It stopped as soon as the difference was clear: a mean that stops early is on average too large."
-    assert line in judge(study())[0].caveats
-    assert line not in judge(study(seeds=3), looks=[3])[0].caveats
+    line = "It stopped when the difference was clear: such a mean is too large on average, here by "
+    assert any(one.startswith(line) for one in judge(study())[0].caveats)
+    assert not any(one.startswith(line) for one in judge(study(seeds=3), looks=[3])[0].caveats)
 
 
 def test_looks_that_a_share_of_alpha_is_left_for_may_be_extended():

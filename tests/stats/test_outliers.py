@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from builders import make_results, make_study
-from fairtrial.stats.comparison import compare, stops
+from fairtrial.stats.comparison import compare, paired_spread, stops
 from fairtrial.stats.outliers import find_outliers
 from fairtrial.stats.verdicts import Verdict
 
@@ -101,6 +101,11 @@ def test_an_arm_with_dead_runs_leaves_others_decided_and_says_both_things():
         "dead: 3 of 8 runs far behind its others (seeds 1, 5 and 6: 10.00% on average, the others 85.20%); they count "
         "as lost, and its numbers are those of the runs that work."
     )
+
+
+def test_dead_runs_do_not_raise_the_spread_for_planning():
+    study, results = study_of({"a": SOUND, "dead": DEAD})
+    assert paired_spread(study, results) < 0.02
 
 
 def test_a_reference_with_dead_runs_is_said_and_can_only_lose():

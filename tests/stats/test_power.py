@@ -43,6 +43,16 @@ def test_the_table_of_a_plan():
     assert 0.005 < differences[-1] < differences[0] < 0.05
 
 
+def test_means_of_arms_that_stopped_are_corrected_to_what_is_true_on_average():
+    plan, truth = LookPlan.of(1, LOOKS), 1.0
+    noise = np.random.default_rng(6).normal(size=(4_000, 12, 1))
+    means = judge_many(noise + truth, plan).mean[:, 0]
+    assert means.mean() > 1.05
+    assert boundary(plan).corrected(0.05, means.mean()) == pytest.approx(truth, abs=0.04)
+    assert boundary(plan).corrected(0.05, -means.mean()) == -boundary(plan).corrected(0.05, means.mean())
+    assert boundary(LookPlan.of(1, [8])).corrected(0.05, 1.0) == pytest.approx(1.0, abs=0.02)
+
+
 def test_later_looks_find_less():
     plan = LookPlan.of(2, LOOKS)
     found = [detectable(plan, 0.05, look) for look in range(len(plan.looks))]

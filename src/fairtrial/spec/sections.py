@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Self, TypeAlias
 
 from pydantic import (
-    AllowInfNan,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -20,9 +19,6 @@ from pydantic import (
     PlainValidator,
     SerializeAsAny,
     StrictBool,
-    StrictFloat,
-    StrictInt,
-    StrictStr,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -318,7 +314,15 @@ def _choose(registry: Registry[Any]) -> BeforeValidator:
 _EMPTY: Any = Field(default_factory=dict, validate_default=True)
 
 #: A plain value in a study file.
-Scalar: TypeAlias = StrictBool | StrictInt | Annotated[StrictFloat, AllowInfNan(False)] | StrictStr
+Scalar: TypeAlias = bool | int | float | str
+
+
+def _parameter(value: object) -> object:
+    """Check a parameter here, because pydantic reports a union's failure once for each of its types."""
+    items = list(value) if isinstance(value, list | tuple) else [value]
+    if not all(isinstance(item, Scalar) and (isinstance(item, str) or math.isfinite(item)) for item in items):
+        raise PydanticCustomError("parameter", "must be a finite number, text, true or false, or a list of these")
+    return items if isinstance(value, list | tuple) else value
 
 
 class Settings(Section):
@@ -329,7 +333,7 @@ class Settings(Section):
     training: Training = Training()
     optimizer: Annotated[SerializeAsAny[OptimizerSettings], _choose(OPTIMIZERS)] = _EMPTY
     schedule: Annotated[SerializeAsAny[ScheduleSettings], _choose(SCHEDULES)] = _EMPTY
-    params: dict[str, Scalar | list[Scalar]] = {}
+    params: dict[str, Annotated[Scalar | list[Scalar], PlainValidator(_parameter)]] = {}
 
     @property
     def recorded(self) -> tuple[str, ...]:

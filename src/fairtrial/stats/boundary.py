@@ -27,7 +27,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from scipy import special
+from scipy import optimize, special
 
 from fairtrial.stats.nulls import noise, significances
 from fairtrial.stats.spreads import Spread, hard_spreads
@@ -42,6 +42,9 @@ COUNTABLE = 25
 
 #: Simulated studies whose means and scales at each look are kept, to compute power.
 PATHS = 20_000
+
+#: Of these, how many tell by how much a mean that stopped early is too large.
+CORRECTIONS = 4_000
 
 #: Error rates for which levels are solved; others are interpolated, and smaller ones extrapolated in proportion.
 ALPHAS = np.r_[np.geomspace(1e-3, 0.5, 24), 0.7, 0.9, 0.99]
@@ -198,6 +201,26 @@ class Boundary:
         critical = np.array([float(plan.critical(level, j, df[j])) for j in range(look + 1)])
         needed = critical / np.sqrt(plan.looks[: look + 1]) * scales[:, : look + 1] - means[:, : look + 1]
         return float(np.quantile(needed.min(axis=1), power))
+
+    def corrected(self, alpha: float, mean: float) -> float:
+        """The true difference of which arms have this mean on average when they stop; both in standard deviations.
+
+        An arm stops at the first look at which the interval excludes zero, or after the last. That is the bias-adjusted
+        estimate of Whitehead (1986, Biometrika 73, 573-581), from simulated studies of equal spread.
+        """
+        plan, level = self.plan, self.level(alpha)
+        means, scales = (array[:CORRECTIONS] for array in _paths(plan.arms - len(plan.apart), plan.looks, plan.pooling))
+        critical = [float(plan.critical(level, j, np.array(plan.df(seeds)))) for j, seeds in enumerate(plan.looks)]
+        half = np.array(critical) / np.sqrt(plan.looks) * scales
+
+        def excess(difference: float) -> float:
+            reached = np.abs(means + difference) > half
+            stop = np.where(reached.any(axis=1), reached.argmax(axis=1), len(plan.looks) - 1)
+            return float((means[np.arange(len(means)), stop] + difference).mean()) - abs(mean)
+
+        if excess(0.0) >= 0.0 or excess(abs(mean)) <= 0.0:
+            return mean
+        return float(np.copysign(optimize.brentq(excess, 0.0, abs(mean), xtol=1e-4), mean))
 
 
 @lru_cache(maxsize=256)

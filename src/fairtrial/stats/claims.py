@@ -30,6 +30,7 @@ from fairtrial.stats.identical import Sameness
 from fairtrial.stats.joint import JointFinding, join_findings
 from fairtrial.stats.paired import LostSeeds, PairedData, seed_list
 from fairtrial.stats.pairing import pairing_caveats, pairing_conflict
+from fairtrial.stats.sequential import SETTLED_FLOOR
 from fairtrial.stats.stages import Standing, standing, without
 from fairtrial.stats.variance import FloatArray, estimate
 from fairtrial.stats.verdicts import ClaimVerdict
@@ -240,7 +241,10 @@ def _interval(table: FloatArray, column: int, seeds: int, rule: _Rule) -> _Inter
 
 def _half_width(rows: FloatArray, column: int, plan: LookPlan, look: int, alpha: float) -> float | None:
     """Half the width of one column's interval; None without spread."""
-    at = estimate(rows[None], np.isfinite(rows)[None], plan.pooling, apart=plan.alone)
+    seen = np.isfinite(rows)[None]
+    at = estimate(rows[None], seen, plan.pooling, apart=plan.alone)
+    floor = np.where(at.count < at.count.max(), SETTLED_FLOOR * at.pooled**2, 0.0)  # of arms that have stopped
+    at = estimate(rows[None], seen, plan.pooling, apart=plan.alone, floor=floor)
     scale, count = float(at.scale[0, column]), int(at.count[0, column])
     if not scale > 0.0:
         return None

@@ -109,7 +109,7 @@ def paired_spread(study: Study, results: Sequence[TrialResult]) -> float | None:
     For planning: an arm that is noisier than the others needs more seeds than this suggests.
     """
     others = [arm.name for arm in study.arms if arm.name != study.reference]
-    data = PairedData.of(study, results, study.evidence.metric, study.evidence.target)
+    data = PairedData.of(study, results, study.evidence.metric, study.evidence.target).sifted(study.seeds)
     table = data.differences(study.reference, others, study.seeds)[None]
     pooled = float(estimate(table, np.isfinite(table)).pooled[0, 0]) if others else math.nan
     return pooled if pooled > 0.0 else None

@@ -39,7 +39,6 @@ class Contrasts:
     ) -> None:
         self.study, self.results, self.main = study, results, main
         self.evidence = evidence or study.evidence
-        self.part = main.part
         self.data = PairedData.of(study, results, self.evidence.metric, self.evidence.target).sifted(main.seeds)
         self._sameness = Sameness.of(study, results)
 
@@ -109,7 +108,7 @@ class Contrasts:
                 arms=names,
                 larger_is_better=self.evidence.larger_is_better,
                 pooling=self.study.evidence.pooling or "guarded",
-                share=self.part,  # what earlier looks have spent is left to them, whatever they asked
+                share=self.main.part,  # what earlier looks have spent is left to them, whatever they asked
             )
             for cut in set(cuts)
         }

@@ -184,11 +184,15 @@ def _effect_size(judgment: _Judgment, arm: _Arm) -> float | None:
     J. Educ. Stat. 6, 107-128, equation 6e: gamma(df / 2) / (sqrt(df / 2) gamma((df - 1) / 2)); it is 0 for a single
     degree of freedom, which gives no estimate.
     """
-    spread = arm.sd if judgment.plan.pooling == "own" else arm.pooled
     if arm.df < 2 or not arm.sd > 0.0:
         return None
     factor = math.exp(math.lgamma(arm.df / 2) - math.lgamma((arm.df - 1) / 2)) / math.sqrt(arm.df / 2)
-    return judgment.sign * factor * arm.mean / spread
+    return judgment.sign * factor * arm.mean / _spread(judgment, arm)
+
+
+def _spread(judgment: _Judgment, arm: _Arm) -> float:
+    """The standard deviation of an arm's differences, pooled if its interval's is."""
+    return arm.sd if judgment.plan.pooling == "own" else arm.pooled
 
 
 def _detectable(judgment: _Judgment, arm: _Arm) -> float:
@@ -235,7 +239,10 @@ def _caveats(judgment: _Judgment, arm: _Arm, more: int | None) -> Iterator[str]:
         least = detectable(judgment.plan, judgment.alpha, 0)
         yield f"Two seeds find only differences of {least:.0f} times their standard deviation or more (80% power)."
     if arm.finding in {HIGHER, LOWER} and arm.look < len(looks) - 1:
-        yield "It stopped as soon as the difference was clear: a mean that stops early is on average too large."
+        spread = _spread(judgment, arm)
+        corrected = boundary(judgment.plan).corrected(judgment.alpha, arm.mean / spread) * spread
+        much = f"about {100 * (1 - corrected / arm.mean):.0f}%" if abs(corrected) < 0.99 * abs(arm.mean) else "under 1%"
+        yield f"It stopped when the difference was clear: such a mean is too large on average, here by {much}."
     if arm.finding == UNDECIDED and arm.look >= 0:
         yield from _outlook(judgment, arm, more)
 

@@ -60,7 +60,7 @@ def split_noise(study: Study, results: Sequence[TrialResult], *, metric: str | N
     if not study.noise.designed:
         return ()
     evidence = evidence_for(study, metric)
-    data = PairedData.of(study, results, evidence.metric, evidence.target)
+    data = PairedData.of(study, results, evidence.metric, evidence.target).sifted(study.seeds)
     return tuple(_arm(study, arm.name, data) for arm in study.arms)
 
 

@@ -50,8 +50,8 @@ def over_tasks(tasks: Mapping[str, Contrasts], name: str, alpha: float) -> Study
     refused = dict(reversed(conflicts))
     table[:, [arm in refused for arm in others]] = np.nan
     ended = [min(seeds, *(one.together({base, arm}) for one in tasks.values())) for arm in others]
-    first.part = min(one.main.part for one in tasks.values())
-    rows = first.judge_columns(table, ended, others, alpha, first.evidence.margin)
+    latest = max(tasks.values(), key=lambda one: one.main.stage)  # tasks may have been looked at unequally often
+    rows = latest.judge_columns(table, ended, others, alpha, first.evidence.margin)
     found = [
         refuse(row, refused[row.arm])
         if row.arm in refused
@@ -65,6 +65,9 @@ def over_tasks(tasks: Mapping[str, Contrasts], name: str, alpha: float) -> Study
         hash=digest({task: one.study.hash for task, one in tasks.items()}),
         reference=f"{base} over all tasks",
         alpha=alpha,
+        looks=latest.main.looks,
+        stage=latest.main.stage,
+        part=latest.main.part,
         seeds=seeds,
         comparisons=tuple(replace(row, caveats=(*row.caveats, _meaning(tasks))) for row in found),
         ended={arm: sum(main.ended[arm] for main in mains) for arm in first.main.ended},
