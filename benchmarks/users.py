@@ -43,9 +43,9 @@ ROUND = (4, 5, 6, 8, 10, 12, 16, 20, 25)
 Next = Callable[[LookPlan, Path, Array], int | None]
 
 
-def study(arms: int, seeds: int | Mapping[str, int], name: str = "users", **sections: Any) -> Study:
+def study(others: int, seeds: int | Mapping[str, int], name: str = "users", **sections: Any) -> Study:
     """A study of so many arms and a reference."""
-    names = [f"{name}-{number}" for number in range(arms + 1)]
+    names = [f"{name}-{number}" for number in range(others + 1)]
     table = {"name": name, "reference": names[0], "seeds": seeds, "training": {"loop": "users:loop", "epochs": 1}}
     return Study.from_dict({**table, "arms": {one: {"params": {"arm": one}} for one in names}, **sections})
 
