@@ -206,5 +206,6 @@ def test_every_test_that_holds_a_promise_is_there(page, least):
 
 @pytest.mark.parametrize("page", ["reliability.md", "safeguards.md"])
 def test_every_promise_names_a_test(page):
-    rows = re.findall(r"^\| (?!promise|what people do)(.*) \| (.*) \|$", (ROOT / "docs" / page).read_text(), re.MULTILINE)
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (?!promise|what people do)(.*) \| (.*) \|$", text, re.MULTILINE)
     assert [promise for promise, holds in rows if "::test_" not in holds] == []
