@@ -1,0 +1,95 @@
+"""Move the replication of the study `paper` between machines: it takes longer than most machines are at hand.
+
+    python benchmarks/replication.py save STORE        # the store's finished trials into docs/replication
+    python benchmarks/replication.py restore STORE     # those into a new store, for `fairtrial run` to go on with
+    fairtrial run paper --set 'seeds={min=3, max=15}' --workers 2 --store STORE
+
+Two studies looked at these trials, in this order, and the restored store knows it: three seeds, whose results were
+published, and then 3 to 15 seeds.
+"""
+
+import argparse
+import dataclasses
+import json
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import fairtrial
+from fairtrial.scheduler import plan
+from fairtrial.spec import Study
+from fairtrial.store.base import Writer
+from fairtrial.store.sql import SQLStore
+from fairtrial.trial import EpochRecord, Machine, Outcome, Trial, TrialResult
+
+FOLDER = Path(__file__).parents[1] / "docs" / "replication"
+LOOKED_FIRST, STUDY = "seeds=3", "seeds={min=3, max=15}"
+
+
+def save(store: str, folder: Path) -> int:
+    """Write every finished trial as one row: arm, seed, times, and machine, fingerprints and epochs as JSON."""
+    with SQLStore(store, create=False) as opened:
+        finished = [one for one in opened.results(_study(STUDY)) if one.outcome is Outcome.FINISHED]
+    pq.write_table(pa.Table.from_pylist([_row(one) for one in finished]), folder / "trials.parquet")
+    return len(finished)
+
+
+def restore(store: str, folder: Path) -> int:
+    """Write the rows of `save` into a store, as if they had been trained there."""
+    rows = {(row["arm"], row["seed"]): row for row in pq.read_table(folder / "trials.parquet").to_pylist()}
+    written = 0
+    with SQLStore(store) as opened:
+        for study in (_study(LOOKED_FIRST), _study(STUDY)):
+            new = [trial for trial in plan(study) if (trial.arm, trial.seed) in rows]
+            at = min(datetime.fromisoformat(rows[trial.arm, trial.seed]["started"]) for trial in new)
+            opened.add_study(study, at)
+            opened.register(study, at)
+            for trial in new:
+                opened.write(partial(_write, trial=trial, row=rows.pop((trial.arm, trial.seed))))
+            written += len(new)
+    return written
+
+
+def _study(seeds: str) -> Study:
+    return fairtrial.load("paper", [seeds])
+
+
+def _row(result: TrialResult) -> dict[str, Any]:
+    return {
+        "arm": result.arm,
+        "seed": result.seed,
+        "started": result.started.isoformat(),
+        "ended": result.ended.isoformat() if result.ended else None,
+        "machine": json.dumps(dataclasses.asdict(result.machine)),
+        "fingerprints": json.dumps(dict(result.fingerprints)),
+        "epochs": json.dumps([dict(record.metrics) for record in result.epochs]),
+    }
+
+
+def _write(writer: Writer, trial: Trial, row: dict[str, Any]) -> None:
+    attempt = f"restored-{trial.hash[:8]}"
+    started, ended = (datetime.fromisoformat(row[key]) for key in ("started", "ended"))
+    writer.begin(trial, attempt, Machine(**json.loads(row["machine"])), started)
+    for epoch, metrics in enumerate(json.loads(row["epochs"]), start=1):
+        writer.add_epoch(trial, attempt, EpochRecord(trial.arm, trial.seed, epoch, metrics))
+    writer.add_fingerprints(trial, attempt, json.loads(row["fingerprints"]))
+    writer.end(trial, attempt, Outcome.FINISHED, "", ended)
+
+
+def main() -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("direction", choices=["save", "restore"])
+    parser.add_argument("store", help="a database file or URL")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where trials.parquet is")
+    options = parser.parse_args()
+    number = (save if options.direction == "save" else restore)(options.store, options.folder)
+    print(f"{number} trials")
+
+
+if __name__ == "__main__":
+    main()
