@@ -580,10 +580,27 @@ def test_who_raises_seeds_is_offered_a_plan(fairtrial, noisy):
     fairtrial("run", noisy)
     for command in ("plan", "run"):
         _, _, err = fairtrial(command, noisy, "--set", "seeds=6", "--set", "evidence.alpha=0.05")
-        offer = f"fairtrial run {noisy} --set evidence.alpha=0.05 --set 'seeds={{min = 6, max = 12}}'"
-        assert f"to stop each arm as soon as it is settled: {offer}\n" in err
+        (line,) = [line for line in err.splitlines() if "looked at with fewer seeds" in line]
+        assert line.endswith("seeds = {min = 6, max = 12} would stop each arm as soon as it is settled")
+    assert err.count("fairtrial run ") == 1  # one command, and it is about all seeds so far
+    assert f"{noisy} --set evidence.alpha=0.05 --set 'seeds={{min = 7, max = " in err
     _, _, err = fairtrial("run", noisy)
     assert "looked at with fewer seeds" not in err
+
+
+def test_with_the_error_rate_spent_fresh_seeds_are_offered_and_no_range(fairtrial, noisy):
+    fairtrial("run", noisy, "--set", "seeds={min=3,max=4}")
+    words = ["--set", "seeds=6"]
+    spent = "a plan of 3 to 4 seeds spent the error rate of these trials"
+    status, out, err = fairtrial("run", noisy, *words)
+    assert (status, f"Exploratory: {spent}." in out) == (0, True)
+    assert [line for line in err.splitlines() if "looked at" in line or "exploratory" in line] == [
+        f"verdicts will be exploratory: {spent}"
+    ]
+    for text in (err, fairtrial("verdict", noisy, *words)[2]):
+        (line,) = [line for line in text.splitlines() if "fairtrial run" in line]
+        assert line == f"for a test on fresh seeds: fairtrial run {noisy} --set seeds=6 --set noise.first_seed=1000"
+    assert "Exploratory" not in fairtrial(*shlex.split(line.partition(": fairtrial ")[2]))[1]
 
 
 def test_what_was_set_after_a_look_is_the_first_line(fairtrial, noisy):
@@ -611,6 +628,7 @@ def test_tasks_run_one_after_another_and_have_one_verdict(fairtrial, study):
     status, out, err = fairtrial("run", study)
     assert status == 0
     assert err.count("trial 4/4 b seed 1, epoch 2/2") == 2
+    assert err.count("fairtrial run ") <= 1
     assert out.index("mine.x@") < out.index("mine.y@") < out.index("against a over all tasks")
     assert json.loads(fairtrial("verdict", study, "--format", "json")[1])["reference"] == "a over all tasks"
     assert fairtrial("table", "mine.y")[1].startswith("mine.y@")

@@ -22,6 +22,11 @@ class TaskResults:
     name: str
     tasks: Mapping[str, StudyResults]
 
+    @property
+    def study(self) -> Study:
+        """The first task's study; all have the same seeds and question."""
+        return next(iter(self.tasks.values())).study
+
     def verdict(self) -> "View[StudyVerdict]":
         """Compare each arm with the reference over all tasks, and on each.
 

@@ -165,9 +165,28 @@ def test_what_makes_results_exploratory_is_their_first_line(make, form):
 
 def test_a_look_after_others_is_said_to_be_one():
     found = verdict()
-    said = "These trials were looked at before; the intervals allow for all looks together."
+    said = (
+        "These trials were looked at before; the intervals allow for all looks together, at a stricter level than a "
+        "first look."
+    )
     assert said not in write(found, width=200)
     assert said in write(replace(found, stage=2), width=200)
+    assert said in write(replace(found, stage=2, exploratory=("the margin 0.02 was set afterwards",)), width=200)
+    assert said in write(replace(claims(), stage=2), width=200)
+
+
+@pytest.mark.parametrize("make", [verdict, claims])
+def test_with_the_error_rate_spent_no_text_promises_any(make):
+    arms = {"baseline": {}, "low_beta2": {"mean": 0.806}}
+    found = make(arms)
+    spent = replace(found, stage=2, spent=("low_beta2",), exploratory=("a plan of 3 to 4 seeds spent the error rate",))
+    text, before = write(spent, width=300), write(found, width=300)
+    for promise in ("With 95% probability", "allow for all looks together", "more seed", "is final"):
+        assert promise not in text
+    assert "With 95% probability" in before
+    assert "these intervals do not allow for them" in text
+    assert "noise.first_seed" in text
+    assert json.loads(write(spent, "json"))["spent"] == ["low_beta2"]
 
 
 def test_a_margin_was_set_beforehand_only_where_that_is_known():

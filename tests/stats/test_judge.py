@@ -216,8 +216,8 @@ def test_a_difference_that_stopped_early_is_said_to_be_too_large():
 def test_looks_that_a_share_of_alpha_is_left_for_may_be_extended():
     differences = study(seeds=6, effects=np.full(1, 0.2))
     (one,) = judge(differences, looks=[6], share=0.7)
-    line = f"About {6 + one.more_seeds} seeds in all would settle it: a further look, which keeps to the error rate."
-    assert line in one.caveats
+    line = f"With about {6 + one.more_seeds} seeds in all there is about an even chance of a verdict; further"
+    assert f"{line} looks are allowed for." in one.caveats
     assert not any("final" in caveat for caveat in one.caveats)
     (after,) = judge(differences, looks=[6], share=0.91, earlier=[Stage((3,), 0.7, (0, 1))])
     assert after.interval[0] < one.interval[0]
@@ -234,11 +234,14 @@ def test_the_last_look_is_final():
     last = judge(differences[:12])[0]
     later = judge(differences)[0]
     assert last.verdict is Verdict.UNDECIDED
-    assert "This was the last look planned, after 12 seeds: the verdict is final." in last.caveats
+    assert "This was the last look planned, after 12 seeds." in last.caveats
     assert (later.interval, later.verdict, later.seeds) == (last.interval, last.verdict, 12)
     assert "The last planned look so far was after 12 seeds; later seeds are not used." in later.caveats
     assert last.more_seeds > 0
-    assert f"It would take a new study of about {12 + last.more_seeds} seeds to settle it." in last.caveats
+    assert (
+        f"A new study of about {12 + last.more_seeds} seeds would have about an even chance of a verdict."
+        in last.caveats
+    )
 
 
 def test_more_seeds_are_within_the_plan_for_an_arm_that_goes_on_as_it_began():

@@ -2,10 +2,9 @@
 
 import json
 import sys
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 from rich.console import Console
@@ -13,8 +12,9 @@ from rich.console import Console
 from fairtrial import api, tasks
 from fairtrial.api import DEFAULT_STORE
 from fairtrial.cli.options import JSONOption, OverridesOption, StoreOption, StudyArgument
-from fairtrial.cli.output import complain, out, run_with_seeds, say
+from fairtrial.cli.output import complain, out, run_again, run_with_seeds, say, without_key
 from fairtrial.errors import ReportError
+from fairtrial.spec import Study
 from fairtrial.trial import Outcome
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ _FORMAT = typer.Option("--format", help="Output format.")
 TextFormat = Annotated[Literal["text", "markdown", "latex", "json"], _FORMAT]
 TableFormat = Annotated[Literal["text", "markdown", "latex", "json", "csv"], _FORMAT]
 ExportFormat = Annotated[Literal["csv", "parquet", "json"], _FORMAT]
+#: A study as the command line names it: name or file, overrides, store.
+Named: TypeAlias = tuple[str, Sequence[str], str]
 
 
 @app.command()
@@ -55,14 +57,11 @@ def verdict(
     tasks and on each.
     """
     over_tasks = None if metric else tasks.open_tasks(study, overrides or [], store=store)
-    if over_tasks is not None:
-        view = over_tasks.verdict()
-    else:
-        found = api.open_results(study, overrides or [], store=store)
-        view = found.verdict(metric)
+    found = over_tasks or api.open_results(study, overrides or [], store=store)
+    view = found.verdict() if isinstance(found, tasks.TaskResults) else found.verdict(metric)
     print_view(view, form)
-    if over_tasks is None and metric is None:
-        say_how_to_go_on(found, view.data, partial(run_with_seeds, study, overrides or [], store))
+    if metric is None:
+        say_how_to_go_on((study, overrides or [], store), found.study, view.data)
     if refused := view.data.refused:
         comparisons = "1 comparison" if len(refused) == 1 else f"{len(refused)} comparisons"
         complain(f"{comparisons} refused: {next(iter(refused.values()))}")
@@ -161,14 +160,27 @@ def digest_study(study: StudyArgument, overrides: OverridesOption = None, store:
     out(f"{results.digest()}  {results.study.label}")
 
 
-def say_how_to_go_on(found: api.StudyResults, verdict: "StudyVerdict", command: Callable[[int, int], str]) -> None:
-    """Print the command that gives undecided arms more seeds, if the study keeps some error rate for them."""
-    more = [row.more_seeds for row in verdict.comparisons if row.more_seeds]
-    if more and not found.study.sequential and not found.study.evidence.final and not found.study.noise.crossed:
-        seeds, horizon = found.study.seeds, verdict.looks[-1]
+def say_how_to_go_on(named: Named, study: Study, verdict: "StudyVerdict") -> None:
+    """Print the one command that can give undecided arms a verdict: with more seeds, or with fresh ones.
+
+    Args:
+        named: the study's name, overrides and store on the command line.
+        study: it, or one of its tasks.
+        verdict: of all of it.
+    """
+    undecided = [row for row in verdict.comparisons if row.more_seeds]
+    more = [row.more_seeds for row in undecided if row.more_seeds and row.arm not in verdict.spent]
+    if more and not study.sequential and not study.evidence.final and not study.noise.crossed:
+        seeds, horizon = study.seeds, verdict.looks[-1]
         total = seeds + max(more)
-        line = command(seeds + 1, horizon if total <= horizon else seeds + 2 * max(more))
+        line = run_with_seeds(*named, seeds + 1, horizon if total <= horizon else seeds + 2 * max(more))
         say(f"to go on until it is settled, which may take about {total} seeds in all: {line}")
+    elif verdict.spent:
+        from fairtrial.stats.confirmation import fresh_seed  # noqa: PLC0415  (loads NumPy)
+
+        name, overrides, store = named
+        again = [*without_key("noise.first_seed", overrides), f"noise.first_seed={fresh_seed(study)}"]
+        say(f"for a test on fresh seeds: {run_again(name, again, store)}")
 
 
 def print_view(view: "View[Any]", form: str = "text") -> None:

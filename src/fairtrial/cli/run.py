@@ -1,21 +1,23 @@
 """Commands that train, or estimate what training will cost."""
 
 import os
-from collections.abc import Callable
-from functools import partial
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fairtrial import api, signals, tasks
 from fairtrial.api import DEFAULT_STORE
 from fairtrial.cli import options
-from fairtrial.cli.output import command_line, complain, console, out, run_with_seeds, say, this_command
+from fairtrial.cli.output import command_line, complain, console, out, say, this_command
 from fairtrial.cli.results import print_view, say_how_to_go_on
 from fairtrial.errors import StoreMissingError, Terminated
 from fairtrial.report.live import ProgressDisplay
 from fairtrial.spec import Study
 from fairtrial.store.url import redact_url
+
+if TYPE_CHECKING:
+    from fairtrial.stats.comparison import StudyVerdict
 
 app = typer.Typer()
 
@@ -55,25 +57,28 @@ def run(
         studies = [api.open_results(study, overrides or [], store=store).confirmation()]
     else:
         studies = [*by_task.values()] or [api.load(study, overrides or [], store=store)]
-    again = partial(run_with_seeds, study, overrides or [], store)
-    for one in studies:
-        _offer_a_range(one, again, store)
+    named = study, overrides or [], store
+    _say_what_looks_leave(studies, store)
     commands = {one.label: [command_line(verb, one.label, store) for verb in ("plot", "failures")] for one in studies}
     os.environ.pop("FAIRTRIAL_STORE", None)  # workers inherit the environment, and it may hold a password
-    done = []
+    done, found = [], None
     try:
         for loaded in studies:
             with ProgressDisplay(console()) as display:
                 runs = api.run(
                     loaded, store=store, executor=chosen, callbacks=[display], retry_failed=retry_failed, force=force
                 )
-            _print_results(runs, again, *commands[loaded.label])
+            found = _print_results(runs, *commands[loaded.label])
             done.append(runs)
     except (KeyboardInterrupt, Terminated) as end:
         say(f"interrupted; every finished epoch is in {redact_url(store)}. To resume:\n  {this_command()}")
         raise typer.Exit(signals.exit_status(end)) from None
     if by_task:
-        print_view(tasks.of_studies(dict(zip(by_task, done, strict=True))).verdict())
+        over_tasks = tasks.of_studies(dict(zip(by_task, done, strict=True))).verdict()
+        print_view(over_tasks)
+        found = over_tasks.data
+    if found is not None and not confirm:
+        say_how_to_go_on(named, studies[0], found)
     if failed := sum(len(runs.failures()) for runs in done):
         trials = sum(len(runs.results) for runs in done)
         retry = this_command().removesuffix(" --retry-failed")
@@ -81,17 +86,19 @@ def run(
         raise typer.Exit(1)
 
 
-def _print_results(runs: api.StudyResults, again: Callable[[int, int], str], plot: str, failures: str) -> None:
-    """Print a study's table and verdicts, and the commands that show more."""
+def _print_results(runs: api.StudyResults, plot: str, failures: str) -> "StudyVerdict | None":
+    """Print a study's table and verdicts, and the commands that show more; return the verdicts, if there are any."""
+    found = None
     print_view(runs.table())
     if len(runs.study.arms) > 1 or runs.study.evidence.further_questions:
         out("")
         verdict = runs.verdict()
         print_view(verdict)
-        say_how_to_go_on(runs, verdict.data, again)
+        found = verdict.data
     say(f"figures: {plot}")
     if runs.failures():
         say(f"tracebacks: {failures}")
+    return found
 
 
 @app.command("plan")
@@ -117,7 +124,7 @@ def plan_study(
     from fairtrial.report.costs import plan_text, seed_options_text  # noqa: PLC0415
 
     loaded = api.load(study, overrides or [], store=store)
-    _offer_a_range(loaded, partial(run_with_seeds, study, overrides or [], store), store)
+    _say_what_looks_leave([loaded], store)
     cost = api.estimate_cost(loaded, store=store, workers=workers, threads=threads, spread=spread)
     out(plan_text(loaded, cost, redact_url(store)))
     if cost.seed_options:
@@ -125,14 +132,23 @@ def plan_study(
         out("\n" + seed_options_text(loaded, cost.seed_options, cost.spread, source))
 
 
-def _offer_a_range(study: Study, command: Callable[[int, int], str], store: str) -> None:
-    """Offer a plan of looks to someone who raises a number of seeds."""
-    try:
-        history = api.open_results(study, store=store).history
-    except StoreMissingError:
-        return
-    if history is not None and history.extends:
-        say(
-            "these trials were looked at with fewer seeds, and all looks share one error rate; to stop each arm as "
-            f"soon as it is settled: {command(study.seeds, 2 * study.seeds)}"
-        )
+def _say_what_looks_leave(studies: Sequence[Study], store: str) -> None:
+    """Say in a line, before anything is trained, what earlier looks at the same trials leave for this one."""
+    from fairtrial.stats.stages import standing  # noqa: PLC0415  (loads NumPy)
+
+    for study in studies:
+        try:
+            history = api.open_results(study, store=store).history
+        except StoreMissingError:
+            return
+        spent = standing(study, history, study.evidence.metric, study.evidence.target).reasons
+        if spent:
+            say(f"verdicts will be exploratory: {'; '.join(spent)}")
+            return
+        if history is not None and history.extends:
+            least, most = study.seeds, 2 * study.seeds
+            say(
+                "these trials were looked at with fewer seeds, so this look is at a stricter level; "
+                f"seeds = {{min = {least}, max = {most}}} would stop each arm as soon as it is settled"
+            )
+            return

@@ -5,7 +5,7 @@ from typing import Any
 
 from fairtrial.measures import measure
 from fairtrial.report.grid import Cell, Column, Grid, columns, label
-from fairtrial.report.words import NOTHING, exploratory, notes_by_arm, or_nothing, percent
+from fairtrial.report.words import NOTHING, exploratory, notes_by_arm, of_earlier_looks, or_nothing, percent
 from fairtrial.spec import ALL_OTHERS
 from fairtrial.stats.claims import PREDICTION, StudyClaims, TestedClaim
 from fairtrial.stats.verdicts import ClaimVerdict
@@ -38,7 +38,7 @@ def claims_table(data: StudyClaims) -> dict[str, Any]:
         {"id": one.claim.id, "text": one.claim.text, "verdict": one.finding.value, "all": dict(one.parts)}
         for one in data.joint
     ]
-    keys = ("study", "hash", "reference", "alpha", "looks", "stage", "exploratory", "alerts", "caveats")
+    keys = ("study", "hash", "reference", "alpha", "looks", "stage", "spent", "exploratory", "alerts", "caveats")
     return {
         **{key: getattr(data, key) for key in keys},
         "claims": [
@@ -85,11 +85,16 @@ def _metric(one: TestedClaim) -> Cell:
 
 
 def _notes(data: StudyClaims) -> Iterator[str]:
-    yield (
+    together = (
         f"With {percent(1 - data.alpha)} probability no claim is wrongly called supported or contradicted, over all "
-        "claims and looks. Where one claim alone needs an interval, and is about one direction, the end that supports "
-        "it allows for errors on that side only."
+        "claims and looks. "
     )
+    yield (
+        f"{'' if data.spent else together}Where one claim alone needs an interval, and is about one direction, the end "
+        "that supports it allows for errors on that side only."
+    )
+    if earlier := of_earlier_looks(data.spent, data.stage):
+        yield earlier
     if any(one.claim.against == ALL_OTHERS for one in data.claims):
         yield "A claim against all others shows the difference that decides it."
     if any(one.decisive.plausible is not None for one in data.claims):

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from fairtrial.measures import measure
 from fairtrial.report.grid import Column, Grid, columns, label
 from fairtrial.report.verdicts import p_value, sentence, verdict_table
-from fairtrial.report.words import count, notes_by_arm, or_nothing, percent
+from fairtrial.report.words import count, notes_by_arm, of_earlier_looks, or_nothing, percent
 from fairtrial.stats.best import BestArm
 from fairtrial.stats.comparison import StudyVerdict
 from fairtrial.stats.questions import Answer
@@ -32,7 +32,7 @@ def answer_grid(answer: Answer, main: StudyVerdict, *, screen: bool = False) -> 
     first = tuple(
         dict.fromkeys(alert for found in answer.verdicts for alert in found.alerts if alert not in main.alerts)
     )
-    return Grid(_title(answer, main), laid_out, (*_notes(answer), "", *notes), tuple(lead), first)
+    return Grid(_title(answer, main), laid_out, (*_notes(answer, main), "", *notes), tuple(lead), first)
 
 
 def answer_table(answer: Answer) -> dict[str, Any]:
@@ -106,15 +106,18 @@ def _verdict(row: _Row) -> str:
     return "refused" if row.result.arm in row.found.refused else row.result.verdict.value
 
 
-def _notes(answer: Answer) -> Iterator[str]:
+def _notes(answer: Answer, main: StudyVerdict) -> Iterator[str]:
     alone = percent(1 - answer.alpha)
-    if answer.question == "best":
+    if main.spent:
+        yield of_earlier_looks(main.spent, main.stage)
+    elif answer.question == "best":
         yield f"With {alone} probability no other arm is better than all of those that may be the best, at all looks."
-        yield "Without the luck: the best arm of the other seeds, at each seed in turn, on average."
     elif answer.verdicts[0].alpha > answer.alpha:
         yield f"One-sided: with {alone} probability no arm is wrongly called better, over all arms and looks."
     else:
         yield f"With {alone} probability these intervals hold at once, for all arms and looks; p is adjusted likewise."
+    if answer.question == "best":
+        yield "Without the luck: the best arm of the other seeds, at each seed in turn, on average."
     if answer.question == "also" and answer.verdicts[0].margin is not None:
         within = answer.verdicts[0].unit.amount(answer.verdicts[0].margin)
         yield f"Equivalent: within {within}."

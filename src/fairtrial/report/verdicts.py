@@ -5,7 +5,7 @@ from typing import Any
 
 from fairtrial.measures import measure
 from fairtrial.report.grid import Column, Grid, columns, label
-from fairtrial.report.words import count, exploratory, notes_by_arm, or_nothing, percent
+from fairtrial.report.words import count, exploratory, notes_by_arm, of_earlier_looks, or_nothing, percent
 from fairtrial.sources import code_of
 from fairtrial.stats.comparison import StudyVerdict
 from fairtrial.stats.noise import ArmNoise
@@ -60,7 +60,7 @@ def _verdict(data: StudyVerdict, row: Comparison) -> str:
     if row.verdict is Verdict.EQUIVALENT:
         margin = unit.amount(data.margin or 0.0)
         return f"{row.arm} is equivalent to {data.reference} within {margin} ({size}{interval})"
-    more = "" if row.more_seeds is None else f", about {count(row.more_seeds, 'more seed')}"
+    more = "" if row.more_seeds is None or row.arm in data.spent else f", about {count(row.more_seeds, 'more seed')}"
     return f"{row.arm}: undecided{more} ({size}{where or ' so far'}{interval})"
 
 
@@ -77,7 +77,7 @@ def _by_failures(data: StudyVerdict, row: Comparison) -> str:
 
 def verdict_table(data: StudyVerdict, noise: Sequence[ArmNoise] = ()) -> dict[str, Any]:
     """Lay verdicts out as programs read them; ``noise`` is there only for a study that has it."""
-    keys = ("study", "hash", "reference", "metric", "margin", "alpha", "looks", "stage", "seeds")
+    keys = ("study", "hash", "reference", "metric", "margin", "alpha", "looks", "stage", "spent", "seeds")
     table = {key: getattr(data, key) for key in (*keys, "exploratory", "alerts", "caveats")}
     rows = [{key: _plain(value) for key, value in vars(row).items() if key != "sd"} for row in data.comparisons]
     jitter = None if data.jitter is None else vars(data.jitter) | {"split": vars(data.jitter.split)}
@@ -153,12 +153,13 @@ def _chance(value: float) -> str:
 
 
 def _notes(data: StudyVerdict) -> Iterator[str]:
-    yield (
-        f"Differences: the arm minus {data.reference}, seed by seed. With {percent(1 - data.alpha)} probability the "
-        "intervals of all arms and looks hold at once; p is adjusted likewise."
+    together = (
+        f" With {percent(1 - data.alpha)} probability the intervals of all arms and looks hold at once; p is adjusted "
+        "likewise."
     )
-    if data.stage > 1 and not data.exploratory:
-        yield "These trials were looked at before; the intervals allow for all looks together."
+    yield f"Differences: the arm minus {data.reference}, seed by seed.{'' if data.spent else together}"
+    if earlier := of_earlier_looks(data.spent, data.stage):
+        yield earlier
     if data.margin is not None:
         yield f"Equivalent: {within_margin(data)}."
     yield (

@@ -43,6 +43,26 @@ def exploratory(reasons: Sequence[str]) -> tuple[str, ...]:
     return (f"Exploratory: {'; '.join(reasons)}.",) if reasons else ()
 
 
+def of_earlier_looks(spent: Sequence[str], stage: int) -> str:
+    """Say how intervals allow for earlier looks at the same trials; empty if there were none.
+
+    Args:
+        spent: arms for which they left no error rate.
+        stage: which look, or plan of looks, it is.
+    """
+    if spent:
+        return (
+            f"Earlier looks spent the error rate of {', '.join(spent)}, and these intervals do not allow for them. A "
+            "test needs fresh seeds: run it with --confirm, or set noise.first_seed."
+        )
+    if stage > 1:
+        return (
+            "These trials were looked at before; the intervals allow for all looks together, at a stricter level than "
+            "a first look."
+        )
+    return ""
+
+
 def duration(seconds: float) -> str:
     """Write a duration: ``42 s``, ``3 min 10 s``, ``2 h 05 min``."""
     whole = round(seconds)

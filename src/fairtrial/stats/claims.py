@@ -93,6 +93,7 @@ class StudyClaims:
     caveats: tuple[str, ...]  # what a reader must know about all of them, a sentence each
     joint: tuple[JointFinding, ...] = ()  # the findings about the study's joint claims
     stage: int = 1  # which look, or plan of looks, at these trials it is
+    spent: tuple[str, ...] = ()  # arms in the claims for which earlier looks left nothing of alpha
     exploratory: tuple[str, ...] = ()  # why this is no test of what was set beforehand, each without a full stop
     alerts: tuple[str, ...] = ()  # what can make the findings false, a sentence each; see `stats.alerts`
 
@@ -148,6 +149,7 @@ def check_claims(study: Study, results: Sequence[TrialResult], *, history: Histo
         joint=joint,
         exploratory=tuple(dict.fromkeys([*late, *(said for one in standings.values() for said in one.reasons)])),
         stage=max((one.number for one in standings.values()), default=1),
+        spent=tuple(dict.fromkeys(arm for one in standings.values() for arm in one.spent)),
         alerts=(*alerts(study, results), *outlier_alerts(own, study.measure(study.evidence.metric).unit)),
     )
 

@@ -38,9 +38,13 @@ def confirmation(study: Study, results: Sequence[TrialResult]) -> Study:
     asked = ("also", "against", "pairs", "best", "aa")
     table["evidence"] = {key: value for key, value in table["evidence"].items() if key not in asked}
     table["arms"] = {name: changes for name, changes in table["arms"].items() if name in leaders}
-    first = ((study.noise.first_seed or 0) // STEP + 1) * STEP
-    table["noise"] = {**table.get("noise", {}), "first_seed": first}
+    table["noise"] = {**table.get("noise", {}), "first_seed": fresh_seed(study)}
     for key in ("claims", "joint_claims", "reported"):
         table.pop(key, None)
     table["name"] = f"{study.name}-confirmation"
     return Study.from_dict(table).with_origin(Origin(folder=study.origin.folder))
+
+
+def fresh_seed(study: Study) -> int:
+    """A first seed beyond those that studies of the same arms are likely to have used."""
+    return ((study.noise.first_seed or 0) // STEP + 1) * STEP

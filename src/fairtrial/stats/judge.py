@@ -92,16 +92,12 @@ def judge(
     return tuple(_comparison(judgment, arm) for arm in found)
 
 
-def final(seeds: int) -> str:
-    """The caveat of an arm that is undecided after the last planned look."""
-    return f"This was the last look planned, after {seeds} seeds: the verdict is final."
-
-
 def needed(seeds: int, *, more_to_come: bool) -> str:
-    """The caveat of an arm that so many seeds would settle, more than were planned."""
+    """The caveat of an arm that has about an even chance of a verdict with so many seeds, more than were planned."""
     if more_to_come:
-        return f"About {seeds} seeds in all would settle it: a further look, which keeps to the error rate."
-    return f"It would take a new study of about {seeds} seeds to settle it."
+        chance = f"With about {seeds} seeds in all there is about an even chance of a verdict"
+        return f"{chance}; further looks are allowed for."
+    return f"A new study of about {seeds} seeds would have about an even chance of a verdict."
 
 
 def _checked(differences: npt.ArrayLike, margin: float | None, alpha: float) -> FloatArray:
@@ -277,7 +273,7 @@ def _outlook(judgment: _Judgment, arm: _Arm, more: int | None) -> Iterator[str]:
         yield f"The last planned look so far was after {seeds} seeds; later seeds are not used."
     more_to_come = judgment.plan.share < 1.0
     if arm.look == len(looks) - 1 and not more_to_come:
-        yield final(seeds)
+        yield f"This was the last look planned, after {seeds} seeds."
     if math.isnan(arm.half):
         return
     if more is None:
