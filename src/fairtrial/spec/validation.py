@@ -135,7 +135,7 @@ class StudyFile(Settings):
         _check_floor(self.with_directions().evidence, self.declared)
         if evidence.against is not None:
             found = find_measure(evidence.metric, declared=self.declared)
-            _check_level(found and found.unit, evidence.against.value, "evidence.against")
+            _check_level(found.unit if found else None, evidence.against.value, "evidence.against")
         ids: set[str] = set()
         for index, claim in enumerate(self.claims):
             where = f"claims[{index}]"
@@ -289,7 +289,7 @@ def _check_floor(evidence: Evidence, declared: Mapping[str, Metric]) -> None:
     found, value = find_measure(evidence.metric, declared=declared), getattr(evidence, right)
     if value == "chance" and (found is None or found.unit != PERCENT):
         raise StudyError(f'evidence.lost_below = "chance": {evidence.metric} is no accuracy; write a number')
-    _check_level(found and found.unit, value, f"evidence.{right}")
+    _check_level(found.unit if found else None, value, f"evidence.{right}")
 
 
 def _check_has_target(measure: str, target: Target | None, where: str) -> None:
