@@ -18,6 +18,7 @@ from fairtrial.stats.boundary import LookPlan, boundary
 from fairtrial.stats.claims import ClaimVerdict, check_claims
 from fairtrial.stats.comparison import looks
 from fairtrial.stats.judge import judge
+from fairtrial.stats.sequential import HIGHER, judge_many
 from fairtrial.testing import simulated_results, simulated_study
 from fairtrial.trial import Outcome
 
@@ -123,12 +124,40 @@ def test_both_ways_of_saying_it_have_the_same_answer():
 
 
 def test_alone_its_interval_is_that_of_judge():
-    study = simulated_study(ARMS, seeds=4, claims=[claim(arm="low", against="ref", direction="lower")])
+    study = simulated_study(ARMS, seeds=4, claims=[claim(arm="low", against="ref", direction="lower", within=0.9)])
     results = simulated_results(study)
     final = {(r.arm, r.seed): r.epochs[-1].metrics["test_acc"] for r in results}
     table = [[final[arm, s] - final["ref", s] for arm in ("close", "low")] for s in range(4)]
     (tested,) = check_claims(study, results).claims
     assert tested.decisive.interval == pytest.approx(judge(table, looks=[4], share=0.7)[1].interval, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("said", "alphas"),
+    [
+        ({"arm": "low", "against": "close", "direction": "lower"}, (0.1, 0.1)),
+        ({"arm": "low", "against": "all others", "direction": "lower"}, (0.05, 0.1)),
+        ({"arm": "low", "against": "all others", "direction": "higher"}, (0.1, 0.05)),
+    ],
+)
+def test_an_end_that_supports_a_claim_about_one_direction_has_its_side_alone(said, alphas):
+    study = simulated_study(ARMS, seeds=4, claims=[claim(**said)])
+    results = simulated_results(study)
+    final = {(r.arm, r.seed): r.epochs[-1].metrics["test_acc"] for r in results}
+    table = [[final["low", s] - final[arm, s] for arm in ("ref", "close")] for s in range(4)]
+    (tested,) = check_claims(study, results).claims
+    found = {one.other: one.interval for one in tested.against}["close"]
+    below, above = (judge(table, alpha=alpha, looks=[4], share=0.7)[1].interval for alpha in alphas)
+    assert found == pytest.approx((below[0], above[1]), rel=1e-12)
+
+
+def test_a_claim_against_all_is_wrongly_supported_in_5_percent():
+    """One difference is at the edge of the claim's range, and the others are so far in that they always support it."""
+    studies = 10_000
+    cells = np.random.default_rng(0).normal(size=(studies, 6, 4))
+    differences = cells[..., 1:] - cells[..., :1] + np.array([0.0, 20.0, 20.0])
+    found = judge_many(differences, LookPlan.of(3, [3, 4, 5, 6]), alpha=0.1).finding
+    assert (found == HIGHER).all(axis=1).mean() < 0.05 + 2.0 * math.sqrt(0.05 * 0.95 / studies)
 
 
 def test_families_share_the_error_and_not_claims():

@@ -86,8 +86,9 @@ def _metric(one: TestedClaim) -> Cell:
 
 def _notes(data: StudyClaims) -> Iterator[str]:
     yield (
-        f"With {percent(1 - data.alpha)} probability all intervals hold at once, for all claims and looks; then no "
-        "claim is wrongly called supported or contradicted."
+        f"With {percent(1 - data.alpha)} probability no claim is wrongly called supported or contradicted, over all "
+        "claims and looks. Where one claim alone needs an interval, and is about one direction, the end that supports "
+        "it allows for errors on that side only."
     )
     if any(one.claim.against == ALL_OTHERS for one in data.claims):
         yield "A claim against all others shows the difference that decides it."

@@ -137,6 +137,12 @@ def _columns(data: StudyVerdict) -> tuple[Column, ...]:
     return columns(data.comparisons, table)
 
 
+def within_margin(data: StudyVerdict) -> str:
+    """Write which differences do not matter, and whether that was set beforehand."""
+    set_when = "that the study set beforehand" if data.set_beforehand else "of the study"
+    return f"within {data.unit.amount(data.margin or 0.0)}, the margin {set_when}"
+
+
 def p_value(value: float) -> str:
     """Write a p value: ``0.012``, ``<0.001``."""
     return "<0.001" if value < 0.001 else f"{value:.3f}"
@@ -154,9 +160,7 @@ def _notes(data: StudyVerdict) -> Iterator[str]:
     if data.stage > 1 and not data.exploratory:
         yield "These trials were looked at before; the intervals allow for all looks together."
     if data.margin is not None:
-        within = data.unit.amount(data.margin)
-        set_when = "that the study set beforehand" if data.set_beforehand else "of the study"
-        yield f"Equivalent: within {within}, the margin {set_when}."
+        yield f"Equivalent: {within_margin(data)}."
     yield (
         "Effect size: mean over standard deviation of the differences, above 0 where the arm is better. Beats ref.: "
         "probability at a new seed. Could find: the smallest difference found with 80% power."

@@ -8,6 +8,9 @@ Claims that compare the same arm on the same metric share one family of interval
 for all other arms and all looks at which the study could have stopped. Each family gets an equal part of alpha. So with
 probability 1 - alpha every interval of every family holds, and then no claim is wrongly called supported or
 contradicted: the controlled error is that of any wrong finding about any claim.
+
+A family that serves one claim alone, about one direction, can do better (`_tails`): to be wrong about it takes an error
+on one side.
 """
 
 import math
@@ -115,7 +118,13 @@ def check_claims(study: Study, results: Sequence[TrialResult], *, history: Histo
     standings = {
         family: standing(study, history, family.metric, family.target, base=family.arm) for family in set(families)
     }
-    intervals = {family: _intervals(study, results, family, alpha, standings[family]) for family in standings}
+    served = {
+        family: [one for one, its in zip(study.claims, families, strict=True) if its == family] for family in standings
+    }
+    intervals = {
+        family: _intervals(study, results, family, _tails(claims, family, alpha), standings[family])
+        for family, claims in served.items()
+    }
     pairs = zip(study.claims, families, strict=True)
     tested = tuple(_test(study, claim, results, intervals[family]) for claim, family in pairs)
     metrics = dict.fromkeys(claim.metric for claim in study.claims)
@@ -162,6 +171,24 @@ class _Family(NamedTuple):
         return cls(claim.against if turned else claim.arm, claim.metric, target, claim.relative)
 
 
+def _tails(claims: Sequence[Claim], family: _Family, alpha: float) -> tuple[float, float]:
+    """The alpha of the two-sided intervals of which a family takes the lower ends, and of those for the upper ends.
+
+    Of intervals at twice alpha that hold together, one end of a single one is wrong with probability alpha or less,
+    because noise is symmetric. A single claim about one direction is wrongly supported only if it is false; then one
+    true difference at least is out of its range, and that arm's end on that side was wrong, however many others there
+    are (an intersection-union test: Berger 1982, Technometrics 24, 295-300). It is wrongly contradicted if any arm's
+    other end was wrong; of one arm, that is a single end again.
+    """
+    low, high = claims[0].region
+    if len(claims) > 1 or (math.isfinite(low) and math.isfinite(high)):
+        return alpha, alpha
+    double = min(2.0 * alpha, 0.99)
+    other = alpha if claims[0].against == ALL_OTHERS else double
+    ends = (double, other) if math.isfinite(low) else (other, double)
+    return ends if claims[0].arm == family.arm else ends[::-1]
+
+
 class _Interval(NamedTuple):
     """The mean and interval of one arm's differences over so many pairs."""
 
@@ -187,21 +214,21 @@ class _Intervals:
 
 
 def _intervals(
-    study: Study, results: Sequence[TrialResult], family: _Family, alpha: float, stands: Standing
+    study: Study, results: Sequence[TrialResult], family: _Family, tails: tuple[float, float], stands: Standing
 ) -> _Intervals:
     data = PairedData.of(study, results, family.metric, family.target).sifted(study.seeds)
     others = [arm.name for arm in study.arms if arm.name != family.arm]
     refused = {arm: pairing_conflict(study, family.arm, arm, results) for arm in others}
     # Each column is a fraction of its own arm's values, so each is computed alone.
     columns = [data.differences(arm, [family.arm], study.seeds, relative=family.relative)[:, 0] for arm in others]
-    sameness = Sameness.of(study, results)
+    sameness = Sameness.of(study, results, data.values)
     silent = {arm for arm in others if refused[arm] or sameness.seeds(family.arm, arm)}  # of the spread of others
     found = {}
     for arm in others:
         kept = {name: column for name, column in zip(others, columns, strict=True) if name == arm or name not in silent}
         left_out = {number for number, name in enumerate(others, start=1) if name not in kept}
         apart = tuple(number for number, name in enumerate(kept, start=1) if name in study.twins)
-        rule = _Rule(stands.looks, alpha, without(stands.earlier, len(others), left_out), stands.share, apart)
+        rule = _Rule(stands.looks, tails, without(stands.earlier, len(others), left_out), stands.share, apart)
         ended, table = _ended(study, data, family.arm, arm), np.column_stack([*kept.values()])
         nothing = _Interval(0, None, None)
         found[arm] = nothing if refused[arm] else _interval(table, [*kept].index(arm), ended, rule)
@@ -212,7 +239,7 @@ class _Rule(NamedTuple):
     """How the intervals of some columns are made."""
 
     planned: tuple[int, ...]
-    alpha: float
+    tails: tuple[float, float]  # see `_tails`
     earlier: tuple[Stage, ...]
     share: float
     apart: tuple[int, ...]  # columns, from 1, that do not share the noise of the others
@@ -235,8 +262,10 @@ def _interval(table: FloatArray, column: int, seeds: int, rule: _Rule) -> _Inter
     rows = table[: rule.planned[past[-1]] if past else seeds]
     own = rows[:, column][np.isfinite(rows[:, column])]
     mean = float(own.mean()) if len(own) else None
-    half = _half_width(rows, column, rule.plan(rows.shape[1]), past[-1], rule.alpha) if past and len(own) > 1 else None
-    return _Interval(len(own), mean, None if mean is None or half is None else (mean - half, mean + half))
+    if mean is None or not past or len(own) < 2:
+        return _Interval(len(own), mean, None)
+    below, above = (_half_width(rows, column, rule.plan(rows.shape[1]), past[-1], alpha) for alpha in rule.tails)
+    return _Interval(len(own), mean, None if below is None or above is None else (mean - below, mean + above))
 
 
 def _half_width(rows: FloatArray, column: int, plan: LookPlan, look: int, alpha: float) -> float | None:

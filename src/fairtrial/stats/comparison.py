@@ -171,7 +171,7 @@ class _Comparing:
         self._others = [arm.name for arm in study.arms if arm.name != study.reference]
         conflicts = {arm: pairing_conflict(study, study.reference, arm, results) for arm in self._others}
         self._refused = {arm: reason for arm, reason in conflicts.items() if reason}
-        self._sameness = Sameness.of(study, results)
+        self._sameness = Sameness.of(study, results, self._all.values)
         self.seeds = self._complete_seeds() if seeds is None else seeds
         self._data = self._all.sifted(self.seeds)
         self._judged = self._judge(self.seeds)
@@ -237,8 +237,7 @@ class _Comparing:
     def _identical(self, seeds: int) -> dict[str, int]:
         """The arms that are the reference to the bit at all of these seeds, with their number of shared seeds."""
         found = {arm: self._sameness.seeds(self._study.reference, arm, seeds) for arm in self._others}
-        measured = {arm for arm, seed in self._all.values if seed < seeds} - self._refused.keys()
-        return {arm: shared for arm, shared in found.items() if shared and arm in measured}
+        return {arm: shared for arm, shared in found.items() if shared and arm not in self._refused}
 
     def _complete_seeds(self) -> int:
         """Count the seeds to evaluate: those that all arms have ended, where they had not stopped.
