@@ -55,7 +55,22 @@ def test_the_study_says_which_way_is_better_where_the_name_does_not():
             (name, True)
             for name in ("acc", "test_accuracy", "valAcc", "top1", "acc5", "best_top5_test", "F1", "mean_iou")
         ),
-        *((name, False) for name in ("accent", "account", "grad_norm", "stopped", "f", "test_loss", "laptop")),
+        *(
+            (name, False)
+            for name in (
+                "accent",
+                "account",
+                "grad_norm",
+                "stopped",
+                "f",
+                "test_loss",
+                "laptop",
+                "iou_loss",
+                "grad_acc_steps",
+                "f1Count",
+                "acc_seconds",
+            )
+        ),
     ],
 )
 def test_names_that_read_like_a_fraction_or_percent(name, percent):

@@ -86,6 +86,11 @@ _BY_LAST_WORD: dict[str, tuple[Unit, Direction]] = {
 
 #: Words in the names of metrics that people record as fractions or in percent.
 _SHARE = re.compile(r"acc\d*|accuracy|top\d+|precision|recall|f1|auc|auroc|iou", re.IGNORECASE)
+#: Last words of names that say something else: a unit, or what is counted.
+_NO_SHARE = re.compile(
+    r"loss|nll|steps?|epochs?|batch(es)?|size|counts?|num(ber)?|n|seconds|s|ms|minutes|hours|time|lr|norm|rank",
+    re.IGNORECASE,
+)
 
 _WORDS = {"acc": "accuracy", "val": "validation", "train": "training"}
 
@@ -168,10 +173,11 @@ def may_be_percent(name: str) -> bool:
     """Tell whether a metric's name reads like one that people record as a fraction or in percent.
 
     Example:
-        >>> may_be_percent("test_accuracy"), may_be_percent("valAcc"), may_be_percent("grad_norm")
+        >>> may_be_percent("test_accuracy"), may_be_percent("valAcc"), may_be_percent("iou_loss")
         (True, True, False)
     """
-    return any(_SHARE.fullmatch(word) for word in re.findall(r"[A-Z]*[a-z]*\d*", name))
+    words = [word for word in re.findall(r"[A-Z]*[a-z]*\d*", name) if word]
+    return any(map(_SHARE.fullmatch, words)) and not _NO_SHARE.fullmatch(words[-1])
 
 
 def finite(value: float | None) -> float | None:
