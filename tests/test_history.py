@@ -67,6 +67,17 @@ def test_what_was_set_before_any_trial_ended_is_no_reason():
         ({"alpha": 0.1, "margin": 0.01}, ("alpha 0.1 was set after 6 trials had ended",)),
         ({"margin": 0.01, "lost_below": 0.2}, ("lost_below 0.2 was set after 6 trials had ended",)),
         ({"margin": 0.01, "pooling": "own"}, ("pooling own was set after 6 trials had ended",)),
+        (
+            {"margin": 0.01, "against": 0.79},
+            ("the comparison with the constant 0.79 was set after 6 trials had ended",),
+        ),
+        (
+            {"margin": 0.01, "also": ["final_test_acc", "best_train_acc"]},
+            ("the further measure final_test_acc and best_train_acc was set after 6 trials had ended",),
+        ),
+        ({"margin": 0.01, "best": True}, ("the search for the best arm was set after 6 trials had ended",)),
+        ({"margin": 0.01, "best": False}, ("the search for the best arm was removed after 6 trials had ended",)),
+        ({"margin": 0.01, "alpha": 0.05 / 3}, ("alpha 0.0166667 was set after 6 trials had ended",)),
         ({}, ()),  # without its margin, a study has one kind of verdict less
     ],
 )

@@ -31,8 +31,8 @@ class Callback:
     def on_trial_end(self, trial: Trial, outcome: Outcome, detail: str) -> None:
         """A trial's outcome is in the store."""
 
-    def on_warning(self, trial: Trial, text: str) -> None:
-        """Something about a trial that changes no result, such as a damaged checkpoint that was skipped."""
+    def on_warning(self, trial: Trial | None, text: str) -> None:
+        """Something that changes no result, such as a damaged checkpoint that was skipped; None for the whole study."""
 
     def on_arm_stopped(self, study: Study, arm: str, seeds: int, reason: str) -> None:
         """An arm of a sequential study gets no further seeds.

@@ -18,7 +18,7 @@ from fairtrial.spec.measures import find_measure
 MeasureKey: TypeAlias = str
 
 #: Why verdicts are exploratory of a study that was not run, or not since another one passed over it.
-NOT_COUNTED = "the store has not counted this look, which it does when the study is run"
+NOT_COUNTED = "this study was never run, so its look is not counted; run it first"
 
 #: Keys of [evidence] that change no standard: the measure is compared by its key, and `final` only spends alpha.
 _NO_STANDARD = frozenset({"metric", "target", "final"})
@@ -217,12 +217,38 @@ def _standards(evidence: Mapping[str, Any], stages: Iterable[Registered]) -> Ite
     return (key for key in keys if key not in _NO_STANDARD and not (key == "margin" and key not in evidence))
 
 
+#: What keys of [evidence] are called; others by their names.
+_CALLED = {
+    "margin": "the margin",
+    "aa": "the check of A/A arms",
+    "also": "the further measure",
+    "against": "the comparison with the constant",
+    "pairs": "the comparison of all pairs",
+    "best": "the search for the best arm",
+}
+
+
 def _words(key: str, evidence: Mapping[str, Any]) -> str:
-    if key not in evidence:
-        return f"{key} was removed"
-    value = evidence[key]
-    shown = value if isinstance(value, str) else json.dumps(value)
-    return f"{'the margin' if key == 'margin' else key} {shown} was set"
+    """Say that a key was set, or removed: ``the margin 0.01 was set``."""
+    called, value = _CALLED.get(key, key), evidence.get(key)
+    if value is None or value is False:
+        return f"{called} was removed"
+    shown = "" if value is True or key == "pairs" else f" {_value(value)}"
+    return f"{called}{shown} was set"
+
+
+def _value(value: Any) -> str:
+    """Write a value of [evidence]: ``0.01``, ``own``, ``final_test_acc and best_train_acc``."""
+    if isinstance(value, list | tuple):
+        return " and ".join(_value(one) for one in value)
+    if isinstance(value, Mapping):
+        return ", ".join(
+            _value(one)
+            if key in {"metric", "value"}
+            else f"{key.replace('_', '-')} {_value(one)}".removesuffix(" True")
+            for key, one in value.items()
+        )
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _said(what: str, stages: Sequence[Registered], pairs: Mapping[str, tuple[str, str]]) -> str:

@@ -106,8 +106,8 @@ def mean_last_epoch(metric: Metric) -> Measure:
         direction=metric.direction,
         compute=mean,
         metrics=(metric.name, f"eval1_{metric.name}"),
-        note="Evaluations within the last epoch lie on average up to half an epoch before its end, so their mean "
-        "asks a little about speed, too.",
+        note="Evaluations within the last epoch lie on average up to half an epoch before its end, "
+        "so arms that learn fast gain slightly.",
     )
 
 

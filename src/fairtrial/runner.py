@@ -225,9 +225,9 @@ class _Recorder:
         """Say of a study that needs no trial that its trials ran other code than there is now."""
         results = self.store.results(self.study)
         if results and (changed := changed_code(self.study, results)):
-            text = f"ran other code: {changed}; to train all again, change a parameter with it"
+            text = f"these trials ran other code ({changed}); to train all again, change a parameter with it"
             for callback in self.callbacks:
-                callback.on_warning(self.trials[results[-1].trial], text)
+                callback.on_warning(None, text)
 
     def _check_reads(self, end: Ended) -> None:
         """Warn of settings in which arms differ, and that the first trial to end did not read."""

@@ -1,6 +1,8 @@
 """The table on the screen: what it says, and that it fits."""
 
+import json
 import re
+from dataclasses import replace as replace_field
 
 import pytest
 from hypothesis import given, settings
@@ -145,3 +147,17 @@ def test_every_format_of_a_study_that_has_not_run_ends_in_one_line_break(name):
     output = write(summarize(make_study(), []), name)
     assert output == output.strip("\n") + "\n"
     assert "very" in output
+
+
+@pytest.mark.parametrize("form", ["text", "markdown", "latex", "html"])
+def test_what_makes_a_comparison_false_is_the_first_line_of_the_table_too(form):
+    study = make_study(("a", "b"), seeds=3)
+    results = make_results(study)
+    code = [{"loop.py": "a" * 64}, {"loop.py": "b" * 64}]
+    results = [replace_field(one, machine=replace_field(one.machine, code=code[one.seed > 1])) for one in results]
+    summary = summarize(study, results)
+    line = "Not one experiment: loop.py changed between trials (seeds 0 and 1, then seed 2)."
+    assert line in summary.alerts
+    text = write(summary, form, width=200) if form == "text" else write(summary, form)
+    assert text.index(line) < text.index("reference.")
+    assert json.loads(write(summary, "json"))["alerts"] == list(summary.alerts)

@@ -159,6 +159,18 @@ def test_the_json_of_claims_is_the_contract():
     assert (one["id"], one["verdict"], one["plausible"]) == ("1", "supported", True)
     assert one["paper"] == pytest.approx(-0.02)
     assert (two["verdict"], two["paper"], two["plausible"]) == ("contradicted", None, None)
+    assert (one["decided_by"], two["decided_by"]) == ("baseline", "up")
+    assert [row["against"] for row in two["differences"]] == [arm for arm in ARMS if arm != "baseline"]
+    (decisive,) = [row for row in two["differences"] if row["against"] == "up"]
+    assert (decisive["verdict"], decisive["measured"], decisive["interval"]) == (
+        "contradicted",
+        two["measured"],
+        two["interval"],
+    )
+    lost = claims(claims=[{**CLAIMS[0], "arm": "very_high_smoothing"}])
+    (claim,) = json.loads(write(lost, "json"))["claims"]
+    assert claim["caveats"] == [lost.claims[0].decisive.note]
+    assert "very_high_smoothing lost seed 1, which counts against it." in claim["caveats"][0]
 
 
 @pytest.mark.parametrize("make", [verdict, claims])

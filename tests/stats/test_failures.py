@@ -8,10 +8,10 @@ import pytest
 from scipy import integrate, stats
 
 from fairtrial.stats.boundary import LookPlan
-from fairtrial.stats.failures import _ratio, compare_failures, could_settle
+from fairtrial.stats.failures import _ratio, compare_failures, could_settle, failure_caveats
 from fairtrial.stats.paired import PairedData
 from fairtrial.stats.sequential import judge_many
-from fairtrial.stats.verdicts import Verdict
+from fairtrial.stats.verdicts import Failures, Verdict
 
 
 def losing(arm, reference, seeds=12):
@@ -89,3 +89,17 @@ def test_it_takes_no_alpha_from_other_verdicts(arms, rate):
     lost_ours, lost_theirs = (np.take_along_axis(counts, last, axis=1)[:, 0] > 0 for counts in only)
     by_mean = ((judged.finding == 1) & ~lost_ours) | ((judged.finding == -1) & ~lost_theirs)
     assert (failed | by_mean).any(axis=1).mean() <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / studies)
+
+
+@pytest.mark.parametrize(
+    ("lost", "p", "said"),
+    [
+        ((3, 2), 0.58, "the failure rates do not differ significantly (p = 0.58, over all arms and looks)."),
+        ((8, 0), 0.0001, "the failure rates differ (p < 0.001, over all arms and looks)."),
+        ((8, 8), 1.0, None),
+    ],
+)
+def test_failures_are_compared_in_a_sentence_where_there_is_something_to_compare(lost, p, said):
+    failures = Failures(8, *lost, *lost, p, more_often=True, highest_rate=1.0)
+    whole = () if said is None else (f"Of 8 seeds it lost {lost[0]} and a {lost[1]}: {said}",)
+    assert tuple(failure_caveats(failures, "a", Verdict.UNDECIDED, 0.05)) == whole

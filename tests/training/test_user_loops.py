@@ -111,16 +111,15 @@ def test_a_complete_study_says_that_its_loop_was_edited_since(make_study):
     Path("rerun.py").write_text("def train(trial):\n    yield {'test_acc': 0.5 + trial.seed / 100}\n")
     study, warnings = make_study(training={"loop": "rerun:train", "epochs": 1}), []
     watcher = Callback()
-    watcher.on_warning = lambda trial, text: warnings.append(text)
+    watcher.on_warning = lambda trial, text: warnings.append((trial, text))
     with SQLStore("fairtrial.db") as store:
         run(study, store=store, executor=InlineExecutor())
         assert run(study, store=store, executor=InlineExecutor(), watcher=watcher).trained == 0
         assert warnings == []
         Path("rerun.py").write_text("def train(trial):\n    yield {'test_acc': 0.9 + trial.seed / 100}\n")
         assert run(study, store=store, executor=InlineExecutor(), watcher=watcher).trained == 0
-    assert warnings == [
-        "ran other code: rerun.py has changed since seed 1; to train all again, change a parameter with it"
-    ]
+    changed = "these trials ran other code (rerun.py has changed since seed 1)"  # once, about the study and no trial
+    assert warnings == [(None, f"{changed}; to train all again, change a parameter with it")]
 
 
 def returning_nothing(trial):

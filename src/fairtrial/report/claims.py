@@ -45,10 +45,17 @@ def claims_table(data: StudyClaims) -> dict[str, Any]:
             {"id": one.claim.id, "text": one.claim.text, "verdict": one.finding.value}
             | {key: getattr(one.claim, key) for key in ("arm", "against", "metric")}
             | {key: getattr(one.decisive, key) for key in numbers}
+            | {"decided_by": one.decisive.other, "caveats": _own_notes(one), "differences": _differences(one)}
             for one in data.claims
         ],
         **({"joint_claims": joint} if joint else {}),
     }
+
+
+def _differences(one: TestedClaim) -> list[dict[str, Any]]:
+    """The difference to each arm that a claim is against."""
+    names = {"other": "against", "finding": "verdict", "note": "caveat"}
+    return [{names.get(key, key): value for key, value in vars(each).items()} for each in one.against]
 
 
 def _numbers(one: TestedClaim) -> str:

@@ -95,7 +95,7 @@ def comma_separated(summary: StudySummary) -> str:
 
 def summary_table(summary: StudySummary) -> dict[str, Any]:
     """Lay a summary out as programs read it."""
-    table = {key: getattr(summary, key) for key in ("study", "hash", "reference")}
+    table = {key: getattr(summary, key) for key in ("study", "hash", "reference", "alerts")}
     return table | {"planned_seeds": summary.seeds, "arms": [_arm(arm) for arm in summary.arms]}
 
 

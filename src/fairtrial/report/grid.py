@@ -99,7 +99,7 @@ def grid(summary: StudySummary) -> Grid:
         *(Column(each.name, each.head, tuple(column)) for each, column in zip(shown, cells, strict=True)),
         *(columns(summary.arms, [("seeds", "seeds", lambda arm: _seeds(arm, summary.seeds))]) if incomplete else ()),
     )
-    return Grid(label(summary), laid_out, _notes(summary))
+    return Grid(label(summary), laid_out, _notes(summary), first=summary.alerts)
 
 
 def _result(arm: ArmSummary, measure: Measure, *, first: bool) -> Cell:

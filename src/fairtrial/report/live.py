@@ -129,9 +129,12 @@ class ProgressDisplay(Callback):
         elif not self._progress.disable:
             self._print_about(trial, "finished")
 
-    def on_warning(self, trial: Trial, text: str) -> None:
-        """Print a warning about a trial."""
-        self._print_about(trial, text, style="yellow")
+    def on_warning(self, trial: Trial | None, text: str) -> None:
+        """Print a warning about a trial or the study."""
+        if trial is None:
+            self._print(text)
+        else:
+            self._print_about(trial, text, style="yellow")
 
     def on_arm_stopped(self, study: Study, arm: str, seeds: int, reason: str) -> None:  # noqa: ARG002
         """Print why an arm gets no further seeds, and expect none."""

@@ -46,9 +46,13 @@ def of_conditions(study: Study, results: Iterable[TrialResult]) -> tuple[str, ..
         result.forced for result in results if result.arm in names and result.outcome is not None and result.forced
     )
     return tuple(
-        f"The study was continued under other conditions: {what} ({number} trial{'' if number == 1 else 's'})."
+        f"The study was continued {_under(what)} ({number} trial{'' if number == 1 else 's'})."
         for what, number in sorted(forced.items())
     )
+
+
+def _under(what: str) -> str:
+    return f"with {what}" if what.startswith("other code: ") else f"under other conditions: {what}"
 
 
 def of_records(study: Study, data: PairedData) -> Iterator[str]:

@@ -336,7 +336,7 @@ class _Comparing:
         both = [seed for arm, seed in self._data.lost if arm == row.arm and (reference, seed) in self._data.lost]
         if both:
             yield f"Neither it nor {reference} has a result at {seed_list(sorted(both))}."
-        yield from failure_caveats(failures, reference, allowed(row.verdict, lost))
+        yield from failure_caveats(failures, reference, allowed(row.verdict, lost), self._study.question_alpha)
 
     def _by_fate(self, arm: str, seeds: Sequence[int]) -> Iterator[tuple[str, list[int]]]:
         fates = {seed: self._data.lost[arm, seed] for seed in seeds}

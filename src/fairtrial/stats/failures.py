@@ -48,13 +48,16 @@ def compare_failures(data: PairedData, arm: str, reference: str, seeds: int, arm
     )
 
 
-def failure_caveats(found: Failures, reference: str, verdict: Verdict) -> Iterator[str]:
+def failure_caveats(found: Failures, reference: str, verdict: Verdict, alpha: float) -> Iterator[str]:
     """Say what failures show, and what no failure does not show, beside the verdict of the seeds with a result."""
+    if found.arm == found.reference == found.seeds:
+        return  # nothing of either to compare, which is said where the seeds are named
     if found.arm or found.reference:
-        p = "below 0.001" if found.p_adjusted < 0.001 else f"{found.p_adjusted:.2g}"
+        p = "p < 0.001" if found.p_adjusted < 0.001 else f"p = {found.p_adjusted:.2g}"
+        differ = "do not differ significantly" if found.p_adjusted > alpha else "differ"
         yield (
-            f"Of {found.seeds} seeds it lost {found.arm} and {reference} {found.reference}: the p-value of failing "
-            f"equally often is {p}, over all arms and looks."
+            f"Of {found.seeds} seeds it lost {found.arm} and {reference} {found.reference}: the failure rates {differ} "
+            f"({p}, over all arms and looks)."
         )
     elif verdict is Verdict.BETTER:
         yield (

@@ -15,6 +15,7 @@ from fairtrial.measures import measure
 from fairtrial.registry import MEASURES
 from fairtrial.spec import BUILT_IN, Arm, Study, content
 from fairtrial.spec.measures import Measure
+from fairtrial.stats.alerts import alerts, outlier_alerts
 from fairtrial.stats.joined import Key, join
 from fairtrial.stats.paired import PairedData
 from fairtrial.trial import Outcome, TrialResult
@@ -77,6 +78,7 @@ class StudySummary:
     reference: str  # the arm that the others are compared with
     arms: tuple[ArmSummary, ...]  # in the study's order, including arms without any trial
     measures: tuple[Measure, ...]  # in the order of the table
+    alerts: tuple[str, ...] = ()  # what can make a comparison of its arms false, a sentence each; see `stats.alerts`
 
 
 def summarize(study: Study, results: Sequence[TrialResult]) -> StudySummary:
@@ -87,9 +89,8 @@ def summarize(study: Study, results: Sequence[TrialResult]) -> StudySummary:
     """
     trials = join(study, results).values()
     measures = measures_of(study, results)
-    without = (
-        PairedData.of(study, results, study.evidence.metric, study.evidence.target).sifted(study.seeds).not_learned
-    )
+    data = PairedData.of(study, results, study.evidence.metric, study.evidence.target).sifted(study.seeds)
+    without = data.not_learned
     return StudySummary(
         study=study.name,
         hash=study.hash,
@@ -98,6 +99,7 @@ def summarize(study: Study, results: Sequence[TrialResult]) -> StudySummary:
         reference=study.reference,
         arms=tuple(_arm(arm, [t for t in trials if t.arm == arm.name], study, measures, without) for arm in study.arms),
         measures=measures,
+        alerts=(*alerts(study, results), *outlier_alerts(data, study.measure(study.evidence.metric).unit)),
     )
 
 
