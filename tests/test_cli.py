@@ -630,7 +630,10 @@ def test_tasks_run_one_after_another_and_have_one_verdict(fairtrial, study):
     assert err.count("trial 4/4 b seed 1, epoch 2/2") == 2
     assert err.count("fairtrial run ") <= 1
     assert out.index("mine.x@") < out.index("mine.y@") < out.index("against a over all tasks")
-    assert json.loads(fairtrial("verdict", study, "--format", "json")[1])["reference"] == "a over all tasks"
+    table = json.loads(fairtrial("verdict", study, "--format", "json")[1])
+    assert (table["reference"], table["tasks"]) == ("a", ["x", "y"])
+    each = table["questions"][0]["verdicts"]
+    assert [(one["reference"], one["tasks"]) for one in each] == [("a", ["x"]), ("a", ["y"])]
     assert fairtrial("table", "mine.y")[1].startswith("mine.y@")
     assert fairtrial("verdict", study, "--set", "task=x")[1].startswith("mine.x@")
     assert "has tasks: name one with --set task=x" in refused(fairtrial, "table", study)

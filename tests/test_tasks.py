@@ -99,7 +99,7 @@ def test_the_verdict_over_all_tasks_is_that_of_the_mean_difference(results):
     assert [row.interval for row in found] == [pytest.approx(row.interval) for row in expected]
     assert view.data.alpha == pytest.approx(0.02)
     (each,) = view.answers
-    assert [one.reference for one in each.verdicts] == ["a on easy", "a on hard"]
+    assert [one.against for one in each.verdicts] == ["a on easy", "a on hard"]
     alone = results.tasks["hard"].verdict().data.comparisons
     assert each.verdicts[1].comparisons == alone
 

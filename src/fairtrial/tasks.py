@@ -43,7 +43,7 @@ class TaskResults:
         contrasts = {task: Contrasts(one.study, one.results, mains[task]) for task, one in self.tasks.items()}
         alpha = next(iter(contrasts.values())).evidence.alpha
         overall = over_tasks(contrasts, self.name, alpha)
-        each = [replace(main, reference=f"{main.reference} on {task}") for task, main in mains.items()]
+        each = [replace(main, tasks=(task,)) for task, main in mains.items()]
         return View(overall, answers=[Answer("tasks", alpha, tuple(each))])
 
 

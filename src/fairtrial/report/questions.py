@@ -25,7 +25,7 @@ def answer_grid(answer: Answer, main: StudyVerdict, *, screen: bool = False) -> 
     rows = [_Row(found, row) for found in answer.verdicts for row in found.comparisons]
     lead = [_sentence(found, row) for found, row in rows]
     shared = main.caveats
-    notes = notes_by_arm({f"{row.arm} - {found.reference}": row.caveats for found, row in rows}, shared)
+    notes = notes_by_arm({f"{row.arm} - {found.against}": row.caveats for found, row in rows}, shared)
     if answer.best is not None:
         lead += _best(answer.best, main)
     laid_out = _columns(rows, screen=screen) if rows else ()
@@ -48,18 +48,18 @@ def _sentence(found: StudyVerdict, row: Comparison) -> str:
     written, open_ = sentence(found, row), f"{row.arm}: "
     if not written.startswith(open_):
         return written
-    return f"{row.arm} against {found.reference}: {written.removeprefix(open_)}"
+    return f"{row.arm} against {found.against}: {written.removeprefix(open_)}"
 
 
 def _title(answer: Answer, main: StudyVerdict) -> str:
     on = measure((answer.verdicts or (main,))[0].metric).label
     against = {
-        "also": f", against {main.reference}",
+        "also": f", against {main.against}",
         "pairs": ", the other arms against each other",
         "tasks": ", on each task",
         "best": ", best arm",
     }
-    other = against.get(answer.question) or f", against {answer.verdicts[0].reference}"
+    other = against.get(answer.question) or f", against {answer.verdicts[0].against}"
     return f"{label(main)}: {on}{other}"
 
 
@@ -84,7 +84,7 @@ def _columns(rows: list[_Row], *, screen: bool) -> tuple[Column, ...]:
     unit = first.unit
     table: list[tuple[str, str, Callable[[_Row], str]]] = [
         ("arm", "arm", lambda row: row.result.arm),
-        ("against", "against", lambda row: row.found.reference),
+        ("against", "against", lambda row: row.found.against),
         ("verdict", "verdict", _verdict),
         ("seeds", "seeds", lambda row: str(row.result.seeds)),
         (

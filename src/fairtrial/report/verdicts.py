@@ -18,7 +18,7 @@ def verdict_grid(data: StudyVerdict, *, screen: bool = False) -> Grid:
 
     On a screen the table has no column of verdicts, because the sentences above it have them.
     """
-    title = f"{label(data)}: {measure(data.metric).label}, against {data.reference}"
+    title = f"{label(data)}: {measure(data.metric).label}, against {data.against}"
     if not data.comparisons:
         return Grid(title, (), ("The study has one arm: there is nothing to compare.",))
     shown = tuple(column for column in _columns(data) if not (screen and column.key == "verdict"))
@@ -29,7 +29,7 @@ def verdict_grid(data: StudyVerdict, *, screen: bool = False) -> Grid:
 def sentence(data: StudyVerdict, row: Comparison) -> str:
     """Write one verdict: ``low_beta2 is worse than baseline by 1.30 points (95% interval 0.41 to 2.19)``."""
     if row.arm in data.refused:
-        return f"{row.arm}: refused, its trials are not paired with those of {data.reference}"
+        return f"{row.arm}: refused, its trials are not paired with those of {data.against}"
     return _verdict(data, row) + "".join(
         f"; {fate(how)} in {number} of {count(data.ended[row.arm], 'trial')}"
         for how, number in data.lost.get(row.arm, {}).items()
@@ -41,7 +41,7 @@ def _verdict(data: StudyVerdict, row: Comparison) -> str:
     if row.mean_difference is None and row.by_failures:
         return _by_failures(data, row)
     if row.mean_difference is None:
-        return f"{row.arm}: undecided, no seed has a result of it and {data.reference}"
+        return f"{row.arm}: undecided, no seed has a result of it and {data.against}"
     unit, level = data.unit, f"{percent(1 - data.alpha)} interval"
     mean, (low, high) = row.mean_difference, row.interval or (0.0, 0.0)
     if not data.larger_is_better:  # turned so that more is better
@@ -55,11 +55,11 @@ def _verdict(data: StudyVerdict, row: Comparison) -> str:
     if row.verdict in {Verdict.BETTER, Verdict.WORSE}:
         ends = unit.between(low, high) if row.verdict is Verdict.BETTER else unit.between(-high, -low)
         by = f"by {unit.amount(abs(mean))} ({level} {ends})"
-        return f"{row.arm} is {row.verdict.value} than {data.reference} {by}{where}"
+        return f"{row.arm} is {row.verdict.value} than {data.against} {by}{where}"
     interval = f", {level} {unit.between(low, high)}" if row.interval else ""
     if row.verdict is Verdict.EQUIVALENT:
         margin = unit.amount(data.margin or 0.0)
-        return f"{row.arm} is equivalent to {data.reference} within {margin} ({size}{interval})"
+        return f"{row.arm} is equivalent to {data.against} within {margin} ({size}{interval})"
     if row.failures is not None and row.failures.verdict(data.alpha).settled:  # the opposite of what the numbers say
         ends = f" ({level} {unit.between(low, high)})" if row.interval else ""
         return f"{row.arm}: undecided, {size}{ends}{where}, but {_more_often(data, row.failures)}"
@@ -71,14 +71,14 @@ def _by_failures(data: StudyVerdict, row: Comparison) -> str:
     """Write a verdict that failures alone decided."""
     found = row.failures
     assert found is not None
-    return f"{row.arm} is {row.verdict.value} than {data.reference}: {_more_often(data, found)}"
+    return f"{row.arm} is {row.verdict.value} than {data.against}: {_more_often(data, found)}"
 
 
 def _more_often(data: StudyVerdict, found: Failures) -> str:
     """Write which of the two fails more often."""
-    who = "it" if found.more_often else data.reference
+    who = "it" if found.more_often else data.against
     return (
-        f"{who} fails more often (it at {found.arm} of {found.seeds} seeds, {data.reference} at {found.reference}, "
+        f"{who} fails more often (it at {found.arm} of {found.seeds} seeds, {data.against} at {found.reference}, "
         f"p {p_value(found.p_adjusted)})"
     )
 
@@ -90,6 +90,7 @@ def verdict_table(data: StudyVerdict, noise: Sequence[ArmNoise] = ()) -> dict[st
     rows = [{key: _plain(value) for key, value in vars(row).items() if key != "sd"} for row in data.comparisons]
     jitter = None if data.jitter is None else vars(data.jitter) | {"split": vars(data.jitter.split)}
     table |= {"comparisons": rows, "jitter": jitter}
+    table |= {"tasks": data.tasks} if data.tasks else {}
     table |= {"measure_code": code} if (code := code_of([data.metric])) else {}  # of a measure of the user's own
     return table | ({"noise": [_noise(arm) for arm in noise]} if noise else {})
 
@@ -165,7 +166,7 @@ def _notes(data: StudyVerdict) -> Iterator[str]:
         f" With {percent(1 - data.alpha)} probability the intervals of all arms and looks hold at once; p is adjusted "
         "likewise."
     )
-    yield f"Differences: the arm minus {data.reference}, seed by seed.{'' if data.spent else together}"
+    yield f"Differences: the arm minus {data.against}, seed by seed.{'' if data.spent else together}"
     if earlier := of_earlier_looks(data.spent, data.stage):
         yield earlier
     if data.margin is not None:

@@ -54,6 +54,13 @@ class StudyVerdict:
     set_beforehand: bool = False  # whether a store knows that measure and margin were set before there were results
     jitter: Jitter | None = None  # how much of the spread is jitter within runs; None if unknown
     alerts: tuple[str, ...] = ()  # what can make the verdicts false, a sentence each; see `stats.alerts`
+    tasks: tuple[str, ...] = ()  # of a file with tasks: on which they are, or over which
+
+    @property
+    def against(self) -> str:
+        """Write what the arms are compared with: the reference, and on which task, or over all."""
+        where = {0: "", 1: f" on {''.join(self.tasks)}"}.get(len(self.tasks), " over all tasks")
+        return f"{self.reference}{where}"
 
     @property
     def caveats(self) -> tuple[str, ...]:

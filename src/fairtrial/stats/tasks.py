@@ -63,7 +63,7 @@ def over_tasks(tasks: Mapping[str, Contrasts], name: str, alpha: float) -> Study
         first.main,
         study=name,
         hash=digest({task: one.study.hash for task, one in tasks.items()}),
-        reference=f"{base} over all tasks",
+        tasks=tuple(tasks),
         alpha=alpha,
         looks=latest.main.looks,
         stage=latest.main.stage,
