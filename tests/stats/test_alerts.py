@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from builders import MACHINE, make_results, make_study
 from fairtrial.report.views import View
 from fairtrial.stats.alerts import alerts
@@ -43,6 +45,14 @@ def test_a_setting_in_which_arms_differ_and_that_no_trial_read_is_named():
         (None, ()),
     ):
         assert alerts(study, [replace(one, reads=reads) for one in make_results(study)]) == expected
+
+
+@pytest.mark.parametrize("outcome", [Outcome.DIVERGED, Outcome.FAILED, None])
+def test_a_setting_that_only_trials_without_a_result_read_is_read(outcome):
+    study = make_study({"a": {}, "b": {"params": {"width": 2}}}, training={"loop": "my:train"})
+    results = make_results(study, ended={("b", seed): outcome for seed in range(3)})
+    told = [replace(one, reads=("params.width",) if one.arm == "b" else ()) for one in results]
+    assert alerts(study, told) == ()
 
 
 def test_only_trials_that_count_are_looked_at():

@@ -14,7 +14,8 @@ from fairtrial.stats.alerts import alerts
 from fairtrial.stats.claims import check_claims
 from fairtrial.stats.comparison import compare, stops
 from fairtrial.stats.identical import identical_arms
-from fairtrial.stats.verdicts import Verdict
+from fairtrial.stats.questions import answer_questions
+from fairtrial.stats.verdicts import ClaimVerdict, Verdict
 from fairtrial.store.sql import SQLStore
 from fairtrial.testing import simulated_results
 from fairtrial.trial import Outcome
@@ -35,7 +36,7 @@ def results_of(study, *, same=("b",), change=lambda one: one, **options):
 def test_an_arm_that_is_the_reference_to_the_bit_is_named_first_and_has_no_difference(margin, verdict):
     study = make_study(("a", "b", "c"), seeds=3, **margin)
     found = compare(study, results_of(study))
-    line = "b is identical to a, to the bit at all 3 seeds: optimizer.eps changed nothing."
+    line = "b is identical to a but for times, to the bit at all 3 seeds: optimizer.eps changed nothing else."
     assert found.alerts == (line,)
     assert View(found).text(200).splitlines()[0] == line
     row, _ = found.comparisons
@@ -46,9 +47,10 @@ def test_an_arm_that_is_the_reference_to_the_bit_is_named_first_and_has_no_diffe
 def test_of_a_users_loop_it_asks_what_the_loop_reads():
     arms = {"a": {}, "b": {"params": {"hidden": 2}}, "c": {"params": {"hidden": 3}, "optimizer": {"lr": 0.1}}}
     study = make_study(arms, training={"loop": "my:train"})
+    told = "is identical to a but for times, to the bit at all 3 seeds: does the training loop read"
     assert identical_arms(study, results_of(study, same=("b", "c"))) == (
-        "b is identical to a, to the bit at all 3 seeds: does the training loop read params.hidden?",
-        "c is identical to a, to the bit at all 3 seeds: does the training loop read optimizer.lr and params.hidden?",
+        f"b {told} params.hidden?",
+        f"c {told} optimizer.lr and params.hidden?",
     )
 
 
@@ -56,7 +58,7 @@ def test_two_arms_that_are_the_same_but_differ_from_the_reference_are_named_too(
     study = make_study(("a", "b", "c"))
     results = make_results(study, lambda arm, *rest: learning("b" if arm == "c" else arm, *rest))
     assert identical_arms(study, results) == (
-        "c is identical to b, to the bit at all 3 seeds: optimizer.eps changed nothing.",
+        "c is identical to b but for times, to the bit at all 3 seeds: optimizer.eps changed nothing else.",
     )
 
 
@@ -94,11 +96,42 @@ def test_a_single_difference_is_enough(change):
     assert identical_arms(study, results_of(study, change=change)) == ()
 
 
+SLOWER = {"id": "1", "text": "b is slower.", "arm": "b", "against": "a", "metric": "seconds", "direction": "higher"}
+
+
+@pytest.mark.parametrize("seeds", [5, {"min": 3, "max": 5}])
+def test_an_arm_that_differs_in_time_alone_is_compared_on_time(seeds):
+    """Its records without times are the reference's, so a loop may well not read its setting; its times are its own."""
+
+    def curve(arm, seed, epoch):
+        return learning("a" if arm == "b" else arm, seed, epoch) | {"train_seconds": 10.0 * ord(arm) + seed % 3}
+
+    evidence = {"metric": "seconds", "margin": 1.0, "final": True}
+    study = make_study(("a", "b", "c"), seeds=seeds, evidence=evidence, claims=[SLOWER])
+    noisy = [
+        replace(one, epochs=tuple(replace(e, metrics={**e.metrics, "eval_seconds": 0.1 * noise}) for e in one.epochs))
+        for noise, one in zip(np.random.default_rng(0).normal(size=15), make_results(study, curve), strict=True)
+    ]
+    found = compare(study, noisy)
+    row = found.comparisons[0]
+    assert row.verdict is Verdict.WORSE
+    assert row.interval[0] < row.mean_difference == pytest.approx(40.0, abs=1.0)
+    assert stops(study, noisy)["b"] == "its verdict is settled"
+    assert check_claims(study, noisy).claims[0].finding is ClaimVerdict.SUPPORTED
+    also = make_study(("a", "b", "c"), seeds=seeds, evidence={"also": ["seconds"], "margin": 0.01, "final": True})
+    (answer,) = answer_questions(also, noisy, compare(also, noisy))
+    assert answer.verdicts[0].comparisons[0].verdict is Verdict.WORSE
+    assert compare(also, noisy).comparisons[0].verdict is Verdict.EQUIVALENT
+    assert found.alerts == (
+        "b is identical to a but for times, to the bit at all 5 seeds: optimizer.eps changed nothing else.",
+    )
+
+
 def test_seeds_at_which_both_diverged_or_one_is_missing_tell_nothing():
     study = make_study(("a", "b"), seeds=4)
     ended = {("a", 0): Outcome.DIVERGED, ("b", 0): Outcome.DIVERGED, ("b", 1): None}
     assert identical_arms(study, results_of(study, ended=ended))[0].startswith(
-        "b is identical to a, to the bit at all 2 "
+        "b is identical to a but for times, to the bit at all 2 "
     )
     one_left = ended | {("a", 2): Outcome.FAILED}
     assert identical_arms(study, results_of(study, ended=one_left)) == ()  # one seed: chance
@@ -167,7 +200,9 @@ def test_an_aa_arm_with_a_verdict_is_said_first():
 def test_a_loop_that_ignores_the_seeds_of_noise_is_found_by_its_aa_arm():
     study = make_study({"a": {}, "again": {}}, **AA)
     (line,) = alerts(study, results_of(study, same=("again",)))
-    assert line.startswith("again is identical to a, to the bit at all 3 seeds, though its seeds of noise differ: ")
+    assert line.startswith(
+        "again is identical to a but for times, to the bit at all 3 seeds, though its seeds of noise differ: "
+    )
 
 
 def test_an_aa_arm_stops_with_the_last_other_arm_but_not_alone():

@@ -60,6 +60,9 @@ def _verdict(data: StudyVerdict, row: Comparison) -> str:
     if row.verdict is Verdict.EQUIVALENT:
         margin = unit.amount(data.margin or 0.0)
         return f"{row.arm} is equivalent to {data.reference} within {margin} ({size}{interval})"
+    if row.failures is not None and row.failures.verdict(data.alpha).settled:  # the opposite of what the numbers say
+        ends = f" ({level} {unit.between(low, high)})" if row.interval else ""
+        return f"{row.arm}: undecided, {size}{ends}{where}, but {_more_often(data, row.failures)}"
     more = "" if row.more_seeds is None else f", about {count(row.more_seeds, 'more seed')}"
     return f"{row.arm}: undecided{more} ({size}{where or ' so far'}{interval})"
 
@@ -68,10 +71,15 @@ def _by_failures(data: StudyVerdict, row: Comparison) -> str:
     """Write a verdict that failures alone decided."""
     found = row.failures
     assert found is not None
+    return f"{row.arm} is {row.verdict.value} than {data.reference}: {_more_often(data, found)}"
+
+
+def _more_often(data: StudyVerdict, found: Failures) -> str:
+    """Write which of the two fails more often."""
     who = "it" if found.more_often else data.reference
     return (
-        f"{row.arm} is {row.verdict.value} than {data.reference}: {who} fails more often (it at {found.arm} of "
-        f"{found.seeds} seeds, {data.reference} at {found.reference}, p {p_value(found.p_adjusted)})"
+        f"{who} fails more often (it at {found.arm} of {found.seeds} seeds, {data.reference} at {found.reference}, "
+        f"p {p_value(found.p_adjusted)})"
     )
 
 
@@ -137,6 +145,12 @@ def _columns(data: StudyVerdict) -> tuple[Column, ...]:
     return columns(data.comparisons, table)
 
 
+def within_margin(data: StudyVerdict) -> str:
+    """Write which differences do not matter, and whether that was set beforehand."""
+    set_when = "that the study set beforehand" if data.set_beforehand else "of the study"
+    return f"within {data.unit.amount(data.margin or 0.0)}, the margin {set_when}"
+
+
 def p_value(value: float) -> str:
     """Write a p value: ``0.012``, ``<0.001``."""
     return "<0.001" if value < 0.001 else f"{value:.3f}"
@@ -154,9 +168,7 @@ def _notes(data: StudyVerdict) -> Iterator[str]:
     if data.stage > 1 and not data.exploratory:
         yield "These trials were looked at before; the intervals allow for all looks together."
     if data.margin is not None:
-        within = data.unit.amount(data.margin)
-        set_when = "that the study set beforehand" if data.set_beforehand else "of the study"
-        yield f"Equivalent: within {within}, the margin {set_when}."
+        yield f"Equivalent: {within_margin(data)}."
     yield (
         "Effect size: mean over standard deviation of the differences, above 0 where the arm is better. Beats ref.: "
         "probability at a new seed. Could find: the smallest difference found with 80% power."

@@ -20,12 +20,13 @@ def alerts(study: Study, results: Sequence[TrialResult]) -> tuple[str, ...]:
         ()
     """
     names = {arm.name for arm in study.arms}
-    finished = [one for one in results if one.arm in names and one.outcome is Outcome.FINISHED]
+    own = [one for one in results if one.arm in names]
+    finished = [one for one in own if one.outcome is Outcome.FINISHED]
     return (
         *_mixed_code(finished),
         *_ended_early(study, finished),
         *identical_arms(study, results),
-        *_unread(study, finished),
+        *_unread(study, own),
     )
 
 
@@ -82,9 +83,10 @@ def _mixed_code(finished: Sequence[TrialResult]) -> Iterator[str]:
             yield f"Not one experiment: {name} changed between trials ({_by_seed(versions)})."
 
 
-def _unread(study: Study, finished: Sequence[TrialResult]) -> Iterator[str]:
-    """Name the settings in which arms differ and that no finished trial has read."""
-    known = [one.reads for one in finished if one.reads is not None]
+def _unread(study: Study, results: Sequence[TrialResult]) -> Iterator[str]:
+    """Name the settings in which arms differ and that no trial, finished or not, has read; none before one finished."""
+    finished = any(one.outcome is Outcome.FINISHED and one.reads is not None for one in results)
+    known = [one.reads for one in results if one.reads is not None] if finished else []
     keys = unread_keys(study, {name for reads in known for name in reads}) if known else ()
     if keys:
         yield f"No trial has read {' and '.join(keys)}, in which arms differ: does the training loop use it?"

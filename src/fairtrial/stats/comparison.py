@@ -22,7 +22,7 @@ from fairtrial.stats.judge import judge, needed
 from fairtrial.stats.paired import LostSeeds, PairedData, fate, seed_list
 from fairtrial.stats.pairing import pairing_caveats, pairing_conflict
 from fairtrial.stats.stages import standing, without
-from fairtrial.stats.stopping import allowed, failures_of, hopeless, stop_reasons
+from fairtrial.stats.stopping import allowed, combined, failures_of, hopeless, stop_reasons
 from fairtrial.stats.variance import estimate
 from fairtrial.stats.verdicts import Comparison, Failures, Verdict
 from fairtrial.trial import TrialResult
@@ -171,7 +171,7 @@ class _Comparing:
         self._others = [arm.name for arm in study.arms if arm.name != study.reference]
         conflicts = {arm: pairing_conflict(study, study.reference, arm, results) for arm in self._others}
         self._refused = {arm: reason for arm, reason in conflicts.items() if reason}
-        self._sameness = Sameness.of(study, results)
+        self._sameness = Sameness.of(study, results, self._all.values)
         self.seeds = self._complete_seeds() if seeds is None else seeds
         self._data = self._all.sifted(self.seeds)
         self._judged = self._judge(self.seeds)
@@ -237,8 +237,7 @@ class _Comparing:
     def _identical(self, seeds: int) -> dict[str, int]:
         """The arms that are the reference to the bit at all of these seeds, with their number of shared seeds."""
         found = {arm: self._sameness.seeds(self._study.reference, arm, seeds) for arm in self._others}
-        measured = {arm for arm, seed in self._all.values if seed < seeds} - self._refused.keys()
-        return {arm: shared for arm, shared in found.items() if shared and arm in measured}
+        return {arm: shared for arm, shared in found.items() if shared and arm not in self._refused}
 
     def _complete_seeds(self) -> int:
         """Count the seeds to evaluate: those that all arms have ended, where they had not stopped.
@@ -295,18 +294,15 @@ class _Comparing:
             refusal = f"Refused: {self._refused[arm]}."
             return replace(row, caveats=(refusal, *shared))
         lost = self._data.lost_seeds(arm, self._study.reference)
-        verdict = allowed(row.verdict, lost)
         failures = failures_of(self._study, row, self._data, self.seeds)
-        by_failures = not verdict.settled and failures.verdict(self._study.question_alpha).settled
+        verdict, by_failures = combined(row.verdict, lost, failures.verdict(self._study.question_alpha))
         higher = (row.mean_difference or 0.0) > 0.0
         heading = Verdict.BETTER if higher == self._evidence.larger_is_better else Verdict.WORSE
         # Further seeds can't settle an arm where lost seeds already rule out the verdict that it is heading for.
         more = row.more_seeds if verdict is row.verdict and allowed(heading, lost) is heading else None
-        if by_failures:
-            verdict, more = failures.verdict(self._study.question_alpha), None
         paired = pairing_caveats(self._study, arm, self._results, other=self._study.reference)
         judged = self._judge_caveats(row, failures, settles=more is not None)
-        own = (*self._loss_caveats(row, lost, failures), *judged, *paired, *shared)
+        own = (*self._loss_caveats(row, lost, failures, verdict), *judged, *paired, *shared)
         found = replace(row, verdict=verdict, more_seeds=more, caveats=own)
         return replace(found, failures=failures, by_failures=by_failures)
 
@@ -324,7 +320,7 @@ class _Comparing:
         wrong = () if settles else [needed(total, more_to_come=more) for more in (True, False)]
         return tuple(line for line in row.caveats if line not in wrong)
 
-    def _loss_caveats(self, row: Comparison, lost: LostSeeds, failures: Failures) -> Iterator[str]:
+    def _loss_caveats(self, row: Comparison, lost: LostSeeds, failures: Failures, verdict: Verdict) -> Iterator[str]:
         """Say what happened to trials without a number, of the arm and of the reference."""
         reference = self._study.reference
         for how, seeds in self._by_fate(row.arm, lost.arm):
@@ -333,7 +329,7 @@ class _Comparing:
             yield "Its numbers, including the chance at a new seed, use only the seeds at which both have a result."
         for how, seeds in self._by_fate(reference, lost.other):
             yield f"{reference} {how} at {seed_list(seeds)} and this arm did not, which counts for it."
-        if allowed(row.verdict, lost) is not row.verdict:
+        if row.verdict.settled and not verdict.settled:
             yield f"The seeds that both finished say {row.verdict.value}, but the lost seeds leave it undecided."
         both = [seed for arm, seed in self._data.lost if arm == row.arm and (reference, seed) in self._data.lost]
         if both:

@@ -1,12 +1,13 @@
 """The picture behind the verdicts: its numbers are theirs, and the drawing shows them all."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from fairtrial.errors import ReportError
 from fairtrial.report.charts import draw
-from fairtrial.report.charts.differences import difference_data
+from fairtrial.report.charts.differences import difference_data, draw_differences
 from fairtrial.stats.comparison import compare
 from fairtrial.testing import simulated_results, simulated_study
 
@@ -68,6 +69,25 @@ def test_every_number_is_drawn_in_points():
         "half": "worse; 1 diverged",
     }
     assert "within 2.00 points" in whole["title"]["subtitle"][1]
+
+
+def subtitle(found, study, results):
+    data = replace(difference_data(study, results), found=found)
+    return draw_differences(study, data).to_dict()["title"]["subtitle"]
+
+
+def test_the_subtitle_says_what_the_first_line_of_the_verdicts_does():
+    study, results = make(evidence={"margin": 0.02})
+    found = replace(difference_data(study, results).found, set_beforehand=True)
+    assert subtitle(found, study, results)[1].endswith("within 2.00 points, the margin that the study set beforehand.")
+    late = replace(found, set_beforehand=False, exploratory=("the margin 0.02 was set after 20 trials had ended",))
+    first, _, last = subtitle(late, study, results)
+    assert (first, "beforehand" in last) == ("Exploratory.", False)
+    alert = "Not one experiment: loop.py changed between trials " + ", then seed 1" * 20
+    first, *_ = subtitle(replace(late, alerts=(alert, "Another.")), study, results)
+    assert first.startswith("Exploratory. Not one experiment: loop.py changed")
+    assert first.endswith(" ...")
+    assert len(first) <= 110
 
 
 def test_without_a_margin_there_is_no_band_and_without_spread_no_bar():

@@ -1,5 +1,6 @@
 """The picture behind the verdicts: each arm's paired differences from the reference, their interval, and the margin."""
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from fairtrial.measures import measure
 from fairtrial.registry import CHARTS
 from fairtrial.report.charts import Chart
 from fairtrial.report.style import WIDTH, Rows, channels, frame, line_styles, over
+from fairtrial.report.verdicts import within_margin
 from fairtrial.report.words import percent
 from fairtrial.spec import Study
 from fairtrial.stats.comparison import StudyVerdict, compare
@@ -20,6 +22,9 @@ from fairtrial.trial import TrialResult
 
 #: Pixels for each arm.
 ROW = 46
+
+#: Characters that fit in a line of the subtitle.
+LINE = 110
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ def draw_differences(study: Study, data: Differences) -> alt.LayerChart:
     """Draw a row for each arm: mean and interval above, seeds below them, the verdict to the right."""
     found, shown = data.found, measure(data.found.metric)
     title = f"Differences from {found.reference}: {shown.label}"
-    header = alt.TitleParams(title, subtitle=[f"{study.label}. {_caption(data)}", _remark(found)])
+    header = alt.TitleParams(title, subtitle=[*_warnings(found), f"{study.label}. {_caption(data)}", _remark(found)])
     x = alt.X(
         "x:Q",
         title=f"Arm minus {found.reference} ({found.unit.difference})".removesuffix(" ()"),
@@ -132,7 +137,14 @@ def _remark(found: StudyVerdict) -> str:
     way = f"{'Higher' if found.larger_is_better else 'Lower'} is better."
     if found.margin is None:
         return way
-    return f"{way} Shaded: within {found.unit.amount(found.margin)}, the margin set beforehand."
+    return f"{way} Shaded: {within_margin(found)}."
+
+
+def _warnings(found: StudyVerdict) -> Iterator[str]:
+    """What can make the verdicts false, in a line; the verdicts themselves say all of it."""
+    said = [*(["Exploratory."] if found.exploratory else []), *found.alerts[:1]]
+    if said:
+        yield textwrap.shorten(" ".join(said), LINE, placeholder=" ...")
 
 
 _ABOUT = "Each arm minus the reference, seed by seed, with the intervals, the margin and the verdicts."
