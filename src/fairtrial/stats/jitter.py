@@ -120,7 +120,7 @@ def find_jitter(
 
 
 def split_variance(differences: FloatArray) -> Split | None:
-    """Split the variance of paired differences, (arms, seeds, evaluations); a NaN or too large a number has no part.
+    """Split the variance of paired differences, (arms, seeds, evaluations); a run with a NaN, or beyond 1e99, is out.
 
     The arms' differences share the reference, and so are correlated by a half: the interval, of the ratio of two mean
     squares by the F distribution, takes their degrees of freedom over ``1 + (arms - 1) / 4``.
