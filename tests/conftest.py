@@ -84,7 +84,7 @@ def make_study():
 @pytest.fixture
 def mixed_study(make_study):
     """A study with an arm for every way in which a trial can end."""
-    ends = ["well", "nan", "inf", "says so", "raises", "no record", "empty", "percent", "too many"]
+    ends = ["well", "nan", "inf", "says so", "raises", "no record", "empty", "too many"]
     arms = {end.replace(" ", "_"): {"params": {"end": end}} for end in ends}
     return make_study(reference="well", training={"epochs": 3, "loop": "loops:mixed"}, arms=arms)
 

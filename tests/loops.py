@@ -54,8 +54,6 @@ def mixed(trial):
             yield 3.0
         if end == "empty":
             yield {}
-        if end == "percent":
-            metrics["test_acc"] = 81.5
         if end == "too many":
             yield from good(trial)
         if end == "interrupt" and "FAIRTRIAL_TEST_INTERRUPT" in os.environ:
@@ -91,7 +89,6 @@ def others(own):
 #: First records that no study can use, by name.
 BAD = {
     "percent": {"test_acc": 81.5},
-    "like percent": {"test_acc": 0.8, "test_accuracy": 97.3},
     "text": {"test_acc": "0.8"},
     "truth": {"test_acc": True},
     "nothing": {"test_acc": None},
@@ -100,6 +97,12 @@ BAD = {
     "no record": 0.8,
     "empty": {},
 }
+
+
+def in_percent(trial):
+    """Yield accuracies in percent, which begin below 1, as of many classes."""
+    for acc in (0.9, 20.9):
+        yield {"test_acc": acc}
 
 
 def badly(trial):

@@ -85,7 +85,6 @@ def test_every_end_comes_out_of_workers_as_it_does_inline(store, mixed_study):
         "raises": "failed",
         "no_record": "failed",
         "empty": "failed",
-        "percent": "failed",
         "too_many": "failed",
     }
     assert {result.machine.threads for result in done.results} == {2}

@@ -57,7 +57,7 @@ class ProvenanceError(FairtrialError):
 
 
 class RecordError(FairtrialError):
-    """A training loop's first record is not what its study needs; the study stops, and no trial has failed."""
+    """A training loop's first record is not what its study needs, or a number has another unit: the study stops."""
 
 
 class StoreLockedError(StoreError):

@@ -112,11 +112,6 @@ def test_every_end_of_a_loop_is_an_outcome(make, mixed_study):
         ("raises", Outcome.FAILED, "RuntimeError: boom"),
         ("no_record", Outcome.FAILED, "TypeError: a training loop must yield a dict of metrics, not float"),
         ("empty", Outcome.FAILED, "ValueError: the training loop yielded an empty record in epoch 2"),
-        (
-            "percent",
-            Outcome.FAILED,
-            "ValueError: test_acc = 81.5 in epoch 2: must be a fraction, from 0 to 1; yield 0.815",
-        ),
         ("too_many", Outcome.FAILED, "ValueError: the training loop yielded more than its 3 epochs"),
     }
     assert len(ends) == len(plan(mixed_study))
@@ -145,6 +140,18 @@ def test_a_first_record_that_the_study_cannot_use_stops_it_and_no_trial_has_fail
         with pytest.raises(RecordError, match=r'^training\.loop = "loops:badly", arm [ab], seed 0: '):
             messages.extend(session.messages())
     assert not any(isinstance(message, Ended | EpochFinished) for message in messages)
+
+
+def test_accuracies_in_percent_that_begin_below_one_stop_the_study_and_no_trial_has_failed(make, make_study):
+    study = make_study(seeds=2, arms={"a": {}, "b": {"params": {"x": 1}}}, training={"loop": "loops:in_percent"})
+    messages = []
+    with opened(make(), loops.in_percent, rules=RecordRules.of(study)) as session:
+        submit(session, *plan(study))
+        with pytest.raises(
+            RecordError, match=r"test_acc = 20\.9 in epoch 2: must be a fraction, from 0 to 1; yield 0\.209$"
+        ):
+            messages.extend(session.messages())
+    assert not any(isinstance(message, Ended) for message in messages)
 
 
 def test_trials_may_be_submitted_while_messages_are_read(make, trials):

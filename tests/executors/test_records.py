@@ -9,7 +9,7 @@ import torch
 
 import loops
 from fairtrial.errors import Diverged
-from fairtrial.executors.records import NO_RULES, RecordRules
+from fairtrial.executors.records import NO_RULES, RecordRules, UnitError
 from fairtrial.spec import Study
 
 ARMS = {"a": {}, "b": {"optimizer": {"eps": 1e-6}}}
@@ -24,8 +24,6 @@ def rules(**changes):
 #: What is said of each of `loops.BAD`.
 MESSAGES = {
     "percent": "test_acc = 81.5 in epoch 1: must be a fraction, from 0 to 1; yield 0.815",
-    "like percent": "test_accuracy = 97.3 in epoch 1: looks like percent; yield a fraction (0.973), or declare "
-    '[metrics.test_accuracy] unit = "percent" (or "plain")',
     "text": "test_acc = '0.8' in epoch 1: must be a number, not text; yield float(test_acc)",
     "truth": "test_acc = True in epoch 1: must be a number, not a truth value; yield float(test_acc) if you mean 0 or "
     "1",
@@ -76,13 +74,34 @@ def test_numbers_of_other_libraries_are_numbers(value):
     ],
 )
 def test_a_number_must_be_in_its_metrics_unit(name, value, unit, allowed, epoch):
-    own = rules(metrics={name: {"unit": unit}} if unit else {})
-    record = {"test_acc": 0.5, name: value}
+    own = rules(
+        metrics={name: {"unit": unit}} if unit else {}, evidence={"metric": f"best_{name}", "direction": "higher"}
+    )
+    record = {name: value}
     if allowed:
         assert own.checked(record, epoch) == record
     else:
-        with pytest.raises(ValueError, match=rf"^{name} = {value:g} in epoch {epoch}: "):
+        with pytest.raises(UnitError, match=rf"^{name} = {value:g} in epoch {epoch}: "):
             own.checked(record, epoch)
+
+
+def test_a_metric_that_the_study_compares_and_whose_name_may_mean_percent_must_be_declared():
+    own = rules(evidence={"metric": "best_test_accuracy"})
+    message = (
+        "test_accuracy = 97.3 in epoch 1: looks like percent; yield a fraction (0.973), or declare "
+        '[metrics.test_accuracy] unit = "percent" (or "plain")'
+    )
+    with pytest.raises(UnitError, match=f"^{re.escape(message)}$"):
+        own.checked({"test_accuracy": 97.3}, 1)
+
+
+@pytest.mark.parametrize("name", ["iou_loss", "grad_acc_steps", "test_accuracy"])
+def test_a_metric_that_the_study_does_not_compare_may_be_any_number(name):
+    assert rules().checked({"test_acc": 0.5, name: 4.0}, 1)[name] == 4.0
+
+
+def test_what_a_loss_of_a_share_is_may_exceed_one_though_it_is_compared():
+    assert rules(evidence={"metric": "final_iou_loss"}).checked({"iou_loss": 1.4}, 1) == {"iou_loss": 1.4}
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

@@ -55,7 +55,22 @@ def test_the_study_says_which_way_is_better_where_the_name_does_not():
             (name, True)
             for name in ("acc", "test_accuracy", "valAcc", "top1", "acc5", "best_top5_test", "F1", "mean_iou")
         ),
-        *((name, False) for name in ("accent", "account", "grad_norm", "stopped", "f", "test_loss", "laptop")),
+        *(
+            (name, False)
+            for name in (
+                "accent",
+                "account",
+                "grad_norm",
+                "stopped",
+                "f",
+                "test_loss",
+                "laptop",
+                "iou_loss",
+                "grad_acc_steps",
+                "f1Count",
+                "acc_seconds",
+            )
+        ),
     ],
 )
 def test_names_that_read_like_a_fraction_or_percent(name, percent):
@@ -119,6 +134,8 @@ def test_what_a_users_loop_may_record():
     assert not any(map(may_be_metric, ["1f", "a b", "", "größe"]))
 
 
-@pytest.mark.parametrize(("value", "plain"), [(0.5, 0.5), (1, 1.0), (None, None), (math.nan, None), (-math.inf, None)])
+@pytest.mark.parametrize(
+    ("value", "plain"), [(0.5, 0.5), (1, 1.0), (None, None), (math.nan, None), (-math.inf, None), (-1e200, None)]
+)
 def test_only_finite_numbers_are_numbers(value, plain):
     assert finite(value) == plain

@@ -316,7 +316,26 @@ ERRORS = {
         {"evidence": {"also": [{"metric": "final_test_acc", "margin": 2}]}},
         "evidence.also[0].margin = 2: must be below 1: final_test_acc is a fraction; write 0.02 for 2 points",
     ),
-    "no constant": ({"evidence": {"against": "b"}}, 'evidence.against = "b": must be a table'),
+    "no constant": (
+        {"evidence": {"against": "b"}},
+        'evidence.against = "b": must be a number, or a table such as { value = 0.9 }',
+    ),
+    "a constant in percent": (
+        {"evidence": {"against": 85}},
+        "evidence.against = 85.0: accuracies are fractions; write 0.85",
+    ),
+    "a constant in percent, as a table": (
+        {"evidence": {"against": {"value": 85.5}}},
+        "evidence.against = 85.5: accuracies are fractions; write 0.855",
+    ),
+    "a target in percent": (
+        {"evidence": {"metric": "epochs_to_target", "target": {"metric": "test_acc", "value": 60.0}}},
+        "evidence.target.value = 60.0: accuracies are fractions; write 0.6",
+    ),
+    "a floor that nothing reaches": (
+        {"evidence": {"lost_below": 150.0}},
+        "evidence.lost_below = 150.0: must be at most 1",
+    ),
     "too few arms for pairs": (
         {"evidence": {"pairs": "all"}},
         "evidence.pairs: needs at least 3 arms; the study has 2",

@@ -17,7 +17,7 @@ carry the trial's id: its hash. A session promises:
   so. An exception of the training loop would recur, and is not retried; nor is a trial that exceeded its time limit.
 * Records. Where a training loop's first record is not what the study needs (a metric is missing, text, in percent),
   every trial would meet the same: `messages` raises `RecordError`, and the trial stays without an end. In a later
-  epoch it is a failure of the trial.
+  epoch it is a failure of the trial, but for a number in another unit: accuracies in percent may begin below 1.
 * Checkpoints. A trial that restarts can continue from its last checkpoint; if one can't be used, a `Warned` says so.
   Where a checkpoint can't be written, as on a full disk, the trial has not failed, and all others would meet the same:
   `messages` raises `CheckpointError`, and the trial stays without an end. Leaving the context while trials run asks
@@ -39,7 +39,7 @@ from typing import Protocol, TypeAlias
 
 from fairtrial.checkpoints import CheckpointManager, TrialCheckpoints
 from fairtrial.errors import CheckpointError, Diverged, RecordError, StudyError
-from fairtrial.executors.records import NO_RULES, RecordRules
+from fairtrial.executors.records import NO_RULES, RecordRules, UnitError
 from fairtrial.executors.slots import Slots
 from fairtrial.spec.messages import show
 from fairtrial.trial import EpochRecord, Machine, Outcome, TrainingLoop, Trial, TrialContext
@@ -196,7 +196,7 @@ def run_trial(
     records of a checkpoint that the loop has loaded come before its own first one.
 
     A trial has no end where the loop was asked to stop (it raises `Stopped`), where checkpoints can't be written or
-    read (`CheckpointError`), where its first record breaks the rules (`RecordError`), or where ``pass_on`` says that an
+    read (`CheckpointError`), where a record breaks the rules of all (`RecordError`), or where ``pass_on`` says that an
     exception ends the process, not just the trial.
     """
     yield Started(trial.hash, machine, datetime.now(UTC))
@@ -275,13 +275,13 @@ def _as_generator(epochs: object) -> Generator[Mapping[str, float], None, None]:
 
 
 def _checked(trial: Trial, metrics: object, epoch: int, rules: RecordRules) -> dict[str, float]:
-    """Check one epoch's metrics; what is wrong with the first record, which all trials share, is a `RecordError`."""
+    """Check one epoch's metrics; what all trials share is a `RecordError`: a wrong first record, or another unit."""
     if epoch > trial.epochs:
         raise ValueError(f"the training loop yielded more than its {trial.epochs} epochs")
     try:
         return rules.checked(metrics, epoch)
     except (TypeError, ValueError) as error:
-        if epoch > 1:
+        if epoch > 1 and not isinstance(error, UnitError):
             raise
         loop = trial.settings.training.loop
         raise RecordError(f"training.loop = {show(str(loop))}, arm {trial.arm}, seed {trial.seed}: {error}") from error

@@ -13,6 +13,10 @@ from fairtrial.spec.metrics import PLAIN, Unit, may_be_percent, own_unit, settin
 _TRUTH = {"bool", "torch.bool"}
 
 
+class UnitError(ValueError):
+    """A number that the metric's unit does not allow: the loop yields another unit in every trial."""
+
+
 @dataclass(frozen=True)
 class RecordRules:
     """What a study expects of records.
@@ -58,6 +62,7 @@ class RecordRules:
 
         Raises:
             Diverged: a loss is not finite.
+            UnitError: a number is not in its metric's unit.
             TypeError, ValueError: anything else is wrong; the message names it and says what to yield instead.
         """
         if not isinstance(metrics, Mapping):
@@ -81,12 +86,15 @@ class RecordRules:
         return f"the training loop never yielded {lacking[0]}; {self.needed[lacking[0]]} needs it" if lacking else ""
 
     def _check_unit(self, name: str, value: float, epoch: int) -> None:
-        """Refuse a number that the metric's unit does not allow; NaN and infinities are lost runs instead."""
+        """Refuse a number that the metric's unit does not allow; NaN and infinities are lost runs instead.
+
+        What no unit is declared for is judged by its name, if the study compares arms on it.
+        """
         if not math.isfinite(value):
             return
         declared = self.units.get(name) or own_unit(name)
-        if declared is None and value > 1 and may_be_percent(name):
-            raise ValueError(
+        if declared is None and value > 1 and name in self.needed and may_be_percent(name):
+            raise UnitError(
                 f"{name} = {value:g} in epoch {epoch}: looks like percent; yield a fraction ({value / 100:g}), or "
                 f'declare [metrics.{name}] unit = "percent" (or "plain")'
             )
@@ -95,7 +103,7 @@ class RecordRules:
             return
         instead = f"; yield {value / 100:g}" if high == 1 and 1 < value <= 100 else ""
         what = "a fraction, " if high == 1 else ""
-        raise ValueError(f"{name} = {value:g} in epoch {epoch}: must be {what}from {low:g} to {high:g}{instead}")
+        raise UnitError(f"{name} = {value:g} in epoch {epoch}: must be {what}from {low:g} to {high:g}{instead}")
 
     def _check_needed(self, present: set[str], numbers: Mapping[str, float]) -> None:
         for name, key in self.needed.items():

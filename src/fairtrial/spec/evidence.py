@@ -1,6 +1,7 @@
 """What is compared, what is claimed, and what varies with the seed; docs/studies.md explains the keys."""
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, AllowInfNan, BeforeValidator, Field, StrictBool, StrictFloat, model_validator
@@ -81,7 +82,11 @@ class Constant(Section):
 
 
 def _as_constant(against: object) -> object:
-    return {"value": against} if isinstance(against, int | float) and not isinstance(against, bool) else against
+    if isinstance(against, int | float) and not isinstance(against, bool):
+        return {"value": against}
+    if against is None or isinstance(against, Mapping | Constant):
+        return against
+    raise PydanticCustomError("constant", "must be a number, or a table such as { value = 0.9 }")
 
 
 class Evidence(Section):

@@ -9,6 +9,8 @@ from typing import Literal, TypeAlias
 #: What precedes the names of metrics that are measured with recomputed statistics of batch norm, or averaged weights.
 RECALIBRATED, EMA = "recalibrated_", "ema_"
 
+#: Larger numbers count as infinite: squares of their differences might overflow a float.
+LARGEST = 1e99
 #: Which way is better.
 Direction: TypeAlias = Literal["higher", "lower"]
 
@@ -84,6 +86,11 @@ _BY_LAST_WORD: dict[str, tuple[Unit, Direction]] = {
 
 #: Words in the names of metrics that people record as fractions or in percent.
 _SHARE = re.compile(r"acc\d*|accuracy|top\d+|precision|recall|f1|auc|auroc|iou", re.IGNORECASE)
+#: Last words of names that say something else: a unit, or what is counted.
+_NO_SHARE = re.compile(
+    r"loss|nll|steps?|epochs?|batch(es)?|size|counts?|num(ber)?|n|seconds|s|ms|minutes|hours|time|lr|norm|rank",
+    re.IGNORECASE,
+)
 
 _WORDS = {"acc": "accuracy", "val": "validation", "train": "training"}
 
@@ -166,15 +173,16 @@ def may_be_percent(name: str) -> bool:
     """Tell whether a metric's name reads like one that people record as a fraction or in percent.
 
     Example:
-        >>> may_be_percent("test_accuracy"), may_be_percent("valAcc"), may_be_percent("grad_norm")
+        >>> may_be_percent("test_accuracy"), may_be_percent("valAcc"), may_be_percent("iou_loss")
         (True, True, False)
     """
-    return any(_SHARE.fullmatch(word) for word in re.findall(r"[A-Z]*[a-z]*\d*", name))
+    words = [word for word in re.findall(r"[A-Z]*[a-z]*\d*", name) if word]
+    return any(map(_SHARE.fullmatch, words)) and not _NO_SHARE.fullmatch(words[-1])
 
 
 def finite(value: float | None) -> float | None:
-    """Convert to a plain float; None unless finite."""
-    return None if value is None or not math.isfinite(value) else float(value)
+    """Convert to a plain float; None unless finite and of a size that can be compared, see `LARGEST`."""
+    return float(value) if value is not None and abs(value) <= LARGEST else None
 
 
 def may_be_metric(name: str) -> bool:

@@ -1,5 +1,6 @@
 """The keys of a study file, and the checks that depend on its arms and on what its trials record."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
@@ -23,7 +24,7 @@ from fairtrial.spec.evidence import (
 )
 from fairtrial.spec.measures import better, find_measure, measures_of
 from fairtrial.spec.messages import show
-from fairtrial.spec.metrics import PERCENT, UNITS, Direction, Metric, may_be_metric, own_unit, settings_needed
+from fairtrial.spec.metrics import PERCENT, UNITS, Direction, Metric, Unit, may_be_metric, own_unit, settings_needed
 from fairtrial.spec.numbers import Count
 from fairtrial.spec.sections import BUILT_IN, Section, Settings
 
@@ -132,6 +133,9 @@ class StudyFile(Settings):
         _check_size(evidence.metric, evidence.margin, "evidence.margin", self.declared)
         self._check_further_questions(words, len(arms))
         _check_floor(self.with_directions().evidence, self.declared)
+        if evidence.against is not None:
+            found = find_measure(evidence.metric, declared=self.declared)
+            _check_level(found.unit if found else None, evidence.against.value, "evidence.against")
         ids: set[str] = set()
         for index, claim in enumerate(self.claims):
             where = f"claims[{index}]"
@@ -226,6 +230,7 @@ class Vocabulary:
             name = target.metric
             self._check(name, f"{where}.metric", (name,) if may_be_metric(name) else None, self._metrics)
             self.check_direction(name, target.direction, where)
+            _check_level((self._declared.get(name) or Metric.named(name)).unit, target.value, f"{where}.value")
 
     def check_direction(self, name: str, direction: Direction | None, where: str) -> None:
         """Check that the better direction is known, and doesn't contradict the metric's name or [metrics]."""
@@ -253,13 +258,26 @@ def check_arm(name: str, known: Collection[str], where: str) -> None:
 
 
 def _check_size(measure: str, size: float | None, where: str, declared: Mapping[str, Metric]) -> None:
-    """Check that a difference of fractions, such as accuracies, is not meant as points."""
+    """Check that a difference fits between the limits of the measure's unit; of fractions it may be meant as points."""
     found = find_measure(measure, declared=declared)
-    if size is not None and abs(size) >= 1.0 and found and found.unit == PERCENT:
-        raise StudyError(
-            f"{where} = {size:g}: must be below 1: {measure} is a fraction; write {size / 100:g} for {size:g} "
-            f"point{'' if abs(size) == 1 else 's'}"
-        )
+    if size is None or found is None or abs(size) < found.unit.limits[1]:
+        return
+    if found.unit != PERCENT:
+        raise StudyError(f"{where} = {size:g}: must be below {found.unit.limits[1]:g}, the most that {measure} can be")
+    raise StudyError(
+        f"{where} = {size:g}: must be below 1: {measure} is a fraction; write {size / 100:g} for {size:g} "
+        f"point{'' if abs(size) == 1 else 's'}"
+    )
+
+
+def _check_level(unit: Unit | None, value: object, where: str) -> None:
+    """Check that a value which runs are to reach is one that this unit allows; a gap may be negative."""
+    most = unit.limits[1] if unit else math.inf
+    if not isinstance(value, int | float) or abs(value) <= most:
+        return
+    if most == 1.0 and abs(value) <= 100.0:
+        raise StudyError(f"{where} = {show(value)}: accuracies are fractions; write {value / 100:g}")
+    raise StudyError(f"{where} = {show(value)}: must be at most {most:g}")
 
 
 def _check_floor(evidence: Evidence, declared: Mapping[str, Metric]) -> None:
@@ -269,11 +287,9 @@ def _check_floor(evidence: Evidence, declared: Mapping[str, Metric]) -> None:
         better_way = "higher" if evidence.larger_is_better else "lower"
         raise StudyError(f"evidence.{wrong} = {show(value)}: {evidence.metric} is better {better_way}; write {right}")
     found, value = find_measure(evidence.metric, declared=declared), getattr(evidence, right)
-    fraction = found is not None and found.unit == PERCENT
-    if value == "chance" and not fraction:
+    if value == "chance" and (found is None or found.unit != PERCENT):
         raise StudyError(f'evidence.lost_below = "chance": {evidence.metric} is no accuracy; write a number')
-    if isinstance(value, float) and fraction and abs(value) > 1.0:
-        raise StudyError(f"evidence.{right} = {show(value)}: accuracies are fractions; write {show(value / 100)}")
+    _check_level(found.unit if found else None, value, f"evidence.{right}")
 
 
 def _check_has_target(measure: str, target: Target | None, where: str) -> None:
