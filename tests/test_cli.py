@@ -599,7 +599,9 @@ def test_with_the_error_rate_spent_fresh_seeds_are_offered_and_no_range(fairtria
     ]
     for text in (err, fairtrial("verdict", noisy, *words)[2]):
         (line,) = [line for line in text.splitlines() if "fairtrial run" in line]
-        assert line == f"for a test on fresh seeds: fairtrial run {noisy} --set seeds=6 --set noise.first_seed=1000"
+        assert line == (
+            f"for a test on fresh seeds, of the arm that leads: fairtrial run {noisy} --set seeds=6 --confirm"
+        )
     assert "Exploratory" not in fairtrial(*shlex.split(line.partition(": fairtrial ")[2]))[1]
 
 

@@ -207,7 +207,7 @@ def test_with_the_error_rate_spent_no_text_promises_any(make):
         assert promise not in text
     assert "With 95% probability" in before
     assert "these intervals do not allow for them" in text
-    assert "noise.first_seed" in text
+    assert "A test needs fresh seeds: run it with --confirm." in text
     assert json.loads(write(spent, "json"))["spent"] == ["low_beta2"]
 
 

@@ -44,17 +44,13 @@ def this_command() -> str:
 
 def run_with_seeds(study: str, overrides: Sequence[str], store: str, least: int, most: int) -> str:
     """Write the command that runs a study, as it was named, with a range of seeds instead of its own number."""
-    return run_again(study, [*without_key("seeds", overrides), f"seeds={{min = {least}, max = {most}}}"], store)
+    others = [text for text in overrides if not text.replace(".", "=").replace(" ", "").startswith("seeds=")]
+    return run_again(study, [*others, f"seeds={{min = {least}, max = {most}}}"], store)
 
 
-def without_key(key: str, overrides: Sequence[str]) -> list[str]:
-    """Leave out the overrides of a key and of those within it."""
-    return [text for text in overrides if not f"{text.partition('=')[0].strip()}.".startswith(f"{key}.")]
-
-
-def run_again(study: str, overrides: Sequence[str], store: str) -> str:
-    """Write the command that runs a study, as it was named, with these overrides."""
+def run_again(study: str, overrides: Sequence[str], store: str, *options: str) -> str:
+    """Write the command that runs a study, as it was named, with these overrides and options."""
     words = [word for text in overrides for word in ("--set", text)]
     known = {DEFAULT_STORE, os.environ.get("FAIRTRIAL_STORE")}
     where = [] if store in known else ["--store", redact_url(store)]
-    return shlex.join(["fairtrial", "run", study, *words, *where])
+    return shlex.join(["fairtrial", "run", study, *words, *where, *options])

@@ -12,7 +12,7 @@ from rich.console import Console
 from fairtrial import api, tasks
 from fairtrial.api import DEFAULT_STORE
 from fairtrial.cli.options import JSONOption, OverridesOption, StoreOption, StudyArgument
-from fairtrial.cli.output import complain, out, run_again, run_with_seeds, say, without_key
+from fairtrial.cli.output import complain, out, run_again, run_with_seeds, say
 from fairtrial.errors import ReportError
 from fairtrial.spec import Study
 from fairtrial.trial import Outcome
@@ -176,11 +176,7 @@ def say_how_to_go_on(named: Named, study: Study, verdict: "StudyVerdict") -> Non
         line = run_with_seeds(*named, seeds + 1, horizon if total <= horizon else seeds + 2 * max(more))
         say(f"to go on until it is settled, which may take about {total} seeds in all: {line}")
     elif verdict.spent:
-        from fairtrial.stats.confirmation import fresh_seed  # noqa: PLC0415  (loads NumPy)
-
-        name, overrides, store = named
-        again = [*without_key("noise.first_seed", overrides), f"noise.first_seed={fresh_seed(study)}"]
-        say(f"for a test on fresh seeds: {run_again(name, again, store)}")
+        say(f"for a test on fresh seeds, of the arm that leads: {run_again(*named, '--confirm')}")
 
 
 def print_view(view: "View[Any]", form: str = "text") -> None:

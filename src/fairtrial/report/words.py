@@ -53,7 +53,7 @@ def of_earlier_looks(spent: Sequence[str], stage: int) -> str:
     if spent:
         return (
             f"Earlier looks spent the error rate of {', '.join(spent)}, and these intervals do not allow for them. A "
-            "test needs fresh seeds: run it with --confirm, or set noise.first_seed."
+            "test needs fresh seeds: run it with --confirm."
         )
     if stage > 1:
         return (
