@@ -144,7 +144,7 @@ def test_one_arm_that_is_compared_with_a_constant_goes_on_by_itself():
     assert history(stage(one), stage(more, 3)).set_afterwards(more) == ()
     other = make_study(("a",), evidence={"against": 0.9})
     assert history(stage(one), stage(other, 3)).set_afterwards(other) == (
-        'against {"value": 0.9} was set after 3 trials had ended',
+        "the comparison with the constant 0.9 was set after 3 trials had ended",
     )
     assert history(stage(one, 3)).set_afterwards(one) == ("the measure best_test_acc was set after 3 trials had ended",)
 

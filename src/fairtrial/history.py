@@ -210,7 +210,8 @@ class History:
         """
         if any(self._other_seeds(measure, overlap=True)):
             return ("these seeds of noise overlap those of an earlier study",)
-        number = len({one.noise_seeds for one in self._other_seeds(measure, overlap=False)})
+        sets = {one.noise_seeds for one in self._other_seeds(measure, overlap=False)}
+        number = sum(not any(one < other for other in sets) for one in sets)  # a study that was extended has one set
         if not number or (number == 1 and self._confirms):
             return ()
         return (f"{number} other set{' of seeds was' if number == 1 else 's of seeds were'} asked the same before",)
