@@ -94,14 +94,21 @@ class TestCsv:
         rows = self.read(summary)
         spreads = [f"{name}_{part}" for name in METRICS for part in ("mean", "sd")]
         counts = ["seeds", "finished", "diverged", "failed", "interrupted"]
+        counts += ["not_learned", "fell_behind", "not_finite", "missed"]
         assert list(rows[0]) == ["arm", "beta1", "beta2", "eps", *counts, *spreads]
         assert [row["arm"] for row in rows] == [arm.arm for arm in summary.arms]
-        assert [rows[3][key] for key in counts] == ["3", "1", "0", "1", "1"]
+        assert [rows[3][key] for key in counts] == ["3", "1", "0", "1", "1", "0", "0", "0", "0"]
         assert rows[3]["best_test_acc_sd"] == ""
         for row, arm in zip(rows, summary.arms, strict=True):
             assert float(row["best_test_acc_mean"]) == arm.metrics["best_test_acc"].mean
             assert float(row["beta2"]) == arm.settings["optimizer"]["betas"][1]
         assert float(rows[3]["eps"]) == 1e-6
+
+    def test_without_adam_there_are_no_columns_of_its_settings(self):
+        row = self.read(make(make_study({"slow": {}, "fast": {"optimizer": {"lr": 0.1}}}, optimizer={"name": "sgd"})))[
+            0
+        ]
+        assert not {"beta1", "beta2", "eps"} & set(row)
 
     def test_other_settings_are_named_by_their_place(self):
         rows = self.read(
@@ -129,6 +136,9 @@ class TestJson:
             "failed",
             "interrupted",
             "not_learned",
+            "fell_behind",
+            "not_finite",
+            "missed",
             "outcomes",
             *METRICS,
         }

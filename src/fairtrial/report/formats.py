@@ -75,11 +75,12 @@ def latex(grid: Grid) -> str:
 def comma_separated(summary: StudySummary) -> str:
     """Write one row for each arm: accuracies as fractions, an empty field where there is nothing.
 
-    The columns arm to interrupted are always there, then mean and standard deviation of each metric, then the other
-    settings in which the arms differ, by their full names.
+    The columns are the arm, Adam's settings if any arm has them, seeds and how they ended, mean and standard deviation
+    of each metric, then the other settings in which the arms differ, by their full names.
     """
-    settings, others = adam_columns(summary), differing_columns(summary)
-    counts = ("finished", "diverged", "failed", "interrupted")
+    settings = [column for column in adam_columns(summary) if any(value is not None for value in column.values)]
+    others = differing_columns(summary)
+    counts = ("finished", "diverged", "failed", "interrupted", "not_learned", "fell_behind", "not_finite", "missed")
     metrics = [f"{name}_{part}" for name in summary.arms[0].metrics for part in ("mean", "sd")]
     out = StringIO()
     writer = csv.writer(out, lineterminator="\n")

@@ -68,7 +68,7 @@ def _by_failures(data: StudyVerdict, row: Comparison) -> str:
     """Write a verdict that failures alone decided."""
     found = row.failures
     assert found is not None
-    who = "it" if found.more_often else data.reference
+    who = "it" if found.side == "arm" else data.reference
     return (
         f"{row.arm} is {row.verdict.value} than {data.reference}: {who} fails more often (it at {found.arm} of "
         f"{found.seeds} seeds, {data.reference} at {found.reference}, p {p_value(found.p_adjusted)})"

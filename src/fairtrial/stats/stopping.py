@@ -21,7 +21,7 @@ def stop_reasons(
             stands = allowed(row.verdict, lost) is row.verdict
             found[row.arm] = "its verdict is settled" if stands else "lost seeds leave it undecided"
         elif (failures := failures_of(study, row, data, seeds)).verdict(study.question_alpha).settled:
-            found[row.arm] = f"{row.arm if failures.more_often else study.reference} fails more often"
+            found[row.arm] = f"{row.arm if failures.side == 'arm' else study.reference} fails more often"
         elif hopeless(study, row, failures, seeds):
             found[row.arm] = f"no seed has a result of it and {study.reference}"
     return found
