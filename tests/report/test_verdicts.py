@@ -69,7 +69,7 @@ def test_of_a_loss_better_is_lower_and_said_as_a_gain():
 
 
 def test_a_verdict_by_failures_says_who_fails_and_how_the_arm_does_where_it_works():
-    arms = {"a": {}, "frail": {"mean": 0.83, "diverge_seeds": list(range(8))}}
+    arms = {"a": {}, "frail": {"mean": 0.802, "diverge_seeds": list(range(8))}}
     said = sentences(verdict(arms, seeds=11))["frail"]
     assert re.fullmatch(
         r"frail is worse than a: it fails more often \(it at 8 of 11 seeds, a at 0, p 0\.\d{3}\); "
@@ -79,6 +79,16 @@ def test_a_verdict_by_failures_says_who_fails_and_how_the_arm_does_where_it_work
     )
     said = sentences(verdict({"a": {"diverge_rate": 1.0}, "sound": {}}, seeds=8))["sound"]
     assert re.match(r"sound is better than a: a fails more often \(it at 0 of 8 seeds, a at 8, p 0\.\d{3}\)", said)
+
+
+def test_where_failures_and_numbers_say_the_opposite_the_first_line_has_both():
+    arms = {"a": {"diverge_seeds": list(range(8))}, "sound": {"mean": 0.6}}
+    said = sentences(verdict(arms, seeds=20))["sound"]
+    assert re.fullmatch(
+        r"sound: undecided, \d+\.\d\d points worse \(95% interval -\d+\.\d\d to -\d+\.\d\d\) where both have a result, "
+        r"but a fails more often \(it at 0 of 20 seeds, a at 8, p 0\.\d{3}\)",
+        said,
+    )
 
 
 def test_undecided_says_how_many_seeds_more():

@@ -123,6 +123,25 @@ def test_what_the_reference_lost_speaks_for_the_arm(mean, expected):
     assert "a diverged at seed 1 and this arm did not, which counts for it." in row.caveats
 
 
+@pytest.mark.parametrize(("mean", "lost_by"), [(0.6, "a"), (0.9, "b")])
+def test_failures_do_not_outweigh_what_the_other_seeds_show(mean, lost_by):
+    """The arm is 20 points worse where both work, but the reference fails more often; and the reverse."""
+    arms = {"a": {}, "b": {"mean": mean}}
+    arms[lost_by] = arms[lost_by] | {"diverge_seeds": list(range(8))}
+    study = simulated_study(arms, seeds=20)
+    (row,) = compare(study, simulated_results(study)).comparisons
+    assert (row.verdict, row.by_failures) == (Verdict.UNDECIDED, False)
+    assert row.failures.p_adjusted < 0.05
+    assert any(line.startswith("The seeds that both finished say ") for line in row.caveats)
+
+
+def test_a_verdict_by_failures_has_no_caveat_that_lost_seeds_leave_it_undecided():
+    study = simulated_study({"a": {}, "b": {"diverge_seeds": list(range(8))}}, seeds=20, evidence={"margin": 0.03})
+    (row,) = compare(study, simulated_results(study)).comparisons
+    assert (row.verdict, row.by_failures) == (Verdict.WORSE, True)
+    assert not any("undecided" in line for line in row.caveats)
+
+
 def test_what_both_lost_speaks_for_neither():
     study = simulated_study({"a": {"diverge_seeds": [1]}, "b": {"mean": 0.9, "fail_seeds": [1]}}, seeds=5)
     assert verdicts(study) == {"b": "better"}
@@ -323,6 +342,20 @@ def test_arms_that_no_seed_survived_or_that_are_refused_need_no_more():
 def test_an_arm_whose_verdict_its_losses_forbid_is_settled_too():
     study = simulated_study({"a": {}, "b": {"mean": 0.9, "diverge_seeds": [0]}, "c": {}}, seeds=SEQUENTIAL)
     assert "b" in stops(study, below(study, 3))
+
+
+def test_an_arm_equivalent_but_for_lost_seeds_goes_on_until_failures_settle_it_or_can_not():
+    arms = {"a": {}, "b": {"diverge_seeds": [0, 1, 2, 8, 9, 10]}}
+    study = simulated_study(arms, seeds={"min": 8, "max": 14}, evidence={"margin": 0.05})
+    for seeds in (8, 10):
+        found = compare(study, below(study, seeds))
+        assert (found.seeds, found.comparisons[0].verdict) == (seeds, Verdict.UNDECIDED)
+        assert "The seeds that both finished say equivalent, but the lost seeds leave it undecided." in found.caveats
+        assert stops(study, below(study, seeds)) == {}
+    assert stops(study, below(study, 11)) == {"b": "b fails more often"}
+    assert verdicts(study) == {"b": "worse"}
+    short = simulated_study(arms, seeds={"min": 8, "max": 10}, evidence={"margin": 0.05})
+    assert stops(short, below(short, 8)) == {"b": "lost seeds leave it undecided"}
 
 
 def test_half_a_seed_is_no_look():

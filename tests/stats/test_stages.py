@@ -62,6 +62,37 @@ def test_the_same_look_again_and_a_smaller_one():
     assert {row.interval for row in verdict.comparisons} == {None}
 
 
+FEWER = "these trials were looked at with more seeds before"
+PAIR = {arm: ARMS[arm] for arm in "ab"}
+
+
+@pytest.mark.parametrize(
+    ("chain", "reasons"),
+    [
+        ((study(12), study(5, PAIR)), (FEWER,)),
+        ((study(12, PAIR), study(5)), (f"{FEWER} (for b)",)),  # c is new
+        ((study(6), study(6, PAIR)), ("an arm was left out after these trials were looked at",)),
+        ((study(6, PAIR), study(6)), ()),
+        ((study(6), study(9, PAIR)), ()),
+        ((study(3), study(6), study(3, final=True)), (FEWER,)),
+        ((study(3), study(9), study({"min": 3, "max": 6})), (FEWER,)),
+        ((study(3), study(6), study(6, final=True)), ()),
+    ],
+)
+def test_fewer_seeds_than_before_are_no_test(chain, reasons):
+    assert stands(*chain).reasons == reasons
+
+
+def test_another_reference_is_no_test():
+    turned = simulated_study({"b": ARMS["b"], "a": {}, "c": {}}, seeds=3)
+    assert stands(study(3), turned).reasons == ("the reference was a before",)
+    assert stands(study(3), turned, study(6)).reasons == ()  # as it was first
+    assert stands(turned, study(3), study(6)).reasons == ("the reference was b before",)
+    without = simulated_study({"b": ARMS["b"], "c": {}}, seeds=3)
+    assert stands(study(3), without).reasons == ("the reference was another arm before",)
+    assert stands(study(3), turned, base="a").reasons == ()  # claims have no reference
+
+
 @pytest.mark.parametrize(
     ("chain", "looks", "earlier"),
     [
@@ -121,7 +152,10 @@ def test_verdicts_and_claims_are_judged_at_the_stages_level():
     expected = judge(table, looks=range(4, 13), earlier=earlier, share=1 - 0.3**2)
     found = compare(second, results, history=history)
     assert [row.interval for row in found.comparisons] == [row.interval for row in expected]
-    (tested,) = check_claims(second, results, history=history).claims
+    (tested,) = check_claims(
+        second, results, history=history
+    ).claims  # about one direction: each end has its side alone
+    expected = judge(table, alpha=0.1, looks=range(4, 13), earlier=earlier, share=1 - 0.3**2)
     assert tested.decisive.interval == pytest.approx(expected[0].interval, rel=1e-12)
 
 

@@ -60,6 +60,9 @@ def _verdict(data: StudyVerdict, row: Comparison) -> str:
     if row.verdict is Verdict.EQUIVALENT:
         margin = unit.amount(data.margin or 0.0)
         return f"{row.arm} is equivalent to {data.reference} within {margin} ({size}{interval})"
+    if row.failures is not None and row.failures.verdict(data.alpha).settled:  # the opposite of what the numbers say
+        ends = f" ({level} {unit.between(low, high)})" if row.interval else ""
+        return f"{row.arm}: undecided, {size}{ends}{where}, but {_more_often(data, row.failures)}"
     more = "" if row.more_seeds is None else f", about {count(row.more_seeds, 'more seed')}"
     return f"{row.arm}: undecided{more} ({size}{where or ' so far'}{interval})"
 
@@ -68,10 +71,15 @@ def _by_failures(data: StudyVerdict, row: Comparison) -> str:
     """Write a verdict that failures alone decided."""
     found = row.failures
     assert found is not None
+    return f"{row.arm} is {row.verdict.value} than {data.reference}: {_more_often(data, found)}"
+
+
+def _more_often(data: StudyVerdict, found: Failures) -> str:
+    """Write which of the two fails more often."""
     who = "it" if found.side == "arm" else data.reference
     return (
-        f"{row.arm} is {row.verdict.value} than {data.reference}: {who} fails more often (it at {found.arm} of "
-        f"{found.seeds} seeds, {data.reference} at {found.reference}, p {p_value(found.p_adjusted)})"
+        f"{who} fails more often (it at {found.arm} of {found.seeds} seeds, {data.reference} at {found.reference}, "
+        f"p {p_value(found.p_adjusted)})"
     )
 
 

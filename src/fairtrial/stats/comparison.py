@@ -18,11 +18,11 @@ from fairtrial.stats.alerts import alerts, of_aa_arms, outlier_alerts
 from fairtrial.stats.failures import failure_caveats
 from fairtrial.stats.identical import Sameness, without_difference
 from fairtrial.stats.jitter import Jitter, find_jitter
-from fairtrial.stats.judge import judge, needed
+from fairtrial.stats.judge import judge, needed, without_outlook
 from fairtrial.stats.paired import LostSeeds, PairedData, fate, seed_list
 from fairtrial.stats.pairing import pairing_caveats, pairing_conflict
 from fairtrial.stats.stages import standing, without
-from fairtrial.stats.stopping import allowed, failures_of, hopeless, stop_reasons
+from fairtrial.stats.stopping import allowed, combined, failures_of, hopeless, stop_reasons
 from fairtrial.stats.variance import estimate
 from fairtrial.stats.verdicts import Comparison, Failures, Verdict
 from fairtrial.trial import TrialResult
@@ -294,18 +294,17 @@ class _Comparing:
             refusal = f"Refused: {self._refused[arm]}."
             return replace(row, caveats=(refusal, *shared))
         lost = self._data.lost_seeds(arm, self._study.reference)
-        verdict = allowed(row.verdict, lost)
         failures = failures_of(self._study, row, self._data, self.seeds)
-        by_failures = not verdict.settled and failures.verdict(self._study.question_alpha).settled
+        verdict, by_failures = combined(row.verdict, lost, failures.verdict(self._study.question_alpha))
         higher = (row.mean_difference or 0.0) > 0.0
         heading = Verdict.BETTER if higher == self._evidence.larger_is_better else Verdict.WORSE
-        # Further seeds can't settle an arm where lost seeds already rule out the verdict that it is heading for.
-        more = row.more_seeds if verdict is row.verdict and allowed(heading, lost) is heading else None
-        if by_failures:
-            verdict, more = failures.verdict(self._study.question_alpha), None
+        # Further seeds can't settle an arm where lost seeds already rule out the verdict that it is heading for; and an
+        # A/A arm has nothing to settle.
+        open_ended = verdict is row.verdict and allowed(heading, lost) is heading and arm not in self._study.twins
+        more = row.more_seeds if open_ended else None
         paired = pairing_caveats(self._study, arm, self._results, other=self._study.reference)
         judged = self._judge_caveats(row, failures, settles=more is not None)
-        own = (*self._loss_caveats(row, lost, failures), *judged, *paired, *shared)
+        own = (*self._loss_caveats(row, lost, failures, verdict), *judged, *paired, *shared)
         found = replace(row, verdict=verdict, more_seeds=more, caveats=own)
         return replace(found, failures=failures, by_failures=by_failures)
 
@@ -319,11 +318,13 @@ class _Comparing:
         if hopeless(self._study, row, failures, self.seeds):
             given = " It got no further seeds." if self._study.sequential else ""
             return (f"Without a pair there is no interval and no verdict.{given}",)
+        if row.arm in self._study.twins:
+            return without_outlook(row.caveats)
         total = self.seeds + (row.more_seeds or 0)
         wrong = () if settles else [needed(total, more_to_come=more) for more in (True, False)]
         return tuple(line for line in row.caveats if line not in wrong)
 
-    def _loss_caveats(self, row: Comparison, lost: LostSeeds, failures: Failures) -> Iterator[str]:
+    def _loss_caveats(self, row: Comparison, lost: LostSeeds, failures: Failures, verdict: Verdict) -> Iterator[str]:
         """Say what happened to trials without a number, of the arm and of the reference."""
         reference = self._study.reference
         for how, seeds in self._by_fate(row.arm, lost.arm):
@@ -332,7 +333,7 @@ class _Comparing:
             yield "Its numbers, including the chance at a new seed, use only the seeds at which both have a result."
         for how, seeds in self._by_fate(reference, lost.other):
             yield f"{reference} {how} at {seed_list(seeds)} and this arm did not, which counts for it."
-        if allowed(row.verdict, lost) is not row.verdict:
+        if row.verdict.settled and not verdict.settled:
             yield f"The seeds that both finished say {row.verdict.value}, but the lost seeds leave it undecided."
         both = [seed for arm, seed in self._data.lost if arm == row.arm and (reference, seed) in self._data.lost]
         if both:

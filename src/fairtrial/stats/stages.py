@@ -46,6 +46,9 @@ class Standing:
 #: Why a look at fewer seeds than were looked at before shows nothing new.
 _FEWER = "these trials were looked at with more seeds before"
 
+#: Why a look at the same seeds, at some of the arms that were looked at before, is no test of its own.
+_LEFT_OUT = "an arm was left out after these trials were looked at"
+
 
 def standing(
     study: Study, history: History | None, metric: str, target: Target | None, *, base: str | None = None
@@ -70,6 +73,7 @@ def standing(
     before = () if history is None else history.looked_at(measure_key(metric, target))
     spending = [stage for stage in before if stage.question.spends_all]
     spent = {arm: said for arm in others if (said := _spent(spending, digests[base], digests[arm]))}
+    spent = ({} if family else _turned(before, digests, others)) | spent
     number = len(before) + 1
     looks = planned_looks(study.min_seeds, study.seeds)
     if others and len(spent) == len(others):
@@ -79,11 +83,16 @@ def standing(
     spends_all = study.sequential or bool(study.evidence.final)
     if not counted or not looks:
         return Standing(number, looks, 1.0 if spends_all else _share(1), (), spent)
+    reached, last = max(stage.question.looks[-1] for stage in counted), looks[-1]
+    if spends_all and last < reached:
+        return Standing(number, looks, 1.0, (), dict.fromkeys(others, _FEWER) | spent, whole=True)
     if any({*stage.question.arms} != {*digests.values()} for stage in counted):  # arms were added: by the looks taken
+        spent = _seen_with_more(counted, digests, base, others, last) | spent
+        if len(spent) == len(others):
+            return Standing(number, looks, 1.0, (), spent, whole=True)
         earlier = tuple(_stage(stage, index, cells, family) for index, stage in enumerate(counted, start=1))
         return Standing(number, looks, 1.0 if spends_all else _share(len(counted) + 1), earlier, spent)
     first = _stage(counted[0], 1, cells, family)
-    reached, last = max(stage.question.looks[-1] for stage in counted), looks[-1]
     earlier = ()
     for index, planned in enumerate(_plans(first.looks[0]), start=1):
         fewer = {} if last >= planned[0] else dict.fromkeys(others, _FEWER)
@@ -123,12 +132,43 @@ def _share(number: int) -> float:
 
 def _spent(stages: Sequence[Registered], base: str, arm: str) -> str:
     """Say which earlier stage left no error rate for a pair of arms; empty if none did."""
-    found = next((stage.question for stage in stages if {base, arm} <= {*stage.question.arms}), None)
+    found = next((stage.question for stage in stages if _has(stage, base, arm)), None)
     if found is None:
         return ""
     least, most = found.seeds
     plan = f"a plan of {least} to {most} seeds" if least < most else f"a final look at {most} seeds"
     return f"{plan} spent the error rate of these trials"
+
+
+def _turned(before: Sequence[Registered], digests: Mapping[str, str], others: Sequence[str]) -> dict[str, str]:
+    """The arms that were first compared with another reference: each reference has an error rate of its own."""
+    reference, names = next(iter(digests.values())), {digest: name for name, digest in digests.items()}
+    found = {}
+    for arm in others:
+        first = next((one.question.arms[0] for one in before if _has(one, reference, digests[arm])), reference)
+        if first != reference:
+            found[arm] = f"the reference was {names.get(first, 'another arm')} before"
+    return found
+
+
+def _seen_with_more(
+    counted: Sequence[Registered], digests: Mapping[str, str], base: str, others: Sequence[str], last: int
+) -> dict[str, str]:
+    """The arms that were looked at with more seeds, or with as many and with arms that are now left out."""
+    found = {}
+    for arm in others:
+        stages = [stage for stage in counted if _has(stage, digests[base], digests[arm])]
+        if any(last < stage.question.looks[-1] for stage in stages):
+            found[arm] = _FEWER
+        elif any(
+            last == stage.question.looks[-1] and not {*stage.question.arms} <= {*digests.values()} for stage in stages
+        ):
+            found[arm] = _LEFT_OUT
+    return found
+
+
+def _has(stage: Registered, *arms: str) -> bool:
+    return {*arms} <= {*stage.question.arms}
 
 
 def _stage(stage: Registered, number: int, cells: dict[str, int], base: str | None) -> Stage:

@@ -16,15 +16,32 @@ def stop_reasons(
     for row in judged:
         if row.arm in refused:
             found[row.arm] = f"its trials are not paired with those of {study.reference}"
-        elif row.verdict.settled:
-            lost = data.lost_seeds(row.arm, study.reference)
-            stands = allowed(row.verdict, lost) is row.verdict
-            found[row.arm] = "its verdict is settled" if stands else "lost seeds leave it undecided"
-        elif (failures := failures_of(study, row, data, seeds)).verdict(study.question_alpha).settled:
+            continue
+        failures = failures_of(study, row, data, seeds)
+        verdict, by_failures = combined(
+            row.verdict, data.lost_seeds(row.arm, study.reference), failures.verdict(study.question_alpha)
+        )
+        if by_failures:
             found[row.arm] = f"{row.arm if failures.side == 'arm' else study.reference} fails more often"
-        elif hopeless(study, row, failures, seeds):
+        elif verdict.settled:
+            found[row.arm] = "its verdict is settled"
+        elif row.verdict.settled and not _open(study, row, failures, seeds):
+            found[row.arm] = "lost seeds leave it undecided"
+        elif not row.verdict.settled and hopeless(study, row, failures, seeds):
             found[row.arm] = f"no seed has a result of it and {study.reference}"
     return found
+
+
+def _open(study: Study, row: Comparison, failures: Failures, seeds: int) -> bool:
+    """Tell whether failures may yet settle an arm that lost seeds leave undecided.
+
+    They hardly can where its other seeds say better or worse: failures that point the same way do not withdraw that,
+    and others contradict it.
+    """
+    further = study.seeds - seeds
+    return row.verdict is Verdict.EQUIVALENT and could_settle(
+        failures, further, len(study.arms) - 1, study.question_alpha
+    )
 
 
 def failures_of(study: Study, row: Comparison, data: PairedData, seeds: int) -> Failures:
@@ -37,6 +54,19 @@ def hopeless(study: Study, row: Comparison, failures: Failures, seeds: int) -> b
     if row.seeds or seeds < max(study.min_seeds, 2):
         return False
     return not could_settle(failures, study.seeds - seeds, len(study.arms) - 1, study.question_alpha)
+
+
+def combined(verdict: Verdict, lost: LostSeeds, failures: Verdict) -> tuple[Verdict, bool]:
+    """The verdict on an arm, and whether failures alone decided it.
+
+    Args:
+        verdict: what the seeds say at which both have a result.
+        lost: the seeds that one of the two lost.
+        failures: what failures say. If it is the opposite of the verdict, the arm is undecided.
+    """
+    left = allowed(verdict, lost)
+    contradicted = {verdict, failures} == {Verdict.BETTER, Verdict.WORSE}
+    return (left, False) if left.settled or contradicted or not failures.settled else (failures, True)
 
 
 def allowed(verdict: Verdict, lost: LostSeeds) -> Verdict:
