@@ -79,6 +79,8 @@ def test_every_measure_that_a_study_may_name_can_be_taken():
         ("best_nll", (0.4, None, 0.3), False),
         ("final_nll", (NAN, 0.3), False),  # an epoch that the measure does not look at
         ("final_nll", (0.3, math.inf), True),
+        ("final_nll", (0.3, -1e200), True),  # its square is no float
+        ("mean_last2_nll", (1e308, 1e308), True),  # nor is its sum
         ("mean_last2_nll", (NAN, 0.3, 0.2), False),
         ("mean_last2_nll", (0.3, NAN), True),
     ],

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from fairtrial.registry import MEASURES
 from fairtrial.spec import Target
 from fairtrial.spec.measures import Measure, find_measure
-from fairtrial.spec.metrics import EPOCHS, LOSS, PERCENT, PLAIN, SECONDS, Direction, Metric
+from fairtrial.spec.metrics import EPOCHS, LOSS, PERCENT, PLAIN, SECONDS, Direction, Metric, finite
 from fairtrial.trial import EpochRecord
 
 __all__ = ["EPOCHS", "LOSS", "MEASURES", "PERCENT", "PLAIN", "SECONDS", "Measure", "measure", "missed", "values"]
@@ -182,7 +182,7 @@ def missed(target: Target, epochs: Sequence[EpochRecord]) -> bool:
 
 
 def values(epochs: Sequence[EpochRecord], metric: str) -> list[float]:
-    """List the values of a metric that were recorded; all are NaN if one of them is NaN or infinite.
+    """List the values of a metric that were recorded; all are NaN if one of them is NaN, infinite or beyond 1e99.
 
     So a measure computed from them is NaN too, and the trial counts as lost: nothing is computed around a NaN.
 
@@ -191,7 +191,7 @@ def values(epochs: Sequence[EpochRecord], metric: str) -> list[float]:
         [nan, nan]
     """
     found = [float(value) for record in epochs if (value := record.metrics.get(metric)) is not None]
-    return found if all(map(math.isfinite, found)) else [math.nan] * len(found)
+    return found if all(finite(value) is not None for value in found) else [math.nan] * len(found)
 
 
 def within_last_epoch(epochs: Sequence[EpochRecord], metric: str) -> list[float]:

@@ -17,6 +17,7 @@ NAN = "not finite: test_acc is nan after epoch 1"
     ("value", "evidence", "reason"),
     [
         (math.nan, {}, NAN),
+        (1e200, {}, "not finite: test_acc is 1e+200 after epoch 1"),
         (0.1, {"lost_below": 0.15}, "did not learn: best test accuracy 10.00%, below the floor"),
         (0.1, {}, "fell behind: best test accuracy 10.00%, far from the arm's other runs"),
         (0.1, TARGET, "missed the target: test_acc never reached 0.6"),

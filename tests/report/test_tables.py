@@ -89,7 +89,7 @@ def test_runs_that_the_measure_lost_are_counted_beside_the_seeds():
     output = text(study, results, width=200)
     assert re.search(r"^b .* 3/3, 1 not finite$", output, re.MULTILINE)
     assert re.search(r"^a .* 3/3$", output, re.MULTILINE)
-    assert "Not finite: finished, but the study's measure is NaN or infinite" in output
+    assert "Not finite: finished, but the study's measure is NaN, infinite" in output
 
 
 def test_a_mean_over_fewer_trials_than_finished_says_of_how_many():

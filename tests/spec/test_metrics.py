@@ -134,6 +134,8 @@ def test_what_a_users_loop_may_record():
     assert not any(map(may_be_metric, ["1f", "a b", "", "größe"]))
 
 
-@pytest.mark.parametrize(("value", "plain"), [(0.5, 0.5), (1, 1.0), (None, None), (math.nan, None), (-math.inf, None)])
+@pytest.mark.parametrize(
+    ("value", "plain"), [(0.5, 0.5), (1, 1.0), (None, None), (math.nan, None), (-math.inf, None), (-1e200, None)]
+)
 def test_only_finite_numbers_are_numbers(value, plain):
     assert finite(value) == plain

@@ -252,8 +252,8 @@ ERRORS = {
     "almost a pattern": (
         LOOP | {"evidence": {"metric": "finalNAME"}},
         (
-            'evidence.metric = "finalNAME": did you mean `final_NAME`? NAME is a metric that the training loop yields, K a '
-            "number of epochs"
+            'evidence.metric = "finalNAME": did you mean `final_NAME`? NAME is a metric that the training loop '
+            "yields, K a number of epochs"
         ),
     ),
     "a metric of whole epochs": (

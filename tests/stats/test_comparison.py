@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from builders import learning, make_results, make_study
 from fairtrial.errors import StudyError
+from fairtrial.stats.claims import check_claims
 from fairtrial.stats.comparison import compare, looks, paired_spread, stops
 from fairtrial.stats.judge import judge
-from fairtrial.stats.verdicts import Verdict
+from fairtrial.stats.questions import answer_questions
+from fairtrial.stats.verdicts import ClaimVerdict, Verdict
 from fairtrial.testing import simulated_results, simulated_study
 from fairtrial.trial import Outcome
 
@@ -133,6 +135,24 @@ def test_failures_do_not_outweigh_what_the_other_seeds_show(mean, lost_by):
     assert (row.verdict, row.by_failures) == (Verdict.UNDECIDED, False)
     assert row.failures.p_adjusted < 0.05
     assert any(line.startswith("The seeds that both finished say ") for line in row.caveats)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [1e99, -1e99, 1.1e100, 1e200, 1e308])
+def test_a_value_too_large_to_compare_is_a_loss_as_nan_is(value):
+    evidence = {"metric": "final_test_loss", "pairs": "all", "best": True, "also": ["mean_last2_test_loss"]}
+    within = {"id": "1", "text": "t", "arm": "b", "against": "all others", "metric": "final_test_loss", "within": 0.1}
+    study = simulated_study({"a": {}, "b": {}, "c": {}}, seeds=5, evidence=evidence | {"margin": 0.1}, claims=[within])
+    results = [
+        replace(one, epochs=tuple(replace(e, metrics=e.metrics | {"test_loss": value}) for e in one.epochs))
+        if (one.arm, one.seed) == ("b", 1)
+        else one
+        for one in simulated_results(study)
+    ]
+    found = compare(study, results)
+    assert (found.lost == {"b": {"not finite": 1}}) is (abs(value) > 1e99)
+    assert len(answer_questions(study, results, found)) == 3
+    assert check_claims(study, results).claims[0].finding is ClaimVerdict.UNDECIDED
 
 
 def test_a_verdict_by_failures_has_no_caveat_that_lost_seeds_leave_it_undecided():

@@ -190,12 +190,16 @@ def test_an_aa_arm_has_other_noise_and_is_judged_like_any_other():
 
 def test_an_aa_arm_with_a_verdict_is_said_first():
     study = make_study({"a": {}, "again": {}}, **AA)
-    found = compare(
-        study, make_results(study, lambda arm, seed, epoch: {"test_acc": 0.5 + len(arm) / 20 * (1 + seed / 99)})
-    )
+
+    def results(study):
+        return make_results(study, lambda arm, seed, epoch: {"test_acc": 0.5 + len(arm) / 20 * (1 + seed / 99)})
+
+    found = compare(study, results(study))
     assert found.comparisons[0].verdict is Verdict.BETTER
     (line,) = found.alerts
-    assert line.startswith("again has the settings of a (A/A) and yet is better: ")
+    assert line.startswith("again has the settings of a (A/A) and yet is better: unless that is the chance of 5%, ")
+    more = make_study({"a": {}, "again": {}}, evidence={"aa": True, "also": ["final_test_acc"]})
+    assert "unless that is the chance of 2.5%, " in compare(more, results(more)).alerts[0]
 
 
 def test_a_loop_that_ignores_the_seeds_of_noise_is_found_by_its_aa_arm():

@@ -15,9 +15,28 @@ from fairtrial.stats.summary import ArmSummary, StudySummary
 
 #: Symbols in labels, and LaTeX's commands for them in math.
 _SYMBOLS = {
-    "→": "to", "←": "leftarrow", "↔": "leftrightarrow", "⇒": "Rightarrow", "↑": "uparrow", "↓": "downarrow",
-    "≤": "leq", "≥": "geq", "≠": "neq", "≈": "approx", "≪": "ll", "≫": "gg", "∝": "propto", "∞": "infty",
-    "×": "times", "·": "cdot", "÷": "div", "∈": "in", "∇": "nabla", "∂": "partial", "∑": "sum", "ℓ": "ell",
+    "→": "to",
+    "←": "leftarrow",
+    "↔": "leftrightarrow",
+    "⇒": "Rightarrow",
+    "↑": "uparrow",
+    "↓": "downarrow",
+    "≤": "leq",
+    "≥": "geq",
+    "≠": "neq",
+    "≈": "approx",
+    "≪": "ll",
+    "≫": "gg",
+    "∝": "propto",
+    "∞": "infty",
+    "×": "times",
+    "·": "cdot",
+    "÷": "div",
+    "∈": "in",
+    "∇": "nabla",
+    "∂": "partial",
+    "∑": "sum",
+    "ℓ": "ell",
 }
 _LATEX = str.maketrans(
     {

@@ -148,7 +148,9 @@ def _notes(summary: StudySummary) -> tuple[str, ...]:
     if any(arm.fell_behind for arm in summary.arms):
         notes.append("Fell behind: far behind the arm's other runs; in no mean.")
     if any(arm.not_finite for arm in summary.arms):
-        notes.append("Not finite: finished, but the study's measure is NaN or infinite, which counts against the arm.")
+        notes.append(
+            "Not finite: finished, but the study's measure is NaN, infinite or beyond 1e99; it counts against the arm."
+        )
     if any(arm.interrupted for arm in summary.arms):
         notes.append("Unfinished: interrupted, or still running.")
     return tuple(notes)

@@ -1,11 +1,11 @@
 """The runs without a comparable number: tracebacks of failed trials, and how the others were lost."""
 
-import math
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from fairtrial.report.trials import Row, trial_rows
 from fairtrial.spec import Study
+from fairtrial.spec.metrics import finite
 from fairtrial.stats.joined import Key, join
 from fairtrial.stats.paired import BROKEN, MISSED, OUTLYING, UNLEARNED, PairedData, seed_list
 from fairtrial.trial import Outcome, TrialResult
@@ -65,12 +65,12 @@ def _reason(study: Study, trial: TrialResult, how: str) -> str:
 
 
 def _broken(trial: TrialResult, metrics: Sequence[str]) -> str:
-    """Name the first value of a measure's metrics that is not finite."""
+    """Name the first value of a measure's metrics that is not finite, or too large to compare."""
     for record in trial.epochs:
         for name in metrics:
-            if not math.isfinite(record.metrics.get(name, 0.0)):
+            if finite(record.metrics.get(name, 0.0)) is None:
                 return f"{name} is {record.metrics[name]} after epoch {record.epoch}"
-    return "the study's measure is NaN or infinite"
+    return "the study's measure is NaN, infinite or beyond 1e99"
 
 
 def _seeds(seeds: Sequence[int]) -> str:

@@ -1,6 +1,5 @@
 """The type of a measure and its lookup by name; the measures themselves are entries in `fairtrial.measures`."""
 
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +27,7 @@ class Measure:
         unit: its unit in reports.
         direction: which way is better; None if the study must set it.
         compute: gets a trial's epoch records in order, and the target if it needs one. None: the trial did not
-            report what it needs; NaN or an infinity: the trial counts as lost.
+            report what it needs; NaN, an infinity or a number beyond 1e99: the trial counts as lost.
         metrics: what the epochs must record for it.
         column: lines of its column head in every study's table; if empty, only a study that compares arms on the
             measure shows it.
@@ -63,13 +62,13 @@ class Measure:
         return self.compute.__doc__ or ""
 
     def of(self, epochs: "Sequence[EpochRecord]", target: "Target | None" = None) -> float | None:
-        """Measure a trial from its epoch records in order; never NaN or infinite."""
+        """Measure a trial from its epoch records in order; never NaN, infinite or too large to compare."""
         return finite(self._computed(epochs, target))
 
     def is_broken(self, epochs: "Sequence[EpochRecord]", target: "Target | None" = None) -> bool:
-        """Tell whether the records give NaN or an infinity, so that the trial has no comparable number."""
+        """Tell whether the records give NaN, an infinity or a number too large to compare."""
         value = self._computed(epochs, target)
-        return value is not None and not math.isfinite(value)
+        return value is not None and finite(value) is None
 
     def _computed(self, epochs: "Sequence[EpochRecord]", target: "Target | None") -> float | None:
         if self.needs_target and target is None:

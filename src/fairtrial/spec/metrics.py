@@ -9,6 +9,8 @@ from typing import Literal, TypeAlias
 #: What precedes the names of metrics that are measured with recomputed statistics of batch norm, or averaged weights.
 RECALIBRATED, EMA = "recalibrated_", "ema_"
 
+#: Larger numbers count as infinite: squares of their differences might overflow a float.
+LARGEST = 1e99
 #: Which way is better.
 Direction: TypeAlias = Literal["higher", "lower"]
 
@@ -179,8 +181,8 @@ def may_be_percent(name: str) -> bool:
 
 
 def finite(value: float | None) -> float | None:
-    """Convert to a plain float; None unless finite."""
-    return None if value is None or not math.isfinite(value) else float(value)
+    """Convert to a plain float; None unless finite and of a size that can be compared, see `LARGEST`."""
+    return float(value) if value is not None and abs(value) <= LARGEST else None
 
 
 def may_be_metric(name: str) -> bool:

@@ -50,7 +50,8 @@ def of_aa_arms(study: Study, rows: Sequence[Comparison]) -> tuple[str, ...]:
     """Say of which A/A arms there is a difference: by chance, or by a fault of the training loop or of its seeds."""
     return tuple(
         f"{row.arm} has the settings of {study.reference} (A/A) and yet is {row.verdict.value}: unless that is the "
-        f"chance of {study.evidence.alpha:.0%}, a fault in the training loop makes differences where there are none."
+        f"chance of {100 * study.question_alpha:.2g}%, a fault in the training loop makes differences where there are "
+        "none."
         for row in rows
         if study.twins.get(row.arm) == study.reference and row.verdict in {Verdict.BETTER, Verdict.WORSE}
     )

@@ -20,6 +20,7 @@ from scipy import stats
 from fairtrial.measures import within_last_epoch
 from fairtrial.spec import Study
 from fairtrial.spec.measures import Measure
+from fairtrial.spec.metrics import LARGEST
 from fairtrial.stats.paired import PairedData
 from fairtrial.stats.variance import FloatArray
 from fairtrial.trial import EpochRecord, TrialResult
@@ -119,7 +120,7 @@ def find_jitter(
 
 
 def split_variance(differences: FloatArray) -> Split | None:
-    """Split the variance of paired differences, (arms, seeds, evaluations); a run with a NaN has no part.
+    """Split the variance of paired differences, (arms, seeds, evaluations); a run with a NaN, or beyond 1e99, is out.
 
     The arms' differences share the reference, and so are correlated by a half: the interval, of the ratio of two mean
     squares by the F distribution, takes their degrees of freedom over ``1 + (arms - 1) / 4``.
@@ -133,7 +134,7 @@ def split_variance(differences: FloatArray) -> Split | None:
         True
     """
     points = differences.shape[2]
-    runs = [rows[np.isfinite(rows).all(axis=1)] for rows in differences]
+    runs = [rows[(np.abs(rows) <= 2 * LARGEST).all(axis=1)] for rows in differences]
     rest = [rows - rows.mean(axis=0) for rows in runs if len(rows) > 1]
     df = sum(len(rows) - 1 for rows in rest)
     effective = df / (1 + (len(rest) - 1) / 4) if rest else 0.0

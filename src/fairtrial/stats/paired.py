@@ -20,9 +20,10 @@ from fairtrial.stats.variance import FloatArray
 from fairtrial.trial import Outcome, TrialResult
 
 #: How a finished trial can be lost, and in words what it did: it missed its target, its measure fell short of the
-#: study's floor, it recorded NaN or an infinity, or it fell behind without a floor (`stats.outliers`).
+#: study's floor, it recorded NaN, an infinity or too large a number, or it fell behind without a floor
+#: (`stats.outliers`).
 MISSED, UNLEARNED, BROKEN, OUTLYING = "missed", "did not learn", "not finite", "fell behind"
-_WORDS = {MISSED: "missed the target", BROKEN: "had a value that is not finite"}
+_WORDS = {MISSED: "missed the target", BROKEN: "had a value that is NaN, infinite or beyond 1e99"}
 
 
 @dataclass(frozen=True)

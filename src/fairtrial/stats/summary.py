@@ -64,7 +64,7 @@ class ArmSummary:
     interrupted: int  # they started but have not ended: interrupted, or still running
     not_learned: int  # ended below the study's floor; see `stats.paired`
     fell_behind: int  # ended far behind the arm's other runs, in a study without a floor
-    not_finite: int  # of the finished: the study's measure is NaN or infinite
+    not_finite: int  # of the finished: the study's measure is NaN, infinite or beyond 1e99
     missed: int  # of the finished: they missed the target of the study's measure
     metrics: Mapping[str, SeedSpread]  # see `measures_of`; accuracies as fractions, loss in nats, times in seconds
 
