@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from builders import learning, make_results, make_study
 from fairtrial.api import StudyResults
+from fairtrial.report.formats import latex
+from fairtrial.report.grid import Grid
 from fairtrial.report.views import View
 from fairtrial.stats.summary import StudySummary, summarize
 from fairtrial.trial import Outcome
@@ -79,16 +81,22 @@ class TestLatex:
         assert "sgd & -- & -- & -- & sgd & 0.1 & " in gaps
         assert r"$2.5 \times 10^{-6}$" in gaps
 
-    def test_symbols_in_labels_become_math_and_what_latex_lacks_is_named(self):
-        labels = {"a": "lr → 0, β₁ ≤ 0.9 × 2", "b": "−∞ · 雪 ☃ café"}
-        study = make_study(
-            {name: {"label": label, "params": {"x": n}} for n, (name, label) in enumerate(labels.items())}
-        )
-        output = write(make(study), "latex")
-        assert r"lr $\to$ 0, $\beta_1$ $\leq$ 0.9 $\times$ 2" in output
-        assert r"$-$$\infty$ $\cdot$ 雪 ☃ café" in output
-        assert output.startswith("% pdfLaTeX can't typeset 雪 ☃: give that arm another label, or use LuaLaTeX\n%")
-        assert "typeset" not in write(make(), "latex")
+    @pytest.mark.parametrize(
+        ("label", "typeset"),
+        [
+            ("lr → 0, β₁ ≤ 0.9 × 2", r"lr $\to$ 0, $\beta_1$ $\leq$ 0.9 $\times$ 2"),
+            ("−∞ · µ, 5 ± 1°", r"$-$$\infty$ $\cdot$ $\mu$, 5 $\pm$ 1$^{\circ}$"),
+            ("café – “x”", "café – “x”"),
+        ],
+    )
+    def test_symbols_in_labels_become_math(self, label, typeset):
+        output = latex(Grid(label, (), ()))
+        assert f"\\caption{{{typeset}.}}" in output
+        assert output.startswith("% needs")
+
+    def test_what_latex_lacks_is_named(self):
+        output = latex(Grid("雪 and ☃ and 雪", (), ()))
+        assert output.startswith("% pdfLaTeX can't typeset 雪 ☃: give that arm another label, or use LuaLaTeX\n% needs")
 
     def test_no_package_but_booktabs(self):
         used = set(re.findall(r"\\([a-z]+)", write(make(make_study(SGD), ended={("sgd", 0): None}), "latex"), re.I))
