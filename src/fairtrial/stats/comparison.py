@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from fairtrial.errors import StudyError
-from fairtrial.history import History, planned_looks
+from fairtrial.history import History, measure_key, planned_looks
 from fairtrial.spec import Evidence, Study
 from fairtrial.spec.metrics import Unit
 from fairtrial.spec.validation import Vocabulary
@@ -166,6 +166,7 @@ class _Comparing:
         self._results = results
         self._evidence = evidence
         self._history = history
+        self._measure = measure_key(evidence.metric, evidence.target)
         self._standing = standing(study, history, evidence.metric, evidence.target)
         self._all = PairedData.of(study, results, evidence.metric, evidence.target)
         self._others = [arm.name for arm in study.arms if arm.name != study.reference]
@@ -207,6 +208,7 @@ class _Comparing:
             part=self._standing.part,
             jitter=self._jitter,
             alerts=(
+                *(() if self._history is None else self._history.alerts(self._study.reference, self._measure)),
                 *alerts(self._study, self._results),
                 *outlier_alerts(self._data, unit),
                 *of_aa_arms(self._study, rows),
@@ -220,6 +222,8 @@ class _Comparing:
             yield f"the study set {own} beforehand, not {self._evidence.metric}"
         elif self._history is not None:
             yield from self._history.set_afterwards(self._study)
+        if self._history is not None:
+            yield from self._history.repeated(self._measure)
         yield from self._standing.reasons
 
     def stops(self) -> dict[str, str]:
