@@ -100,6 +100,6 @@ def test_it_takes_no_alpha_from_other_verdicts(arms, rate):
     ],
 )
 def test_failures_are_compared_in_a_sentence_where_there_is_something_to_compare(lost, p, said):
-    failures = Failures(8, *lost, *lost, p, more_often=True, highest_rate=1.0)
+    failures = Failures(8, *lost, *lost, p, side="arm", highest_rate=1.0)
     whole = () if said is None else (f"Of 8 seeds it lost {lost[0]} and a {lost[1]}: {said}",)
     assert tuple(failure_caveats(failures, "a", Verdict.UNDECIDED, 0.05)) == whole

@@ -92,12 +92,26 @@ def judge(
     return tuple(_comparison(judgment, arm) for arm in found)
 
 
+#: How the caveats about further seeds begin; see `needed` and `_outlook`.
+_OUTLOOKS = ("With about ", "A new study of about ", "If it goes on as it began, ")
+
+
 def needed(seeds: int, *, more_to_come: bool) -> str:
     """The caveat of an arm that has about an even chance of a verdict with so many seeds, more than were planned."""
     if more_to_come:
         chance = f"With about {seeds} seeds in all there is about an even chance of a verdict"
         return f"{chance}; further looks are allowed for."
     return f"A new study of about {seeds} seeds would have about an even chance of a verdict."
+
+
+def without_outlook(caveats: Sequence[str]) -> tuple[str, ...]:
+    """Leave out what `judge` says of further seeds, for a question that they can't settle.
+
+    Example:
+        >>> without_outlook([needed(12, more_to_come=True), "All differences are zero."])
+        ('All differences are zero.',)
+    """
+    return tuple(line for line in caveats if not line.startswith(_OUTLOOKS))
 
 
 def _checked(differences: npt.ArrayLike, margin: float | None, alpha: float) -> FloatArray:
