@@ -17,9 +17,9 @@ def stage(study, ended=0, number=1, earlier=()):
     return Registered(number, question, AT, {arm: ended for arm in question.arms if ended}, earlier)
 
 
-def history(*stages):
+def history(*stages, beside=()):
     *before, own = stages
-    return History(own, tuple(before))
+    return History(own, tuple(before), beside=tuple(beside))
 
 
 def ab(**sections):
@@ -121,6 +121,70 @@ def test_claims_that_were_made_or_withdrawn_afterwards_are_said():
     )
     renamed = ab(claims=[CLAIM | {"id": "x", "text": "said otherwise"}])
     assert history(stage(one), stage(renamed, 3)).claimed_afterwards(renamed) == ()
+
+
+AGAINST = {"against": 0.8}
+
+
+def test_one_arm_that_is_compared_with_a_constant_goes_on_by_itself():
+    one, more, other = (make_study(("a",), seeds=seeds, evidence=AGAINST) for seeds in (3, 6, 6))
+    assert Question.of(one).shares_arms(Question.of(more))
+    assert not Question.of(one).shares_arms(Question.of(make_study(("a",), seeds=6)))
+    assert history(stage(one), stage(more, 3)).set_afterwards(more) == ()
+    other = make_study(("a",), evidence={"against": 0.9})
+    assert history(stage(one), stage(other, 3)).set_afterwards(other) == (
+        'against {"value": 0.9} was set after 3 trials had ended',
+    )
+    assert history(stage(one, 3)).set_afterwards(one) == ("the measure best_test_acc was set after 3 trials had ended",)
+
+
+def test_of_measures_that_were_registered_before_any_trial_the_first_is_the_test():
+    first, second = ab(evidence={"margin": 0.01}), ab(evidence={"metric": "final_test_acc"})
+    asked = "another measure was asked of these trials first (best_test_acc); ask both in one study with also"
+    looked = stage(second, number=2, earlier=(1,))
+    assert history(stage(first), looked).set_afterwards(second) == (asked,)
+    assert history(stage(first), stage(second, number=2)).set_afterwards(second) == ()  # nobody has seen the first
+    longer = ab(seeds=8, evidence={"margin": 0.01})
+    assert history(stage(first), looked, stage(longer, 3, 3, (1, 2))).set_afterwards(longer) == ()
+    both = ab(evidence={"also": ["final_test_acc"]})
+    assert history(stage(both), looked).set_afterwards(second) == ()
+
+
+def on_seeds(first, number=1, arms="ab", **evidence):
+    """The stage of a study whose seeds of noise begin with this one; arms of the same letter are the same."""
+    changes = {arm: {"optimizer": {"eps": 1e-8 * ord(arm)}} for arm in arms}
+    return stage(make_study(changes, noise={"first_seed": first} if first else {}, evidence=evidence), number=number)
+
+
+def repeated(own, *beside):
+    return history(own, beside=beside).repeated(own.question.measures[0])
+
+
+def test_the_same_question_on_other_seeds_is_exploratory_but_for_one_confirmation():
+    first, second = on_seeds(0), on_seeds(1000, 2)
+    assert repeated(first, second) == ()  # it was asked first
+    assert repeated(second, first) == ()
+    assert repeated(on_seeds(2000, 3), first, second) == ("2 other sets of seeds were asked the same before",)
+    assert repeated(on_seeds(5, 2), first) == ("1 other set of seeds was asked the same before",)
+    assert repeated(on_seeds(1000, 2, "abc"), first) == ("1 other set of seeds was asked the same before",)
+    assert repeated(on_seeds(2, 2), first) == ("these seeds of noise overlap those of an earlier study",)
+    assert repeated(on_seeds(2, 2), on_seeds(0, metric="seconds")) == ()
+    assert repeated(on_seeds(2, 2), on_seeds(0, arms="ac")) == ()
+
+
+def test_what_no_error_rate_covers_is_an_alert():
+    def alerts(own, *beside):
+        return [*history(own, beside=beside).alerts("a", own.question.measures[0])]
+
+    one, *others = [on_seeds(0, number, arms) for number, arms in enumerate(("ab", "ac", "ade", "fa"), start=1)]
+    said = "compared with these trials of a in other studies of this store; no error rate covers all of them together."
+    assert alerts(one, *others) == [f"4 other arms were {said}"]
+    assert alerts(on_seeds(0, 5, "abc"), on_seeds(0, arms="af")) == [f"1 other arm was {said}"]
+    assert alerts(one, on_seeds(0, arms="ac", metric="seconds"), on_seeds(50, arms="ac"), on_seeds(0, arms="bd")) == []
+    assert alerts(on_seeds(1000, 2), one) == [
+        "Another set of seeds was asked the same before: the error rate is that of these seeds alone, from 1000 on."
+    ]
+    assert alerts(on_seeds(2000, 3), one, on_seeds(1000, 2)) == []  # it is exploratory
 
 
 def test_looks_at_the_same_measure_count():

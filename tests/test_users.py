@@ -23,8 +23,8 @@ def ask(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with SQLStore(":memory:") as store:
 
-        def ask(seeds=6, arms=ARMS, **evidence):
-            study = simulated_study(arms, seeds=seeds, evidence=evidence)
+        def ask(seeds=6, arms=ARMS, noise=None, **evidence):
+            study = simulated_study(arms, seeds=seeds, evidence=evidence, noise=noise or {})
             run(study, store=store, executor=executor(), force=True)
             return open_results(study, store=store).verdict().data
 
@@ -54,6 +54,31 @@ def test_who_drops_a_dead_run_explores(ask):
 def test_who_goes_on_after_a_plan_explores(ask):
     ask(seeds={"min": 3, "max": 4})
     assert ask(seeds=8).exploratory == ("a plan of 3 to 4 seeds spent the error rate of these trials",)
+
+
+def test_who_swaps_the_reference_explores(ask):
+    ask(arms={"a": {}, "b": {}, "c": {}})
+    assert ask(arms={"b": {}, "a": {}, "c": {}}).exploratory == ("the reference was a before",)
+
+
+def test_who_asks_about_each_arm_in_a_study_of_its_own_is_told(ask):
+    said = "compared with these trials of a in other studies of this store; no error rate covers all of them together."
+    assert ask(arms={"a": {}, "b": {}}).alerts == ()
+    assert ask(arms={"a": {}, "c": {}}).alerts == (f"1 other arm was {said}",)
+    assert ask(arms={"a": {}, "d": {}}).alerts == (f"2 other arms were {said}",)
+
+
+def test_who_goes_on_until_some_seeds_show_it_explores(ask):
+    assert ask(noise={"first_seed": 1}).exploratory == ()
+    assert ask(noise={"first_seed": 2}).exploratory == ("these seeds of noise overlap those of an earlier study",)
+    assert ask(noise={"first_seed": 8}).exploratory == ("2 other sets of seeds were asked the same before",)
+
+
+def test_one_arm_against_a_constant_is_counted_too(ask):
+    found = [ask(seeds=seeds, arms={"a": {}}, against=0.8) for seeds in (3, 6)]
+    assert [(one.stage, one.exploratory) for one in found] == [(1, ()), (2, ())]
+    assert [one.part for one in found] == pytest.approx([0.7, 0.21])
+    assert found[1].looks == tuple(range(4, 13))
 
 
 def test_each_look_that_adds_seeds_is_wider_than_it_would_be_alone(ask):

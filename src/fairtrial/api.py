@@ -90,7 +90,7 @@ class StudyResults:
         """
         from fairtrial.stats.confirmation import confirmation  # noqa: PLC0415
 
-        return confirmation(self.study, self.results)
+        return confirmation(self.study, self.results, history=self.history)
 
     def claims(self) -> "View[StudyClaims]":
         """Test each claim of the study."""

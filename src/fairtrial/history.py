@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, TypeAlias
 
-from fairtrial.spec import ALL_OTHERS, Evidence, Study, Target, content, digest
+from fairtrial.spec import ALL_OTHERS, Evidence, Noise, Study, Target, content, digest
 from fairtrial.spec.measures import find_measure
 
 #: A measure with the target that it needs, as text: what two stages must share to be looks at the same differences.
@@ -19,6 +19,9 @@ MeasureKey: TypeAlias = str
 
 #: Why verdicts are exploratory of a study that was not run, or not since another one passed over it.
 NOT_COUNTED = "the store has not counted this look, which it does when the study is run"
+
+#: Seeds of noise of a confirmation begin with a multiple of this.
+FRESH_SEEDS = 1_000
 
 #: Keys of [evidence] that change no standard: the measure is compared by its key, and `final` only spends alpha.
 _NO_STANDARD = frozenset({"metric", "target", "final"})
@@ -90,9 +93,21 @@ class Question:
         """Whether it leaves no error rate for a look after it: a range is a whole plan, and `final` says so."""
         return self.seeds[0] < self.seeds[1] or bool(self.evidence.get("final"))
 
+    @cached_property
+    def noise_seeds(self) -> frozenset[tuple[int, int]]:
+        """The seeds of initial weights and of the order of batches that its trials have."""
+        noise = Noise.model_validate(dict(self.noise))
+        return frozenset(noise.of(seed) for seed in range(self.seeds[1]))
+
     def shares_arms(self, other: "Question") -> bool:
-        """Whether another question compares two of the same arms over the same seeds."""
-        return self.noise == other.noise and len({*self.arms} & {*other.arms}) > 1
+        """Whether another question compares the same arms over the same seeds: two of them, or one with a constant."""
+        return self.noise == other.noise and self.asks_alike(other)
+
+    def asks_alike(self, other: "Question") -> bool:
+        """Whether it compares two of the same arms, or the same single arm with a constant, on whatever seeds."""
+        if len(self.arms) == len(other.arms) == 1:
+            return self.arms == other.arms and ("against" in self.evidence) == ("against" in other.evidence)
+        return len({*self.arms} & {*other.arms}) > 1
 
 
 @dataclass(frozen=True)
@@ -117,11 +132,22 @@ class Registered:
 
 @dataclass(frozen=True)
 class History:
-    """A study's own stage, and those on some of the same arms that were registered before it, in order."""
+    """A study's own stage, and those on some of the same arms that were registered before it, in order.
+
+    Attributes:
+        own: the study's stage.
+        before: the earlier stages that compare some of the same arms over the same seeds.
+        registered: False for a study that was not run, whose stage would be its own if it were run now.
+        beside: earlier and later stages that share an arm and are no part of the same looks, because they compare it
+            with other arms or on other seeds; those that were looked at by now.
+        asked: the questions of all stages in the store that share an arm.
+    """
 
     own: Registered
     before: tuple[Registered, ...] = ()
-    registered: bool = True  # False for a study that was not run, whose stage would be its own if it were run now
+    registered: bool = True
+    beside: tuple[Registered, ...] = ()
+    asked: tuple[Question, ...] = ()
 
     def looked_at(self, measure: MeasureKey) -> tuple[Registered, ...]:
         """The earlier stages that looked at a measure."""
@@ -144,12 +170,16 @@ class History:
         """
         arms = arm_digests(study)
         reference = arms.pop(study.reference)
-        pairs = {arm: (reference, one) for arm, one in arms.items()}
+        pairs: dict[str, tuple[str, ...]] = {arm: (reference, one) for arm, one in arms.items()}
+        if not pairs and study.evidence.against is not None:
+            pairs = {study.reference: (reference,)}
         key = measure_key(study.evidence.metric, study.evidence.target)
         measured = [stage for stage in (*self.before, self.own) if key in stage.question.measures]
         if not self.registered and any(self.own.ended.values()):
             return (NOT_COUNTED,)
         if said := _said(f"the measure {study.evidence.metric} was set", measured, pairs):
+            return (said,)
+        if said := self._asked_first(key, pairs):
             return (said,)
         evidence = self.own.question.evidence
         asked = [stage for stage in measured if _measure_of(stage.question.evidence) == key]
@@ -159,6 +189,69 @@ class History:
             if (same := [stage for stage in asked if stage.question.evidence.get(name) == evidence.get(name)])
             and (said := _said(_words(name, evidence), same, pairs))
         )
+
+    def _asked_first(self, measure: MeasureKey, pairs: Mapping[str, tuple[str, ...]]) -> str:
+        """Say that studies of another measure were looked at before, although all were registered before any trial."""
+        seen = [stage for stage in self.before if stage.number in self.own.earlier and stage.question.looks]
+        first = {
+            arm: next((one for one in seen if {*pair} <= {*one.question.arms}), None) for arm, pair in pairs.items()
+        }
+        others = {arm: one for arm, one in first.items() if one is not None and measure not in one.question.measures}
+        if not others:
+            return ""
+        names = ", ".join(dict.fromkeys(str(one.question.evidence["metric"]) for one in others.values()))
+        found = f"another measure was asked of these trials first ({names}); ask both in one study with also"
+        return found + ("" if len(others) == len(pairs) else f" (for {', '.join(others)})")
+
+    def repeated(self, measure: MeasureKey) -> tuple[str, ...]:
+        """Say that the same was asked on other seeds before: a question that is repeated is answered by chance at last.
+
+        One repetition is a test of its own: that of two arms on fresh seeds, as `stats.confirmation` makes it.
+        """
+        if any(self._other_seeds(measure, overlap=True)):
+            return ("these seeds of noise overlap those of an earlier study",)
+        number = len({one.noise_seeds for one in self._other_seeds(measure, overlap=False)})
+        if not number or (number == 1 and self._confirms):
+            return ()
+        return (f"{number} other set{' of seeds was' if number == 1 else 's of seeds were'} asked the same before",)
+
+    def alerts(self, reference: str, measure: MeasureKey) -> Iterator[str]:
+        """Say what no error rate covers, because it was asked by other studies; a sentence each."""
+        own = self.own.question
+        if number := len(self._compared_elsewhere(measure)):
+            yield (
+                f"{number} other arm{' was' if number == 1 else 's were'} compared with these trials of {reference} in "
+                "other studies of this store; no error rate covers all of them together."
+            )
+        if self._confirms and any(self._other_seeds(measure, overlap=False)) and not self.repeated(measure):
+            yield (
+                "Another set of seeds was asked the same before: the error rate is that of these seeds alone, "
+                f"from {own.noise['first_seed']} on."
+            )
+
+    def _compared_elsewhere(self, measure: MeasureKey) -> set[str]:
+        """The arms that other studies compare with the reference of this one, and this one does not."""
+        own, found = self.own.question, set[str]()
+        for stage in self.beside if len(own.arms) > 1 else ():
+            arms = stage.question.arms
+            if stage.question.noise == own.noise and own.arms[0] in arms and measure in stage.question.measures:
+                found |= {*arms[1:]} if arms[0] == own.arms[0] else {arms[0]}
+        return found - {*own.arms}
+
+    def _other_seeds(self, measure: MeasureKey, *, overlap: bool) -> Iterator[Question]:
+        own = self.own.question
+        for stage in self.beside:
+            one = stage.question
+            asked = measure in one.measures and one.asks_alike(own) and one.noise != own.noise
+            if asked and stage.number < self.own.number and bool(one.noise_seeds & own.noise_seeds) is overlap:
+                yield one
+
+    @property
+    def _confirms(self) -> bool:
+        """Whether this has the form of a confirmation."""
+        own = self.own.question
+        first = own.noise.get("first_seed")
+        return len(own.arms) == 2 and first is not None and first % FRESH_SEEDS == 0
 
     def claimed_afterwards(self, study: Study) -> tuple[str, ...]:
         """Say, in the same way, which claims were made once trials had ended, or whether others were withdrawn."""
@@ -225,7 +318,7 @@ def _words(key: str, evidence: Mapping[str, Any]) -> str:
     return f"{'the margin' if key == 'margin' else key} {shown} was set"
 
 
-def _said(what: str, stages: Sequence[Registered], pairs: Mapping[str, tuple[str, str]]) -> str:
+def _said(what: str, stages: Sequence[Registered], pairs: Mapping[str, tuple[str, ...]]) -> str:
     """Say that something was done after trials had ended, where it was; for some arms only, if so."""
     late: dict[str, Registered] = {}
     for arm, pair in pairs.items():

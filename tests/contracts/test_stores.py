@@ -530,3 +530,14 @@ def test_studies_of_other_arms_are_no_part_of_a_history(store, make_study):
     assert store.history(study).before == ()
     both = make_study(arms={"a": {}, "b": {"params": {"pace": 2}}, "c": {"params": {"pace": 3}}})
     assert store.history(both).own.earlier == (1, 2)
+    assert [stage.number for stage in store.history(study).beside] == [2]
+
+
+def test_studies_beside_a_study_were_looked_at(store, make_study):
+    study, fresh = make_study(), make_study(noise={"first_seed": 1000})
+    store.add_study(study, NOW)
+    store.add_study(fresh, NOW)
+    assert store.history(study).beside == ()
+    finish(store, fresh)
+    assert [stage.number for stage in store.history(study).beside] == [2]
+    assert store.history(study).asked == (Question.of(study), Question.of(fresh))

@@ -1,8 +1,11 @@
 """Confirmation: the arm that led, and the reference, on seeds that nobody has seen."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from fairtrial.errors import StudyError
+from fairtrial.history import History, Question, Registered
 from fairtrial.scheduler import plan
 from fairtrial.stats.comparison import compare
 from fairtrial.stats.confirmation import confirmation
@@ -35,6 +38,21 @@ def test_no_trial_of_it_was_seen_before():
     assert confirmation(again, simulated_results(again)).noise.first_seed == 2000
     numbers = [compare(one, simulated_results(one)).comparisons[-1].mean_difference for one in (study, again)]
     assert numbers[0] != numbers[1]
+
+
+def test_its_seeds_are_past_those_of_all_studies_of_these_arms():
+    study = simulated_study(ARMS, seeds=20, noise={"first_seed": 990})
+    results = simulated_results(study)
+    again = confirmation(study, results)
+    assert again.noise.first_seed == 2000  # 990 to 1009 were used
+    other = simulated_study(ARMS, seeds=3, noise={"first_seed": 2010})
+
+    def known(*studies):
+        asked = [Question.of(one) for one in (study, *studies)]
+        return History(Registered(1, asked[0], datetime(2026, 1, 2, tzinfo=UTC), {}), asked=tuple(asked))
+
+    assert confirmation(study, results, history=known(other)).noise.first_seed == 3000
+    assert confirmation(study, results, history=known(again)) == again  # it goes on
 
 
 def test_a_reference_that_leads_is_compared_with_the_next_arm():

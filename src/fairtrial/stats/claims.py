@@ -22,7 +22,7 @@ import numpy as np
 from scipy import special
 
 from fairtrial.errors import StudyError
-from fairtrial.history import History
+from fairtrial.history import History, measure_key
 from fairtrial.spec import ALL_OTHERS, Claim, Study, Target
 from fairtrial.spec.metrics import RELATIVE, Unit
 from fairtrial.stats import caveats
@@ -136,7 +136,9 @@ def check_claims(study: Study, results: Sequence[TrialResult], *, history: Histo
         *caveats.held_fixed(study, results),
     ]
     joint = join_findings(study.joint_claims, {one.claim.id: one.finding for one in tested})
-    late = () if history is None else history.claimed_afterwards(study)
+    late = [] if history is None else [*history.claimed_afterwards(study)]
+    if history is not None:
+        late += [said for one in families for said in history.repeated(measure_key(one.metric, one.target))]
     return StudyClaims(
         study=study.name,
         hash=study.hash,

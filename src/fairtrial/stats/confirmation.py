@@ -7,21 +7,20 @@ can: the new study compares it with the reference alone, as if for the first tim
 from collections.abc import Sequence
 
 from fairtrial.errors import StudyError
+from fairtrial.history import FRESH_SEEDS, History, Question
 from fairtrial.spec import Origin, Study
 from fairtrial.stats.best import ranking
 from fairtrial.stats.comparison import compare
 from fairtrial.stats.contrasts import Contrasts
 from fairtrial.trial import TrialResult
 
-#: Fresh seeds begin with the next multiple of this, beyond what other studies of the same arms may have used.
-STEP = 1_000
 
-
-def confirmation(study: Study, results: Sequence[TrialResult]) -> Study:
+def confirmation(study: Study, results: Sequence[TrialResult], *, history: History | None = None) -> Study:
     """Build the study that confirms which arm is best: the leading arm and the reference on fresh seeds.
 
     Where the reference leads, it is compared with the arm that comes next. Measure, margin, alpha and the number of
-    seeds are those of the study; its claims and further questions are left out.
+    seeds are those of the study; its claims and further questions are left out. The fresh seeds begin with a multiple
+    of 1000, and no study of these arms in the history has any of them, unless it is this confirmation itself.
 
     Raises:
         StudyError: fewer than two arms have results at the same seeds and lost none.
@@ -35,12 +34,17 @@ def confirmation(study: Study, results: Sequence[TrialResult]) -> Study:
     if len(order) < 2 or len(leaders) < 2:
         raise StudyError(f"{study.label}: has no results yet that tell which arm leads")
     table = study.to_dict()
-    asked = ("also", "against", "pairs", "best", "aa")
-    table["evidence"] = {key: value for key, value in table["evidence"].items() if key not in asked}
+    further = ("also", "against", "pairs", "best", "aa")
+    table["evidence"] = {key: value for key, value in table["evidence"].items() if key not in further}
     table["arms"] = {name: changes for name, changes in table["arms"].items() if name in leaders}
-    first = ((study.noise.first_seed or 0) // STEP + 1) * STEP
-    table["noise"] = {**table.get("noise", {}), "first_seed": first}
     for key in ("claims", "joint_claims", "reported"):
         table.pop(key, None)
     table["name"] = f"{study.name}-confirmation"
-    return Study.from_dict(table).with_origin(Origin(folder=study.origin.folder))
+    own, first = Question.of(study), FRESH_SEEDS
+    asked = [] if history is None else [question for question in history.asked if question != own]
+    while True:
+        found = Study.from_dict(table | {"noise": {**table.get("noise", {}), "first_seed": first}})
+        question = Question.of(found)
+        if question in asked or not any(one.noise_seeds & question.noise_seeds for one in (own, *asked)):
+            return found.with_origin(Origin(folder=study.origin.folder))
+        first += FRESH_SEEDS

@@ -69,16 +69,16 @@ def standing(
     digests = arm_digests(study)
     family = digests[base] if base else None
     base = base or study.reference
-    others = [arm.name for arm in study.arms if arm.name != base]
+    others = [arm.name for arm in study.arms if arm.name != base] or [base]  # one arm is compared with a constant
     before = () if history is None else history.looked_at(measure_key(metric, target))
     spending = [stage for stage in before if stage.question.spends_all]
     spent = {arm: said for arm in others if (said := _spent(spending, digests[base], digests[arm]))}
     spent = ({} if family else _turned(before, digests, others)) | spent
     number = len(before) + 1
     looks = planned_looks(study.min_seeds, study.seeds)
-    if others and len(spent) == len(others):
+    if len(spent) == len(others):
         return Standing(number, looks, 1.0, (), spent, whole=True)
-    cells = {digests[name]: cell for cell, name in enumerate([base, *others])}
+    cells = {digests[name]: cell for cell, name in enumerate(dict.fromkeys([base, *others]))}
     counted = [stage for stage in before if not stage.question.spends_all]
     spends_all = study.sequential or bool(study.evidence.final)
     if not counted or not looks:

@@ -19,7 +19,7 @@ def register(connection: Connection, study: Study, at: datetime) -> None:
     registered again, after that one.
     """
     question = Question.of(study)
-    stages = _sharing_arms(connection, question)
+    stages = [one for one in _sharing_an_arm(connection, question) if one.question.shares_arms(question)]
     if _current(stages, question) is None:
         stage = _next(connection, stages, study, at)
         row = {"study": study.hash, "question": question.to_json(), "registered_at": at}
@@ -30,21 +30,29 @@ def register(connection: Connection, study: Study, at: datetime) -> None:
 def history(connection: Connection, study: Study, now: datetime) -> History:
     """Read a study's history; of one that was never run, as if it were run now."""
     question = Question.of(study)
-    stages = _sharing_arms(connection, question)
+    related = _sharing_an_arm(connection, question)
+    stages = [stage for stage in related if stage.question.shares_arms(question)]
     current = _current(stages, question)
     own = current or _next(connection, stages, study, now)
-    return History(own, tuple(stage for stage in stages if stage.number < own.number), registered=current is not None)
+    beside = [stage for stage in related if stage not in stages and _was_looked_at(connection, stage)]
+    return History(
+        own,
+        tuple(stage for stage in stages if stage.number < own.number),
+        registered=current is not None,
+        beside=tuple(beside),
+        asked=tuple(stage.question for stage in related),
+    )
 
 
-def _sharing_arms(connection: Connection, question: Question) -> list[Registered]:
-    """The stages on two or more of the same arms, in order."""
+def _sharing_an_arm(connection: Connection, question: Question) -> list[Registered]:
+    """The stages on one or more of the same arms, in order."""
     columns = schema.stages.c
     rows = connection.execute(select(schema.stages).order_by(columns.number))
     stages = [
         Registered(row.number, Question.from_json(row.question), row.registered_at, row.ended, tuple(row.earlier))
         for row in rows
     ]
-    return [stage for stage in stages if stage.question.shares_arms(question)]
+    return [stage for stage in stages if {*stage.question.arms} & {*question.arms}]
 
 
 def _current(stages: Sequence[Registered], question: Question) -> Registered | None:
