@@ -210,7 +210,13 @@ class History:
 
     def _asked_first(self, measure: MeasureKey, pairs: Mapping[str, tuple[str, ...]]) -> str:
         """Say that studies of another measure were looked at before, although all were registered before any trial."""
-        seen = [stage for stage in self.before if stage.number in self.own.earlier and stage.question.looks]
+        seen = [
+            stage
+            for stage in self.before
+            if stage.number in self.own.earlier
+            and stage.question.looks
+            and all(stage.number in later.earlier for later in self.before if later.number > stage.number)
+        ]  # without those that were passed over
         first = {
             arm: next((one for one in seen if {*pair} <= {*one.question.arms}), None) for arm, pair in pairs.items()
         }
