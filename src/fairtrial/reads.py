@@ -158,8 +158,8 @@ def unread_keys(study: Study, reads: Collection[str]) -> tuple[str, ...]:
     Only arms with training loops of the user's own are looked at.
 
     Example:
-        >>> unread_keys(study, {"params.hidden"})
-        ()
+        >>> unread_keys(study, {"params.mean"})
+        ('params.arm',)
     """
     users = [arm.name for arm in study.arms if arm.settings.training.loop != BUILT_IN]
     keys = dict.fromkeys(key for arm in users[1:] for key in study.differing_keys(users[0], arm))

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from builders import learning, make_results, make_study
 from fairtrial.api import StudyResults
+from fairtrial.report.formats import latex
+from fairtrial.report.grid import Grid
 from fairtrial.report.views import View
 from fairtrial.stats.summary import StudySummary, summarize
 from fairtrial.trial import Outcome
@@ -79,6 +81,23 @@ class TestLatex:
         assert "sgd & -- & -- & -- & sgd & 0.1 & " in gaps
         assert r"$2.5 \times 10^{-6}$" in gaps
 
+    @pytest.mark.parametrize(
+        ("label", "typeset"),
+        [
+            ("lr → 0, β₁ ≤ 0.9 × 2", r"lr $\to$ 0, $\beta_1$ $\leq$ 0.9 $\times$ 2"),
+            ("−∞ · µ, 5 ± 1°", r"$-$$\infty$ $\cdot$ $\mu$, 5 $\pm$ 1$^{\circ}$"),
+            ("café – “x”", "café – “x”"),
+        ],
+    )
+    def test_symbols_in_labels_become_math(self, label, typeset):
+        output = latex(Grid(label, (), ()))
+        assert f"\\caption{{{typeset}.}}" in output
+        assert output.startswith("% needs")
+
+    def test_what_latex_lacks_is_named(self):
+        output = latex(Grid("雪 and ☃ and 雪", (), ()))
+        assert output.startswith("% pdfLaTeX can't typeset 雪 ☃: give that arm another label, or use LuaLaTeX\n% needs")
+
     def test_no_package_but_booktabs(self):
         used = set(re.findall(r"\\([a-z]+)", write(make(make_study(SGD), ended={("sgd", 0): None}), "latex"), re.I))
         plain = {"begin", "end", "centering", "caption", "shortstack", "pm", "beta", "epsilon", "times", "usepackage"}
@@ -94,14 +113,21 @@ class TestCsv:
         rows = self.read(summary)
         spreads = [f"{name}_{part}" for name in METRICS for part in ("mean", "sd")]
         counts = ["seeds", "finished", "diverged", "failed", "interrupted"]
+        counts += ["not_learned", "fell_behind", "not_finite", "missed"]
         assert list(rows[0]) == ["arm", "beta1", "beta2", "eps", *counts, *spreads]
         assert [row["arm"] for row in rows] == [arm.arm for arm in summary.arms]
-        assert [rows[3][key] for key in counts] == ["3", "1", "0", "1", "1"]
+        assert [rows[3][key] for key in counts] == ["3", "1", "0", "1", "1", "0", "0", "0", "0"]
         assert rows[3]["best_test_acc_sd"] == ""
         for row, arm in zip(rows, summary.arms, strict=True):
             assert float(row["best_test_acc_mean"]) == arm.metrics["best_test_acc"].mean
             assert float(row["beta2"]) == arm.settings["optimizer"]["betas"][1]
         assert float(rows[3]["eps"]) == 1e-6
+
+    def test_without_adam_there_are_no_columns_of_its_settings(self):
+        row = self.read(make(make_study({"slow": {}, "fast": {"optimizer": {"lr": 0.1}}}, optimizer={"name": "sgd"})))[
+            0
+        ]
+        assert not {"beta1", "beta2", "eps"} & set(row)
 
     def test_other_settings_are_named_by_their_place(self):
         rows = self.read(
@@ -129,6 +155,9 @@ class TestJson:
             "failed",
             "interrupted",
             "not_learned",
+            "fell_behind",
+            "not_finite",
+            "missed",
             "outcomes",
             *METRICS,
         }

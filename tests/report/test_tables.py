@@ -1,5 +1,6 @@
 """The table on the screen: what it says, and that it fits."""
 
+import math
 import re
 
 import pytest
@@ -80,6 +81,15 @@ def test_what_did_not_finish_stands_where_the_mean_would_or_beside_it():
     assert re.search(r"^a .* 3/3$", output, re.MULTILINE)
     assert "Diverged and failed trials enter no mean." in output
     assert "Unfinished: interrupted, or still running." in output
+
+
+def test_runs_that_the_measure_lost_are_counted_beside_the_seeds():
+    study = make_study(("a", "b"), seeds=3)
+    results = make_results(study, lambda arm, seed, epoch: {"test_acc": math.nan if (arm, seed) == ("b", 1) else 0.5})
+    output = text(study, results, width=200)
+    assert re.search(r"^b .* 3/3, 1 not finite$", output, re.MULTILINE)
+    assert re.search(r"^a .* 3/3$", output, re.MULTILINE)
+    assert "Not finite: finished, but the study's measure is NaN, infinite" in output
 
 
 def test_a_mean_over_fewer_trials_than_finished_says_of_how_many():

@@ -126,7 +126,7 @@ def test_the_json_is_the_contract():
         "only_arm": 5,
         "only_reference": 0,
         "p_adjusted": 1.0,
-        "more_often": True,
+        "side": "arm",
         "highest_rate": 1.0,
     }
     up = table["comparisons"][2]

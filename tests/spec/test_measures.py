@@ -9,7 +9,7 @@ from fairtrial.errors import StudyError
 from fairtrial.registry import MEASURES
 from fairtrial.spec import Study
 from fairtrial.spec.measures import Measure, better, find_measure, measures_of
-from fairtrial.spec.metrics import METRICS, PERCENT, PLAIN
+from fairtrial.spec.metrics import METRICS, PERCENT, PLAIN, Metric
 from fairtrial.trial import EpochRecord
 
 OWN = """
@@ -123,3 +123,10 @@ def test_the_documents_table_of_measures_says_what_each_is():
     page = (Path(__file__).parents[2] / "docs" / "studies.md").read_text(encoding="utf-8")
     assert MEASURES.table() in page
     assert any(line.startswith('| `"generalization_gap"` | Best training accuracy minus') for line in lines)
+
+
+def test_a_declared_metric_has_the_direction_that_the_study_states():
+    """Its best epoch is the lowest, then, and not the highest."""
+    declared = {"regret": Metric("regret")}
+    records = [EpochRecord("a", 0, epoch, {"regret": value}) for epoch, value in enumerate((3.0, 1.0, 2.0), start=1)]
+    assert find_measure("best_regret", "lower", declared).of(records) == 1.0

@@ -157,7 +157,7 @@ ERRORS = {
     ),
     "ends the wrong way round": (
         {"seeds": {"min": 4, "max": 3}},
-        "seeds: min must not exceed max",
+        "seeds: min = 4 must not exceed max = 3; give both, such as {min = 3, max = 12}",
     ),
     "noise": ({"noise": {"weights": 1}}, "unknown key `weights` in [noise]: did you mean `initial_weights`?"),
     "noise of one number": (
@@ -240,6 +240,25 @@ ERRORS = {
             f'evidence.metric = "grad_norm": known: {", ".join(f"`{name}`" for name in MEASURES.names())}; '
             "NAME is a metric that the training loop yields, K a number of epochs"
         ),
+    ),
+    "a mean of epochs, misspelt": (
+        {"evidence": {"metric": "mean_last_3_test_acc"}},
+        'evidence.metric = "mean_last_3_test_acc": did you mean `mean_last3_test_acc`?',
+    ),
+    "a mean of epochs of a user's loop, misspelt": (
+        LOOP | {"evidence": {"metric": "mean_last_12_f1"}},
+        'evidence.metric = "mean_last_12_f1": did you mean `mean_last12_f1`?',
+    ),
+    "almost a pattern": (
+        LOOP | {"evidence": {"metric": "finalNAME"}},
+        (
+            'evidence.metric = "finalNAME": did you mean `final_NAME`? NAME is a metric that the training loop '
+            "yields, K a number of epochs"
+        ),
+    ),
+    "a metric of whole epochs": (
+        {"evidence": {"metric": "mean_last_epoch_train_acc"}},
+        'evidence.metric = "mean_last_epoch_train_acc": train_acc is not evaluated within an epoch',
     ),
     "no direction": (
         LOOP | {"evidence": {"metric": "final_grad_norm"}},

@@ -183,6 +183,7 @@ def test_an_aa_arm_has_other_noise_and_is_judged_like_any_other():
     assert found.alerts == ()
     assert found.refused == {}
     assert again.sd > 0.0
+    assert (again.more_seeds, [line for line in again.caveats if "settle" in line]) == (None, [])
     assert any("because an A/A arm has other seeds of noise" in line for line in again.caveats)
     assert not any("A/A" in line for line in better.caveats)
 

@@ -92,7 +92,7 @@ def test_an_arm_with_dead_runs_leaves_others_decided_and_says_both_things():
     found = compare(study, results)
     sound, dead = found.comparisons
     assert (sound.verdict, dead.verdict) == (Verdict.BETTER, Verdict.UNDECIDED)
-    assert found.lost == {"dead": {"outlying": 3}}
+    assert found.lost == {"dead": {"fell behind": 3}}
     assert (dead.seeds, dead.failures.arm) == (5, 3)
     assert abs(dead.mean_difference) < 0.01
     assert not [line for line in dead.caveats if "settle it" in line]  # more seeds can't make it better

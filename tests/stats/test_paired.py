@@ -74,13 +74,13 @@ def floored(floor, curve, **sections):
 def test_a_run_beyond_the_floor_did_not_learn():
     own_loop = {"training": {"loop": "loops:good"}}
     low = floored({"lost_below": 0.15}, lambda arm, seed, epoch: {"test_acc": 0.1 if (arm, seed) == ("b", 0) else 0.7})
-    assert low.lost == {("b", 0): "not learned"}
+    assert low.lost == {("b", 0): "did not learn"}
     high = floored(
         {"metric": "final_test_loss", "lost_above": 2.3},
         lambda arm, seed, epoch: {"test_loss": 2.31 if (arm, seed) == ("a", 1) else 2.3},
         **own_loop,
     )
-    assert high.lost == {("a", 1): "not learned"}
+    assert high.lost == {("a", 1): "did not learn"}
 
 
 def test_chance_level_follows_from_the_classes_or_from_what_a_users_loop_records():
@@ -98,7 +98,7 @@ def test_chance_level_follows_from_the_classes_or_from_what_a_users_loop_records
 def test_a_run_that_did_not_learn_is_lost_for_every_measure():
     study = make_study(("a", "b"), seeds=1, evidence={"lost_below": 0.15})
     results = make_results(study, lambda arm, seed, epoch: {"test_acc": 0.1 if arm == "b" else 0.7, "train_acc": 0.9})
-    assert PairedData.of(study, results, "best_train_acc", None).lost == {("b", 0): "not learned"}
+    assert PairedData.of(study, results, "best_train_acc", None).lost == {("b", 0): "did not learn"}
 
 
 def test_only_seeds_that_both_have_ended_count():

@@ -94,6 +94,23 @@ def test_one_sided_only_better_is_said_and_sooner():
     assert set(verdicts(below).values()) == {"undecided"}
 
 
+def test_one_sided_an_arm_on_the_other_side_is_no_evidence_and_gets_no_advice():
+    (below,) = answers(against={"value": 0.8005, "one_sided": True}, seeds=5)
+    rows = {row.arm: row for row in below.verdicts[0].comparisons}
+    assert rows["ref"].mean_difference < 0 < rows["up"].mean_difference
+    assert (rows["ref"].p_adjusted, rows["down"].p_adjusted, rows["down"].more_seeds) == (1.0, 1.0, None)
+    assert rows["up"].p_adjusted < 0.05
+    advice = [line for row in (rows["ref"], rows["down"]) for line in row.caveats if "settle" in line]
+    assert (rows["ref"].more_seeds, advice) == (None, [])
+
+
+def test_with_one_seed_nothing_is_said_of_a_look_after_two():
+    (found,) = answers(seeds=1, against=0.8)
+    assert not [
+        line for row in found.verdicts[0].comparisons for line in row.caveats if "look" in line or "Two" in line
+    ]
+
+
 def test_an_arm_that_lost_a_seed_is_not_better_than_a_constant():
     arms = {"a": {"diverge_seeds": [2]}, "b": {"mean": 0.6, "diverge_seeds": [2]}}
     (found,) = answers(arms, against=0.7)

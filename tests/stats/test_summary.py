@@ -62,7 +62,7 @@ def test_every_trial_is_counted_once_and_only_finished_ones_are_averaged(ended):
     results = make_results(study, ended=ended)
     random.Random(0).shuffle(results)
     for arm in summarize(study, results).arms:
-        assert arm.finished + arm.diverged + arm.failed + arm.interrupted + arm.not_learned == 4
+        assert arm.finished + arm.diverged + arm.failed + arm.interrupted + arm.not_learned + arm.fell_behind == 4
         finished = tuple(seed for seed in range(4) if ended.get((arm.arm, seed), "finished") == "finished")
         assert arm.seeds == finished
         assert arm.outcomes == {seed: ended.get((arm.arm, seed), Outcome.FINISHED) for seed in range(4)}
@@ -137,11 +137,22 @@ def test_numbers_that_are_not_finite_never_enter_a_mean(odd):
 def test_runs_that_did_not_learn_enter_no_mean_and_are_counted():
     """The mean of three dead runs and five good ones lies where no run was."""
     ends = {"a": [0.85, 0.84, 0.86, 0.85, 0.84], "b": [0.87, 0.1, 0.88, 0.86, 0.87]}
-    for evidence in ({}, {"lost_below": 0.15}):
+    for evidence, counts in (({}, (0, 1)), ({"lost_below": 0.15}, (1, 0))):
         study = make_study(tuple(ends), seeds=5, evidence=evidence)
         (_, arm) = summarize(study, make_results(study, lambda arm, seed, epoch: {"test_acc": ends[arm][seed]})).arms
-        assert (arm.finished, arm.not_learned, arm.seeds) == (4, 1, (0, 2, 3, 4))
+        assert (arm.finished, arm.seeds) == (4, (0, 2, 3, 4))
+        assert (arm.not_learned, arm.fell_behind) == counts
         assert arm.metrics["best_test_acc"].mean == pytest.approx(0.87)
+
+
+def test_runs_that_the_measure_lost_are_counted():
+    study = make_study(("a", "b"), seeds=3)
+    nan = make_results(study, lambda arm, seed, epoch: {"test_acc": math.nan if (arm, seed) == ("b", 1) else 0.5})
+    assert [arm.not_finite for arm in summarize(study, nan).arms] == [0, 1]
+    target = {"metric": "epochs_to_target", "target": {"metric": "test_acc", "value": 0.6}}
+    study = make_study(("a", "b"), seeds=3, evidence=target)
+    slow = make_results(study, lambda arm, seed, epoch: {"test_acc": 0.5 if (arm, seed) == ("b", 1) else 0.7})
+    assert [arm.missed for arm in summarize(study, slow).arms] == [0, 1]
 
 
 def test_the_last_epochs_value_has_no_substitute():

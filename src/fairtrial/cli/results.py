@@ -15,7 +15,6 @@ from fairtrial.api import DEFAULT_STORE
 from fairtrial.cli.options import JSONOption, OverridesOption, StoreOption, StudyArgument
 from fairtrial.cli.output import complain, out, run_with_seeds, say
 from fairtrial.errors import ReportError
-from fairtrial.trial import Outcome
 
 if TYPE_CHECKING:
     from fairtrial.report.views import View
@@ -90,19 +89,18 @@ def failures(
     store: StoreOption = DEFAULT_STORE,
     as_json: JSONOption = False,
 ) -> None:
-    """Print the traceback of each failed trial, and how others diverged."""
-    results = api.open_results(study, overrides or [], store=store)
-    lost = [result for result in results.results if result.outcome in {Outcome.FAILED, Outcome.DIVERGED}]
-    if as_json:
-        from fairtrial.report.trials import trial_rows  # noqa: PLC0415  (loads NumPy)
+    """Print the tracebacks of failed trials, and how all other runs without a comparable number were lost."""
+    from fairtrial.report.losses import loss_lines, loss_rows  # noqa: PLC0415  (loads NumPy)
 
-        out(json.dumps(trial_rows(results.study, lost), indent=2))
+    found = api.open_results(study, overrides or [], store=store)
+    if as_json:
+        out(json.dumps(loss_rows(found.study, found.results), indent=2))
         return
-    for result in lost:
-        diverged = "diverged: " if result.outcome is Outcome.DIVERGED else ""
-        out(f"{result.arm} seed {result.seed}: {diverged}{result.detail.rstrip()}\n")
-    if not lost:
-        out(f"{results.study.label}: no trial has failed or diverged")
+    lines = list(loss_lines(found.study, found.results))
+    for line in lines:
+        out(f"{line}\n")
+    if not lines:
+        out(f"{found.study.label}: no run was lost: none failed or diverged, and each has the study's measure")
 
 
 @app.command()

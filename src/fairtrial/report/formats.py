@@ -13,12 +13,41 @@ from fairtrial.report.settings import adam_columns, differing_columns
 from fairtrial.report.words import NOTHING
 from fairtrial.stats.summary import ArmSummary, StudySummary
 
+#: Symbols in labels, and LaTeX's commands for them in math.
+_SYMBOLS = {
+    "→": "to",
+    "←": "leftarrow",
+    "↔": "leftrightarrow",
+    "⇒": "Rightarrow",
+    "↑": "uparrow",
+    "↓": "downarrow",
+    "≤": "leq",
+    "≥": "geq",
+    "≠": "neq",
+    "≈": "approx",
+    "≪": "ll",
+    "≫": "gg",
+    "∝": "propto",
+    "∞": "infty",
+    "×": "times",
+    "·": "cdot",
+    "÷": "div",
+    "∈": "in",
+    "∇": "nabla",
+    "∂": "partial",
+    "∑": "sum",
+    "ℓ": "ell",
+}
 _LATEX = str.maketrans(
     {
         "\\": r"\textbackslash{}",
         "~": r"\textasciitilde{}",
         "^": r"\textasciicircum{}",
         "±": r"$\pm$",
+        "−": "$-$",
+        "°": r"$^{\circ}$",
+        "µ": r"$\mu$",
+        **{char: rf"$\{name}$" for char, name in _SYMBOLS.items()},
         **{char: f"${char}$" for char in "<>|"},  # LaTeX's default text fonts lack these
         **{char: f"\\{char}" for char in "&%$#_{}"},
     }
@@ -53,7 +82,7 @@ def latex(grid: Grid) -> str:
         " & ".join(_latex_cell(column, cell) for column, cell in zip(grid.columns, row, strict=True))
         for row in cells_by_row(grid.columns)
     ]
-    return "\n".join(
+    text = "\n".join(
         [
             r"% needs \usepackage{booktabs}",
             r"\begin{table}",
@@ -70,16 +99,20 @@ def latex(grid: Grid) -> str:
             "",
         ]
     )
+    foreign = "".join(dict.fromkeys(char for char in text if not _typeset(char)))
+    warning = f"% pdfLaTeX can't typeset {' '.join(foreign)}: give that arm another label, or use LuaLaTeX\n"
+    return warning + text if foreign else text
 
 
 def comma_separated(summary: StudySummary) -> str:
     """Write one row for each arm: accuracies as fractions, an empty field where there is nothing.
 
-    The columns arm to interrupted are always there, then mean and standard deviation of each metric, then the other
-    settings in which the arms differ, by their full names.
+    The columns are the arm, Adam's settings if any arm has them, seeds and how they ended, mean and standard deviation
+    of each metric, then the other settings in which the arms differ, by their full names.
     """
-    settings, others = adam_columns(summary), differing_columns(summary)
-    counts = ("finished", "diverged", "failed", "interrupted")
+    settings = [column for column in adam_columns(summary) if any(value is not None for value in column.values)]
+    others = differing_columns(summary)
+    counts = ("finished", "diverged", "failed", "interrupted", "not_learned", "fell_behind", "not_finite", "missed")
     metrics = [f"{name}_{part}" for name in summary.arms[0].metrics for part in ("mean", "sd")]
     out = StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -127,6 +160,11 @@ def _tex(text: str) -> str:
         $\beta_1$ = 10$^{-3}$ \& $\epsilon$\_max
     """
     return _MATH.sub(_math, text.translate(_LATEX))
+
+
+def _typeset(char: str) -> bool:
+    """Tell whether LaTeX typesets a character in text by default: Latin letters with accents, and punctuation."""
+    return ord(char) < 0x180 or char in "–—‘’“”„…•"
 
 
 def _math(found: re.Match[str]) -> str:

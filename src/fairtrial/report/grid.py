@@ -10,6 +10,7 @@ from fairtrial.report.words import NOTHING
 from fairtrial.spec import Measure
 from fairtrial.stats.claims import StudyClaims
 from fairtrial.stats.comparison import StudyVerdict
+from fairtrial.stats.paired import BROKEN, MISSED, OUTLYING, UNLEARNED, fate
 from fairtrial.stats.summary import ArmSummary, SeedSpread, StudySummary
 
 #: Columns of words, which are aligned to the left.
@@ -91,7 +92,7 @@ def grid(summary: StudySummary) -> Grid:
     settings += differing_columns(summary)
     shown = [each for each in summary.measures if each.column]
     cells = [[_result(arm, each, first=each is shown[0]) for arm in summary.arms] for each in shown]
-    incomplete = any(arm.finished < summary.seeds for arm in summary.arms)
+    incomplete = any(arm.finished < summary.seeds or _lost(arm) for arm in summary.arms)
     star = {summary.reference: " *"}
     laid_out = (
         *columns(summary.arms, [("arm", "arm", lambda arm: arm.arm + star.get(arm.arm, ""))]),
@@ -107,7 +108,7 @@ def _result(arm: ArmSummary, measure: Measure, *, first: bool) -> Cell:
     spread = arm.metrics[measure.name]
     if spread.mean is not None:
         return _spread(spread, measure)
-    return (_not_finished(arm) or ("not run",)) if first and not arm.finished else (NOTHING,)
+    return (_lost(arm) or ("not run",)) if first and not arm.finished else (NOTHING,)
 
 
 def _spread(spread: SeedSpread, measure: Measure) -> Cell:
@@ -119,14 +120,14 @@ def _spread(spread: SeedSpread, measure: Measure) -> Cell:
 
 def _seeds(arm: ArmSummary, planned: int) -> Cell:
     """Write finished of planned seeds, and what happened to the rest unless the first result says so."""
-    others = _not_finished(arm) if arm.finished else ()
+    others = _lost(arm) if arm.finished else ()
     return f"{arm.finished}/{planned}{',' if others else ''}", *others
 
 
-def _not_finished(arm: ArmSummary) -> Cell:
-    """Count the trials that did not finish: ``("2 diverged,", "1 failed")``; empty if all did."""
-    counts = {"diverged": arm.diverged, "failed": arm.failed, "did not learn": arm.not_learned}
-    counts |= {"unfinished": arm.interrupted}
+def _lost(arm: ArmSummary) -> Cell:
+    """Count the trials without a comparable number: ``("2 diverged,", "1 failed")``; empty if all have one."""
+    counts = {"diverged": arm.diverged, "failed": arm.failed, UNLEARNED: arm.not_learned, OUTLYING: arm.fell_behind}
+    counts |= {BROKEN: arm.not_finite, fate(MISSED): arm.missed, "unfinished": arm.interrupted}
     parts = [f"{count} {outcome}" for outcome, count in counts.items() if count]
     return tuple(f"{part}," for part in parts[:-1]) + tuple(parts[-1:])
 
@@ -143,7 +144,13 @@ def _notes(summary: StudySummary) -> tuple[str, ...]:
     if any(arm.diverged or arm.failed for arm in summary.arms):
         notes.append("Diverged and failed trials enter no mean.")
     if any(arm.not_learned for arm in summary.arms):
-        notes.append("Did not learn: below the study's floor, or far behind the arm's other runs; in no mean.")
+        notes.append("Did not learn: below the study's floor; in no mean.")
+    if any(arm.fell_behind for arm in summary.arms):
+        notes.append("Fell behind: far behind the arm's other runs; in no mean.")
+    if any(arm.not_finite for arm in summary.arms):
+        notes.append(
+            "Not finite: finished, but the study's measure is NaN, infinite or beyond 1e99; it counts against the arm."
+        )
     if any(arm.interrupted for arm in summary.arms):
         notes.append("Unfinished: interrupted, or still running.")
     return tuple(notes)

@@ -76,7 +76,7 @@ def _by_failures(data: StudyVerdict, row: Comparison) -> str:
 
 def _more_often(data: StudyVerdict, found: Failures) -> str:
     """Write which of the two fails more often."""
-    who = "it" if found.more_often else data.reference
+    who = "it" if found.side == "arm" else data.reference
     return (
         f"{who} fails more often (it at {found.arm} of {found.seeds} seeds, {data.reference} at {found.reference}, "
         f"p {p_value(found.p_adjusted)})"

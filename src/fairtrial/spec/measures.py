@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from fairtrial.registry import MEASURES
@@ -115,8 +115,9 @@ def find_measure(
             if name == entry.name or name in entry.aliases:
                 return entry
         elif (found := _fits(pattern, name)) is not None:
-            metric, numbers = found
-            return entry((declared or {}).get(metric) or Metric.named(metric, direction), *numbers)
+            name_of_metric, numbers = found
+            metric = (declared or {}).get(name_of_metric) or Metric.named(name_of_metric)
+            return entry(replace(metric, direction=metric.direction or direction), *numbers)
     return None
 
 

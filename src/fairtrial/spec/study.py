@@ -196,7 +196,7 @@ class Study(Section):
 
         Example:
             >>> study.differing_keys("baseline", "low_beta2")
-            ('optimizer.betas',)
+            ('params.arm', 'params.mean')
         """
         own, theirs = (dict(flatten(content(self.arm(name).settings))) for name in (arm, other))
         differ = [key for key in {**own, **theirs} if own.get(key) != theirs.get(key)]

@@ -1,6 +1,7 @@
 """The keys of a study file, and the checks that depend on its arms and on what its trials record."""
 
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
@@ -53,7 +54,11 @@ class SeedRange(Section):
     @model_validator(mode="after")
     def _in_order(self) -> "SeedRange":
         if self.min > self.max:
-            raise PydanticCustomError("seeds", "min must not exceed max")
+            raise PydanticCustomError(
+                "seeds",
+                "min = {min} must not exceed max = {max}; give both, such as {example}",
+                {"min": self.min, "max": self.max, "example": "{min = 3, max = 12}"},
+            )
         return self
 
 
@@ -244,11 +249,25 @@ class Vocabulary:
         """Check a name by the metrics that it needs (None: no such name), against the names that are known."""
         missing = [one for one in needed or () if self._known and one not in self._metrics]
         settings = list(dict.fromkeys(key for one in missing for key in settings_needed(one)))
+        within = [own for one in missing if (own := one.removeprefix("eval1_")) != one and own in self._metrics]
+        if within and not settings:
+            raise StudyError(f"{where} = {show(name)}: {within[0]} is not evaluated within an epoch")
         if needed is None or (missing and not settings):
-            more = "" if self._known else "; NAME is a metric that the training loop yields, K a number of epochs"
-            raise StudyError(f"{where} = {show(name)}: {did_you_mean(name, known)}{more}")
+            raise StudyError(f"{where} = {show(name)}: {self._suggestion(name, known)}")
         if missing:
             raise StudyError(f"{where} = {show(name)}: is recorded only with {' and '.join(settings)}")
+
+    def _suggestion(self, name: str, known: Collection[str]) -> str:
+        """Suggest a name; of patterns, say what stands for what."""
+        respelt = re.sub(r"^mean_last_(\d+)_", r"mean_last\1_", name)
+        found = find_measure(respelt) if respelt != name else None
+        if found and (not self._known or set(found.metrics) <= set(self._metrics)):
+            return f"did you mean `{respelt}`?"
+        hint = did_you_mean(name, known)
+        if self._known or "NAME" not in hint:
+            return hint
+        link = " " if hint.endswith("?") else "; "
+        return f"{hint}{link}NAME is a metric that the training loop yields, K a number of epochs"
 
 
 def check_arm(name: str, known: Collection[str], where: str) -> None:

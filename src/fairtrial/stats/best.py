@@ -82,8 +82,8 @@ def left_out_mean(values: FloatArray) -> float:
     """Mean of the arm that is best at all other seeds, over the seeds; values are (seeds, arms), larger is better.
 
     Example:
-        >>> left_out_mean(np.array([[1.0, 0.0], [1.0, 2.0], [1.0, 0.0]]))
-        0.6666666666666666
+        >>> left_out_mean(np.array([[1.0, 0.0], [1.0, 6.0], [1.0, 0.0], [1.0, 0.0]]))
+        0.25
     """
     chosen = (values.sum(axis=0) - values).argmax(axis=1)
     return float(values[np.arange(len(values)), chosen].mean())

@@ -18,7 +18,7 @@ from fairtrial.stats.alerts import alerts, of_aa_arms, outlier_alerts
 from fairtrial.stats.failures import failure_caveats
 from fairtrial.stats.identical import Sameness, without_difference
 from fairtrial.stats.jitter import Jitter, find_jitter
-from fairtrial.stats.judge import judge, needed
+from fairtrial.stats.judge import judge, needed, without_outlook
 from fairtrial.stats.paired import LostSeeds, PairedData, fate, seed_list
 from fairtrial.stats.pairing import pairing_caveats, pairing_conflict
 from fairtrial.stats.stages import standing, without
@@ -302,8 +302,10 @@ class _Comparing:
         verdict, by_failures = combined(row.verdict, lost, failures.verdict(self._study.question_alpha))
         higher = (row.mean_difference or 0.0) > 0.0
         heading = Verdict.BETTER if higher == self._evidence.larger_is_better else Verdict.WORSE
-        # Further seeds can't settle an arm where lost seeds already rule out the verdict that it is heading for.
-        more = row.more_seeds if verdict is row.verdict and allowed(heading, lost) is heading else None
+        # Further seeds can't settle an arm where lost seeds already rule out the verdict that it is heading for; and an
+        # A/A arm has nothing to settle.
+        open_ended = verdict is row.verdict and allowed(heading, lost) is heading and arm not in self._study.twins
+        more = row.more_seeds if open_ended else None
         paired = pairing_caveats(self._study, arm, self._results, other=self._study.reference)
         judged = self._judge_caveats(row, failures, settles=more is not None)
         own = (*self._loss_caveats(row, lost, failures, verdict), *judged, *paired, *shared)
@@ -320,6 +322,8 @@ class _Comparing:
         if hopeless(self._study, row, failures, self.seeds):
             given = " It got no further seeds." if self._study.sequential else ""
             return (f"Without a pair there is no interval and no verdict.{given}",)
+        if row.arm in self._study.twins:
+            return without_outlook(row.caveats)
         total = self.seeds + (row.more_seeds or 0)
         wrong = () if settles else [needed(total, more_to_come=more) for more in (True, False)]
         return tuple(line for line in row.caveats if line not in wrong)

@@ -15,7 +15,7 @@ from fairtrial.spec import Evidence, Study
 from fairtrial.stats.alerts import outlier_alerts
 from fairtrial.stats.comparison import StudyVerdict
 from fairtrial.stats.identical import Sameness, without_difference
-from fairtrial.stats.judge import judge
+from fairtrial.stats.judge import judge, without_outlook
 from fairtrial.stats.paired import LostSeeds, PairedData, seed_list
 from fairtrial.stats.pairing import pairing_caveats, pairing_conflict
 from fairtrial.stats.stopping import allowed
@@ -74,9 +74,10 @@ class Contrasts:
             values = [[self.data.values.get((arm, seed), np.nan) - value] for seed in range(ended)]
             table = np.array(values, dtype=np.float64).reshape(ended, 1)
             (row,) = self.judge_columns(table, [ended], [arm], part, margin)
-            if one_sided and row.verdict is Verdict.WORSE:
-                row = replace(row, verdict=Verdict.UNDECIDED)
             p = row.p_adjusted and min(row.p_adjusted * alpha / part, 1.0)
+            if one_sided and not self._better(row):
+                # It heads for the side that is not asked about: no evidence, and no seeds would settle it.
+                row, p = _not_better(row), None if p is None else 1.0
             lost = LostSeeds(tuple(sorted(seed for which, seed in self.data.lost if which == arm)), ())
             rows.append(replace(self.with_losses(row, name, lost), p_adjusted=p))
         return self._verdict(name, rows, 2 * alpha if one_sided else alpha, margin, {})
@@ -124,7 +125,11 @@ class Contrasts:
         arms = {arm.name for arm in self.study.arms}
         paired = pairing_caveats(self.study, row.arm, self.results, other=base) if base in arms else ()
         more = row.more_seeds if verdict is row.verdict else None
-        return replace(row, verdict=verdict, more_seeds=more, caveats=(*own, *row.caveats, *paired))
+        judged = row.caveats if self.main.looks else ()  # with one seed there is no look to wait for
+        return replace(row, verdict=verdict, more_seeds=more, caveats=(*own, *judged, *paired))
+
+    def _better(self, row: Comparison) -> bool:
+        return row.mean_difference is not None and (row.mean_difference > 0) == self.evidence.larger_is_better
 
     def _verdict(
         self, base: str, rows: Sequence[Comparison], alpha: float, margin: float | None, refused: dict[str, str]
@@ -147,6 +152,11 @@ class Contrasts:
             jitter=None,
             alerts=tuple(dict.fromkeys([*outlier_alerts(self.data, unit), *self.main.alerts])),
         )
+
+
+def _not_better(row: Comparison) -> Comparison:
+    """Leave a one-sided comparison undecided, without an outlook."""
+    return replace(row, verdict=Verdict.UNDECIDED, more_seeds=None, caveats=without_outlook(row.caveats))
 
 
 def refuse(row: Comparison, why: str) -> Comparison:

@@ -43,7 +43,7 @@ def compare_failures(data: PairedData, arm: str, reference: str, seeds: int, arm
         only_arm=only_arm,
         only_reference=len(apart) - only_arm,
         p_adjusted=min(2.0 * arms * min(smallest), 1.0),
-        more_often=smallest[0] < smallest[1],
+        side="arm" if smallest[0] < smallest[1] else "reference",
         highest_rate=_highest_rate(sum(ours), len(both)),
     )
 

@@ -92,6 +92,10 @@ def judge(
     return tuple(_comparison(judgment, arm) for arm in found)
 
 
+#: How the caveats about further seeds begin; see `needed` and `_outlook`.
+_OUTLOOKS = ("About ", "It would take a new study of about ", "If it goes on as it began, ")
+
+
 def final(seeds: int) -> str:
     """The caveat of an arm that is undecided after the last planned look."""
     return f"This was the last look planned, after {seeds} seeds: the verdict is final."
@@ -102,6 +106,16 @@ def needed(seeds: int, *, more_to_come: bool) -> str:
     if more_to_come:
         return f"About {seeds} seeds in all would settle it: a further look, which keeps to the error rate."
     return f"It would take a new study of about {seeds} seeds to settle it."
+
+
+def without_outlook(caveats: Sequence[str]) -> tuple[str, ...]:
+    """Leave out what `judge` says of further seeds, for a question that they can't settle.
+
+    Example:
+        >>> without_outlook([needed(12, more_to_come=True), "All differences are zero."])
+        ('All differences are zero.',)
+    """
+    return tuple(line for line in caveats if not line.startswith(_OUTLOOKS))
 
 
 def _checked(differences: npt.ArrayLike, margin: float | None, alpha: float) -> FloatArray:

@@ -22,13 +22,8 @@ from fairtrial.trial import Outcome, TrialResult
 #: How a finished trial can be lost, and in words what it did: it missed its target, its measure fell short of the
 #: study's floor, it recorded NaN, an infinity or too large a number, or it fell behind without a floor
 #: (`stats.outliers`).
-MISSED, UNLEARNED, BROKEN, OUTLYING = "missed", "not learned", "not finite", "outlying"
-_WORDS = {
-    MISSED: "missed the target",
-    UNLEARNED: "did not learn",
-    BROKEN: "had a value that is NaN, infinite or beyond 1e99",
-    OUTLYING: "fell far behind its other runs",
-}
+MISSED, UNLEARNED, BROKEN, OUTLYING = "missed", "did not learn", "not finite", "fell behind"
+_WORDS = {MISSED: "missed the target", BROKEN: "had a value that is NaN, infinite or beyond 1e99"}
 
 
 @dataclass(frozen=True)
@@ -36,7 +31,9 @@ class PairedData:
     """One measure of a study's trials, by arm and seed; each trial that started is in one of the four."""
 
     values: Mapping[Key, float]
-    lost: Mapping[Key, str]  # "diverged", "failed", "missed" (the target), "not learned", "not finite" or "outlying"
+    lost: Mapping[
+        Key, str
+    ]  # "diverged", "failed", "missed" (the target), "did not learn", "not finite" or "fell behind"
     unreported: frozenset[Key]  # finished, but without a value of the measure
     pending: frozenset[Key]  # started and not ended
     #: Which way is better, to find runs that fell behind; None to leave them, because there is a floor.

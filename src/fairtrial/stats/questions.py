@@ -47,6 +47,7 @@ def answer_questions(study: Study, results: Sequence[TrialResult], main: StudyVe
         main: the verdict on its main question, see `fairtrial.stats.comparison.compare`.
 
     Example:
+        >>> from fairtrial.stats.comparison import compare
         >>> [answer.question for answer in answer_questions(study, results, compare(study, results))]
         []
     """

@@ -22,7 +22,7 @@ def stop_reasons(
             row.verdict, data.lost_seeds(row.arm, study.reference), failures.verdict(study.question_alpha)
         )
         if by_failures:
-            found[row.arm] = f"{row.arm if failures.more_often else study.reference} fails more often"
+            found[row.arm] = f"{row.arm if failures.side == 'arm' else study.reference} fails more often"
         elif verdict.settled:
             found[row.arm] = "its verdict is settled"
         elif row.verdict.settled and not _open(study, row, failures, seeds):

@@ -5,7 +5,7 @@ runs that learned and runs that did not lies where no run is. Those are counted 
 them out unsaid would flatter the arm.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,8 +15,8 @@ from fairtrial.measures import measure
 from fairtrial.registry import MEASURES
 from fairtrial.spec import BUILT_IN, Arm, Study, content
 from fairtrial.spec.measures import Measure
-from fairtrial.stats.joined import Key, join
-from fairtrial.stats.paired import PairedData
+from fairtrial.stats.joined import join
+from fairtrial.stats.paired import BROKEN, MISSED, OUTLYING, UNLEARNED, PairedData
 from fairtrial.trial import Outcome, TrialResult
 
 #: The measures of every study, in the order of its table; the paper's is the first.
@@ -62,7 +62,10 @@ class ArmSummary:
     diverged: int  # their loss became NaN or infinite
     failed: int
     interrupted: int  # they started but have not ended: interrupted, or still running
-    not_learned: int  # finished below the study's floor, or far behind the arm's other runs; see `stats.paired`
+    not_learned: int  # ended below the study's floor; see `stats.paired`
+    fell_behind: int  # ended far behind the arm's other runs, in a study without a floor
+    not_finite: int  # of the finished: the study's measure is NaN, infinite or beyond 1e99
+    missed: int  # of the finished: they missed the target of the study's measure
     metrics: Mapping[str, SeedSpread]  # see `measures_of`; accuracies as fractions, loss in nats, times in seconds
 
 
@@ -87,16 +90,14 @@ def summarize(study: Study, results: Sequence[TrialResult]) -> StudySummary:
     """
     trials = join(study, results).values()
     measures = measures_of(study, results)
-    without = (
-        PairedData.of(study, results, study.evidence.metric, study.evidence.target).sifted(study.seeds).not_learned
-    )
+    data = PairedData.of(study, results, study.evidence.metric, study.evidence.target).sifted(study.seeds)
     return StudySummary(
         study=study.name,
         hash=study.hash,
         seeds=study.seeds,
         min_seeds=study.min_seeds,
         reference=study.reference,
-        arms=tuple(_arm(arm, [t for t in trials if t.arm == arm.name], study, measures, without) for arm in study.arms),
+        arms=tuple(_arm(arm, [t for t in trials if t.arm == arm.name], study, measures, data) for arm in study.arms),
         measures=measures,
     )
 
@@ -119,12 +120,13 @@ def measures_of(study: Study, results: Sequence[TrialResult]) -> tuple[Measure, 
 
 
 def _arm(
-    arm: Arm, trials: Sequence[TrialResult], study: Study, measures: Sequence[Measure], without: Collection[Key]
+    arm: Arm, trials: Sequence[TrialResult], study: Study, measures: Sequence[Measure], data: PairedData
 ) -> ArmSummary:
     ended_well = [trial for trial in trials if trial.outcome is Outcome.FINISHED]
-    finished = [trial for trial in ended_well if (trial.arm, trial.seed) not in without]
+    finished = [trial for trial in ended_well if (trial.arm, trial.seed) not in data.not_learned]
     outcomes = {trial.seed: trial.outcome for trial in trials}
     ended = list(outcomes.values())
+    lost = [how for (name, _), how in data.lost.items() if name == arm.name]
     return ArmSummary(
         arm=arm.name,
         settings=content(arm.settings),
@@ -134,7 +136,10 @@ def _arm(
         diverged=ended.count(Outcome.DIVERGED),
         failed=ended.count(Outcome.FAILED),
         interrupted=ended.count(None),
-        not_learned=len(ended_well) - len(finished),
+        not_learned=lost.count(UNLEARNED),
+        fell_behind=lost.count(OUTLYING),
+        not_finite=lost.count(BROKEN),
+        missed=lost.count(MISSED),
         metrics={
             each.name: SeedSpread.of([each.of(trial.epochs, study.evidence.target) for trial in finished])
             for each in measures

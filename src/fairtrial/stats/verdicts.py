@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Self
+from typing import Literal, Self
 
 
 class Verdict(StrEnum):
@@ -52,7 +52,7 @@ class Failures:
         only_arm: how many the arm lost and the reference did not.
         only_reference: the same for the reference.
         p_adjusted: p-value of "both fail equally often", exact, over all arms and any number of looks.
-        more_often: whether the arm is the one that the test finds to fail more often.
+        side: which of the two the test finds to fail more often.
         highest_rate: upper end of the one-sided 95% interval of the arm's failure rate.
     """
 
@@ -62,14 +62,14 @@ class Failures:
     only_arm: int
     only_reference: int
     p_adjusted: float
-    more_often: bool
+    side: Literal["arm", "reference"]
     highest_rate: float
 
     def verdict(self, alpha: float) -> Verdict:
         """What failures alone say."""
         if self.p_adjusted > alpha:
             return Verdict.UNDECIDED
-        return Verdict.WORSE if self.more_often else Verdict.BETTER
+        return Verdict.WORSE if self.side == "arm" else Verdict.BETTER
 
 
 @dataclass(frozen=True, repr=False)

@@ -115,7 +115,7 @@ def test_a_run_that_did_not_learn_is_a_faint_line_of_its_own_and_in_no_mean():
     drawn = layers(study, results)
     assert {(row["arm"], row["seed"], row["y"]) for row in drawn["broken"]["rows"]} == {("b", 1, 10.0)}
     assert [row["mean"] for row in drawn["line"]["rows"] if row["arm"] == "b"] == pytest.approx([87.0, 87.0])
-    assert legend(spec(study, results)) == ["a", "b (1 of 4 did not learn)"]
+    assert legend(spec(study, results)) == ["a", "b (1 of 4 fell behind)"]
 
 
 def test_a_line_where_some_trials_have_ended_is_said_to_be_of_the_others():

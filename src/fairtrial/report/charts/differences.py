@@ -17,7 +17,7 @@ from fairtrial.report.verdicts import within_margin
 from fairtrial.report.words import percent
 from fairtrial.spec import Study
 from fairtrial.stats.comparison import StudyVerdict, compare
-from fairtrial.stats.paired import PairedData
+from fairtrial.stats.paired import PairedData, fate
 from fairtrial.trial import TrialResult
 
 #: Pixels for each arm.
@@ -61,7 +61,7 @@ def difference_data(study: Study, results: Sequence[TrialResult], *, history: Hi
         # A verdict rests on the first pairs, as many as it says: an arm that settled ignores later seeds.
         pairs = {int(seed): float(column[seed]) for seed in np.flatnonzero(np.isfinite(column))[: row.seeds]}
         verdict = "refused" if row.arm in found.refused else row.verdict.value
-        lost = tuple(f"{number} {how}" for how, number in found.lost.get(row.arm, {}).items())
+        lost = tuple(f"{number} {fate(how)}" for how, number in found.lost.get(row.arm, {}).items())
         arms.append(ArmDifferences(row.arm, pairs, row.mean_difference, row.interval, verdict, lost))
     if not any(arm.by_seed for arm in arms):
         raise ReportError(f"no arm has a seed at which it and {found.reference} have a result")

@@ -1,7 +1,8 @@
 """Learning curves: a metric per epoch, for each arm a line, a band over seeds and points; a legend shows all three."""
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -14,8 +15,8 @@ from fairtrial.report.style import CROSS, WIDTH, LineStyle, Rows, channels, fram
 from fairtrial.report.words import count
 from fairtrial.spec import Study
 from fairtrial.spec.metrics import PERCENT, RECORDED_PERCENT, Metric
-from fairtrial.stats.joined import Key, join
-from fairtrial.stats.paired import PairedData
+from fairtrial.stats.joined import join
+from fairtrial.stats.paired import PairedData, fate
 from fairtrial.trial import Outcome, TrialResult
 
 #: Pixels of the plot's height, and between the lines of the legend.
@@ -47,9 +48,9 @@ class ArmCurve:
 
     arm: str
     points: tuple[Point, ...]  # one for each epoch at which some finished trial has a value, ascending
-    #: Finite values, by seed and epoch, of trials that diverged or did not learn (`stats.paired`); they are in no mean.
+    #: Finite values, by seed and epoch, of trials that are in no mean: they diverged, did not learn or fell behind.
     lost: Mapping[int, Mapping[int, float]]
-    not_learned: int  # how many of the lost ones did not learn
+    fates: Mapping[str, int]  # how many of the lost ones did what, in words
     omitted: int  # failed, interrupted or running trials, which are not shown
 
 
@@ -76,17 +77,17 @@ def curve_data(study: Study, results: Sequence[TrialResult], metric: str) -> Cur
     """
     trials = list(join(study, results).values())
     evidence = study.evidence
-    without = PairedData.of(study, results, evidence.metric, evidence.target).sifted(study.seeds).not_learned
-    data = CurveData(metric, tuple(_curve(arm.name, trials, metric, without) for arm in study.arms))
+    paired = PairedData.of(study, results, evidence.metric, evidence.target).sifted(study.seeds)
+    data = CurveData(metric, tuple(_curve(arm.name, trials, metric, paired) for arm in study.arms))
     if not data.epochs:
         raise ReportError(f"no finished or diverged trial has recorded `{metric}`")
     return data
 
 
-def _curve(arm: str, trials: Sequence[TrialResult], metric: str, without: Collection[Key]) -> ArmCurve:
+def _curve(arm: str, trials: Sequence[TrialResult], metric: str, paired: PairedData) -> ArmCurve:
     own = [trial for trial in trials if trial.arm == arm]
     ended = {trial.seed: _values(trial, metric) for trial in own if trial.outcome is Outcome.FINISHED}
-    finished = {seed: values for seed, values in ended.items() if (arm, seed) not in without}
+    finished = {seed: values for seed, values in ended.items() if (arm, seed) not in paired.not_learned}
     lost = {trial.seed: _values(trial, metric) for trial in own if trial.outcome is Outcome.DIVERGED}
     lost |= {seed: values for seed, values in ended.items() if seed not in finished}
     points = []
@@ -94,7 +95,8 @@ def _curve(arm: str, trials: Sequence[TrialResult], metric: str, without: Collec
         values = {seed: each[epoch] for seed, each in finished.items() if epoch in each}
         mean = math.fsum(values.values()) / len(values)
         points.append(Point(epoch, mean, min(values.values()), max(values.values()), values))
-    return ArmCurve(arm, tuple(points), lost, len(ended) - len(finished), omitted=len(own) - len(finished) - len(lost))
+    fates = Counter(fate(paired.lost[arm, seed]) for seed in lost)
+    return ArmCurve(arm, tuple(points), lost, fates, omitted=len(own) - len(finished) - len(lost))
 
 
 def _values(trial: TrialResult, metric: str) -> dict[int, float]:
@@ -107,7 +109,7 @@ def learning_curves(metric: str, *, name: str, axis: str = "") -> Chart[CurveDat
     """Make the chart of a metric per epoch: a line for each arm, with a band over seeds.
 
     A line is the mean over an arm's finished trials, the band around it spans the lowest to the highest seed: all of
-    the data, not a confidence interval. A trial that diverged or did not learn is a faint line that
+    the data, not a confidence interval. A trial that diverged, did not learn or fell behind is a faint line that
     ends in a cross. Failed and unfinished
     trials are left out, and the figure says so. The title of the vertical axis is by default the metric's name in
     words, and its unit.
@@ -223,8 +225,7 @@ def _ticks(last: int) -> alt.Axis:
 
 def _label(curve: ArmCurve, seeds: int) -> str:
     """Name an arm in the legend, with its lost trials."""
-    counts = {"diverged": len(curve.lost) - curve.not_learned, "did not learn": curve.not_learned}
-    if lost := [f"{number} of {seeds} {how}" for how, number in counts.items() if number]:
+    if lost := [f"{number} of {seeds} {how}" for how, number in curve.fates.items()]:
         return f"{curve.arm} ({', '.join(lost)})"
     return curve.arm if curve.points else f"{curve.arm} (no data)"
 
@@ -242,9 +243,9 @@ def _caption(data: CurveData) -> str:
 
 
 def _remarks(data: CurveData, beyond: bool) -> Iterator[str]:
-    if any(curve.lost for curve in data.curves):
+    if fates := " or ".join(dict.fromkeys(how for curve in data.curves for how in curve.fates)):
         edge = " A × on the frame stands for a value beyond it." if beyond else ""
-        yield f"Thin line to ×: a trial that diverged or did not learn; it enters no mean.{edge}"
+        yield f"Thin line to ×: a trial that {fates}; it enters no mean.{edge}"
     if any(len({len(point.values) for point in curve.points}) > 1 for curve in data.curves):
         yield "Some trials have fewer epochs: where they end, a line is the mean of the others."
     if omitted := sum(curve.omitted for curve in data.curves):
