@@ -287,7 +287,8 @@ def _half_width(rows: FloatArray, column: int, plan: LookPlan, look: int, alpha:
 
 def _test(study: Study, claim: Claim, results: Sequence[TrialResult], intervals: _Intervals) -> TestedClaim:
     others = [arm.name for arm in study.arms if arm.name != claim.arm]
-    wanted = others if claim.against == ALL_OTHERS else [claim.against]
+    tested = [arm for arm in others if arm not in study.twins] or others  # an A/A arm is another arm's second name
+    wanted = tested if claim.against == ALL_OTHERS else [claim.against]
     against = tuple(_difference(study, claim, other, results, intervals) for other in wanted)
     findings = {one.finding for one in against}
     unit = RELATIVE if claim.relative else study.measure(claim.metric).unit
