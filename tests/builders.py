@@ -53,6 +53,13 @@ def make_study(
     return Study.from_dict({**head, "training": training, **sections, "arms": arms})
 
 
+def with_aa_arm(study: Study) -> Study:
+    """Add an A/A arm, ``again``, with the settings of the reference."""
+    table = study.to_dict()
+    arms = table["arms"] | {"again": table["arms"][study.reference]}
+    return Study.from_dict(table | {"arms": arms, "evidence": table["evidence"] | {"aa": True}})
+
+
 def learning(arm: str, seed: int, epoch: int) -> dict[str, float]:
     """Metrics like a real run's: they differ between arms and seeds, and improve with the epochs."""
     skill = sum(map(ord, arm)) % 17 / 100

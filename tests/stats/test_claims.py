@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import fairtrial
+from builders import with_aa_arm
 from fairtrial.errors import StudyError
 from fairtrial.spec import parse_toml
 from fairtrial.stats.boundary import LookPlan, boundary
@@ -112,6 +113,18 @@ def test_a_claim_hangs_on_the_difference_that_fits_it_least():
     ).claims
     assert [one.decisive.other for one in tested] == ["close", "ref", "low"]
     assert len(tested[0].against) == 2
+
+
+def test_a_claim_against_all_others_is_not_against_an_aa_arm():
+    """It has the settings of an arm that is among the others already, and noise of its own."""
+    said = [
+        claim("1", arm="ref", against="all others", direction="higher"),
+        claim("2", arm="low", against="all others", direction="lower"),
+    ]
+    study = with_aa_arm(simulated_study({"ref": {}, "low": {"mean": 0.7}}, seeds=5, claims=said))
+    tested = check_claims(study, simulated_results(study)).claims
+    assert [[one.other for one in each.against] for each in tested] == [["low"], ["ref"]]
+    assert {one.finding for one in tested} == {ClaimVerdict.SUPPORTED}
 
 
 def test_both_ways_of_saying_it_have_the_same_answer():

@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from builders import make_results, make_study
+from builders import make_results, make_study, with_aa_arm
 from fairtrial.stats.best import left_out_mean, one_sided
 from fairtrial.stats.boundary import LookPlan
 from fairtrial.stats.comparison import compare
 from fairtrial.stats.contrasts import Contrasts
+from fairtrial.stats.judge import judge
 from fairtrial.stats.paired import PairedData
 from fairtrial.stats.questions import answer_questions
 from fairtrial.stats.sequential import HIGHER, LOWER, judge_many
+from fairtrial.stats.tasks import over_tasks
 from fairtrial.testing import simulated_results, simulated_study
 from fairtrial.trial import Outcome
 
@@ -48,6 +50,31 @@ def test_the_answer_for_a_measure_is_that_of_a_study_of_it_alone():
     study = simulated_study(ARMS, seeds=8, evidence={"metric": "final_train_loss", "alpha": 0.025})
     alone = compare(study, simulated_results(study))
     assert [row.interval for row in found.verdicts[0].comparisons] == [row.interval for row in alone.comparisons]
+
+
+def test_an_aa_arm_and_runs_far_ahead_widen_no_other_interval():
+    """An A/A arm does not share the reference's noise, so its differences spread more."""
+    noise = {"weights_sd": 0.05}
+    evidence = {"metric": "final_test_acc", "also": ["best_test_acc"], "final": True}
+    study = with_aa_arm(simulated_study({"a": noise, "b": noise, "c": noise}, seeds=5, evidence=evidence))
+    results = simulated_results(study)
+    main = compare(study, results)
+    (found,) = answer_questions(study, results, main)
+    final = {(one.arm, one.seed): one.epochs[-1].metrics["test_acc"] for one in results}  # the best, too
+    table = [[final[arm, seed] - final["a", seed] for arm in ("b", "c", "again")] for seed in range(5)]
+    expected = judge(table, alpha=0.025, looks=[5], arms=["b", "c", "again"], apart=["again"])
+    contrasts = Contrasts(study, results, main)
+    whole = over_tasks({"one": contrasts, "two": contrasts}, "whole", 0.025)
+    for rows in (main.comparisons, found.verdicts[0].comparisons, whole.comparisons):
+        assert [row.interval for row in rows] == [pytest.approx(row.interval) for row in expected]
+    ahead = {("b", 4): 0.999}
+    far = [
+        replace(one, epochs=tuple(replace(e, metrics=e.metrics | {"test_acc": 1e3}) for e in one.epochs))
+        if (one.arm, one.seed) in ahead
+        else one
+        for one in results
+    ]
+    assert Contrasts(study, far, compare(study, far)).apart == {"again", "b"}
 
 
 def test_a_metric_of_ones_own_needs_and_gets_its_direction():

@@ -136,8 +136,10 @@ def check_claims(study: Study, results: Sequence[TrialResult], *, history: Histo
         *caveats.held_fixed(study, results),
     ]
     joint = join_findings(study.joint_claims, {one.claim.id: one.finding for one in tested})
-    late = [] if history is None else [*history.claimed_afterwards(study)]
-    if history is not None:
+    late, beside = list[str](), list[str]()
+    if history is not None and study.claims:
+        beside += history.alerts(study.reference, measure_key(study.evidence.metric, study.evidence.target))
+        late += history.claimed_afterwards(study)
         late += [said for one in families for said in history.repeated(measure_key(one.metric, one.target))]
     return StudyClaims(
         study=study.name,
@@ -150,7 +152,7 @@ def check_claims(study: Study, results: Sequence[TrialResult], *, history: Histo
         joint=joint,
         exploratory=tuple(dict.fromkeys([*late, *(said for one in standings.values() for said in one.reasons)])),
         stage=max((one.number for one in standings.values()), default=1),
-        alerts=(*alerts(study, results), *outlier_alerts(own, study.measure(study.evidence.metric).unit)),
+        alerts=(*beside, *alerts(study, results), *outlier_alerts(own, study.measure(study.evidence.metric).unit)),
     )
 
 
@@ -285,7 +287,8 @@ def _half_width(rows: FloatArray, column: int, plan: LookPlan, look: int, alpha:
 
 def _test(study: Study, claim: Claim, results: Sequence[TrialResult], intervals: _Intervals) -> TestedClaim:
     others = [arm.name for arm in study.arms if arm.name != claim.arm]
-    wanted = others if claim.against == ALL_OTHERS else [claim.against]
+    tested = [arm for arm in others if arm not in study.twins] or others  # an A/A arm is another arm's second name
+    wanted = tested if claim.against == ALL_OTHERS else [claim.against]
     against = tuple(_difference(study, claim, other, results, intervals) for other in wanted)
     findings = {one.finding for one in against}
     unit = RELATIVE if claim.relative else study.measure(claim.metric).unit

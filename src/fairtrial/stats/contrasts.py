@@ -49,7 +49,7 @@ class Contrasts:
         same = {arm: self._sameness.seeds(base, arm) for arm in others}
         table[:, [bool(arm in refused or same[arm]) for arm in others]] = np.nan
         ended = [self.together({base, arm}) for arm in others]
-        judged = self.judge_columns(table, ended, others, alpha, margin)
+        judged = self.judge_columns(table, ended, others, alpha, margin, apart=self.apart)
         judged = [without_difference(row, base, same[row.arm], margin) if same[row.arm] else row for row in judged]
         rows = [
             refuse(row, refused[row.arm])
@@ -87,6 +87,11 @@ class Contrasts:
         """The arms of the study, without A/A arms, which are another arm under a second name."""
         return [arm.name for arm in self.study.arms if arm.name not in self.study.twins]
 
+    @property
+    def apart(self) -> frozenset[str]:
+        """The arms whose spread tells nothing of others': A/A arms, and those with runs far ahead."""
+        return frozenset({*self.study.twins, *(arm for arm, _ in self.data.outliers.ahead)})
+
     def together(self, arms: Collection[str]) -> int:
         """Count the complete seeds of the study for which these arms went on."""
         if not self.study.sequential:
@@ -95,9 +100,16 @@ class Contrasts:
         return next(apart, self.main.seeds)
 
     def judge_columns(
-        self, table: FloatArray, ended: Sequence[int], names: Sequence[str], alpha: float, margin: float | None
+        self,
+        table: FloatArray,
+        ended: Sequence[int],
+        names: Sequence[str],
+        alpha: float,
+        margin: float | None,
+        *,
+        apart: Collection[str] = (),
     ) -> list[Comparison]:
-        """Judge each column at the last planned look within its seeds."""
+        """Judge each column at the last planned look within its seeds, some by their own spread alone."""
         planned = self.main.looks or (2,)
         cuts = [max((look for look in planned if look <= seeds), default=seeds) for seeds in ended]
         judged = {
@@ -109,6 +121,7 @@ class Contrasts:
                 arms=names,
                 larger_is_better=self.evidence.larger_is_better,
                 pooling=self.study.evidence.pooling or "guarded",
+                apart={*apart} & {*names},
                 share=self.main.part,  # what earlier looks have spent is left to them, whatever they asked
             )
             for cut in set(cuts)

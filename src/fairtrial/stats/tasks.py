@@ -51,7 +51,8 @@ def over_tasks(tasks: Mapping[str, Contrasts], name: str, alpha: float) -> Study
     table[:, [arm in refused for arm in others]] = np.nan
     ended = [min(seeds, *(one.together({base, arm}) for one in tasks.values())) for arm in others]
     latest = max(tasks.values(), key=lambda one: one.main.stage)  # tasks may have been looked at unequally often
-    rows = latest.judge_columns(table, ended, others, alpha, first.evidence.margin)
+    apart = {arm for one in tasks.values() for arm in one.apart}
+    rows = latest.judge_columns(table, ended, others, alpha, first.evidence.margin, apart=apart)
     found = [
         refuse(row, refused[row.arm])
         if row.arm in refused
