@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from builders import make_study
+from fairtrial import sources
 from fairtrial.history import History, Question, Registered, arm_digests, planned_looks
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
@@ -196,6 +197,41 @@ def test_what_no_error_rate_covers_is_an_alert():
         "Another set of seeds was asked the same before: the error rate is that of these seeds alone, from 1000 on."
     ]
     assert alerts(on_seeds(2000, 3), one, on_seeds(1000, 2)) == []  # it is exploratory
+
+
+def test_the_code_of_a_measure_is_a_part_of_the_question(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "measure_in_question.py"
+    source = "from fairtrial.measures import PLAIN, Measure\nmine = Measure('m', 'm', PLAIN, 'higher', lambda _: {})\n"
+    study = None
+
+    def written(number, ended):
+        nonlocal study
+        file.write_text(source.format(number))
+        sources.forget()
+        study = ab(evidence={"metric": "measure_in_question:mine"})
+        return stage(study, ended)
+
+    first, changed = written(1.0, 0), written(2.0, 3)
+    assert Question.from_json(changed.question.to_json()) == changed.question
+    said = "the code of measure measure_in_question:mine was changed after 6 trials had ended"
+    assert history(first, changed).set_afterwards(study) == (said,)
+    claimed = ab(claims=[CLAIM | {"metric": "measure_in_question:mine"}])
+    assert history(first, stage(claimed, 3)).claimed_afterwards(claimed) == (said,)
+    assert history(first, written(3.0, 0)).set_afterwards(study) == ()  # changed before any trial ended
+    assert history(written(1.0, 0)).set_afterwards(study) == ()
+    assert Question.of(ab()).code == {}
+
+
+def test_keys_that_only_add_evaluations_are_no_part_of_an_arm():
+    plain = ab()
+    for training in ({"ema": 0.999}, {"recalibrate_batch_norm": True}, {"evaluations_last_epoch": 3}):
+        assert [*arm_digests(ab(training=training)).values()] == [*arm_digests(plain).values()]
+    assert arm_digests(ab(training={"batch_size": 32})) != arm_digests(plain)
+    both = make_study({"a": {}, "b": {"training": {"ema": 0.999}}})
+    first, second = arm_digests(both).values()
+    assert first == arm_digests(plain)["a"]
+    assert "+" not in second  # where arms differ in nothing else, it counts
 
 
 def test_looks_at_the_same_measure_count():

@@ -3,6 +3,8 @@
 `benchmarks/users.py` measures the same with more studies and more kinds of people.
 """
 
+from datetime import UTC, datetime
+
 import numpy as np
 import pytest
 
@@ -59,6 +61,20 @@ def test_who_goes_on_after_a_plan_explores(ask):
 def test_who_swaps_the_reference_explores(ask):
     ask(arms={"a": {}, "b": {}, "c": {}})
     assert ask(arms={"b": {}, "a": {}, "c": {}}).exploratory == ("the reference was a before",)
+
+
+def test_who_registers_several_measures_before_any_trial_explores_all_but_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    metrics = ["best_test_acc", "final_train_loss", "seconds"]
+    studies = [simulated_study(ARMS, evidence={"metric": metric}) for metric in metrics]
+    with SQLStore(":memory:") as store:
+        for study in studies:
+            store.add_study(study, datetime(2026, 1, 2, tzinfo=UTC))
+        for study in studies:
+            run(study, store=store, executor=executor())
+        found = [open_results(study, store=store).verdict().data.exploratory for study in studies]
+    said = "another measure was asked of these trials first (best_test_acc); ask both in one study with also"
+    assert found == [(), (said,), (said,)]
 
 
 def test_who_asks_about_each_arm_in_a_study_of_its_own_is_told(ask):

@@ -6,13 +6,15 @@ when a study looks again at trials that another one looked at, and when a margin
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import Any, TypeAlias
 
+from fairtrial.sources import code_of
 from fairtrial.spec import ALL_OTHERS, Evidence, Noise, Study, Target, content, digest
 from fairtrial.spec.measures import find_measure
+from fairtrial.spec.sections import Training
 
 #: A measure with the target that it needs, as text: what two stages must share to be looks at the same differences.
 MeasureKey: TypeAlias = str
@@ -38,6 +40,7 @@ class Question:
         claims: the claims without ids and texts, and with digests for arms.
         measures: the measures of all of them.
         noise: the keys of [noise].
+        code: of measures of the user's own, by their names: a digest of the code that they come from.
     """
 
     arms: tuple[str, ...]
@@ -46,6 +49,7 @@ class Question:
     claims: tuple[Mapping[str, Any], ...]
     measures: tuple[MeasureKey, ...]
     noise: Mapping[str, Any]
+    code: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, study: Study) -> "Question":
@@ -56,6 +60,7 @@ class Question:
         keys = [measure_key(own.metric, own.target)]
         keys += [measure_key(claim.metric, claim.target or own.target) for claim in study.claims]
         keys += [measure_key(also.metric, own.target) for also in own.also or ()]
+        named = [own.metric, *(one.metric for one in study.claims), *(one.metric for one in own.also or ())]
         return cls(
             arms=tuple(arms.values()),
             seeds=(study.min_seeds, study.seeds),
@@ -65,6 +70,7 @@ class Question:
             ),
             measures=tuple(dict.fromkeys(keys)),
             noise=study.noise.model_dump(mode="json", exclude_none=True),
+            code={name: digest(code) for name in named if (code := code_of([name]))},
         )
 
     @classmethod
@@ -173,6 +179,8 @@ class History:
         pairs: dict[str, tuple[str, ...]] = {arm: (reference, one) for arm, one in arms.items()}
         if not pairs and study.evidence.against is not None:
             pairs = {study.reference: (reference,)}
+        if changed := self._changed_code(pairs):
+            return changed
         key = measure_key(study.evidence.metric, study.evidence.target)
         measured = [stage for stage in (*self.before, self.own) if key in stage.question.measures]
         if not self.registered and any(self.own.ended.values()):
@@ -190,9 +198,25 @@ class History:
             and (said := _said(_words(name, evidence), same, pairs))
         )
 
+    def _changed_code(self, pairs: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+        """Say which measures of the user's own had other code when they were set."""
+        own, stages, found = self.own.question, (*self.before, self.own), []
+        for name, code in own.code.items():
+            known = [stage for stage in stages if name in stage.question.code]
+            same = [stage for stage in known if stage.question.code[name] == code]
+            if len(same) < len(known):
+                found.append(_said(f"the code of measure {name} was changed", same, pairs))
+        return tuple(said for said in found if said)
+
     def _asked_first(self, measure: MeasureKey, pairs: Mapping[str, tuple[str, ...]]) -> str:
         """Say that studies of another measure were looked at before, although all were registered before any trial."""
-        seen = [stage for stage in self.before if stage.number in self.own.earlier and stage.question.looks]
+        seen = [
+            stage
+            for stage in self.before
+            if stage.number in self.own.earlier
+            and stage.question.looks
+            and all(stage.number in later.earlier for later in self.before if later.number > stage.number)
+        ]  # without those that were passed over
         first = {
             arm: next((one for one in seen if {*pair} <= {*one.question.arms}), None) for arm, pair in pairs.items()
         }
@@ -256,32 +280,45 @@ class History:
 
     def claimed_afterwards(self, study: Study) -> tuple[str, ...]:
         """Say, in the same way, which claims were made once trials had ended, or whether others were withdrawn."""
+        arms, stages = arm_digests(study), (*self.before, self.own)
+        everyone = {name: (arms[study.reference], arm) for name, arm in arms.items() if name != study.reference}
+        if study.claims and (changed := self._changed_code(everyone)):
+            return changed
         if not self.registered and any(self.own.ended.values()):
             return (NOT_COUNTED,) if study.claims else ()
-        arms, stages = arm_digests(study), (*self.before, self.own)
         found = []
         for claim, own in zip(study.claims, self.own.question.claims, strict=True):
             others = [name for name in arms if name != claim.arm] if claim.against == ALL_OTHERS else [claim.against]
             pairs = {name: (arms[claim.arm], arms[name]) for name in others}
             made = [stage for stage in stages if own in stage.question.claims]
             found.append(_said(f"claim {claim.id} was made", made, pairs))
-        reference = arms.pop(study.reference)
-        pairs = {name: (reference, arm) for name, arm in arms.items()}
         same = [stage for stage in stages if _same(stage.question.claims, self.own.question.claims)]
-        found += [_said("other claims were withdrawn", same, pairs)] if study.claims and not any(found) else []
+        found += [_said("other claims were withdrawn", same, everyone)] if study.claims and not any(found) else []
         alike = [stage for stage in stages if stage.question.evidence["alpha"] == study.evidence.alpha]
-        found += [_said(_words("alpha", self.own.question.evidence), alike, pairs)] if study.claims else []
+        found += [_said(_words("alpha", self.own.question.evidence), alike, everyone)] if study.claims else []
         return tuple(said for said in found if said)
 
 
 def arm_digests(study: Study) -> dict[str, str]:
-    """The digest of each arm's settings, the reference first; arms with the same settings get a number."""
+    """The digest of each arm's settings, the reference first; arms with the same settings get a number.
+
+    Keys that change no training are left out, see `family_digest`, unless it is these in which arms differ.
+    """
+    order = sorted(study.arms, key=lambda arm: arm.name != study.reference)
+    whole = {arm.name: content(arm.settings) for arm in order}
+    exact, alike = ({name: make(one) for name, one in whole.items()} for make in (digest, family_digest))
+    chosen = alike if len({*alike.values()}) == len({*exact.values()}) else exact
     digests: dict[str, str] = {}
-    for arm in sorted(study.arms, key=lambda arm: arm.name != study.reference):
-        own = digest(content(arm.settings))
+    for name, own in chosen.items():
         same = sum(known.partition("+")[0] == own for known in digests.values())
-        digests[arm.name] = f"{own}+{same}" if same else own
+        digests[name] = f"{own}+{same}" if same else own
     return digests
+
+
+def family_digest(settings: Mapping[str, Any]) -> str:
+    """The digest of an arm's `content` without the keys that only add evaluations, and change no bit of a training."""
+    training = {key: value for key, value in settings["training"].items() if key not in Training.later_keys}
+    return digest({**settings, "training": training})
 
 
 def measure_key(metric: str, target: Target | None) -> MeasureKey:

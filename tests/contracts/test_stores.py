@@ -501,6 +501,27 @@ def test_a_look_that_nobody_has_taken_does_not_count(store, make_study):
     assert store.history(second).own.earlier == ()
 
 
+def test_a_look_that_was_taken_counts_while_a_trial_is_run_again(store, make_study):
+    first, second = make_study(seeds=3), make_study(seeds=4)
+    store.add_study(first, NOW)
+    finish(store, first)
+    store.write(lambda writer: writer.begin(plan(first)[0], "again", MACHINE, NOW))
+    assert store.results(first)[0].ended is None
+    store.add_study(second, NOW)
+    assert store.history(second).own.earlier == (1,)
+
+
+def test_trials_with_further_evaluations_are_of_the_same_arm(store, make_study):
+    arms = {"a": {}, "b": {"optimizer": {"eps": 1e-6}}}
+    study, longer = (make_study(training={"epochs": 2}, arms=arms, seeds=seeds) for seeds in (2, 3))
+    more = make_study(training={"epochs": 2, "ema": 0.999}, arms=arms)
+    store.add_study(more, NOW)
+    finish(store, more)
+    assert store.history(study).own.number == 1  # it asks the same
+    found = store.history(longer).own
+    assert (found.earlier, found.ended) == ((1,), dict.fromkeys(arm_digests(study).values(), 2))
+
+
 def test_a_study_that_was_passed_over_looks_after_the_one_that_passed_it(store, make_study):
     first, second = make_study(seeds=2), make_study(seeds=4)
     store.add_study(first, NOW)

@@ -137,8 +137,10 @@ def check_claims(study: Study, results: Sequence[TrialResult], *, history: Histo
         *caveats.held_fixed(study, results),
     ]
     joint = join_findings(study.joint_claims, {one.claim.id: one.finding for one in tested})
-    late = [] if history is None else [*history.claimed_afterwards(study)]
-    if history is not None:
+    late, beside = list[str](), list[str]()
+    if history is not None and study.claims:
+        beside += history.alerts(study.reference, measure_key(study.evidence.metric, study.evidence.target))
+        late += history.claimed_afterwards(study)
         late += [said for one in families for said in history.repeated(measure_key(one.metric, one.target))]
     return StudyClaims(
         study=study.name,
@@ -152,7 +154,7 @@ def check_claims(study: Study, results: Sequence[TrialResult], *, history: Histo
         exploratory=tuple(dict.fromkeys([*late, *(said for one in standings.values() for said in one.reasons)])),
         stage=max((one.number for one in standings.values()), default=1),
         spent=tuple(dict.fromkeys(arm for one in standings.values() for arm in one.spent)),
-        alerts=(*alerts(study, results), *outlier_alerts(own, study.measure(study.evidence.metric).unit)),
+        alerts=(*beside, *alerts(study, results), *outlier_alerts(own, study.measure(study.evidence.metric).unit)),
     )
 
 

@@ -74,7 +74,7 @@ def results(connection: Connection, hashes: Sequence[str]) -> list[TrialResult]:
             outcome=Outcome(row.outcome) if row.outcome else None,
             detail=row.detail,
             started=row.started_at,
-            ended=row.ended_at,
+            ended=row.ended_at if row.outcome else None,
             machine=machines.get(row.machine) or machines.setdefault(row.machine, Machine(**json.loads(row.machine))),
             epochs=_epochs(row.arm, row.seed, epochs.get(row.hash, ())),
             fingerprints=json.loads(row.fingerprints),

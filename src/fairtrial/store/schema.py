@@ -65,7 +65,7 @@ trials = Table(
     Column("outcome", String(16)),
     Column("detail", Text, nullable=False, default=""),
     Column("started_at", UTCDateTime),
-    Column("ended_at", UTCDateTime),
+    Column("ended_at", UTCDateTime),  # of the last attempt that ended; outcome is empty while a later one runs
     Column("machine", _JSON),
     Column("forced", Text, nullable=False, default=""),
     Column("fingerprints", _JSON),

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, func, insert, select
 
-from fairtrial.history import History, Question, Registered, arm_digests
+from fairtrial.history import History, Question, Registered, arm_digests, family_digest
 from fairtrial.scheduler import plan
 from fairtrial.spec import Study
 from fairtrial.store import queries, schema
@@ -74,7 +74,7 @@ def _next(connection: Connection, stages: Sequence[Registered], study: Study, at
 
 
 def _was_looked_at(connection: Connection, stage: Registered) -> bool:
-    """Whether all trials of a stage's first look have ended."""
+    """Whether all trials of a stage's first look have ended once; one that is retried was seen, too."""
     if not stage.question.looks:
         return False
     first = stage.question.looks[0] * len(stage.question.arms)
@@ -83,7 +83,7 @@ def _was_looked_at(connection: Connection, stage: Registered) -> bool:
     missing = (
         select(func.count())
         .select_from(schema.study_trials.join(schema.trials))
-        .where(links.study == study, links.position < first, trials.outcome.is_(None))
+        .where(links.study == study, links.position < first, trials.ended_at.is_(None))
     )
     return connection.scalar(missing) == 0
 
@@ -100,9 +100,13 @@ def _ended(connection: Connection, study: Study, stages: Sequence[Registered]) -
     trials = schema.trials.c
     studies = select(schema.stages.c.study).where(schema.stages.c.number.in_([stage.number for stage in stages]))
     rows = connection.execute(
-        select(trials.hash, trials.settings_digest)
+        select(trials.hash, trials.settings_digest, trials.settings)
         .select_from(schema.study_trials.join(schema.trials))
-        .where(schema.study_trials.c.study.in_(studies), trials.outcome.is_not(None))
-    )
-    ended |= {row.hash: row.settings_digest for row in rows if row.settings_digest in digests.values()}
+        .where(schema.study_trials.c.study.in_(studies), trials.ended_at.is_not(None))
+    ).all()
+    families = {row.settings_digest: family_digest(row.settings) for row in rows}
+    arms = {*digests.values()}
+    for row in rows:
+        found = [one for one in (row.settings_digest, families[row.settings_digest]) if one in arms]
+        ended |= {row.hash: found[0]} if found else {}
     return dict(Counter(ended.values()))

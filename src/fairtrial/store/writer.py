@@ -110,7 +110,7 @@ _BEGIN = _update(
     **{name: bindparam(name) for name in ("attempt", "machine", "started_at", "forced")},
     outcome=null(),
     detail="",
-    ended_at=null(),
+    # ended_at stays: whoever looked at this trial before it was run again has seen it.
     fingerprints={},
     reads=null(),
 )
