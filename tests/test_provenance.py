@@ -94,7 +94,8 @@ def test_by_force_it_continues_and_the_verdicts_say_so(kind, store, make_study):
     done = run(study, store=store, executor=executor(replace(BEFORE, **change)), force=True)
     assert [result.outcome for result in done.results] == [Outcome.FINISHED] * 4
     assert [result.forced for result in done.results] == ["", difference, difference, difference]
-    line = f"The study was continued under other conditions: {difference} (3 trials)."
+    under = "with" if difference.startswith("other code: ") else "under other conditions:"
+    line = f"The study was continued {under} {difference} (3 trials)."
     assert line in compare(study, done.results).caveats
 
 
