@@ -79,6 +79,11 @@ def run(
         found = over_tasks.data
     if found is not None and not confirm:
         say_how_to_go_on(named, studies[0], found)
+    _exit_if_failed(done)
+
+
+def _exit_if_failed(done: Sequence[api.StudyResults]) -> None:
+    """Say how many trials failed, and how to train them again, and end with status 1; without any, return."""
     if failed := sum(len(runs.failures()) for runs in done):
         trials = sum(len(runs.results) for runs in done)
         retry = this_command().removesuffix(" --retry-failed")

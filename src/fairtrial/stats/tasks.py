@@ -6,7 +6,7 @@ applies to them as to the differences on one task, whether or not what a seed do
 another.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -30,24 +30,13 @@ def over_tasks(tasks: Mapping[str, Contrasts], name: str, alpha: float) -> Study
     Raises:
         StudyError: the tasks differ in their arms, reference, seeds, measure or margin.
     """
+    _check_alike(tasks)
     first = next(iter(tasks.values()))
-    for task, one in tasks.items():
-        for key in ("reference", "seeds", "min_seeds"):
-            _same(task, key, getattr(first.study, key), getattr(one.study, key))
-        for key in ("metric", "margin", "larger_is_better"):
-            _same(task, f"evidence.{key}", getattr(first.evidence, key), getattr(one.evidence, key))
-        _same(task, "arms", *([arm.name for arm in each.study.arms] for each in (first, one)))
     base = first.study.reference
     others = [arm.name for arm in first.study.arms if arm.name != base]
     seeds = min(one.main.seeds for one in tasks.values())
     table = np.mean([one.data.differences(base, others, seeds) for one in tasks.values()], axis=0)
-    conflicts = [
-        (arm, why)
-        for one in tasks.values()
-        for arm in others
-        if (why := pairing_conflict(one.study, base, arm, one.results))
-    ]
-    refused = dict(reversed(conflicts))
+    refused = _refused(tasks, base, others)
     table[:, [arm in refused for arm in others]] = np.nan
     ended = [min(seeds, *(one.together({base, arm}) for one in tasks.values())) for arm in others]
     latest = max(tasks.values(), key=lambda one: one.main.stage)  # tasks may have been looked at unequally often
@@ -80,6 +69,27 @@ def over_tasks(tasks: Mapping[str, Contrasts], name: str, alpha: float) -> Study
         set_beforehand=all(main.set_beforehand for main in mains),
         alerts=tuple(dict.fromkeys(alert for main in mains for alert in main.alerts)),
     )
+
+
+def _check_alike(tasks: Mapping[str, Contrasts]) -> None:
+    """Raise a `StudyError` if tasks differ in what must be the same to compare over all of them."""
+    first = next(iter(tasks.values()))
+    for task, one in tasks.items():
+        for key in ("reference", "seeds", "min_seeds"):
+            _same(task, key, getattr(first.study, key), getattr(one.study, key))
+        for key in ("metric", "margin", "larger_is_better"):
+            _same(task, f"evidence.{key}", getattr(first.evidence, key), getattr(one.evidence, key))
+        _same(task, "arms", *([arm.name for arm in each.study.arms] for each in (first, one)))
+
+
+def _refused(tasks: Mapping[str, Contrasts], base: str, others: Sequence[str]) -> dict[str, str]:
+    """The arms that can't be compared on some task, with the first reason."""
+    found: dict[str, str] = {}
+    for one in tasks.values():
+        for arm in others:
+            if why := pairing_conflict(one.study, base, arm, one.results):
+                found.setdefault(arm, why)
+    return found
 
 
 def _meaning(tasks: Mapping[str, Contrasts]) -> str:
