@@ -416,3 +416,13 @@ def test_no_metric_is_multiplied_by_a_hundred_unless_it_is_a_fraction(declared, 
     found = compare(study, results)
     assert sentences(found)["b"].startswith(f"b is better than a by {amount} (95% interval")
     assert f"by {amount} (95%" in write(found)
+
+
+@pytest.mark.parametrize(("seeds", "said"), [({"min": 3, "max": 4}, False), ({"min": 3, "max": 30}, True), (4, True)])
+def test_more_seeds_are_named_only_where_the_plan_or_the_error_rate_has_them(seeds, said):
+    study = simulated_study({"a": {}, "b": {"mean": 0.803}}, seeds=seeds)
+    results = [one for one in simulated_results(study) if one.seed < 4]
+    data = compare(study, results)
+    (row,) = data.comparisons
+    assert row.more_seeds
+    assert ("more seed" in sentence(data, row)) is said

@@ -63,7 +63,9 @@ def _verdict(data: StudyVerdict, row: Comparison) -> str:
     if row.failures is not None and row.failures.verdict(data.alpha).settled:  # the opposite of what the numbers say
         ends = f" ({level} {unit.between(low, high)})" if row.interval else ""
         return f"{row.arm}: undecided, {size}{ends}{where}, but {_more_often(data, row.failures)}"
-    more = "" if row.more_seeds is None or row.arm in data.spent else f", about {count(row.more_seeds, 'more seed')}"
+    # Seeds beyond the last look of a plan that spent all of alpha would be those of a new study; a note says so.
+    over = row.arm in data.spent or (data.whole and data.seeds + (row.more_seeds or 0) > max(data.looks, default=0))
+    more = "" if row.more_seeds is None or over else f", about {count(row.more_seeds, 'more seed')}"
     return f"{row.arm}: undecided{more} ({size}{where or ' so far'}{interval})"
 
 

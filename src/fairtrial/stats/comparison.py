@@ -50,6 +50,7 @@ class StudyVerdict:
     exploratory: tuple[str, ...] = ()  # why this is no test of what was set beforehand, each without a full stop
     stage: int = 1  # which look, or plan of looks, at these trials it is
     part: float = 1.0  # of alpha, that it adds to what earlier ones have spent
+    whole: bool = False  # whether nothing of alpha is left for looks after these
     spent: tuple[str, ...] = ()  # arms for which earlier ones left nothing of alpha, so that no seeds can settle them
     set_beforehand: bool = False  # whether a store knows that measure and margin were set before there were results
     jitter: Jitter | None = None  # how much of the spread is jitter within runs; None if unknown
@@ -214,6 +215,7 @@ class _Comparing:
             set_beforehand=self._history is not None and not exploratory,
             stage=self._standing.number,
             part=self._standing.part,
+            whole=self._standing.share == 1.0,
             spent=tuple(self._standing.spent),
             jitter=self._jitter,
             alerts=(

@@ -58,6 +58,7 @@ def over_tasks(tasks: Mapping[str, Contrasts], name: str, alpha: float) -> Study
         looks=latest.main.looks,
         stage=latest.main.stage,
         part=latest.main.part,
+        whole=latest.main.whole,
         spent=tuple(arm for arm in others if any(arm in main.spent for main in mains)),
         seeds=seeds,
         comparisons=tuple(replace(row, caveats=(*row.caveats, _meaning(tasks))) for row in found),
