@@ -1,40 +1,71 @@
-"""Solve the levels of usual plans and write them to src/fairtrial/stats/levels.json; three minutes on one core.
+"""Solve the levels of usual plans and write them to src/fairtrial/stats/levels.json; half an hour on one core.
 
 python benchmarks/levels.py
 
-The plans are: 2 to 10 arms; one look after 2 to 15 seeds, or looks after every seed from 3 to 5, ..., 15. Levels are
-for the error rates `fairtrial.stats.boundary.ALPHAS`, from 60,000 simulated studies of each pattern of spread. All
-plans for a number of arms are solved from the same studies, and give what `solve` gives for each alone.
+The table has two parts. `first` are plans of 2 to 10 arms with one look after 2 to 15 seeds, or looks after every seed
+from 3 to 5, ..., 15: solved from 60,000 simulated studies of each pattern of spread, and rounded down to five digits.
+`further` plans, and a few long ones of one arm, have the levels that `fairtrial.stats.boundary.solve` gives where there
+is no table, so that a plan keeps its levels when it is added. Plans for a number of arms are solved from the same
+studies, and give what they give alone.
 """
 
 import argparse
 import json
 import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from fairtrial.stats import boundary
-from fairtrial.stats.boundary import LookPlan, levels_of, table_key
-from fairtrial.stats.nulls import noise, significances
+from fairtrial.stats.boundary import LookPlan, levels_of, solve, table_key, usual_studies
+from fairtrial.stats.nulls import Nulls, noise
 from fairtrial.stats.spreads import hard_spreads
 
 STUDIES = 60_000
-LOOKS = tuple(range(2, 16))
-PLANS = [(seeds,) for seeds in LOOKS] + [tuple(range(3, last + 1)) for last in range(5, 16)]
+Looks = tuple[int, ...]
 
 
-def solved(arms: int, studies: int) -> dict[str, list[float]]:
-    """The levels of all plans for a number of arms."""
-    found = {looks: np.full(len(boundary.ALPHAS), np.inf) for looks in PLANS}
-    for spread in hard_spreads(arms, "guarded"):
-        chunks = noise(LOOKS[-1], arms + 1, studies)
-        p = np.concatenate([significances(spread.values(chunk), LOOKS, "guarded") for chunk in chunks])
-        for looks, levels in found.items():
-            columns = [LOOKS.index(look) for look in looks]
-            smallest = (p[:, columns] / LookPlan.of(arms, looks).weights).min(axis=1)
-            np.minimum(levels, levels_of(smallest[None]), out=levels)
-    return {table_key(arms, looks): list(map(down, np.maximum.accumulate(one))) for looks, one in found.items()}
+def first(arms: int) -> list[Looks]:
+    """The plans of the first part."""
+    plans = [(seeds,) for seeds in range(2, 16)] + [every(3, last) for last in range(5, 16)]
+    return plans if 2 <= arms <= 10 else []
+
+
+def further(arms: int) -> list[Looks]:
+    """The plans of the second part: 1 to 20 arms, up to 20 seeds, and with at most 10 arms up to 100."""
+    most, usual = (100, (*range(5, 21), 25, 30, 40, 50, 100)) if arms <= 10 else (20, (5, 8, 10, 12, 15, 20))
+    some = [end for end in (5, 8, 10, 12, 15, 20, 25, 30, 50, 100) if end <= most]
+    plans = [every(3, end) for end in usual]
+    plans += [every(2, end) for end in some if end <= 20] + [every(5, end) for end in some if end > 5]
+    plans += [(seeds,) for seeds in (2, 3, 4, *some) if arms > 1]
+    return [looks for looks in plans if looks not in first(arms)]
+
+
+def every(least: int, most: int) -> Looks:
+    """Looks after every seed."""
+    return tuple(range(least, most + 1))
+
+
+def solved(arms: int, plans: Sequence[Looks], studies: int) -> Iterator[tuple[str, list[float]]]:
+    """The levels of plans for a number of arms, by their names in the table."""
+    spreads = hard_spreads(arms, "guarded")
+    smallest: dict[Looks, list[boundary.FloatArray]] = {looks: [] for looks in plans}
+    for chunk in noise(max((looks[-1] for looks in plans), default=0), arms + 1, studies):
+        nulls = Nulls.of(spreads, "guarded")
+        lowest = {looks: np.full((len(spreads), chunk.studies), np.inf) for looks in plans}
+        for seeds, values in enumerate(chunk, start=1):
+            nulls.add(values)
+            if wanted := [looks for looks in plans if seeds in looks]:
+                p = np.full((len(spreads), chunk.studies), np.inf)
+                nulls.look(p)
+                for looks in wanted:
+                    np.minimum(lowest[looks], p / (seeds / looks[-1]), out=lowest[looks])
+        for looks, found in lowest.items():
+            smallest[looks].append(found)
+    for looks, found in smallest.items():
+        levels = np.min([levels_of(null[None]) for null in np.concatenate(found, axis=1)], axis=0)
+        yield table_key(arms, looks), np.maximum.accumulate(levels).tolist()
 
 
 def down(level: float) -> float:
@@ -43,16 +74,29 @@ def down(level: float) -> float:
     return float(f"{math.floor(level / unit) * unit:.5g}")
 
 
+def short(level: float) -> float:
+    """Leave out the digits that rounding errors may change."""
+    return float(f"{level:.12g}")
+
+
 def main() -> None:
     """Write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--studies", type=int, default=STUDIES, help="simulated studies of each pattern")
-    options = parser.parse_args()
-    table: dict[str, list[float]] = {}
-    for arms in range(2, 11):
-        table |= solved(arms, options.studies)
-        print(arms, "arms done", flush=True)
+    parser.add_argument("--keep", action="store_true", help="solve only plans that the table does not have")
     path = Path(boundary.__file__).with_name("levels.json")
+    known = json.loads(path.read_text("utf-8")) if parser.parse_args().keep else {}
+    table: dict[str, list[float]] = {}
+    for arms in range(1, 21):
+        parts = [[looks for looks in part(arms) if table_key(arms, looks) not in known] for part in (first, further)]
+        usual = usual_studies(len(hard_spreads(arms, "guarded")))
+        found = {key: [*map(down, levels)] for key, levels in solved(arms, parts[0], STUDIES)}
+        found |= {key: [*map(short, levels)] for key, levels in solved(arms, parts[1], usual)}
+        keys = [table_key(arms, looks) for looks in (*first(arms), *further(arms))]
+        table |= {key: found.get(key) or known[key] for key in keys}
+        print(arms, "arms done", flush=True)
+    for looks in (every(least, end) for least in (3, 5) for end in (200, 500, 1000)):
+        key = table_key(1, looks)
+        table[key] = known.get(key) or [*map(short, solve(LookPlan.of(1, looks)))]
     lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(levels)}" for key, levels in table.items())
     path.write_text(f"{{\n{lines}\n}}\n", "utf-8")
 

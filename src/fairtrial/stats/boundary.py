@@ -20,7 +20,8 @@ share of alpha. What is added later can't change the level of a stage that was a
 """
 
 import json
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from itertools import pairwise
@@ -29,19 +30,26 @@ from pathlib import Path
 import numpy as np
 from scipy import optimize, special
 
-from fairtrial.stats.nulls import noise, significances
+from fairtrial.stats.nulls import Nulls, noise
 from fairtrial.stats.spreads import Spread, hard_spreads
-from fairtrial.stats.variance import BoolArray, FloatArray, IntArray, Pooling, complete
+from fairtrial.stats.variance import BoolArray, FloatArray, IntArray, Pooling, Running
 
 #: Studies simulated for a plan that is not tabulated, over all patterns of spread, and at least for each. The standard
 #: error of an error rate of 5% is then 0.05 to 0.15 points, and levels are moved two of them to the safe side.
 STUDIES, LEAST_STUDIES = 200_000, 20_000
 
+#: Cells times seeds of all studies of a pattern; larger plans are solved from fewer studies, but at least from so many.
+LARGE, FEWEST_STUDIES = 60_000_000, 2_000
+
+#: Of a large plan, the patterns of spread count whose level is at most this many times the smallest.
+NEAR = 2.0
+
 #: Below this many simulated studies a tail is extrapolated rather than counted.
 COUNTABLE = 25
 
-#: Simulated studies whose means and scales at each look are kept, to compute power.
-PATHS = 20_000
+#: Simulated studies whose means and scales at each look are kept, to compute power; fewer of a large plan, so that no
+#: more numbers than this are kept of each.
+PATHS, STORED = 20_000, 2_000_000
 
 #: Of these, how many tell by how much a mean that stopped early is too large.
 CORRECTIONS = 4_000
@@ -199,8 +207,10 @@ class Boundary:
         means, scales = _paths(plan.arms - len(plan.apart), plan.looks, plan.pooling)
         df = np.array([plan.df(seeds) for seeds in plan.looks[: look + 1]])
         critical = np.array([float(plan.critical(level, j, df[j])) for j in range(look + 1)])
-        needed = critical / np.sqrt(plan.looks[: look + 1]) * scales[:, : look + 1] - means[:, : look + 1]
-        return float(np.quantile(needed.min(axis=1), power))
+        least = np.full(len(means), np.inf)
+        for j, needed in enumerate(critical / np.sqrt(plan.looks[: look + 1])):
+            np.minimum(least, needed * scales[:, j] - means[:, j], out=least)
+        return float(np.quantile(least, power))
 
     def corrected(self, alpha: float, mean: float) -> float:
         """The true difference of which arms have this mean on average when they stop; both in standard deviations.
@@ -227,8 +237,7 @@ class Boundary:
 def boundary(plan: LookPlan) -> Boundary:
     """Look up or solve the levels of a plan; the same plan always gives the same numbers.
 
-    For four arms and ten looks that are not tabulated it takes some seconds; the result is cached for the rest of the
-    process.
+    A plan that is not tabulated takes some seconds; the result is cached for the rest of the process.
 
     Example:
         >>> boundary(LookPlan.of(arms=1, looks=[5])).level(0.05)
@@ -249,7 +258,8 @@ def boundary(plan: LookPlan) -> Boundary:
 @lru_cache(maxsize=256)
 def _whole(plan: LookPlan) -> FloatArray:
     """The levels of a plan without stages that spends all of alpha."""
-    found = _tabulated().get(table_key(plan.arms, plan.looks)) if plan.pooling == "guarded" and not plan.apart else None
+    usual = (plan.pooling == "guarded" or plan.arms == 1) and not plan.apart
+    found = _tabulated().get(table_key(plan.arms, plan.looks)) if usual else None
     return solve(plan) if found is None else np.array(found)
 
 
@@ -265,14 +275,43 @@ def table_key(arms: int, looks: Sequence[int]) -> str:
 
 
 def solve(plan: LookPlan, studies: int | None = None) -> FloatArray:
-    """Solve the level for each of `ALPHAS`, from so many simulated studies of each pattern of spread."""
+    """Solve the level for each of `ALPHAS`, from so many simulated studies of each pattern of spread.
+
+    By default a large plan is solved from fewer studies than others, and without the patterns that a first simulation
+    finds far from the hardest one. Its levels are then a little smaller.
+    """
     spreads = _spreads(plan)
-    nulls = _smallest(plan, spreads, studies or max(STUDIES // len(spreads), LEAST_STUDIES))
+    if studies is None:
+        studies = usual_studies(len(spreads))
+        affordable = max(LARGE // _size(plan), FEWEST_STUDIES)
+        if affordable < studies:
+            studies, spreads = affordable, _hardest(plan, spreads)
+    nulls = _smallest(plan, spreads, studies)
     before = [boundary(plan.stage(index)) for index in range(len(plan.earlier))]
     earlier = [[stage.level(alpha) for stage in before] for alpha in ALPHAS]
     already = plan.earlier[-1].share if before else 0.0
     levels = np.min([levels_of(null, earlier, already, plan.share) for null in nulls], axis=0)
     return np.maximum.accumulate(levels)
+
+
+def usual_studies(patterns: int) -> int:
+    """How many studies of each pattern are simulated for a plan that is not large."""
+    return max(STUDIES // patterns, LEAST_STUDIES)
+
+
+def _size(plan: LookPlan) -> int:
+    """The cells times the seeds of a simulated study."""
+    cells = max([plan.arms, *(cell for stage in plan.earlier for cell in stage.cells)]) + 1
+    return cells * max([plan.looks[-1], *(stage.looks[-1] for stage in plan.earlier)])
+
+
+def _hardest(plan: LookPlan, spreads: Sequence[Spread]) -> list[Spread]:
+    """The patterns with a level near the smallest, by a simulation of few studies at few looks."""
+    looks = sorted(_spaced(plan.looks))
+    few = LookPlan.of(plan.arms, looks, plan.pooling, apart=plan.apart)
+    nulls = _smallest(few, [spread.part(range(plan.arms + 1)) for spread in spreads], FEWEST_STUDIES // 2)
+    levels = [float(np.quantile(null[0], 0.1)) for null in nulls]
+    return [spread for spread, level in zip(spreads, levels, strict=True) if level <= NEAR * min(levels)]
 
 
 def levels_of(
@@ -291,7 +330,7 @@ def levels_of(
     for index, alpha in enumerate(ALPHAS):
         erred = np.zeros(null.shape[1], dtype=bool)
         for smallest, level in zip(null[:-1], earlier[index] if earlier else (), strict=True):
-            erred |= smallest <= level
+            erred |= smallest <= level * (1.0 - 1e-9)  # a level is just below a study's smallest, but for rounding
         # The second allowance, too, is within the share: the earlier stages are within theirs.
         allowed = max(share * alpha * len(erred) - float(erred.sum()), (share - already) * alpha * len(erred))
         levels[index] = _quantile(null[-1, ~erred], allowed)
@@ -325,22 +364,79 @@ def _smallest(plan: LookPlan, spreads: Sequence[Spread], studies: int) -> list[F
     parts = [(plan.stage(index), stage.cells) for index, stage in enumerate(plan.earlier)]
     parts.append((plan, tuple(range(plan.arms + 1))))
     seeds = max(part.looks[-1] for part, _ in parts)
-    found: list[list[FloatArray]] = [[] for _ in spreads]
+    found = []
     for chunk in noise(seeds, len(spreads[0].cells), studies):
-        for spread, nulls in zip(spreads, found, strict=True):
-            values = spread.values(chunk)
-            own = [
-                significances(values[:, : part.looks[-1], list(cells)], part.looks, part.pooling, part.apart)
-                for part, cells in parts
-            ]
-            nulls.append(np.array([(p / part.weights).min(axis=1) for p, (part, _) in zip(own, parts, strict=True)]))
-    return [np.concatenate(nulls, axis=1) for nulls in found]
+        simulated = [_Simulated(*part, spreads, chunk.studies) for part in parts]
+        for coarse in (True, False):
+            for part in simulated:
+                part.begin(coarse=coarse)
+            for values in chunk:
+                for part in simulated:
+                    part.add(values)
+        found.append(np.array([part.levels for part in simulated]))
+    return list(np.concatenate(found, axis=2).transpose(1, 0, 2))
+
+
+class _Simulated:
+    """Simulated studies of one plan, and the smallest level of each at the looks so far, (patterns, studies).
+
+    They are run twice: first for a few looks, which leave little to do at most of the others.
+    """
+
+    def __init__(self, plan: LookPlan, cells: tuple[int, ...], spreads: Sequence[Spread], studies: int) -> None:
+        self._plan, self._cells, self._spreads = plan, list(cells), spreads
+        self.levels = np.full((len(spreads), studies), np.inf)
+
+    def begin(self, *, coarse: bool) -> None:
+        """Begin a run, of the few looks or of all others."""
+        few = {*_spaced(self._plan.looks)}
+        weights = zip(self._plan.looks, self._plan.weights, strict=True)
+        self._weights = {look: weight for look, weight in weights if (look in few) is coarse}
+        self._nulls = self._begun()
+        self._seeds = 0
+
+    def _begun(self) -> list[Nulls]:
+        """Nulls for all patterns, or one for each where the stage had another reference than the plan."""
+        if self._cells[0]:
+            equal = np.ones((1, self._plan.arms))
+            return [Nulls(equal, equal, self._plan.pooling, self._plan.apart) for _ in self._spreads]
+        return [Nulls.of([one.part(self._cells) for one in self._spreads], self._plan.pooling, self._plan.apart)]
+
+    def add(self, noise: FloatArray) -> None:
+        """Add a seed, and look if one is planned after it."""
+        self._seeds += 1
+        if self._seeds > max(self._weights, default=0):
+            return
+        if self._cells[0]:
+            for spread, nulls in zip(self._spreads, self._nulls, strict=True):
+                nulls.add(spread.values(noise)[self._cells])
+        else:
+            self._nulls[0].add(noise[self._cells])
+        if weight := self._weights.get(self._seeds):
+            for levels, nulls in zip(np.split(self.levels, len(self._nulls)), self._nulls, strict=True):
+                nulls.look(levels, weight)
+
+
+def _spaced(looks: Sequence[int]) -> Iterator[int]:
+    """The last look, and earlier ones at a distance: each has at most four fifths of the seeds of the next."""
+    last = math.inf
+    for look in reversed(looks):
+        if look <= 0.8 * last:
+            yield look
+            last = look
 
 
 @lru_cache(maxsize=64)
 def _paths(arms: int, looks: tuple[int, ...], pooling: Pooling) -> tuple[FloatArray, FloatArray]:
     """Means of one arm's differences and their scales in simulated studies of equal spread; both (paths, looks)."""
-    differences = ((chunk[..., 1:] - chunk[..., :1]) / np.sqrt(2.0) for chunk in noise(looks[-1], arms + 1, PATHS))
-    found = [complete(chunk, looks, pooling) for chunk in differences]
-    means, scales = (np.concatenate([array[:, :, 0] for array in arrays]) for arrays in zip(*found, strict=True))
+    affordable = min(PATHS, STORED // len(looks), LARGE // ((arms + 1) * looks[-1]))
+    found = []
+    for chunk in noise(looks[-1], arms + 1, max(affordable, FEWEST_STUDIES)):
+        running, taken = Running(pooling), []
+        for seeds, cells in enumerate(chunk, start=1):
+            running.add((cells[1:] - cells[:1]) / np.sqrt(2.0))
+            if seeds in looks:
+                taken.append(np.array([array[0] for array in running.estimate()]))
+        found.append(np.array(taken))
+    means, scales = np.concatenate(found, axis=2).transpose(1, 2, 0)
     return means, scales

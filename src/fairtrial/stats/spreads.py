@@ -4,6 +4,7 @@ Nobody knows how noisy arms are before a study. The level of a guarded plan is t
 patterns asks for: they were the hardest of several hundred for that rule, found by simulation.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,11 +22,21 @@ class Spread:
     kind: str = "cells"
 
     def values(self, noise: FloatArray) -> FloatArray:
-        """Values of (..., cells) from standard normal noise of that shape."""
-        values: FloatArray = (noise - noise[..., :1] if self.kind == "scaled" else noise) * np.array(self.cells)
+        """Values of (cells, studies) from standard normal noise of that shape."""
+        own, reference = self.weights
+        return own[:, None] * noise - reference[:, None] * noise[:1]
+
+    def part(self, cells: Sequence[int]) -> "Spread":
+        """The pattern of some cells, of which the first is the reference."""
+        return Spread(tuple(self.cells[cell] for cell in cells), self.kind)
+
+    @property
+    def weights(self) -> tuple[FloatArray, FloatArray]:
+        """A cell's value is the first times its own noise, less the second times the reference's; (cells,) each."""
+        own = np.array(self.cells)
         if self.kind != "cells":
-            values[..., 0] = 0.0
-        return values
+            own[0] = 0.0
+        return own, own if self.kind == "scaled" else np.zeros(len(own))
 
 
 def hard_spreads(arms: int, pooling: Pooling) -> tuple[Spread, ...]:
