@@ -25,7 +25,8 @@ def make_engine(url: DatabaseURL, patience: float, *, writes: bool) -> Engine:
     connect_args: dict[str, Any] = {"timeout": patience}
     options: dict[str, Any] = {"json_serializer": partial(json.dumps, separators=(",", ":"))}
     if not url.is_sqlite:
-        connect_args = {key: value for key, value in _KEEPALIVES.items() if key not in url.url.query}
+        waits = _KEEPALIVES | {"connect_timeout": max(1, round(patience))}  # for a server that does not answer at all
+        connect_args = {key: value for key, value in waits.items() if key not in url.url.query}
     elif url.file is None:  # in memory: one connection for all threads, as another would be another database
         connect_args["check_same_thread"] = False
         options["poolclass"] = StaticPool

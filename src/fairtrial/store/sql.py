@@ -33,6 +33,9 @@ _TABLES_KEY = 0x6661697274726961
 #: Between two tries to reach a server.
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 5.0
 
+#: Servers that this process has reached: only these are waited for when a store is opened; another may be misspelled.
+_REACHED: set[str] = set()
+
 #: PostgreSQL's states after which the same transaction may be tried again: serialization failure, deadlock.
 _TRY_AGAIN = {"40001", "40P01"}
 
@@ -69,8 +72,10 @@ class SQLStore:
         self._locks: list[locks.AdvisoryLock] = []
         with self._explained("can't be opened"):
             self._engine = make_engine(self._url, patience, writes=create)
+            check, reached = partial(self._check_tables, create=create), self.name in _REACHED
+            event.listen(self._engine, "connect", lambda *_: _REACHED.add(self.name))
             try:
-                self._check_tables(create=create)
+                self._retry(check) if reached else check()
             except BaseException:
                 self._engine.dispose()  # a connection that is left open would keep others from the database
                 raise
@@ -191,7 +196,7 @@ class SQLStore:
             lock.release()
 
     def _retry(self, step: Callable[[], T]) -> T:
-        """Take a step; if a server's connection is lost, retry for ``patience`` seconds, once at least.
+        """Take a step; if a server's connection is lost, retry until ``patience`` seconds have passed, once at least.
 
         Each new try takes lost locks again first. The step may be taken any number of times with the same result: a
         connection that is lost during a commit leaves open whether the server did it.
@@ -207,9 +212,9 @@ class SQLStore:
             except DBAPIError as error:
                 now = time.monotonic()
                 give_up_at = give_up_at or now + self._patience
-                if self._url.is_sqlite or not _is_lost(error) or now + pause > give_up_at:
+                if self._url.is_sqlite or not _is_lost(error) or now > give_up_at:
                     raise
-            time.sleep(pause)
+            time.sleep(min(pause, max(0.0, give_up_at - now)))
             pause = min(max(2 * pause, _FIRST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
 
     def _transact(self, work: Callable[[Connection], T], options: dict[str, Any]) -> T:
