@@ -12,7 +12,7 @@ from rich.console import Console
 from fairtrial import api, tasks
 from fairtrial.api import DEFAULT_STORE
 from fairtrial.cli.options import JSONOption, OverridesOption, StoreOption, StudyArgument
-from fairtrial.cli.output import complain, out, run_again, run_with_seeds, say
+from fairtrial.cli.output import complain, out, out_document, run_again, run_with_seeds, say
 from fairtrial.errors import ReportError
 from fairtrial.spec import Study
 
@@ -145,7 +145,7 @@ def export(
         raise ReportError("--format parquet: writes bytes, not text; name a file with --out")
     content = api.open_results(study, overrides or [], store=store).records(form, path, rows)
     if path is None:
-        sys.stdout.buffer.write(content)
+        out_document(content)
 
 
 @app.command("digest")
@@ -180,4 +180,5 @@ def say_how_to_go_on(named: Named, study: Study, verdict: "StudyVerdict") -> Non
 def print_view(view: "View[Any]", form: str = "text") -> None:
     """Print results in a format; text fits the screen."""
     screen = Console()
-    out(view.write(form, width=screen.width, color=screen.is_terminal and not screen.is_dumb_terminal).rstrip("\n"))
+    text = view.write(form, width=screen.width, color=screen.is_terminal and not screen.is_dumb_terminal)
+    print(text, end="")  # noqa: T201  (colors are escape codes, and views hold no others)
