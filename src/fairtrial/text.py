@@ -10,7 +10,7 @@ _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def visible(text: str, keep: str = "\n\t") -> str:
-    r"""Write every character that is not printable as JSON and TOML escape it, but for spaces and those to keep.
+    r"""Write every character that is not printable as TOML escapes it, but for spaces and those to keep.
 
     That is control characters (C0 and C1), bidirectional and other invisible formatting, line and paragraph separators,
     surrogates, and what Unicode has not assigned or leaves to private use.

@@ -1,6 +1,5 @@
 """Commands that print or write results."""
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -89,11 +88,12 @@ def failures(
     as_json: JSONOption = False,
 ) -> None:
     """Print the tracebacks of failed trials, and how all other runs without a comparable number were lost."""
+    from fairtrial.report.export import rows_json  # noqa: PLC0415
     from fairtrial.report.losses import loss_lines, loss_rows  # noqa: PLC0415  (loads NumPy)
 
     found = api.open_results(study, overrides or [], store=store)
     if as_json:
-        out(json.dumps(loss_rows(found.study, found.results), indent=2))
+        out(rows_json(loss_rows(found.study, found.results)).rstrip())
         return
     lines = list(loss_lines(found.study, found.results))
     for line in lines:
