@@ -100,10 +100,10 @@ def write(figure: Figure, folder: Path) -> list[Path]:
 def _find(name: str, results: Sequence[TrialResult]) -> Chart[Any]:
     from fairtrial.report.charts.learning_curves import learning_curves  # noqa: PLC0415  (which imports this module)
 
-    if ":" in name or name in CHARTS.names():
+    recorded = sorted({metric for result in results for record in result.epochs for metric in record.metrics})
+    if name in CHARTS.names() or (":" in name and name not in recorded):
         chart: Chart[Any] = CHARTS.get(name)
         return chart
-    recorded = sorted({metric for result in results for record in result.epochs for metric in record.metrics})
     if name not in recorded:
         raise ReportError(f'chart "{name}": {did_you_mean(name, [*CHARTS.names(), *recorded])}')
     return learning_curves(name, name=name)
