@@ -83,7 +83,7 @@ def chart_text(text: str) -> str:
     """Make a text safe within a chart: no control characters, no end of a script, no backslash.
 
     A control character ends the process that renders the chart, and ``</`` the script of a page that holds it.
-    Vega-Lite puts titles into expressions, in which a backslash could escape the quote at their end: it becomes a slash.
+    Vega-Lite puts titles into expressions, in which a backslash could escape the closing quote: it becomes a slash.
 
     Every text of a chart that may hold a name or label of a user's goes through this; `channels`, `header` and `over`
     do it for theirs.
