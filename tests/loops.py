@@ -240,6 +240,14 @@ def keeping(trial):
     trial.fingerprint(final_weights=where.hex())
 
 
+def keeping_until_go(trial):
+    """Be `keeping`, and after each record wait for a file named go."""
+    for record in keeping(trial):
+        yield record
+        while not Path("go").exists():
+            time.sleep(0.02)
+
+
 def keeping_a_diary(trial):
     """Be `keeping`, and write down what ends it before its time."""
     try:

@@ -29,7 +29,7 @@ class Callback:
         """An epoch record is in the store."""
 
     def on_trial_end(self, trial: Trial, outcome: Outcome, detail: str) -> None:
-        """A trial's outcome is in the store."""
+        """A trial's outcome is in the store; where the run of another study has trained it, it did not start here."""
 
     def on_warning(self, trial: Trial | None, text: str) -> None:
         """Something that changes no result, such as a damaged checkpoint that was skipped; None for the whole study."""

@@ -134,6 +134,12 @@ class Store(AbstractContextManager["Store"], Protocol):
     def history(self, study: Study) -> History:
         """Read what was asked of a study's trials, and when; of a study that was never run, as if it were run now."""
 
+    def trained_elsewhere(self, study: Study) -> dict[str, str]:
+        """Return which trials of a study that was added other runs have, or will train: by hash, with a study's label.
+
+        Of the living runs of studies that share a trial, the one that was added first trains it.
+        """
+
     def studies(self) -> list[StoredStudy]:
         """List all studies, the one that ran last first."""
 

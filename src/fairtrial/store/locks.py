@@ -8,6 +8,7 @@ when its process ends, with one exception: a fork (not a program that was starte
 """
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import re
@@ -22,7 +23,7 @@ from socket import gethostname
 
 from filelock import FileLock, Timeout
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from fairtrial.errors import StoreError, StoreLockedError
 from fairtrial.files import open_regular
@@ -59,6 +60,11 @@ def lock_in_process(key: Hashable, label: str) -> Iterator[None]:
         del _IN_MEMORY[key]
 
 
+def is_locked_in_process(key: Hashable) -> bool:
+    """Check whether a thread of this process has locked something."""
+    return key in _IN_MEMORY
+
+
 @contextmanager
 def lock_file(path: Path, label: str) -> Iterator[None]:
     """Lock a file, which exists as long as the lock does; a StoreError if it can't be made, or is no lock file."""
@@ -83,6 +89,18 @@ def lock_file(path: Path, label: str) -> Iterator[None]:
                 if os.path.samestat(path.lstat(), locked[0]):
                     path.unlink()  # still locked: a process that has opened it already will notice
             lock.release()
+
+
+def is_locked_file(path: Path) -> bool:
+    """Check whether a process has locked a file; one that tries to lock it meanwhile will try again."""
+    try:
+        with open_regular(path) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _sign(path: Path, label: str, file: int) -> os.stat_result:
@@ -137,15 +155,15 @@ class AdvisoryLock:
         """Release the lock."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            with contextlib.suppress(DBAPIError):
-                connection.close()
+            with contextlib.suppress(SQLAlchemyError), connection:  # it may be lost, which SQLAlchemy says in many ways
+                connection.exec_driver_sql("SELECT pg_advisory_unlock_all()")  # closing does so too, but a moment later
 
     def _take(self) -> Connection:
         with contextlib.ExitStack() as closing:
             connection = closing.enter_context(self._engine.connect()).execution_options(isolation_level="AUTOCOMMIT")
             connection.detach()  # from the pool: closing must end the session
             connection.execute(text("SELECT set_config('application_name', :name, false)"), {"name": self._name})
-            key = _numbers(f"fairtrial {connection.exec_driver_sql('SELECT current_schema()').scalar()} {self._key}")
+            key = _numbers(connection, self._key)
             taken = connection.execute(_TRY, key).scalar()
             if not taken and (session := connection.execute(_SESSION, key).first()) and session[1] == self._name:
                 connection.execute(_END, {"session": session[0]})  # ours: the server has not noticed yet that it ended
@@ -165,9 +183,15 @@ _SESSION = text(
 )
 
 
-def _numbers(key: str) -> dict[str, int]:
-    """Digest a key into the two numbers of an advisory lock, which pg_locks shows without their sign."""
-    digest = hashlib.sha256(key.encode()).digest()
+def is_locked_on_server(connection: Connection, key: str) -> bool:
+    """Check whether a session has the advisory lock of that key."""
+    return connection.execute(_SESSION, _numbers(connection, key)).first() is not None
+
+
+def _numbers(connection: Connection, key: str) -> dict[str, int]:
+    """Digest a key in the current schema into an advisory lock's two numbers, which pg_locks shows without sign."""
+    schema = connection.exec_driver_sql("SELECT current_schema()").scalar()
+    digest = hashlib.sha256(f"fairtrial {schema} {key}".encode()).digest()
     return {"high": int.from_bytes(digest[:4], "big") >> 1, "low": int.from_bytes(digest[4:8], "big") >> 1}
 
 

@@ -18,7 +18,7 @@ from fairtrial.errors import StoreError, StoreMissingError, StoreVersionError
 from fairtrial.history import History
 from fairtrial.scheduler import plan
 from fairtrial.spec import Study, content, digest
-from fairtrial.store import locks, queries, schema, stages
+from fairtrial.store import locks, queries, schema, sharing, stages
 from fairtrial.store.base import StoredStudy, Writer
 from fairtrial.store.engine import DELETED, explain, make_engine
 from fairtrial.store.url import DatabaseURL
@@ -112,7 +112,7 @@ class SQLStore:
             return self._lock_on_server(study)
         if self._opened is None:  # in memory: no other process can open it
             return locks.lock_in_process((id(self), study.hash), study.label)
-        return locks.lock_file(self._opened.with_name(f"{self._opened.name}.{study.hash[:8]}.lock"), study.label)
+        return locks.lock_file(self._lock_file(study.hash), study.label)
 
     def write(self, work: Callable[[Writer], T]) -> T:
         """Run a function that writes, as one transaction; see `Store.write`."""
@@ -121,16 +121,17 @@ class SQLStore:
 
     def add_study(self, study: Study, at: datetime) -> None:
         """Record that a study runs; see `Store.add_study`."""
-        row = {"hash": study.hash, "name": study.name, "toml": study.to_toml(), "created_at": at, "last_run_at": at}
+        row: dict[str, Any] = {"hash": study.hash, "name": study.name, "toml": study.to_toml(), "created_at": at}
         source, overrides = study.origin.source, study.origin.overrides
         origin = {} if source is None else {"source": source, "assignments": list(overrides) or None}
-        known = (
-            update(schema.studies)
-            .where(schema.studies.c.hash == study.hash)
-            .values(last_run_at=at, toml=row["toml"], **origin)
-        )
 
         def work(connection: Connection) -> None:
+            row["last_run_at"] = began = sharing.in_turn(connection, at)
+            known = (
+                update(schema.studies)
+                .where(schema.studies.c.hash == study.hash)
+                .values(last_run_at=began, toml=row["toml"], **origin)
+            )
             if connection.execute(known).rowcount == 0:
                 add, trials = INSERT[connection.dialect.name], plan(study)
                 contents = {arm.name: content(arm.settings) for arm in study.arms}
@@ -154,6 +155,16 @@ class SQLStore:
     def history(self, study: Study) -> History:
         """Read what was asked of a study's trials; see `Store.history`."""
         return self._read(lambda connection: stages.history(connection, study, datetime.now(UTC)))
+
+    def trained_elsewhere(self, study: Study) -> dict[str, str]:
+        """Return which trials of a study other runs train; see `Store.trained_elsewhere`."""
+
+        def work(connection: Connection) -> dict[str, str]:
+            earlier = sharing.earlier(connection, study.hash)
+            alive = {other: label for other, label in earlier.items() if self._is_locked(connection, other)}
+            return {trial: alive[other] for trial, other in sharing.shared(connection, study.hash, alive).items()}
+
+        return self._read(work)
 
     def studies(self) -> list[StoredStudy]:
         """List all studies, the one that ran last first."""
@@ -183,6 +194,18 @@ class SQLStore:
         """Run a function that writes, as one transaction; again on a new connection if its connection was lost."""
         with self._explained("can't be written"):
             return self._retry(partial(self._transact, work, {"fairtrial_write": True}))
+
+    def _is_locked(self, connection: Connection, study: str) -> bool:
+        """Whether a run has locked a study, by its hash."""
+        if not self._url.is_sqlite:
+            return locks.is_locked_on_server(connection, study)
+        if self._opened is None:
+            return locks.is_locked_in_process((id(self), study))
+        return locks.is_locked_file(self._lock_file(study))
+
+    def _lock_file(self, study: str) -> Path:
+        assert self._opened is not None
+        return self._opened.with_name(f"{self._opened.name}.{study[:8]}.lock")
 
     @contextmanager
     def _lock_on_server(self, study: Study) -> Iterator[None]:
