@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fairtrial.errors import StudyError, StudyNotFoundError
-from fairtrial.files import open_input, read_bounded, size_text
+from fairtrial.files import open_regular, read_bounded, size_text
 from fairtrial.spec import Origin, Study, override, parse_toml
 from fairtrial.spec.limits import LARGEST_FILE, LARGEST_WEIGHTS, LONGEST_TEXT
 from fairtrial.spec.messages import brief, show
@@ -216,7 +216,7 @@ def _absolute(path: Path, key: str) -> Path:
 
 def _sha256(path: Path) -> str:
     try:
-        with open_input(path) as file:
+        with open_regular(path, follow=True) as file:
             if (size := os.fstat(file.fileno()).st_size) > LARGEST_WEIGHTS:
                 raise StudyError(f'model.weights = "{path}": has {size:,} bytes, at most {size_text(LARGEST_WEIGHTS)}')
             return hashlib.file_digest(file, "sha256").hexdigest()

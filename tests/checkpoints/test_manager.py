@@ -13,6 +13,7 @@ import fsspec
 import numpy as np
 import pytest
 
+import fairtrial
 from fairtrial.checkpoints import CheckpointManager, manager
 from fairtrial.errors import CheckpointError, Stopped
 from fairtrial.executors.base import Ended, EpochFinished, Started, Warned, run_trial
@@ -248,6 +249,43 @@ def test_what_dead_processes_left_half_written_is_swept_away_first(trial):
     assert attempt.load()["number"] == 1
     attempt.save(state(1))
     assert [file.name[:11] for file in files(trial)] == ["0001-000001"] * 2 + ["0003-000001"] * 2 + ["README"]
+
+
+def test_what_fairtrial_did_not_write_stays_when_a_trial_has_ended(trial):
+    saved(trial, 1)
+    (files(trial)[0].parent / "README").write_text("not ours")
+    KEPT.remove(trial)
+    assert [file.name for file in files(trial)] == ["README"]
+
+
+@pytest.mark.parametrize("to", ["precious", "nowhere"])
+def test_a_link_in_the_place_of_a_trials_folder_is_named_and_not_followed(trial, to):
+    Path("precious").mkdir()
+    for name in ("thesis.tex", "0001-000001-deadbeef.json"):
+        Path("precious", name).write_text("the user's own")
+    Path("kept").mkdir()
+    Path("kept", trial.hash).symlink_to(Path.cwd() / to)
+    for use in (lambda: KEPT.remove(trial), lambda: KEPT.open(trial).load(), lambda: saved(trial, 1)):
+        with pytest.raises(CheckpointError, match=rf"^[^\n]*{trial.hash} is a file or a link, not a folder; remove it"):
+            use()
+    assert {path.name: path.read_text() for path in Path("precious").iterdir()} == {
+        "thesis.tex": "the user's own",
+        "0001-000001-deadbeef.json": "the user's own",
+    }
+    assert not Path("nowhere").exists()
+
+
+def test_a_run_touches_nothing_behind_a_link_in_the_place_of_a_trials_folder(make_study):
+    study = make_study(seeds=1)
+    Path("precious").mkdir()
+    Path("precious/0001-000001-deadbeef.json").write_text("the user's own")
+    Path("s.db.checkpoints").mkdir()
+    for trial in plan(study):
+        Path("s.db.checkpoints", trial.hash).symlink_to("../precious")
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match="is a file or a link, not a folder; remove it"):
+            fairtrial.run(study, store="s.db", executor=inline_executor(saving))
+    assert [path.read_text() for path in Path("precious").iterdir()] == ["the user's own"]
 
 
 def test_it_is_time_when_time_has_passed_or_the_study_is_to_stop(trial, monkeypatch):

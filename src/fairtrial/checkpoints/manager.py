@@ -28,8 +28,9 @@ CHECKPOINT_FORMAT = 2
 #: Checkpoints of a trial that are kept: the last, and the previous one in case the last turns out damaged.
 KEPT = 2
 
-#: Attempt, number, the writer's random token, and a suffix. The name of a half-written file begins with a dot.
-_NAME = re.compile(r"\.?(\d{4,})-(\d{6,})-([0-9a-f]{8})\..+")
+#: Attempt, number, the writer's random token, and a suffix. The name of a half-written file begins with a dot. No other
+#: file is read or removed.
+_NAME = re.compile(r"\.?(\d{4,})-(\d{6,})-([0-9a-f]{8})\.(json|safetensors)(\.[0-9a-f]{8}\.part)?")
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,11 @@ class CheckpointManager:
     def remove(self, trial: Trial) -> None:
         """Remove the checkpoints of a trial that has ended; a CheckpointError if its files can't be removed."""
         with _checkpoint_errors(f"checkpoints in {self.location} can't be removed"):
-            open_storage(self.location, trial.hash).clear()
+            storage = open_storage(self.location, trial.hash)
+            for name in storage.names():  # manifests before arrays, so that none is left without them
+                if _NAME.fullmatch(name):
+                    storage.remove(name)
+            storage.remove_folder()
 
     def saved(self) -> set[str]:
         """List the trials that have a checkpoint, by hash; errors as in `remove`."""

@@ -129,8 +129,8 @@ def _check_names(metrics: Mapping[object, object], epoch: int) -> None:
     for name in metrics:
         if isinstance(name, str) and not (len(name) <= LONGEST_NAME and name.isprintable()):
             raise ValueError(
-                f"a metric named {brief(ascii(name[:LONGEST_NAME]))} in epoch {epoch}: names must be printable and have "
-                f"at most {LONGEST_NAME} characters"
+                f"a metric named {brief(ascii(name[:LONGEST_NAME]))} in epoch {epoch}: names must be printable, and "
+                f"have at most {LONGEST_NAME} characters"
             )
 
 

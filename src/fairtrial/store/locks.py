@@ -10,13 +10,13 @@ when its process ends, with one exception: a fork (not a program that was starte
 import contextlib
 import hashlib
 import os
+import re
 import stat
 import threading
 import uuid
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from socket import gethostname
 
@@ -25,9 +25,13 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from fairtrial.errors import StoreError, StoreLockedError
+from fairtrial.files import open_regular
 
 #: Long enough for a second try where the owner removes the file while it is being opened.
 _TIMEOUT_SECONDS, _BETWEEN_TRIES_SECONDS = 0.1, 0.02
+
+#: What a lock file contains: its owner, or nothing if that died before it wrote it; and how much of a file is read.
+_SIGNATURE, _SIGNATURE_BYTES = re.compile(r"(process \d+ on [!-~]+ since [\d:\- ]+ UTC)|$"), 400
 
 #: What this process has locked in databases in memory.
 _IN_MEMORY: dict[Hashable, object] = {}
@@ -58,7 +62,12 @@ def lock_in_process(key: Hashable, label: str) -> Iterator[None]:
 @contextmanager
 def lock_file(path: Path, label: str) -> Iterator[None]:
     """Lock a file, which exists as long as the lock does; a StoreError if it can't be made, or is no lock file."""
-    lock = FileLock(path, _TIMEOUT_SECONDS, thread_local=False, on_acquired=partial(_sign, path, label))
+    locked: list[os.stat_result] = []
+
+    def on_acquired(file: int) -> None:
+        locked[:] = [_sign(path, label, file)]
+
+    lock = FileLock(path, _TIMEOUT_SECONDS, thread_local=False, on_acquired=on_acquired)
     try:
         lock.acquire(poll_interval=_BETWEEN_TRIES_SECONDS)
     except Timeout:
@@ -70,24 +79,31 @@ def lock_file(path: Path, label: str) -> Iterator[None]:
         yield
     finally:
         if owner == os.getpid():  # not a fork, which leaves this context too
-            path.unlink(missing_ok=True)  # still locked: a process that has opened it already will notice
+            with contextlib.suppress(OSError):  # whoever can remove it may have put another file in its place
+                if os.path.samestat(path.lstat(), locked[0]):
+                    path.unlink()  # still locked: a process that has opened it already will notice
             lock.release()
 
 
-def _sign(path: Path, label: str, file: int) -> None:
-    """Write this process's name into a file that was just locked, unless it can be something other than a lock."""
+def _sign(path: Path, label: str, file: int) -> os.stat_result:
+    """Write this process's name into a file that was just locked; a StoreError if that may be somebody's own.
+
+    It was opened without following a link, but can be a pipe, another name of a file, or a file that was there before.
+    """
     found = os.fstat(file)
-    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
-        raise StoreError(f"{label} can't be run in this store: {path} is not a lock of fairtrial's; remove it")
+    ours = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
+    if not ours or not _SIGNATURE.match(os.pread(file, _SIGNATURE_BYTES, 0).decode(errors="replace")):
+        raise StoreError(f"{label} can't be run in this store: {path} is not a lock of fairtrial's; move or remove it")
     signature = f"process {os.getpid()} on {gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n"
     os.ftruncate(file, 0)
     os.pwrite(file, signature.encode(), 0)
+    return found
 
 
 def _signature(path: Path) -> str:
-    with contextlib.suppress(OSError):
-        if path.is_file() and (written := path.read_text(errors="replace").strip()):
-            return written
+    with contextlib.suppress(OSError), open_regular(path) as file:
+        found = _SIGNATURE.match(file.read(_SIGNATURE_BYTES).decode(errors="replace"))
+        return (found and found[1]) or "another process"
     return "another process"
 
 

@@ -13,7 +13,7 @@ from io import BufferedReader
 from pathlib import Path, PurePosixPath
 
 from fairtrial.errors import DataError
-from fairtrial.files import open_input, read_bounded, size_text
+from fairtrial.files import open_regular, read_bounded, size_text
 
 #: Bytes of an archive when it is not compressed, those of one member's headers, and members.
 LARGEST_ARCHIVE, LARGEST_HEADERS, MOST_MEMBERS = 2**30, 2**16, 1_000
@@ -86,6 +86,19 @@ class BoundedStream:
         return self._stream.tell()
 
 
+#: What tarfile and gzip raise where an archive is damaged or was made to mislead them.
+_UNREADABLE = (
+    tarfile.TarError,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    RecursionError,
+    zlib.error,
+    _TooMuchError,
+)
+
+
 def _members(archive: tarfile.TarFile, stream: BoundedStream) -> Iterator[tarfile.TarInfo]:
     for _ in range(MOST_MEMBERS):
         stream.allow(LARGEST_HEADERS)
@@ -102,13 +115,22 @@ def open_archive(source: Path) -> Iterator[tuple[tarfile.TarFile, BoundedStream]
     if not source.exists():
         raise DataError(f"{source}: no such file or folder")
     try:
-        with open_input(source) as file:
+        with open_regular(source, follow=True) as file:
             compressed = file.peek(2)[:2] == b"\x1f\x8b"
             with closing(gzip.GzipFile(fileobj=file) if compressed else file) as unpacked:
                 stream = BoundedStream(unpacked)
                 with tarfile.open(fileobj=stream, mode="r:") as archive:
                     yield archive, stream
-    except (tarfile.TarError, EOFError, OSError, zlib.error, _TooMuchError, RecursionError, ValueError, LookupError) as error:
+    except (
+        tarfile.TarError,
+        EOFError,
+        OSError,
+        zlib.error,
+        _TooMuchError,
+        RecursionError,
+        ValueError,
+        LookupError,
+    ) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{source}: not a readable tar archive ({reason})") from error
 
