@@ -102,8 +102,9 @@ def read_bounded(path: Path, limit: int) -> bytes:
         OSError: [Errno 22] not a regular file
     """
     with open_regular(path, follow=True) as file:
-        content = file.read(limit + 1)
-    if len(content) > limit:
+        too_large = os.fstat(file.fileno()).st_size > limit
+        content = b"" if too_large else file.read(limit + 1)
+    if too_large or len(content) > limit:  # another process may be writing it
         raise OSError(errno.EFBIG, f"has more than {size_text(limit)}, the most that is read")
     return content
 

@@ -11,12 +11,13 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
 from io import BufferedReader
 from pathlib import Path, PurePosixPath
+from typing import IO, cast
 
 from fairtrial.errors import DataError
 from fairtrial.files import open_regular, read_bounded, size_text
 
 #: Bytes of an archive when it is not compressed, those of one member's headers, and members.
-LARGEST_ARCHIVE, LARGEST_HEADERS, MOST_MEMBERS = 2**30, 2**16, 1_000
+LARGEST_ARCHIVE, LARGEST_HEADERS, MOST_MEMBERS = 2**30, 2**14, 1_000
 
 
 def listed(folder: Path, wanted: Collection[str]) -> set[str]:
@@ -104,7 +105,6 @@ def _members(archive: tarfile.TarFile, stream: BoundedStream) -> Iterator[tarfil
         stream.allow(LARGEST_HEADERS)
         if (member := archive.next()) is None:
             return
-        archive.members.clear()  # it would keep all
         yield member
     raise _TooMuchError(f"it has more than {MOST_MEMBERS:,} members")
 
@@ -119,7 +119,7 @@ def open_archive(source: Path) -> Iterator[tuple[tarfile.TarFile, BoundedStream]
             compressed = file.peek(2)[:2] == b"\x1f\x8b"
             with closing(gzip.GzipFile(fileobj=file) if compressed else file) as unpacked:
                 stream = BoundedStream(unpacked)
-                with tarfile.open(fileobj=stream, mode="r:") as archive:
+                with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r:") as archive:
                     yield archive, stream
     except (
         tarfile.TarError,
