@@ -18,7 +18,9 @@ from pathlib import Path
 
 import fairtrial as ft
 from fairtrial.errors import FairtrialError
+from fairtrial.executors.limits import Limits
 from fairtrial.executors.records import NO_RULES
+from fairtrial.executors.slots import choose_slots
 from fairtrial.scheduler import plan
 
 STUDY = 'name = "s"\nreference = "a"\nseeds = 2\n[arms.a]\n[arms.b]\noptimizer.lr = 0.1\n'
@@ -140,8 +142,9 @@ def nesting():
     """Tables and lists in each other, and overrides."""
     yield "lists", section("z = " + "[" * 100_000), "nested too deeply"
     yield "tables", section("z = " + "{a=" * 100_000), "nested too deeply"
-    yield "header", section(f"[{DEEP}]\n"), "a key of more than 32 parts"
-    yield "key", section(f"{DEEP} = 1\n"), "a key of more than 32 parts"
+    yield "header", section(f"[{DEEP}]\n"), "a key of more than 200 parts"
+    yield "key", section(f"{DEEP} = 1\n"), "a key of more than 200 parts"
+    yield "quoted key", section('."a"' * 20_000 + " = 1\n"), "a key of more than 200 parts"
     yield "deep list", section("z = " + "[" * 40 + "]" * 40), "nested at most 32 deep"
     yield "set deep", overridden(f"training.{DEEP}=1"), "nested at most 32 deep"
     yield "set lists", overridden("seeds=" + "[" * 100_000), "not valid TOML"
@@ -177,6 +180,10 @@ def texts():
 def objects():
     """What only Python can say."""
     yield "values", python(arms={f"a{number}": {"b": [0] * 9_999} for number in range(21)}), "more than 200,000 values"
+    for model in ("small_cnn", "mobilenet_v2"):
+        yield f"width of {model}", python(model={"name": model, "width": 10**9}), "model.width = 1000000000: must be"
+    yield "threads", lambda: choose_slots(1, None, 10**12), "threads: must be at most 10,000"
+    yield "memory", lambda: Limits(memory=2**63), "memory_limit: must be below 8 EiB"
     yield "cycle", lambda: ft.Study.from_dict(cyclic()), "nested at most 32 deep"
     yield "cycle of an arm", python(arms={"a": cyclic()}), "nested at most 32 deep"
     yield "number for a key", lambda: ft.Study.from_dict({1: 2}), "whose keys are text"

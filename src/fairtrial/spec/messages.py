@@ -9,6 +9,7 @@ from pydantic_core import ErrorDetails
 from fairtrial.errors import StudyError
 from fairtrial.registry import did_you_mean
 from fairtrial.spec.sections import REGISTRIES, Settings
+from fairtrial.text import one_line
 
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
@@ -62,13 +63,13 @@ def show(value: object) -> str:
 
 
 def brief(text: str, most: int = 60) -> str:
-    """Shorten text to fit a line.
+    """Shorten text to fit a line, and make it safe to print.
 
     Example:
         >>> brief("a" * 1000)[55:]
         'aa...'
     """
-    return text if len(text) <= most else text[: most - 3] + "..."
+    return one_line(text if len(text) <= most else text[: most - 3] + "...")
 
 
 def settings_keys() -> dict[str, str]:

@@ -9,15 +9,16 @@ from typing import Any, TypeAlias
 
 from fairtrial.errors import StudyError
 from fairtrial.registry import did_you_mean
-from fairtrial.spec.limits import DEEPEST, check_table
+from fairtrial.spec.limits import check_table
 from fairtrial.spec.messages import brief
 from fairtrial.spec.sections import REGISTRIES, DataSettings
 
 #: What a TOML table holds.
 Table: TypeAlias = Mapping[str, Any]
 
-#: A dot within a key; numbers and prose have few of them between two separators.
-_INNER_DOT = re.compile(r"[^\s.]\s*\.(?!\s*\.)")
+#: A dot within a key, and how many there may be between two separators, where numbers and prose have few. For keys of
+#: thousands of parts the parser takes hours.
+_INNER_DOT, _MOST_DOTS = re.compile(r"[^\s.]\s*\.(?!\s*\.)"), 200
 
 
 def parse_toml(text: str) -> dict[str, Any]:
@@ -37,8 +38,8 @@ def parse_toml(text: str) -> dict[str, Any]:
 def _parse(text: str) -> dict[str, Any]:
     """Read TOML; what makes the parser fail otherwise, or takes it more than linear time, is a TOMLDecodeError too."""
     for line in text.splitlines():
-        if line.count(".") > DEEPEST and any(len(_INNER_DOT.findall(part)) > DEEPEST for part in _pieces(line)):
-            raise tomllib.TOMLDecodeError(f"a key of more than {DEEPEST} parts: {brief(line)}")
+        if line.count(".") > _MOST_DOTS and any(len(_INNER_DOT.findall(part)) > _MOST_DOTS for part in _pieces(line)):
+            raise tomllib.TOMLDecodeError(f"a key of more than {_MOST_DOTS} parts: {brief(line)}")
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError:
