@@ -17,6 +17,7 @@ from rich.console import Console
 import fairtrial
 from fairtrial.callbacks import Callback
 from fairtrial.cli import main as cli
+from fairtrial.cli.output import show_traceback
 from fairtrial.report.live import DownloadBar, ProgressDisplay
 from fairtrial.store.sql import SQLStore
 
@@ -254,3 +255,38 @@ def test_the_live_view_shows_escapes(fairtrial_command, terminal):
     check_text(own.sub("", text))
     assert r"\u001b[2J" in text
     assert "[bold red]x[/] [link=http://evil.org]y[/link] :warning:" in own.sub("", text)
+
+
+@pytest.mark.parametrize("by_variable", [True, False])
+@pytest.mark.parametrize("place", ["postgresql:/ada:s3cret@host/runs", "postgres//ada:s3cret@h/d", "ada:s3cret@h"])
+@pytest.mark.parametrize("command", ["run", "plan", "table", "plot", "export", "ls", "doctor"])
+def test_no_command_shows_the_password_of_a_mistyped_store(fairtrial_command, monkeypatch, command, place, by_variable):
+    monkeypatch.setattr("fairtrial.doctor._layers", lambda: ("good", ""))  # slow, and about something else
+    words = [command] if command in {"ls", "doctor"} else [command, "evil.toml"]
+    if by_variable:
+        monkeypatch.setenv("FAIRTRIAL_STORE", place)
+    else:
+        words.append(f"--store={place}")
+    before = set(Path.cwd().iterdir())
+    out, err = fairtrial_command(*words)
+    assert "looks like a mistyped URL" in out + err
+    assert "s3cret" not in out + err
+    assert set(Path.cwd().iterdir()) == before
+
+
+@pytest.mark.parametrize("words", [["run", "postgresql://ada:s3cret@h/d"], ["table", "postgresql:ada:s3cret@h"]])
+def test_a_url_in_the_wrong_place_shows_no_password(fairtrial_command, words):
+    _, err = fairtrial_command(*words, one_line=True)
+    assert "s3cret" not in err
+
+
+def test_a_traceback_shows_escapes_and_no_password(capsys):
+    with pytest.raises(ValueError, match="postgresql") as caught:
+        raise ValueError(f"{TERMINAL} postgresql://ada:s3cret@host/runs")
+    show_traceback(caught.type, caught.value, caught.tb)
+    out, err = capsys.readouterr()
+    check_text(err)
+    assert out == ""
+    assert "s3cret" not in err
+    assert err.startswith("Traceback (most recent call last):\n")
+    assert err.endswith("postgresql://ada:***@host/runs\n")
