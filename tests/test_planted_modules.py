@@ -100,7 +100,7 @@ def planted(tmp_path, monkeypatch):
 
     def start(program, *words):
         command = [sys.executable, *PROGRAMS[program], *words]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(command, env=environment, capture_output=True, errors="replace", timeout=300, check=False)
         return (ran.read_text().split() if ran.exists() else []), done.returncode, done.stdout + done.stderr
 
     return start
@@ -111,11 +111,8 @@ STARTS = [("local", "fairtrial"), ("local", "python -m fairtrial"), ("ray", "pyt
 
 @pytest.mark.parametrize(("executor", "program"), STARTS)
 def test_a_study_of_built_in_parts_runs_nothing_that_is_planted(planted, executor, program):
-    for study in ("plain.toml", "studies/plain.toml"):
-        ran, status, said = planted(
-            program, "run", study, "--executor", executor, "--workers", "1", "--store", study + ".db"
-        )
-        assert (ran, status) == ([], 0), said
+    ran, status, said = planted(program, "run", "studies/plain.toml", "--executor", executor, "--workers", "1")
+    assert (ran, status) == ([], 0), said
 
 
 def test_nor_does_any_other_command(planted):
