@@ -315,6 +315,8 @@ def looking_around(trial):
         "threads": int(os.environ["OMP_NUM_THREADS"]),
         "place": int(os.environ.get("TEST_PLACE", "-1")),
         "set_ups": SET_UPS,
+        "oom_score": int(Path("/proc/self/oom_score_adj").read_text()),
+        "oom_score_of_child": int(subprocess.check_output(["cat", "/proc/self/oom_score_adj"])),
         "inherited": subprocess.check_output(["sh", "-c", LIST_SOCKETS], close_fds=False).count(b"\n"),
     }
 

@@ -22,12 +22,30 @@ from workloads import inline as inline_executor
 from workloads import run
 
 CODE = {"my_loop.py": "a" * 64, "helper.py": "b" * 64, "timm": "1.0.3"}
-BEFORE = replace(MACHINE, versions={"fairtrial": "0.1", "torch": "2.12.0", "numpy": "2.0"}, data="d" * 64, code=CODE)
+COMPILED = "compiled kernels (g++ 12.2.0, AVX-512)"
+BEFORE = replace(
+    MACHINE,
+    versions={"fairtrial": "0.1", "torch": "2.12.0", "numpy": "2.0"},
+    processor="AMD EPYC",
+    layers=COMPILED,
+    data="d" * 64,
+    code=CODE,
+)
 
 DIFFERENCES = {
     "torch": ({"versions": BEFORE.versions | {"torch": "2.13.0"}}, "torch 2.12.0, now 2.13.0"),
     "fairtrial": ({"versions": BEFORE.versions | {"fairtrial": "0.2"}}, "fairtrial 0.1, now 0.2"),
     "threads": ({"threads": 2}, "threads 1, now 2"),
+    "the processor": ({"processor": "Intel Xeon"}, "processor AMD EPYC, now Intel Xeon"),
+    "an accelerator": ({"device": "NVIDIA H100"}, "processor AMD EPYC, now NVIDIA H100"),
+    "torch's layers": (
+        {"layers": "plain: switched off by FAIRTRIAL_KERNELS"},
+        f"layers {COMPILED}, now plain: switched off by FAIRTRIAL_KERNELS",
+    ),
+    "another compiler": (
+        {"layers": COMPILED.replace("12", "13")},
+        f"layers {COMPILED}, now {COMPILED.replace('12', '13')}",
+    ),
     "data": ({"data": "e" * 64}, "data dddddddddddd, now eeeeeeeeeeee"),
     "code": ({"code": CODE | {"my_loop.py": "c" * 64}}, "other code: my_loop.py has changed since seed 0"),
     "a package": ({"code": CODE | {"timm": "1.0.4"}}, "other code: timm has changed from 1.0.3 to 1.0.4 since seed 0"),
@@ -35,7 +53,7 @@ DIFFERENCES = {
 }
 HARMLESS = {
     "nothing": {},
-    "another processor": {"processor": "another"},
+    "processor and layers are not known": {"processor": "", "layers": ""},
     "another NumPy": {"versions": BEFORE.versions | {"numpy": "2.4"}},
     "torch is not known": {"versions": {"fairtrial": "0.1"}},
     "data are not known": {"data": ""},
@@ -144,6 +162,14 @@ def test_data_are_held_against_those_of_the_same_arm():
     assert conditions.differences(a, replace(MACHINE, data="a data")) == ()
     assert conditions.differences(b, replace(MACHINE, data="b data")) == ()
     assert conditions.differences(b, replace(MACHINE, data="a data")) == ("data b data, now a data",)
+
+
+def test_torchs_layers_are_the_same_whatever_the_reason_and_the_host_of_an_accelerator_does_not_count():
+    trial, *_ = plan(made_up())
+    conditions = RunConditions([])
+    conditions.add("a", 0, replace(MACHINE, layers="plain: no compiler found", device="NVIDIA H100", processor="one"))
+    other = replace(MACHINE, layers="plain: switched off", device="NVIDIA H100", processor="another")
+    assert conditions.differences(trial, other) == ()
 
 
 def test_code_that_arms_share_is_compared_across_arms_and_seeds():

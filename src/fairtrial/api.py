@@ -231,9 +231,9 @@ def run(
             import the script that calls this, so it needs no ``if __name__ == "__main__"``.
         callbacks: called as the study runs.
         retry_failed: train failed trials again. Diverged ones are results, and stay.
-        force: continue although versions of torch or fairtrial, threads or data differ from those of the study's
-            earlier trials, or although the study's file was changed before its study was complete. Each trial records
-            it.
+        force: continue although versions of torch or fairtrial, threads, processor, layers, data or your code differ
+            from those of the study's earlier trials, or although the study's file was changed before its study was
+            complete. Each trial records it.
 
     Raises:
         FairtrialError: something that every trial needs is missing or damaged; nothing was trained.

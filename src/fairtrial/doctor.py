@@ -116,13 +116,18 @@ def _disk(store: str) -> _Finding:
 
 
 def _layers() -> _Finding:
-    from fairtrial.training.kernels import compiler  # noqa: PLC0415
+    from fairtrial.training.kernels import cache, compiler  # noqa: PLC0415
 
     try:
         label = compiler.find_compiler().label
-    except compiler.KernelsUnavailableError as reason:
+    except cache.KernelsUnavailableError as reason:
         return NOTE, f"torch's own, several times slower: {reason}; install g++ or clang++"
-    ready = "already compiled" if compiler.is_cached("float") else "compiled when a study first needs them"
+    try:
+        ready = "already compiled" if compiler.is_cached("float") else "compiled when a study first needs them"
+    except cache.KernelsUnavailableError as reason:
+        return NOTE, f"torch's own, several times slower: {reason}"
+    except cache.UnsoundError as reason:
+        return NOTE, f"{reason}: it is not loaded; the next study compiles it again"
     return GOOD, f"kernels by {label}, {ready}"
 
 

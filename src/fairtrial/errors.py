@@ -53,7 +53,7 @@ class CheckpointError(FairtrialError):
 
 
 class ProvenanceError(FairtrialError):
-    """A study would continue under other conditions than it began: other versions, threads, data or settings."""
+    """A study would continue under other conditions than it began: other versions, processor, data or settings, say."""
 
 
 class RecordError(FairtrialError):

@@ -102,12 +102,13 @@ class RunConditions:
     def differences(self, trial: Trial, machine: Machine) -> tuple[str, ...]:
         """List how the conditions of a trial that starts differ from earlier ones: ``("torch 2.12.0, now 2.13.0",)``.
 
-        Compared are versions of fairtrial and torch, threads, the user's own code, and the data's digest with that of
-        trials of the same arm. An unknown condition is no difference.
+        Compared are versions of fairtrial and torch, threads, the processor (or accelerator) and what computes the
+        layers, the user's own code, and the data's digest with that of trials of the same arm. An unknown condition is
+        no difference.
         """
         found = []
         for name, now in _shared(machine).items():
-            before = self._shared.get(name, set()) - {now}
+            before = {value for value in self._shared.get(name, ()) if _kind(value) != _kind(now)}
             found += [f"{name} {_either(before)}, now {now}"] if before else []
         before = self._data.get(trial.arm, set()) - {"", machine.data}
         if before and machine.data:
@@ -179,7 +180,14 @@ def changed_keys(before: Study, now: Study) -> tuple[str, ...]:
 
 def _shared(machine: Machine) -> Mapping[str, str]:
     versions = {name: machine.versions[name] for name in PACKAGES if name in machine.versions}
-    return {**versions, "threads": str(machine.threads)}
+    computed_on = machine.processor if machine.device == "cpu" else machine.device
+    known = {"threads": str(machine.threads), "processor": computed_on, "layers": machine.layers}
+    return versions | {name: value for name, value in known.items() if value}
+
+
+def _kind(value: str) -> str:
+    """A condition without its details: torch's own layers compute the same, why ever they do."""
+    return value.partition(":")[0] if value.startswith("plain: ") else value
 
 
 def _either(values: Iterable[str]) -> str:

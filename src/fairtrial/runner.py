@@ -57,9 +57,9 @@ def run_study(
             calls this: it needs no ``if __name__ == "__main__"``, and a training loop must be in a module of its own.
         callbacks: called as the study runs.
         retry_failed: run failed trials again. Diverged ones are results, and stay.
-        force: continue although versions of torch or fairtrial, threads, data or the user's own code differ from those
-            of the study's trials so far, or although the study's file was changed while it was unfinished; the trials'
-            provenance says so.
+        force: continue although versions of torch or fairtrial, threads, processor, layers, data or the user's own code
+            differ from those of the study's trials so far, or although the study's file was changed while it was
+            unfinished; the trials' provenance says so.
 
     Returns:
         The number of trials that were trained.
@@ -96,6 +96,7 @@ def run_study(
         workload = compose_workload(study, missing, checkpoints, recorder.on_download, recorder.on_progress)
         with executor.open(workload) as session:
             recorder.begin(decision, missing, session)
+            recorder.warn(*workload.notes)
             return recorder.execute(session)
 
 
@@ -110,17 +111,19 @@ def compose_workload(
     from fairtrial.training import datasets, machine, prepare  # noqa: PLC0415
 
     prepare.prepare(study, progress=on_download)
+    notes = prepare.compile_layers(trials)
     data = {trial.settings.data.name for trial in trials if trial.settings.training.loop == BUILT_IN}
     return Workload(
         prepare.run,
         machine.describe_machine,
         tuple(trials),
         checkpoints,
-        set_up=partial(machine.set_up_worker, compiles=prepare.compile_layers(trials)),
+        set_up=machine.set_up_worker,
         gpus=machine.gpus(),
         environment=machine.show_one_gpu,
         data=NodeData(partial(datasets.gather, data), partial(datasets.install, data)) if data else None,
         rules=RecordRules.of(study),
+        notes=notes,
         on_progress=on_progress,
     )
 
@@ -225,7 +228,11 @@ class _Recorder:
         """Say of a study that needs no trial that its trials ran other code than there is now."""
         results = self.store.results(self.study)
         if results and (changed := changed_code(self.study, results)):
-            text = f"these trials ran other code ({changed}); to train all again, change a parameter with it"
+            self.warn(f"these trials ran other code ({changed}); to train all again, change a parameter with it")
+
+    def warn(self, *texts: str) -> None:
+        """Warn of what is about the study and not about a trial."""
+        for text in texts:
             for callback in self.callbacks:
                 callback.on_warning(None, text)
 

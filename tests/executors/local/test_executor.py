@@ -317,6 +317,13 @@ def test_what_a_worker_sees(make_study, capfd):
     assert capfd.readouterr().out == "printed by a loop\n" * 8
 
 
+def test_the_kernel_would_kill_a_worker_or_its_children_before_the_parent(make_study):
+    messages = execute(LocalExecutor(1), loops.looking_around, plan(make_study(seeds=1)))
+    ours = int(Path("/proc/self/oom_score_adj").read_text())
+    scores = metrics(messages, "oom_score") + metrics(messages, "oom_score_of_child")
+    assert set(scores) == {max(500, ours)}
+
+
 def test_trials_run_side_by_side(make_study):
     trials = plan(make_study(arms={"a": {}}))
     messages = execute(LocalExecutor(2), loops.meeting, trials)

@@ -114,6 +114,7 @@ def test_what_a_worker_sees(make_study):
     assert set(metrics(messages, "threads")) == {1}
     assert set(metrics(messages, "set_ups")) == {1}
     assert set(metrics(messages, "inherited")) == {0}
+    assert min(metrics(messages, "oom_score") + metrics(messages, "oom_score_of_child")) >= 500
 
 
 def test_a_loop_beside_the_study_is_found(make_study, tmp_path, monkeypatch):
