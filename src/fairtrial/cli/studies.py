@@ -28,7 +28,8 @@ def list_studies(store: StoreOption = DEFAULT_STORE) -> None:
     for study in stored:
         sequential = isinstance(parse_toml(study.toml).get("seeds"), dict)
         progress = api.progress_text(study.trials, study.outcomes, study.started, sequential=sequential)
-        grid.add_row(study.label, f"{study.last_run:%Y-%m-%d %H:%M}", progress)
+        damage = f", damaged: {study.damage}" if study.damage else ""
+        grid.add_row(study.label, f"{study.last_run:%Y-%m-%d %H:%M}", progress + damage)
     if stored:
         Console(highlight=False, soft_wrap=True).print(grid)
     else:
