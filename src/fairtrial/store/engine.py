@@ -1,5 +1,6 @@
 """SQLAlchemy engines for SQLite and PostgreSQL, and explanations of their errors."""
 
+import logging
 import os
 import sqlite3
 from pathlib import Path
@@ -16,6 +17,9 @@ DELETED = "the database file was deleted or replaced while it was open"
 
 #: Server and client notice within two minutes that the other has gone; until then, the server keeps its locks.
 _KEEPALIVES = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_count": 6}
+
+# psycopg warns of lost connections, from which `store.sql` recovers; without a handler, that would be on the screen.
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 
 def make_engine(url: DatabaseURL, patience: float, *, writes: bool) -> Engine:
