@@ -353,7 +353,7 @@ def test_a_reader_that_goes_away_is_no_error(fairtrial, study):
     process.stdout.readline()
     process.stdout.close()
     err = process.stderr.read()
-    process.wait(timeout=30)
+    assert process.wait(timeout=30) == 128 + signal.SIGPIPE
     process.stderr.close()
     assert err == ""
 

@@ -2,17 +2,22 @@
 
 import sys
 
-from fairtrial import signals
+from fairtrial import signals, streams
 from fairtrial.errors import Terminated
 
 
 def main() -> None:
     """Load and run the command line; a signal ends it with one line, also while it loads."""
+    streams.install()
     signals.install_handlers()
     try:
         from fairtrial.cli.main import main as command_line  # noqa: PLC0415
+        from fairtrial.cli.output import show_traceback  # noqa: PLC0415
 
+        sys.excepthook = show_traceback
         command_line()
+    except SystemExit as end:
+        sys.exit(streams.exit_status(end.code))
     except (KeyboardInterrupt, Terminated) as end:
         print("fairtrial: interrupted", file=sys.stderr)  # noqa: T201
         sys.exit(signals.exit_status(end))

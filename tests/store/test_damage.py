@@ -1,7 +1,6 @@
 """Damaged stores: what is read is what was written, or one line names the damage."""
 
 import contextlib
-import json
 import os
 import random
 import sqlite3
@@ -15,7 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import create_engine, text
+from typer.testing import CliRunner
 
+from fairtrial.cli.main import app
 from fairtrial.doctor import CheckStatus, check_installation
 from fairtrial.errors import FairtrialError, StoreDamagedError
 from fairtrial.scheduler import plan
@@ -342,7 +343,9 @@ def test_every_command_ends_in_one_line(kind, sound):
 
 
 def test_the_list_of_studies_names_damage(sound):
-    content = sound[0].replace(b"a traceback", b"no traceback"[:11])
-    Path("fairtrial.db").write_bytes(content)
-    with SQLStore("fairtrial.db") as store:
-        assert json.dumps([one.damage for one in store.studies()]).count("does not match its checksum") == 2
+    Path("fairtrial.db").write_bytes(sound[0].replace(b"a traceback", b"no traceback"[:11]))
+    done = CliRunner().invoke(app, ["ls"])
+    assert done.stdout.count("damaged") == 2
+    assert str(done.exception) == (
+        "the store fairtrial.db is damaged: the record of trial b, seed 2 does not match its checksum"
+    )

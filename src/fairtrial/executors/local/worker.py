@@ -21,6 +21,7 @@ from queue import SimpleQueue
 from time import monotonic, sleep
 from typing import Self, cast
 
+from fairtrial import streams
 from fairtrial.checkpoints import CheckpointManager
 from fairtrial.errors import CheckpointError, RecordError, Stopped
 from fairtrial.executors.base import Ended, EpochFinished, Progressed, Workload, run_trial
@@ -131,6 +132,7 @@ def main(pipe: int, crash_log: int) -> None:
 
     The crash log gets the Python traceback if native code crashes, or on `WHERE`.
     """
+    streams.install()  # a training loop's output that can't be written must not end its trial
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the runner to handle
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # a terminal may stop background processes that write to it
     faulthandler.enable(crash_log)
