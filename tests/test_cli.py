@@ -223,7 +223,11 @@ def test_other_threads_than_before_are_refused_unless_forced(fairtrial, study, m
 def test_checkpoints_that_can_not_be_written_end_the_study_with_a_line(fairtrial, tmp_path):
     loop = "def train(trial):\n    for epoch in range(2):\n        yield {'test_acc': 0.5}\n        trial.save(epoch)\n"
     write(tmp_path / "saves_each_epoch.py", loop)
-    study = str(write(tmp_path / "saves.toml", STUDY.replace("loops:good", "saves_each_epoch:train")))
+    study = str(
+        write(
+            tmp_path / "saves.toml", STUDY.replace('"loops:good"', '"saves_each_epoch:train"\ncheckpoint_seconds = 0')
+        )
+    )
     place = tmp_path / "fairtrial.db.checkpoints"
     place.mkdir()
     for trial in plan(load(study)):

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib import resources
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fairtrial.errors import StudyError, StudyNotFoundError
+from fairtrial.registry import names_from, on_path
 from fairtrial.spec import Origin, Study, override, parse_toml
 from fairtrial.spec.tasks import of_task, task_names
 from fairtrial.store.base import StoredStudy
@@ -69,22 +69,11 @@ def load_recorded(source: str | Path, overrides: Sequence[str], stored: Sequence
 def importable(study: Study) -> Iterator[None]:
     """Find modules beside a study's file, after all others, if the study names something of the user's own."""
     names = [name for arm in study.arms for name in arm.settings.entries]
-    names += [study.evidence.metric, *(claim.metric for claim in study.claims)]
-    users = any(":" in name for name in names)
-    with _on_path(study.origin.folder or Path.cwd()) if users else nullcontext():
+    names += [study.evidence.metric, *(also.metric for also in study.evidence.also or ())]
+    names += [claim.metric for claim in study.claims]
+    users = any(":" in name and not name.startswith("fairtrial.") for name in names)
+    with on_path(study.origin.folder or Path.cwd()) if users else nullcontext():
         yield
-
-
-@contextmanager
-def _on_path(folder: Path) -> Iterator[None]:
-    if str(folder) in sys.path:
-        yield
-        return
-    sys.path.append(str(folder))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))
 
 
 def _is_file(source: str | Path) -> bool:
@@ -154,7 +143,7 @@ def _build(text: str, name: str, origin: Origin) -> Study:
         table = parse_toml(text)
         if origin.folder is not None:
             table = _resolve_table(table, origin.folder)
-        with _on_path(origin.folder or Path.cwd()):  # a study may name classes of the user's own
+        with names_from(origin.folder or Path.cwd()):
             changed = override(table, _resolve_overrides(origin.overrides))
             return Study.from_dict(of_task(changed)).with_origin(origin)
     except StudyError as error:

@@ -304,6 +304,18 @@ def test_studies_and_trials_are_the_ones_they_were(name):
     assert (study.hash, text, plan(study)[0].hash) == RECORDED[name]
 
 
+@pytest.mark.parametrize("seconds", [0, 7.5])
+@pytest.mark.parametrize("loop", ["fairtrial", "loops:good"])
+def test_how_often_a_trial_is_saved_is_no_part_of_a_hash(seconds, loop):
+    table = {"name": "s", "reference": "a", "arms": {"a": {}}}
+    plain = Study.from_dict(table | {"training": {"loop": loop}})
+    saved = Study.from_dict(table | {"training": {"loop": loop, "checkpoint_seconds": seconds}})
+    assert saved.hash == plain.hash
+    assert [trial.hash for trial in plan(saved)] == [trial.hash for trial in plan(plain)]
+    assert Study.from_toml(saved.to_toml()).settings.training.checkpoint_seconds == seconds
+    assert "checkpoint_seconds" not in plain.to_toml()
+
+
 @pytest.mark.parametrize("later", [{"evaluations_last_epoch": 2}, {"recalibrate_batch_norm": True}, {"ema": 0.999}])
 def test_a_key_that_came_later_is_hashed_only_if_it_is_set(later):
     plain, changed = Study.from_dict(table()), Study.from_dict(table(training=later))

@@ -270,10 +270,12 @@ class Training(Section):
     Attributes:
         epochs: how many.
         batch_size: images of a step. The last batch of an epoch may be smaller, as in Keras's ``fit``.
-        loop: ``"fairtrial"``, ``"module:function"`` or, in Python, a function. The other keys are for fairtrial's own.
+        loop: ``"fairtrial"``, ``"module:function"`` or, in Python, a function. Most other keys are for fairtrial's own.
         evaluations_last_epoch: how often the last epoch is evaluated, at equal distances, the last time at its end.
         recalibrate_batch_norm: evaluate each epoch also with statistics of batch norm recomputed from training batches.
         ema: decay, a step, of a moving average of the weights, with which each epoch is evaluated too; None for none.
+        checkpoint_seconds: least seconds between two checkpoints, of any loop; by default as many as keep the cost of
+            saving below 2% of a trial's time. It is no part of any hash: it changes no result.
     """
 
     later_keys: ClassVar[frozenset[str]] = frozenset({"evaluations_last_epoch", "recalibrate_batch_norm", "ema"})
@@ -283,6 +285,7 @@ class Training(Section):
     evaluations_last_epoch: Count = 1
     recalibrate_batch_norm: StrictBool = False
     ema: Decay | None = None
+    checkpoint_seconds: NonNegative | None = None
     loop: Annotated[str, PlainValidator(_loop_name), PlainSerializer(str)] = BUILT_IN
 
 

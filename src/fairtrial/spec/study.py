@@ -272,7 +272,7 @@ class Study(Section):
 
 
 def content(settings: Settings) -> dict[str, Any]:
-    """Everything in settings that decides a training run: all but the paths of files.
+    """Everything in settings that decides a training run: all but the paths of files and how often it is saved.
 
     A key that a later version added is left out at its default, so that the hashes of older studies stay.
     """
@@ -281,7 +281,7 @@ def content(settings: Settings) -> dict[str, Any]:
         if isinstance(section, Section):
             for key in section.later_keys.difference(section.changed_later_keys()):
                 del table[name][key]
-    del table["data"]["path"]
+    del table["data"]["path"], table["training"]["checkpoint_seconds"]
     if table["model"].get("weights_sha256"):
         del table["model"]["weights"]
     return table
