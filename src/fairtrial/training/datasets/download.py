@@ -14,7 +14,8 @@ from urllib.request import getproxies, proxy_bypass
 from fairtrial.errors import DataError
 
 #: Called often, as ``progress(done_bytes, total_bytes, what)``: the first rises from 0, the second is None where it is
-#: unknown, and a new ``what``, such as ``"cifar-10-python.tar.gz"``, means a new step.
+#: unknown, and a new ``what``, such as ``"cifar-10-python.tar.gz"``, means a new step. If the
+#: second is 0, ``what`` is a warning.
 DownloadProgress: TypeAlias = Callable[[int, int | None, str], None]
 
 #: Seconds to wait until the address is resolved, and again for a connection.
