@@ -1,6 +1,12 @@
 """The program: ``fairtrial``, or ``python -m fairtrial``."""
 
+import os
 import sys
+
+if __name__ == "__main__" and sys.path[0] == os.getcwd():  # noqa: PTH109  (pathlib imports modules from there)
+    # `python -m` puts the working folder first, where any file can pass for a module: a `torch.py` of a study's folder
+    # would run in a study of built-in parts. What a study names is found there nevertheless, last; see `registry`.
+    del sys.path[0]
 
 from fairtrial import signals, streams
 from fairtrial.errors import Terminated

@@ -338,7 +338,8 @@ def bench(study: Study, *, threads: int = 1) -> "Bench":
     """Time training steps of a study's first arm on this machine, with fast and plain layers."""
     from fairtrial.training import bench as training_bench  # noqa: PLC0415
 
-    return training_bench.bench(study, threads=threads)
+    with loading.importable(study):
+        return training_bench.bench(study, threads=threads)
 
 
 def progress_text(trials: int, outcomes: Mapping[Outcome, int], started: int, *, sequential: bool) -> str:

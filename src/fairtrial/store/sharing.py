@@ -7,9 +7,9 @@ earlier ones sees every run that will not give way to it, and no two runs train 
 from collections.abc import Collection
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, select
 
-from fairtrial.store import schema
+from fairtrial.store import queries, schema
 
 #: Key of the advisory lock under which PostgreSQL's runs begin; any number that nobody else uses.
 _RUNS_KEY = 0x6661697274727562
@@ -24,8 +24,10 @@ def in_turn(connection: Connection, at: datetime) -> datetime:
     """
     if connection.dialect.name == "postgresql":  # SQLite has one writer at a time
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_RUNS_KEY})")
-    last = connection.scalar(select(func.max(schema.studies.c.last_run_at)))
-    return at if last is None else max(at, last + timedelta(microseconds=1))
+    studies = schema.studies.c
+    last = connection.scalar(select(studies.hash).order_by(studies.last_run_at.desc()).limit(1))
+    known = None if last is None else queries.known_study(connection, last)
+    return at if known is None else max(at, known.last_run_at + timedelta(microseconds=1))
 
 
 def earlier(connection: Connection, study: str) -> dict[str, str]:

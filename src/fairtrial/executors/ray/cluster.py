@@ -70,6 +70,7 @@ class RayCluster:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no calls home
         logging.getLogger("ray").setLevel(logging.CRITICAL)
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+        options["job_config"] = _job_config(self.ray)
         try:
             with ExitStack() as undo, _sigterm_kept():
                 undo.enter_context(_no_pages())
@@ -85,6 +86,20 @@ class RayCluster:
             what = "Ray can't be started here" if address is None else f"no Ray cluster at {address}"
             token = "" if address is None else "; one that asks for a token needs RAY_AUTH_MODE=token here too"
             raise FairtrialError(f"{what}: {lines[0]}{token}") from error
+
+
+def _job_config(ray: Any) -> Any:
+    """Keep Ray from putting the working folder first on the path of its processes, for which it has no option.
+
+    Any file there would pass for a module. What a study needs is on the path that comes with each task.
+    """
+
+    class JobConfig(ray.job_config.JobConfig):  # type: ignore[misc]  # its base is Any
+        def _serialize(self) -> Any:
+            self._py_driver_sys_path.clear()
+            return super()._serialize()
+
+    return JobConfig()
 
 
 def check_installed() -> None:
