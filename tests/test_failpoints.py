@@ -44,7 +44,7 @@ def a_study(**params):
             "name": "small",
             "reference": "a",
             "seeds": 2,
-            "training": {"epochs": EPOCHS, "loop": "loops:keeping"},
+            "training": {"epochs": EPOCHS, "loop": "loops:keeping", "checkpoint_seconds": 0},
             "arms": {"a": {"params": params}, "b": {"params": params | {"pace": 2}}},
         }
     )
@@ -142,6 +142,7 @@ width = 0.5
 [training]
 epochs = 2
 batch_size = 16
+checkpoint_seconds = 0
 [arms.a]
 [arms.b]
 optimizer.betas = [0.9, 0.99]

@@ -205,11 +205,12 @@ def test_code_of_trials_that_start_anew_does_not_count(how, refused, store, make
             trial.save({})
         raise RuntimeError("boom")
 
-    study, mended = make_study(), replace(BEFORE, code=CODE | {"my_loop.py": "c" * 64})
+    training = {"epochs": 3, "loop": "loops:good", "checkpoint_seconds": 0}
+    study, mended = make_study(training=training), replace(BEFORE, code=CODE | {"my_loop.py": "c" * 64})
     run(study, store=store, executor=inline_executor(failing, lambda trial: BEFORE))
     retry = {"retry_failed": how != "fails"}
     again = {"store": store, "executor": executor(mended), **retry}
-    more = study if how != "fails" else make_study(seeds=3)
+    more = study if how != "fails" else make_study(seeds=3, training=training)
     if refused:
         with pytest.raises(
             ProvenanceError, match=r"began with other code: my_loop\.py has changed since seed 1: mixing"

@@ -111,7 +111,8 @@ def stories(messages):
 
 
 def test_a_retry_goes_on_from_the_checkpoint(make_study, monkeypatch, tmp_path):
-    (trial,) = plan(make_study(seeds=1, arms={"a": {}}))
+    training = {"epochs": 3, "loop": "loops:keeping", "checkpoint_seconds": 0}
+    (trial,) = plan(make_study(seeds=1, arms={"a": {}}, training=training))
     monkeypatch.setenv("FAIRTRIAL_FAILPOINT", "checkpoint.manifest_renamed:5")  # in the third epoch
     monkeypatch.setenv("FAIRTRIAL_FAILPOINT_HITS", str(tmp_path / "hits"))
     messages = execute(LocalExecutor(1), loops.keeping, [trial], checkpoints=CheckpointManager("kept"))

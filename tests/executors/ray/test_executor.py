@@ -41,7 +41,8 @@ def trials(make_study):
 
     def make(loop, end):
         arms = {"a": {}, "bad": {"params": {"end": end}}, "b": {"params": {"pace": 2}}}
-        return plan(make_study(seeds=1, arms=arms, training={"epochs": 3, "loop": f"loops:{loop}"}))
+        training = {"epochs": 3, "loop": f"loops:{loop}", "checkpoint_seconds": 0}
+        return plan(make_study(seeds=1, arms=arms, training=training))
 
     return make
 
