@@ -30,6 +30,8 @@ MARKDOWN = "| ![i](http://evil.org/i) [l](http://evil.org) http://evil.org www.e
 HTML = "<script>alert(1)</script><img src=x onerror=alert(1)>&lt;</script><!--"
 LATEX = r"\input{/etc/passwd} $\write18{id}$ % # & ~ ^ {"
 VEGA = r"\" + warn(1) + \""
+#: Names of parameters and metrics are printable, and have at most 128 characters.
+NAME, METRIC = f"{MARKUP}{HTML}"[:128], f"{HTML}{VEGA}"
 LABELS = [f"=HYPERLINK(1) {MARKUP}", f"[2cm] {MARKDOWN}", f"* {HTML}", f"@SUM(1) {LATEX} {VEGA}"]
 
 STUDY = f"""
@@ -59,6 +61,7 @@ end = "{name}"
 LOOP = f"""
 from fairtrial import Diverged
 HOSTILE = {f"{TERMINAL}{HTML}{MARKUP}{VEGA}"!r}
+METRIC = {METRIC!r}
 def train(trial):
     for epoch in (1, 2):
         if epoch == 2 and trial.arm == "c":
@@ -66,7 +69,7 @@ def train(trial):
         if epoch == 2 and trial.arm == "d":
             raise RuntimeError(HOSTILE + chr(10) + HOSTILE)
         acc = 0.5 + trial.settings.params["number"] + trial.seed / 100
-        yield {{"test_acc": acc, "train_acc": acc, "train_loss": 1.0, "test_loss": 1.0, "../loss": 1.0, HOSTILE: 0.5,
+        yield {{"test_acc": acc, "train_acc": acc, "train_loss": 1.0, "test_loss": 1.0, "../loss": 1.0, METRIC: 0.5,
                "=evil": float("nan")}}
 """
 
@@ -80,7 +83,7 @@ def fairtrial_command(monkeypatch, capsys):
             label=json.dumps(label),
             number=number / 100,
             formula=json.dumps(f"-{number}+cmd()"),
-            key=json.dumps(f"{TERMINAL}{HTML}{MARKUP}"),
+            key=json.dumps(NAME),
             value=json.dumps(f"{number}{TERMINAL}{MARKDOWN}{HTML}{LATEX}"),
         )
         for number, (name, label) in enumerate(zip("abcd", LABELS, strict=True))
@@ -217,7 +220,7 @@ def test_html_and_charts_hold_no_live_text(fairtrial_command, tmp_path):
         check_text(view.html())
         check_text(re.sub(r"\x1b\[[\d;]*m", "", view.text(60, color=True)))
         check_text(repr(view))
-    hostile = next(name for name in results.results[0].epochs[0].metrics if name.startswith(TERMINAL))
+    hostile = next(name for name in results.results[0].epochs[0].metrics if name == METRIC)
     for figure in results.plots("test_accuracy", "differences", hostile, "../loss"):
         spec = json.dumps(figure.chart.to_dict(), ensure_ascii=False)
         check_text(spec)

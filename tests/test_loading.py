@@ -119,7 +119,7 @@ def test_a_file_that_is_not_there_or_not_text(tmp_path):
     with pytest.raises(StudyNotFoundError, match=r"^none\.toml: No such file or directory$"):
         loading.load("none.toml", [], [])
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(StudyNotFoundError, match=r"^binary\.toml: not UTF-8 text$"):
+    with pytest.raises(StudyNotFoundError, match=r"^binary\.toml: looks like UTF-16, or is no text; save it as UTF-8$"):
         loading.load("binary.toml", [], [])
     with pytest.raises(StudyNotFoundError, match=r"^\.: Is a directory$"):
         loading.load("./", [], [])

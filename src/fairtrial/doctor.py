@@ -152,7 +152,7 @@ def _store(store: str) -> _Finding:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".fairtrial-"):
             return GOOD, f"none at {store} yet; {folder} can be written to"
     if problem:
-        return BAD, f"{name} is damaged: {problem}"
+        return BAD, problem
     if "://" not in store and not os.access(store, os.W_OK):
         return BAD, f"{store} can be read but not written to"
     return GOOD, f"{name} is sound, with {studies} {'study' if studies == 1 else 'studies'}"

@@ -48,6 +48,10 @@ class StoreVersionError(StoreError):
     """The database was made by a newer fairtrial than this one, or by a development version."""
 
 
+class StoreDamagedError(StoreError):
+    """The database is damaged: it can't be read, or a record in it is not what was written."""
+
+
 class CheckpointError(FairtrialError):
     """A checkpoint can't be written, or the folder or URL can't be used for checkpoints."""
 

@@ -1,4 +1,4 @@
-"""Writes files that are always complete, and opens files and folders without following links."""
+"""Writes files that are always complete, and opens files and folders that may be anything."""
 
 import errno
 import os
@@ -6,6 +6,7 @@ import secrets
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import IO
 
@@ -63,10 +64,15 @@ def open_folder(path: Path, within: int | None = None) -> Iterator[int]:
 
 
 @contextmanager
-def open_regular(path: Path, within: int | None = None) -> Iterator[IO[bytes]]:
-    """Open a regular file to read it; an `OSError` at once where a link, a pipe or a device is in its place."""
+def open_regular(path: Path, within: int | None = None, *, follow: bool = False) -> Iterator[BufferedReader]:
+    """Open a regular file to read it; an `OSError` at once where a pipe, a device or a folder is in its place.
+
+    These have no end, or wait for one who writes. So is a link, unless it is to be followed.
+    """
+    if "\0" in str(path):
+        raise OSError(errno.EINVAL, "a path can't contain NUL characters")
     # Without O_NONBLOCK, opening a pipe waits for a writer.
-    flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    flags = os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     with open(path, "rb", opener=lambda name, how: os.open(name, how | flags, dir_fd=within)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "not a regular file")
@@ -85,3 +91,32 @@ def sync_folder(path: Path) -> None:
     """Write a folder's list of names to the disk."""
     with open_folder(path) as folder:
         os.fsync(folder)
+
+
+def read_bounded(path: Path, limit: int) -> bytes:
+    """Read a file that a user names, of at most ``limit`` bytes; an `OSError` says why not in its ``strerror``.
+
+    Example:
+        >>> read_bounded(Path("/dev/zero"), 2**20)
+        Traceback (most recent call last):
+        OSError: [Errno 22] not a regular file
+    """
+    with open_regular(path, follow=True) as file:
+        too_large = os.fstat(file.fileno()).st_size > limit
+        content = b"" if too_large else file.read(limit + 1)
+    if too_large or len(content) > limit:  # another process may be writing it
+        raise OSError(errno.EFBIG, f"has more than {size_text(limit)}, the most that is read")
+    return content
+
+
+def size_text(size: int) -> str:
+    """Write a number of bytes for people.
+
+    Example:
+        >>> size_text(2**20), size_text(3 * 2**30), size_text(100)
+        ('1 MiB', '3 GiB', '100 bytes')
+    """
+    for unit, name in ((2**30, "GiB"), (2**20, "MiB")):
+        if size >= unit:
+            return f"{size / unit:.3g} {name}"
+    return f"{size:,} bytes"

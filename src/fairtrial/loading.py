@@ -1,7 +1,9 @@
 """Loads a study from a file, a name or a hash."""
 
+import codecs
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -10,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from fairtrial.errors import StudyError, StudyNotFoundError
+from fairtrial.files import open_regular, read_bounded, size_text
 from fairtrial.registry import names_from, on_path
 from fairtrial.spec import Origin, Study, override, parse_toml
+from fairtrial.spec.limits import LARGEST_FILE, LARGEST_WEIGHTS, LONGEST_TEXT
+from fairtrial.spec.messages import brief, show
 from fairtrial.spec.tasks import of_task, task_names
 from fairtrial.store.base import StoredStudy
 
@@ -78,6 +83,10 @@ def importable(study: Study) -> Iterator[None]:
 
 def _is_file(source: str | Path) -> bool:
     """Whether a source is a path: it ends in .toml or has a separator, which no study's name has."""
+    if not isinstance(source, str | Path):
+        raise StudyError(f"load({show(source)}): needs a file, or the name of a study")
+    if len(str(source)) > LONGEST_TEXT:
+        raise StudyError(f"{brief(str(source))}: no study or file has a name of {len(str(source)):,} characters")
     return isinstance(source, Path) or source.endswith(".toml") or "/" in source or "\\" in source
 
 
@@ -95,16 +104,21 @@ def task_names_of(source: str | Path, overrides: Sequence[str]) -> tuple[str, ..
 
 
 def _load_file(path: Path, overrides: Sequence[str]) -> Study:
+    text = _read(path)
     full = path.resolve()
-    return _build(_read(path), str(path), Origin(str(full), tuple(overrides), full.parent))
+    return _build(text, str(path), Origin(str(full), tuple(overrides), full.parent))
 
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        content = read_bounded(path, LARGEST_FILE)
+        if b"\0" in content or content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise StudyNotFoundError(f"{path}: looks like UTF-16, or is no text; save it as UTF-8")
+        text = content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise StudyNotFoundError(f"{path}: {reason}") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _load_stored(reference: str, overrides: Sequence[str], stored: Sequence[StoredStudy]) -> Study:
@@ -159,9 +173,9 @@ def _resolve_table(table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             result[key] = {k: _resolve_table(v, folder) if isinstance(v, Mapping) else v for k, v in inner}
     data, model = table.get("data"), table.get("model")
     if isinstance(data, Mapping) and isinstance(data.get("path"), str):
-        result["data"] = {**data, "path": str((folder / data["path"]).resolve())}
+        result["data"] = {**data, "path": str(_absolute(folder / data["path"], "data.path"))}
     if isinstance(model, Mapping) and isinstance(model.get("weights"), str):
-        path = (folder / model["weights"]).resolve()
+        path = _absolute(folder / model["weights"], "model.weights")
         pinned = {} if "weights_sha256" in model else {"weights_sha256": _sha256(path)}
         result["model"] = {**model, **pinned, "weights": str(path)}
     return result
@@ -175,16 +189,25 @@ def _resolve_overrides(overrides: Sequence[str]) -> list[str]:
         if not equals or not key.endswith(("data.path", "model.weights")):
             resolved.append(text)
             continue
-        path = Path(value.strip("'\"")).expanduser().resolve()
+        path = _absolute(Path(value.strip("'\"")), f"--set {brief(key)}")
         resolved.append(f"{key}={json.dumps(str(path))}")
         if key.endswith("model.weights"):
             resolved.append(f"{key}_sha256={json.dumps(_sha256(path))}")
     return resolved
 
 
+def _absolute(path: Path, key: str) -> Path:
+    try:
+        return path.expanduser().resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # no home folder, a loop of links, a NUL character
+        raise StudyError(f"{key} = {show(str(path))}: {error}") from error
+
+
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with open_regular(path, follow=True) as file:
+            if (size := os.fstat(file.fileno()).st_size) > LARGEST_WEIGHTS:
+                raise StudyError(f'model.weights = "{path}": has {size:,} bytes, at most {size_text(LARGEST_WEIGHTS)}')
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise StudyError(f'model.weights = "{path}": {error.strerror}') from error

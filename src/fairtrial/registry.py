@@ -240,6 +240,10 @@ def _when_compiled(module: ModuleType) -> tuple[int, int] | None:
     return _now(module) if flags else (size, seconds)
 
 
+#: At most so many known names are listed.
+_MOST_KNOWN = 50
+
+
 def did_you_mean(word: str, known: Iterable[str], else_try: Mapping[str, str] | None = None) -> str:
     """Suggest the nearest known word, or list all if none is near; `else_try` maps words of other tables to these.
 
@@ -252,7 +256,8 @@ def did_you_mean(word: str, known: Iterable[str], else_try: Mapping[str, str] | 
         return f"did you mean `{near[0]}`?"
     if near := difflib.get_close_matches(word, elsewhere, n=1):
         return f"did you mean `{near[0]}` in [{elsewhere[near[0]]}]?"
-    return "known: " + ", ".join(f"`{name}`" for name in names)
+    more = f" and {len(names) - _MOST_KNOWN:,} more" if len(names) > _MOST_KNOWN else ""
+    return "known: " + ", ".join(f"`{name}`" for name in names[:_MOST_KNOWN]) + more
 
 
 def _origin(entry: Any) -> tuple[str, str]:

@@ -195,7 +195,7 @@ def test_an_unknown_arm_is_named():
 
 
 unit = st.floats(0, 1, exclude_max=True)
-rate = st.floats(1e-12, 1e3)
+rate, widths = st.floats(1e-12, 1e3), st.floats(0.1, 16)
 #: Even numbers of images and of images a batch leave no batch of one.
 even = st.integers(1, 499).map(lambda half: 2 * half)
 adam_changes = st.fixed_dictionaries(
@@ -214,7 +214,9 @@ changes = st.fixed_dictionaries(
         "optimizer": adam_changes | sgd_changes,
         "training": st.fixed_dictionaries({}, optional={"epochs": st.integers(1, 99), "batch_size": even}),
         "data": st.fixed_dictionaries({}, optional={"train": even, "validation": even}),
-        "model": st.fixed_dictionaries({}, optional={"stem": st.sampled_from(["stock", "cifar"]), "width": rate}),
+        "model": st.fixed_dictionaries(
+            {}, optional={"stem": st.sampled_from(["stock", "cifar"]), "width": st.floats(0.1, 16)}
+        ),
         "schedule": st.just({"name": "cosine", "final": 0.1}) | st.just({"name": "step", "milestones": [1, 2]}),
     },
 )

@@ -148,10 +148,11 @@ def test_sessions_that_end_between_calls_are_made_again(postgresql, make_study, 
 
     def work(writer):
         writer.add_epoch(trial, "1", epoch(trial, 1))
-        if len(ended) < 2:
+        first = not ended
+        if first:
             ended.append(end_sessions())  # in the middle
         writer.add_epoch(trial, "1", epoch(trial, 2))
-        if len(ended) < 2:
+        if not first and len(ended) == 1:
             ended.append(end_sessions())  # and before the commit
 
     with SQLStore(postgresql) as store:

@@ -258,6 +258,9 @@ class DownloadBar(Progress):
 
     def __call__(self, done: int, total: int | None, what: str) -> None:
         """Show progress."""
+        if total == 0:  # a warning
+            self.console.print(Text(one_line(what), "yellow"), soft_wrap=True)
+            return
         if what not in self._by_name:
             self._by_name[what] = self.add_task(one_line(what), total=total)
             if self.disable:
