@@ -448,6 +448,17 @@ def test_a_loop_beside_a_study_is_found_behind_all_other_modules(fairtrial, stud
         assert (status == 0) is (name == "beside_the_study"), err
 
 
+@pytest.mark.parametrize("start", [["-c", "from fairtrial.__main__ import main; main()"], ["-m", "fairtrial"]])
+def test_a_working_folder_that_was_deleted_is_said_in_a_line(start, tmp_path):
+    command = ["sh", "-c", 'rmdir ../gone; exec "$@"', "sh", sys.executable, "-P", *start, "show", "quick"]
+    (tmp_path / "gone").mkdir()
+    path = [entry for entry in sys.path if entry]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path)}
+    done = subprocess.run(command, cwd=tmp_path / "gone", env=environment, capture_output=True, text=True, check=False)
+    said = "fairtrial: the working folder has been deleted; change to one that exists\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
+
+
 def test_verdicts_and_claims_in_every_format(fairtrial, known):
     fairtrial("run", known)
     marks = {"text": "Equivalent: within 1.00 points", "markdown": "| :--", "latex": r"\toprule"}

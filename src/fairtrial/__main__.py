@@ -3,7 +3,11 @@
 import os
 import sys
 
-if __name__ == "__main__" and sys.path[0] == os.getcwd():  # noqa: PTH109  (pathlib imports modules from there)
+try:
+    _folder = os.getcwd()  # noqa: PTH109  (pathlib imports modules from there)
+except FileNotFoundError:
+    sys.exit("fairtrial: the working folder has been deleted; change to one that exists")
+if __name__ == "__main__" and sys.path[0] == _folder:
     # `python -m` puts the working folder first, where any file can pass for a module: a `torch.py` of a study's folder
     # would run in a study of built-in parts. What a study names is found there nevertheless, last; see `registry`.
     del sys.path[0]

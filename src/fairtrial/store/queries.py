@@ -5,21 +5,23 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, Row, select
 
 from fairtrial.spec import digest
 from fairtrial.store import schema
 from fairtrial.store.base import StoredStudy
-from fairtrial.store.checksums import MISMATCH, MISSING, DamageError, record_of
+from fairtrial.store.checksums import EMPTY, MISMATCH, MISSING, DamageError, extend, record_of
 from fairtrial.trial import EpochRecord, Machine, Outcome, TrialResult
+
+T = TypeVar("T")
 
 #: Most rows that a statement names by hash: SQLite allows 32,766 parameters a statement, older releases 999.
 CHUNK = 500
 
-#: A row of epoch records: the trial's hash, the epoch, and its metrics as JSON.
-_Epoch: TypeAlias = tuple[str, int, str]
+#: An epoch record: its number, and its metrics as JSON.
+_Epoch: TypeAlias = tuple[int, str]
 
 
 def all_studies(connection: Connection) -> list[StoredStudy]:
@@ -166,42 +168,46 @@ def outcomes(connection: Connection, hashes: Sequence[str]) -> dict[str, Outcome
 def results(connection: Connection, hashes: Sequence[str]) -> list[TrialResult]:
     """Read the trials that have begun among these, in this order."""
     rows = [row for row in trial_rows(connection, hashes).values() if row.attempt is not None]
-    epochs: dict[str, list[_Epoch]] = {}
-    for chunk in _chunks([row.hash for row in rows]):
-        found = connection.execute(_EPOCHS.where(schema.epoch_records.c.trial.in_(chunk))).all()
-        epochs |= {trial: list(group) for trial, group in groupby(found, key=itemgetter(0))}
     machines: dict[str, Machine] = {}
-    return [
-        TrialResult(
-            arm=row.arm,
-            seed=row.seed,
-            trial=row.hash,
-            outcome=Outcome(row.outcome) if row.outcome else None,
-            detail=row.detail,
-            started=row.started_at,
-            ended=row.ended_at if row.outcome else None,
-            machine=machines.get(row.machine) or machines.setdefault(row.machine, Machine(**json.loads(row.machine))),
-            epochs=_epochs(row, epochs.get(row.hash, ())),
-            fingerprints=json.loads(row.fingerprints),
-            forced=row.forced,
-            reads=None if row.reads is None else tuple(json.loads(row.reads)),
-        )
-        for row in rows
-    ]
+    found: list[TrialResult] = []
+    for chunk in _chunks(rows):  # so that only some of the records are there twice
+        query = _EPOCHS.where(schema.epoch_records.c.trial.in_([row.hash for row in chunk]))
+        groups = groupby(connection.execute(query), key=itemgetter(0))
+        epochs = {trial: [(epoch, metrics) for _, epoch, metrics in group] for trial, group in groups}
+        found += [_result(row, epochs.get(row.hash, ()), machines) for row in chunk]
+    return found
+
+
+def _result(row: Row[Any], epochs: Sequence[_Epoch], machines: dict[str, Machine]) -> TrialResult:
+    return TrialResult(
+        arm=row.arm,
+        seed=row.seed,
+        trial=row.hash,
+        outcome=Outcome(row.outcome) if row.outcome else None,
+        detail=row.detail,
+        started=row.started_at,
+        ended=row.ended_at if row.outcome else None,
+        machine=machines.get(row.machine) or machines.setdefault(row.machine, Machine(**json.loads(row.machine))),
+        epochs=_epochs(row, epochs),
+        fingerprints=json.loads(row.fingerprints),
+        forced=row.forced,
+        reads=None if row.reads is None else tuple(json.loads(row.reads)),
+    )
 
 
 def _epochs(trial: Row[Any], rows: Sequence[_Epoch]) -> tuple[EpochRecord, ...]:
-    if schema.records_checksum((epoch, metrics) for _, epoch, metrics in rows) != trial.records:
+    text = schema.records_text(rows)
+    if extend(EMPTY, text) != trial.records:
         raise DamageError(record_of(trial.arm, trial.seed), MISMATCH, trial.hash)
-    joined = ",".join([metrics for _, _, metrics in rows])
-    decoded = json.loads(f"[{joined}]")  # all at once: twice as fast as one by one
-    if ':"' in joined:  # NaN and infinities, which JSON does not know, are text
+    decoded = json.loads(f"[{text[1:]}]")[1::2]  # all at once: twice as fast as one by one
+    if ':"' in text:  # NaN and infinities, which JSON does not know, are text
         decoded = [{name: float(value) for name, value in metrics.items()} for metrics in decoded]
-    return tuple(EpochRecord(trial.arm, trial.seed, row[1], found) for row, found in zip(rows, decoded, strict=True))
+    arm, seed = trial.arm, trial.seed
+    return tuple([EpochRecord(arm, seed, row[0], metrics) for row, metrics in zip(rows, decoded, strict=True)])
 
 
-def _chunks(hashes: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (hashes[start : start + CHUNK] for start in range(0, len(hashes), CHUNK))
+def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    return (items[start : start + CHUNK] for start in range(0, len(items), CHUNK))
 
 
 _STUDIES = select(*schema.covered(schema.studies))

@@ -164,6 +164,9 @@ def plan_checksum(hashes: Iterable[str]) -> str:
     return extend(EMPTY, ",".join(map(str, hashes)))
 
 
-def records_checksum(records: Iterable[tuple[int, str]], earlier: str = EMPTY) -> str:
-    """The checksum of epoch records, numbers with metrics as JSON, by rising epoch; given that of those before them."""
-    return extend(earlier, "".join([f"{epoch}{metrics}" for epoch, metrics in records]))
+def records_text(records: Iterable[tuple[int, str]]) -> str:
+    """Epoch records, numbers with metrics as JSON, as one text that is also JSON but for the comma it begins with.
+
+    A trial's ``records`` is the checksum of this text, by rising epoch.
+    """
+    return "".join([f",{epoch},{metrics}" for epoch, metrics in records])

@@ -15,7 +15,7 @@ from fairtrial.errors import StoreError
 from fairtrial.scheduler import plan
 from fairtrial.spec import Study, content, digest
 from fairtrial.store import queries, schema
-from fairtrial.store.checksums import EMPTY, MISMATCH, DamageError, record_of
+from fairtrial.store.checksums import EMPTY, MISMATCH, DamageError, extend, record_of
 from fairtrial.trial import EpochRecord, Machine, Outcome, Trial
 
 #: By a trial's hash: the attempt that a transaction found first, and those that it began itself.
@@ -151,14 +151,14 @@ class SQLWriter:
         new, last, records = changed.epochs, changed.stored, changed.row["records"]
         if last and (changed.ended or (new and min(new) <= last)):
             rows = self._connection.execute(_STORED, {"trial_hash": trial}).all()
-            if schema.records_checksum((epoch, metrics) for epoch, _, metrics in rows) != records:
+            if extend(EMPTY, schema.records_text((row.epoch, row.metrics) for row in rows)) != records:
                 raise DamageError(record_of(changed.row["arm"], changed.row["seed"]), MISMATCH)
             kept = {row.epoch: (row.attempt, row.metrics) for row in rows if changed.ended in {None, row.attempt}}
             if stale := [{"trial_hash": trial, "number": row.epoch} for row in rows if row.epoch not in kept]:
                 self._connection.execute(_DROP, stale)
             new, last, records = {**kept, **new}, 0, EMPTY
-        added = ((epoch, metrics) for epoch, (_, metrics) in sorted(new.items()))
-        changed.row |= {"records": schema.records_checksum(added, records), "last_epoch": max(new, default=last)}
+        added = schema.records_text((epoch, metrics) for epoch, (_, metrics) in sorted(new.items()))
+        changed.row |= {"records": extend(records, added), "last_epoch": max(new, default=last)}
 
     def _check(self, trial: Trial, attempt: str) -> _Changed:
         changed = self._read(trial)
