@@ -2,8 +2,9 @@
 
     python benchmarks/replication.py save STORE        # the store's finished trials into docs/replication
     python benchmarks/replication.py restore STORE     # those into a new store, for `fairtrial run` to go on with
-    fairtrial run paper --set 'seeds={min=3, max=15}' --workers 2 --store STORE
+    fairtrial run paper --set 'seeds={min=3, max=15}' --workers 2 --store STORE --force
 
+The trials come from machines with different processors: `--force` goes on all the same, and the verdicts say so.
 Two studies looked at these trials, in this order, and the restored store knows it: three seeds, whose results were
 published, and then 3 to 15 seeds.
 """
@@ -20,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import fairtrial
+from fairtrial.provenance import RunConditions
 from fairtrial.scheduler import plan
 from fairtrial.spec import Study
 from fairtrial.store.base import Writer
@@ -39,17 +41,22 @@ def save(store: str, folder: Path) -> int:
 
 
 def restore(store: str, folder: Path) -> int:
-    """Write the rows of `save` into a store, as if they had been trained there."""
+    """Write the rows of `save` into a store, as if they had been trained there, by force where machines differ."""
     rows = {(row["arm"], row["seed"]): row for row in pq.read_table(folder / "trials.parquet").to_pylist()}
-    written = 0
+    written, conditions = 0, RunConditions([])
     with SQLStore(store) as opened:
         for study in (_study(LOOKED_FIRST), _study(STUDY)):
             new = [trial for trial in plan(study) if (trial.arm, trial.seed) in rows]
-            at = min(datetime.fromisoformat(rows[trial.arm, trial.seed]["started"]) for trial in new)
+            new.sort(key=lambda trial: rows[trial.arm, trial.seed]["started"])
+            at = datetime.fromisoformat(rows[new[0].arm, new[0].seed]["started"])
             opened.add_study(study, at)
             opened.register(study, at)
             for trial in new:
-                opened.write(partial(_write, trial=trial, row=rows.pop((trial.arm, trial.seed))))
+                row = rows.pop((trial.arm, trial.seed))
+                machine = Machine(**json.loads(row["machine"]))
+                forced = "; ".join(conditions.differences(trial, machine))
+                conditions.add(trial.arm, trial.seed, machine)
+                opened.write(partial(_write, trial=trial, row=row, machine=machine, forced=forced))
             written += len(new)
     return written
 
@@ -70,10 +77,10 @@ def _row(result: TrialResult) -> dict[str, Any]:
     }
 
 
-def _write(writer: Writer, trial: Trial, row: dict[str, Any]) -> None:
+def _write(writer: Writer, trial: Trial, row: dict[str, Any], machine: Machine, forced: str) -> None:
     attempt = f"restored-{trial.hash[:8]}"
     started, ended = (datetime.fromisoformat(row[key]) for key in ("started", "ended"))
-    writer.begin(trial, attempt, Machine(**json.loads(row["machine"])), started)
+    writer.begin(trial, attempt, machine, started, forced)
     for epoch, metrics in enumerate(json.loads(row["epochs"]), start=1):
         writer.add_epoch(trial, attempt, EpochRecord(trial.arm, trial.seed, epoch, metrics))
     writer.add_fingerprints(trial, attempt, json.loads(row["fingerprints"]))

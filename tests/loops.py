@@ -240,6 +240,14 @@ def keeping(trial):
     trial.fingerprint(final_weights=where.hex())
 
 
+def keeping_until_go(trial):
+    """Be `keeping`, and after each record wait for a file named go."""
+    for record in keeping(trial):
+        yield record
+        while not Path("go").exists():
+            time.sleep(0.02)
+
+
 def keeping_a_diary(trial):
     """Be `keeping`, and write down what ends it before its time."""
     try:
@@ -315,6 +323,8 @@ def looking_around(trial):
         "threads": int(os.environ["OMP_NUM_THREADS"]),
         "place": int(os.environ.get("TEST_PLACE", "-1")),
         "set_ups": SET_UPS,
+        "oom_score": int(Path("/proc/self/oom_score_adj").read_text()),
+        "oom_score_of_child": int(subprocess.check_output(["cat", "/proc/self/oom_score_adj"])),
         "inherited": subprocess.check_output(["sh", "-c", LIST_SOCKETS], close_fds=False).count(b"\n"),
     }
 

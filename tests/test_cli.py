@@ -223,7 +223,11 @@ def test_other_threads_than_before_are_refused_unless_forced(fairtrial, study, m
 def test_checkpoints_that_can_not_be_written_end_the_study_with_a_line(fairtrial, tmp_path):
     loop = "def train(trial):\n    for epoch in range(2):\n        yield {'test_acc': 0.5}\n        trial.save(epoch)\n"
     write(tmp_path / "saves_each_epoch.py", loop)
-    study = str(write(tmp_path / "saves.toml", STUDY.replace("loops:good", "saves_each_epoch:train")))
+    study = str(
+        write(
+            tmp_path / "saves.toml", STUDY.replace('"loops:good"', '"saves_each_epoch:train"\ncheckpoint_seconds = 0')
+        )
+    )
     place = tmp_path / "fairtrial.db.checkpoints"
     place.mkdir()
     for trial in plan(load(study)):
@@ -353,7 +357,7 @@ def test_a_reader_that_goes_away_is_no_error(fairtrial, study):
     process.stdout.readline()
     process.stdout.close()
     err = process.stderr.read()
-    process.wait(timeout=30)
+    assert process.wait(timeout=30) == 128 + signal.SIGPIPE
     process.stderr.close()
     assert err == ""
 
@@ -444,6 +448,17 @@ def test_a_loop_beside_a_study_is_found_behind_all_other_modules(fairtrial, stud
         assert (status == 0) is (name == "beside_the_study"), err
 
 
+@pytest.mark.parametrize("start", [["-c", "from fairtrial.__main__ import main; main()"], ["-m", "fairtrial"]])
+def test_a_working_folder_that_was_deleted_is_said_in_a_line(start, tmp_path):
+    command = ["sh", "-c", 'rmdir ../gone; exec "$@"', "sh", sys.executable, "-P", *start, "show", "quick"]
+    (tmp_path / "gone").mkdir()
+    path = [entry for entry in sys.path if entry]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path)}
+    done = subprocess.run(command, cwd=tmp_path / "gone", env=environment, capture_output=True, text=True, check=False)
+    said = "fairtrial: the working folder has been deleted; change to one that exists\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
+
+
 def test_verdicts_and_claims_in_every_format(fairtrial, known):
     fairtrial("run", known)
     marks = {"text": "Equivalent: within 1.00 points", "markdown": "| :--", "latex": r"\toprule"}
@@ -467,12 +482,19 @@ def test_another_metric_is_labeled_and_checked(fairtrial, known):
 
 def test_a_spoilt_pairing_is_refused_with_its_reason(fairtrial, known):
     fairtrial("run", known)
-    spoil = (
-        "update trials set fingerprints = json_set(fingerprints, '$.batch_order', 'x') where arm = 'up' and seed = 1"
-    )
-    with sqlite3.connect("fairtrial.db") as database:
-        database.execute(spoil)
-    database.close()
+    study = load(known)
+    (trial,) = (one for one in plan(study) if (one.arm, one.seed) == ("up", 1))
+    with SQLStore("fairtrial.db") as store:
+        (result,) = (one for one in store.results(study) if one.trial == trial.hash)
+
+        def spoil(writer):
+            writer.begin(trial, "spoilt", result.machine, result.started)
+            writer.add_fingerprints(trial, "spoilt", {**result.fingerprints, "batch_order": "x"})
+            for record in result.epochs:
+                writer.add_epoch(trial, "spoilt", record)
+            writer.end(trial, "spoilt", result.outcome, "", result.ended)
+
+        store.write(spoil)
     status, out, err = fairtrial("verdict", "known")
     assert status == 1
     assert "up: refused" in out

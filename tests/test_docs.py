@@ -191,7 +191,7 @@ def test_the_loop_in_the_documents_goes_on_to_the_same_bits(make_study):
     assert resumed == whole
 
 
-@pytest.mark.parametrize(("page", "least"), [("reliability.md", 50), ("safeguards.md", 30)])
+@pytest.mark.parametrize(("page", "least"), [("reliability.md", 50), ("safeguards.md", 30), ("attacks.md", 50)])
 def test_every_test_that_holds_a_promise_is_there(page, least):
     named = re.findall(r"`(tests/\S+\.py)::(\w+)`", (ROOT / "docs" / page).read_text(encoding="utf-8"))
     assert len(named) > least
@@ -204,8 +204,8 @@ def test_every_test_that_holds_a_promise_is_there(page, least):
     assert missing == []
 
 
-@pytest.mark.parametrize("page", ["reliability.md", "safeguards.md"])
+@pytest.mark.parametrize("page", ["reliability.md", "safeguards.md", "attacks.md"])
 def test_every_promise_names_a_test(page):
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (?!promise|what people do)(.*) \| (.*) \|$", text, re.MULTILINE)
+    rows = re.findall(r"^\| (?!promise|what people do|fault)(.*) \| (.*) \|$", text, re.MULTILINE)
     assert [promise for promise, holds in rows if "::test_" not in holds] == []

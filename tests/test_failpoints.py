@@ -44,7 +44,7 @@ def a_study(**params):
             "name": "small",
             "reference": "a",
             "seeds": 2,
-            "training": {"epochs": EPOCHS, "loop": "loops:keeping"},
+            "training": {"epochs": EPOCHS, "loop": "loops:keeping", "checkpoint_seconds": 0},
             "arms": {"a": {"params": params}, "b": {"params": params | {"pace": 2}}},
         }
     )
@@ -117,7 +117,7 @@ def test_a_death_changes_no_result(tmp_path, place, undisturbed):
     study = a_study()
     whole = run_with_death(tmp_path / "whole", study, place, NEVER)
     assert whole >= 1
-    last = whole if whole <= 6 else whole - whole % 2  # what a conductor writes at once differs a little between runs
+    last = whole if whole <= 6 else whole - whole % 2
     fired = 0
     for number in range(1, NEVER) if EVERY_HIT else sorted({1, min(2, whole), max(1, whole // 2), last}):
         folder = tmp_path / str(number)
@@ -126,7 +126,8 @@ def test_a_death_changes_no_result(tmp_path, place, undisturbed):
         fired += fires
         if EVERY_HIT and not fires:
             break
-    assert fired >= min(3, whole)
+    # How often the parent writes depends on what has come in at once, so a later hit may have none in its run.
+    assert fired >= (1 if place.startswith("runner.") else min(3, whole))
 
 
 TRAINING = """
@@ -141,6 +142,7 @@ width = 0.5
 [training]
 epochs = 2
 batch_size = 16
+checkpoint_seconds = 0
 [arms.a]
 [arms.b]
 optimizer.betas = [0.9, 0.99]

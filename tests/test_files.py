@@ -1,10 +1,11 @@
 """Files that appear whole or not at all."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from fairtrial.files import make_folder, open_atomically, write_atomically
+from fairtrial.files import make_folder, open_atomically, read_bounded, write_atomically
 
 
 def test_a_file_is_written_and_replaced():
@@ -38,3 +39,21 @@ def test_a_folder_is_made_with_those_above_it():
     make_folder(Path("a/b/c"))
     make_folder(Path("a/b/c"))
     assert Path("a/b/c").is_dir()
+
+
+def test_a_file_up_to_the_limit_is_read_through_a_link():
+    Path("file").write_bytes(b"12345")
+    Path("link").symlink_to("file")
+    assert read_bounded(Path("link"), 5) == b"12345"
+    with pytest.raises(OSError, match="has more than 4 bytes, the most that is read"):
+        read_bounded(Path("link"), 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("pipe", "not a regular file"), ("folder", "Is a directory"), ("\0", "NUL")]
+)
+def test_what_is_no_regular_file_is_refused_at_once(name, said):
+    os.mkfifo("pipe")
+    Path("folder").mkdir()
+    with pytest.raises(OSError, match=said):
+        read_bounded(Path(name), 5)

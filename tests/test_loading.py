@@ -119,7 +119,7 @@ def test_a_file_that_is_not_there_or_not_text(tmp_path):
     with pytest.raises(StudyNotFoundError, match=r"^none\.toml: No such file or directory$"):
         loading.load("none.toml", [], [])
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(StudyNotFoundError, match=r"^binary\.toml: not UTF-8 text$"):
+    with pytest.raises(StudyNotFoundError, match=r"^binary\.toml: looks like UTF-16, or is no text; save it as UTF-8$"):
         loading.load("binary.toml", [], [])
     with pytest.raises(StudyNotFoundError, match=r"^\.: Is a directory$"):
         loading.load("./", [], [])
@@ -202,10 +202,33 @@ def test_where_a_study_was_read_from_is_no_part_of_what_it_is(file, mine):
     assert mine.origin.source == str(file)
 
 
-@pytest.mark.parametrize(("loop", "found"), [("a_loop_beside:train", True), ("fairtrial", False)])
+@pytest.mark.parametrize(
+    ("loop", "found"),
+    [("a_loop_beside:train", True), ("fairtrial", False), ("fairtrial.testing:simulate", False)],
+)
 def test_modules_beside_a_study_are_found_last_and_only_where_it_names_one(file, loop, found):
     file.write_text(TEXT.replace("[arms.a]", f'training.loop = "{loop}"\n[arms.a]'))
     before = list(sys.path)
     with loading.importable(loading.load(file)):
         assert sys.path == [*before, *([str(file.parent)] if found else [])]
     assert sys.path == before
+
+
+def test_a_measure_beside_a_study_is_asked_for_too(file):
+    measure = "from fairtrial.measures import PLAIN, Measure\nmine = Measure('mine', 'mine', PLAIN, 'higher', len)\n"
+    (file.parent / "measures_beside.py").write_text(measure)
+    for evidence in ('metric = "measures_beside:mine"', 'also = [{ metric = "measures_beside:mine" }]'):
+        file.write_text(f"{TEXT}[evidence]\n{evidence}\n")
+        before = list(sys.path)
+        study = loading.load(file)
+        assert sys.path == before
+        with loading.importable(study):
+            assert sys.path == [*before, str(file.parent)]
+
+
+def test_a_study_of_built_in_parts_is_read_without_its_folder_on_the_path(file, monkeypatch):
+    seen = []
+    parse = loading.override
+    monkeypatch.setattr(loading, "override", lambda *given: seen.append(list(sys.path)) or parse(*given))
+    loading.load(file)
+    assert seen == [sys.path]

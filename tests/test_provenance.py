@@ -1,5 +1,6 @@
 """A study continues only under the conditions under which it began, unless forced, which is recorded."""
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -21,12 +22,30 @@ from workloads import inline as inline_executor
 from workloads import run
 
 CODE = {"my_loop.py": "a" * 64, "helper.py": "b" * 64, "timm": "1.0.3"}
-BEFORE = replace(MACHINE, versions={"fairtrial": "0.1", "torch": "2.12.0", "numpy": "2.0"}, data="d" * 64, code=CODE)
+COMPILED = "compiled kernels (g++ 12.2.0, AVX-512)"
+BEFORE = replace(
+    MACHINE,
+    versions={"fairtrial": "0.1", "torch": "2.12.0", "numpy": "2.0"},
+    processor="AMD EPYC",
+    layers=COMPILED,
+    data="d" * 64,
+    code=CODE,
+)
 
 DIFFERENCES = {
     "torch": ({"versions": BEFORE.versions | {"torch": "2.13.0"}}, "torch 2.12.0, now 2.13.0"),
     "fairtrial": ({"versions": BEFORE.versions | {"fairtrial": "0.2"}}, "fairtrial 0.1, now 0.2"),
     "threads": ({"threads": 2}, "threads 1, now 2"),
+    "the processor": ({"processor": "Intel Xeon"}, "processor AMD EPYC, now Intel Xeon"),
+    "an accelerator": ({"device": "NVIDIA H100"}, "processor AMD EPYC, now NVIDIA H100"),
+    "torch's layers": (
+        {"layers": "plain: switched off by FAIRTRIAL_KERNELS"},
+        f"layers {COMPILED}, now plain: switched off by FAIRTRIAL_KERNELS",
+    ),
+    "another compiler": (
+        {"layers": COMPILED.replace("12", "13")},
+        f"layers {COMPILED}, now {COMPILED.replace('12', '13')}",
+    ),
     "data": ({"data": "e" * 64}, "data dddddddddddd, now eeeeeeeeeeee"),
     "code": ({"code": CODE | {"my_loop.py": "c" * 64}}, "other code: my_loop.py has changed since seed 0"),
     "a package": ({"code": CODE | {"timm": "1.0.4"}}, "other code: timm has changed from 1.0.3 to 1.0.4 since seed 0"),
@@ -34,7 +53,7 @@ DIFFERENCES = {
 }
 HARMLESS = {
     "nothing": {},
-    "another processor": {"processor": "another"},
+    "processor and layers are not known": {"processor": "", "layers": ""},
     "another NumPy": {"versions": BEFORE.versions | {"numpy": "2.4"}},
     "torch is not known": {"versions": {"fairtrial": "0.1"}},
     "data are not known": {"data": ""},
@@ -145,6 +164,14 @@ def test_data_are_held_against_those_of_the_same_arm():
     assert conditions.differences(b, replace(MACHINE, data="a data")) == ("data b data, now a data",)
 
 
+def test_torchs_layers_are_the_same_whatever_the_reason_and_the_host_of_an_accelerator_does_not_count():
+    trial, *_ = plan(made_up())
+    conditions = RunConditions([])
+    conditions.add("a", 0, replace(MACHINE, layers="plain: no compiler found", device="NVIDIA H100", processor="one"))
+    other = replace(MACHINE, layers="plain: switched off", device="NVIDIA H100", processor="another")
+    assert conditions.differences(trial, other) == ()
+
+
 def test_code_that_arms_share_is_compared_across_arms_and_seeds():
     study = made_up(("a", "b", "c"), seeds=3)
     conditions = RunConditions([])
@@ -178,11 +205,12 @@ def test_code_of_trials_that_start_anew_does_not_count(how, refused, store, make
             trial.save({})
         raise RuntimeError("boom")
 
-    study, mended = make_study(), replace(BEFORE, code=CODE | {"my_loop.py": "c" * 64})
+    training = {"epochs": 3, "loop": "loops:good", "checkpoint_seconds": 0}
+    study, mended = make_study(training=training), replace(BEFORE, code=CODE | {"my_loop.py": "c" * 64})
     run(study, store=store, executor=inline_executor(failing, lambda trial: BEFORE))
     retry = {"retry_failed": how != "fails"}
     again = {"store": store, "executor": executor(mended), **retry}
-    more = study if how != "fails" else make_study(seeds=3)
+    more = study if how != "fails" else make_study(seeds=3, training=training)
     if refused:
         with pytest.raises(
             ProvenanceError, match=r"began with other code: my_loop\.py has changed since seed 1: mixing"
@@ -200,19 +228,127 @@ def test_nothing_before_is_no_difference():
 def test_the_commit_of_a_studys_folder(tmp_path):
     assert git_commit(tmp_path) is None
 
-    def git(*words):
-        identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
-        subprocess.run(["git", "-C", str(tmp_path), *identity, *words], check=True, capture_output=True)
-
-    git("init")
+    git(tmp_path, "init")
     (tmp_path / "f").write_text("1")
-    git("add", "f")
-    git("commit", "-m", "m")
+    git(tmp_path, "add", "f")
+    git(tmp_path, "commit", "-m", "m")
     clean = git_commit(tmp_path)
     assert clean is not None
     assert len(clean) == 40
     (tmp_path / "f").write_text("2")
     assert git_commit(tmp_path) == clean + "+"
+
+
+def git(folder, *words):
+    identity = ["-c", "user.name=n", "-c", "user.email=e@example.org", "-c", "protocol.file.allow=always"]
+    subprocess.run(["git", "-C", str(folder), *identity, *words], check=True, capture_output=True)
+
+
+def a_repository(folder):
+    """Make a repository with one commit, and return its folder."""
+    folder.mkdir()
+    git(folder, "init")
+    (folder / "f").write_text("1")
+    git(folder, "add", ".")
+    git(folder, "commit", "-m", "m")
+    return folder
+
+
+def plant(folder, program):
+    """Let a repository's settings and hooks name a program wherever they can, and make git look at a file again."""
+    hooks = Path(git_directory(folder), "hooks")
+    hooks.mkdir(exist_ok=True)
+    for hook in ("post-index-change", "post-checkout", "pre-auto-gc", "reference-transaction", "fsmonitor-watchman"):
+        (hooks / hook).write_text(f"#!/bin/sh\n{program}\n")
+        (hooks / hook).chmod(0o755)
+    settings = {
+        "core.fsmonitor": program,
+        "core.hooksPath": str(hooks),
+        "core.pager": program,
+        "pager.status": program,
+        "core.sshCommand": program,
+        "core.gitProxy": program,
+        "core.editor": program,
+        "core.askPass": program,
+        "credential.helper": f"!{program}",
+        "diff.external": program,
+        "diff.trustExitCode": "true",
+        "diff.x.command": program,
+        "diff.x.textconv": program,
+        "filter.x.clean": program,
+        "filter.x.smudge": program,
+        "filter.x.process": program,
+        "filter.x.required": "true",
+        "merge.x.driver": program,
+        "alias.status": f"!{program}",
+        "alias.rev-parse": f"!{program}",
+        "status.submoduleSummary": "true",
+        "remote.origin.url": f"ext::{program}",
+        "remote.origin.promisor": "true",
+        "protocol.ext.allow": "always",
+        "gpg.program": program,
+    }
+    for name, value in settings.items():
+        git(folder, "config", name, value)
+    Path(git_directory(folder), "info").mkdir(exist_ok=True)
+    Path(git_directory(folder), "info", "attributes").write_text("* filter=x diff=x merge=x\n")
+    os.utime(folder / "f", (1, 1))
+
+
+def git_directory(folder):
+    where = ["git", "-C", str(folder), "rev-parse", "--absolute-git-dir"]
+    return subprocess.run(where, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_no_program_that_a_repository_names_is_run(tmp_path):
+    inner = a_repository(tmp_path / "inner")
+    outer = a_repository(tmp_path / "outer")
+    git(outer, "submodule", "add", str(inner), "sub")
+    git(outer, "commit", "-m", "submodule")
+    clean = git_commit(outer)
+    plant(outer, f"touch {tmp_path}/ran")
+    plant(outer / "sub", f"touch {tmp_path}/ran")
+    assert git_commit(outer) == clean
+    (outer / "f").write_text("2")
+    (outer / "sub/f").write_text("2")
+    assert git_commit(outer) == clean + "+"
+    assert git_commit(outer / "sub").endswith("+")
+    assert not (tmp_path / "ran").exists()
+    subprocess.run(["git", "-C", str(outer), "status"], check=False, capture_output=True)
+    assert (tmp_path / "ran").exists()  # the trap works
+
+
+def test_a_git_beside_the_study_is_not_run(tmp_path, monkeypatch):
+    (tmp_path / "git").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\necho planted\n")
+    (tmp_path / "git").chmod(0o755)
+    repository = a_repository(tmp_path / "r")
+    commit = git_commit(repository)
+    for path in ("", ".", f":{os.environ['PATH']}", f".:{os.environ['PATH']}"):
+        monkeypatch.setenv("PATH", path)
+        assert git_commit(repository) in {commit, None}
+    assert not (tmp_path / "ran").exists()
+
+
+def test_variables_that_name_another_repository_do_not_count(tmp_path, monkeypatch):
+    one, other = a_repository(tmp_path / "one"), a_repository(tmp_path / "other")
+    (other / "f").write_text("2")
+    git(other, "commit", "-a", "-m", "n")
+    commit = git_commit(one)
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(other))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(other / ".git/index"))
+    monkeypatch.setenv("GIT_OBJECT_DIRECTORY", str(other / ".git/objects"))
+    assert git_commit(one) == commit
+
+
+def test_the_commit_of_a_worktree_and_of_a_folder_within(tmp_path):
+    repository = a_repository(tmp_path / "r")
+    git(repository, "worktree", "add", str(tmp_path / "w"))
+    (tmp_path / "w/deep").mkdir()
+    commit = git_commit(repository)
+    assert git_commit(tmp_path / "w/deep") == commit
+    (tmp_path / "w/f").write_text("2")
+    assert (git_commit(tmp_path / "w/deep"), git_commit(repository)) == (commit + "+", commit)
 
 
 STUDY = """

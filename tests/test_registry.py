@@ -18,13 +18,14 @@ from fairtrial.registry import (
     SCHEDULES,
     Registry,
     did_you_mean,
+    names_from,
 )
 from fairtrial.spec import Study
 from fairtrial.spec.sections import REGISTRIES
 
 SOURCE = Path(__file__).parents[1] / "src" / "fairtrial"
 #: Who imports by name: the registries, the package's lazy names, and Ray, which may be missing.
-BY_NAME = {"registry.py", "__init__.py", "executors/ray/cluster.py", "executors/ray/task.py"}
+BY_NAME = {"registry.py", "__init__.py", *(f"executors/ray/{name}.py" for name in ("cluster", "private", "task"))}
 USERS = '''
 from fairtrial.spec import OptimizerSettings
 
@@ -240,3 +241,22 @@ def test_a_class_that_was_rewritten_is_imported_again(tmp_path, monkeypatch):
     OPTIMIZERS.get("users_optimizers:First")
     module.write_text(text.format("Another"))
     assert OPTIMIZERS.get("users_optimizers:Another").__name__ == "Another"
+
+
+def test_a_folder_of_the_users_own_is_on_the_path_last_and_only_while_a_name_asks_for_it(tmp_path):
+    """A chart or an executor that the command line names is in the working folder; a study's parts are beside it."""
+    executor = "import sys\nfrom fairtrial import InlineExecutor\nclass Mine(InlineExecutor): path = list(sys.path)\n"
+    for folder in (tmp_path, tmp_path / "studies"):
+        folder.mkdir(exist_ok=True)
+        (folder / f"executors_in_{folder.name}.py").write_text(executor)
+    before = list(sys.path)
+    working = EXECUTORS.get(f"executors_in_{tmp_path.name}:Mine")
+    with names_from(tmp_path / "studies"):
+        assert "inline" in EXECUTORS.names()
+        assert sys.path == before
+        beside = EXECUTORS.get("executors_in_studies:Mine")
+    assert sys.path == before
+    assert working.path == [*before, str(tmp_path)]
+    assert beside.path == [*before, str(tmp_path / "studies")]
+    with pytest.raises(StudyError, match="no module named"):
+        EXECUTORS.get("executors_in_elsewhere:Mine")

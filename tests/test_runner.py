@@ -1,16 +1,19 @@
 """Running studies: what is trained, recorded and reported."""
 
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime
 
 import pytest
 
+from fairtrial import digest_results
 from fairtrial.api import open_results
 from fairtrial.callbacks import Callback
 from fairtrial.errors import StudyError
 from fairtrial.history import NOT_COUNTED
-from fairtrial.spec import Origin
+from fairtrial.spec import Origin, Study
 from fairtrial.store.sql import SQLStore
 from fairtrial.trial import Outcome
 from workloads import inline as inline_executor
@@ -383,3 +386,49 @@ def test_a_study_that_another_passed_over_is_registered_again_at_its_end(store, 
     run(second, store=store)
     assert [store.history(study).own.number for study in (first, second)] == [3, 4]
     assert store.history(second).own.earlier == (3,)
+
+
+def sharing(name, **arms):
+    """Build a study of the arm `shared` and one of its own."""
+    arms = {"shared": {}} | {arm: {"params": {"pace": pace}} for arm, pace in arms.items()}
+    table = {"name": name, "reference": "shared", "seeds": 2, "arms": arms}
+    return Study.from_dict(table | {"training": {"epochs": 3, "loop": "loops:good"}})
+
+
+class Signalling(Log):
+    """Sets one event when the first trial starts, and waits then for another; tells of warnings."""
+
+    def __init__(self, started, until):
+        super().__init__()
+        self.started, self.until = started, until
+
+    def on_trial_start(self, trial, machine):
+        super().on_trial_start(trial, machine)
+        self.started.set()
+        assert self.until.wait(60)
+
+    def on_warning(self, trial, text):
+        self.lines.append(("warned", text))
+        self.started.set()
+
+
+@pytest.mark.parametrize("kind", ["file", "memory", "postgresql"])
+def test_of_two_runs_that_share_trials_the_later_one_leaves_them_to_the_other_and_waits(request, kind):
+    first, second = sharing("first", own=2), sharing("second", other=3)
+    begun, waits, never = threading.Event(), threading.Event(), threading.Event()
+    never.set()
+    place = request.getfixturevalue("postgresql") if kind == "postgresql" else "s.db"
+    with ExitStack() as opened, ThreadPoolExecutor(1) as pool:
+        store = opened.enter_context(SQLStore(":memory:" if kind == "memory" else place))
+        other = store if kind == "memory" else opened.enter_context(SQLStore(place))
+        running = pool.submit(run, first, store=store, watcher=Signalling(begun, until=waits))
+        assert begun.wait(60)
+        log = Signalling(waits, until=never)
+        done = run(second, store=other, watcher=log)
+        assert (running.result().trained, done.trained) == (4, 2)
+    assert [result.outcome for result in done.results] == [Outcome.FINISHED] * 4
+    told = f"some of these trials are left to the run of {first.label}, which began earlier"
+    assert [line for line in log.lines if line[0] == "warned"] == [("warned", told)]
+    assert sum(line[0] == "ended" for line in log.lines) == 4
+    with SQLStore("alone.db") as alone:
+        assert digest_results(run(second, store=alone).results) == digest_results(done.results)

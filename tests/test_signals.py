@@ -18,7 +18,7 @@ from fairtrial.store.writer import SQLWriter
 from fairtrial.trial import Outcome, digest_results
 
 PATIENCE = 120  # seconds after which a test gives up; nothing waits that long unless it is broken
-LONG = {"epochs": 4, "loop": "mine:train"}
+LONG = {"checkpoint_seconds": 0, "epochs": 4, "loop": "mine:train"}
 MINE = """
 import os, time
 from pathlib import Path

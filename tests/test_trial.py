@@ -36,8 +36,9 @@ def test_without_callback_and_checkpoints_nothing_happens(trial):
     assert not context.checkpoint_due
 
 
-def test_attempts_share_only_saved_fingerprints(trial):
-    manager = CheckpointManager("kept")
+def test_attempts_share_only_saved_fingerprints(make_study):
+    training = {"epochs": 3, "loop": "loops:good", "checkpoint_seconds": 0}
+    trial, manager = plan(make_study(training=training))[0], CheckpointManager("kept")
     first = TrialContext(trial, manager.open(trial))
     first.fingerprint(initial_weights="w")
     assert TrialContext(trial).fingerprints == {}

@@ -12,8 +12,8 @@ and which are undecided.
 """
 
 import importlib
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # as in `typing`, which `python -m fairtrial` must not look for yet; see `__main__`
 if TYPE_CHECKING:
     from fairtrial.api import StudyResults, bench, estimate_cost, fetch_data, list_studies, load, open_results, run
     from fairtrial.callbacks import Callback

@@ -231,9 +231,9 @@ def run(
             import the script that calls this, so it needs no ``if __name__ == "__main__"``.
         callbacks: called as the study runs.
         retry_failed: train failed trials again. Diverged ones are results, and stay.
-        force: continue although versions of torch or fairtrial, threads or data differ from those of the study's
-            earlier trials, or although the study's file was changed before its study was complete. Each trial records
-            it.
+        force: continue although versions of torch or fairtrial, threads, processor, layers, data or your code differ
+            from those of the study's earlier trials, or although the study's file was changed before its study was
+            complete. Each trial records it.
 
     Raises:
         FairtrialError: something that every trial needs is missing or damaged; nothing was trained.
@@ -338,7 +338,8 @@ def bench(study: Study, *, threads: int = 1) -> "Bench":
     """Time training steps of a study's first arm on this machine, with fast and plain layers."""
     from fairtrial.training import bench as training_bench  # noqa: PLC0415
 
-    return training_bench.bench(study, threads=threads)
+    with loading.importable(study):
+        return training_bench.bench(study, threads=threads)
 
 
 def progress_text(trials: int, outcomes: Mapping[Outcome, int], started: int, *, sequential: bool) -> str:

@@ -11,7 +11,7 @@ class Callback:
     """Called while a study runs. Does nothing; override the methods that you need."""
 
     def on_download(self, done: int, total: int | None, what: str) -> None:
-        """Data are being downloaded: bytes done, bytes in all if known, and what it is."""
+        """Data are being downloaded: bytes done, bytes in all if known (0 for a warning), and what it is."""
 
     def on_plan(self, study: Study, trials: Sequence[Trial], missing: Sequence[Trial]) -> None:
         """A study is about to run: all trials that it may come to, and those that are still to be trained."""
@@ -29,7 +29,7 @@ class Callback:
         """An epoch record is in the store."""
 
     def on_trial_end(self, trial: Trial, outcome: Outcome, detail: str) -> None:
-        """A trial's outcome is in the store."""
+        """A trial's outcome is in the store; where the run of another study has trained it, it did not start here."""
 
     def on_warning(self, trial: Trial | None, text: str) -> None:
         """Something that changes no result, such as a damaged checkpoint that was skipped; None for the whole study."""

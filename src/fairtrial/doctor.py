@@ -116,13 +116,18 @@ def _disk(store: str) -> _Finding:
 
 
 def _layers() -> _Finding:
-    from fairtrial.training.kernels import compiler  # noqa: PLC0415
+    from fairtrial.training.kernels import cache, compiler  # noqa: PLC0415
 
     try:
         label = compiler.find_compiler().label
-    except compiler.KernelsUnavailableError as reason:
+    except cache.KernelsUnavailableError as reason:
         return NOTE, f"torch's own, several times slower: {reason}; install g++ or clang++"
-    ready = "already compiled" if compiler.is_cached("float") else "compiled when a study first needs them"
+    try:
+        ready = "already compiled" if compiler.is_cached("float") else "compiled when a study first needs them"
+    except cache.KernelsUnavailableError as reason:
+        return NOTE, f"torch's own, several times slower: {reason}"
+    except cache.UnsoundError as reason:
+        return NOTE, f"{reason}: it is not loaded; the next study compiles it again"
     return GOOD, f"kernels by {label}, {ready}"
 
 
@@ -147,7 +152,7 @@ def _store(store: str) -> _Finding:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".fairtrial-"):
             return GOOD, f"none at {store} yet; {folder} can be written to"
     if problem:
-        return BAD, f"{name} is damaged: {problem}"
+        return BAD, problem
     if "://" not in store and not os.access(store, os.W_OK):
         return BAD, f"{store} can be read but not written to"
     return GOOD, f"{name} is sound, with {studies} {'study' if studies == 1 else 'studies'}"

@@ -48,12 +48,16 @@ class StoreVersionError(StoreError):
     """The database was made by a newer fairtrial than this one, or by a development version."""
 
 
+class StoreDamagedError(StoreError):
+    """The database is damaged: it can't be read, or a record in it is not what was written."""
+
+
 class CheckpointError(FairtrialError):
     """A checkpoint can't be written, or the folder or URL can't be used for checkpoints."""
 
 
 class ProvenanceError(FairtrialError):
-    """A study would continue under other conditions than it began: other versions, threads, data or settings."""
+    """A study would continue under other conditions than it began: other versions, processor, data or settings, say."""
 
 
 class RecordError(FairtrialError):

@@ -1,9 +1,10 @@
 """Loads a study from a file, a name or a hash."""
 
+import codecs
 import hashlib
 import json
+import os
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib import resources
@@ -11,7 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from fairtrial.errors import StudyError, StudyNotFoundError
+from fairtrial.files import open_regular, read_bounded, size_text
+from fairtrial.registry import names_from, on_path
 from fairtrial.spec import Origin, Study, override, parse_toml
+from fairtrial.spec.limits import LARGEST_FILE, LARGEST_WEIGHTS, LONGEST_TEXT
+from fairtrial.spec.messages import brief, show
 from fairtrial.spec.tasks import of_task, task_names
 from fairtrial.store.base import StoredStudy
 
@@ -69,26 +74,19 @@ def load_recorded(source: str | Path, overrides: Sequence[str], stored: Sequence
 def importable(study: Study) -> Iterator[None]:
     """Find modules beside a study's file, after all others, if the study names something of the user's own."""
     names = [name for arm in study.arms for name in arm.settings.entries]
-    names += [study.evidence.metric, *(claim.metric for claim in study.claims)]
-    users = any(":" in name for name in names)
-    with _on_path(study.origin.folder or Path.cwd()) if users else nullcontext():
+    names += [study.evidence.metric, *(also.metric for also in study.evidence.also or ())]
+    names += [claim.metric for claim in study.claims]
+    users = any(":" in name and not name.startswith("fairtrial.") for name in names)
+    with on_path(study.origin.folder or Path.cwd()) if users else nullcontext():
         yield
-
-
-@contextmanager
-def _on_path(folder: Path) -> Iterator[None]:
-    if str(folder) in sys.path:
-        yield
-        return
-    sys.path.append(str(folder))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))
 
 
 def _is_file(source: str | Path) -> bool:
     """Whether a source is a path: it ends in .toml or has a separator, which no study's name has."""
+    if not isinstance(source, str | Path):
+        raise StudyError(f"load({show(source)}): needs a file, or the name of a study")
+    if len(str(source)) > LONGEST_TEXT:
+        raise StudyError(f"{brief(str(source))}: no study or file has a name of {len(str(source)):,} characters")
     return isinstance(source, Path) or source.endswith(".toml") or "/" in source or "\\" in source
 
 
@@ -106,16 +104,21 @@ def task_names_of(source: str | Path, overrides: Sequence[str]) -> tuple[str, ..
 
 
 def _load_file(path: Path, overrides: Sequence[str]) -> Study:
+    text = _read(path)
     full = path.resolve()
-    return _build(_read(path), str(path), Origin(str(full), tuple(overrides), full.parent))
+    return _build(text, str(path), Origin(str(full), tuple(overrides), full.parent))
 
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        content = read_bounded(path, LARGEST_FILE)
+        if b"\0" in content or content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise StudyNotFoundError(f"{path}: looks like UTF-16, or is no text; save it as UTF-8")
+        text = content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise StudyNotFoundError(f"{path}: {reason}") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _load_stored(reference: str, overrides: Sequence[str], stored: Sequence[StoredStudy]) -> Study:
@@ -154,7 +157,7 @@ def _build(text: str, name: str, origin: Origin) -> Study:
         table = parse_toml(text)
         if origin.folder is not None:
             table = _resolve_table(table, origin.folder)
-        with _on_path(origin.folder or Path.cwd()):  # a study may name classes of the user's own
+        with names_from(origin.folder or Path.cwd()):
             changed = override(table, _resolve_overrides(origin.overrides))
             return Study.from_dict(of_task(changed)).with_origin(origin)
     except StudyError as error:
@@ -170,9 +173,9 @@ def _resolve_table(table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             result[key] = {k: _resolve_table(v, folder) if isinstance(v, Mapping) else v for k, v in inner}
     data, model = table.get("data"), table.get("model")
     if isinstance(data, Mapping) and isinstance(data.get("path"), str):
-        result["data"] = {**data, "path": str((folder / data["path"]).resolve())}
+        result["data"] = {**data, "path": str(_absolute(folder / data["path"], "data.path"))}
     if isinstance(model, Mapping) and isinstance(model.get("weights"), str):
-        path = (folder / model["weights"]).resolve()
+        path = _absolute(folder / model["weights"], "model.weights")
         pinned = {} if "weights_sha256" in model else {"weights_sha256": _sha256(path)}
         result["model"] = {**model, **pinned, "weights": str(path)}
     return result
@@ -186,16 +189,25 @@ def _resolve_overrides(overrides: Sequence[str]) -> list[str]:
         if not equals or not key.endswith(("data.path", "model.weights")):
             resolved.append(text)
             continue
-        path = Path(value.strip("'\"")).expanduser().resolve()
+        path = _absolute(Path(value.strip("'\"")), f"--set {brief(key)}")
         resolved.append(f"{key}={json.dumps(str(path))}")
         if key.endswith("model.weights"):
             resolved.append(f"{key}_sha256={json.dumps(_sha256(path))}")
     return resolved
 
 
+def _absolute(path: Path, key: str) -> Path:
+    try:
+        return path.expanduser().resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # no home folder, a loop of links, a NUL character
+        raise StudyError(f"{key} = {show(str(path))}: {error}") from error
+
+
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with open_regular(path, follow=True) as file:
+            if (size := os.fstat(file.fileno()).st_size) > LARGEST_WEIGHTS:
+                raise StudyError(f'model.weights = "{path}": has {size:,} bytes, at most {size_text(LARGEST_WEIGHTS)}')
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise StudyError(f'model.weights = "{path}": {error.strerror}') from error

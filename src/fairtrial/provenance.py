@@ -1,6 +1,9 @@
 """The conditions under which a study's trials run, and how they differ from earlier ones."""
 
+import os
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,15 +18,64 @@ from fairtrial.trial import Machine, Trial, TrialResult
 #: Packages whose version can change a trial's numbers.
 PACKAGES = ("fairtrial", "torch")
 
+#: Variables for the user's own settings, and for where git and repositories are; others may name another repository.
+_KEPT = ("GIT_CONFIG_", "GIT_EXEC_PATH", "GIT_CEILING_DIRECTORIES")
+_WHERE = ("HEAD", "--show-object-format", "--show-toplevel", "--git-path", "index", "--git-path", "objects")
+
+#: The user's own settings may turn these on for repositories in general. Whether a file system keeps modes of files is
+#: a setting of the repository's, so modes are not compared.
+_OFF = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "core.fileMode=false")
+_STATUS = ("status", "--porcelain", "--untracked-files=no", "--ignore-submodules=dirty", "--no-renames")
+
 
 def git_commit(folder: Path) -> str | None:
-    """The git commit of a folder, followed by ``+`` if tracked files have changed; None if there is none."""
-    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
-    try:
-        described = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
-    except (OSError, subprocess.SubprocessError):
+    """The git commit of a folder, followed by ``+`` if tracked files have changed; None if there is none.
+
+    A folder can come from anybody, and a repository's settings name programs: ``core.fsmonitor``, filters, hooks and
+    more. So none of its settings is in force where files are compared: git gets a directory of our own in place of
+    ``.git``, with the repository's objects and index. What is uncommitted within submodules does not count, because git
+    would ask them under their settings.
+    """
+    git = shutil.which("git", path=os.pathsep.join(filter(os.path.isabs, os.get_exec_path())))
+    if git is None:
         return None
-    return described.stdout.strip() or None
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or name.startswith(_KEPT)}
+    try:
+        where = _run([git, "-C", str(folder), "rev-parse", *_WHERE], ours)
+        commit, object_format, top, index, objects = where.splitlines()
+        with tempfile.TemporaryDirectory(prefix="fairtrial-git-") as name:
+            bare = Path(name)
+            (bare / "refs").mkdir()
+            (bare / "HEAD").write_text(f"{commit}\n")
+            settings = "[core]\nrepositoryFormatVersion = 1\n[extensions]\nobjectFormat = "
+            (bare / "config").write_text(f"{settings}{object_format}\n")
+            repository = {
+                "GIT_DIR": name,
+                "GIT_WORK_TREE": top,
+                "GIT_INDEX_FILE": str(folder / index),
+                "GIT_OBJECT_DIRECTORY": str(folder / objects),
+                "GIT_OPTIONAL_LOCKS": "0",  # the index is not written
+            }
+            changed = _run([git, "-C", top, *_OFF, *_STATUS], ours | repository)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+    return f"{commit}+" if changed else commit
+
+
+def _run(command: Sequence[str], environment: Mapping[str, str]) -> str:
+    """Run git, and return what it prints; a SubprocessError if it fails."""
+    done = subprocess.run(  # noqa: S603
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+        encoding="utf-8",
+        errors="surrogateescape",
+        timeout=10,
+        check=True,
+    )
+    return done.stdout
 
 
 class RunConditions:
@@ -50,12 +102,13 @@ class RunConditions:
     def differences(self, trial: Trial, machine: Machine) -> tuple[str, ...]:
         """List how the conditions of a trial that starts differ from earlier ones: ``("torch 2.12.0, now 2.13.0",)``.
 
-        Compared are versions of fairtrial and torch, threads, the user's own code, and the data's digest with that of
-        trials of the same arm. An unknown condition is no difference.
+        Compared are versions of fairtrial and torch, threads, the processor (or accelerator) and what computes the
+        layers, the user's own code, and the data's digest with that of trials of the same arm. An unknown condition is
+        no difference.
         """
         found = []
         for name, now in _shared(machine).items():
-            before = self._shared.get(name, set()) - {now}
+            before = {value for value in self._shared.get(name, ()) if _kind(value) != _kind(now)}
             found += [f"{name} {_either(before)}, now {now}"] if before else []
         before = self._data.get(trial.arm, set()) - {"", machine.data}
         if before and machine.data:
@@ -127,7 +180,14 @@ def changed_keys(before: Study, now: Study) -> tuple[str, ...]:
 
 def _shared(machine: Machine) -> Mapping[str, str]:
     versions = {name: machine.versions[name] for name in PACKAGES if name in machine.versions}
-    return {**versions, "threads": str(machine.threads)}
+    computed_on = machine.processor if machine.device == "cpu" else machine.device
+    known = {"threads": str(machine.threads), "processor": computed_on, "layers": machine.layers}
+    return versions | {name: value for name, value in known.items() if value}
+
+
+def _kind(value: str) -> str:
+    """A condition without its details: torch's own layers compute the same, why ever they do."""
+    return value.partition(":")[0] if value.startswith("plain: ") else value
 
 
 def _either(values: Iterable[str]) -> str:

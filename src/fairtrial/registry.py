@@ -5,7 +5,9 @@ An entry registers itself where it is defined, so that adding one touches one fi
     @OPTIMIZERS.register("rmsprop")
     class RMSprop(OptimizerSettings): ...
 
-A registry imports the modules of its home when it is first used; ``"module:Name"`` names a user's own entry.
+A registry imports the modules of its home when it is first used; ``"module:Name"`` names a user's own entry. Only such
+a name brings a folder of the user's onto ``sys.path``, and then last: in a study of built-in parts nobody else's files
+can pass for modules.
 """
 
 import difflib
@@ -14,7 +16,9 @@ import pkgutil
 import re
 import struct
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -109,7 +113,8 @@ class Registry(Generic[T]):
     def _import(self, name: str) -> T:
         if name.startswith("__main__:"):
             raise NotFoundError("must be in a module that workers can import, not in the running script")
-        entry, base = import_name(name, fresh=True), import_name(self.base)
+        with on_path(_FOLDER.get() or Path.cwd()):
+            entry, base = import_name(name, fresh=True), import_name(self.base)
         if not _fits(entry, base):
             module, _, needed = self.base.partition(":")
             article = "an" if needed[0] in "AEIOU" else "a"
@@ -126,6 +131,33 @@ class Registry(Generic[T]):
             f"`{key}`" if field.is_required() or field.default is None else f"`{key}` {_as_toml(field.default)}"
             for key, field in own.items()
         )
+
+
+#: Where modules are that a study names, while it is read; otherwise they are in the working folder.
+_FOLDER: ContextVar[Path | None] = ContextVar("folder", default=None)
+
+
+@contextmanager
+def names_from(folder: Path) -> Iterator[None]:
+    """Let registries find the modules of names such as ``"module:Name"`` in a folder, too."""
+    token = _FOLDER.set(folder)
+    try:
+        yield
+    finally:
+        _FOLDER.reset(token)
+
+
+@contextmanager
+def on_path(folder: Path) -> Iterator[None]:
+    """Find modules in a folder, after all others."""
+    if str(folder) in sys.path:
+        yield
+        return
+    sys.path.append(str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
 
 
 def _fits(entry: Any, base: Any) -> bool:
@@ -208,6 +240,10 @@ def _when_compiled(module: ModuleType) -> tuple[int, int] | None:
     return _now(module) if flags else (size, seconds)
 
 
+#: At most so many known names are listed.
+_MOST_KNOWN = 50
+
+
 def did_you_mean(word: str, known: Iterable[str], else_try: Mapping[str, str] | None = None) -> str:
     """Suggest the nearest known word, or list all if none is near; `else_try` maps words of other tables to these.
 
@@ -220,7 +256,8 @@ def did_you_mean(word: str, known: Iterable[str], else_try: Mapping[str, str] | 
         return f"did you mean `{near[0]}`?"
     if near := difflib.get_close_matches(word, elsewhere, n=1):
         return f"did you mean `{near[0]}` in [{elsewhere[near[0]]}]?"
-    return "known: " + ", ".join(f"`{name}`" for name in names)
+    more = f" and {len(names) - _MOST_KNOWN:,} more" if len(names) > _MOST_KNOWN else ""
+    return "known: " + ", ".join(f"`{name}`" for name in names[:_MOST_KNOWN]) + more
 
 
 def _origin(entry: Any) -> tuple[str, str]:

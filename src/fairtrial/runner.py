@@ -1,8 +1,9 @@
 """Runs studies: trains the missing trials of one, and records the results. The only writer to the store."""
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TypeAlias
@@ -37,6 +38,9 @@ from fairtrial.trial import Machine, Outcome, Trial, TrialResult
 #: Outcomes after which a trial never runs again, and its checkpoints are of no more use.
 _FINAL = (Outcome.FINISHED, Outcome.DIVERGED)
 
+#: Between two looks at trials that the run of another study trains.
+_SECONDS_A_LOOK = 1.0
+
 
 def run_study(
     study: Study,
@@ -49,6 +53,9 @@ def run_study(
 ) -> int:
     """Train the missing trials of a study.
 
+    Trials that it shares with a study whose run began earlier are left to that run, and waited for; if that ends
+    without them, they are trained here.
+
     Args:
         study: what to run. In a sequential study, arms stop after a seed at which their verdicts are settled; see
             `scheduler.Scheduler`.
@@ -57,9 +64,9 @@ def run_study(
             calls this: it needs no ``if __name__ == "__main__"``, and a training loop must be in a module of its own.
         callbacks: called as the study runs.
         retry_failed: run failed trials again. Diverged ones are results, and stay.
-        force: continue although versions of torch or fairtrial, threads, data or the user's own code differ from those
-            of the study's trials so far, or although the study's file was changed while it was unfinished; the trials'
-            provenance says so.
+        force: continue although versions of torch or fairtrial, threads, processor, layers, data or the user's own code
+            differ from those of the study's trials so far, or although the study's file was changed while it was
+            unfinished; the trials' provenance says so.
 
     Returns:
         The number of trials that were trained.
@@ -87,7 +94,8 @@ def run_study(
         checkpoints.remove_leftovers(trial for trial in scheduler.planned if outcomes.get(trial.hash) in _FINAL)
         ended = _ended(outcomes, retry_failed=retry_failed)
         decision = scheduler.advance(ended, partial(store.results, study))
-        recorder = _Recorder(scheduler, store, callbacks, checkpoints, ended, changes, force)
+        stays = _FINAL if retry_failed else tuple(Outcome)
+        recorder = _Recorder(scheduler, store, callbacks, checkpoints, ended, stays, changes, force)
         missing = [trial for trial in scheduler.possible if trial.hash not in ended] if decision.trials else []
         if not missing:
             recorder.begin(decision, missing)
@@ -96,6 +104,7 @@ def run_study(
         workload = compose_workload(study, missing, checkpoints, recorder.on_download, recorder.on_progress)
         with executor.open(workload) as session:
             recorder.begin(decision, missing, session)
+            recorder.warn(*workload.notes)
             return recorder.execute(session)
 
 
@@ -110,17 +119,19 @@ def compose_workload(
     from fairtrial.training import datasets, machine, prepare  # noqa: PLC0415
 
     prepare.prepare(study, progress=on_download)
+    notes = prepare.compile_layers(trials)
     data = {trial.settings.data.name for trial in trials if trial.settings.training.loop == BUILT_IN}
     return Workload(
         prepare.run,
         machine.describe_machine,
         tuple(trials),
         checkpoints,
-        set_up=partial(machine.set_up_worker, compiles=prepare.compile_layers(trials)),
+        set_up=machine.set_up_worker,
         gpus=machine.gpus(),
         environment=machine.show_one_gpu,
         data=NodeData(partial(datasets.gather, data), partial(datasets.install, data)) if data else None,
         rules=RecordRules.of(study),
+        notes=notes,
         on_progress=on_progress,
     )
 
@@ -142,8 +153,11 @@ class _Recorder:
     callbacks: Sequence[Callback]
     checkpoints: CheckpointManager
     ended: set[str]  # hashes of the trials that have ended
+    stays: Collection[Outcome]  # outcomes after which a trial is not trained again
     changes: str  # of the study's file that the user forced, noted with every trial
     force: bool
+    elsewhere: dict[str, Trial] = field(default_factory=dict)  # trials that the runs of other studies train, by hash
+    told: set[str] = field(default_factory=set)  # labels of those studies
 
     def __post_init__(self) -> None:
         self.study = self.scheduler.study
@@ -167,22 +181,28 @@ class _Recorder:
         self._follow(decision, session)
 
     def execute(self, session: Session) -> int:
-        """Run trials until none is wanted; returns how many have ended."""
-        before = len(self.ended)
+        """Run trials until none is wanted; returns how many have ended here."""
+        trained = 0
         try:
-            for message in session.messages():
-                if message is None:
-                    self._commit()
-                    continue
-                self.uncommitted.append(self._receive(message))
-                if isinstance(message, Ended):
-                    self._check_reads(message)
-                    self.ended.add(message.trial_id)
-                    self._follow(self.scheduler.advance(self.ended, self._results), session)
+            while True:
+                for message in session.messages():
+                    if message is None:
+                        self._commit()
+                        continue
+                    self.uncommitted.append(self._receive(message))
+                    if isinstance(message, Ended):
+                        trained += 1
+                        self._check_reads(message)
+                        self.ended.add(message.trial_id)
+                        self._advance(session)
+                if not self.elsewhere:
+                    break
+                time.sleep(_SECONDS_A_LOOK)
+                self._submit([*self.elsewhere.values()], session)
         finally:
             self._commit()
         self.store.register(self.study, datetime.now(UTC))  # again, if another study was registered meanwhile
-        return len(self.ended) - before
+        return trained
 
     def on_download(self, done: int, total: int | None, what: str) -> None:
         """Report a download's progress."""
@@ -194,13 +214,51 @@ class _Recorder:
         for callback in self.callbacks:
             callback.on_progress(self.trials[now.trial_id], now.batch, now.batches, now.metrics)
 
+    def _advance(self, session: Session) -> None:
+        self._follow(self.scheduler.advance(self.ended, self._results), session)
+
     def _follow(self, decision: Decision, session: Session | None) -> None:
         for stop in decision.stopped:
             for callback in self.callbacks:
                 callback.on_arm_stopped(self.study, stop.arm, stop.seeds, stop.reason)
-        if session is not None:
-            for trial in decision.trials:
+        if session is not None and decision.trials:
+            self._submit(decision.trials, session)
+
+    def _submit(self, trials: Sequence[Trial], session: Session) -> None:
+        """Submit trials, but for those that the run of another study trains, or has trained since this one began."""
+        elsewhere = self.store.trained_elsewhere(self.study)  # first: what has left it since has ended, or never will
+        outcomes = self.store.outcomes(trials)
+        trained: set[str] = set()
+        for trial in trials:
+            self.elsewhere.pop(trial.hash, None)
+            if outcomes.get(trial.hash) in self.stays:
+                trained.add(trial.hash)
+            elif trial.hash in elsewhere:
+                self.elsewhere[trial.hash] = trial
+            else:
                 session.submit(trial)
+        self._tell({elsewhere[trial] for trial in self.elsewhere})
+        if trained:
+            self._adopt(trained)
+            self._advance(session)
+
+    def _tell(self, labels: set[str]) -> None:
+        """Say once which runs are waited for."""
+        if new := sorted(labels - self.told):
+            self.told |= labels
+            text = f"some of these trials are left to the run of {' and '.join(new)}, which began earlier"
+            for callback in self.callbacks:
+                callback.on_warning(None, text)
+
+    def _adopt(self, trained: set[str]) -> None:
+        """Count trials as ended that another run has trained, under conditions that must not differ either."""
+        for result in self.store.results(self.study):
+            if result.trial in trained and result.outcome is not None:
+                trial = self.trials[result.trial]
+                self._check_conditions(trial, result.machine)
+                for callback in self.callbacks:
+                    callback.on_trial_end(trial, result.outcome, result.detail)
+        self.ended |= trained
 
     def _receive(self, message: Message) -> _Received:
         """Assign a message to its attempt; `Started` begins one."""
@@ -225,7 +283,11 @@ class _Recorder:
         """Say of a study that needs no trial that its trials ran other code than there is now."""
         results = self.store.results(self.study)
         if results and (changed := changed_code(self.study, results)):
-            text = f"these trials ran other code ({changed}); to train all again, change a parameter with it"
+            self.warn(f"these trials ran other code ({changed}); to train all again, change a parameter with it")
+
+    def warn(self, *texts: str) -> None:
+        """Warn of what is about the study and not about a trial."""
+        for text in texts:
             for callback in self.callbacks:
                 callback.on_warning(None, text)
 

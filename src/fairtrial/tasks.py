@@ -1,5 +1,6 @@
 """Results of a study over several tasks: each task's, and the mean over them."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,7 +55,7 @@ def load_tasks(source: str | Path, overrides: Sequence[str] = ()) -> dict[str, S
         StudyError: as `fairtrial.load` does.
     """
     names = loading.task_names_of(source, overrides)
-    return {name: loading.load(source, [*overrides, f'task="{name}"']) for name in names}
+    return {name: loading.load(source, [*overrides, f"task={json.dumps(name, ensure_ascii=False)}"]) for name in names}
 
 
 def open_tasks(

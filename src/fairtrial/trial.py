@@ -154,15 +154,19 @@ class TrialContext:
     def checkpoint_due(self) -> bool:
         """Whether a training loop that can save its state within an epoch should do so now.
 
-        True some time after the last checkpoint, and when the study is asked to stop. Checking it costs nothing.
+        True a minute after the last checkpoint, or later if ``training.checkpoint_seconds`` says so, and when the study
+        is asked to stop. Checking it costs nothing.
         """
         return self._checkpoints is not None and self._checkpoints.due
 
     def save(self, state: object) -> None:
-        """Save a checkpoint: all that a training loop needs to continue from here if this process dies.
+        """Offer a checkpoint: all that a training loop needs to continue from here if this process dies.
 
-        The records that the loop has yielded so far and the trial's fingerprints are saved with it. When this returns,
-        the checkpoint is on the disk; the previous one is kept until then. Without checkpoints, nothing happens.
+        Offer one after each epoch. It is written if the last one is long enough ago (``training.checkpoint_seconds``;
+        by default 50 times as long as writing it took), or if the study is asked to stop; otherwise nothing happens,
+        and a process that dies redoes what came since. The records that the loop has yielded so far and the trial's
+        fingerprints are saved with it. A checkpoint that is written is on the disk when this returns; the previous one
+        is kept until then.
 
         Args:
             state: dictionaries, lists, tuples, strings, numbers, True, False and None, NumPy arrays and torch tensors,

@@ -13,6 +13,7 @@ import fsspec
 import numpy as np
 import pytest
 
+import fairtrial
 from fairtrial.checkpoints import CheckpointManager, manager
 from fairtrial.errors import CheckpointError, Stopped
 from fairtrial.executors.base import Ended, EpochFinished, Started, Warned, run_trial
@@ -24,11 +25,12 @@ from workloads import run
 
 MACHINE = Machine({}, "processor", "cpu", 1, "system")
 KEPT = CheckpointManager("kept", seconds=60)
+EVERY = {"epochs": 3, "loop": "loops:good", "checkpoint_seconds": 0}  # to save whenever a loop offers it
 
 
 @pytest.fixture
 def trial(make_study):
-    return plan(make_study())[0]
+    return plan(make_study(training=EVERY))[0]
 
 
 def state(number):
@@ -200,7 +202,7 @@ def test_files_of_another_trial_or_another_format_are_not_taken(trial, change):
 
 
 def test_trials_do_not_see_each_others_checkpoints(make_study):
-    one, other = plan(make_study())[:2]
+    one, other = plan(make_study(training=EVERY))[:2]
     saved(one, 1)
     assert loaded(other) is None
     KEPT.remove(other)
@@ -250,6 +252,43 @@ def test_what_dead_processes_left_half_written_is_swept_away_first(trial):
     assert [file.name[:11] for file in files(trial)] == ["0001-000001"] * 2 + ["0003-000001"] * 2 + ["README"]
 
 
+def test_what_fairtrial_did_not_write_stays_when_a_trial_has_ended(trial):
+    saved(trial, 1)
+    (files(trial)[0].parent / "README").write_text("not ours")
+    KEPT.remove(trial)
+    assert [file.name for file in files(trial)] == ["README"]
+
+
+@pytest.mark.parametrize("to", ["precious", "nowhere"])
+def test_a_link_in_the_place_of_a_trials_folder_is_named_and_not_followed(trial, to):
+    Path("precious").mkdir()
+    for name in ("thesis.tex", "0001-000001-deadbeef.json"):
+        Path("precious", name).write_text("the user's own")
+    Path("kept").mkdir()
+    Path("kept", trial.hash).symlink_to(Path.cwd() / to)
+    for use in (lambda: KEPT.remove(trial), lambda: KEPT.open(trial).load(), lambda: saved(trial, 1)):
+        with pytest.raises(CheckpointError, match=rf"^[^\n]*{trial.hash} is a file or a link, not a folder; remove it"):
+            use()
+    assert {path.name: path.read_text() for path in Path("precious").iterdir()} == {
+        "thesis.tex": "the user's own",
+        "0001-000001-deadbeef.json": "the user's own",
+    }
+    assert not Path("nowhere").exists()
+
+
+def test_a_run_touches_nothing_behind_a_link_in_the_place_of_a_trials_folder(make_study):
+    study = make_study(seeds=1)
+    Path("precious").mkdir()
+    Path("precious/0001-000001-deadbeef.json").write_text("the user's own")
+    Path("s.db.checkpoints").mkdir()
+    for trial in plan(study):
+        Path("s.db.checkpoints", trial.hash).symlink_to("../precious")
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match="is a file or a link, not a folder; remove it"):
+            fairtrial.run(study, store="s.db", executor=inline_executor(saving))
+    assert [path.read_text() for path in Path("precious").iterdir()] == ["the user's own"]
+
+
 def test_it_is_time_when_time_has_passed_or_the_study_is_to_stop(trial, monkeypatch):
     now, asked = [100.0], []
     monkeypatch.setattr(manager, "monotonic", lambda: now[0])
@@ -264,6 +303,69 @@ def test_it_is_time_when_time_has_passed_or_the_study_is_to_stop(trial, monkeypa
     with pytest.raises(Stopped):
         attempt.save(state(0) | {"last": True})
     assert KEPT.open(trial).load()["last"] is True
+
+
+class Clock:
+    """A clock for the manager, on which a checkpoint takes as long as a test says."""
+
+    def __init__(self, monkeypatch, takes):
+        self.now, self.spent, self.written = 0.0, 0.0, []
+        monkeypatch.setattr(manager, "monotonic", lambda: self.now)
+
+        def write(attempt, content, body):
+            self.now += takes
+            self.spent += takes
+            self.written.append(len(attempt.records))
+
+        monkeypatch.setattr(manager.TrialCheckpoints, "_write", write)
+
+    def train(self, trial, checkpoints, *, epochs, seconds):
+        attempt = checkpoints.open(trial)
+        for epoch in range(1, epochs + 1):
+            self.now += seconds
+            attempt.records.append(EpochRecord(trial.arm, trial.seed, epoch, {}))
+            attempt.save({})
+
+
+@pytest.mark.parametrize("takes", [0.001, 0.1, 3.0])
+@pytest.mark.parametrize("seconds", [0.05, 1.0, 30.0])
+def test_saving_costs_at_most_two_percent_unless_a_study_asks_for_more(make_study, monkeypatch, takes, seconds):
+    trial, clock, checkpoints = plan(make_study())[0], Clock(monkeypatch, takes), CheckpointManager("kept")
+    long = max(10, 3 * manager.SPACING * takes)
+    clock.train(trial, checkpoints, epochs=1 + int(long / seconds), seconds=seconds)
+    assert clock.written
+    first = clock.spent, clock.now  # the first checkpoint of a process may take longer than was expected of it
+    for _ in range(3):
+        clock.train(trial, checkpoints, epochs=10, seconds=seconds)
+    assert first[0] / first[1] <= 0.02 + takes / first[1]
+    assert (clock.spent - first[0]) / (clock.now - first[1]) <= 0.02
+
+
+def test_a_study_says_how_often_to_save(make_study, monkeypatch):
+    training = {"epochs": 3, "loop": "loops:good"}
+    for chosen, written in ((0, [1, 2, 3, 4, 5, 6]), (10, [3, 6]), (1e9, [])):
+        trial = plan(make_study(training=training | {"checkpoint_seconds": chosen}))[0]
+        clock = Clock(monkeypatch, takes=1.0)
+        clock.train(trial, CheckpointManager("kept"), epochs=6, seconds=4.0)
+        assert clock.written == written
+
+
+def test_a_stop_saves_in_any_case(make_study):
+    trial = plan(make_study(training=EVERY | {"checkpoint_seconds": 1e9}))[0]
+    attempt = KEPT.open(trial)
+    attempt.save({"epoch": 1})
+    assert KEPT.open(trial).load() is None
+    attempt.asked_to_stop = lambda: True
+    assert attempt.due
+    with pytest.raises(Stopped):
+        attempt.save({"epoch": 2})
+    assert KEPT.open(trial).load() == {"epoch": 2}
+
+
+def test_a_state_that_can_not_be_saved_is_an_error_at_once_though_it_is_not_yet_time(make_study):
+    attempt = KEPT.open(plan(make_study())[0])
+    with pytest.raises(TypeError, match="state is a set"):
+        attempt.save({1, 2})
 
 
 def test_to_load_after_the_first_record_is_a_mistake(trial):
@@ -386,7 +488,7 @@ def test_a_disk_that_is_full(trial):
 def test_a_full_disk_ends_the_study_not_its_trials(make_study, monkeypatch):
     from fairtrial.store.sql import SQLStore
 
-    study = make_study()
+    study = make_study(training=EVERY)
     whole = [[m.record for m in run_trial(t, saving, MACHINE) if isinstance(m, EpochFinished)] for t in plan(study)]
     write, written = manager.TrialCheckpoints._write, []
 

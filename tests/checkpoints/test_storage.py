@@ -1,5 +1,6 @@
 """What every place for checkpoints promises, asked of a folder and of file systems of fsspec's."""
 
+import os
 from pathlib import Path
 
 import fsspec
@@ -22,12 +23,18 @@ def place(request):
     fsspec.filesystem("memory").store.clear()
 
 
+def empty(place):
+    for name in place.names():
+        place.remove(name)
+    place.remove_folder()
+
+
 def test_nothing_is_there_before_something_is_written(place):
     assert place.names() == []
     with pytest.raises(FileNotFoundError):
         place.read("a.json")
     place.remove("a.json")
-    place.clear()
+    place.remove_folder()
     assert place.names() == []
 
 
@@ -40,8 +47,10 @@ def test_what_is_written_is_read_listed_and_removed(place):
     place.remove("b.json")
     place.remove("b.json")
     assert place.names() == ["a.safetensors", "c"]
-    place.clear()
-    place.clear()
+    place.remove_folder()
+    assert place.names() == ["a.safetensors", "c"]
+    empty(place)
+    empty(place)
     assert place.names() == []
     place.write("again", b"1", "manifest")
     assert place.names() == ["again"]
@@ -59,7 +68,7 @@ def test_places_of_two_trials_are_apart():
         one, other = open_storage(where, "one"), open_storage(where, "other")
         one.write("a", b"1", "tensors")
         other.write("a", b"2", "tensors")
-        one.clear()
+        empty(one)
         assert (one.names(), other.names(), other.read("a")) == ([], ["a"], b"2")
 
 
@@ -108,7 +117,7 @@ def test_whatever_a_library_raises_is_an_os_error_and_nothing_is_left():
 
 
 def test_a_write_that_does_not_succeed_leaves_no_part(monkeypatch):
-    place = FolderStorage(Path("here"))
+    place = FolderStorage(Path("here"), "trial")
     place.write("a", b"1", "tensors")
     for error in (OSError(28, "No space left on device"), KeyboardInterrupt()):
 
@@ -120,3 +129,59 @@ def test_a_write_that_does_not_succeed_leaves_no_part(monkeypatch):
             with pytest.raises(type(error)):
                 place.write("b", b"2", "tensors")
         assert place.names() == ["a"]
+
+
+def test_a_link_in_a_folders_place_is_named_and_nothing_behind_it_is_touched():
+    Path("precious").mkdir()
+    Path("precious/0001-000001-deadbeef.json").write_text("the user's own")
+    Path("here").mkdir()
+    Path("here/trial").symlink_to("../precious")
+    place = FolderStorage(Path("here"), "trial")
+    for attempt in (
+        place.names,
+        place.remove_folder,
+        lambda: place.read("0001-000001-deadbeef.json"),
+        lambda: place.write("0001-000001-deadbeef.json", b"1", "tensors"),
+        lambda: place.remove("0001-000001-deadbeef.json"),
+    ):
+        with pytest.raises(NotADirectoryError):
+            attempt()
+    assert [path.read_text() for path in Path("precious").iterdir()] == ["the user's own"]
+    assert Path("here/trial").is_symlink()
+
+
+def test_the_location_itself_may_be_a_link_to_a_larger_disk():
+    Path("disk").mkdir()
+    Path("here").symlink_to("disk")
+    FolderStorage(Path("here"), "trial").write("a", b"1", "tensors")
+    assert Path("disk/trial/a").read_bytes() == b"1"
+
+
+@pytest.mark.parametrize("kind", ["link", "hard link", "dangling link", "folder", "pipe"])
+def test_what_stands_in_a_files_place_is_never_written_through(kind):
+    Path("here/trial").mkdir(parents=True)
+    Path("precious").write_text("the user's own")
+    path = Path("here/trial/a")
+    {
+        "link": lambda: path.symlink_to("../../precious"),
+        "hard link": lambda: path.hardlink_to("precious"),
+        "dangling link": lambda: path.symlink_to("../../nowhere"),
+        "folder": path.mkdir,
+        "pipe": lambda: os.mkfifo(path),
+    }[kind]()
+    place = FolderStorage(Path("here"), "trial")
+    if kind != "hard link":  # its content is the checkpoint's to read, and a digest tells that it is none
+        with pytest.raises(OSError, match=r"not a regular file|symbolic links|Is a directory"):
+            place.read("a")
+        place.remove("a")
+        assert place.names() == ["a"]
+    if kind == "folder":
+        with pytest.raises(IsADirectoryError):
+            place.write("a", b"1", "tensors")
+    else:
+        place.write("a", b"1", "tensors")
+        assert (place.read("a"), path.is_symlink()) == (b"1", False)
+        place.remove("a")
+        assert place.names() == []
+    assert Path("precious").read_text() == "the user's own"
+    assert not Path("nowhere").exists()

@@ -333,7 +333,7 @@ def test_real_training_gives_the_same_bits(kind, make_study, one_thread):
         arms={"a": {}, "b": {"optimizer": {"betas": [0.9, 0.99]}}},
     )
     expected = execute(InlineExecutor(), training.run, plan(study))
-    options = {} if kind[0] is InlineExecutor else {"set_up": partial(set_up_worker, compiles=False)}
+    options = {} if kind[0] is InlineExecutor else {"set_up": set_up_worker}
     messages = execute(kind[0](), training.run, plan(study), machine=describe_machine, **options)
     assert digest(messages) == digest(expected)
     assert [message.outcome for message in messages if isinstance(message, Ended)] == [Outcome.FINISHED] * 2

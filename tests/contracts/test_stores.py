@@ -354,8 +354,7 @@ def test_an_error_of_the_database_undoes_the_whole_transaction(store, make_study
     store.add_study(study, NOW)
 
     def work(writer):
-        writer.begin(trial, "1", MACHINE, NOW)
-        writer.add_epoch(trial, "1", EpochRecord("a", 0, None, {}))
+        writer.begin(trial, "1", MACHINE, NOW.replace(tzinfo=None))
 
     with pytest.raises(StoreError, match=r"^the store .* can't be written: "):
         store.write(work)

@@ -195,7 +195,7 @@ def test_an_unknown_arm_is_named():
 
 
 unit = st.floats(0, 1, exclude_max=True)
-rate = st.floats(1e-12, 1e3)
+rate, widths = st.floats(1e-12, 1e3), st.floats(0.1, 16)
 #: Even numbers of images and of images a batch leave no batch of one.
 even = st.integers(1, 499).map(lambda half: 2 * half)
 adam_changes = st.fixed_dictionaries(
@@ -214,7 +214,9 @@ changes = st.fixed_dictionaries(
         "optimizer": adam_changes | sgd_changes,
         "training": st.fixed_dictionaries({}, optional={"epochs": st.integers(1, 99), "batch_size": even}),
         "data": st.fixed_dictionaries({}, optional={"train": even, "validation": even}),
-        "model": st.fixed_dictionaries({}, optional={"stem": st.sampled_from(["stock", "cifar"]), "width": rate}),
+        "model": st.fixed_dictionaries(
+            {}, optional={"stem": st.sampled_from(["stock", "cifar"]), "width": st.floats(0.1, 16)}
+        ),
         "schedule": st.just({"name": "cosine", "final": 0.1}) | st.just({"name": "step", "milestones": [1, 2]}),
     },
 )
@@ -302,6 +304,18 @@ def test_studies_and_trials_are_the_ones_they_were(name):
     study = Study.from_dict(EVERY_KIND) if name == "every kind" else load(name)
     text = hashlib.sha256(study.to_toml().encode()).hexdigest()
     assert (study.hash, text, plan(study)[0].hash) == RECORDED[name]
+
+
+@pytest.mark.parametrize("seconds", [0, 7.5])
+@pytest.mark.parametrize("loop", ["fairtrial", "loops:good"])
+def test_how_often_a_trial_is_saved_is_no_part_of_a_hash(seconds, loop):
+    table = {"name": "s", "reference": "a", "arms": {"a": {}}}
+    plain = Study.from_dict(table | {"training": {"loop": loop}})
+    saved = Study.from_dict(table | {"training": {"loop": loop, "checkpoint_seconds": seconds}})
+    assert saved.hash == plain.hash
+    assert [trial.hash for trial in plan(saved)] == [trial.hash for trial in plan(plain)]
+    assert Study.from_toml(saved.to_toml()).settings.training.checkpoint_seconds == seconds
+    assert "checkpoint_seconds" not in plain.to_toml()
 
 
 @pytest.mark.parametrize("later", [{"evaluations_last_epoch": 2}, {"recalibrate_batch_norm": True}, {"ema": 0.999}])

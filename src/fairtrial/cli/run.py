@@ -32,7 +32,8 @@ def run(
     force: Annotated[
         bool,
         typer.Option(
-            "--force", help="Continue although versions, threads, data, your code or the study's file have changed."
+            "--force",
+            help="Continue although versions, threads, processor, data, your code or the study's file have changed.",
         ),
     ] = False,
     confirm: Annotated[

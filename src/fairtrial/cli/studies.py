@@ -3,13 +3,16 @@
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from fairtrial import api, loading
 from fairtrial.api import DEFAULT_STORE
 from fairtrial.cli.options import OverridesOption, StoreOption, StudyArgument
-from fairtrial.cli.output import out
+from fairtrial.cli.output import out, out_document
+from fairtrial.errors import StoreDamagedError
 from fairtrial.spec import parse_toml
 from fairtrial.store.url import redact_url
+from fairtrial.text import one_line, visible
 
 app = typer.Typer()
 
@@ -17,7 +20,8 @@ app = typer.Typer()
 @app.command()
 def show(study: StudyArgument, overrides: OverridesOption = None, store: StoreOption = DEFAULT_STORE) -> None:
     """Print a study as TOML, with every default written out."""
-    out(api.load(study, overrides or [], store=store).to_toml().rstrip())
+    toml = api.load(study, overrides or [], store=store).to_toml()
+    out_document(visible(toml).encode())  # escapes as TOML has them, so the study stays the same
 
 
 @app.command("ls")
@@ -28,9 +32,12 @@ def list_studies(store: StoreOption = DEFAULT_STORE) -> None:
     for study in stored:
         sequential = isinstance(parse_toml(study.toml).get("seeds"), dict)
         progress = api.progress_text(study.trials, study.outcomes, study.started, sequential=sequential)
-        grid.add_row(study.label, f"{study.last_run:%Y-%m-%d %H:%M}", progress)
+        damaged = ", damaged" if study.damage else ""
+        grid.add_row(Text(one_line(study.label)), f"{study.last_run:%Y-%m-%d %H:%M}", progress + damaged)
     if stored:
         Console(highlight=False, soft_wrap=True).print(grid)
     else:
         out(f"no studies in {redact_url(store)} yet")
     out(f"studies that ship with fairtrial: {', '.join(loading.shipped_studies())}")
+    if damage := next((study.damage for study in stored if study.damage), ""):
+        raise StoreDamagedError(f"the store {redact_url(store)} is damaged: {damage}")

@@ -129,6 +129,7 @@ class Workload:
     environment: Callable[[int], Mapping[str, str]] | None = None  # variables of a local worker, by its number from 0
     data: NodeData | None = None
     rules: RecordRules = NO_RULES  # for the records of training loops
+    notes: tuple[str, ...] = ()  # what the user should know before trials start
     on_progress: Callable[[Progressed], None] = lambda _progress: None  # called with progress within epochs
 
 

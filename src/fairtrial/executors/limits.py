@@ -27,6 +27,8 @@ class Limits:
                 raise FairtrialError(f"{name} = {value!r}: must be a positive number of seconds")
         if self.memory is not None and (type(self.memory) is not int or self.memory < 1):
             raise FairtrialError(f"memory_limit = {self.memory!r}: must be an integer of at least 1")
+        if self.memory is not None and self.memory >= 2**63:
+            raise FairtrialError("memory_limit: must be below 8 EiB")
 
 
 def parse_seconds(text: str) -> float:

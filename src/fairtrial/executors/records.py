@@ -7,6 +7,8 @@ from typing import Any, Self
 
 from fairtrial.errors import Diverged
 from fairtrial.spec import BUILT_IN, Study
+from fairtrial.spec.limits import LONGEST_NAME, MOST_METRICS
+from fairtrial.spec.messages import brief
 from fairtrial.spec.metrics import PLAIN, Unit, may_be_percent, own_unit, settings_needed
 
 #: Types of NumPy's and torch's truth values, which convert to a number but are none.
@@ -69,6 +71,7 @@ class RecordRules:
             raise TypeError(f"a training loop must yield a dict of metrics, not {type(metrics).__name__}")
         if not metrics:
             raise ValueError(f"the training loop yielded an empty record in epoch {epoch}")
+        _check_names(metrics, epoch)
         lacking = {name for name in self.sparse if metrics.get(name, 0) is None}
         numbers = {str(name): _number(name, value, epoch) for name, value in metrics.items() if name not in lacking}
         for name, value in numbers.items():
@@ -108,7 +111,7 @@ class RecordRules:
     def _check_needed(self, present: set[str], numbers: Mapping[str, float]) -> None:
         for name, key in self.needed.items():
             if name not in present:
-                has = ", ".join(numbers)
+                has = brief(", ".join(numbers), 300)
                 raise ValueError(
                     f"{name} is missing in epoch 1: {key} needs it, and the record has {has}; yield {name} too, or, if "
                     f"some epochs do not measure it, set metrics.{name}.sparse = true"
@@ -119,9 +122,24 @@ class RecordRules:
 NO_RULES = RecordRules()
 
 
+def _check_names(metrics: Mapping[object, object], epoch: int) -> None:
+    """Refuse records and names that no table could show, and no database might hold."""
+    if len(metrics) > MOST_METRICS:
+        raise ValueError(f"{len(metrics):,} metrics in epoch {epoch}: at most {MOST_METRICS:,} are allowed")
+    for name in metrics:
+        if isinstance(name, str) and not (len(name) <= LONGEST_NAME and name.isprintable()):
+            raise ValueError(
+                f"a metric named {brief(ascii(name[:LONGEST_NAME]))} in epoch {epoch}: names must be printable, and "
+                f"have at most {LONGEST_NAME} characters"
+            )
+
+
 def _number(name: object, value: Any, epoch: int) -> float:
     """Convert a number of any library; refuse text, truth values, None and arrays by the metric's name."""
-    where = f"{name} = {value!r:.60} in epoch {epoch}"
+    try:
+        where = f"{name} = {value!r:.60} in epoch {epoch}"
+    except ValueError:  # Python does not write integers of thousands of digits
+        where = f"{name} in epoch {epoch}"
     if value is None:
         raise TypeError(f"{where}: must be a number; leave {name} out, or yield float('nan') if this run is lost")
     if isinstance(value, bool) or str(getattr(value, "dtype", "")) in _TRUTH:
@@ -130,6 +148,8 @@ def _number(name: object, value: Any, epoch: int) -> float:
         raise TypeError(f"{where}: must be a number, not text; yield float({name})")
     try:
         return float(value)
+    except OverflowError as error:
+        raise ValueError(f"{where}: must be a number that a float can hold") from error
     except (TypeError, ValueError) as error:
         kind = type(value).__name__
         raise TypeError(f"{where}: must be one number, not {kind}; yield a float, such as {name}.mean()") from error

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from fairtrial.errors import FairtrialError
 
+#: At most so many workers, or threads of each.
+MOST = 10_000
+
 
 @dataclass(frozen=True)
 class Slots:
@@ -41,10 +44,12 @@ def choose_slots(
 
 
 def check_counts(**numbers: int | None) -> None:
-    """Refuse a number of workers or threads that is neither None nor at least 1, with a FairtrialError."""
+    """Refuse a number of workers or threads that is neither None nor possible, with a FairtrialError."""
     for name, number in numbers.items():
         if number is not None and (type(number) is not int or number < 1):
             raise FairtrialError(f"{name} = {number!r}: must be an integer of at least 1")
+        if number is not None and number > MOST:
+            raise FairtrialError(f"{name}: must be at most {MOST:,}")
 
 
 def usable_cores() -> int:

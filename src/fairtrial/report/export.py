@@ -1,15 +1,15 @@
 """Every epoch record or every trial of a study, for other programs: CSV, Parquet, JSON."""
 
-import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
-from io import BytesIO, StringIO
+from io import BytesIO
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import fairtrial
 from fairtrial.errors import ReportError
+from fairtrial.report.csv_text import csv_text
 from fairtrial.report.files import write_document
 from fairtrial.report.trials import Row, plain, trial_rows
 from fairtrial.spec import METRICS, Study
@@ -46,7 +46,7 @@ def export(
     | parquet | null | NaN | infinity |
 
     A Parquet file's schema also has the study as TOML (``fairtrial.study``) and the version of fairtrial
-    (``fairtrial.version``).
+    (``fairtrial.version``). CSV marks texts that a spreadsheet would take for formulas; see `report.csv_text`.
 
     With a path, the content is also written to that file, whole or not at all.
 
@@ -61,8 +61,10 @@ def export(
     columns, table = _epochs(study, results) if rows == "epochs" else _trials(study, results, nested=format == "json")
     if format == "parquet":
         content = _parquet(columns, table, study)
+    elif format == "csv":
+        content = csv_text(columns, ([row[column] for column in columns] for row in table)).encode()
     else:
-        content = (_csv(columns, table) if format == "csv" else _json(table)).encode()
+        content = rows_json(table).encode()
     if path is not None:
         write_document(path, content)
     return content
@@ -99,20 +101,18 @@ def _rows(study: Study, trial: TrialResult, metrics: Mapping[str, str]) -> list[
     return rows
 
 
-def _csv(columns: Sequence[str], rows: Sequence[Row]) -> str:
-    out = StringIO()
-    writer = csv.DictWriter(out, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
+def rows_json(rows: Sequence[Row]) -> str:
+    """Write rows as a JSON list of objects, with null for numbers that are not finite."""
+    return json.dumps(_finite(rows), indent=1, allow_nan=False) + "\n"
 
 
-def _json(rows: Sequence[Row]) -> str:
-    finite = [
-        {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
-        for row in rows
-    ]
-    return json.dumps(finite, indent=1, allow_nan=False) + "\n"
+def _finite(value: Any) -> Any:
+    """Write null for what JSON has no number for, also within lists and tables."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _arrow_type(values: Sequence[object]) -> str:

@@ -66,7 +66,8 @@ class Forecast:
         self._total -= self._waiting.pop(trial.hash, 0.0)
 
     def ended(self, trial: Trial, now: float) -> None:
-        """Note that a trial needs no more work, whether it did all its epochs or not."""
+        """Note that a trial needs no more work, whether it did all its epochs or not; it may have begun elsewhere."""
+        self.cancel(trial)
         if (ended := self._running.pop(trial.hash, None)) is not None:
             ended.end = now
             self._ended.append(ended)

@@ -1,13 +1,13 @@
 """Markdown, LaTeX and CSV, and the table that a study's JSON is made of."""
 
-import csv
 import json
 import re
 import unicodedata
 from collections.abc import Sequence
-from io import StringIO
+from html import escape
 from typing import Any
 
+from fairtrial.report.csv_text import csv_text
 from fairtrial.report.grid import LEFT, Cell, Column, Grid, cells_by_row
 from fairtrial.report.settings import adam_columns, differing_columns
 from fairtrial.report.words import NOTHING
@@ -63,7 +63,7 @@ _LATEX_TITLES = {"beta1": r"$\beta_1$", "beta2": r"$\beta_2$", "eps": r"$\epsilo
 
 def markdown(grid: Grid) -> str:
     """Write a pipe table, as GitHub and most others read it, with the sentences as lists around it."""
-    lines = [[" ".join(column.title) for column in grid.columns]]
+    lines = [[_markdown(" ".join(column.title)) for column in grid.columns]]
     lines.append([":--" if column.key in LEFT else "--:" for column in grid.columns])
     lines += [[_markdown(" ".join(cell)) for cell in row] for row in cells_by_row(grid.columns)]
     table = [f"| {' | '.join(line)} |" for line in lines] if grid.columns else []
@@ -92,7 +92,7 @@ def latex(grid: Grid) -> str:
             r"    \toprule",
             rf"    {' & '.join(map(_latex_title, grid.columns))} \\",
             r"    \midrule",
-            *(rf"    {row} \\" for row in rows),
+            *(rf"    {_row_start(row)}{row} \\" for row in rows),
             r"    \bottomrule",
             r"  \end{tabular}",
             r"\end{table}",
@@ -114,16 +114,13 @@ def comma_separated(summary: StudySummary) -> str:
     others = differing_columns(summary)
     counts = ("finished", "diverged", "failed", "interrupted", "not_learned", "fell_behind", "not_finite", "missed")
     metrics = [f"{name}_{part}" for name in summary.arms[0].metrics for part in ("mean", "sd")]
-    out = StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
-        ["arm", *(each.key for each in settings), "seeds", *counts, *metrics, *(each.key for each in others)]
-    )
+    head = ["arm", *(each.key for each in settings), "seeds", *counts, *metrics, *(each.key for each in others)]
+    rows = []
     for index, arm in enumerate(summary.arms):
         spreads = [number for spread in arm.metrics.values() for number in (spread.mean, spread.sd)]
         own, other = ([_field(column.values[index]) for column in part] for part in (settings, others))
-        writer.writerow([arm.arm, *own, summary.seeds, *(getattr(arm, name) for name in counts), *spreads, *other])
-    return out.getvalue()
+        rows.append([arm.arm, *own, summary.seeds, *(getattr(arm, name) for name in counts), *spreads, *other])
+    return csv_text(head, rows)
 
 
 def summary_table(summary: StudySummary) -> dict[str, Any]:
@@ -143,7 +140,14 @@ def _field(value: object) -> object:
 
 
 def _markdown(text: str) -> str:
-    return re.sub(r"([\\|*_])", r"\\\1", text)
+    r"""Escape text for Markdown: no emphasis, code, links, images, HTML or cells of its own.
+
+    Example:
+        >>> print(_markdown("<b> ![x](y) | www.x.org"))
+        &lt;b&gt; !\[x\](y) \| www\.x.org
+    """
+    text = re.sub(r"([\\|*_`~#${\[\]]|(?<=www)\.|:(?=//)|@(?=[\w-]+\.))", r"\\\1", text)
+    return escape(text, quote=False)  # not every reader of Markdown knows \<
 
 
 def _prose(sentences: Sequence[str]) -> str:
@@ -183,6 +187,11 @@ def _math(found: re.Match[str]) -> str:
 def _latex_title(column: Column) -> str:
     lines = r" \\ ".join(_tex(line) for line in column.title)
     return _LATEX_TITLES.get(column.key) or (rf"\shortstack{{{lines}}}" if len(column.title) > 1 else lines)
+
+
+def _row_start(row: str) -> str:
+    """Separate a row from the command before it, which would take [...] or * for its argument."""
+    return "{}" if row.startswith(("[", "*")) else ""
 
 
 def _latex_cell(column: Column, cell: Cell) -> str:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from fairtrial.report.settings import adam_columns, differing_columns
@@ -12,6 +12,7 @@ from fairtrial.stats.claims import StudyClaims
 from fairtrial.stats.comparison import StudyVerdict
 from fairtrial.stats.paired import BROKEN, MISSED, OUTLYING, UNLEARNED, fate
 from fairtrial.stats.summary import ArmSummary, SeedSpread, StudySummary
+from fairtrial.text import one_line, visible
 
 #: Columns of words, which are aligned to the left.
 LEFT = frozenset({"arm", "claim", "finding", "verdict"})
@@ -49,6 +50,17 @@ class Grid:
     notes: tuple[str, ...]  # below the table; an empty one separates explanations from caveats
     lead: tuple[str, ...] = ()  # above the table, each with its details on further lines
     first: tuple[str, ...] = ()  # before all else: what can make a verdict false
+
+
+def printable(grid: Grid) -> Grid:
+    """Copy a grid with every control character in it written as an escape; details keep their line breaks."""
+
+    def lines(texts: Iterable[str]) -> Cell:
+        return tuple(map(one_line, texts))
+
+    columns = (replace(one, title=lines(one.title), cells=tuple(map(lines, one.cells))) for one in grid.columns)
+    lead = tuple(map(visible, grid.lead))
+    return Grid(one_line(grid.label), tuple(columns), lines(grid.notes), lead, lines(grid.first))
 
 
 def label(data: StudySummary | StudyVerdict | StudyClaims) -> str:

@@ -6,7 +6,6 @@ from time import perf_counter
 from typing import Self
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, Task, TaskID, TextColumn, TransferSpeedColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -17,6 +16,7 @@ from fairtrial.executors.slots import Slots
 from fairtrial.report.forecast import Forecast
 from fairtrial.report.words import count, duration
 from fairtrial.spec import Study
+from fairtrial.text import one_line
 from fairtrial.trial import EpochRecord, Machine, Outcome, Trial
 
 #: Seconds between two estimates of the time that is left: numbers that jump with every batch can't be read.
@@ -169,7 +169,7 @@ class ProgressDisplay(Callback):
         self._print(f"{self._names[trial.hash]}: {text}", style)
 
     def _print(self, text: str, style: str = "") -> None:
-        self._console.print(escape(text), style=style or None, soft_wrap=True, highlight=False)
+        self._console.print(Text(one_line(text), style), soft_wrap=True)
 
 
 class TrialRows(Progress):
@@ -178,7 +178,7 @@ class TrialRows(Progress):
     def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
         """Lay the rows out: name, bar, percentage, note."""
         shown = list(tasks)
-        rows = [(task.description, str(task.fields.get("note", ""))) for task in shown]
+        rows = [(one_line(task.description), str(task.fields.get("note", ""))) for task in shown]
         table = Table.grid(padding=(0, 1))
         if not rows:  # at first, when rich has not set its console yet
             return table
@@ -258,10 +258,13 @@ class DownloadBar(Progress):
 
     def __call__(self, done: int, total: int | None, what: str) -> None:
         """Show progress."""
+        if total == 0:  # a warning
+            self.console.print(Text(one_line(what), "yellow"), soft_wrap=True)
+            return
         if what not in self._by_name:
-            self._by_name[what] = self.add_task(what, total=total)
+            self._by_name[what] = self.add_task(one_line(what), total=total)
             if self.disable:
-                self.console.print(escape(what), soft_wrap=True, highlight=False)
+                self.console.print(Text(one_line(what)), soft_wrap=True)
         self.update(self._by_name[what], completed=done, total=total)
 
 

@@ -62,7 +62,7 @@ def _table(columns: Sequence[Column], *, stacked: bool, gap: int) -> Table:
     """Build a table with ``gap`` blanks between columns, of which Rich's box has one."""
     table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, gap - 1, 0, 0), pad_edge=False, header_style="bold")
     for column in columns:
-        head, words = "\n".join(column.title), column.key in LEFT
+        head, words = Text("\n".join(column.title)), column.key in LEFT
         table.add_column(head, justify="left" if words else "right", overflow="fold", vertical="top")
     between = "\n" if stacked else " "
     for row in cells_by_row(columns):

@@ -1,11 +1,14 @@
 """The look of figures: one line style for each arm, for print, photocopies and color blindness, and a plain frame."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
+
+from fairtrial.text import one_line
 
 #: Okabe and Ito's palette (2008), black first, without its yellow, which is too pale for a line on white.
 PALETTE = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -68,12 +71,29 @@ def frame() -> alt.Config:
 
 def channels(styles: Mapping[str, LineStyle]) -> tuple[alt.Color, alt.StrokeDash, alt.Shape]:
     """Encode the arm as color, dash and shape, without Vega's legend."""
-    arms, looks = list(styles), list(styles.values())
+    arms, looks = list(map(chart_text, styles)), list(styles.values())
     return (
         alt.Color("arm:N", scale=alt.Scale(domain=arms, range=[look.color for look in looks]), legend=None),
         alt.StrokeDash("arm:N", scale=alt.Scale(domain=arms, range=[list(look.dash) for look in looks]), legend=None),
         alt.Shape("arm:N", scale=alt.Scale(domain=arms, range=[look.shape for look in looks]), legend=None),
     )
+
+
+def chart_text(text: str) -> str:
+    """Make a text safe within a chart: no control characters, no end of a script, no backslash.
+
+    A control character ends the process that renders the chart, and ``</`` the script of a page that holds it.
+    Vega-Lite puts titles into expressions, in which a backslash could escape the closing quote: it becomes a slash.
+
+    Every text of a chart that may hold a name or label of a user's goes through this; `channels`, `header` and `over`
+    do it for theirs.
+    """
+    return re.sub("<(?=[/!])", "< ", one_line(text).replace("\\", "/"))
+
+
+def header(title: str, *lines: str) -> alt.TitleParams:
+    """Write a chart's title, with smaller lines below it."""
+    return alt.TitleParams(chart_text(title), subtitle=[chart_text(line) for line in lines])
 
 
 def over(rows: Rows, chart: alt.Chart) -> alt.Chart:
@@ -82,5 +102,6 @@ def over(rows: Rows, chart: alt.Chart) -> alt.Chart:
     Altair would validate and copy lists of rows again and again (seconds, at a few thousand rows), and refuse data
     frames above 5000 rows.
     """
-    data = alt.InlineData(values=json.dumps(rows, allow_nan=False), format=alt.JsonDataFormat(type="json"))
+    safe = [{key: chart_text(each) if isinstance(each, str) else each for key, each in row.items()} for row in rows]
+    data = alt.InlineData(values=json.dumps(safe, allow_nan=False), format=alt.JsonDataFormat(type="json"))
     return chart.properties(data=data)

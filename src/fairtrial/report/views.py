@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 from fairtrial.errors import ReportError
 from fairtrial.report.claims import claims_grid, claims_table
 from fairtrial.report.formats import comma_separated, latex, markdown, summary_table
-from fairtrial.report.grid import Grid, grid
+from fairtrial.report.grid import Grid, grid, printable
 from fairtrial.report.html import html
 from fairtrial.report.questions import answer_grid, answer_table
 from fairtrial.report.screen import screen_text
@@ -110,9 +110,12 @@ class View(Generic[Data]):
         return self.html()
 
     def grids(self, *, screen: bool = False) -> list[Grid]:
-        """Lay it out for people, with the labels of arms that have one."""
+        """Lay it out for people, with the labels of arms that have one, and without control characters."""
         if self.labeled is not None:
             return self.labeled.grids(screen=screen)
+        return [printable(each) for each in self._grids(screen=screen)]
+
+    def _grids(self, *, screen: bool) -> list[Grid]:
         if isinstance(self.data, StudySummary):
             return [grid(self.data)]
         if isinstance(self.data, StudyClaims):

@@ -7,15 +7,16 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, AllowInfNan, BeforeValidator, Field, StrictBool, StrictFloat, model_validator
 from pydantic_core import PydanticCustomError
 
+from fairtrial.spec.limits import LARGEST_SEED, LONGEST_NAME
 from fairtrial.spec.measures import better
 from fairtrial.spec.metrics import UNITS, Direction, Metric
-from fairtrial.spec.numbers import Count, Interval, Positive
+from fairtrial.spec.numbers import Count, Interval, Positive, at_most
 from fairtrial.spec.sections import Section
 
 #: What a claim is against if not against one arm.
 ALL_OTHERS = "all others"
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=LONGEST_NAME)]
 Finite = Annotated[StrictFloat, AllowInfNan(False)]
 
 
@@ -203,7 +204,7 @@ class Noise(Section):
 
     initial_weights: Count | None = None
     batch_orders: Count | None = None
-    first_seed: Count | None = None
+    first_seed: Annotated[Count, at_most(LARGEST_SEED)] | None = None
 
     @property
     def crossed(self) -> int | None:

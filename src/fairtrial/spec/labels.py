@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fairtrial.errors import StudyError
+from fairtrial.spec.limits import LONGEST_LABEL
 from fairtrial.spec.messages import show
 
 if TYPE_CHECKING:  # study imports this module
@@ -20,6 +21,8 @@ def take_labels(arms: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, str], 
     for name, label in labels.items():
         if not isinstance(label, str) or not label.isprintable() or not label.strip():
             raise StudyError(f'arms.{name}.label = {show(label)}: must be a line of text, such as "SGD (lr = 0.01)"')
+        if len(label) > LONGEST_LABEL:
+            raise StudyError(f"arms.{name}.label = {show(label)}: must be at most {LONGEST_LABEL} characters")
     called: dict[str, str] = {}
     for name in arms:
         if (other := called.setdefault(labels.get(name, name), name)) != name:

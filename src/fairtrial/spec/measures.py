@@ -150,7 +150,7 @@ def _entries() -> Iterator[tuple[str, Measure | Family]]:
 
 def _fits(pattern: str, name: str) -> tuple[str, list[int]] | None:
     """Parse NAME, and K if there is one, from a name that fits a family's pattern."""
-    found = re.fullmatch(pattern.replace("NAME", "(?P<NAME>.+)").replace("K_", "([1-9][0-9]*)_"), name)
+    found = re.fullmatch(pattern.replace("NAME", "(?P<NAME>.+)").replace("K_", "([1-9][0-9]{0,6})_"), name)
     if not found or not may_be_metric(found["NAME"]):
         return None
     return found["NAME"], [int(number) for number in found.groups() if number != found["NAME"]]

@@ -9,6 +9,7 @@ from pydantic_core import ErrorDetails
 from fairtrial.errors import StudyError
 from fairtrial.registry import did_you_mean
 from fairtrial.spec.sections import REGISTRIES, Settings
+from fairtrial.text import one_line
 
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
@@ -38,24 +39,37 @@ def validate(model: type[AnyModel], table: Mapping[str, Any], prefix: str = "") 
     try:
         return model.model_validate(dict(table))
     except ValidationError as error:
-        lines = [_line(details, table, prefix, model) for details in error.errors(include_url=False)]
-        more = f"; and {len(lines) - MOST} more" if len(lines) > MOST else ""
-        raise StudyError("; ".join(lines[:MOST]) + more) from error
+        problems = error.errors(include_url=False)
+        lines = [_line(details, table, prefix, model) for details in problems[:MOST]]
+        more = f"; and {len(problems) - MOST} more" if len(problems) > MOST else ""
+        raise StudyError("; ".join(lines) + more) from error
 
 
 def show(value: object) -> str:
     """Write a value as TOML would, shortened to fit a line."""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, int) and value.bit_length() > 200:  # Python refuses to write thousands of digits
+        return f"an integer of {value.bit_length():,} bits"
     if isinstance(value, str):
-        text = f'"{value}"'
+        text = f'"{brief(value)}"'
     elif isinstance(value, list | tuple):
         text = "[" + ", ".join(show(item) for item in value) + "]"
     elif isinstance(value, Mapping):
         text = "{" + ", ".join(f"{key} = {show(item)}" for key, item in value.items()) + "}"
     else:
         text = str(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return brief(text)
+
+
+def brief(text: str, most: int = 60) -> str:
+    """Shorten text to fit a line, and make it safe to print.
+
+    Example:
+        >>> brief("a" * 1000)[55:]
+        'aa...'
+    """
+    return one_line(text if len(text) <= most else text[: most - 3] + "...")
 
 
 def settings_keys() -> dict[str, str]:
@@ -73,6 +87,8 @@ def _line(details: ErrorDetails, table: Mapping[str, Any], prefix: str, model: t
         return f"unknown key `{parts[-1]}`" + (f" in [{table_path}]" if table_path else "") + f": {hint}"
     if kind == "unknown_name" and isinstance(value, Mapping):
         return f"{where}.name = {show(value.get('name'))}: {message}"
+    if kind == "string_too_long":
+        return f"{where} = {show(value)}: must be at most {details['ctx']['max_length']} characters"
     if kind == "missing":
         return f"{where}: is missing"
     if kind == "literal_error":

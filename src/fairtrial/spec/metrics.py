@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from fairtrial.spec.limits import LONGEST_NAME
+
 #: What precedes the names of metrics that are measured with recomputed statistics of batch norm, or averaged weights.
 RECALIBRATED, EMA = "recalibrated_", "ema_"
 
@@ -154,7 +156,7 @@ def settings_needed(metric: str) -> list[str]:
         >>> settings_needed("ema_val_acc"), settings_needed("test_acc")
         (['training.ema', 'data.validation'], [])
     """
-    number = re.match(r"eval([1-9][0-9]{0,5})_", metric)
+    number = re.match(r"eval([1-9][0-9]{0,2})_", metric)  # see limits.MOST_EVALUATIONS
     evaluations = int(number[1]) + 1 if number else 1
     if metric not in recorded_metrics(validation=True, evaluations=evaluations, recalibrated=True, ema=True):
         return []
@@ -187,4 +189,4 @@ def finite(value: float | None) -> float | None:
 
 def may_be_metric(name: str) -> bool:
     """Tell whether a user's training loop could record a metric of this name."""
-    return name.isascii() and name.isidentifier()
+    return len(name) <= LONGEST_NAME and name.isascii() and name.isidentifier()

@@ -37,6 +37,17 @@ def _at_least(low: int) -> AfterValidator:
     return AfterValidator(check)
 
 
+def at_most(high: int) -> AfterValidator:
+    """Validate that an integer does not exceed a limit."""
+
+    def check(value: int) -> int:
+        if value > high:
+            raise PydanticCustomError("at_most", "must be an integer of at most {high}", {"high": f"{high:,}"})
+        return value
+
+    return AfterValidator(check)
+
+
 Positive = Annotated[float, Strict(), AfterValidator(Interval("(0, inf)"))]
 NonNegative = Annotated[float, Strict(), AfterValidator(Interval("[0, inf)"))]
 Fraction = Annotated[float, Strict(), AfterValidator(Interval("[0, 1]"))]

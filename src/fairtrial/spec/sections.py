@@ -25,8 +25,9 @@ from pydantic_core import PydanticCustomError
 
 from fairtrial.registry import DATASETS, MODELS, OPTIMIZERS, SCHEDULES, Registry, UnknownNameError
 from fairtrial.sources import describe
+from fairtrial.spec.limits import LONGEST_LABEL, MOST_EPOCHS, MOST_EVALUATIONS
 from fairtrial.spec.metrics import recorded_metrics
-from fairtrial.spec.numbers import Count, CountOrZero, Decay, NonNegative, Positive
+from fairtrial.spec.numbers import Count, CountOrZero, Decay, NonNegative, Positive, at_most
 
 if TYPE_CHECKING:
     import torch
@@ -255,7 +256,7 @@ def _loop_name(loop: object) -> object:
         return LoopName.of(loop)
     module, _, function = loop.partition("#")[0].partition(":") if isinstance(loop, str) else ("", "", "")
     parts = [*module.split("."), *(_NOT_IMPORTABLE.sub("_", function).split("."))]
-    if loop != BUILT_IN and not all(part.isidentifier() for part in parts):
+    if len(str(loop)) > LONGEST_LABEL or (loop != BUILT_IN and not all(part.isidentifier() for part in parts)):
         raise PydanticCustomError("loop", 'must be "fairtrial" or "module:function"')
     return loop
 
@@ -270,19 +271,22 @@ class Training(Section):
     Attributes:
         epochs: how many.
         batch_size: images of a step. The last batch of an epoch may be smaller, as in Keras's ``fit``.
-        loop: ``"fairtrial"``, ``"module:function"`` or, in Python, a function. The other keys are for fairtrial's own.
+        loop: ``"fairtrial"``, ``"module:function"`` or, in Python, a function. Most other keys are for fairtrial's own.
         evaluations_last_epoch: how often the last epoch is evaluated, at equal distances, the last time at its end.
         recalibrate_batch_norm: evaluate each epoch also with statistics of batch norm recomputed from training batches.
         ema: decay, a step, of a moving average of the weights, with which each epoch is evaluated too; None for none.
+        checkpoint_seconds: least seconds between two checkpoints, of any loop; by default as many as keep the cost of
+            saving below 2% of a trial's time. It is no part of any hash: it changes no result.
     """
 
     later_keys: ClassVar[frozenset[str]] = frozenset({"evaluations_last_epoch", "recalibrate_batch_norm", "ema"})
 
-    epochs: Count = 10
+    epochs: Annotated[Count, at_most(MOST_EPOCHS)] = 10
     batch_size: Count = 64
-    evaluations_last_epoch: Count = 1
+    evaluations_last_epoch: Annotated[Count, at_most(MOST_EVALUATIONS)] = 1
     recalibrate_batch_norm: StrictBool = False
     ema: Decay | None = None
+    checkpoint_seconds: NonNegative | None = None
     loop: Annotated[str, PlainValidator(_loop_name), PlainSerializer(str)] = BUILT_IN
 
 

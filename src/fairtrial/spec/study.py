@@ -16,6 +16,7 @@ from fairtrial.errors import StudyError
 from fairtrial.registry import did_you_mean
 from fairtrial.spec.evidence import Claim, Evidence, JointClaim, MetricSettings, Noise
 from fairtrial.spec.labels import take_labels
+from fairtrial.spec.limits import MOST_TRIALS, check_table
 from fairtrial.spec.measures import Measure, find_measure
 from fairtrial.spec.messages import show, validate
 from fairtrial.spec.metrics import Metric
@@ -95,6 +96,7 @@ class Study(Section):
     noise: Noise = Noise()
 
     def __init__(self, **table: Any) -> None:
+        check_table(table)
         plain = _as_tables(table)
         file = validate(StudyFile, plain)
         own = {key: plain[key] for key in Settings.model_fields if key in plain}
@@ -109,6 +111,7 @@ class Study(Section):
             for name, changes in tables.items()
         )
         _check_arms(file.reference, arms, aa=bool(file.evidence.aa))
+        _check_trials(len(arms), file.seed_range.max)
         file.check_questions({arm.name: arm.settings for arm in arms})
         file, seeds = file.with_directions(), file.seed_range
         questions = ("metrics", "evidence", "claims", "joint_claims", "reported", "noise")
@@ -119,7 +122,7 @@ class Study(Section):
     @classmethod
     def from_dict(cls, table: Table) -> Self:
         """Build a study from nested tables, as a TOML file has them; errors as the constructor's."""
-        return cls(**table)
+        return cls(**_check_keys(table))
 
     @classmethod
     def from_toml(cls, text: str) -> Self:
@@ -272,7 +275,7 @@ class Study(Section):
 
 
 def content(settings: Settings) -> dict[str, Any]:
-    """Everything in settings that decides a training run: all but the paths of files.
+    """Everything in settings that decides a training run: all but the paths of files and how often it is saved.
 
     A key that a later version added is left out at its default, so that the hashes of older studies stay.
     """
@@ -281,7 +284,7 @@ def content(settings: Settings) -> dict[str, Any]:
         if isinstance(section, Section):
             for key in section.later_keys.difference(section.changed_later_keys()):
                 del table[name][key]
-    del table["data"]["path"]
+    del table["data"]["path"], table["training"]["checkpoint_seconds"]
     if table["model"].get("weights_sha256"):
         del table["model"]["weights"]
     return table
@@ -297,6 +300,12 @@ def _name(measure: str) -> str:
     """The name of a measure that a study may call by an alias."""
     found = find_measure(measure)
     return found.name if found else measure
+
+
+def _check_keys(table: Any) -> Table:
+    if not isinstance(table, Mapping) or not all(isinstance(key, str) for key in table):
+        raise StudyError("a study must be a table whose keys are text, as in a study file")
+    return table
 
 
 def _as_tables(value: Any) -> Any:
@@ -330,6 +339,14 @@ def _check_arms(reference: str, arms: Sequence[Arm], *, aa: bool) -> None:
             )
     if aa and len(seen) == len(arms):
         raise StudyError("evidence.aa = true: no two arms have the same settings; add one, such as [arms.again]")
+
+
+def _check_trials(arms: int, seeds: int) -> None:
+    if arms * seeds > MOST_TRIALS:
+        raise StudyError(
+            f"seeds: {seeds:,} of {arms:,} arm{'s' * (arms > 1)} are {arms * seeds:,} trials; a study has at most "
+            f"{MOST_TRIALS:,}"
+        )
 
 
 def _plain(settings: Settings) -> dict[str, Any]:

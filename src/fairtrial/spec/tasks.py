@@ -10,6 +10,7 @@ from typing import Any
 from fairtrial.errors import StudyError
 from fairtrial.registry import did_you_mean
 from fairtrial.spec.evidence import Evidence
+from fairtrial.spec.limits import MOST_TASKS
 from fairtrial.spec.messages import show
 from fairtrial.spec.overrides import Table, merge
 
@@ -27,6 +28,8 @@ def task_names(table: Table) -> tuple[str, ...]:
         raise StudyError(f"tasks = {show(tasks)}: must be tables of settings, such as [tasks.digits]")
     if len(tasks) < 2:
         raise StudyError("tasks: needs at least two; of a single one, write the settings into the study itself")
+    if len(tasks) > MOST_TASKS:
+        raise StudyError(f"tasks: has {len(tasks):,}; at most {MOST_TASKS} are allowed")
     return tuple(tasks)
 
 

@@ -142,24 +142,26 @@ class StudyFile(Settings):
             found = find_measure(evidence.metric, declared=self.declared)
             _check_level(found.unit if found else None, evidence.against.value, "evidence.against")
         ids: set[str] = set()
+        opponents = [*arms, ALL_OTHERS]
         for index, claim in enumerate(self.claims):
             where = f"claims[{index}]"
             if claim.id in ids:
                 raise StudyError(f'{where}.id = "{claim.id}": another claim has that id')
             ids.add(claim.id)
-            check_arm(claim.arm, arms, f'{where}.arm = "{claim.arm}"')
-            check_arm(claim.against, [*arms, ALL_OTHERS], f'{where}.against = "{claim.against}"')
+            check_arm(claim.arm, arms, f"{where}.arm = {show(claim.arm)}")
+            check_arm(claim.against, opponents, f"{where}.against = {show(claim.against)}")
             words.check_measure(claim.metric, f"{where}.metric")
             words.check_target(claim.target, f"{where}.target")
             _check_has_target(claim.metric, claim.target or evidence.target, where)
             for key in ("at_least", "within") if not claim.relative else ():
                 _check_size(claim.metric, getattr(claim, key), f"{where}.{key}", self.declared)
+        known = {claim.id: None for claim in self.claims}
         for index, joint in enumerate(self.joint_claims):
             where = f"joint_claims[{index}]"
             if joint.id in ids:
                 raise StudyError(f'{where}.id = "{joint.id}": another claim has that id')
             for part in joint.all:
-                if part not in (known := [claim.id for claim in self.claims]):
+                if part not in known:
                     raise StudyError(f'{where}.all: no claim has the id "{part}"; {did_you_mean(part, known)}')
             ids.add(joint.id)
         for arm, figures in self.reported.items():

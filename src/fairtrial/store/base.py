@@ -13,6 +13,8 @@ A store keeps studies, trials and epoch records. It promises:
   attempt that was superseded are refused.
 * Stages. What each study asks of its trials is registered when it runs, once, with what had ended by then. A stage
   never changes, and neither does which stages came before it.
+* Damage. What was written has checksums. Where a record, a study or a stage is not what was written, or is lost,
+  reading it is a `StoreDamagedError` that names it.
 * Order. Results come in the order of the study's plan, epoch records by rising epoch.
 """
 
@@ -43,6 +45,7 @@ class StoredStudy:
         started: how many have begun but not ended: they are running, or were interrupted.
         source: path of the file or name of the shipped study that it was read from; None if unknown.
         assignments: the ``KEY=VALUE`` overrides that it was read with.
+        damage: what is damaged of its plan or its trials, which are then not counted; empty if nothing is.
     """
 
     name: str
@@ -54,6 +57,7 @@ class StoredStudy:
     started: int
     source: str | None = None
     assignments: tuple[str, ...] = ()
+    damage: str = ""
 
     @property
     def label(self) -> str:
@@ -133,6 +137,12 @@ class Store(AbstractContextManager["Store"], Protocol):
 
     def history(self, study: Study) -> History:
         """Read what was asked of a study's trials, and when; of a study that was never run, as if it were run now."""
+
+    def trained_elsewhere(self, study: Study) -> dict[str, str]:
+        """Return which trials of a study that was added other runs have, or will train: by hash, with a study's label.
+
+        Of the living runs of studies that share a trial, the one that was added first trains it.
+        """
 
     def studies(self) -> list[StoredStudy]:
         """List all studies, the one that ran last first."""

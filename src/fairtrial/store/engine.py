@@ -1,9 +1,8 @@
 """SQLAlchemy engines for SQLite and PostgreSQL, and explanations of their errors."""
 
-import json
+import logging
 import os
 import sqlite3
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,17 @@ DELETED = "the database file was deleted or replaced while it was open"
 #: Server and client notice within two minutes that the other has gone; until then, the server keeps its locks.
 _KEEPALIVES = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_count": 6}
 
+# psycopg warns of lost connections, from which `store.sql` recovers; without a handler, that would be on the screen.
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
+
 
 def make_engine(url: DatabaseURL, patience: float, *, writes: bool) -> Engine:
     """Make an engine that waits ``patience`` seconds for locks; writing transactions set the option fairtrial_write."""
     connect_args: dict[str, Any] = {"timeout": patience}
-    options: dict[str, Any] = {"json_serializer": partial(json.dumps, separators=(",", ":"))}
+    options: dict[str, Any] = {}
     if not url.is_sqlite:
-        connect_args = {key: value for key, value in _KEEPALIVES.items() if key not in url.url.query}
+        waits = _KEEPALIVES | {"connect_timeout": max(1, round(patience))}  # for a server that does not answer at all
+        connect_args = {key: value for key, value in waits.items() if key not in url.url.query}
     elif url.file is None:  # in memory: one connection for all threads, as another would be another database
         connect_args["check_same_thread"] = False
         options["poolclass"] = StaticPool
@@ -43,6 +46,7 @@ def make_engine(url: DatabaseURL, patience: float, *, writes: bool) -> Engine:
 
 def _set_up_sqlite(engine: Engine, *, writes: bool) -> None:
     pragmas = ["foreign_keys = ON", "synchronous = FULL"]  # safety before speed: one commit an epoch is cheap
+    pragmas += ["cell_size_check = ON", "trusted_schema = OFF"]  # the file may be damaged, or somebody else's
     if writes:  # releases before 3.51.3 can lose a transaction where a write-ahead log is reset
         pragmas.append("journal_mode = DELETE")
 
@@ -76,6 +80,8 @@ def explain(error: Exception, file: Path | None, opened: Path | None) -> str:
     if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")) or code == "55P03":
         remedy = "nothing that was stored is lost: let that process end, and try again"
         return f"another process is using it ({cause}); {remedy}"
+    if is_damage(error):
+        return _explain_damage(str(cause), code, file)
     failing = code.startswith("SQLITE_IOERR")
     if failing or code in {"SQLITE_FULL", "53100"}:
         remedy = "nothing that was stored is lost: make room, and try again"
@@ -84,6 +90,24 @@ def explain(error: Exception, file: Path | None, opened: Path | None) -> str:
         obstacle = _obstacle(opened or file.absolute())
         return f"{obstacle} ({cause})" if obstacle else str(cause)
     return str(cause)
+
+
+def _explain_damage(cause: str, code: str, file: Path | None) -> str:
+    if code == "SQLITE_NOTADB":
+        return f"{cause}, or its beginning is damaged; name another with --store, or copy back a backup"
+    what = "a text is not UTF-8" if "utf-8" in cause.lower() else cause
+    recover = "" if file is None else f", or save what can be read: sqlite3 {file} .recover | sqlite3 NEW.db"
+    return f"it is damaged ({what}); copy back a backup{recover}"
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether an error of a database says that its contents are damaged."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(cause, UnicodeDecodeError):
+        return True
+    code = getattr(cause, "sqlite_errorname", None) or getattr(cause, "sqlstate", None) or ""
+    unreadable = isinstance(cause, sqlite3.Error) and str(cause).startswith(("Could not decode", "no such"))
+    return unreadable or code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "XX00"))
 
 
 def _obstacle(file: Path) -> str:

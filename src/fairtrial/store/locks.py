@@ -8,26 +8,31 @@ when its process ends, with one exception: a fork (not a program that was starte
 """
 
 import contextlib
+import fcntl
 import hashlib
 import os
+import re
 import stat
 import threading
 import uuid
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from socket import gethostname
 
 from filelock import FileLock, Timeout
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from fairtrial.errors import StoreError, StoreLockedError
+from fairtrial.files import open_regular
 
 #: Long enough for a second try where the owner removes the file while it is being opened.
 _TIMEOUT_SECONDS, _BETWEEN_TRIES_SECONDS = 0.1, 0.02
+
+#: What a lock file contains: its owner, or nothing if that died before it wrote it; and how much of a file is read.
+_SIGNATURE, _SIGNATURE_BYTES = re.compile(r"(process \d+ on [!-~]+ since [\d:\- ]+ UTC)|$"), 400
 
 #: What this process has locked in databases in memory.
 _IN_MEMORY: dict[Hashable, object] = {}
@@ -55,10 +60,20 @@ def lock_in_process(key: Hashable, label: str) -> Iterator[None]:
         del _IN_MEMORY[key]
 
 
+def is_locked_in_process(key: Hashable) -> bool:
+    """Check whether a thread of this process has locked something."""
+    return key in _IN_MEMORY
+
+
 @contextmanager
 def lock_file(path: Path, label: str) -> Iterator[None]:
     """Lock a file, which exists as long as the lock does; a StoreError if it can't be made, or is no lock file."""
-    lock = FileLock(path, _TIMEOUT_SECONDS, thread_local=False, on_acquired=partial(_sign, path, label))
+    locked: list[os.stat_result] = []
+
+    def on_acquired(file: int) -> None:
+        locked[:] = [_sign(path, label, file)]
+
+    lock = FileLock(path, _TIMEOUT_SECONDS, thread_local=False, on_acquired=on_acquired)
     try:
         lock.acquire(poll_interval=_BETWEEN_TRIES_SECONDS)
     except Timeout:
@@ -70,24 +85,43 @@ def lock_file(path: Path, label: str) -> Iterator[None]:
         yield
     finally:
         if owner == os.getpid():  # not a fork, which leaves this context too
-            path.unlink(missing_ok=True)  # still locked: a process that has opened it already will notice
+            with contextlib.suppress(OSError):  # whoever can remove it may have put another file in its place
+                if os.path.samestat(path.lstat(), locked[0]):
+                    path.unlink()  # still locked: a process that has opened it already will notice
             lock.release()
 
 
-def _sign(path: Path, label: str, file: int) -> None:
-    """Write this process's name into a file that was just locked, unless it can be something other than a lock."""
+def is_locked_file(path: Path) -> bool:
+    """Check whether a process has locked a file; one that tries to lock it meanwhile will try again."""
+    try:
+        with open_regular(path) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _sign(path: Path, label: str, file: int) -> os.stat_result:
+    """Write this process's name into a file that was just locked; a StoreError if that may be somebody's own.
+
+    It was opened without following a link, but can be a pipe, another name of a file, or a file that was there before.
+    """
     found = os.fstat(file)
-    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
-        raise StoreError(f"{label} can't be run in this store: {path} is not a lock of fairtrial's; remove it")
+    ours = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
+    if not ours or not _SIGNATURE.match(os.pread(file, _SIGNATURE_BYTES, 0).decode(errors="replace")):
+        raise StoreError(f"{label} can't be run in this store: {path} is not a lock of fairtrial's; move or remove it")
     signature = f"process {os.getpid()} on {gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n"
     os.ftruncate(file, 0)
     os.pwrite(file, signature.encode(), 0)
+    return found
 
 
 def _signature(path: Path) -> str:
-    with contextlib.suppress(OSError):
-        if path.is_file() and (written := path.read_text(errors="replace").strip()):
-            return written
+    with contextlib.suppress(OSError), open_regular(path) as file:
+        found = _SIGNATURE.match(file.read(_SIGNATURE_BYTES).decode(errors="replace"))
+        return (found and found[1]) or "another process"
     return "another process"
 
 
@@ -121,15 +155,15 @@ class AdvisoryLock:
         """Release the lock."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            with contextlib.suppress(DBAPIError):
-                connection.close()
+            with contextlib.suppress(SQLAlchemyError), connection:  # it may be lost, which SQLAlchemy says in many ways
+                connection.exec_driver_sql("SELECT pg_advisory_unlock_all()")  # closing does so too, but a moment later
 
     def _take(self) -> Connection:
         with contextlib.ExitStack() as closing:
             connection = closing.enter_context(self._engine.connect()).execution_options(isolation_level="AUTOCOMMIT")
             connection.detach()  # from the pool: closing must end the session
             connection.execute(text("SELECT set_config('application_name', :name, false)"), {"name": self._name})
-            key = _numbers(f"fairtrial {connection.exec_driver_sql('SELECT current_schema()').scalar()} {self._key}")
+            key = _numbers(connection, self._key)
             taken = connection.execute(_TRY, key).scalar()
             if not taken and (session := connection.execute(_SESSION, key).first()) and session[1] == self._name:
                 connection.execute(_END, {"session": session[0]})  # ours: the server has not noticed yet that it ended
@@ -149,9 +183,15 @@ _SESSION = text(
 )
 
 
-def _numbers(key: str) -> dict[str, int]:
-    """Digest a key into the two numbers of an advisory lock, which pg_locks shows without their sign."""
-    digest = hashlib.sha256(key.encode()).digest()
+def is_locked_on_server(connection: Connection, key: str) -> bool:
+    """Check whether a session has the advisory lock of that key."""
+    return connection.execute(_SESSION, _numbers(connection, key)).first() is not None
+
+
+def _numbers(connection: Connection, key: str) -> dict[str, int]:
+    """Digest a key in the current schema into an advisory lock's two numbers, which pg_locks shows without sign."""
+    schema = connection.exec_driver_sql("SELECT current_schema()").scalar()
+    digest = hashlib.sha256(f"fairtrial {schema} {key}".encode()).digest()
     return {"high": int.from_bytes(digest[:4], "big") >> 1, "low": int.from_bytes(digest[4:8], "big") >> 1}
 
 

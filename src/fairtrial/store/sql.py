@@ -11,18 +11,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import Connection, event, insert, inspect, select, update
+from sqlalchemy import Connection, event, insert, inspect, select
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
-from fairtrial.errors import StoreError, StoreMissingError, StoreVersionError
+from fairtrial.errors import StoreDamagedError, StoreError, StoreMissingError, StoreVersionError
 from fairtrial.history import History
 from fairtrial.scheduler import plan
-from fairtrial.spec import Study, content, digest
-from fairtrial.store import locks, queries, schema, stages
+from fairtrial.spec import Study
+from fairtrial.store import locks, queries, schema, sharing, stages
 from fairtrial.store.base import StoredStudy, Writer
-from fairtrial.store.engine import DELETED, explain, make_engine
+from fairtrial.store.checksums import MISSING, DamageError, named
+from fairtrial.store.engine import DELETED, explain, is_damage, make_engine
 from fairtrial.store.url import DatabaseURL
-from fairtrial.store.writer import INSERT, Attempts, SQLWriter
+from fairtrial.store.writer import Attempts, SQLWriter, add_study
 from fairtrial.trial import Outcome, Trial, TrialResult
 
 T = TypeVar("T")
@@ -32,6 +33,9 @@ _TABLES_KEY = 0x6661697274726961
 
 #: Between two tries to reach a server.
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 5.0
+
+#: Servers that this process has reached: only these are waited for when a store is opened; another may be misspelled.
+_REACHED: set[str] = set()
 
 #: PostgreSQL's states after which the same transaction may be tried again: serialization failure, deadlock.
 _TRY_AGAIN = {"40001", "40P01"}
@@ -49,6 +53,7 @@ class SQLStore:
         StoreError: the database can't be opened, or is not fairtrial's.
         StoreMissingError: there is none, and ``create`` is false.
         StoreVersionError: a newer or a development version of fairtrial made it.
+        StoreDamagedError: it is damaged; also of every method, if what it reads is.
 
     Example:
         >>> with SQLStore(":memory:") as store:
@@ -69,8 +74,10 @@ class SQLStore:
         self._locks: list[locks.AdvisoryLock] = []
         with self._explained("can't be opened"):
             self._engine = make_engine(self._url, patience, writes=create)
+            check, reached = partial(self._check_tables, create=create), self.name in _REACHED
+            event.listen(self._engine, "connect", lambda *_: _REACHED.add(self.name))
             try:
-                self._check_tables(create=create)
+                self._retry(check) if reached else check()
             except BaseException:
                 self._engine.dispose()  # a connection that is left open would keep others from the database
                 raise
@@ -95,11 +102,26 @@ class SQLStore:
         return str(self._file or "fairtrial")
 
     def check(self) -> str:
-        """Let SQLite check the database for damage, and return what it found, or nothing; PostgreSQL can't."""
+        """Look for damage in the whole database, and return a line about what was found first, or nothing."""
+
+        def work(connection: Connection) -> None:
+            if found := self._structure(connection, "integrity_check"):
+                raise DamageError("its structure", f"is broken ({found})")
+            queries.check_all(connection)
+            stages.all_stages(connection)
+
+        try:
+            self._read(work)
+        except StoreDamagedError as error:
+            return str(error)
+        return ""
+
+    def _structure(self, connection: Connection, check: str) -> str:
+        """Let SQLite check the database's own structure, and return what it found, or nothing."""
         if not self._url.is_sqlite:
-            return ""
-        found = self._read(lambda connection: connection.exec_driver_sql("PRAGMA integrity_check").scalars().all())
-        return "" if list(found) == ["ok"] else "; ".join(map(str, found))
+            return ""  # a server has no such check
+        found = connection.exec_driver_sql(f"PRAGMA {check}(1)").scalar()
+        return "" if found == "ok" else str(found)
 
     def lock(self, study: Study) -> AbstractContextManager[None]:
         """Lock a study in this store against other runs; see `Store.lock`."""
@@ -107,37 +129,25 @@ class SQLStore:
             return self._lock_on_server(study)
         if self._opened is None:  # in memory: no other process can open it
             return locks.lock_in_process((id(self), study.hash), study.label)
-        return locks.lock_file(self._opened.with_name(f"{self._opened.name}.{study.hash[:8]}.lock"), study.label)
+        return locks.lock_file(self._lock_file(study.hash), study.label)
 
     def write(self, work: Callable[[Writer], T]) -> T:
         """Run a function that writes, as one transaction; see `Store.write`."""
         attempts: Attempts = {}
-        return self._write(lambda connection: work(SQLWriter(connection, attempts)))
+
+        def transaction(connection: Connection) -> T:
+            writer = SQLWriter(connection, attempts)
+            result = work(writer)
+            writer.flush()
+            return result
+
+        return self._write(transaction)
 
     def add_study(self, study: Study, at: datetime) -> None:
         """Record that a study runs; see `Store.add_study`."""
-        row = {"hash": study.hash, "name": study.name, "toml": study.to_toml(), "created_at": at, "last_run_at": at}
-        source, overrides = study.origin.source, study.origin.overrides
-        origin = {} if source is None else {"source": source, "assignments": list(overrides) or None}
-        known = (
-            update(schema.studies)
-            .where(schema.studies.c.hash == study.hash)
-            .values(last_run_at=at, toml=row["toml"], **origin)
-        )
 
         def work(connection: Connection) -> None:
-            if connection.execute(known).rowcount == 0:
-                add, trials = INSERT[connection.dialect.name], plan(study)
-                contents = {arm.name: content(arm.settings) for arm in study.arms}
-                settings = {arm: {"settings": one, "settings_digest": digest(one)} for arm, one in contents.items()}
-                new = [
-                    {"hash": one.hash, "arm": one.arm, "seed": one.seed, **settings[one.arm]}
-                    for one in sorted(trials, key=lambda one: one.hash)  # two runs that share trials must not deadlock
-                ]
-                links = [{"study": study.hash, "trial": one.hash, "position": n} for n, one in enumerate(trials)]
-                connection.execute(add(schema.studies).on_conflict_do_nothing(), row | origin)
-                connection.execute(add(schema.trials).on_conflict_do_nothing(), new)
-                connection.execute(add(schema.study_trials).on_conflict_do_nothing(), links)
+            add_study(connection, study, sharing.in_turn(connection, at))
             stages.register(connection, study, at)
 
         self._write(work)
@@ -150,20 +160,36 @@ class SQLStore:
         """Read what was asked of a study's trials; see `Store.history`."""
         return self._read(lambda connection: stages.history(connection, study, datetime.now(UTC)))
 
+    def trained_elsewhere(self, study: Study) -> dict[str, str]:
+        """Return which trials of a study other runs train; see `Store.trained_elsewhere`."""
+
+        def work(connection: Connection) -> dict[str, str]:
+            earlier = sharing.earlier(connection, study.hash)
+            alive = {other: label for other, label in earlier.items() if self._is_locked(connection, other)}
+            return {trial: alive[other] for trial, other in sharing.shared(connection, study.hash, alive).items()}
+
+        return self._read(work)
+
     def studies(self) -> list[StoredStudy]:
         """List all studies, the one that ran last first."""
         return self._read(queries.all_studies)
 
     def outcomes(self, trials: Sequence[Trial]) -> dict[str, Outcome | None]:
         """Return by hash how trials ended; see `Store.outcomes`."""
-        return self._read(partial(queries.outcomes, hashes=[trial.hash for trial in trials]))
+
+        def work(connection: Connection) -> dict[str, Outcome | None]:
+            with named(lambda: trials):
+                return queries.outcomes(connection, [trial.hash for trial in trials])
+
+        return self._read(work)
 
     def results(self, study: Study) -> list[TrialResult]:
         """Read the results of a study's trials; see `Store.results`."""
 
         def work(connection: Connection) -> list[TrialResult]:
             planned = queries.planned(connection, study.hash)  # faster than hashing all trials again
-            return queries.results(connection, planned or [trial.hash for trial in plan(study)])
+            with named(lambda: plan(study), study.label):
+                return queries.results(connection, planned or [trial.hash for trial in plan(study)])
 
         return self._read(work)
 
@@ -179,6 +205,18 @@ class SQLStore:
         with self._explained("can't be written"):
             return self._retry(partial(self._transact, work, {"fairtrial_write": True}))
 
+    def _is_locked(self, connection: Connection, study: str) -> bool:
+        """Whether a run has locked a study, by its hash."""
+        if not self._url.is_sqlite:
+            return locks.is_locked_on_server(connection, study)
+        if self._opened is None:
+            return locks.is_locked_in_process((id(self), study))
+        return locks.is_locked_file(self._lock_file(study))
+
+    def _lock_file(self, study: str) -> Path:
+        assert self._opened is not None
+        return self._opened.with_name(f"{self._opened.name}.{study[:8]}.lock")
+
     @contextmanager
     def _lock_on_server(self, study: Study) -> Iterator[None]:
         with self._explained("can't be locked"):
@@ -191,7 +229,7 @@ class SQLStore:
             lock.release()
 
     def _retry(self, step: Callable[[], T]) -> T:
-        """Take a step; if a server's connection is lost, retry for ``patience`` seconds, once at least.
+        """Take a step; if a server's connection is lost, retry until ``patience`` seconds have passed, once at least.
 
         Each new try takes lost locks again first. The step may be taken any number of times with the same result: a
         connection that is lost during a commit leaves open whether the server did it.
@@ -207,9 +245,9 @@ class SQLStore:
             except DBAPIError as error:
                 now = time.monotonic()
                 give_up_at = give_up_at or now + self._patience
-                if self._url.is_sqlite or not _is_lost(error) or now + pause > give_up_at:
+                if self._url.is_sqlite or not _is_lost(error) or now > give_up_at:
                     raise
-            time.sleep(pause)
+            time.sleep(min(pause, max(0.0, give_up_at - now)))
             pause = min(max(2 * pause, _FIRST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
 
     def _transact(self, work: Callable[[Connection], T], options: dict[str, Any]) -> T:
@@ -233,39 +271,48 @@ class SQLStore:
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_TABLES_KEY})")
             if not self._has_tables(connection):  # again: another process may have been faster
                 schema.metadata.create_all(connection)
-                connection.execute(insert(schema.schema_version).values(version=schema.VERSION))
+                connection.execute(insert(schema.schema_version).values(version=schema.VERSION, studies=0, stages=0))
 
     def _has_tables(self, connection: Connection) -> bool:
         """Whether fairtrial's tables exist; those of another program or version are an error."""
-        tables = inspect(connection).get_table_names()
-        if schema.DEVELOPMENT in tables:
-            raise StoreVersionError(
-                f"{self.name} was made by a development version of fairtrial; its records can't be read by this one: "
-                "name another store with --store, or move that one away"
-            )
-        version = connection.scalar(select(schema.schema_version)) if schema.schema_version.name in tables else None
-        if version is not None and schema.stages.name not in tables:
-            raise StoreVersionError(
-                f"{self.name} was made before fairtrial kept what studies ask (it has no table stages): name another "
-                "store with --store"
-            )
-        if version is None and tables:
-            raise StoreError(f"{self.name} is a database, but not one of fairtrial's")
-        if version is not None and version > schema.VERSION:
+        tables = {*inspect(connection).get_table_names()}
+        if not tables:
+            if problem := self._structure(connection, "quick_check"):
+                raise DamageError("the list of its tables", f"is empty ({problem})")
+            return False
+        if tables.isdisjoint({schema.schema_version.name, schema.DEVELOPMENT}):
+            if tables.isdisjoint({schema.study_trials.name, schema.epoch_records.name}):
+                raise StoreError(f"{self.name} is a database, but not one of fairtrial's")
+            raise DamageError(f"the table {schema.schema_version.name}", MISSING)
+        version = 0 if schema.DEVELOPMENT in tables else connection.scalar(select(schema.schema_version.c.version))
+        if not isinstance(version, int):
+            raise DamageError("the version of its tables", MISSING)
+        if version > schema.VERSION:
             raise StoreVersionError(
                 f"{self.name} was written by a newer fairtrial (its tables have version {version}, this one knows "
                 f"{schema.VERSION}): upgrade fairtrial, or name another store with --store"
             )
-        return version is not None
+        if version < schema.VERSION:
+            raise StoreVersionError(
+                f"{self.name} was made by a development version of fairtrial; its records can't be read by this one: "
+                "name another store with --store, or move that one away"
+            )
+        if lost := sorted({*schema.metadata.tables} - tables):
+            raise DamageError(f"the table {lost[0]}", MISSING)
+        return True
 
     @contextmanager
     def _explained(self, what: str) -> Iterator[None]:
         """Turn the database's errors into one line that names the store and contains no password."""
         try:
             yield
-        except (SQLAlchemyError, sqlite3.Error) as error:
+        except DamageError as damage:
+            remedy = "copy back a backup, or train its study again in another store (--store)"
+            raise StoreDamagedError(self._url.redact(f"the store {self.name} is damaged: {damage}; {remedy}")) from None
+        except (SQLAlchemyError, sqlite3.Error, UnicodeDecodeError) as error:
+            kind = StoreDamagedError if is_damage(error) else StoreError
             line = self._url.redact(f"the store {self.name} {what}: {explain(error, self._file, self._opened)}")
-            raise StoreError(line) from (None if self._url.has_password(str(error)) else error)
+            raise kind(line) from (None if self._url.has_password(str(error)) else error)
 
 
 def _is_lost(error: DBAPIError) -> bool:

@@ -1,15 +1,17 @@
 """Registers what studies ask, and reads what was asked before; see `fairtrial.history`."""
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, func, insert, select, update
 
 from fairtrial.history import History, Question, Registered, arm_digests, family_digest
 from fairtrial.scheduler import plan
 from fairtrial.spec import Study
 from fairtrial.store import queries, schema
+from fairtrial.store.checksums import EMPTY, MISMATCH, MISSING, DamageError
 
 
 def register(connection: Connection, study: Study, at: datetime) -> None:
@@ -22,9 +24,15 @@ def register(connection: Connection, study: Study, at: datetime) -> None:
     stages = [one for one in _sharing_an_arm(connection, question) if one.question.shares_arms(question)]
     if _current(stages, question) is None:
         stage = _next(connection, stages, study, at)
-        row = {"study": study.hash, "question": question.to_json(), "registered_at": at}
-        row |= {"ended": dict(stage.ended), "earlier": list(stage.earlier)}
-        connection.execute(insert(schema.stages), row)
+        row = {"study": study.hash, "question": schema.to_json(question.to_json()), "registered_at": at}
+        row |= {"ended": schema.to_json(dict(stage.ended)), "earlier": schema.to_json(list(stage.earlier))}
+        added = connection.execute(insert(schema.stages), {**row, "checksum": EMPTY})
+        number = added.inserted_primary_key
+        assert number is not None
+        row["number"] = number[0]  # the database chooses it, and the checksum covers it
+        own = update(schema.stages).where(schema.stages.c.number == row["number"])
+        connection.execute(own.values(checksum=schema.with_checksum(schema.stages, row)["checksum"]))
+        connection.execute(update(schema.schema_version).values(stages=schema.schema_version.c.stages + 1))
 
 
 def history(connection: Connection, study: Study, now: datetime) -> History:
@@ -46,13 +54,26 @@ def history(connection: Connection, study: Study, now: datetime) -> History:
 
 def _sharing_an_arm(connection: Connection, question: Question) -> list[Registered]:
     """The stages on one or more of the same arms, in order."""
-    columns = schema.stages.c
-    rows = connection.execute(select(schema.stages).order_by(columns.number))
-    stages = [
-        Registered(row.number, Question.from_json(row.question), row.registered_at, row.ended, tuple(row.earlier))
+    return [stage for stage in all_stages(connection) if {*stage.question.arms} & {*question.arms}]
+
+
+def all_stages(connection: Connection) -> list[Registered]:
+    """All stages, in order."""
+    rows = connection.execute(select(schema.stages).order_by(schema.stages.c.number)).all()
+    for row in rows:
+        if not schema.matches(row):
+            raise DamageError(f"stage {row.number}, what a study asks,", MISMATCH)
+    queries.check_count(connection, "stages", [row.number for row in rows])
+    return [
+        Registered(
+            row.number,
+            Question.from_json(json.loads(row.question)),
+            row.registered_at,
+            json.loads(row.ended),
+            tuple(json.loads(row.earlier)),
+        )
         for row in rows
     ]
-    return [stage for stage in stages if {*stage.question.arms} & {*question.arms}]
 
 
 def _current(stages: Sequence[Registered], question: Question) -> Registered | None:
@@ -78,14 +99,24 @@ def _was_looked_at(connection: Connection, stage: Registered) -> bool:
     if not stage.question.looks:
         return False
     first = stage.question.looks[0] * len(stage.question.arms)
-    links, trials = schema.study_trials.c, schema.trials.c
-    study = select(schema.stages.c.study).where(schema.stages.c.number == stage.number).scalar_subquery()
-    missing = (
-        select(func.count())
-        .select_from(schema.study_trials.join(schema.trials))
-        .where(links.study == study, links.position < first, trials.ended_at.is_(None))
-    )
-    return connection.scalar(missing) == 0
+    (study,) = _studies_of(connection, [stage])
+    trials = queries.trial_rows(connection, _planned(connection, study)[:first])
+    return all(row.ended_at is not None for row in trials.values())
+
+
+def _planned(connection: Connection, study: str) -> Sequence[str]:
+    """The hashes of the trials of a study that has a stage, and so is in the store."""
+    hashes = queries.planned(connection, study)
+    if not hashes:
+        raise DamageError(f"the record of study {study[:8]}", MISSING)
+    return hashes
+
+
+def _studies_of(connection: Connection, stages: Sequence[Registered]) -> Sequence[str]:
+    """The hashes of the studies that asked."""
+    columns = schema.stages.c
+    numbers = [stage.number for stage in stages]
+    return connection.scalars(select(columns.study).where(columns.number.in_(numbers)).distinct()).all()
 
 
 def _ended(connection: Connection, study: Study, stages: Sequence[Registered]) -> dict[str, int]:
@@ -97,16 +128,13 @@ def _ended(connection: Connection, study: Study, stages: Sequence[Registered]) -
     planned = {trial.hash: digests[trial.arm] for trial in plan(study)}
     outcomes = queries.outcomes(connection, list(planned))
     ended = {trial: planned[trial] for trial, outcome in outcomes.items() if outcome is not None}
-    trials = schema.trials.c
-    studies = select(schema.stages.c.study).where(schema.stages.c.number.in_([stage.number for stage in stages]))
-    rows = connection.execute(
-        select(trials.hash, trials.settings_digest, trials.settings)
-        .select_from(schema.study_trials.join(schema.trials))
-        .where(schema.study_trials.c.study.in_(studies), trials.ended_at.is_not(None))
-    ).all()
-    families = {row.settings_digest: family_digest(row.settings) for row in rows}
+    hashes = {trial: None for other in _studies_of(connection, stages) for trial in _planned(connection, other)}
+    rows = {one: row for one, row in queries.trial_rows(connection, [*hashes]).items() if row.ended_at is not None}
     arms = {*digests.values()}
-    for row in rows:
-        found = [one for one in (row.settings_digest, families[row.settings_digest]) if one in arms]
-        ended |= {row.hash: found[0]} if found else {}
+    families: dict[str, str] = {}
+    for trial, settings in queries.settings(connection, rows):
+        exact = rows[trial].settings_digest
+        family = families.get(exact) or families.setdefault(exact, family_digest(settings))
+        found = [one for one in (exact, family) if one in arms]
+        ended |= {trial: found[0]} if found else {}
     return dict(Counter(ended.values()))

@@ -15,11 +15,21 @@ from fairtrial.errors import StoreError
 
 HIDDEN = "***"
 
-#: From a URL's user to its last @: more than SQLAlchemy takes for the password, which ends at the first one.
-_PASSWORD = re.compile(r"(?P<head>://[^:/@]*:)(?P<password>.*)@", re.DOTALL)
+#: From the first colon after a URL's scheme, or of all, to the last @. That is more than SQLAlchemy takes for the
+#: password, which ends at the first @; but who mistypes a URL must not see the password either.
+_PASSWORD = re.compile(r"(?P<head>://[^:]*:|^(?!.*://)[^:]*:).*@", re.DOTALL)
+#: Where the @ is missing: what follows a colon and is no port.
+_NO_PORT = re.compile(r"(?P<head>://[^:/@\[]*:)(?!\d*(?:[/?,)]|$))[^@]*$", re.DOTALL)
 #: A key with % may be "password", too.
-_QUERY_PASSWORD = re.compile(r"(?P<head>[?&](?!passfile=)[^=&]*(?:pass|pwd|%)[^=&]*=)[^&]*", re.IGNORECASE)
+_QUERY_PASSWORD = re.compile(r"(?P<head>[?&;\s](?!passfile=)[^=&;\s]*(?:pass|pwd|%)[^=&;\s]*=)[^&]*", re.IGNORECASE)
 _CONNECTION_STRING = re.compile(r"\b(host|dbname|password)\s*=", re.IGNORECASE)
+
+#: A server's scheme without the :// of a URL: nothing after it can be told from a password.
+_MISTYPED = re.compile(r"(?P<scheme>(?:^|=)\s*(?:postgres|psycopg)[\w+.-]*)(?:[:;\\]|//).+", re.I | re.DOTALL)
+#: ``user:password@`` or ``word//user:password@`` at the start: a URL that lacks its scheme, or a part of it.
+_NO_SCHEME = re.compile(r"[^/]*:.*@|[^/]+//[^/]*:[^/]*@", re.DOTALL)
+#: What may be a URL with a password within a sentence.
+_WORD = re.compile(r"""[^\s'"`]*(?:://|:[^\s'"`]*@|\bpostgres[\w+]*:)[^\s'"`]*""")
 
 #: What a URL may begin with, and the driver that it means.
 _DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
@@ -32,8 +42,27 @@ def redact_url(text: str) -> str:
         >>> redact_url("postgresql://ada:secret@host/runs?sslpassword=more")
         'postgresql://ada:***@host/runs?sslpassword=***'
     """
+    hidden = _redact(text)
+    decoded = unquote(text)
+    return HIDDEN if hidden == text and _redact(decoded) != decoded else hidden
+
+
+def redact_words(sentence: str) -> str:
+    """Hide the passwords in the URLs of a sentence.
+
+    Example:
+        >>> redact_words("postgresql://ada:secret@host/runs: no such study")
+        'postgresql://ada:***@host/runs: no such study'
+    """
+    return _WORD.sub(lambda word: redact_url(word[0]), sentence)
+
+
+def _redact(text: str) -> str:
     if "://" not in text:
-        return HIDDEN if _CONNECTION_STRING.search(text) else text
+        if _CONNECTION_STRING.search(text):
+            return HIDDEN
+        text = _MISTYPED.sub(rf"\g<scheme>:{HIDDEN}", text)
+    text = _NO_PORT.sub(rf"\g<head>{HIDDEN}", text)
     return _QUERY_PASSWORD.sub(rf"\g<head>{HIDDEN}", _PASSWORD.sub(rf"\g<head>{HIDDEN}@", text))
 
 
@@ -50,6 +79,11 @@ class DatabaseURL:
         if "://" not in text:
             if _CONNECTION_STRING.search(text):
                 raise StoreError("--store: looks like a connection string; write postgresql://USER@HOST/DATABASE")
+            if any(mistyped.match(form) for mistyped in (_MISTYPED, _NO_SCHEME) for form in (text, unquote(text))):
+                raise StoreError(
+                    f"--store {redact_url(text)}: looks like a mistyped URL; write postgresql://USER@HOST/DATABASE, or "
+                    "put ./ before a file's name"
+                )
             return cls(text, URL.create("sqlite", database=text))
         try:
             url = make_url(text)
@@ -61,8 +95,10 @@ class DatabaseURL:
                 f"--store {redact_url(text)}: must be a file's path, or a URL such as sqlite:///fairtrial.db or "
                 "postgresql://USER@HOST/DATABASE"
             ) from None  # the cause would show the URL
-        if "@" in f"{url.host}":
+        if "@" in f"{url.host}" or (backend != "sqlite" and "@" in f"{url.database}"):
             raise StoreError(f"--store {redact_url(text)}: an @ in the user's name or password must be written as %40")
+        if backend != "sqlite" and re.search(r"[;\s]", text.rpartition("@")[2]):
+            raise StoreError(f"--store {redact_url(text)}: keys after ? are separated by &; write a blank as %20")
         return cls(text, url.set(drivername=_DRIVERS.get(url.drivername, url.drivername)))
 
     @property
@@ -73,7 +109,7 @@ class DatabaseURL:
     @cached_property
     def name(self) -> str:
         """What messages call it: a SQLite file's path, or the URL without its password."""
-        return (self.url.database or ":memory:") if self.is_sqlite else redact_url(self.text)
+        return redact_url((self.url.database or ":memory:") if self.is_sqlite else self.text)
 
     @property
     def file(self) -> Path | None:
@@ -90,11 +126,11 @@ class DatabaseURL:
         """Remove the password from a text, such as a driver's, and make it one line."""
         for password in self._passwords:
             text = text.replace(password, HIDDEN)
-        return " ".join(text.split())
+        return " ".join(redact_words(text).split())
 
     def has_password(self, text: str) -> bool:
         """Whether a text contains the password."""
-        return any(password in text for password in self._passwords)
+        return self.redact(text) != " ".join(text.split())
 
     @cached_property
     def _passwords(self) -> Sequence[str]:

@@ -34,8 +34,8 @@ def train(trial: TrialContext) -> Iterator[dict[str, float]]:
     The initial weights depend only on the seed, the order of batches and dropout on the seed and the epoch, so all arms
     of a seed share them unless a study varies the two apart. The trial's fingerprints prove it: of the weights before
     the first step, of the orders of all epochs, and, as ``final_weights``, of the result. Two runs on one machine with
-    as many threads give the same bits, even if one was interrupted: the trial's state is saved after each epoch and
-    whenever a checkpoint is due, see `TrialContext.save`.
+    as many threads give the same bits, even if one was interrupted: the trial's state is offered for saving after each
+    epoch, see `TrialContext.save`, and saved within one whenever a checkpoint is due.
 
     Args:
         trial: what to train; `prepare.prepare` has put its data in the cache.

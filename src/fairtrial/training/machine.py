@@ -48,12 +48,10 @@ def _unchanging() -> Machine:
     )
 
 
-def set_up_worker(threads: int, *, compiles: bool) -> None:
-    """Set up a worker before its first trial; see `prepare.compile_layers` for ``compiles``."""
+def set_up_worker(threads: int) -> None:
+    """Set up a worker before its first trial."""
     torch.set_num_threads(threads)
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32, on CUDA too
-    if not compiles:
-        compiler.forbid_compiling()
 
 
 def gpus() -> int:

@@ -2,7 +2,6 @@
 
 import ast
 import inspect
-import math
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from types import FunctionType
@@ -12,6 +11,7 @@ from fairtrial.errors import StudyError
 from fairtrial.registry import NotFoundError, import_name
 from fairtrial.training import datasets
 from fairtrial.training.kernels import compiler, library
+from fairtrial.training.kernels.cache import KernelsUnavailableError, UnsoundError
 from fairtrial.training.learner import build_network
 from fairtrial.training.loop import train
 from fairtrial.trial import TrainingLoop, Trial, TrialContext
@@ -73,21 +73,23 @@ def _forgets_to_yield(loop: object) -> bool:
     return all(isinstance(value, ast.Dict | ast.Constant | None) for value in returned)
 
 
-def compile_layers(trials: Iterable[Trial]) -> bool:
-    """Compile the fast layers before workers start, if the steps ahead repay it; tell whether workers may compile more.
+def compile_layers(trials: Iterable[Trial]) -> tuple[str, ...]:
+    """Compile the fast layers of fairtrial's own loop before workers start; return what a user should know of it.
 
-    Layers that are not compiled give the same results up to rounding; a trial's `Machine.layers` records which it used.
-    The trials' data must be in the cache.
+    They are compiled however few steps are ahead: layers that are not give other bits, so a study must not depend on
+    what its machine happens to have compiled before.
     """
-    ours = [trial.settings for trial in trials if trial.settings.training.loop == spec.BUILT_IN]
-    sizes = {of: len(datasets.load(of, verify=False).train) for of in {settings.data for settings in ours}}
-    steps = sum(
-        settings.training.epochs * math.ceil(sizes[settings.data] / settings.training.batch_size) for settings in ours
-    )
-    if steps < compiler.LEAST_STEPS and not compiler.is_cached("float"):
-        return False
+    if not any(trial.settings.training.loop == spec.BUILT_IN for trial in trials):
+        return ()
+    notes: tuple[str, ...] = ()
+    try:
+        compiler.is_cached("float")
+    except UnsoundError as reason:
+        notes = (f"{reason}: not loaded, and compiled again",)
+    except KernelsUnavailableError:  # `library.path` says so
+        pass
     library.path()
-    return True
+    return notes
 
 
 def prepare(study: spec.Study, progress: datasets.DownloadProgress | None = None) -> tuple[datasets.Dataset, ...]:

@@ -111,7 +111,8 @@ def stories(messages):
 
 
 def test_a_retry_goes_on_from_the_checkpoint(make_study, monkeypatch, tmp_path):
-    (trial,) = plan(make_study(seeds=1, arms={"a": {}}))
+    training = {"epochs": 3, "loop": "loops:keeping", "checkpoint_seconds": 0}
+    (trial,) = plan(make_study(seeds=1, arms={"a": {}}, training=training))
     monkeypatch.setenv("FAIRTRIAL_FAILPOINT", "checkpoint.manifest_renamed:5")  # in the third epoch
     monkeypatch.setenv("FAIRTRIAL_FAILPOINT_HITS", str(tmp_path / "hits"))
     messages = execute(LocalExecutor(1), loops.keeping, [trial], checkpoints=CheckpointManager("kept"))
@@ -315,6 +316,13 @@ def test_what_a_worker_sees(make_study, capfd):
     assert set(metrics(messages, "set_ups")) == {1}
     assert set(metrics(messages, "inherited")) == {0}
     assert capfd.readouterr().out == "printed by a loop\n" * 8
+
+
+def test_the_kernel_would_kill_a_worker_or_its_children_before_the_parent(make_study):
+    messages = execute(LocalExecutor(1), loops.looking_around, plan(make_study(seeds=1)))
+    ours = int(Path("/proc/self/oom_score_adj").read_text())
+    scores = metrics(messages, "oom_score") + metrics(messages, "oom_score_of_child")
+    assert set(scores) == {max(500, ours)}
 
 
 def test_trials_run_side_by_side(make_study):

@@ -41,7 +41,8 @@ def trials(make_study):
 
     def make(loop, end):
         arms = {"a": {}, "bad": {"params": {"end": end}}, "b": {"params": {"pace": 2}}}
-        return plan(make_study(seeds=1, arms=arms, training={"epochs": 3, "loop": f"loops:{loop}"}))
+        training = {"epochs": 3, "loop": f"loops:{loop}", "checkpoint_seconds": 0}
+        return plan(make_study(seeds=1, arms=arms, training=training))
 
     return make
 
@@ -114,6 +115,7 @@ def test_what_a_worker_sees(make_study):
     assert set(metrics(messages, "threads")) == {1}
     assert set(metrics(messages, "set_ups")) == {1}
     assert set(metrics(messages, "inherited")) == {0}
+    assert min(metrics(messages, "oom_score") + metrics(messages, "oom_score_of_child")) >= 500
 
 
 def test_a_loop_beside_the_study_is_found(make_study, tmp_path, monkeypatch):

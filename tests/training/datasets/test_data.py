@@ -123,13 +123,22 @@ class TestFetch:
             datasets.fetch("cifar10", source=folder)
         assert not (cache_root / "cifar10").exists()
 
-    def test_a_damaged_cache_is_an_error_once(self, use_sources, official):
+    @pytest.mark.parametrize("at", [20, -1])
+    def test_a_damaged_cache_is_said_once_and_made_again(self, use_sources, official, at):
         use_sources(official)
         path = datasets.fetch("cifar10").path / "train_images.npy"
-        path.write_bytes(path.read_bytes()[:-1])
-        with pytest.raises(DataError, match=r"set aside as .*train_images\.npy\.bad"):
-            datasets.fetch("cifar10")
-        assert not datasets.fetch("cifar10").cached
+        content = bytearray(path.read_bytes())
+        content[at] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(DataError, match="is damaged"):
+            datasets.cached("cifar10")
+        told = []
+        assert not datasets.fetch("cifar10", progress=lambda _, total, what: told.append((total, what))).cached
+        (line,) = (what for total, what in told if total == 0)
+        reason = "its contents have changed" if at < 0 else "its header is not that of uint8 (100, 4, 4, 3)"
+        assert line == (
+            f"cifar10: the cached file {path} is damaged ({reason}); set aside as {path}.bad, and fetched anew"
+        )
         assert datasets.fetch("cifar10").cached
 
     def test_two_at_once_fetch_once(self, use_sources, package):
@@ -197,10 +206,13 @@ class TestLoad:
         content = bytearray(path.read_bytes())
         content[-5] ^= 4
         path.write_bytes(content)
-        datasets.load(Cifar10(), verify=False)
-        with pytest.raises(DataError, match="its contents have changed"):
-            datasets.load(Cifar10())
-        assert len(datasets.load(Cifar10()).test) == 20
+        told = []
+        found = [
+            datasets.load(Cifar10(), verify=verify, progress=lambda *report: told.append(report)).test.images.sum()
+            for verify in (False, True)
+        ]
+        assert abs(found[0] - found[1]) == 4
+        assert "its contents have changed" in told[0][2]
 
     def test_digits_need_neither_network_nor_cache(self, cache_root, monkeypatch):
         monkeypatch.setenv("PATH", "")

@@ -52,6 +52,13 @@ def test_wrong_bytes_are_set_aside(serve, places, content):
     assert f"{len(content):,} bytes" in str(caught.value)
 
 
+def test_a_server_that_sends_without_end_is_given_up(serve, places):
+    folder, _ = places
+    with pytest.raises(UnreachableError, match=r"sends more than the expected 1,024,000 bytes"):
+        obtain(web(serve(CONTENT * 20)), *places, silent)
+    assert (folder / "mini.tar.gz").stat().st_size < 2 * len(CONTENT)
+
+
 def test_a_connection_that_breaks_off(serve, places):
     with pytest.raises(UnreachableError, match="IncompleteRead"):
         obtain(web(serve(CONTENT[:1000], claim=len(CONTENT))), *places, silent)

@@ -16,10 +16,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.connection import Connection
+from pathlib import Path
 from queue import SimpleQueue
 from time import monotonic, sleep
 from typing import Self, cast
 
+from fairtrial import streams
 from fairtrial.checkpoints import CheckpointManager
 from fairtrial.errors import CheckpointError, RecordError, Stopped
 from fairtrial.executors.base import Ended, EpochFinished, Progressed, Workload, run_trial
@@ -45,6 +47,10 @@ WHERE = signal.SIGUSR1
 ABANDONED = 3
 
 _PR_SET_PDEATHSIG = 1
+
+#: What a worker adds to its standing as a candidate for the kernel's choice of whom to kill for lack of memory, in
+#: thousandths of the memory that there is. The parent, with all that it knows, must not be the largest candidate.
+OOM_SCORE = 500
 
 
 @dataclass(frozen=True)
@@ -126,6 +132,7 @@ def main(pipe: int, crash_log: int) -> None:
 
     The crash log gets the Python traceback if native code crashes, or on `WHERE`.
     """
+    streams.install()  # a training loop's output that can't be written must not end its trial
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the runner to handle
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # a terminal may stop background processes that write to it
     faulthandler.enable(crash_log)
@@ -133,6 +140,7 @@ def main(pipe: int, crash_log: int) -> None:
     if sys.platform == "linux":
         # The kernel kills this process with its parent: the pipe's end is noticed only if native code lets threads run.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    _volunteer_to_be_killed()
     for descriptor in (pipe, crash_log):  # programs that a training loop starts must not keep them open
         os.set_inheritable(descriptor, False)
     connection = Connection(pipe)
@@ -143,6 +151,13 @@ def main(pipe: int, crash_log: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # threads that the training loop has left running must not delay the exit
+
+
+def _volunteer_to_be_killed() -> None:
+    """Let the kernel kill this process, and those that it will start, before its parent where memory runs out."""
+    score = Path("/proc/self/oom_score_adj")
+    with suppress(OSError):  # not on Linux
+        score.write_text(str(max(OOM_SCORE, int(score.read_text()))))
 
 
 def _work(outbox: Outbox, inbox: Inbox) -> None:

@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from fairtrial.errors import FairtrialError
+from fairtrial.executors.ray.private import private_ray
 
 #: Seconds that a cluster gets to answer, at first and later.
 PATIENCE = 5.0
-
-#: Bytes of the object store of a Ray that is started here, the least that it takes: reports are small.
-OBJECT_STORE = 80 * 1024 * 1024
 
 
 class RayCluster:
@@ -72,18 +70,36 @@ class RayCluster:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no calls home
         logging.getLogger("ray").setLevel(logging.CRITICAL)
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-        if address is None:
-            options |= {"num_cpus": cores, "object_store_memory": OBJECT_STORE, "include_dashboard": False}
+        options["job_config"] = _job_config(self.ray)
         try:
             with ExitStack() as undo, _sigterm_kept():
                 undo.enter_context(_no_pages())
-                self.ray.init("local" if address is None else _checked(address), **options)
-                undo.callback(self.ray.shutdown)
+                if address is None:
+                    undo.enter_context(private_ray(self.ray, cores, **options))
+                else:
+                    _check_address(address)
+                    self.ray.init(address, **options)
+                    undo.callback(self.ray.shutdown)
                 self._closing = undo.pop_all()
-        except (ConnectionError, OSError, RuntimeError, ValueError, SystemExit) as error:
+        except (self.ray.exceptions.RayError, OSError, RuntimeError, ValueError, SystemExit) as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             what = "Ray can't be started here" if address is None else f"no Ray cluster at {address}"
-            raise FairtrialError(f"{what}: {lines[0]}") from error
+            token = "" if address is None else "; one that asks for a token needs RAY_AUTH_MODE=token here too"
+            raise FairtrialError(f"{what}: {lines[0]}{token}") from error
+
+
+def _job_config(ray: Any) -> Any:
+    """Keep Ray from putting the working folder first on the path of its processes, for which it has no option.
+
+    Any file there would pass for a module. What a study needs is on the path that comes with each task.
+    """
+
+    class JobConfig(ray.job_config.JobConfig):  # type: ignore[misc]  # its base is Any
+        def _serialize(self) -> Any:
+            self._py_driver_sys_path.clear()
+            return super()._serialize()
+
+    return JobConfig()
 
 
 def check_installed() -> None:
@@ -92,7 +108,7 @@ def check_installed() -> None:
         raise FairtrialError('Ray is not installed; install it by: pip install "fairtrial[ray]"')
 
 
-def _checked(address: str) -> str:
+def _check_address(address: str) -> None:
     """Check that something listens at an address: Ray takes more than a minute to say that nothing does."""
     if address.startswith("ray://"):
         raise FairtrialError(
@@ -101,13 +117,12 @@ def _checked(address: str) -> str:
         )
     known = _remembered() if address == "auto" else address
     if known is None:
-        return address
+        return
     host, _, port = known.rpartition(":")
     if not host or not port.isdigit():
         raise FairtrialError(f"--address {address}: must be auto, or HOST:PORT such as 10.0.0.1:6379")
     if not _answers((host.strip("[]"), int(port))):
         raise FairtrialError(f"no Ray cluster answers at {known}; `ray start --head` on its first machine starts one")
-    return known
 
 
 def _remembered() -> str | None:

@@ -178,7 +178,7 @@ class RaySession(QueuedSession):
     def _assign(self) -> None:
         """Send out waiting trials as long as there is room."""
         while len(self._live) < self._room and (trial := self._next(len(self._live))):
-            self._live[self._task.remote(self._spec, trial, self._data)] = trial
+            self._live[self._task.remote(self._spec, pickle.dumps(trial), self._data)] = trial
 
     def _ready(self, seconds: float) -> list[Any]:
         """Find the attempts that have reports to read, waiting for the first."""

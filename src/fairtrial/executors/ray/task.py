@@ -27,7 +27,6 @@ from fairtrial.errors import FairtrialError
 from fairtrial.executors.limits import Limits
 from fairtrial.executors.local.process import WorkerProcess, end_all
 from fairtrial.executors.session import Report
-from fairtrial.trial import Trial
 
 #: Seconds between two checks whether the worker has died unnoticed, or the task is cancelled: Ray's way to interrupt a
 #: task does not wake it.
@@ -70,9 +69,10 @@ class _WorkerSlot:
 _SLOT = _WorkerSlot()
 
 
-def run_task(spec: TaskSpec, trial: Trial, data: Sequence[Any]) -> Iterator[bytes]:
-    """Run a trial and yield pickled lists of its reports. The body of a Ray task.
+def run_task(spec: TaskSpec, trial: bytes, data: Sequence[Any]) -> Iterator[bytes]:
+    """Run a pickled trial and yield pickled lists of its reports. The body of a Ray task.
 
+    The trial's settings may be of classes that are found only once this process has the path of the ``spec``.
     ``data`` is a reference to the data for nodes that can't download them, if any; in a list, so that Ray does not send
     the data along with every task.
     """
@@ -83,7 +83,7 @@ def run_task(spec: TaskSpec, trial: Trial, data: Sequence[Any]) -> Iterator[byte
         )
     try:
         worker = _worker(spec, data)
-        worker.give(trial)
+        worker.give(pickle.loads(trial))  # noqa: S301  (from the machine that runs the study)
         while worker.trial is not None:
             yield pickle.dumps(_reports(worker))
     except KeyboardInterrupt:  # so Ray cancels a task
@@ -138,7 +138,7 @@ def _place_once(session: str, place: bytes, data: Sequence[Any]) -> None:
             here = NodeAffinitySchedulingStrategy(node, soft=False)
             task = ray.remote(num_cpus=0, max_calls=1, max_retries=0, scheduling_strategy=here)(place_data)
             ray.get(task.remote(tuple(sys.path), place, data))
-            done.touch()
+            done.touch(exist_ok=False)  # never through a link
 
 
 def place_data(path: Sequence[str], place: bytes, data: Sequence[Any]) -> None:

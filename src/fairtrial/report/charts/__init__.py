@@ -1,6 +1,7 @@
 """Charts of a study, one module each: first the data, tested as numbers, then the drawing."""
 
 import base64
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO, StringIO
@@ -80,6 +81,8 @@ def draw(
 def write(figure: Figure, folder: Path) -> list[Path]:
     """Write ``NAME.png`` (216 dots per inch), ``NAME.svg`` and ``NAME.pdf`` to a folder, which is made if missing.
 
+    In the files' names, underscores stand for what could lead out of the folder: a metric may be called ``../loss``.
+
     Raises:
         ReportError: a file can't be written.
     """
@@ -87,7 +90,8 @@ def write(figure: Figure, folder: Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ReportError(f"{folder}: can't be made: {error.strerror}") from error
-    paths = {form: folder / f"{figure.name}.{form}" for form in get_args(Format)}
+    stem = re.sub(r"[^\w.-]", "_", figure.name)
+    paths = {form: folder / f"{stem}.{form}" for form in get_args(Format)}
     for form, path in paths.items():
         write_document(path, _render(figure.chart, form))
     return list(paths.values())
@@ -96,10 +100,10 @@ def write(figure: Figure, folder: Path) -> list[Path]:
 def _find(name: str, results: Sequence[TrialResult]) -> Chart[Any]:
     from fairtrial.report.charts.learning_curves import learning_curves  # noqa: PLC0415  (which imports this module)
 
-    if ":" in name or name in CHARTS.names():
+    recorded = sorted({metric for result in results for record in result.epochs for metric in record.metrics})
+    if name in CHARTS.names() or (":" in name and name not in recorded):
         chart: Chart[Any] = CHARTS.get(name)
         return chart
-    recorded = sorted({metric for result in results for record in result.epochs for metric in record.metrics})
     if name not in recorded:
         raise ReportError(f'chart "{name}": {did_you_mean(name, [*CHARTS.names(), *recorded])}')
     return learning_curves(name, name=name)

@@ -12,7 +12,7 @@ from fairtrial.history import History
 from fairtrial.measures import measure
 from fairtrial.registry import CHARTS
 from fairtrial.report.charts import Chart
-from fairtrial.report.style import WIDTH, Rows, channels, frame, line_styles, over
+from fairtrial.report.style import WIDTH, Rows, channels, chart_text, frame, header, line_styles, over
 from fairtrial.report.verdicts import within_margin
 from fairtrial.report.words import percent
 from fairtrial.spec import Study
@@ -72,15 +72,15 @@ def draw_differences(study: Study, data: Differences) -> alt.LayerChart:
     """Draw a row for each arm: mean and interval above, seeds below them, the verdict to the right."""
     found, shown = data.found, measure(data.found.metric)
     title = f"Differences from {found.reference}: {shown.label}"
-    header = alt.TitleParams(title, subtitle=[*_warnings(found), f"{study.label}. {_caption(data)}", _remark(found)])
+    head = header(title, *_warnings(found), f"{study.label}. {_caption(data)}", _remark(found))
     x = alt.X(
         "x:Q",
-        title=f"Arm minus {found.reference} ({found.unit.difference})".removesuffix(" ()"),
+        title=chart_text(f"Arm minus {found.reference} ({found.unit.difference})".removesuffix(" ()")),
         scale=alt.Scale(domain=_domain(data), nice=True, zero=False),
         axis=alt.Axis(tickCount=7, labelFlush=False),
     )
     layers = [*_background(found, x), *_rows(study, data, x)]
-    return alt.LayerChart(layer=layers, width=WIDTH, height=ROW * len(data.arms), title=header, config=frame())
+    return alt.LayerChart(layer=layers, width=WIDTH, height=ROW * len(data.arms), title=head, config=frame())
 
 
 def _background(found: StudyVerdict, x: alt.X) -> Iterator[alt.Chart]:
@@ -96,14 +96,14 @@ def _rows(study: Study, data: Differences, x: alt.X) -> Iterator[alt.Chart]:
     styles = line_styles([arm.name for arm in study.arms], study.reference)
     color, _, shape = channels({arm.arm: styles[arm.arm] for arm in data.arms})
     factor = data.found.unit.factor
-    arms = [arm.arm for arm in data.arms]
+    arms = [chart_text(arm.arm) for arm in data.arms]
     bars: Rows = [
         {"arm": arm.arm, "low": arm.interval[0] * factor, "high": arm.interval[1] * factor}
         for arm in data.arms
         if arm.interval
     ]
     means: Rows = [{"arm": arm.arm, "x": arm.mean * factor} for arm in data.arms if arm.mean is not None]
-    words: Rows = [{"arm": arm.arm, "words": "; ".join([arm.verdict, *arm.lost])} for arm in data.arms]
+    labels: Rows = [{"arm": arm.arm, "words": "; ".join([arm.verdict, *arm.lost])} for arm in data.arms]
     seeds: Rows = [
         {"arm": arm.arm, "seed": seed, "x": value * factor} for arm in data.arms for seed, value in arm.by_seed.items()
     ]
@@ -115,7 +115,7 @@ def _rows(study: Study, data: Differences, x: alt.X) -> Iterator[alt.Chart]:
     yield over(bars, rule).encode(x="low:Q", x2="high:Q", y=y, color=color)
     yield over(seeds, dot).encode(x, y, color)
     yield over(means, point).encode(x, y, color, shape)
-    yield over(words, text).encode(y=y, x=alt.value(WIDTH + 10), text="words:N")
+    yield over(labels, text).encode(y=y, x=alt.value(WIDTH + 10), text="words:N")
 
 
 def _domain(data: Differences) -> tuple[float, float]:

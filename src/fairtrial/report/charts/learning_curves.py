@@ -11,7 +11,7 @@ import altair as alt
 from fairtrial.errors import ReportError
 from fairtrial.registry import CHARTS
 from fairtrial.report.charts import Chart
-from fairtrial.report.style import CROSS, WIDTH, LineStyle, Rows, channels, frame, line_styles, over
+from fairtrial.report.style import CROSS, WIDTH, LineStyle, Rows, channels, chart_text, frame, header, line_styles, over
 from fairtrial.report.words import count
 from fairtrial.spec import Study
 from fairtrial.spec.metrics import PERCENT, RECORDED_PERCENT, Metric
@@ -115,7 +115,7 @@ def learning_curves(metric: str, *, name: str, axis: str = "") -> Chart[CurveDat
     words, and its unit.
     """
     label = Metric.named(metric).label
-    label = label[0].upper() + label[1:]
+    label = label[:1].upper() + label[1:]
     title = f"{label} per epoch"
     return Chart(
         name,
@@ -128,7 +128,7 @@ def learning_curves(metric: str, *, name: str, axis: str = "") -> Chart[CurveDat
 def _draw(study: Study, data: CurveData, title: str, axis: str) -> alt.HConcatChart:
     """Draw the curves of all arms; every layer's rows are in the chart itself."""
     unit = study.metric(data.metric).unit
-    axis = f"{axis} ({unit.name})".removesuffix(" ()")
+    axis = chart_text(f"{axis} ({unit.name})".removesuffix(" ()"))
     labels = {curve.arm: _label(curve, study.seeds) for curve in data.curves}
     styles = line_styles(list(labels), study.reference)
     step = 0.6 / len(data.curves) if data.epochs == 1 else 0.0  # a single epoch would put all arms on one spot
@@ -138,10 +138,10 @@ def _draw(study: Study, data: CurveData, title: str, axis: str) -> alt.HConcatCh
     # An accuracy can't run away; where values can, diverged trials don't stretch the axis.
     domain = _domain(lines, broken, bounded=unit is PERCENT or unit is RECORDED_PERCENT)
     beyond = any(row["last"] and not _within(row["y"], domain) for row in broken)
-    header = alt.TitleParams(title, subtitle=[f"{study.label}. {_caption(data)}", *_remarks(data, beyond)])
+    head = header(title, f"{study.label}. {_caption(data)}", *_remarks(data, beyond))
     plot = alt.LayerChart(layer=_plot(data.epochs, axis, styles, lines, broken, domain), width=WIDTH, height=HEIGHT)
     legend = alt.LayerChart(layer=_legend(labels, styles, data.epochs), width=44, height=LEADING * len(labels))
-    return alt.HConcatChart(hconcat=[plot, legend], spacing=18, title=header, config=frame())
+    return alt.HConcatChart(hconcat=[plot, legend], spacing=18, title=head, config=frame())
 
 
 def _plot(  # noqa: PLR0917

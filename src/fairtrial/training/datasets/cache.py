@@ -5,12 +5,14 @@ two processes from downloading the same data twice.
 """
 
 import json
+import math
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -32,21 +34,44 @@ def folder(name: str) -> Path:
     return Path(root).expanduser() / name
 
 
+class DamagedArrayError(DataError):
+    """A cached array is not what was written."""
+
+    def __init__(self, layout: Layout, path: Path, reason: str) -> None:
+        super().__init__(
+            f"{layout.name}: the cached file {path} is damaged ({reason}); the next study sets it aside and fetches it "
+            f"anew, as does `fairtrial data {layout.name}`"
+        )
+        self.path = path
+        self.line = f"{layout.name}: the cached file {path} is damaged ({reason})"
+
+
 def read(layout: Layout, *, verify: bool) -> Arrays | None:
     """Map a data set's arrays into memory, copy-on-write; return None unless the cache has all of them.
 
-    Shapes and file sizes are always checked; with ``verify``, the contents are hashed too. A damaged array raises
-    `DataError` and is set aside, so that the next call finds none.
+    Headers and sizes of files are always compared with those of the layout; with ``verify``, contents with its digests.
+
+    Raises:
+        DamagedArrayError: an array is damaged.
     """
     paths = [folder(layout.name) / f"{name}.npy" for name in Arrays._fields]
-    if not all(path.exists() for path in paths):
+    if not all(path.is_file() for path in paths):
         return None
     arrays = Arrays(*(_map(path, shape, layout) for path, shape in zip(paths, layout.shapes().values(), strict=True)))
     if verify and digest(*arrays) != layout.digest:
         for path, array, expected in zip(paths, arrays, layout.array_digests, strict=True):
             if digest(array) != expected:
-                raise _set_aside(path, layout, "its contents have changed")
+                raise DamagedArrayError(layout, path, "its contents have changed")
     return arrays
+
+
+def read_sound(layout: Layout, *, verify: bool, progress: DownloadProgress) -> Arrays | None:
+    """As `read`, but set a damaged array aside, say so in a line, and return None: it is to be fetched anew."""
+    try:
+        return read(layout, verify=verify)
+    except DamagedArrayError as damage:
+        progress(0, 0, _set_aside(damage))
+        return None
 
 
 def size(layout: Layout) -> int:
@@ -55,12 +80,11 @@ def size(layout: Layout) -> int:
 
 
 def origin(name: str) -> str:
-    """The origin of the cached arrays that was given to `write`, or "unknown"."""
-    about = folder(name) / _ABOUT
+    """The origin of the cached arrays that was given to `write`; "unknown" if that can't be read."""
     try:
-        return str(json.loads(about.read_text(encoding="utf-8"))["origin"]) if about.exists() else "unknown"
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise DataError(f"{about}: unreadable ({error}); remove it") from error
+        return str(json.loads((folder(name) / _ABOUT).read_text(encoding="utf-8"))["origin"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return "unknown"
 
 
 def write(layout: Layout, arrays: Arrays, origin: str) -> None:
@@ -100,28 +124,35 @@ def fetching(name: str, progress: DownloadProgress) -> Iterator[Path]:
 
 
 def _map(path: Path, shape: tuple[int, ...], layout: Layout) -> Pixels:
+    """Map an array. Its header must be the one that NumPy writes for it: a damaged header is not even parsed."""
+    header = _header(shape)
     try:
-        array = np.lib.format.open_memmap(path, mode="c")
-    except (ValueError, EOFError) as error:
-        raise _set_aside(path, layout, "it is cut short or no array") from error
+        size, expected = path.stat().st_size, len(header) + math.prod(shape)
+        if size != expected:
+            raise DamagedArrayError(layout, path, f"it has {size:,} bytes, expected {expected:,}")
+        with path.open("rb") as file:
+            if file.read(len(header)) != header:
+                raise DamagedArrayError(layout, path, f"its header is not that of uint8 {shape}")
+        return np.memmap(path, np.uint8, mode="c", offset=len(header), shape=shape)
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error.strerror or error})") from error
-    if array.dtype != np.uint8 or array.shape != shape or not array.flags.c_contiguous:
-        raise _set_aside(path, layout, f"it holds {array.dtype} {array.shape}, expected uint8 {shape}")
-    expected = array.offset + array.nbytes
-    if path.stat().st_size != expected:
-        raise _set_aside(path, layout, f"it has {path.stat().st_size:,} bytes, expected {expected:,}")
-    return array
 
 
-def _set_aside(path: Path, layout: Layout, reason: str) -> DataError:
-    """Rename a bad file, so that the next call fetches it again; return the error to raise."""
-    bad = path.with_name(f"{path.name}.bad")
-    damaged = f"{layout.name}: the cached file {path} is damaged ({reason})"
+def _header(shape: tuple[int, ...]) -> bytes:
+    """What a .npy file of uint8 in C order begins with."""
+    header = BytesIO()
+    about = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, about)
+    return header.getvalue()
+
+
+def _set_aside(damage: DamagedArrayError) -> str:
+    """Rename a bad file, so that the next call finds none; return a line that says so."""
+    bad = damage.path.with_name(f"{damage.path.name}.bad")
     try:
-        path.replace(bad)
+        damage.path.replace(bad)
     except FileNotFoundError:
-        return DataError(f"{damaged}; another process has set it aside; run again to fetch it anew")
+        return f"{damage.line}; another process has set it aside"
     except OSError as error:
-        return DataError(f"{damaged} and can't be set aside ({error.strerror}); remove it")
-    return DataError(f"{damaged}; set aside as {bad}; run again to fetch it anew")
+        raise DataError(f"{damage.line} and can't be set aside ({error.strerror}); remove it") from error
+    return f"{damage.line}; set aside as {bad}, and fetched anew"

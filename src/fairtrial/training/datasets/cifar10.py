@@ -67,7 +67,7 @@ class Cifar10(FetchedData):
         layout = cls.layout
         # Twice the pixels and a mebibyte leave room for labels, file names and pixels that PNG can't compress.
         limit = 2 * layout.image_bytes * max(layout.train // TRAIN_BATCHES, layout.test) + 2**20
-        contents = files.read(source, _FILES, limit)
+        contents = files.read(source, {name: 2**20 if name.endswith(".json") else limit for name in _FILES})
         folder, form = _choose(source, set(contents))
         arrays = layout.empty()
         form.decode({name: contents.pop(folder + name) for name in form.files}, arrays, f"{source}: {folder}")

@@ -14,13 +14,15 @@ from urllib.request import getproxies, proxy_bypass
 from fairtrial.errors import DataError
 
 #: Called often, as ``progress(done_bytes, total_bytes, what)``: the first rises from 0, the second is None where it is
-#: unknown, and a new ``what``, such as ``"cifar-10-python.tar.gz"``, means a new step.
+#: unknown, and a new ``what``, such as ``"cifar-10-python.tar.gz"``, means a new step. If the
+#: second is 0, ``what`` is a warning.
 DownloadProgress: TypeAlias = Callable[[int, int | None, str], None]
 
 #: Seconds to wait until the address is resolved, and again for a connection.
 CONNECT_SECONDS = 5.0
 #: Seconds without a single byte after which a download counts as dead. A slow one is never cut off.
 STALL_SECONDS = 30.0
+_CHUNK = 2**18  # bytes
 
 
 class UnreachableError(Exception):
@@ -66,7 +68,7 @@ class WebArchive:
         path = folder / self.url.rsplit("/", 1)[-1]
         _resolve(self.url)
         bar = _ProgressBar(path.name, progress, self.bytes)
-        fetch = pooch.HTTPDownloader(progressbar=bar, chunk_size=2**18, timeout=(CONNECT_SECONDS, STALL_SECONDS))
+        fetch = pooch.HTTPDownloader(progressbar=bar, chunk_size=_CHUNK, timeout=(CONNECT_SECONDS, STALL_SECONDS))
         try:
             fetch(self.url, str(path), None)
         except OSError as error:  # what the HTTP library raises is an OSError too
@@ -126,8 +128,10 @@ class _ProgressBar:
 
     def update(self, amount: int) -> None:
         total = self.total or self.expected_bytes
-        self.done = min(self.done + amount, total)  # pooch counts whole chunks, so the last one overshoots
-        self.progress(self.done, total, self.what)
+        self.done += amount  # pooch counts whole chunks, so the last one overshoots
+        if self.done > self.expected_bytes + _CHUNK:  # a server may send without end
+            raise UnreachableError(f"sends more than the expected {self.expected_bytes:,} bytes")
+        self.progress(min(self.done, total), total, self.what)
 
     def reset(self) -> None:
         self.done = 0

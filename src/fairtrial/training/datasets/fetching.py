@@ -51,7 +51,7 @@ class FetchedData(DataSettings):
         source = Path(self.path).expanduser() if self.path else None
         if source and verify:
             fetch(self.name, source=source, progress=progress)
-        arrays = cache.read(self.layout, verify=verify)
+        arrays = cache.read_sound(self.layout, verify=verify, progress=progress or silent)
         if arrays is None:
             fetch(self.name, source=source, progress=progress)
             arrays = cache.read(self.layout, verify=False)
@@ -64,11 +64,11 @@ def fetch(name: str, *, source: Path | None = None, progress: DownloadProgress |
     """Make sure that a data set is on this machine, whole and unchanged.
 
     A source, a folder or archive to decode, is read and checked even if the data set is cached already. Without one,
-    the data set's own sources are tried if nothing is cached.
+    the data set's own sources are tried if nothing is cached, or what is cached is damaged.
 
     Raises:
-        DataError: the name is unknown; the source or the cached arrays are not this data set; or no source is
-            available (the message says what was tried, why each failed, and what to do).
+        DataError: the name is unknown; the source is not this data set; or no source is available (the message says
+            what was tried, why each failed, and what to do).
     """
     try:
         kind = DATASETS.get(name)
@@ -76,13 +76,13 @@ def fetch(name: str, *, source: Path | None = None, progress: DownloadProgress |
         raise DataError(f"{name}: no such data set; {error.hint}") from error
     if not issubclass(kind, FetchedData):
         return _describe_uncached(kind(path=None if source is None else str(source)))
+    report = progress or silent
     if source is not None:
         kind.check(source)
-    elif cache.read(kind.layout, verify=True) is not None:
+    elif cache.read_sound(kind.layout, verify=True, progress=report) is not None:
         return _describe(kind.layout, cached=True)
-    report = progress or silent
     with cache.fetching(name, report) as workspace:
-        cached = cache.read(kind.layout, verify=True) is not None
+        cached = cache.read_sound(kind.layout, verify=True, progress=report) is not None
         if source is not None or not cached:  # another process may just have fetched it
             path, origin = (source, str(source.resolve())) if source else _download(kind, workspace, report)
             report(0, None, f"decoding {path.name}")
@@ -94,7 +94,7 @@ def fetch(name: str, *, source: Path | None = None, progress: DownloadProgress |
 
 
 def cached(name: str) -> FetchedDataset | None:
-    """Describe a data set if it is on this machine, without fetching it; `DataError` if it is damaged."""
+    """Describe a data set if it is on this machine, without fetching or changing it; `DataError` if it is damaged."""
     kind = DATASETS.get(name)
     if not issubclass(kind, FetchedData):
         return _describe_uncached(kind())
@@ -132,7 +132,7 @@ def gather(names: Iterable[str]) -> dict[str, Arrays]:
     """Read data sets from the cache, to send them to machines that can't download them; leave out the others."""
     gathered = {}
     for name, layout in _downloaded(names).items():
-        arrays = cache.read(layout, verify=True)
+        arrays = cache.read_sound(layout, verify=True, progress=silent)
         if arrays is None:
             raise DataError(f"{name}: not in the cache; run `fairtrial data {name}`")
         gathered[name] = arrays
@@ -151,7 +151,8 @@ def install(names: Iterable[str], get: Callable[[], object]) -> None:
         except DataError:
             arrays = cast("dict[str, Arrays]", get())[name]
             with cache.fetching(name, silent):
-                if cache.read(layout, verify=True) is None:  # another process may just have written it
+                found = cache.read_sound(layout, verify=True, progress=silent)
+                if found is None:  # another process may just have written it
                     layout.check(arrays, "the data that came with the study")
                     cache.write(layout, arrays, "the machine that runs the study")
 

@@ -6,34 +6,28 @@ Here they mean small records that only store their arguments; the array is built
 
 import io
 import pickle
-import pickletools
 from typing import NoReturn
 
 import numpy as np
 
 from fairtrial.errors import DataError
+from fairtrial.spec.messages import brief
+from fairtrial.training import pickles
 from fairtrial.training.datasets.layout import Pixels
 
 
 def read_batch(content: bytes, images: int, image_bytes: int, where: str) -> tuple[Pixels, Pixels]:
     """Read the pixels (images, image_bytes), planes of red, green and blue, and labels (images,) of one batch file."""
     try:
-        _check_memo(content)
+        pickles.check(io.BytesIO(content))
         batch = _Reader(io.BytesIO(content), encoding="bytes").load()
     except Exception as error:  # a damaged pickle raises almost anything
         raise DataError(
-            f"{where}: not a batch of CIFAR-10 ({' '.join(str(error).split()) or type(error).__name__})"
+            f"{where}: not a batch of CIFAR-10 ({brief(' '.join(str(error).split()) or type(error).__name__, 200)})"
         ) from error
     if not isinstance(batch, dict):
         raise DataError(f"{where}: holds a {type(batch).__name__}, expected a dictionary")
     return (_pixels(batch.get(b"data"), (images, image_bytes), where), _labels(batch.get(b"labels"), images, where))
-
-
-def _check_memo(content: bytes) -> None:
-    """Refuse memo indices that are too large: they count up from 0, but pickle allocates up to 32 GiB for one."""
-    for opcode, argument, _ in pickletools.genops(content):
-        if opcode.name in {"PUT", "LONG_BINPUT"} and int(str(argument)) > len(content):
-            raise pickle.UnpicklingError("it is damaged or was made up")
 
 
 class _Dtype:

@@ -1,7 +1,6 @@
 """Compile the kernels in ``native`` with the machine's C++ compiler, once, into a cache that all processes share.
 
-A library's name is a hash of everything it depends on: the sources, the flags, the compiler and the processor. It gets
-its name only when it is complete and on disk, so parallel compilers and power cuts do no harm.
+A library's name is a hash of everything it depends on: the sources, the flags, the compiler and the processor.
 """
 
 import hashlib
@@ -10,14 +9,13 @@ import platform
 import re
 import shutil
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from fairtrial.files import write_atomically
-from fairtrial.training.datasets.cache import folder
+from fairtrial.training.kernels import cache as libraries
+from fairtrial.training.kernels.cache import KernelsUnavailableError, Library, UnsoundError
 
 #: Environment variable that turns the kernels off if it is "off".
 SWITCH = "FAIRTRIAL_KERNELS"
@@ -31,16 +29,7 @@ FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-shared"
 #: Tried in turn: not every compiler knows its processor or has OpenMP (without it, kernels use one thread).
 EXTRAS = (("-march=native", "-fopenmp"), ("-march=native",), ())
 
-#: Steps that repay compiling: it takes 5 to 9 s, and the kernels save about 0.15 s per step of 64 images.
-LEAST_STEPS = 50
-
 _SECONDS = 300
-
-_forbidden = False
-
-
-class KernelsUnavailableError(Exception):
-    """Compiled kernels are unavailable; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -57,38 +46,40 @@ class Compiler:
         return f"{Path(self.path).name} {number[0]}" if number else Path(self.path).name
 
 
-def forbid_compiling() -> None:
-    """Let this process only use libraries in the cache, and compile none."""
-    global _forbidden  # noqa: PLW0603  (for the whole process, like the cache)
-    _forbidden = True
-
-
 def is_cached(real: str) -> bool:
-    """Whether the library for a type is in the cache."""
-    try:
-        return _path(real).exists()
-    except KernelsUnavailableError:
-        return False
-
-
-def library(real: str) -> Path:
-    """Find the library for ``"float"`` or ``"double"`` in the cache, or compile it.
+    """Whether the cache has the library for a type; nothing is loaded and nothing is changed.
 
     Raises:
-        KernelsUnavailableError: kernels are switched off or not worth compiling, there is no compiler, it fails, or the
-            cache can't be written to.
+        UnsoundError: it has one that must not be loaded.
+        KernelsUnavailableError: as `library`.
     """
-    compiler, sources, path = find_compiler(), _sources(), _path(real)
+    found = libraries.find(_name(real))
+    if found is not None:
+        os.close(found.descriptor)
+    return found is not None
+
+
+def library(real: str) -> Library:
+    """Find the library for ``"float"`` or ``"double"`` in the cache; compile it if there is none that may be loaded.
+
+    Raises:
+        KernelsUnavailableError: kernels are switched off, there is no compiler, it fails, or the cache can't be
+            written to or is another user's.
+    """
+    compiler, sources, name = find_compiler(), _sources(), _name(real)
     try:
-        if not path.exists():
-            if _forbidden:
-                raise KernelsUnavailableError(f"not compiled yet, which fewer than {LEAST_STEPS} steps would not repay")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix="compiling-", dir=path.parent) as workspace:
-                write_atomically(path, _compile(compiler, sources, real, Path(workspace)).read_bytes())
+        libraries.prepare()
+        if found := _sound(name):
+            return found
+        with libraries.compiling() as workspace:
+            if _sound(name) is None:  # no other process was faster
+                libraries.write(name, _compile(compiler, sources, real, workspace).read_bytes())
+        if found := _sound(name):
+            return found
     except OSError as error:
-        raise KernelsUnavailableError(f"{path.parent} can't be written to ({error.strerror or error})") from error
-    return path
+        reason = error.strerror or error
+        raise KernelsUnavailableError(f"{libraries.folder_path()} can't be written to ({reason})") from error
+    raise KernelsUnavailableError(f"{libraries.folder_path() / name} was changed as soon as it was written")
 
 
 @cache
@@ -116,15 +107,22 @@ def _compile(compiler: Compiler, sources: dict[str, str], real: str, workspace: 
     output = workspace / "kernels.so"
     for extra in EXTRAS:
         command = [compiler.path, *FLAGS, *extra, f"-DFAIRTRIAL_REAL={real}", str(workspace / "kernels.cpp")]
-        result = _run([*command, "-o", str(output)])
+        result = _run([*command, "-o", str(output)], TMPDIR=str(workspace))  # so that a kill leaves nothing elsewhere
         if result.returncode == 0 and output.exists():
             return output
     reason = next((line for line in result.stderr.splitlines() if "error" in line), result.stderr.strip()[:200])
     raise KernelsUnavailableError(f"{compiler.label} failed: {reason}")
 
 
-def _path(real: str) -> Path:
-    return folder("kernels") / f"{_key(find_compiler(), _sources(), real)}.so"
+def _sound(name: str) -> Library | None:
+    try:
+        return libraries.find(name)
+    except UnsoundError:
+        return None
+
+
+def _name(real: str) -> str:
+    return f"{_key(find_compiler(), _sources(), real)}.so"
 
 
 def _sources() -> dict[str, str]:
@@ -153,8 +151,11 @@ def processor() -> dict[str, str]:
     return found | {"model name": name.strip()}
 
 
-def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+def _run(command: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+    whole = os.environ | environment
     try:
-        return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_SECONDS, check=False)  # noqa: S603
+        return subprocess.run(  # noqa: S603
+            command, capture_output=True, text=True, errors="replace", timeout=_SECONDS, check=False, env=whole
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise KernelsUnavailableError(f"{command[0]} can't be run ({error})") from error

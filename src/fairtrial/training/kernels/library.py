@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fairtrial.training.kernels.compiler import KernelsUnavailableError, find_compiler, library
+from fairtrial.training.kernels.cache import KernelsUnavailableError, Library
+from fairtrial.training.kernels.compiler import find_compiler, library
 
 #: For each dtype, the type's name in C++ and BLAS's function that multiplies matrices of it.
 _REALS = {torch.float32: ("float", "sgemm_"), torch.float64: ("double", "dgemm_")}
@@ -197,13 +198,7 @@ class Kernels:
 
     def __init__(self, dtype: torch.dtype) -> None:
         real, product = _REALS[dtype]
-        path = library(real)
-        try:
-            handle = ctypes.CDLL(str(path))
-        except OSError as error:
-            raise KernelsUnavailableError(f"{path} can't be loaded ({error})") from error
-        if handle.unit_bytes() != ctypes.sizeof(_Unit):
-            raise KernelsUnavailableError(f"{path} has another layout of units (ABI mismatch)")
+        handle = _load(library(real))
         self._forward = handle.chain_forward
         self._forward.argtypes = (_POINTER, _INDEX, _POINTER, _POINTER, _POINTER, _INT)
         self._backward = handle.chain_backward
@@ -304,22 +299,36 @@ def _blas(name: str) -> int | None:
     return None
 
 
+def _load(found: Library) -> ctypes.CDLL:
+    try:
+        # The descriptor stays open: the loader knows libraries by their paths, and would take another's for this one.
+        handle = ctypes.CDLL(found.loadable)
+    except OSError as error:
+        raise KernelsUnavailableError(f"{found.path} can't be loaded ({error})") from error
+    if handle.unit_bytes() != ctypes.sizeof(_Unit):
+        raise KernelsUnavailableError(f"{found.path} has another layout of units (ABI mismatch)")
+    return handle
+
+
 @cache
+def _kernels(dtype: torch.dtype) -> Kernels | KernelsUnavailableError:
+    try:
+        return Kernels(dtype)
+    except KernelsUnavailableError as reason:
+        return reason
+
+
 def load(dtype: torch.dtype) -> Kernels | None:
     """Load the kernels for a dtype, and compile them if necessary; None if there are none, and `path` says why."""
-    try:
-        return Kernels(dtype) if dtype in _REALS else None
-    except KernelsUnavailableError:
-        return None
+    kernels = _kernels(dtype) if dtype in _REALS else None
+    return kernels if isinstance(kernels, Kernels) else None
 
 
-@cache
 def path() -> str:
     """Describe this process's layers: ``"compiled kernels (g++ 12.2.0, AVX-512)"``, or ``"plain: "`` and the reason."""
-    try:
-        kernels = Kernels(torch.float32)
-    except KernelsUnavailableError as reason:
-        return f"plain: {reason}"
+    kernels = _kernels(torch.float32)
+    if isinstance(kernels, KernelsUnavailableError):
+        return f"plain: {kernels}"
     return f"compiled kernels ({find_compiler().label}, {kernels.instructions})"
 
 

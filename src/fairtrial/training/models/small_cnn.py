@@ -1,9 +1,9 @@
 """A small convolutional network, for studies that take minutes."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from fairtrial.registry import MODELS
-from fairtrial.spec.numbers import BelowOne, Count
+from fairtrial.spec.numbers import BelowOne, Count, at_most
 from fairtrial.spec.sections import ModelSettings
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ class SmallCNN(ModelSettings):
         dropout: rate before the classifier.
     """
 
-    width: Count = 32
+    width: Annotated[Count, at_most(4096)] = 32
     dropout: BelowOne = 0.0
 
     def build(self, *, classes: int, image_size: int, channels: int, seed: int) -> "torch.nn.Module":  # noqa: ARG002

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from pydantic_core import PydanticCustomError
 
 from fairtrial.registry import MODELS
-from fairtrial.spec.numbers import BelowOne, Positive
+from fairtrial.spec.numbers import BelowOne, Interval, Positive
 from fairtrial.spec.sections import ModelSettings
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class MobileNetV2(ModelSettings):
 
     stem: Literal["stock", "cifar"] = "stock"
     flavor: Literal["torchvision", "keras"] = "torchvision"
-    width: Positive = 1.0
+    width: Annotated[Positive, AfterValidator(Interval("(0, 16]"))] = 1.0
     dropout: BelowOne = 0.0
     weights: str | None = None
     weights_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
