@@ -182,7 +182,7 @@ class _Moments:
 def _least_t(df: int, p: FloatArray) -> FloatArray:
     """Values of |t| whose p-values are at least these, and not much larger."""
     steps = np.ceil(np.log(np.clip(p, _P_VALUES[0], 2.0) / _P_VALUES[0]) / _STEP).astype(np.int64)
-    return _critical(df).take(np.minimum(steps, len(_P_VALUES)))
+    return np.asarray(_critical(df)[np.minimum(steps, len(_P_VALUES))])
 
 
 @lru_cache(maxsize=4_096)
