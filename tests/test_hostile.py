@@ -13,12 +13,14 @@ from xml.etree import ElementTree
 import pytest
 from markdown_it import MarkdownIt
 from rich.console import Console
+from sqlalchemy import create_engine, select, update
 
 import fairtrial
 from fairtrial.callbacks import Callback
 from fairtrial.cli import main as cli
 from fairtrial.cli.output import show_traceback
 from fairtrial.report.live import DownloadBar, ProgressDisplay
+from fairtrial.store import schema
 from fairtrial.store.sql import SQLStore
 
 pytestmark = pytest.mark.usefixtures("inline")
@@ -201,11 +203,10 @@ def test_every_error_is_one_line_without_anything_hostile(fairtrial_command, wor
 
 def test_a_store_that_others_wrote(fairtrial_command):
     fairtrial_command("run", "evil.toml", "--set", "seeds=1")
-    import sqlite3
-
-    with sqlite3.connect("fairtrial.db") as connection:
-        connection.execute("UPDATE studies SET name = ?", ("\x1b[2J[bold]",))
-    connection.close()
+    name = "\x1b[2J[bold]"
+    with create_engine("sqlite:///fairtrial.db").begin() as connection:
+        row = connection.execute(select(*schema.covered(schema.studies))).one()._asdict() | {"name": name}
+        connection.execute(update(schema.studies).values(schema.with_checksum(schema.studies, row)))
     assert r"\u001b[2J[bold]@" in fairtrial_command("ls")[0]
     fairtrial_command("table", "evil", one_line=True)
 

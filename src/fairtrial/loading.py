@@ -1,6 +1,7 @@
 """Loads a study from a file, a name or a hash."""
 
 import codecs
+import errno
 import hashlib
 import json
 import os
@@ -117,6 +118,10 @@ def _read(path: Path) -> str:
         text = content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        if (
+            isinstance(error, OSError) and error.errno == errno.EINVAL
+        ):  # a pipe has no name that a trial can be traced to
+            reason = f"{reason}; write the study to one"
         raise StudyNotFoundError(f"{path}: {reason}") from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
 

@@ -34,7 +34,8 @@ def git_commit(folder: Path) -> str | None:
     A folder can come from anybody, and a repository's settings name programs: ``core.fsmonitor``, filters, hooks and
     more. So none of its settings is in force where files are compared: git gets a directory of our own in place of
     ``.git``, with the repository's objects and index. What is uncommitted within submodules does not count, because git
-    would ask them under their settings.
+    would ask them under their settings. A repository whose own settings change files as they are checked out (filters,
+    ``core.autocrlf``) may get a ``+`` without a change.
     """
     git = shutil.which("git", path=os.pathsep.join(filter(os.path.isabs, os.get_exec_path())))
     if git is None:

@@ -341,6 +341,14 @@ def test_saving_costs_at_most_two_percent_unless_a_study_asks_for_more(make_stud
     assert (clock.spent - first[0]) / (clock.now - first[1]) <= 0.02
 
 
+def test_one_slow_save_does_not_keep_later_ones_from_being_written(make_study, monkeypatch):
+    trial, clock, checkpoints = plan(make_study())[0], Clock(monkeypatch, takes=600.0), CheckpointManager("kept")
+    clock.train(trial, checkpoints, epochs=2, seconds=60.0)
+    assert clock.written == [1]
+    clock.train(trial, checkpoints, epochs=30, seconds=60.0)
+    assert len(clock.written) == 1 + 3
+
+
 def test_a_study_says_how_often_to_save(make_study, monkeypatch):
     training = {"epochs": 3, "loop": "loops:good"}
     for chosen, written in ((0, [1, 2, 3, 4, 5, 6]), (10, [3, 6]), (1e9, [])):

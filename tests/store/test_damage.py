@@ -191,6 +191,10 @@ REMEDY = r"; copy back a backup, or train its study again in another store \(--s
             f"{NAMED} does not match its checksum",
         ),
         (
+            f"UPDATE epoch_records SET attempt = '9' WHERE epoch = 2 AND {TRIAL.replace('hash', 'trial')}",
+            f"{NAMED} does not match its checksum",
+        ),
+        (
             f"UPDATE epoch_records SET epoch = 4 WHERE epoch = 3 AND {TRIAL.replace('hash', 'trial')}",
             f"{NAMED} does not match its checksum",
         ),
@@ -249,10 +253,11 @@ def test_a_damaged_trial_leaves_other_studies_readable(place, execute):
     assert damage == {"small": named, "larger": named, "other": ""}
 
 
-def test_a_writer_does_not_cover_damage_up(place, execute):
+@pytest.mark.parametrize("damage", ["DELETE FROM epoch_records", "UPDATE epoch_records SET attempt = '9'"])
+def test_a_writer_does_not_cover_damage_up(place, execute, damage):
     fill(place)
     running = plan(STUDIES[0])[7]
-    execute(f"DELETE FROM epoch_records WHERE epoch = 2 AND trial = '{running.hash}'")
+    execute(f"{damage} WHERE epoch = 2 AND trial = '{running.hash}'")
     with SQLStore(place) as store:
         record = EpochRecord(running.arm, running.seed, 4, {"test_acc": 0.5})
         Calls(store).add_epoch(running, "1", record)  # what it adds does not heal what was there

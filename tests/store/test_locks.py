@@ -215,7 +215,8 @@ def test_what_is_no_lock_file_is_named_and_left_alone(study, obstacle):
     with SQLStore("s.db") as store:
         for _ in range(2):
             with pytest.raises(
-                StoreError, match=rf"^small@\w+ can't be run in this store: {re.escape(str(path))}"
+                StoreError,
+                match=rf"^small@\w+ can't be run in this store: {re.escape(str(path))} is not a lock of fairtrial's; move",
             ) as caught:
                 store.lock(study).__enter__()
             assert not isinstance(caught.value, StoreLockedError)

@@ -32,6 +32,10 @@ KEPT = 2
 #: costs at most a fiftieth of a trial's time, 2%.
 SPACING = 50
 
+#: At most so many seconds, so that one save that took long (a file system that hung, a suspended process) does not keep
+#: later ones from being written.
+LONGEST_SPACING = 600.0
+
 #: Seconds that a process's first checkpoint is expected to take.
 FIRST_TAKES = 0.1
 
@@ -110,7 +114,7 @@ class TrialCheckpoints:
     def _spacing(self) -> float:
         """Least seconds between two checkpoints: the study's, or what keeps the cost of saving low."""
         chosen = self.trial.settings.training.checkpoint_seconds
-        return SPACING * self.checkpoints.took[0] if chosen is None else chosen
+        return min(SPACING * self.checkpoints.took[0], LONGEST_SPACING) if chosen is None else chosen
 
     def save(self, state: object) -> None:
         """Write a checkpoint if it is time for one; see `TrialContext.save`."""

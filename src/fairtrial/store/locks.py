@@ -8,6 +8,7 @@ when its process ends, with one exception: a fork (not a program that was starte
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -79,6 +80,8 @@ def lock_file(path: Path, label: str) -> Iterator[None]:
     except Timeout:
         raise _locked_error(label, _signature(path)) from None
     except OSError as error:
+        if error.errno in {errno.ELOOP, errno.ENXIO, errno.EISDIR}:  # a link, a socket, a folder
+            raise _foreign_error(path, label) from error
         raise StoreError(f"{label} can't be run in this store: {path}: {error.strerror}") from error
     owner = os.getpid()
     try:
@@ -111,11 +114,15 @@ def _sign(path: Path, label: str, file: int) -> os.stat_result:
     found = os.fstat(file)
     ours = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
     if not ours or not _SIGNATURE.match(os.pread(file, _SIGNATURE_BYTES, 0).decode(errors="replace")):
-        raise StoreError(f"{label} can't be run in this store: {path} is not a lock of fairtrial's; move or remove it")
+        raise _foreign_error(path, label)
     signature = f"process {os.getpid()} on {gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n"
     os.ftruncate(file, 0)
     os.pwrite(file, signature.encode(), 0)
     return found
+
+
+def _foreign_error(path: Path, label: str) -> StoreError:
+    return StoreError(f"{label} can't be run in this store: {path} is not a lock of fairtrial's; move or remove it")
 
 
 def _signature(path: Path) -> str:

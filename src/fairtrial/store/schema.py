@@ -164,9 +164,9 @@ def plan_checksum(hashes: Iterable[str]) -> str:
     return extend(EMPTY, ",".join(map(str, hashes)))
 
 
-def records_text(records: Iterable[tuple[int, str]]) -> str:
-    """Epoch records, numbers with metrics as JSON, as one text that is also JSON but for the comma it begins with.
+def records_text(records: Iterable[tuple[int, str, str]]) -> str:
+    """Epoch records (number, attempt, metrics as JSON) as one text that is JSON, too, but for the comma it begins with.
 
     A trial's ``records`` is the checksum of this text, by rising epoch.
     """
-    return "".join([f",{epoch},{metrics}" for epoch, metrics in records])
+    return "".join([f',{epoch},"{attempt}",{metrics}' for epoch, attempt, metrics in records])

@@ -28,8 +28,8 @@ _CONNECTION_STRING = re.compile(r"\b(host|dbname|password)\s*=", re.IGNORECASE)
 _MISTYPED = re.compile(r"(?P<scheme>(?:^|=)\s*(?:postgres|psycopg)[\w+.-]*)(?:[:;\\]|//).+", re.I | re.DOTALL)
 #: ``user:password@`` or ``word//user:password@`` at the start: a URL that lacks its scheme, or a part of it.
 _NO_SCHEME = re.compile(r"[^/]*:.*@|[^/]+//[^/]*:[^/]*@", re.DOTALL)
-#: What may be a URL with a password within a sentence.
-_WORD = re.compile(r"""[^\s'"`]*(?:://|:[^\s'"`]*@|\bpostgres[\w+]*:)[^\s'"`]*""")
+#: What may be a URL with a password within a sentence, without the colon or comma that follows it there.
+_WORD = re.compile(r"""[^\s'"`]*(?:://|:[^\s'"`]*@|\bpostgres[\w+]*:)[^\s'"`]*(?<![:,])""")
 
 #: What a URL may begin with, and the driver that it means.
 _DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}

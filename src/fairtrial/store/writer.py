@@ -151,13 +151,13 @@ class SQLWriter:
         new, last, records = changed.epochs, changed.stored, changed.row["records"]
         if last and (changed.ended or (new and min(new) <= last)):
             rows = self._connection.execute(_STORED, {"trial_hash": trial}).all()
-            if extend(EMPTY, schema.records_text((row.epoch, row.metrics) for row in rows)) != records:
+            if extend(EMPTY, schema.records_text(map(tuple, rows))) != records:
                 raise DamageError(record_of(changed.row["arm"], changed.row["seed"]), MISMATCH)
             kept = {row.epoch: (row.attempt, row.metrics) for row in rows if changed.ended in {None, row.attempt}}
             if stale := [{"trial_hash": trial, "number": row.epoch} for row in rows if row.epoch not in kept]:
                 self._connection.execute(_DROP, stale)
             new, last, records = {**kept, **new}, 0, EMPTY
-        added = schema.records_text((epoch, metrics) for epoch, (_, metrics) in sorted(new.items()))
+        added = schema.records_text((epoch, *one) for epoch, one in sorted(new.items()))
         changed.row |= {"records": extend(records, added), "last_epoch": max(new, default=last)}
 
     def _check(self, trial: Trial, attempt: str) -> _Changed:
