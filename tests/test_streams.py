@@ -32,9 +32,7 @@ def train(trial):
 """
 RUN = "fairtrial run small.toml --executor inline"
 WORKERS = "fairtrial run small.toml --workers 1"
-FULL = (
-    "fairtrial: standard output: No space left on device; the rest of the output is lost; what is in the store is not\n"
-)
+FULL = "fairtrial: standard output: No space left on device; output was lost; nothing in the store was\n"
 CLOSED = FULL.replace("No space left on device", "Bad file descriptor")
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 

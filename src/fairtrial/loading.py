@@ -118,9 +118,7 @@ def _read(path: Path) -> str:
         text = content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        if (
-            isinstance(error, OSError) and error.errno == errno.EINVAL
-        ):  # a pipe has no name that a trial can be traced to
+        if isinstance(error, OSError) and error.errno == errno.EINVAL:  # a pipe can't be read again
             reason = f"{reason}; write the study to one"
         raise StudyNotFoundError(f"{path}: {reason}") from error
     return text.replace("\r\n", "\n").replace("\r", "\n")

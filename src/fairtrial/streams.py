@@ -65,7 +65,7 @@ def exit_status(status: str | int | None) -> str | int | None:
         return status
     if error.errno == errno.EPIPE:
         return status or 128 + signal.SIGPIPE
-    lost = "the rest of the output is lost; what is in the store is not"
+    lost = "output was lost; nothing in the store was"
     print(f"fairtrial: standard output: {error.strerror}; {lost}", file=sys.stderr)  # noqa: T201
     return status or 1
 

@@ -216,7 +216,7 @@ def test_what_is_no_lock_file_is_named_and_left_alone(study, obstacle):
         for _ in range(2):
             with pytest.raises(
                 StoreError,
-                match=rf"^small@\w+ can't be run in this store: {re.escape(str(path))} is not a lock of fairtrial's; move",
+                match=rf"^small@\w+ can't be run in this store: {re.escape(str(path))} is not a lock of fairtrial's",
             ) as caught:
                 store.lock(study).__enter__()
             assert not isinstance(caught.value, StoreLockedError)
