@@ -80,6 +80,47 @@ def test_what_is_missing_is_reported(monkeypatch):
     assert 'pip install "fairtrial[ray]"' in findings["Ray"].detail
 
 
+@pytest.fixture
+def _a_compiler(monkeypatch):
+    from fairtrial.training.kernels import compiler
+
+    monkeypatch.setattr(compiler, "find_compiler", lambda: compiler.Compiler("/usr/bin/g++", "g++ 12.2.0"))
+
+
+@pytest.mark.usefixtures("_a_compiler")
+def test_a_cache_without_a_home_folder_is_bad(monkeypatch):
+    monkeypatch.setenv("FAIRTRIAL_CACHE", "~nosuch/x")
+    findings = found()
+    states = [findings[part].state for part in ("disk", "data", "layers")]
+    assert states == [CheckStatus.BAD, CheckStatus.BAD, CheckStatus.NOTE]
+    for part in ("disk", "data", "layers"):
+        assert "no home folder for the cache; set FAIRTRIAL_CACHE to a folder" in findings[part].detail
+
+
+@pytest.mark.usefixtures("_a_compiler")
+def test_layers_that_cant_be_kept_are_not_ready(monkeypatch):
+    """Asked is the nearest folder that exists; root, who may write everywhere, would not notice a refusal."""
+    monkeypatch.setenv("FAIRTRIAL_CACHE", str(Path("a/b").resolve()))
+    assert found()["layers"].detail == "kernels by g++ 12.2.0, compiled when a study first needs them"
+    asked = []
+    monkeypatch.setattr("os.access", lambda path, *_: asked.append(path))
+    layers = found()["layers"]
+    assert layers.state is CheckStatus.NOTE
+    assert layers.detail.startswith("torch's own, several times slower: ")
+    assert layers.detail.endswith("can't be written to; set FAIRTRIAL_CACHE to a folder that can")
+    assert Path.cwd() in asked
+
+
+@pytest.mark.usefixtures("_a_compiler")
+def test_layers_below_a_file_are_not_ready(monkeypatch):
+    Path("file").write_text("in the way")
+    monkeypatch.setenv("FAIRTRIAL_CACHE", str(Path("file").resolve()))
+    layers = found()["layers"]
+    assert layers.state is CheckStatus.NOTE
+    assert layers.detail.startswith("torch's own, several times slower: ")
+    assert layers.detail.endswith("can't be read (Not a directory)")
+
+
 def test_damaged_data_are_bad(monkeypatch):
     monkeypatch.setenv("FAIRTRIAL_CACHE", str(Path("cache").resolve()))
     folder = Path("cache/cifar10")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fairtrial.files import make_folder, open_atomically, read_bounded, write_atomically
+from fairtrial.files import find_program, make_folder, open_atomically, read_bounded, write_atomically
 
 
 def test_a_file_is_written_and_replaced():
@@ -57,3 +57,15 @@ def test_what_is_no_regular_file_is_refused_at_once(name, said):
     Path("folder").mkdir()
     with pytest.raises(OSError, match=said):
         read_bounded(Path(name), 5)
+
+
+@pytest.mark.parametrize("path", ["", ".", "bin", ":{there}", "bin:{there}:"])
+def test_programs_are_found_in_absolute_entries_of_the_path_only(tmp_path, monkeypatch, path):
+    for folder in (".", "bin", "there"):
+        Path(folder).mkdir(exist_ok=True)
+        Path(folder, "tool").write_text("#!/bin/sh\n")
+        Path(folder, "tool").chmod(0o755)
+    there = Path("there").resolve()
+    monkeypatch.setenv("PATH", path.format(there=there))
+    assert find_program("tool") == (str(there / "tool") if "there" in path else None)
+    assert find_program("./tool") == "./tool"

@@ -65,8 +65,7 @@ class Done:
 
 def run(study, *, store, executor=None, watcher=None, settled=None, **options):
     """Run a study; `settled` decides in place of its verdicts which arms stop."""
-    rule = settled and (lambda study, results, **_: settled(study, results))
-    deciding = patch("fairtrial.stats.comparison.stops", rule) if settled else nullcontext()
+    deciding = patch("fairtrial.stats.replay.Stops", lambda history: settled) if settled else nullcontext()
     with deciding:
         callbacks = [watcher] if watcher else []
         trained = run_study(study, store=store, executor=executor, callbacks=callbacks, **options)

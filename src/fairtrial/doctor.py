@@ -107,12 +107,17 @@ def _disk(store: str) -> _Finding:
     from fairtrial.training.datasets import cache  # noqa: PLC0415
 
     paths = {"cache": cache.folder("cifar10"), "working folder" if "://" in store else "store": Path(store).resolve()}
-    folders = {name: next(one for one in (path, *path.parents) if one.exists()) for name, path in paths.items()}
+    folders = {name: _nearest(path) for name, path in paths.items()}
     free = {name: shutil.disk_usage(folder).free / 1e9 for name, folder in folders.items()}
     detail = ", ".join(f"{gigabytes:.1f} GB free for the {name}" for name, gigabytes in free.items())
     if min(free.values()) < FREE_GB:
         return NOTE, f"{detail}: data, checkpoints and records need at least {FREE_GB:.0f} GB"
     return GOOD, detail
+
+
+def _nearest(path: Path) -> Path:
+    """The path, or the nearest above it that exists."""
+    return next(one for one in (path, *path.parents) if one.exists())
 
 
 def _layers() -> _Finding:
@@ -123,12 +128,17 @@ def _layers() -> _Finding:
     except cache.KernelsUnavailableError as reason:
         return NOTE, f"torch's own, several times slower: {reason}; install g++ or clang++"
     try:
-        ready = "already compiled" if compiler.is_cached("float") else "compiled when a study first needs them"
+        cached, folder = compiler.is_cached("float"), cache.folder_path()
     except cache.KernelsUnavailableError as reason:
         return NOTE, f"torch's own, several times slower: {reason}"
     except cache.UnsoundError as reason:
         return NOTE, f"{reason}: it is not loaded; the next study compiles it again"
-    return GOOD, f"kernels by {label}, {ready}"
+    if cached:
+        return GOOD, f"kernels by {label}, already compiled"
+    if not os.access(_nearest(folder), os.W_OK | os.X_OK):
+        detail = f"{folder} can't be written to; set FAIRTRIAL_CACHE to a folder that can"
+        return NOTE, f"torch's own, several times slower: {detail}"
+    return GOOD, f"kernels by {label}, compiled when a study first needs them"
 
 
 def _data() -> _Finding:

@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 from fairtrial.executors.slots import choose_slots
 from fairtrial.history import History
 from fairtrial.scheduler import Scheduler, makespan
 from fairtrial.spec import BUILT_IN, Settings, Study
 from fairtrial.stats.boundary import LookPlan
-from fairtrial.stats.comparison import paired_spread, stops
+from fairtrial.stats.comparison import paired_spread
 from fairtrial.stats.power import detectable
+from fairtrial.stats.replay import Stops
 from fairtrial.stats.stages import standing
 from fairtrial.trial import Outcome, Trial, TrialResult
 
@@ -93,7 +93,7 @@ class _Estimator:
 
     def cost(self, study: Study) -> Estimate:
         ended = {result.trial for result in self.results if result.outcome is not None}
-        scheduler = Scheduler(study, partial(stops, history=self.history) if study.sequential else None)
+        scheduler = Scheduler(study, Stops(lambda: self.history) if study.sequential else None)
         scheduler.advance(ended, lambda: self.results)
         missing = [trial for trial in scheduler.possible if trial.hash not in ended]
         slots = choose_slots(len(missing), self.workers, self.threads)

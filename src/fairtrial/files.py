@@ -1,8 +1,9 @@
-"""Writes files that are always complete, and opens files and folders that may be anything."""
+"""Writes files that are always complete, opens files and folders that may be anything, and finds programs."""
 
 import errno
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -107,6 +108,21 @@ def read_bounded(path: Path, limit: int) -> bytes:
     if too_large or len(content) > limit:  # another process may be writing it
         raise OSError(errno.EFBIG, f"has more than {size_text(limit)}, the most that is read")
     return content
+
+
+def program_path() -> str:
+    """The absolute entries of ``PATH``: others lead to the working folder, whose files can be anybody's."""
+    return os.pathsep.join(filter(os.path.isabs, os.get_exec_path()))
+
+
+def find_program(name: str) -> str | None:
+    """Find a program in `program_path`; a name with a slash is a path, and is left as it is.
+
+    Example:
+        >>> find_program("no-such-program") is None
+        True
+    """
+    return shutil.which(name, path=program_path())
 
 
 def size_text(size: int) -> str:

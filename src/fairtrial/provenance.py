@@ -1,7 +1,6 @@
 """The conditions under which a study's trials run, and how they differ from earlier ones."""
 
 import os
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -9,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fairtrial.errors import StudyError
+from fairtrial.files import find_program
 from fairtrial.scheduler import plan
 from fairtrial.sources import code_of, forget, is_digest
 from fairtrial.spec import Study, flatten
@@ -37,7 +37,7 @@ def git_commit(folder: Path) -> str | None:
     would ask them under their settings. A repository whose own settings change files as they are checked out (filters,
     ``core.autocrlf``) may get a ``+`` without a change.
     """
-    git = shutil.which("git", path=os.pathsep.join(filter(os.path.isabs, os.get_exec_path())))
+    git = find_program("git")
     if git is None:
         return None
     ours = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or name.startswith(_KEPT)}

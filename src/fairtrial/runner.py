@@ -351,12 +351,9 @@ def _report(message: Message, trial: Trial, callback: Callback) -> None:
 def _schedule(study: Study, store: Store) -> Scheduler:
     if not study.sequential:
         return Scheduler(study)
-    from fairtrial.stats import comparison  # noqa: PLC0415  (loads SciPy)
+    from fairtrial.stats import replay  # noqa: PLC0415  (loads SciPy)
 
-    def stops(study: Study, results: Sequence[TrialResult]) -> Mapping[str, str]:
-        return comparison.stops(study, results, history=store.history(study))
-
-    return Scheduler(study, stops)
+    return Scheduler(study, replay.Stops(partial(store.history, study)))
 
 
 def _ended(outcomes: Mapping[str, Outcome | None], *, retry_failed: bool = False) -> set[str]:

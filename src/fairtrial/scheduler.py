@@ -14,7 +14,7 @@ AA_SEEDS = 1_000_000
 
 #: Finds the arms that need no further seeds, with the reason, from the results of the seeds so far: in the order of the
 #: plan, whole seeds only, and of an arm that has stopped no more than the seeds that it had then. It must depend on
-#: nothing else.
+#: nothing else. The results of a call begin with those of the call before, so that a rule need not begin anew.
 StoppingRule: TypeAlias = Callable[[Study, Sequence[TrialResult]], Mapping[str, str]]
 
 
@@ -54,6 +54,8 @@ class Scheduler:
         self._seeds = 0
         self._stopped: dict[str, int] = {}
         self._running: deque[Trial] = deque()
+        self._newest: Sequence[Trial] = ()  # the trials of the newest seeds
+        self._results: list[TrialResult] = []  # of the seeds before them
 
     @property
     def possible(self) -> tuple[Trial, ...]:
@@ -64,9 +66,12 @@ class Scheduler:
         """Decide what follows from the trials that have ended, by hash; ``results`` is called only between seeds."""
         new: list[Trial] = []
         stopped: list[StoppedArm] = []
+        known: dict[str, TrialResult] | None = None
         while self._complete(ended) and self._seeds < self.study.seeds and self.study.reference not in self._stopped:
             if self._seeds and self._rule:
-                stopped += self._stop(self._rule, results())
+                known = {result.trial: result for result in results()} if known is None else known
+                self._results += [known[trial.hash] for trial in self._newest if trial.hash in known]
+                stopped += self._stop(self._rule)
             if self.study.reference not in self._stopped:
                 new += self._next_seeds()
         return Decision(tuple(trial for trial in new if trial.hash not in ended), tuple(stopped))
@@ -80,18 +85,19 @@ class Scheduler:
     def _next_seeds(self) -> list[Trial]:
         first = self.study.min_seeds if self._rule else self.study.seeds
         seeds = self._seeds + 1 if self._seeds else first
-        new = [trial for trial in self._below(seeds) if trial.seed >= self._seeds]
+        arms = len(self.study.arms)
+        rows = self.planned[self._seeds * arms : seeds * arms]
+        self._newest = [trial for trial in rows if trial.arm not in self._stopped]
         self._seeds = seeds
-        self._running.extend(new)
-        return new
+        self._running.extend(self._newest)
+        return [*self._newest]
 
     def _below(self, seeds: int) -> tuple[Trial, ...]:
         """Trials of the seeds below a number, without those that stopped arms do not get."""
         return tuple(trial for trial in self.planned if trial.seed < min(seeds, self._stopped.get(trial.arm, seeds)))
 
-    def _stop(self, rule: StoppingRule, results: Sequence[TrialResult]) -> list[StoppedArm]:
-        known = {trial.hash for trial in self._below(self._seeds)}
-        reasons = rule(self.study, [result for result in results if result.trial in known])
+    def _stop(self, rule: StoppingRule) -> list[StoppedArm]:
+        reasons = rule(self.study, self._results)
         others = [arm.name for arm in self.study.arms if arm.name not in {self.study.reference, *self._stopped}]
         stopped = [StoppedArm(arm, self._seeds, reasons[arm]) for arm in others if arm in reasons]
         if len(stopped) == len(others):

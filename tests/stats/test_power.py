@@ -125,3 +125,10 @@ def test_further_seeds_beyond_the_plan_are_those_of_the_next_stage():
 def test_what_makes_no_sense_is_refused(how, message):
     with pytest.raises(ValueError, match=message):
         detectable_differences(arms=1, **how)
+
+
+def test_no_further_seeds_are_counted_beyond_the_most():
+    """A study of a thousand seeds ended in a traceback: there was no look left to try."""
+    plan = LookPlan.of(1, [MOST_SEEDS])
+    how = {"missing": 0, "mean": 0.01, "scale": 1.0, "df": MOST_SEEDS - 1, "growth": 1, "margin": None}
+    assert further_seeds(plan, 0.05, seeds=MOST_SEEDS, **how) is None

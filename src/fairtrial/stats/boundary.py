@@ -430,13 +430,14 @@ def _spaced(looks: Sequence[int]) -> Iterator[int]:
 def _paths(arms: int, looks: tuple[int, ...], pooling: Pooling) -> tuple[FloatArray, FloatArray]:
     """Means of one arm's differences and their scales in simulated studies of equal spread; both (paths, looks)."""
     affordable = min(PATHS, STORED // len(looks), LARGE // ((arms + 1) * looks[-1]))
-    found = []
-    for chunk in noise(looks[-1], arms + 1, max(affordable, FEWEST_STUDIES)):
-        running, taken = Running(pooling), []
+    chunks = [*noise(looks[-1], arms + 1, max(affordable, FEWEST_STUDIES))]
+    found = np.empty((2, len(looks), sum(chunk.studies for chunk in chunks)))
+    columns = {seeds: index for index, seeds in enumerate(looks)}
+    for number, chunk in enumerate(chunks):
+        running, here = Running(pooling), slice(number * chunk.studies, (number + 1) * chunk.studies)
         for seeds, cells in enumerate(chunk, start=1):
             running.add((cells[1:] - cells[:1]) / np.sqrt(2.0))
-            if seeds in looks:
-                taken.append(np.array([array[0] for array in running.estimate()]))
-        found.append(np.array(taken))
-    means, scales = np.concatenate(found, axis=2).transpose(1, 2, 0)
+            if seeds in columns:
+                found[:, columns[seeds], here] = [array[0] for array in running.estimate()]
+    means, scales = found.transpose(0, 2, 1)
     return means, scales

@@ -227,7 +227,7 @@ def _intervals(
     refused = {arm: pairing_conflict(study, family.arm, arm, results) for arm in others}
     # Each column is a fraction of its own arm's values, so each is computed alone.
     columns = [data.differences(arm, [family.arm], study.seeds, relative=family.relative)[:, 0] for arm in others]
-    sameness = Sameness.of(study, results, data.values)
+    sameness = Sameness(results, data.values)
     silent = {arm for arm in others if refused[arm] or sameness.seeds(family.arm, arm)}  # of the spread of others
     found = {}
     for arm in others:

@@ -21,8 +21,9 @@ from fairtrial.stats.jitter import Jitter, find_jitter
 from fairtrial.stats.judge import judge, needed, without_outlook
 from fairtrial.stats.paired import LostSeeds, PairedData, fate, seed_list
 from fairtrial.stats.pairing import pairing_caveats, pairing_conflict
+from fairtrial.stats.replay import replayed
 from fairtrial.stats.stages import standing, without
-from fairtrial.stats.stopping import allowed, combined, failures_of, hopeless, stop_reasons
+from fairtrial.stats.stopping import allowed, combined, failures_of, hopeless
 from fairtrial.stats.variance import estimate
 from fairtrial.stats.verdicts import Comparison, Failures, Verdict
 from fairtrial.trial import TrialResult
@@ -109,7 +110,7 @@ def stops(study: Study, results: Sequence[TrialResult], *, history: History | No
     Those are the arms with a verdict, the refused ones, and those without a surviving seed. Returns a few words for
     each, such as ``"its verdict is settled"``.
     """
-    return _Comparing(study, results, study.evidence, history).stops()
+    return replayed(study, results, history=history).stopped
 
 
 def paired_spread(study: Study, results: Sequence[TrialResult]) -> float | None:
@@ -181,7 +182,7 @@ class _Comparing:
         self._others = [arm.name for arm in study.arms if arm.name != study.reference]
         conflicts = {arm: pairing_conflict(study, study.reference, arm, results) for arm in self._others}
         self._refused = {arm: reason for arm, reason in conflicts.items() if reason}
-        self._sameness = Sameness.of(study, results, self._all.values)
+        self._sameness = Sameness(results, self._all.values)
         self.seeds = self._complete_seeds() if seeds is None else seeds
         self._data = self._all.sifted(self.seeds)
         self._judged = self._judge(self.seeds)
@@ -237,18 +238,6 @@ class _Comparing:
             yield from self._history.repeated(self._measure)
         yield from self._standing.reasons
 
-    def stops(self) -> dict[str, str]:
-        return self._stop_reasons(self._judged, self.seeds)
-
-    def _stop_reasons(self, judged: Sequence[Comparison], seeds: int) -> dict[str, str]:
-        found = stop_reasons(self._study, judged, self._all.sifted(seeds), self._refused, seeds)
-        same = f"its trials are identical to those of {self._study.reference}"
-        found |= dict.fromkeys(self._identical(seeds), same) if seeds in looks(self._study) else {}
-        tested = {*self._others} - self._study.twins.keys()
-        if tested and tested <= found.keys():
-            found = dict.fromkeys(self._study.twins, "no other arm is left to check") | found
-        return found
-
     def _identical(self, seeds: int) -> dict[str, int]:
         """The arms that are the reference to the bit at all of these seeds, with their number of shared seeds."""
         found = {arm: self._sameness.seeds(self._study.reference, arm, seeds) for arm in self._others}
@@ -262,15 +251,7 @@ class _Comparing:
         """
         if not self._study.sequential:
             return complete_seeds(self._study, self._all)
-        stopped: set[str] = set()
-        for seed in range(self._study.seeds):
-            if seed >= self._study.min_seeds:
-                stopped.update(self._stop_reasons(self._judge(seed), seed))
-                if stopped.issuperset(self._others):
-                    return seed
-            if not {(arm.name, seed) for arm in self._study.arms if arm.name not in stopped} <= self._all.ended:
-                return seed
-        return self._study.seeds
+        return replayed(self._study, self._results, history=self._history).seeds
 
     def _judge(self, seeds: int) -> tuple[Comparison, ...]:
         if not self._others:

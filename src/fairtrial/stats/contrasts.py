@@ -40,7 +40,7 @@ class Contrasts:
         self.study, self.results, self.main = study, results, main
         self.evidence = evidence or study.evidence
         self.data = PairedData.of(study, results, self.evidence.metric, self.evidence.target).sifted(main.seeds)
-        self._sameness = Sameness.of(study, results, self.data.values)
+        self._sameness = Sameness(results, self.data.values)
 
     def with_base(self, base: str, others: Sequence[str], alpha: float, *, margin: float | None = None) -> StudyVerdict:
         """Compare arms with any one of them; the intervals of all the others together hold with 1 - alpha."""

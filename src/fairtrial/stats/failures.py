@@ -12,7 +12,8 @@ is unused, and it pays for the test: docs/evidence.md has simulations.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 from scipy import special
@@ -31,20 +32,26 @@ def compare_failures(data: PairedData, arm: str, reference: str, seeds: int, arm
         >>> compare_failures(data, "wild", "baseline", seeds=12, arms=4).p_adjusted       # doctest: +SKIP
         0.0026
     """
-    both = [seed for seed in range(seeds) if {(arm, seed), (reference, seed)} <= data.ended]
+    ended = data.ended
+    both = [seed for seed in range(seeds) if (arm, seed) in ended and (reference, seed) in ended]
     ours, theirs = ([(name, seed) in data.lost for seed in both] for name in (arm, reference))
+    return failures_among(ours, theirs, arms)
+
+
+def failures_among(ours: Sequence[bool], theirs: Sequence[bool], arms: int) -> Failures:
+    """Compare an arm's failures with the reference's, seed by seed, in a study of so many arms beside the reference."""
     apart = [(one, other) for one, other in zip(ours, theirs, strict=True) if one is not other]
     only_arm = sum(one for one, _ in apart)
     smallest = min(_p_values([one for one, _ in apart])), min(_p_values([other for _, other in apart]))
     return Failures(
-        seeds=len(both),
+        seeds=len(ours),
         arm=sum(ours),
         reference=sum(theirs),
         only_arm=only_arm,
         only_reference=len(apart) - only_arm,
         p_adjusted=min(2.0 * arms * min(smallest), 1.0),
         side="arm" if smallest[0] < smallest[1] else "reference",
-        highest_rate=_highest_rate(sum(ours), len(both)),
+        highest_rate=_highest_rate(sum(ours), len(ours)),
     )
 
 
@@ -85,9 +92,10 @@ def _p_values(losses: list[bool]) -> Iterator[float]:
         yield min(1.0 / _ratio(lost, number), 1.0)
 
 
+@lru_cache(maxsize=100_000)
 def _ratio(lost: int, number: int) -> float:
     """The likelihood ratio, where an arm lost so many of a number of informative seeds."""
     uniform = special.betaln(lost + 1, number - lost + 1) + math.log(special.betaincc(lost + 1, number - lost + 1, 0.5))
     logs = [math.log(1.0 - _ALL) + math.log(2.0) + uniform]
     logs += [math.log(_ALL)] if lost == number else []
-    return float(np.exp(np.logaddexp.reduce(logs) + number * math.log(2.0)))
+    return float(np.exp(min(np.logaddexp.reduce(logs) + number * math.log(2.0), 700.0)))  # which does not overflow

@@ -3,64 +3,101 @@
 Such an arm counts as identical in a comparison only if the measure is the same too, which that of a time may not be.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import combinations
+import math
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeAlias
 
 from fairtrial.spec import BUILT_IN, Study
-from fairtrial.stats.joined import Key
+from fairtrial.stats.joined import Key, by_arm
 from fairtrial.stats.pairing import RESULT
 from fairtrial.stats.verdicts import Comparison, Verdict
 from fairtrial.trial import Outcome, TrialResult, reproducible
+
+#: The records of a trial, without times.
+Records: TypeAlias = tuple[tuple[Any, ...], ...]
 
 #: Seeds at which all records of two arms must agree: at a single one, coarse metrics may agree by chance.
 LEAST = 2
 
 
-@dataclass(frozen=True)
+class Pair:
+    """At which seeds two arms are the same; seeds are added in ascending order."""
+
+    def __init__(self) -> None:
+        self._seeds: list[int] = []
+        self._first_difference = math.inf
+
+    def add(self, seed: int, same: bool | None) -> None:
+        """Add a seed, and whether they are; None if it does not tell."""
+        if same is None:
+            return
+        self._seeds.append(seed)
+        if not same:
+            self._first_difference = min(self._first_difference, seed)
+
+    def seeds(self, below: float = math.inf) -> int:
+        """Count the seeds, below a number, at which they are the same; 0 if they differ at any, or share few."""
+        shared = bisect_left(self._seeds, below)
+        return shared if shared >= LEAST and self._first_difference >= below else 0
+
+
 class Sameness:
-    """At which seeds the trials of two arms had the same records but times, and the same final fingerprints."""
+    """At which seeds the trials of two arms had the same records but times, and the same final fingerprints.
 
-    by_pair: Mapping[tuple[str, str], Mapping[int, bool]]  # the arms in the study's order; by seed
+    Only the pairs of arms that are asked for are compared. With the values of a measure, they must be equal too, and
+    only seeds at which one of the two has a value count. Seeds at which both diverged do not.
+    """
 
-    @classmethod
-    def of(cls, study: Study, results: Sequence[TrialResult], values: Mapping[Key, float] | None = None) -> "Sameness":
-        """Compare all arms of a study at the seeds that both ended, but for those at which both diverged.
+    def __init__(self, results: Iterable[TrialResult], values: Mapping[Key, float] | None = None) -> None:
+        ended = (one for one in results if one.outcome in {Outcome.FINISHED, Outcome.DIVERGED})
+        self._trials = {arm: {one.seed: one for one in trials} for arm, trials in by_arm(ended).items()}
+        self._values = values
+        self._pairs: dict[tuple[str, str], Pair] = {}
 
-        With the values of a measure, they must be equal too, and only seeds at which one of the two has a value count.
-        """
-        ended = (Outcome.FINISHED, Outcome.DIVERGED)
-        trials = {(one.arm, one.seed): one for one in results if one.outcome in ended}
-        told = {key: [(one.epoch, reproducible(one)) for one in trial.epochs] for key, trial in trials.items()}
-
-        def same(*keys: tuple[str, int]) -> bool:
-            ours, theirs = (trials[key] for key in keys)
-            measured = values is None or values.get(keys[0]) == values.get(keys[1])
-            return (
-                ours.outcome is theirs.outcome
-                and told[keys[0]] == told[keys[1]]
-                and _same_ends(ours, theirs)
-                and measured
-            )
-
-        finished = {key for key, trial in trials.items() if trial.outcome is Outcome.FINISHED}
-        telling = finished if values is None else finished & values.keys()
-        return cls(
-            {
-                (arm, other): {
-                    seed: same((arm, seed), (other, seed))
-                    for seed in range(study.seeds)
-                    if {(arm, seed), (other, seed)} <= trials.keys() and {(arm, seed), (other, seed)} & telling
-                }
-                for arm, other in combinations((one.name for one in study.arms), 2)
-            }
-        )
-
-    def seeds(self, arm: str, other: str, below: int | None = None) -> int:
+    def seeds(self, arm: str, other: str, below: float = math.inf) -> int:
         """Count the seeds, below a number, at which two arms are the same; 0 if they differ at any, or share few."""
-        pair = self.by_pair.get((arm, other)) or self.by_pair.get((other, arm), {})
-        shared = [same for seed, same in pair.items() if below is None or seed < below]
-        return len(shared) if len(shared) >= LEAST and all(shared) else 0
+        key = min((arm, other), (other, arm))
+        if key not in self._pairs:
+            self._pairs[key] = self._pair(*key)
+        return self._pairs[key].seeds(below)
+
+    def alike(self) -> Iterator[set[str]]:
+        """Give the groups of arms that have the same records at some seed: no others can be the same at every seed."""
+        groups: dict[tuple[int, Records], list[str]] = {}
+        for arm, trials in self._trials.items():
+            for seed, trial in trials.items():
+                groups.setdefault((seed, records_of(trial)), []).append(arm)
+        return (set(arms) for arms in groups.values() if len(arms) > 1)
+
+    def _pair(self, arm: str, other: str) -> Pair:
+        pair, ours, theirs = Pair(), self._trials.get(arm, {}), self._trials.get(other, {})
+        for seed in sorted(ours.keys() & theirs.keys()):
+            pair.add(seed, same_at(ours[seed], theirs[seed], self._values))
+        return pair
+
+
+def same_at(ours: TrialResult, theirs: TrialResult, values: Mapping[Key, float] | None = None) -> bool | None:
+    """Whether two trials of a seed are the same; None if the seed does not tell. See `Sameness`."""
+    trials = {(one.arm, one.seed): one for one in (ours, theirs)}
+    if any(one.outcome not in {Outcome.FINISHED, Outcome.DIVERGED} for one in trials.values()):
+        return None
+    finished = {key for key, one in trials.items() if one.outcome is Outcome.FINISHED}
+    if not finished or (values is not None and not finished & values.keys()):
+        return None
+    measured = values is None or len({values.get(key) for key in trials}) == 1
+    return measured and same_records(ours, theirs)
+
+
+def same_records(ours: TrialResult, theirs: TrialResult) -> bool:
+    """Whether two trials ended alike, with the same records but times, and final fingerprints where both have them."""
+    return ours.outcome is theirs.outcome and records_of(ours) == records_of(theirs) and _same_ends(ours, theirs)
+
+
+def records_of(trial: TrialResult) -> Records:
+    """The records of a trial without times, to the bit."""
+    return tuple((one.epoch, *sorted(reproducible(one).items())) for one in trial.epochs)
 
 
 def identical_arms(study: Study, results: Sequence[TrialResult]) -> tuple[str, ...]:
@@ -70,11 +107,20 @@ def identical_arms(study: Study, results: Sequence[TrialResult]) -> tuple[str, .
         >>> identical_arms(study, results)
         ()
     """
-    sameness, found = Sameness.of(study, results), dict[str, str]()
     order = sorted((arm.name for arm in study.arms), key=lambda name: name != study.reference)
-    for arm, other in ((arm, other) for arm, other in combinations(order, 2) if other not in found):
-        if seeds := sameness.seeds(arm, other):
-            found[other] = _sentence(study, other, arm, seeds)
+    places = {arm: place for place, arm in enumerate(order)}
+    sameness, found = Sameness(results), dict[str, str]()
+    groups: dict[str, list[set[str]]] = {}
+    for group in sameness.alike():
+        for arm in group:
+            groups.setdefault(arm, []).append(group)
+    for arm in order:
+        others = {other for group in groups.get(arm, ()) for other in group if places[other] > places[arm]}
+        for other in sorted(others, key=places.__getitem__):
+            if seeds := sameness.seeds(arm, other):
+                found[other] = _sentence(study, other, arm, seeds)
+                for group in groups[other]:
+                    group.discard(other)
     return tuple(found.values())
 
 

@@ -1,6 +1,6 @@
 """Keys a study's results by arm and seed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 from fairtrial.spec import Study
@@ -8,6 +8,14 @@ from fairtrial.trial import TrialResult
 
 #: A trial: arm and seed.
 Key: TypeAlias = tuple[str, int]
+
+
+def by_arm(results: Iterable[TrialResult]) -> dict[str, list[TrialResult]]:
+    """Group results by arm."""
+    found: dict[str, list[TrialResult]] = {}
+    for one in results:
+        found.setdefault(one.arm, []).append(one)
+    return found
 
 
 def join(study: Study, results: Sequence[TrialResult]) -> dict[Key, TrialResult]:

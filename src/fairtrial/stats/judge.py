@@ -174,10 +174,15 @@ def _comparison(judgment: _Judgment, arm: _Arm) -> Comparison:
         effect_size=_effect_size(judgment, arm),
         probability_better=None if ratio is None else _probability(ratio, arm.count),
         smallest_detectable=_detectable(judgment, arm) if known else None,
-        verdict=_VERDICTS[arm.finding if arm.finding == EQUIVALENT else arm.finding * judgment.sign],
+        verdict=verdict_of(arm.finding, judgment.sign),
         more_seeds=more,
         caveats=tuple(_caveats(judgment, arm, more)),
     )
+
+
+def verdict_of(finding: int, sign: int) -> Verdict:
+    """The verdict that a finding of `judge_many` means where larger is better (1) or worse (-1)."""
+    return _VERDICTS[finding if finding == EQUIVALENT else finding * sign]
 
 
 def _probability(ratio: float, count: int) -> float:

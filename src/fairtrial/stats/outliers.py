@@ -9,12 +9,14 @@ better part is ahead, and nothing is lost.
 from 3 to 12, the probability that any run is ever far from the others is below 0.5%.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
-from statistics import median, stdev
+from functools import cached_property
+
+import numpy as np
 
 from fairtrial.stats.joined import Key
+from fairtrial.stats.variance import BoolArray, FloatArray, IntArray
 
 #: The smallest gap, in standard deviations of the larger part, by its number of runs.
 GAPS = {2: 80.0, 3: 30.0}
@@ -30,30 +32,6 @@ class Outliers:
     ahead: dict[Key, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class _Cut:
-    """An arm's runs, turned so that higher is better, cut at their largest gap."""
-
-    arm: str
-    low: tuple[tuple[float, int], ...]  # values and seeds
-    high: tuple[tuple[float, int], ...]
-
-    @classmethod
-    def of(cls, arm: str, runs: list[tuple[float, int]]) -> "_Cut":
-        runs = sorted(runs)
-        at = max(range(1, len(runs)), key=lambda index: runs[index][0] - runs[index - 1][0])
-        return cls(arm, tuple(runs[:at]), tuple(runs[at:]))
-
-    @property
-    def larger(self) -> tuple[float, ...]:
-        """The values of the larger part; of equal parts the better one."""
-        return tuple(value for value, _ in (self.low if len(self.low) > len(self.high) else self.high))
-
-    @property
-    def gap(self) -> float:
-        return self.high[0][0] - self.low[-1][0]
-
-
 def find_outliers(values: Mapping[Key, float], *, larger_is_better: bool) -> Outliers:
     """Find the outlying runs of a study by the values of its runs.
 
@@ -66,53 +44,118 @@ def find_outliers(values: Mapping[Key, float], *, larger_is_better: bool) -> Out
         >>> find_outliers(keyed, larger_is_better=True).behind
         {('b', 1): 0.1}
     """
-    by_arm: dict[str, list[tuple[float, int]]] = {}
+    arms = {arm: column for column, arm in enumerate(dict.fromkeys(arm for arm, _ in values))}
+    table = np.full((max((seed for _, seed in values), default=-1) + 1, len(arms)), np.nan)
     for (arm, seed), value in values.items():
-        by_arm.setdefault(arm, []).append((value if larger_is_better else -value, seed))
-    cuts = [_Cut.of(arm, runs) for arm, runs in by_arm.items() if len(runs) > 2]
-    found = [
-        (cut, others) for cut in cuts if (others := [one for one in cuts if one is not cut]) and _apart(cut, others)
+        table[seed, arms[arm]] = value
+    behind, ahead = far_runs(table, larger_is_better=larger_is_better)
+    names = [*arms]
+    keys = [
+        [(names[column], int(seed)) for column, seed in zip(*np.nonzero(found.T), strict=True)]
+        for found in (behind, ahead)
     ]
-    ahead = {cut.arm for cut, others in found if _is_ahead(cut, others)}
-    usual = {cut.arm: median(cut.larger) for cut in cuts}
-    usual |= {cut.arm: median(value for value, _ in (cut.low if cut.arm in ahead else cut.high)) for cut, _ in found}
-    off = {(cut.arm, seed): value - usual[cut.arm] for cut in cuts for value, seed in (*cut.low, *cut.high)}
-    outliers = Outliers({}, {})
-    for cut, _ in found:
-        runs, into = (cut.high, outliers.ahead) if cut.arm in ahead else (cut.low, outliers.behind)
-        keys = [(cut.arm, seed) for _, seed in runs if abs(_alone(off, cut.arm, seed)) > cut.gap / 2]
-        into.update({key: values[key] for key in keys})
-    return outliers
+    return Outliers(*({key: values[key] for key in found} for found in keys))
 
 
-def _alone(off: Mapping[Key, float], arm: str, seed: int) -> float:
-    """How far a run is off the usual level of its arm, beyond what the other arms are at that seed."""
-    others = [value for (name, number), value in off.items() if number == seed and name != arm]
-    return off[arm, seed] - (median(others) if others else 0.0)
+def far_runs(values: FloatArray, *, larger_is_better: bool) -> tuple[BoolArray, BoolArray]:
+    """Find the runs far behind, and those far ahead, in values of (seeds, arms), NaN where there is none."""
+    turned = values if larger_is_better else -values
+    cuts = _Cuts.of(turned)
+    behind, ahead = np.zeros(values.shape, bool), np.zeros(values.shape, bool)
+    found = [arm for arm in np.flatnonzero(cuts.wide).tolist() if cuts.usable.sum() > 1 and cuts.apart(arm)]
+    if not found:
+        return behind, ahead
+    leading = {arm for arm in found if cuts.leads(arm)}
+    usual = np.array([cuts.usual(arm, arm in leading if arm in found else None) for arm in range(values.shape[1])])
+    off = turned - usual
+    for arm in found:
+        split = cuts.ascending[cuts.low[arm], arm]
+        far = np.abs(_alone(off, arm)) > cuts.gap[arm] / 2
+        if arm in leading:
+            ahead[:, arm] = far & (turned[:, arm] >= split)
+        else:
+            behind[:, arm] = far & (turned[:, arm] < split)
+    return behind, ahead
 
 
-def _apart(cut: _Cut, others: list[_Cut]) -> bool:
-    """Tell whether an arm's largest gap is too large for the noise of its runs and of the other arms'."""
-    spread = max(stdev(cut.larger), median(stdev(other.larger) for other in others), _resolution([cut, *others]))
-    return cut.gap > GAPS.get(len(cut.larger), GAP) * spread
+@dataclass(frozen=True)
+class _Cuts:
+    """The runs of each arm, turned so that higher is better, cut at their largest gap; arrays are (arms,)."""
+
+    ascending: FloatArray  # (seeds, arms), the values in order, and then NaN
+    count: IntArray
+    low: IntArray  # how many runs are below the gap
+    gap: FloatArray
+    spread: FloatArray  # standard deviation of the larger part; of equal parts the better one counts
+
+    @classmethod
+    def of(cls, values: FloatArray) -> "_Cuts":
+        ascending, count = np.sort(values, axis=0), np.isfinite(values).sum(axis=0)
+        gaps = np.nan_to_num(np.diff(ascending, axis=0), nan=-1.0)
+        ranks = np.arange(len(values))[:, None]
+        low = gaps.argmax(axis=0) + 1 if len(gaps) else np.zeros_like(count)
+        larger = np.where(low > count - low, ranks < low, (ranks >= low) & (ranks < count))
+        number = np.maximum(larger.sum(axis=0), 1)
+        rest = np.where(larger, ascending - np.where(larger, ascending, 0.0).sum(axis=0) / number, 0.0)
+        spread = np.sqrt((rest**2).sum(axis=0) / np.maximum(number - 1, 1))
+        return cls(ascending, count, low, gaps.max(axis=0, initial=-1.0), spread)
+
+    @property
+    def usable(self) -> BoolArray:
+        """Which arms have enough runs."""
+        return self.count > 2
+
+    @property
+    def wide(self) -> BoolArray:
+        """Which gaps are too large for the noise of the arm's own runs."""
+        return self.usable & (self.gap > self._limit() * self.spread)
+
+    def apart(self, arm: int) -> bool:
+        """Tell whether an arm's largest gap is also too large for the noise of the other arms'."""
+        spread = max(float(np.median(self.spread[self._others(arm)])), self._resolution())
+        return bool(self.gap[arm] > self._limit()[arm] * spread)
+
+    def leads(self, arm: int) -> bool:
+        """Tell whether the better part is the outlying one: smaller, and better than other arms' typical runs."""
+        low = self.low[arm]
+        if low <= self.count[arm] - low:
+            return False
+        typical = np.median(self._typical[self._others(arm)])
+        below, above = self.ascending[low - 1, arm], self.ascending[low, arm]
+        return bool(abs(above - typical) > abs(below - typical))
+
+    @cached_property
+    def _typical(self) -> FloatArray:
+        return np.array([self.usual(arm, None) for arm in range(len(self.count))])
+
+    def usual(self, arm: int, leading: bool | None) -> float:
+        """The usual value of an arm: of its part that is not outlying, or of the larger if none is (None)."""
+        low, count = self.low[arm], self.count[arm]
+        if count <= 2:
+            return np.nan
+        below = low > count - low if leading is None else leading
+        return float(np.median(self.ascending[slice(0, low) if below else slice(low, count), arm]))
+
+    def _limit(self) -> FloatArray:
+        number = np.maximum(self.low, self.count - self.low)
+        return np.select([number == least for least in GAPS], list(GAPS.values()), GAP)
+
+    def _others(self, arm: int) -> IntArray:
+        return np.flatnonzero(self.usable & (np.arange(len(self.count)) != arm))
+
+    def _resolution(self) -> float:
+        """The smallest step between values: rounded values can be equal by chance, which is no sign of little noise."""
+        values = np.sort(self.ascending[:, self.usable], axis=None)
+        values = values[np.isfinite(values)]
+        steps = np.diff(values)
+        steps = steps[steps > 1e-9 * np.abs(values).max()]
+        return float(steps.min()) if steps.size else 0.0
 
 
-def _is_ahead(cut: _Cut, others: list[_Cut]) -> bool:
-    """Tell whether the better part is the outlying one: it is the smaller, and better than other arms' typical runs."""
-    if len(cut.low) <= len(cut.high):
-        return False
-    typical = median(median(other.larger) for other in others)
-    return abs(cut.high[0][0] - typical) > abs(cut.low[-1][0] - typical)
-
-
-def _resolution(cuts: list[_Cut]) -> float:
-    """The smallest step between values: rounded values can be equal by chance, which is no sign of little noise."""
-    values = sorted(value for cut in cuts for value, _ in (*cut.low, *cut.high))
-    return min(_steps(values), default=0.0)
-
-
-def _steps(values: list[float]) -> Iterator[float]:
-    rounding = 1e-9 * max(map(abs, values))
-    for low, high in pairwise(values):
-        if high - low > rounding:
-            yield high - low
+def _alone(off: FloatArray, arm: int) -> FloatArray:
+    """How far each run of an arm is off its usual level, beyond what the other arms are at that seed."""
+    others = np.delete(off, arm, axis=1)
+    some = np.isfinite(others).any(axis=1)
+    typical = np.zeros(len(off))
+    typical[some] = np.nanmedian(others[some], axis=1)
+    return off[:, arm] - typical

@@ -8,6 +8,7 @@ show at which both have a result. See `LostSeeds`.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -80,7 +81,7 @@ class PairedData:
         values = {key: value for key, value in self.values.items() if key not in found.behind}
         return replace(self, values=values, lost={**self.lost, **dict.fromkeys(found.behind, OUTLYING)}, outliers=found)
 
-    @property
+    @cached_property
     def ended(self) -> frozenset[Key]:
         """The trials that have ended, however they did."""
         return frozenset({*self.values, *self.lost, *self.unreported})
@@ -111,9 +112,17 @@ class PairedData:
 
     def lost_seeds(self, arm: str, other: str) -> "LostSeeds":
         """Find the seeds that one of two arms lost and the other did not."""
-        ours, theirs = ({seed for name, seed in self.lost if name == which} for which in (arm, other))
-        both = {seed for _, seed in self.ended if {(arm, seed), (other, seed)} <= self.ended}
-        return LostSeeds(tuple(sorted((ours - theirs) & both)), tuple(sorted((theirs - ours) & both)))
+        ours, theirs = (self.lost_by_arm.get(which, frozenset()) for which in (arm, other))
+        both = {seed for seed in ours ^ theirs if (arm, seed) in self.ended and (other, seed) in self.ended}
+        return LostSeeds(tuple(sorted(ours & both)), tuple(sorted(theirs & both)))
+
+    @cached_property
+    def lost_by_arm(self) -> Mapping[str, frozenset[int]]:
+        """The seeds that each arm lost; arms that lost none are absent."""
+        found: dict[str, set[int]] = {}
+        for arm, seed in self.lost:
+            found.setdefault(arm, set()).add(seed)
+        return {arm: frozenset(seeds) for arm, seeds in found.items()}
 
 
 @dataclass(frozen=True)

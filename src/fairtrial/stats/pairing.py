@@ -39,20 +39,26 @@ def pairing_conflict(study: Study, arm: str, other: str, results: Sequence[Trial
 
     In a crossed design of noise no two arms can be compared: seeds that share weights or orders are not independent.
     """
+    found = find_conflict(study, arm, other, results)
+    return None if found is None else found[1]
+
+
+def find_conflict(study: Study, arm: str, other: str, results: Sequence[TrialResult]) -> tuple[int, str] | None:
+    """Find the first seed at which two arms conflict, 0 if all seeds do, and why; see `pairing_conflict`."""
     if min(study.noise.initial_weights or 1, study.noise.batch_orders or 1) > 1:
-        return (
+        return 0, (
             f"{study.label}: arms {arm} and {other} can't be compared by seeds that share initial weights and batch "
             "orders; run the study without [noise], which has the first of these seeds already"
         )
     for seed, (ours, theirs) in _pairs(results, arm, other).items():
         if (changed := changed_code(ours, theirs)) and not (ours.forced or theirs.forced):
-            return (
+            return seed, (
                 f"{study.label}: arms {arm} and {other} can't be compared: at seed {seed} they ran different code: "
                 f"{', '.join(changed)}"
             )
         for name in _differing(ours, theirs):
             if not _reason(study, name, arm, other):
-                return (
+                return seed, (
                     f"{study.label}: arms {arm} and {other} can't be compared: at seed {seed} their {name} differ "
                     f"({ours.fingerprints[name][:12]} and {theirs.fingerprints[name][:12]}), which trials of one seed "
                     "must share"

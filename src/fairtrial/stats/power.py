@@ -111,6 +111,8 @@ def further_seeds(
     """
     planned = [look for look in plan.looks if look > seeds]
     later = np.array([*planned, *_beyond(max(plan.looks[-1], seeds))])
+    if not later.size:
+        return None
     level = boundary(plan).level(alpha) * later[: len(planned)] / plan.looks[-1]
     tail = np.minimum(np.r_[level, _next_levels(plan, alpha, later[len(planned) :])], 1.0) / 2
     half = -special.stdtrit(df + growth * (later - seeds), tail) / np.sqrt(later - missing)
@@ -145,7 +147,7 @@ def _next_levels(plan: LookPlan, alpha: float, later: npt.NDArray[np.int64]) -> 
     return np.array([levels[size] for size in sizes])
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=4)  # an answer has up to eight megabytes, and all arms of a study ask for the same
 def _future(seeds: int, later: tuple[int, ...]) -> npt.NDArray[np.float64]:
     """How far the mean moves from the current one, in scales; (futures, later looks).
 

@@ -57,16 +57,51 @@ def judge_many(differences: FloatArray, plan: LookPlan, alpha: float = 0.05, mar
     return Judged(*(np.concatenate(chunks) for chunks in zip(*parts, strict=True)))
 
 
-def _replay(differences: FloatArray, plan: LookPlan, alpha: float, margin: float | None) -> Judged:
+class Looks:
+    """The looks of one study, taken as its seeds come.
+
+    Looks that were taken are not taken again, unless rows that they saw have changed.
+
+    Example:
+        >>> import numpy as np
+        >>> differences = np.random.default_rng(0).normal(size=(12, 4)) + [0.0, 0.0, 3.0, 3.0]
+        >>> looks = Looks(LookPlan.of(arms=4, looks=range(3, 13)))
+        >>> [looks.take(differences[:seeds]).finding.tolist() for seeds in (3, 6, 12)][-1]
+        [0, 0, 1, 1]
+    """
+
+    def __init__(self, plan: LookPlan, alpha: float = 0.05, margin: float | None = None) -> None:
+        self._plan, self._alpha, self._margin = plan, alpha, margin
+        self._rows = np.zeros((0, plan.arms))
+        self._judged: Judged | None = None
+
+    def take(self, differences: FloatArray) -> Judged:
+        """Judge the study after these seeds, (seeds, arms); the arrays of the answer are (arms,)."""
+        seeds = len(self._rows)
+        same = np.array_equal(differences[:seeds], self._rows, equal_nan=True)
+        past = self._judged if same else None
+        now = self._judged = _replay(differences[None], self._plan, self._alpha, self._margin, past)
+        self._rows = differences.copy()
+        return Judged(*(array[0] for array in now))
+
+
+def _replay(
+    differences: FloatArray, plan: LookPlan, alpha: float, margin: float | None, now: Judged | None = None
+) -> Judged:
+    """Take the looks that these seeds allow, from the one after those that gave the findings ``now`` on."""
     level = boundary(plan).level(alpha)
     seen = np.isfinite(differences)
     if differences.shape[1] < plan.looks[0]:
         found = estimate(differences, seen, plan.pooling, apart=plan.alone)
         nothing = np.full(found.mean.shape, np.nan)
         return Judged(np.zeros(found.mean.shape, np.int8), np.full(found.mean.shape, -1), nothing, nothing, *found)
-    now = _look(differences, seen, plan, 0, level, margin)
-    for index, seeds in enumerate(plan.looks[1:], start=1):
-        settled = now.finding != UNDECIDED
+    if now is None or (now.look < 0).any():
+        now = _look(differences, seen, plan, 0, level, margin)
+    else:
+        rows = np.arange(differences.shape[1])[:, None]
+        seen &= (now.finding == UNDECIDED)[:, None] | (rows < np.array(plan.looks)[now.look][:, None])
+    for index in range(int(now.look.max()) + 1, len(plan.looks)):
+        settled, seeds = now.finding != UNDECIDED, plan.looks[index]
         if seeds > differences.shape[1] or settled.all():
             break
         seen[:, plan.looks[index - 1] :] &= ~settled[:, None]

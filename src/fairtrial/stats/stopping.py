@@ -1,35 +1,23 @@
 """Decides which arms of a sequential study get no further seeds, and why."""
 
-from collections.abc import Collection, Sequence
-
 from fairtrial.spec import Study
 from fairtrial.stats.failures import compare_failures, could_settle
 from fairtrial.stats.paired import LostSeeds, PairedData
 from fairtrial.stats.verdicts import Comparison, Failures, Verdict
 
 
-def stop_reasons(
-    study: Study, judged: Sequence[Comparison], data: PairedData, refused: Collection[str], seeds: int
-) -> dict[str, str]:
-    """Give the arms that stop after so many complete seeds, each with a few words on why."""
-    found: dict[str, str] = {}
-    for row in judged:
-        if row.arm in refused:
-            found[row.arm] = f"its trials are not paired with those of {study.reference}"
-            continue
-        failures = failures_of(study, row, data, seeds)
-        verdict, by_failures = combined(
-            row.verdict, data.lost_seeds(row.arm, study.reference), failures.verdict(study.question_alpha)
-        )
-        if by_failures:
-            found[row.arm] = f"{row.arm if failures.side == 'arm' else study.reference} fails more often"
-        elif verdict.settled:
-            found[row.arm] = "its verdict is settled"
-        elif row.verdict.settled and not _open(study, row, failures, seeds):
-            found[row.arm] = "lost seeds leave it undecided"
-        elif not row.verdict.settled and hopeless(study, row, failures, seeds):
-            found[row.arm] = f"no seed has a result of it and {study.reference}"
-    return found
+def stop_reason(study: Study, row: Comparison, lost: LostSeeds, failures: Failures, seeds: int) -> str:
+    """Say in a few words why an arm stops after so many complete seeds; empty if it goes on."""
+    verdict, by_failures = combined(row.verdict, lost, failures.verdict(study.question_alpha))
+    if by_failures:
+        return f"{row.arm if failures.side == 'arm' else study.reference} fails more often"
+    if verdict.settled:
+        return "its verdict is settled"
+    if row.verdict.settled and not _open(study, row, failures, seeds):
+        return "lost seeds leave it undecided"
+    if not row.verdict.settled and hopeless(study, row, failures, seeds):
+        return f"no seed has a result of it and {study.reference}"
+    return ""
 
 
 def _open(study: Study, row: Comparison, failures: Failures, seeds: int) -> bool:

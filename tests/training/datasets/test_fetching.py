@@ -8,6 +8,7 @@ import pytest
 from fairtrial.errors import DataError
 from fairtrial.training import datasets
 from fairtrial.training.datasets import cache
+from fairtrial.training.datasets.cifar10 import Cifar10
 from fairtrial.training.datasets.download import WebArchive
 
 
@@ -54,3 +55,8 @@ def test_data_that_changed_on_the_way_are_refused(mini, parcel):
 def test_what_is_not_in_the_cache_can_not_be_handed_on(parcel):
     with pytest.raises(DataError, match="cifar10: not in the cache; run `fairtrial data cifar10`"):
         datasets.gather(["cifar10"])
+
+
+def test_a_path_in_no_home_folder(mini):
+    with pytest.raises(DataError, match=r"^~nosuch/x: no such home folder; name a folder or archive$"):
+        Cifar10(path="~nosuch/x").fetched(verify=True)

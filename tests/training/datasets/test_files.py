@@ -72,6 +72,20 @@ def test_a_truncated_archive(mini, tmp_path, keep):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("mode", "name"), [("w:bz2", "bzip2"), ("w:xz", "xz")])
+def test_another_compression_is_named(tmp_path, mode, name):
+    with tarfile.open(tmp_path / "x.tar", mode) as archive:
+        archive.addfile(tarfile.TarInfo("a"))
+    with pytest.raises(DataError, match=rf"x\.tar: compressed with {name}; unpack it, or compress it with gzip$"):
+        files.read(tmp_path / "x.tar", {"a": 10})
+
+
+def test_a_name_in_an_archive_is_no_compression(tmp_path):
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("BZh9"))
+    assert files.read(tmp_path / "x.tar", {"BZh9": 10}) == {"BZh9": b""}
+
+
 def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
     (tmp_path / "a").write_bytes(b"")
 

@@ -58,6 +58,31 @@ def program(path, text):
     return str(path)
 
 
+@pytest.mark.parametrize("path", ["", ".", ":{}", ".:{}"])
+def test_no_program_in_the_working_folder_is_run(working_compiler, fresh, tmp_path, path):
+    """Neither as a compiler, nor by the compiler, which looks for an assembler and a linker."""
+    for name in ("g++", "clang++", "c++", "as", "ld"):
+        program(Path(name), f"touch {tmp_path}/ran\necho planted 1.0")
+    fresh.setenv("CXX", working_compiler.path)
+    fresh.setenv("PATH", path.format(os.environ["PATH"]))
+    compiler.find_compiler.cache_clear()
+    compiler._compile(compiler.find_compiler(), {"kernels.cpp": "int x;"}, "float", tmp_path)
+    fresh.delenv("CXX")
+    compiler.find_compiler.cache_clear()
+    if "{}" in path:
+        assert Path(compiler.find_compiler().path).is_absolute()
+    else:
+        with pytest.raises(cache.KernelsUnavailableError, match="no compiler found"):
+            compiler.find_compiler()
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_compiler_named_by_its_path_may_be_in_the_working_folder(fresh):
+    fresh.setenv("CXX", "./fake++")
+    program(Path("fake++"), "echo fake 1.2")
+    assert compiler.find_compiler().label == "fake++ 1.2"
+
+
 @pytest.mark.parametrize(
     ("at_compiling", "reason"),
     [
@@ -80,6 +105,19 @@ def test_a_cache_that_cant_be_written_to(working_compiler, fresh, tmp_path):
     fresh.setenv("FAIRTRIAL_CACHE", str(tmp_path / "cache"))
     assert works_plainly()
     assert "can't be written to" in library.path()
+
+
+def test_a_cache_below_a_file_has_no_library(working_compiler, fresh, tmp_path):
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    fresh.setenv("FAIRTRIAL_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(cache.KernelsUnavailableError, match=r"can't be read \(Not a directory\)"):
+        compiler.is_cached("float")
+
+
+def test_no_home_folder_for_the_cache(working_compiler, fresh):
+    fresh.setenv("FAIRTRIAL_CACHE", "~nosuch/x")
+    assert works_plainly()
+    assert library.path() == "plain: ~nosuch/x: no home folder for the cache; set FAIRTRIAL_CACHE to a folder"
 
 
 def test_the_key_holds_all_that_matters(fresh, tmp_path):

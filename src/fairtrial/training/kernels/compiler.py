@@ -7,13 +7,13 @@ import hashlib
 import os
 import platform
 import re
-import shutil
 import subprocess
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
 
+from fairtrial.files import find_program, program_path
 from fairtrial.training.kernels import cache as libraries
 from fairtrial.training.kernels.cache import KernelsUnavailableError, Library, UnsoundError
 
@@ -53,7 +53,12 @@ def is_cached(real: str) -> bool:
         UnsoundError: it has one that must not be loaded.
         KernelsUnavailableError: as `library`.
     """
-    found = libraries.find(_name(real))
+    name = _name(real)
+    try:
+        found = libraries.find(name)
+    except OSError as error:
+        reason = error.strerror or error
+        raise KernelsUnavailableError(f"{libraries.folder_path()} can't be read ({reason})") from error
     if found is not None:
         os.close(found.descriptor)
     return found is not None
@@ -93,7 +98,7 @@ def find_compiler() -> Compiler:
         raise KernelsUnavailableError(f"switched off by {SWITCH}")
     named = os.environ.get("CXX")
     for name in (named,) if named else COMPILERS:
-        if (path := shutil.which(name)) is None:
+        if (path := find_program(name)) is None:
             continue
         result = _run([path, "--version"])
         if result.returncode == 0 and result.stdout.strip():
@@ -152,7 +157,8 @@ def processor() -> dict[str, str]:
 
 
 def _run(command: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
-    whole = os.environ | environment
+    # Compilers look for their assembler and linker in PATH; an empty one would name the working folder.
+    whole = os.environ | {"PATH": program_path() or os.defpath} | environment
     try:
         return subprocess.run(  # noqa: S603
             command, capture_output=True, text=True, errors="replace", timeout=_SECONDS, check=False, env=whole
