@@ -1,14 +1,17 @@
 """Estimates what a study will cost, and what more or fewer seeds would find."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import product
 
 from fairtrial.executors.slots import choose_slots
 from fairtrial.history import History
 from fairtrial.scheduler import Scheduler, makespan
-from fairtrial.spec import BUILT_IN, Settings, Study
+from fairtrial.spec import BUILT_IN, Arm, Settings, Study
 from fairtrial.stats.boundary import LookPlan
 from fairtrial.stats.comparison import paired_spread
+from fairtrial.stats.joined import Key
 from fairtrial.stats.power import detectable
 from fairtrial.stats.replay import Stops
 from fairtrial.stats.stages import standing
@@ -63,73 +66,101 @@ def estimate(
     spread are those of `fairtrial.api.estimate_cost`. Each other number of seeds is at least 2; a crossed design has
     its own number and no other.
     """
-    estimator = _Estimator(results, history, workers, threads)
-    cost = estimator.cost(study)
+    estimator = _Estimator(study, results, history, workers, threads)
+    cost = estimator.cost()
     if len(study.arms) == 1:
         return cost
     spread = spread or paired_spread(study, results)
-    numbers = (study.noise.crossed,) if study.noise.crossed else tuple(seeds)
     options = []
-    for n in numbers:
-        resized = study if study.noise.crossed else Study.from_dict(study.to_dict() | {"seeds": n})
-        stands = standing(resized, history, study.evidence.metric, study.evidence.target)
+    for n in (study.noise.crossed,) if study.noise.crossed else seeds:
+        stands = standing(study, history, study.evidence.metric, study.evidence.target, seeds=n)
         found = None
         if spread and n in stands.looks:
-            plan = LookPlan.of(len(study.arms) - 1, stands.looks, earlier=stands.earlier, share=stands.share)
-            found = spread * detectable(plan, study.question_alpha, stands.looks.index(n))
-        options.append(SeedOption(n, found, estimator.cost(resized).seconds))
+            looks = LookPlan.of(len(study.arms) - 1, stands.looks, earlier=stands.earlier, share=stands.share)
+            found = spread * detectable(looks, study.question_alpha, stands.looks.index(n))
+        options.append(SeedOption(n, found, estimator.cost(n).seconds))
     return replace(cost, spread=spread, seed_options=tuple(options))
 
 
 @dataclass
 class _Estimator:
-    """Estimates costs of studies, and times each kind of trial once."""
+    """Estimates costs of a study, and times each kind of trial once."""
 
+    study: Study
     results: Sequence[TrialResult]
     history: History | None
     workers: int | None
     threads: int | None
     timings: dict[str, tuple[float, float]] = field(default_factory=dict)  # seconds of a step and of a trial, by kind
 
-    def cost(self, study: Study) -> Estimate:
-        ended = {result.trial for result in self.results if result.outcome is not None}
-        scheduler = Scheduler(study, Stops(lambda: self.history) if study.sequential else None)
-        scheduler.advance(ended, lambda: self.results)
-        missing = [trial for trial in scheduler.possible if trial.hash not in ended]
+    def cost(self, seeds: int | None = None) -> Estimate:
+        """What the missing trials will cost, or would with a fixed number of seeds."""
+        ended = {(result.arm, result.seed) for result in self.results if result.outcome is not None}
+        possible = self._possible() if seeds is None else self._planned(seeds)
+        missing = [self.arms[arm] for arm, seed in possible if (arm, seed) not in ended]
         slots = choose_slots(len(missing), self.workers, self.threads)
-        built_in = [trial for trial in missing if trial.settings.training.loop == BUILT_IN]
-        self._time(study, built_in, slots.threads)
-        seconds = [self._seconds(trial) for trial in missing]
+        built_in = [arm for arm in missing if arm.settings.training.loop == BUILT_IN]
+        self._time(built_in, slots.threads)
+        seconds = [self._seconds(arm) for arm in missing]
         known = [value for value in seconds if value is not None]
         return Estimate(
-            trials=len(scheduler.possible),
+            trials=len(possible),
             missing=len(missing),
             workers=slots.workers,
             threads=slots.threads,
-            step_ms=self.timings[_kind(built_in[0].settings)][0] * 1e3 if built_in else None,
+            step_ms=self.timings[self._kinds[built_in[0].name]][0] * 1e3 if built_in else None,
             seconds=makespan(known, slots.workers) if len(known) == len(seconds) else None,
-            bytes=sum(TRIAL_BYTES + EPOCH_BYTES * trial.epochs for trial in missing),
+            bytes=sum(TRIAL_BYTES + EPOCH_BYTES * arm.settings.training.epochs for arm in missing),
         )
 
-    def _time(self, study: Study, trials: Sequence[Trial], threads: int) -> None:
-        new = {kind: trial for trial in trials if (kind := _kind(trial.settings)) not in self.timings}
+    def _possible(self) -> Sequence[Key]:
+        """All trials that the study has had or may still need."""
+        if not self.study.sequential:
+            return self._planned(self.study.seeds)
+        scheduler = Scheduler(self.study, Stops(lambda: self.history))
+        scheduler.advance({one.trial for one in self.results if one.outcome is not None}, lambda: self.results)
+        return [(trial.arm, trial.seed) for trial in scheduler.possible]
+
+    def _planned(self, seeds: int) -> Sequence[Key]:
+        """All trials of so many seeds, in the order of the plan."""
+        return [(arm, seed) for seed, arm in product(range(seeds), self.arms)]
+
+    def _time(self, arms: Sequence[Arm], threads: int) -> None:
+        new = {kind: arm for arm in arms if (kind := self._kinds[arm.name]) not in self.timings}
         if not new:
             return
         from fairtrial.training import bench, datasets, prepare  # noqa: PLC0415
 
-        prepare.prepare(study)
-        for kind, trial in new.items():
-            pace = bench.pace(trial, threads=threads)
-            data = datasets.load(trial.settings.data, verify=False)
-            self.timings[kind] = pace.step_seconds, pace.trial_seconds(trial.settings, data)
+        prepare.prepare(self.study)
+        for kind, arm in new.items():
+            pace = bench.pace(Trial(arm.name, 0, arm.settings), threads=threads)
+            data = datasets.load(arm.settings.data, verify=False)
+            self.timings[kind] = pace.step_seconds, pace.trial_seconds(arm.settings, data)
 
-    def _seconds(self, trial: Trial) -> float | None:
-        if trial.settings.training.loop == BUILT_IN:
-            return self.timings[_kind(trial.settings)][1]
-        finished = [result for result in self.results if result.outcome is Outcome.FINISHED]
-        alike = [result for result in finished if result.arm == trial.arm] or finished
-        seconds = [(result.ended - result.started).total_seconds() for result in alike if result.ended]
-        return sum(seconds) / len(seconds) if seconds else None
+    @cached_property
+    def arms(self) -> Mapping[str, Arm]:
+        """The arms by their names."""
+        return {arm.name: arm for arm in self.study.arms}
+
+    @cached_property
+    def _kinds(self) -> Mapping[str, str]:
+        """The kind of each arm's trials."""
+        return {arm.name: _kind(arm.settings) for arm in self.study.arms}
+
+    def _seconds(self, arm: Arm) -> float | None:
+        if arm.settings.training.loop == BUILT_IN:
+            return self.timings[self._kinds[arm.name]][1]
+        return self._took.get(arm.name, self._took.get(None))
+
+    @cached_property
+    def _took(self) -> Mapping[str | None, float]:
+        """Mean seconds of finished trials, of each arm and of all of them (None)."""
+        found: dict[str | None, list[float]] = {}
+        for one in self.results:
+            if one.outcome is Outcome.FINISHED and one.ended:
+                for arm in (one.arm, None):
+                    found.setdefault(arm, []).append((one.ended - one.started).total_seconds())
+        return {arm: sum(seconds) / len(seconds) for arm, seconds in found.items()}
 
 
 def _kind(settings: Settings) -> str:

@@ -5,10 +5,11 @@ when a study looks again at trials that another one looked at, and when a margin
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, TypeAlias
 
 from fairtrial.sources import code_of
@@ -304,14 +305,19 @@ def arm_digests(study: Study) -> dict[str, str]:
 
     Keys that change no training are left out, see `family_digest`, unless it is these in which arms differ.
     """
+    return {**_arm_digests(study)}
+
+
+@lru_cache(maxsize=8)
+def _arm_digests(study: Study) -> Mapping[str, str]:
     order = sorted(study.arms, key=lambda arm: arm.name != study.reference)
     whole = {arm.name: content(arm.settings) for arm in order}
     exact, alike = ({name: make(one) for name, one in whole.items()} for make in (digest, family_digest))
     chosen = alike if len({*alike.values()}) == len({*exact.values()}) else exact
-    digests: dict[str, str] = {}
+    digests, known = {}, Counter[str]()
     for name, own in chosen.items():
-        same = sum(known.partition("+")[0] == own for known in digests.values())
-        digests[name] = f"{own}+{same}" if same else own
+        digests[name] = f"{own}+{known[own]}" if known[own] else own
+        known[own] += 1
     return digests
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from pydantic import PrivateAttr
 
-from fairtrial.spec import BUILT_IN, Settings, Study
+from fairtrial.spec import BUILT_IN, Settings, Study, content
 from fairtrial.spec.sections import REGISTRIES
+from fairtrial.spec.study import differing
 
 #: The prefix of the names of parameters.
 PARAMS = "params."
@@ -161,8 +162,10 @@ def unread_keys(study: Study, reads: Collection[str]) -> tuple[str, ...]:
         >>> unread_keys(study, {"params.mean"})
         ('params.arm',)
     """
-    users = [arm.name for arm in study.arms if arm.settings.training.loop != BUILT_IN]
-    keys = dict.fromkeys(key for arm in users[1:] for key in study.differing_keys(users[0], arm))
+    users = (arm.settings for arm in study.arms if arm.settings.training.loop != BUILT_IN)
+    tables = map(content, users)
+    first = next(tables, {})
+    keys = dict.fromkeys(key for other in tables for key in differing(first, other))
     recorded = {key: key if key.startswith(PARAMS) else key.partition(".")[0] for key in keys}
     known = {key: name for key, name in recorded.items() if name == key or name in REGISTRIES}
     return tuple(key for key, name in known.items() if name not in reads)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 import re
 from dataclasses import replace as replace_field
 
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 
 from builders import PAPER_ARMS, make_results, make_study
 from fairtrial.errors import ReportError
+from fairtrial.report import screen
+from fairtrial.report.grid import Column, Grid
 from fairtrial.report.views import View
 from fairtrial.stats.summary import SeedSpread, StudySummary, summarize
 from fairtrial.trial import Outcome
@@ -171,3 +174,31 @@ def test_what_makes_a_comparison_false_is_the_first_line_of_the_table_too(form):
     text = write(summary, form, width=200) if form == "text" else write(summary, form)
     assert text.index(line) < text.index("reference.")
     assert json.loads(write(summary, "json"))["alerts"] == list(summary.alerts)
+
+
+@pytest.mark.parametrize("width", [30, 50, 120])
+@pytest.mark.parametrize("color", [False, True])
+def test_a_long_table_is_laid_out_as_a_short_one(width, color, monkeypatch):
+    rng = random.Random(width)
+
+    def words(size):
+        return "".join(rng.choice("abü中 ") for _ in range(size)).strip() or "x"
+
+    def cell():
+        return rng.choice([("better", "1 of 3"), ("worse",), (words(9),), (words(5), words(12))])
+
+    def grid():
+        keys, rows = rng.sample(["arm", "verdict", "finding", "acc", "time", "seeds"], rng.randrange(2, 6)), 4
+        columns = (Column(key, cell(), tuple(cell() for _ in range(rows))) for key in keys)
+        return Grid("s@1", tuple(columns), ("a note",))
+
+    def lines(text):
+        return [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in text.splitlines()]
+
+    for made in [grid() for _ in range(40)]:
+        monkeypatch.setattr(screen, "LONG", 1)
+        laid_out = screen.screen_text(made, width, color)
+        monkeypatch.setattr(screen, "LONG", 10**9)
+        expected = screen.screen_text(made, width, color)
+        assert lines(laid_out) == lines(expected)
+        assert laid_out == expected or color  # Rich colors blanks, too

@@ -6,10 +6,11 @@ from io import StringIO
 from itertools import product
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
-from rich.text import Text
+from rich.text import Span, Text
 
 from fairtrial.report.grid import LEFT, Column, Grid, cell_color, cells_by_row, verdict_word
 
@@ -39,7 +40,11 @@ def screen_text(grid: Grid, width: int, color: bool) -> str:
     return "\n".join(lines if color else [line.rstrip() for line in lines]).strip("\n") + "\n"
 
 
-def _fitting(columns: Sequence[Column], console: Console) -> list[Table]:
+#: Rows from which a table is laid out here: Rich takes a millisecond a row.
+LONG = 200
+
+
+def _fitting(columns: Sequence[Column], console: Console) -> list[Table | Text]:
     """Choose the most open layout that fits the screen; a number broken at the edge could be read as another.
 
     That is one table with each cell on one line, or with the spread below the mean, or else several tables that each
@@ -47,6 +52,8 @@ def _fitting(columns: Sequence[Column], console: Console) -> list[Table]:
     """
     unlimited = console.options.update(max_width=sys.maxsize)
     for stacked, gap in product((False, True), (2, 1)):
+        if len(columns[0].cells) >= LONG and (lines := _lines(columns, console.width, stacked=stacked, gap=gap)):
+            return [lines]
         table = _table(columns, stacked=stacked, gap=gap)
         if Measurement.get(console, unlimited, table).maximum <= console.width:
             return [table]
@@ -69,6 +76,42 @@ def _table(columns: Sequence[Column], *, stacked: bool, gap: int) -> Table:
         cells = zip(columns, row, strict=True)
         table.add_row(*(Text(between.join(cell), cell_color(column, cell) or "") for column, cell in cells))
     return table
+
+
+def _lines(columns: Sequence[Column], width: int, *, stacked: bool, gap: int) -> Text | None:
+    """Lay a table out in lines as `_table` does; None if it does not fit."""
+    between = "\n" if stacked else " "
+    cells = [[between.join(cell).split("\n") for cell in column.cells] for column in columns]
+    pairs = [*zip(columns, cells, strict=True)]
+    widths = [max(cell_len(line) for lines in (column.title, *rows) for line in lines) for column, rows in pairs]
+    total = sum(widths) + gap * (len(widths) - 1)
+    if total > width:
+        return None
+
+    pieces, spans, at = list[str](), list[Span](), 0
+
+    def add(row: Sequence[Sequence[str]], styles: Sequence[str], *, from_top: bool = True) -> None:
+        nonlocal at
+        height = max(map(len, row))
+        for index in range(height):
+            for number, (lines, style) in enumerate(zip(row, styles, strict=True)):
+                line = index if from_top else index - height + len(lines)
+                text = lines[line] if 0 <= line < len(lines) else ""
+                blanks = " " * (widths[number] - cell_len(text))
+                padded = text + blanks if columns[number].key in LEFT else blanks + text
+                pieces.extend((padded, " " * gap))
+                if style:
+                    spans.append(Span(at, at + len(padded), style))
+                at += len(padded) + gap
+            pieces[-1] = "\n"
+            at += 1 - gap
+
+    add([column.title for column in columns], ["bold"] * len(columns), from_top=False)
+    pieces.append("─" * total + "\n")
+    at += total + 1
+    for number, row in enumerate(zip(*cells, strict=True)):
+        add(row, [cell_color(column, column.cells[number]) or "" for column in columns])
+    return Text("".join(pieces[:-1]), spans=spans, no_wrap=True)
 
 
 def _hanging(sentence: str, console: Console) -> Iterator[Text]:

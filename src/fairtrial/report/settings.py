@@ -51,8 +51,10 @@ def adam_columns(summary: StudySummary) -> tuple[SettingColumn, ...]:
 
 def differing_columns(summary: StudySummary) -> tuple[SettingColumn, ...]:
     """List the other settings in which the arms differ, the optimizer's first."""
-    flat = [dict(flatten(arm.settings)) for arm in summary.arms]
-    every = dict.fromkeys(key for section in _SECTIONS for arm in flat for key in arm if key.startswith(f"{section}."))
+    tables = [arm.settings for arm in summary.arms]
+    sections = [name for name in _SECTIONS if any(one.get(name) != tables[0].get(name) for one in tables)]
+    flat = [dict(flatten({name: one[name] for name in sections if name in one})) for one in tables]
+    every = dict.fromkeys(key for section in sections for arm in flat for key in arm if key.startswith(f"{section}."))
     keys = [key for key in every if key not in {"optimizer.betas", "optimizer.eps"} and _differ(flat, key)]
     short = Counter(map(_title, keys))
     titles = [_title(key) if short[_title(key)] == 1 else key for key in keys]

@@ -43,6 +43,8 @@ class Section(BaseModel):
 
     def changed_later_keys(self) -> list[str]:
         """Name the later keys that are not at their default."""
+        if not self.later_keys:
+            return []
         fields = type(self).model_fields
         return sorted(key for key in self.later_keys if getattr(self, key) != fields[key].default)
 

@@ -156,6 +156,9 @@ class Study(Section):
         head = {"format": FORMAT, "name": self.name, "reference": self.reference, "seeds": self._seeds}
         return digest({**head, "arms": arms, **self._questions})
 
+    def __hash__(self) -> int:
+        return hash(self.hash)
+
     @cached_property
     def origin(self) -> Origin:
         """Where the study comes from: outside equality and hash, as all cached properties are."""
@@ -178,10 +181,13 @@ class Study(Section):
         Raises:
             StudyError: no arm has that name.
         """
-        arms = {arm.name: arm for arm in self.arms}
-        if name not in arms:
-            raise StudyError(f"{self.name} has no arm `{name}`: {did_you_mean(name, arms)}")
-        return arms[name]
+        if name not in self._by_name:
+            raise StudyError(f"{self.name} has no arm `{name}`: {did_you_mean(name, self._by_name)}")
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> Mapping[str, Arm]:
+        return {arm.name: arm for arm in self.arms}
 
     @cached_property
     def twins(self) -> Mapping[str, str]:
@@ -201,9 +207,8 @@ class Study(Section):
             >>> study.differing_keys("baseline", "low_beta2")
             ('params.arm', 'params.mean')
         """
-        own, theirs = (dict(flatten(content(self.arm(name).settings))) for name in (arm, other))
-        differ = [key for key in {**own, **theirs} if own.get(key) != theirs.get(key)]
-        return tuple(key for key in differ if not isinstance(own.get(key, theirs.get(key)), Mapping))  # no empty table
+        own, theirs = (content(self.arm(name).settings) for name in (arm, other))
+        return differing(own, theirs)
 
     @property
     def sequential(self) -> bool:
@@ -274,15 +279,23 @@ class Study(Section):
         }
 
 
+def differing(own: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, ...]:
+    """Name the dotted keys in which two tables of settings differ."""
+    sections = [key for key in {**own, **other} if own.get(key) != other.get(key)]
+    own, other = (dict(flatten({key: one[key] for key in sections if key in one})) for one in (own, other))
+    differ = [key for key in {**own, **other} if own.get(key) != other.get(key)]
+    return tuple(key for key in differ if not isinstance(own.get(key, other.get(key)), Mapping))  # no empty table
+
+
 def content(settings: Settings) -> dict[str, Any]:
     """Everything in settings that decides a training run: all but the paths of files and how often it is saved.
 
     A key that a later version added is left out at its default, so that the hashes of older studies stay.
     """
     table = settings.model_dump(mode="json")
-    for name, section in settings:
-        if isinstance(section, Section):
-            for key in section.later_keys.difference(section.changed_later_keys()):
+    for name, section in vars(settings).items():
+        if later_keys := getattr(section, "later_keys", None):
+            for key in later_keys.difference(section.changed_later_keys()):
                 del table[name][key]
     del table["data"]["path"], table["training"]["checkpoint_seconds"]
     if table["model"].get("weights_sha256"):

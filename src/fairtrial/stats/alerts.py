@@ -7,6 +7,7 @@ from fairtrial.reads import unread_keys
 from fairtrial.spec import Study
 from fairtrial.spec.metrics import Unit
 from fairtrial.stats.identical import identical_arms
+from fairtrial.stats.joined import by_arm
 from fairtrial.stats.paired import PairedData, seed_list
 from fairtrial.stats.verdicts import Comparison, Verdict
 from fairtrial.trial import Outcome, TrialResult
@@ -34,10 +35,10 @@ def _ended_early(study: Study, finished: Sequence[TrialResult]) -> Iterator[str]
     """Name the trials that recorded fewer epochs than their settings say, unless all trials recorded equally many."""
     if len({len(one.epochs) for one in finished}) < 2:
         return
-    early = []
+    early, trials = [], by_arm(finished)
     for arm in study.arms:
         planned = arm.settings.training.epochs
-        lengths = {one.seed: len(one.epochs) for one in finished if one.arm == arm.name and len(one.epochs) < planned}
+        lengths = {one.seed: length for one in trials.get(arm.name, []) if (length := len(one.epochs)) < planned}
         if lengths:
             low, high = min(lengths.values()), max(lengths.values())
             after = f"{low}" if low == high else f"{low} to {high}"

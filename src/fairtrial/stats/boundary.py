@@ -300,9 +300,9 @@ def usual_studies(patterns: int) -> int:
 
 
 def _size(plan: LookPlan) -> int:
-    """The cells times the seeds of a simulated study."""
+    """The cells times the seeds of a simulated study; the first looks cost more than others."""
     cells = max([plan.arms, *(cell for stage in plan.earlier for cell in stage.cells)]) + 1
-    return cells * max([plan.looks[-1], *(stage.looks[-1] for stage in plan.earlier)])
+    return cells * max([plan.looks[-1], *(stage.looks[-1] for stage in plan.earlier), 10])
 
 
 def _hardest(plan: LookPlan, spreads: Sequence[Spread]) -> list[Spread]:

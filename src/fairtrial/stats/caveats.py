@@ -72,7 +72,7 @@ def of_records(study: Study, data: PairedData) -> Iterator[str]:
 
 
 def _learning_rate(arms: Sequence[Settings]) -> str | None:
-    rates = [arm.optimizer.lr for arm in arms if _uses(arms, lambda settings: settings.optimizer)]
+    rates = [arm.optimizer.lr for arm in arms] if _uses(arms, lambda settings: settings.optimizer) else []
     rates = rates or [rate for arm in arms for key in _RATES if isinstance(rate := arm.params.get(key), float)]
     if len(rates) != len(arms) or len(set(rates)) > 1:
         return None

@@ -18,6 +18,7 @@ from fairtrial.stats.alerts import alerts, of_aa_arms, outlier_alerts
 from fairtrial.stats.failures import failure_caveats
 from fairtrial.stats.identical import Sameness, without_difference
 from fairtrial.stats.jitter import Jitter, find_jitter
+from fairtrial.stats.joined import by_arm
 from fairtrial.stats.judge import judge, needed, without_outlook
 from fairtrial.stats.paired import LostSeeds, PairedData, fate, seed_list
 from fairtrial.stats.pairing import pairing_caveats, pairing_conflict
@@ -27,6 +28,9 @@ from fairtrial.stats.stopping import allowed, combined, failures_of, hopeless
 from fairtrial.stats.variance import estimate
 from fairtrial.stats.verdicts import Comparison, Failures, Verdict
 from fairtrial.trial import TrialResult
+
+#: The plan of a study with one seed, which never comes to a look.
+_NEVER = (3,)
 
 
 @dataclass(frozen=True)
@@ -180,7 +184,8 @@ class _Comparing:
         self._standing = standing(study, history, evidence.metric, evidence.target)
         self._all = PairedData.of(study, results, evidence.metric, evidence.target)
         self._others = [arm.name for arm in study.arms if arm.name != study.reference]
-        conflicts = {arm: pairing_conflict(study, study.reference, arm, results) for arm in self._others}
+        self._by_arm = by_arm(results)
+        conflicts = {arm: pairing_conflict(study, study.reference, arm, self._both(arm)) for arm in self._others}
         self._refused = {arm: reason for arm, reason in conflicts.items() if reason}
         self._sameness = Sameness(results, self._all.values)
         self.seeds = self._complete_seeds() if seeds is None else seeds
@@ -192,7 +197,6 @@ class _Comparing:
         rows = tuple(self._with_losses(row, shared) for row in self._judged)
         exploratory = tuple(self._exploratory())
         ended = Counter(arm for arm, _ in self._data.ended)
-        losses = sorted(self._data.lost.items())
         unit = self._study.measure(self._evidence.metric).unit
         return StudyVerdict(
             study=self._study.name,
@@ -207,10 +211,7 @@ class _Comparing:
             seeds=self.seeds,
             comparisons=rows,
             ended={arm.name: ended[arm.name] for arm in self._study.arms},
-            lost={
-                arm: dict(Counter(how for (name, _), how in losses if name == arm))
-                for arm in dict.fromkeys(name for (name, _), _ in losses)
-            },
+            lost=self._data.losses,
             refused=self._refused,
             exploratory=exploratory,
             set_beforehand=self._history is not None and not exploratory,
@@ -237,6 +238,10 @@ class _Comparing:
         if self._history is not None:
             yield from self._history.repeated(self._measure)
         yield from self._standing.reasons
+
+    def _both(self, arm: str) -> list[TrialResult]:
+        """The results of an arm and of the reference."""
+        return [*self._by_arm.get(self._study.reference, []), *self._by_arm.get(arm, [])]
 
     def _identical(self, seeds: int) -> dict[str, int]:
         """The arms that are the reference to the bit at all of these seeds, with their number of shared seeds."""
@@ -268,7 +273,7 @@ class _Comparing:
                 data.differences(reference, arms, seeds),
                 self._evidence.margin,
                 self._study.question_alpha,
-                self._standing.looks or (2,),
+                self._standing.looks or _NEVER,
                 arms=arms,
                 larger_is_better=self._evidence.larger_is_better,
                 pooling=self._evidence.pooling or "guarded",
@@ -298,7 +303,7 @@ class _Comparing:
         # A/A arm has nothing to settle.
         open_ended = verdict is row.verdict and allowed(heading, lost) is heading and arm not in self._study.twins
         more = row.more_seeds if open_ended else None
-        paired = pairing_caveats(self._study, arm, self._results, other=self._study.reference)
+        paired = pairing_caveats(self._study, arm, self._both(arm), other=self._study.reference)
         judged = self._judge_caveats(row, failures, settles=more is not None)
         own = (*self._loss_caveats(row, lost, failures, verdict), *judged, *paired, *shared)
         found = replace(row, verdict=verdict, more_seeds=more, caveats=own)
@@ -331,9 +336,9 @@ class _Comparing:
             yield f"{reference} {how} at {seed_list(seeds)} and this arm did not, which counts for it."
         if row.verdict.settled and not verdict.settled:
             yield f"The seeds that both finished say {row.verdict.value}, but the lost seeds leave it undecided."
-        both = [seed for arm, seed in self._data.lost if arm == row.arm and (reference, seed) in self._data.lost]
-        if both:
-            yield f"Neither it nor {reference} has a result at {seed_list(sorted(both))}."
+        by_arm = self._data.lost_by_arm
+        if both := sorted(by_arm.get(row.arm, frozenset()) & by_arm.get(reference, frozenset())):
+            yield f"Neither it nor {reference} has a result at {seed_list(both)}."
         yield from failure_caveats(failures, reference, allowed(row.verdict, lost), self._study.question_alpha)
 
     def _by_fate(self, arm: str, seeds: Sequence[int]) -> Iterator[tuple[str, list[int]]]:

@@ -5,7 +5,6 @@ interval is that of the last planned look within the seeds that both have. Inter
 look may depend on the results.
 """
 
-from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
@@ -147,7 +146,7 @@ class Contrasts:
     def _verdict(
         self, base: str, rows: Sequence[Comparison], alpha: float, margin: float | None, refused: dict[str, str]
     ) -> StudyVerdict:
-        losses, unit = sorted(self.data.lost.items()), self.study.measure(self.evidence.metric).unit
+        unit = self.study.measure(self.evidence.metric).unit
         return replace(
             self.main,
             reference=base,
@@ -157,10 +156,7 @@ class Contrasts:
             margin=margin,
             alpha=alpha,
             comparisons=tuple(rows),
-            lost={
-                arm: dict(Counter(how for (name, _), how in losses if name == arm))
-                for arm in dict.fromkeys(name for (name, _), _ in losses)
-            },
+            lost=self.data.losses,
             refused=refused,
             jitter=None,
             alerts=tuple(dict.fromkeys([*outlier_alerts(self.data, unit), *self.main.alerts])),

@@ -1,9 +1,10 @@
 """Verdicts from paired differences."""
 
 import math
-import statistics
+from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -87,7 +88,11 @@ def judge(
     numbers = [number for number, name in enumerate(names, start=1) if name in apart]
     plan = LookPlan.of(len(names), looks, pooling, earlier=earlier, share=share, apart=numbers)
     judged = judge_many(values[None], plan, alpha, margin)
-    found = tuple(_Arm(name, *(array[0, column].item() for array in judged)) for column, name in enumerate(names))
+    alone = plan.alone | (plan.pooling == "own")
+    found = tuple(
+        _Arm(name, bool(alone[column]), *(array[0, column].item() for array in judged))
+        for column, name in enumerate(names)
+    )
     judgment = _Judgment(plan, alpha, margin, 1 if larger_is_better else -1, len(values), found)
     return tuple(_comparison(judgment, arm) for arm in found)
 
@@ -132,6 +137,7 @@ class _Arm(NamedTuple):
     """One arm of a judged study; fields as in `Judged`, NaN where missing."""
 
     name: str
+    alone: bool  # whether it is judged by its own spread alone
     finding: int
     look: int
     half: float
@@ -155,9 +161,26 @@ class _Judgment:
     rows: int  # of the differences
     arms: tuple[_Arm, ...]
 
-    def alone(self, arm: _Arm) -> bool:
-        """Whether an arm is judged by its own spread alone."""
-        return self.plan.pooling == "own" or bool(self.plan.alone[self.arms.index(arm)])
+    @cached_property
+    def undecided(self) -> int:
+        """The undecided arms that are judged together."""
+        return sum(one.finding == UNDECIDED and not one.alone for one in self.arms)
+
+    def typical_sd(self, arm: _Arm) -> float | None:
+        """Median standard deviation of the other arms that are judged together; None if none has any spread."""
+        position = bisect_left(self._sds, arm.sd)
+        others = len(self._sds) - 1
+        if not arm.sd > 0.0:  # it is not among them
+            position, others = len(self._sds), others + 1
+        if not others:
+            return None
+        middle = (others - 1) // 2, others // 2
+        low, high = (self._sds[index + (index >= position)] for index in middle)
+        return (low + high) / 2
+
+    @cached_property
+    def _sds(self) -> list[float]:
+        return sorted(one.sd for one in self.arms if one.sd > 0.0 and not one.alone)
 
 
 def _comparison(judgment: _Judgment, arm: _Arm) -> Comparison:
@@ -227,9 +250,7 @@ def _more_seeds(judgment: _Judgment, arm: _Arm) -> int | None:
         mean=arm.mean,
         scale=arm.scale,
         df=arm.df,
-        growth=1
-        if judgment.alone(arm)
-        else sum(one.finding == UNDECIDED and not judgment.alone(one) for one in judgment.arms),
+        growth=1 if arm.alone else judgment.undecided,
         margin=judgment.margin,
     )
 
@@ -272,12 +293,9 @@ def _equal_differences(arm: _Arm) -> Iterator[str]:
 
 def _unequal_spread(judgment: _Judgment, arm: _Arm) -> Iterator[str]:
     """Report an arm that spreads differently from the rest, by F tests that treat the two sides as independent."""
-    if judgment.alone(arm):
+    typical = None if arm.alone else judgment.typical_sd(arm)
+    if typical is None:
         return
-    others = [other.sd for other in judgment.arms if other is not arm and other.sd > 0.0 and not judgment.alone(other)]
-    if not others:
-        return
-    typical = statistics.median(others)
     df = arm.count - 1
     if special.fdtrc(df, df, (arm.sd / typical) ** 2) < UNEQUAL:
         yield f"Its differences spread {arm.sd / typical:.1f} times as much as other arms', which widens its interval."

@@ -116,6 +116,15 @@ class PairedData:
         both = {seed for seed in ours ^ theirs if (arm, seed) in self.ended and (other, seed) in self.ended}
         return LostSeeds(tuple(sorted(ours & both)), tuple(sorted(theirs & both)))
 
+    @property
+    def losses(self) -> dict[str, dict[str, int]]:
+        """How many trials of each arm were lost, by what happened; arms that lost none are absent."""
+        found: dict[str, dict[str, int]] = {}
+        for (arm, _), how in sorted(self.lost.items()):
+            counts = found.setdefault(arm, {})
+            counts[how] = counts.get(how, 0) + 1
+        return found
+
     @cached_property
     def lost_by_arm(self) -> Mapping[str, frozenset[int]]:
         """The seeds that each arm lost; arms that lost none are absent."""

@@ -20,8 +20,9 @@ MOST_SEEDS = 1_000
 #: Simulated continuations of a study, to predict when an arm settles.
 FUTURES = 1_000
 
-#: Single looks after more seeds have the level of one after so many, which is in the table of levels.
-LARGEST_TABULATED = 15
+#: Single looks after more seeds have the level of one after so many, which is in the table of levels. Of more arms than
+#: this, all have the level of one after as many seeds as the plan has.
+LARGEST_TABULATED, MOST_ARMS = 15, 10
 
 
 def detectable_differences(sd: float, arms: int, seeds: Iterable[int], alpha: float = 0.05) -> dict[int, float]:
@@ -142,7 +143,7 @@ def _beyond(last: int) -> list[int]:
 def _next_levels(plan: LookPlan, alpha: float, later: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """Levels of one look after so many seeds beyond the plan; the number of seeds hardly matters to them."""
     share = next_share(plan.share) - plan.share if plan.share < 1.0 else 1.0
-    sizes = np.minimum(later, LARGEST_TABULATED)
+    sizes = np.minimum(later, LARGEST_TABULATED) if plan.arms <= MOST_ARMS else np.full_like(later, plan.looks[-1])
     levels = {size: boundary(LookPlan.of(plan.arms, [size], plan.pooling)).level(alpha * share) for size in {*sizes}}
     return np.array([levels[size] for size in sizes])
 

@@ -89,12 +89,12 @@ def _replay(
     differences: FloatArray, plan: LookPlan, alpha: float, margin: float | None, now: Judged | None = None
 ) -> Judged:
     """Take the looks that these seeds allow, from the one after those that gave the findings ``now`` on."""
-    level = boundary(plan).level(alpha)
     seen = np.isfinite(differences)
     if differences.shape[1] < plan.looks[0]:
         found = estimate(differences, seen, plan.pooling, apart=plan.alone)
         nothing = np.full(found.mean.shape, np.nan)
         return Judged(np.zeros(found.mean.shape, np.int8), np.full(found.mean.shape, -1), nothing, nothing, *found)
+    level = boundary(plan).level(alpha)  # which may have to be solved
     if now is None or (now.look < 0).any():
         now = _look(differences, seen, plan, 0, level, margin)
     else:

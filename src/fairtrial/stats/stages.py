@@ -51,7 +51,13 @@ _LEFT_OUT = "an arm was left out after these trials were looked at"
 
 
 def standing(
-    study: Study, history: History | None, metric: str, target: Target | None, *, base: str | None = None
+    study: Study,
+    history: History | None,
+    metric: str,
+    target: Target | None,
+    *,
+    base: str | None = None,
+    seeds: int | None = None,
 ) -> Standing:
     """Find how a study's looks stand.
 
@@ -62,6 +68,7 @@ def standing(
         target: what the measure needs, if it needs it.
         base: the arm that the others are compared with by claims; without it, they are compared with the reference by
             verdicts, and earlier studies are taken to have compared theirs with their own.
+        seeds: a fixed number of seeds to look at, instead of the study's own.
 
     Returns:
         The standing. Where no error rate is left for any arm, it is that of a first and only look.
@@ -75,12 +82,12 @@ def standing(
     spent = {arm: said for arm in others if (said := _spent(spending, digests[base], digests[arm]))}
     spent = ({} if family else _turned(before, digests, others)) | spent
     number = len(before) + 1
-    looks = planned_looks(study.min_seeds, study.seeds)
+    looks = planned_looks(study.min_seeds, study.seeds) if seeds is None else planned_looks(seeds, seeds)
     if len(spent) == len(others):
         return Standing(number, looks, 1.0, (), spent, whole=True)
     cells = {digests[name]: cell for cell, name in enumerate(dict.fromkeys([base, *others]))}
     counted = [stage for stage in before if not stage.question.spends_all]
-    spends_all = study.sequential or bool(study.evidence.final)
+    spends_all = (study.sequential and seeds is None) or bool(study.evidence.final)
     if not counted or not looks:
         return Standing(number, looks, 1.0 if spends_all else _share(1), (), spent)
     reached, last = max(stage.question.looks[-1] for stage in counted), looks[-1]

@@ -16,7 +16,7 @@ from fairtrial.registry import MEASURES
 from fairtrial.spec import BUILT_IN, Arm, Study, content
 from fairtrial.spec.measures import Measure
 from fairtrial.stats.alerts import alerts, outlier_alerts
-from fairtrial.stats.joined import join
+from fairtrial.stats.joined import by_arm, join
 from fairtrial.stats.paired import BROKEN, MISSED, OUTLYING, UNLEARNED, PairedData
 from fairtrial.trial import Outcome, TrialResult
 
@@ -41,7 +41,7 @@ class SeedSpread:
             0.6
         """
         present = [value for value in values if value is not None]
-        mean = float(np.mean(present)) if present else None
+        mean = None if not present else present[0] if len(present) == 1 else float(np.mean(present))
         sd = float(np.std(present, ddof=1)) if len(present) > 1 else None
         return cls(tuple(values), mean, sd)
 
@@ -90,7 +90,7 @@ def summarize(study: Study, results: Sequence[TrialResult]) -> StudySummary:
     Raises:
         ValueError: a result is not of this study, or a trial appears twice. Both are bugs of the caller.
     """
-    trials = join(study, results).values()
+    trials = by_arm(join(study, results).values())
     measures = measures_of(study, results)
     data = PairedData.of(study, results, study.evidence.metric, study.evidence.target).sifted(study.seeds)
     return StudySummary(
@@ -99,7 +99,7 @@ def summarize(study: Study, results: Sequence[TrialResult]) -> StudySummary:
         seeds=study.seeds,
         min_seeds=study.min_seeds,
         reference=study.reference,
-        arms=tuple(_arm(arm, [t for t in trials if t.arm == arm.name], study, measures, data) for arm in study.arms),
+        arms=tuple(_arm(arm, trials.get(arm.name, []), study, measures, data) for arm in study.arms),
         measures=measures,
         alerts=(*alerts(study, results), *outlier_alerts(data, study.measure(study.evidence.metric).unit)),
     )
@@ -129,7 +129,7 @@ def _arm(
     finished = [trial for trial in ended_well if (trial.arm, trial.seed) not in data.not_learned]
     outcomes = {trial.seed: trial.outcome for trial in trials}
     ended = list(outcomes.values())
-    lost = [how for (name, _), how in data.lost.items() if name == arm.name]
+    lost = [data.lost[arm.name, seed] for seed in data.lost_by_arm.get(arm.name, ())]
     return ArmSummary(
         arm=arm.name,
         settings=content(arm.settings),
