@@ -1,24 +1,25 @@
-"""Solve the levels of usual plans and write them to src/fairtrial/stats/levels.json; half an hour on one core.
+"""Solve the levels of usual plans and write them to src/fairtrial/stats/levels.json; forty minutes on one core.
 
 python benchmarks/levels.py
 
 The table has two parts. `first` are plans of 2 to 10 arms with one look after 2 to 15 seeds, or looks after every seed
 from 3 to 5, ..., 15: solved from 60,000 simulated studies of each pattern of spread, and rounded down to five digits.
 `further` plans, and a few long ones of one arm, have the levels that `fairtrial.stats.boundary.solve` gives where there
-is no table, so that a plan keeps its levels when it is added. Plans for a number of arms are solved from the same
-studies, and give what they give alone.
+is no table, rounded down to eight digits: a plan keeps its levels when it is added. Plans for a number of arms are
+solved from the same studies, and give what they give alone.
 """
 
 import argparse
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from fairtrial.stats import boundary
-from fairtrial.stats.boundary import LookPlan, levels_of, solve, table_key, usual_studies
+from fairtrial.stats.boundary import levels_of, solve, table_key, usual_studies
+from fairtrial.stats.looks import LookPlan
 from fairtrial.stats.nulls import Nulls, noise
 from fairtrial.stats.spreads import hard_spreads
 
@@ -68,15 +69,10 @@ def solved(arms: int, plans: Sequence[Looks], studies: int) -> Iterator[tuple[st
         yield table_key(arms, looks), np.maximum.accumulate(levels).tolist()
 
 
-def down(level: float) -> float:
-    """Round down to five digits."""
-    unit = 10.0 ** (math.floor(math.log10(level)) - 4)
-    return float(f"{math.floor(level / unit) * unit:.5g}")
-
-
-def short(level: float) -> float:
-    """Leave out the digits that rounding errors may change."""
-    return float(f"{level:.12g}")
+def down(levels: Iterable[float], digits: int) -> list[float]:
+    """Round down to so many digits."""
+    units = [(level, 10.0 ** (math.floor(math.log10(level)) - digits + 1)) for level in levels]
+    return [float(f"{math.floor(level / unit) * unit:.{digits}g}") for level, unit in units]
 
 
 def main() -> None:
@@ -89,14 +85,14 @@ def main() -> None:
     for arms in range(1, 21):
         parts = [[looks for looks in part(arms) if table_key(arms, looks) not in known] for part in (first, further)]
         usual = usual_studies(len(hard_spreads(arms, "guarded")))
-        found = {key: [*map(down, levels)] for key, levels in solved(arms, parts[0], STUDIES)}
-        found |= {key: [*map(short, levels)] for key, levels in solved(arms, parts[1], usual)}
+        found = {key: down(levels, 5) for key, levels in solved(arms, parts[0], STUDIES)}
+        found |= {key: down(levels, 8) for key, levels in solved(arms, parts[1], usual)}
         keys = [table_key(arms, looks) for looks in (*first(arms), *further(arms))]
         table |= {key: found.get(key) or known[key] for key in keys}
         print(arms, "arms done", flush=True)
     for looks in (every(least, end) for least in (3, 5) for end in (200, 500, 1000)):
         key = table_key(1, looks)
-        table[key] = known.get(key) or [*map(short, solve(LookPlan.of(1, looks)))]
+        table[key] = known.get(key) or down(solve(LookPlan.of(1, looks)), 8)
     lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(levels)}" for key, levels in table.items())
     path.write_text(f"{{\n{lines}\n}}\n", "utf-8")
 

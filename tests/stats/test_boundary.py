@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fairtrial.stats.boundary import ALPHAS, LookPlan, Stage, _tabulated, boundary, solve, table_key
+from fairtrial.stats.boundary import ALPHAS, _tabulated, boundary, solve, table_key
+from fairtrial.stats.looks import LookPlan, Stage
 
 LOOKS = range(3, 13)
 
@@ -85,6 +86,22 @@ def test_the_table_of_levels_has_what_solving_gives(looks):
     plan = LookPlan.of(2, looks)
     assert table_key(2, looks) in _tabulated()
     np.testing.assert_allclose(boundary(plan).levels, solve(plan, studies=60_000), rtol=1.1e-4)  # rounded down
+
+
+@pytest.mark.parametrize(("arms", "looks"), [(1, range(3, 7)), (3, [20]), (12, range(3, 6))])
+def test_plans_that_were_tabulated_later_keep_the_levels_that_they_had(arms, looks):
+    plan = LookPlan.of(arms, looks)
+    assert table_key(arms, plan.looks) in _tabulated()
+    np.testing.assert_allclose(boundary(plan).levels, solve(plan), rtol=1.1e-7)  # rounded down
+
+
+def test_no_simulation_is_run_for_usual_plans(monkeypatch):
+    monkeypatch.setattr("fairtrial.stats.boundary.solve", lambda plan: pytest.fail(f"{plan} is not in the table"))
+    for arms in range(1, 11):
+        for least, most in ((3, 5), (3, 10), (3, 15), (3, 20), (3, 30), (3, 50), (3, 100), (2, 10), (5, 20), (5, 50)):
+            assert 0.0 < boundary(LookPlan.of(arms, range(least, most + 1))).level(0.05) < 0.05
+        for seeds in (2, 3, 5, 10, 20, 30, 100):
+            assert 0.0 < boundary(LookPlan.of(arms, [seeds], share=0.7)).level(0.05) < 0.05
 
 
 def test_a_plan_that_is_not_tabulated_is_solved_from_fewer_studies_on_the_safe_side():
