@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from fairtrial.stats import boundary
-from fairtrial.stats.boundary import LookPlan, levels_of, solve, table_key, usual_studies
+from fairtrial.stats.boundary import levels_of, solve, table_key, usual_studies
+from fairtrial.stats.looks import LookPlan
 from fairtrial.stats.nulls import Nulls, noise
 from fairtrial.stats.spreads import hard_spreads
 

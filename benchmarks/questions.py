@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fairtrial.stats.best import left_out_mean, one_sided
-from fairtrial.stats.boundary import LookPlan
+from fairtrial.stats.looks import LookPlan
 from fairtrial.stats.sequential import HIGHER, judge_many
 
 Array = npt.NDArray[np.float64]

@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from fairtrial.stats.boundary import LookPlan, boundary
+from fairtrial.stats.boundary import boundary
+from fairtrial.stats.looks import LookPlan
 from fairtrial.stats.sequential import EQUIVALENT, HIGHER, LOWER, UNDECIDED, Judged, judge_many
 from fairtrial.stats.variance import Pooling
 

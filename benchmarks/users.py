@@ -23,8 +23,8 @@ import fairtrial
 from fairtrial.executors.inline import InlineExecutor
 from fairtrial.history import History, Question, Registered
 from fairtrial.spec import Study
-from fairtrial.stats.boundary import LookPlan
 from fairtrial.stats.judge import judge
+from fairtrial.stats.looks import LookPlan
 from fairtrial.stats.questions import answer_questions
 from fairtrial.stats.sequential import judge_many
 from fairtrial.stats.stages import standing

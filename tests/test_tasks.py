@@ -7,8 +7,8 @@ import pytest
 
 import fairtrial
 from fairtrial.errors import StudyError
-from fairtrial.stats.boundary import REMAINDER, LookPlan
 from fairtrial.stats.judge import judge
+from fairtrial.stats.looks import REMAINDER, LookPlan
 from fairtrial.stats.sequential import judge_many
 from fairtrial.tasks import of_studies
 from fairtrial.testing import executor

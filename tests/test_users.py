@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from fairtrial.api import open_results, run
-from fairtrial.stats.boundary import LookPlan, Stage
 from fairtrial.stats.judge import judge
+from fairtrial.stats.looks import LookPlan, Stage
 from fairtrial.stats.sequential import judge_many
 from fairtrial.stats.verdicts import Verdict
 from fairtrial.store.sql import SQLStore

@@ -9,9 +9,9 @@ from fairtrial.executors.slots import choose_slots
 from fairtrial.history import History
 from fairtrial.scheduler import Scheduler, makespan
 from fairtrial.spec import BUILT_IN, Arm, Settings, Study
-from fairtrial.stats.boundary import LookPlan
 from fairtrial.stats.comparison import paired_spread
 from fairtrial.stats.joined import Key
+from fairtrial.stats.looks import LookPlan
 from fairtrial.stats.power import detectable
 from fairtrial.stats.replay import Stops
 from fairtrial.stats.stages import standing

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fairtrial.stats.boundary import ALPHAS, LookPlan, Stage, _tabulated, boundary, solve, table_key
+from fairtrial.stats.boundary import ALPHAS, _tabulated, boundary, solve, table_key
+from fairtrial.stats.looks import LookPlan, Stage
 
 LOOKS = range(3, 13)
 

@@ -15,10 +15,11 @@ import fairtrial
 from builders import with_aa_arm
 from fairtrial.errors import StudyError
 from fairtrial.spec import parse_toml
-from fairtrial.stats.boundary import LookPlan, boundary
+from fairtrial.stats.boundary import boundary
 from fairtrial.stats.claims import ClaimVerdict, check_claims
 from fairtrial.stats.comparison import looks
 from fairtrial.stats.judge import judge
+from fairtrial.stats.looks import LookPlan
 from fairtrial.stats.sequential import HIGHER, judge_many
 from fairtrial.testing import simulated_results, simulated_study
 from fairtrial.trial import Outcome

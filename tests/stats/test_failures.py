@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from fairtrial.stats.boundary import LookPlan
 from fairtrial.stats.failures import _ratio, compare_failures, could_settle, failure_caveats
+from fairtrial.stats.looks import LookPlan
 from fairtrial.stats.paired import PairedData
 from fairtrial.stats.sequential import judge_many
 from fairtrial.stats.verdicts import Failures, Verdict

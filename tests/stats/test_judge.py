@@ -12,7 +12,7 @@ from statsmodels.stats.weightstats import ttost_paired
 
 import fairtrial
 from fairtrial import Verdict, judge
-from fairtrial.stats.boundary import Stage
+from fairtrial.stats.looks import Stage
 
 EFFECTS = np.array([4.0, -4.0, 0.0, 0.7])
 

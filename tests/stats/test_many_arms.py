@@ -10,9 +10,9 @@ from fairtrial import history
 from fairtrial.estimate import estimate
 from fairtrial.report.views import View
 from fairtrial.stats import boundary
-from fairtrial.stats.boundary import LookPlan
 from fairtrial.stats.comparison import compare
 from fairtrial.stats.judge import _Arm, _Judgment
+from fairtrial.stats.looks import LookPlan
 from fairtrial.stats.summary import summarize
 from fairtrial.testing import simulated_results, simulated_study
 

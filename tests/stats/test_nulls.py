@@ -7,7 +7,8 @@ import pytest
 from scipy import special
 
 from fairtrial.stats import boundary, nulls
-from fairtrial.stats.boundary import ALPHAS, LookPlan, Stage, solve
+from fairtrial.stats.boundary import ALPHAS, solve
+from fairtrial.stats.looks import LookPlan, Stage
 from fairtrial.stats.spreads import hard_spreads
 from fairtrial.stats.variance import estimate
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from statsmodels.stats.power import TTestPower
 
-from fairtrial.stats.boundary import LookPlan, Stage, boundary
+from fairtrial.stats.boundary import boundary
+from fairtrial.stats.looks import LookPlan, Stage
 from fairtrial.stats.power import (
     MOST_SEEDS,
     detectable,

@@ -8,10 +8,10 @@ from scipy import stats
 
 from builders import make_results, make_study, with_aa_arm
 from fairtrial.stats.best import left_out_mean, one_sided
-from fairtrial.stats.boundary import LookPlan
 from fairtrial.stats.comparison import compare
 from fairtrial.stats.contrasts import Contrasts
 from fairtrial.stats.judge import judge
+from fairtrial.stats.looks import LookPlan
 from fairtrial.stats.paired import PairedData
 from fairtrial.stats.questions import answer_questions
 from fairtrial.stats.sequential import HIGHER, LOWER, judge_many

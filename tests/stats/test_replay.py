@@ -9,8 +9,8 @@ from fairtrial.history import History, Question, Registered
 from fairtrial.scheduler import Scheduler
 from fairtrial.spec import Study
 from fairtrial.stats import sequential
-from fairtrial.stats.boundary import LookPlan
 from fairtrial.stats.comparison import compare, stops
+from fairtrial.stats.looks import LookPlan
 from fairtrial.stats.replay import Replay, Stops, replayed
 from fairtrial.stats.sequential import Looks, judge_many
 from fairtrial.testing import simulated_results, simulated_study

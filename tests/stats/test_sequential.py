@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fairtrial.stats.boundary import LookPlan
+from fairtrial.stats.looks import LookPlan
 from fairtrial.stats.sequential import EQUIVALENT, HIGHER, LOWER, UNDECIDED, judge_many
 
 PLAN = LookPlan.of(4, range(3, 13))

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from fairtrial.history import History, Question, Registered
-from fairtrial.stats.boundary import LookPlan, Stage
 from fairtrial.stats.claims import check_claims
 from fairtrial.stats.comparison import compare
 from fairtrial.stats.judge import judge
+from fairtrial.stats.looks import LookPlan, Stage
 from fairtrial.stats.sequential import judge_many
 from fairtrial.stats.stages import Standing, standing
 from fairtrial.testing import simulated_results, simulated_study

@@ -27,10 +27,11 @@ from fairtrial.spec import ALL_OTHERS, Claim, Study, Target
 from fairtrial.spec.metrics import RELATIVE, Unit
 from fairtrial.stats import caveats
 from fairtrial.stats.alerts import alerts, outlier_alerts
-from fairtrial.stats.boundary import LookPlan, Stage, boundary
+from fairtrial.stats.boundary import boundary
 from fairtrial.stats.comparison import complete_seeds
 from fairtrial.stats.identical import Sameness
 from fairtrial.stats.joint import JointFinding, join_findings
+from fairtrial.stats.looks import LookPlan, Stage
 from fairtrial.stats.paired import LostSeeds, PairedData, seed_list
 from fairtrial.stats.pairing import pairing_caveats, pairing_conflict
 from fairtrial.stats.sequential import SETTLED_FLOOR

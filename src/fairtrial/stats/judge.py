@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from fairtrial.stats.boundary import LookPlan, Stage, boundary
+from fairtrial.stats.boundary import boundary
+from fairtrial.stats.looks import LookPlan, Stage
 from fairtrial.stats.power import MOST_SEEDS, detectable, further_seeds
 from fairtrial.stats.sequential import EQUIVALENT, HIGHER, LOWER, UNDECIDED, judge_many
 from fairtrial.stats.variance import FloatArray, Pooling
@@ -64,7 +65,7 @@ def judge(
         larger_is_better: False for losses and times. It reverses verdicts, not differences.
         pooling: whose residuals estimate the spread: ``"guarded"``, ``"pooled"`` or ``"own"``, see
             `fairtrial.stats.variance.estimate`.
-        earlier: stages of looks that were taken before these at shared trials, see `fairtrial.stats.boundary.Stage`.
+        earlier: stages of looks that were taken before these at shared trials, see `fairtrial.stats.looks.Stage`.
         share: of alpha, that these looks and the earlier ones may spend together.
         apart: names of arms that are judged by their own spread alone and do not enter that of others.
 

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import integrate, optimize, special
 
-from fairtrial.stats.boundary import LookPlan, boundary, next_share
+from fairtrial.stats.boundary import boundary
+from fairtrial.stats.looks import LookPlan, next_share
 
 #: Further seeds are counted up to this total; an arm that needs more is out of reach.
 MOST_SEEDS = 1_000

@@ -11,11 +11,11 @@ import numpy as np
 
 from fairtrial.history import History
 from fairtrial.spec import Study
-from fairtrial.stats.boundary import LookPlan
 from fairtrial.stats.failures import failures_among
 from fairtrial.stats.identical import Pair, same_at, without_difference
 from fairtrial.stats.joined import by_arm
 from fairtrial.stats.judge import verdict_of
+from fairtrial.stats.looks import LookPlan
 from fairtrial.stats.outliers import far_runs
 from fairtrial.stats.paired import LostSeeds, PairedData
 from fairtrial.stats.pairing import find_conflict
@@ -72,7 +72,7 @@ class Replay:
         >>> replay = Replay(study)
         >>> replay.add(results)
         >>> replay.seeds, replay.stopped
-        (12, {})
+        (5, {'low_beta2': 'its verdict is settled'})
     """
 
     def __init__(self, study: Study, history: History | None = None) -> None:

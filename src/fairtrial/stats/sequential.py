@@ -9,7 +9,8 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fairtrial.stats.boundary import LookPlan, boundary
+from fairtrial.stats.boundary import boundary
+from fairtrial.stats.looks import LookPlan
 from fairtrial.stats.variance import BoolArray, FloatArray, IntArray, estimate
 
 #: Findings about a mean difference, whichever direction is better.

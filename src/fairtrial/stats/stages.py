@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from fairtrial.history import History, Registered, arm_digests, measure_key, planned_looks
 from fairtrial.spec import Study, Target
-from fairtrial.stats.boundary import REMAINDER, Stage
+from fairtrial.stats.looks import REMAINDER, Stage
 
 
 @dataclass(frozen=True)
