@@ -1,7 +1,6 @@
 """What was asked of a study's trials before, and when: the stages that a store has registered.
 
-A stage is one look at trials, or a plan of looks, by one study. Each run of a study registers its stage. So it is known
-when a study looks again at trials that another one looked at, and when a margin was set once results existed.
+A stage is one look at trials, or a plan of looks, by one study; each run of a study registers its own.
 """
 
 import json
@@ -316,8 +315,7 @@ def _arm_digests(study: Study) -> Mapping[str, str]:
     chosen = alike if len({*alike.values()}) == len({*exact.values()}) else exact
     digests, known = {}, Counter[str]()
     for name, own in chosen.items():
-        digests[name] = f"{own}+{known[own]}" if known[own] else own
-        known[own] += 1
+        digests[name], known[own] = f"{own}+{known[own]}" if known[own] else own, known[own] + 1
     return digests
 
 
