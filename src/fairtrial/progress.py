@@ -1,9 +1,11 @@
 """How far long computations are: told to whoever shows it, and to nobody otherwise."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
+
+T = TypeVar("T")
 
 #: Called often, with the steps done, the steps in all, and what they compute.
 ComputationProgress: TypeAlias = Callable[[int, int, str], None]
@@ -27,6 +29,14 @@ def shown_by(show: ComputationProgress) -> Iterator[None]:
         yield
     finally:
         _SHOWN_BY.reset(token)
+
+
+def steps(items: Collection[T], what: str) -> Iterator[T]:
+    """Iterate, and tell how far that is."""
+    for done, item in enumerate(items):
+        report(done, len(items), what)
+        yield item
+    report(len(items), len(items), what)
 
 
 def report(done: int, total: int, what: str) -> None:

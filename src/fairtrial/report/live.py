@@ -274,7 +274,7 @@ class ComputationBar:
     PATIENCE, SHORTEST = 2.0, 0.3
 
     def __init__(self, console: Console) -> None:
-        columns = (TextColumn("computing {task.description}", markup=False), BarColumn(), TaskProgressColumn())
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
         self._progress = Progress(*columns, console=console, transient=True, disable=not moves(console))
         self._since = perf_counter()
         self._began: float | None = None
