@@ -12,6 +12,7 @@ from typing import Any, Self
 import tomli_w
 from pydantic import BaseModel
 
+from fairtrial import progress
 from fairtrial.errors import StudyError
 from fairtrial.registry import did_you_mean
 from fairtrial.spec.evidence import Claim, Evidence, JointClaim, MetricSettings, Noise
@@ -108,7 +109,7 @@ class Study(Section):
                 settings=validate(Settings, merge(own, changes, where=f"arms.{name}."), f"arms.{name}"),
                 label=labels.get(name, ""),
             )
-            for name, changes in tables.items()
+            for name, changes in progress.steps(tables.items(), "arms")
         )
         _check_arms(file.reference, arms, aa=bool(file.evidence.aa))
         _check_trials(len(arms), file.seed_range.max)

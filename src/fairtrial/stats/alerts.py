@@ -1,6 +1,7 @@
 """What can make a verdict false although its statistics are right: said before all verdicts, and in JSON."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from fairtrial.reads import unread_keys
@@ -25,6 +26,7 @@ def alerts(study: Study, results: Sequence[TrialResult]) -> tuple[str, ...]:
     finished = [one for one in own if one.outcome is Outcome.FINISHED]
     return (
         *_mixed_code(finished),
+        *_forced(own),
         *_ended_early(study, finished),
         *identical_arms(study, results),
         *_unread(study, own),
@@ -83,6 +85,14 @@ def _mixed_code(finished: Sequence[TrialResult]) -> Iterator[str]:
     for name, versions in sorted(seeds.items()):
         if len(versions) > 1:
             yield f"Not one experiment: {name} changed between trials ({_by_seed(versions)})."
+
+
+def _forced(results: Sequence[TrialResult]) -> Iterator[str]:
+    """Name conditions that the user let change while the study ran; see `trial.TrialResult.forced`."""
+    forced = Counter(one.forced for one in results if one.outcome is not None and one.forced)
+    for what, number in sorted(forced.items()):
+        under = "with" if what.startswith("other code: ") else "under other conditions:"
+        yield f"The study was continued {under} {what} ({number} trial{'' if number == 1 else 's'})."
 
 
 def _unread(study: Study, results: Sequence[TrialResult]) -> Iterator[str]:
