@@ -222,7 +222,8 @@ def _frame_reader(frame: Any) -> "Callable[[Sequence[str]], Iterator[pa.RecordBa
 
     def array(column: Any) -> Any:
         try:
-            return pa.array(column, from_pandas=True)
+            made = pa.array(column, from_pandas=True)
+            return made.combine_chunks() if isinstance(made, pa.ChunkedArray) else made
         except (pa.ArrowException, TypeError, ValueError, OverflowError):  # numbers and text in one column
             return pa.array([None if cell is None or cell != cell else str(cell) for cell in column], pa.string())  # noqa: PLR0124
 
