@@ -7,7 +7,7 @@ from fairtrial.errors import RunsError
 from fairtrial.importers.base import open_source
 
 EXPECTED = {optimizer: tracked.final_values(optimizer) for optimizer in tracked.OPTIMIZERS}
-NOTE = "CSV logs don't say how a run ended; one that was cut off counts as it stands"
+NOTE = "CSV logs don't say how a run ended; one that was cut off counts as it stands."
 
 
 def test_logs_of_lightning_with_their_hyperparameters(asset, finals, frame):
@@ -31,7 +31,7 @@ def test_a_run_that_was_appended_to_has_its_last_values_and_it_is_said(tmp_path,
     (tmp_path / "notes.csv").write_text("who,what\nme,nothing\n")
     source = open_source(tmp_path)
     assert list(frame(source, "acc")["acc"]) == [0.1, 0.3, 0.4]
-    assert source.notes == (NOTE, "acc: logged more than once at a step; the last value of each step is used")
+    assert source.notes == (NOTE, "acc was logged more than once at a step; the last value counts.")
     assert set(frame(source, "run")["run"]) == {"a"}
 
 

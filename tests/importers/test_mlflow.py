@@ -36,9 +36,9 @@ def test_a_store_of_the_real_library_has_its_runs(asset, finals, frame, place):
 @pytest.mark.parametrize("place", ["mlruns", "mlflow.db"])
 def test_what_is_left_out_or_ambiguous_is_said_once(asset, place):
     assert open_source(asset("mlflow") / place).notes == (
-        "test_acc: logged more than once at a step; the last value of each step is used",
-        "1 deleted run is left out",
-        "1 run is left out that only contained others",
+        "test_acc was logged more than once at a step; the last value counts.",
+        "1 deleted run is left out.",
+        "1 run is left out that only contained others.",
     )
 
 
@@ -76,6 +76,15 @@ def test_numbers_that_are_not_finite_are_as_they_were_logged(asset, frame):
     losses = frame(open_source(database), "step", "train/loss")
     assert set(losses[losses["step"] == 0]["train/loss"]) == {float("inf")}
     assert losses[losses["step"] == 1]["train/loss"].isna().all()
+
+
+def test_a_damaged_value_is_one_line(asset, frame):
+    database = asset("mlflow") / "mlflow.db"
+    with sqlite3.connect(database) as connection:
+        connection.execute("UPDATE metrics SET value = 'x' WHERE key = 'train/loss'")
+    source = open_source(database)
+    with pytest.raises(RunsError, match=r'^mlflow.db: "train/loss" of run \w+ is damaged$'):
+        frame(source)
 
 
 def test_databases_of_other_kinds_and_versions_are_one_line(asset, tmp_path):
@@ -162,7 +171,7 @@ def test_a_server_has_its_runs(server, finals, frame):
         "finished": 10,
         "failed": 1,
     }
-    assert "1 deleted run is left out" in source.notes
+    assert "1 deleted run is left out." in source.notes
 
 
 def test_all_pages_of_a_server_are_read(server, finals):
@@ -198,6 +207,7 @@ def test_a_server_gets_the_name_and_password_or_the_token_of_the_environment(ser
         (500, b"", "answers with an error .HTTP 500.$"),
         (200, b"<html>", "does not answer as a server of MLflow does$"),
         (200, b"[]", "does not answer as a server of MLflow does$"),
+        (200, b'{"experiments": [{"name": 1}]}', "does not answer as a server of MLflow does$"),
     ],
 )
 def test_a_server_that_refuses_is_one_line(server, status, content, message):

@@ -8,7 +8,9 @@ import warnings
 
 import optuna
 import pytest
+from scipy import stats
 
+import fairtrial as ft
 import tracked_runs as tracked
 from fairtrial.errors import RunsError
 from fairtrial.importers.base import open_source
@@ -55,7 +57,7 @@ def test_a_study_in_a_database(database, finals, form):
     source = open_source(form.format(database))
     assert finals(source, "value") == EXPECTED
     assert source.name.endswith("study.db#optimizers")
-    assert (set(source.settings), source.notes) == ({"optimizer", "seed"}, ("the study maximizes value",))
+    assert (set(source.settings), source.notes) == ({"optimizer", "seed"}, ("The study maximizes value.",))
 
 
 def test_intermediate_values_are_those_of_steps(database, frame):
@@ -99,10 +101,10 @@ def test_trials_that_did_not_end_are_marked_and_what_chose_them_is_said(tmp_path
     statuses = frame(source, "run", "status").drop_duplicates()["status"]
     assert list(statuses) == ["finished", "failed", "failed", "running"]
     assert source.notes == (
-        "the study minimizes value",
-        "Optuna may have chosen trials by earlier results; then those of an arm are not independent of each other",
-        "1 of 4 trials were pruned for their bad results; they count as failed",
-        "1 trials that were never started are left out",
+        "The study minimizes value.",
+        "Optuna may have chosen trials by earlier results; then those of an arm are not independent of each other.",
+        "1 of 4 trials were pruned for their bad results; they count as failed.",
+        "1 trials that were never started are left out.",
     )
 
 
@@ -116,7 +118,7 @@ def test_several_objectives_and_their_names(tmp_path, frame):
         study.set_metric_names(["acc", "seconds"])
     source = open_source(tmp_path / "study.db")
     assert frame(source, "acc", "seconds").to_numpy().tolist() == [[0.9, 12.0]]
-    assert source.notes[0] == "the study maximizes acc and minimizes seconds"
+    assert source.notes[0] == "The study maximizes acc and minimizes seconds."
 
 
 def test_of_several_studies_one_must_be_named(database, finals):
@@ -165,3 +167,13 @@ def test_without_the_library_it_is_one_line(database, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(RunsError, match=r"study.db: needs Optuna: pip install 'fairtrial\[optuna\]'$"):
         open_source(database)
+
+
+def test_a_verdict_is_that_of_scipy(database):
+    view = ft.judge_runs(
+        database, arm="optimizer", seed="seed", measure="final_value", direction="higher", reference="adam"
+    )
+    (found,) = view.data.comparisons
+    by_hand = stats.ttest_rel(EXPECTED["sgd"], EXPECTED["adam"])
+    assert found.p_adjusted == pytest.approx(by_hand.pvalue)
+    assert found.interval == pytest.approx(tuple(by_hand.confidence_interval(0.95)))

@@ -50,7 +50,7 @@ def test_a_resumed_run_has_the_later_files_values_and_it_is_said(runs, finals, t
     source = open_source(tmp_path / "runs")
     assert finals(source, "test_acc", arm="folder1", seed="run") == {"adam": EXPECTED["adam"][1:2]}
     assert source.notes[1:] == (
-        "1 of 1 runs have several event files with the same steps, as resumed runs have; the later file counts",
+        "1 of 1 runs have several event files with the same steps, as resumed runs have; the later file counts.",
     )
 
 

@@ -7,6 +7,7 @@ from fairtrial.importers import folders
 from fairtrial.importers.base import open_source
 from fairtrial.importers.protobuf import fields
 from fairtrial.importers.tracked import MOST_RUNS, Run, flatten, source_of
+from fairtrial.importers.yaml_files import load_yaml
 
 
 def run(name="a", steps=None, **others):
@@ -60,6 +61,21 @@ def test_settings_that_contain_themselves_or_are_deep_end():
     assert list(flatten(deep)) == ["a" + 8 * ".a"]
     deep["self"] = deep
     assert len(flatten(deep)) < 20_001
+
+
+def test_settings_of_a_small_file_that_grows_without_end(tmp_path):
+    for kind, opened, closed in (("list", "[", "]"), ("table", "{a: ", "}")):
+        lines = [f"x0: &x0 {opened}1{closed}"]
+        for level in range(1, 30):
+            names = [f"*x{level - 1}" if kind == "list" else f"k{index}: *x{level - 1}" for index in range(10)]
+            lines.append(f"x{level}: &x{level} {opened[0]}{', '.join(names)}{closed}")
+        (tmp_path / "hparams.yaml").write_text("\n".join(lines))
+        settings = flatten(load_yaml(tmp_path / "hparams.yaml"))
+        assert max(len(str(value)) for value in settings.values()) < 1_100
+        assert len(settings) < 20_100
+    merging = [f"x{level}: &x{level} {{<<: [{', '.join([f'*x{level - 1}'] * 10)}]}}" for level in range(1, 30)]
+    (tmp_path / "hparams.yaml").write_text("x0: &x0 {a: 1}\n" + "\n".join(merging))
+    assert load_yaml(tmp_path / "hparams.yaml")["x0"] == {"a": 1}
 
 
 def test_a_folder_of_too_many_files_is_one_line(tmp_path, monkeypatch):

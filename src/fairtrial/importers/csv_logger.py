@@ -15,6 +15,8 @@ from fairtrial.spec.messages import brief
 
 #: Columns that count a run's rows, the best first.
 _COUNTS = ("step", "epoch")
+#: Steps that are kept to see whether one is repeated.
+_MOST_STEPS = 100_000
 
 
 def is_csv_folder(given: Given) -> bool:
@@ -40,7 +42,7 @@ def open_csv_folder(given: Given) -> Source:
         raise RunsError(f"{brief(str(without[0]), 200)}: has no column {count}, which other files of the folder have")
     repeats: set[str] = set()
     runs = [_run(root, path, log, count, repeats) for path, log in logs]
-    notes = ["CSV logs don't say how a run ended; one that was cut off counts as it stands", *note_on_repeats(repeats)]
+    notes = ["CSV logs don't say how a run ended; one that was cut off counts as it stands.", *note_on_repeats(repeats)]
     return source_of(root.name or str(root), runs, epoch=count, notes=notes)
 
 
@@ -73,12 +75,14 @@ def _read(log: Source, count: str, metrics: Collection[str], repeats: set[str] |
             changed = merge(steps.setdefault(step, {}), values)
             if repeats is not None:
                 repeats |= changed
+                if len(steps) > _MOST_STEPS:
+                    steps.clear()
     return steps
 
 
 IMPORTERS.register("csv_logs")(
     Importer(
-        "a folder of CSV logs, a run each (lightning_logs, or of Keras's CSVLogger)",
+        "a folder of CSV logs (lightning_logs or of Keras)",
         is_csv_folder,
         open_csv_folder,
         general=True,

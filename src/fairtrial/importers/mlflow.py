@@ -54,11 +54,11 @@ def open_mlflow(given: Given) -> Source:
     kept = [run for run in runs if run not in containers]
     notes = [*note_on_repeats(store.repeated(experiment))]
     if deleted := len(found) - len(runs):
-        notes.append(f"{_count(deleted, 'deleted run')} left out")
+        notes.append(f"{_count(deleted, 'deleted run')} left out.")
     if containers:
-        notes.append(f"{_count(len(containers), 'run')} left out that only contained others")
+        notes.append(f"{_count(len(containers), 'run')} left out that only contained others.")
     if nested := sum(run.id in parents for run in kept):
-        notes.append(f"{_count(nested, 'run')} with metrics contained others; each counts as a run of its own")
+        notes.append(f"{_count(nested, 'run')} with metrics contained others; each counts as a run of its own.")
     return source_of(f"{store.name}#{experiment.name}", [_run(store, run) for run in kept], notes=notes)
 
 
@@ -82,18 +82,18 @@ def _store(place: str) -> Store:
 
 
 def _choose(store: Store, wanted: str) -> Experiment:
-    experiments = store.experiments()
+    experiments, where = store.experiments(), brief(store.name, 200)
     if wanted:
         chosen = [one for one in experiments if one.name == wanted] or [one for one in experiments if one.id == wanted]
         if not chosen:
-            raise RunsError(f"{store.name}: has no experiment {show(wanted)}; it has {_names(experiments)}")
+            raise RunsError(f"{where}: has no experiment {show(wanted)}; it has {_names(experiments)}")
         return chosen[0]
     filled = experiments if len(experiments) < 2 else [one for one in experiments if store.has_runs(one)]
     if not filled:
-        raise RunsError(f"{store.name}: has no runs")
+        raise RunsError(f"{where}: has no runs")
     if len(filled) > 1:
         raise RunsError(
-            f"{store.name}: has {len(filled)} experiments with runs; name one: {store.name}#NAME, of {_names(filled)}"
+            f"{where}: has {len(filled)} experiments with runs; name one: {where}#NAME, of {_names(filled)}"
         )
     return filled[0]
 
@@ -121,7 +121,7 @@ def _run(store: Store, run: StoredRun) -> Run:
 
 IMPORTERS.register("mlflow")(
     Importer(
-        "an mlruns folder or a database of MLflow (mlflow.db), or mlflow:http://HOST:PORT#EXPERIMENT",
+        "MLflow's mlruns or mlflow.db or mlflow:http://HOST:PORT#EXPERIMENT",
         is_mlflow,
         open_mlflow,
     )

@@ -7,6 +7,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from fairtrial.errors import RunsError
@@ -17,7 +18,7 @@ from fairtrial.spec.messages import brief
 _TIMEOUT_SECONDS = 20
 _LARGEST_ANSWER = 2**28
 #: Runs and values that are asked for at once.
-_RUNS_PAGE, _VALUES_PAGE = 1_000, 25_000
+_RUNS_PAGE, _VALUES_PAGE, _MOST_PAGES = 1_000, 25_000, 1_000
 
 
 class ServerStore:
@@ -32,20 +33,19 @@ class ServerStore:
         )
         if parts.username:
             user, password = (urllib.parse.unquote(text or "") for text in (parts.username, parts.password))
-        self._headers = {"Content-Type": "application/json"}
+        self._authorization = f"Bearer {token}" if token else ""
         if user:
-            self._headers["Authorization"] = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
-        elif token:
-            self._headers["Authorization"] = f"Bearer {token}"
+            self._authorization = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
     def experiments(self) -> list[Experiment]:
         """Those that were not deleted."""
         pages = self._pages("experiments/search", {"max_results": _RUNS_PAGE, "view_type": "ACTIVE_ONLY"})
-        return [
-            Experiment(str(one["experiment_id"]), str(one["name"]))
-            for page in pages
-            for one in page.get("experiments", ())
-        ]
+        with self._understood():
+            return [
+                Experiment(str(one["experiment_id"]), str(one["name"]))
+                for page in pages
+                for one in page.get("experiments", ())
+            ]
 
     def has_runs(self, experiment: Experiment) -> bool:
         """Whether it has any that were not deleted."""
@@ -61,10 +61,11 @@ class ServerStore:
             "order_by": ["attributes.start_time ASC"],
         }
         found: list[StoredRun] = []
-        for page in self._pages("runs/search", asked):
-            found += [_run(one) for one in page.get("runs", ())]
-            if len(found) > MOST_RUNS:
-                break
+        with self._understood():
+            for page in self._pages("runs/search", asked):
+                found += [_run(one) for one in page.get("runs", ())]
+                if len(found) > MOST_RUNS:
+                    break
         return found
 
     def repeated(self, experiment: Experiment) -> set[str]:  # noqa: ARG002
@@ -78,11 +79,12 @@ class ServerStore:
             if metric not in run.metrics:
                 continue
             asked = {"run_id": run.id, "metric_key": metric, "max_results": str(_VALUES_PAGE)}
-            values = [
-                (number(one.get("timestamp")) or 0, step_of(one.get("step", 0)) or 0, number(one.get("value")))
-                for page in self._pages("metrics/get-history", asked, get=True)
-                for one in page.get("metrics", ())
-            ]
+            with self._understood():
+                values = [
+                    (number(one.get("timestamp")) or 0, step_of(one.get("step", 0)) or 0, number(one.get("value")))
+                    for page in self._pages("metrics/get-history", asked, get=True)
+                    for one in page.get("metrics", ())
+                ]
             for _, step, value in sorted(values, key=lambda one: one[0]):
                 if value is not None:
                     steps.setdefault(step, {})[metric] = value
@@ -90,7 +92,7 @@ class ServerStore:
 
     def _pages(self, path: str, asked: dict[str, Any], *, get: bool = False) -> Iterator[dict[str, Any]]:
         token = ""
-        while True:
+        for _ in range(_MOST_PAGES):
             page = self._ask(path, asked | ({"page_token": token} if token else {}), get=get)
             yield page
             before, token = token, str(page.get("next_page_token") or "")
@@ -100,7 +102,10 @@ class ServerStore:
     def _ask(self, path: str, asked: dict[str, Any], *, get: bool = False) -> dict[str, Any]:
         query = "?" + urllib.parse.urlencode(asked) if get else ""
         body = None if get else json.dumps(asked).encode()
-        request = urllib.request.Request(self._url + path + query, body, self._headers)  # noqa: S310  (http or https)
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(self._url + path + query, body, headers)  # noqa: S310  (http or https)
+        if self._authorization:
+            request.add_unredirected_header("Authorization", self._authorization)  # for this server only
         try:
             with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310
                 answer = json.loads(response.read(_LARGEST_ANSWER))  # a longer one is no JSON
@@ -110,10 +115,21 @@ class ServerStore:
             reason = getattr(error, "reason", error)
             raise RunsError(f"{brief(self.name, 200)}: does not answer: {brief(str(reason), 200)}") from error
         except (ValueError, RecursionError) as error:
-            raise RunsError(f"{brief(self.name, 200)}: does not answer as a server of MLflow does") from error
+            raise self._not_understood() from error
         if not isinstance(answer, dict):
-            raise RunsError(f"{brief(self.name, 200)}: does not answer as a server of MLflow does")
+            raise self._not_understood()
         return answer
+
+    @contextmanager
+    def _understood(self) -> Iterator[None]:
+        """Word what an answer lacks, or has otherwise, in one line."""
+        try:
+            yield
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
+            raise self._not_understood() from error
+
+    def _not_understood(self) -> RunsError:
+        return RunsError(f"{brief(self.name, 200)}: does not answer as a server of MLflow does")
 
 
 def _refused(code: int) -> str:

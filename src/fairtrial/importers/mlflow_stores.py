@@ -11,7 +11,7 @@ from fairtrial.files import read_bounded
 from fairtrial.importers.sqlite_files import read_only
 from fairtrial.importers.tracked import MOST_RUNS, Steps, number, step_of
 from fairtrial.importers.yaml_files import load_yaml
-from fairtrial.spec.messages import brief
+from fairtrial.spec.messages import brief, show
 
 #: Bytes of a file of one parameter or metric.
 _LARGEST_PARAM, _LARGEST_METRIC = 2**20, 2**28
@@ -221,7 +221,10 @@ class DatabaseStore:
                 "ORDER BY x.step, x.timestamp, x.value"
             )
             for step, value, is_nan in self._rows(query, r=run.id, k=metric):
-                steps.setdefault(int(step), {})[metric] = math.nan if is_nan else _with_infinity(float(value))
+                at, found = step_of(step), math.nan if is_nan else number(value)
+                if at is None or found is None:
+                    raise RunsError(f"{brief(self.name, 200)}: {show(metric)} of run {brief(run.id)} is damaged")
+                steps.setdefault(at, {})[metric] = _with_infinity(found)
         return steps
 
     def _tables(self, join: str, e: int) -> list[dict[str, dict[str, str]]]:

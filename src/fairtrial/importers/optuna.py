@@ -22,6 +22,8 @@ _TABLES = {"studies", "trials", "trial_values", "trial_params"}
 _STATES = {"COMPLETE": "finished", "FAIL": "failed", "PRUNED": "failed", "RUNNING": "running"}
 _INTERMEDIATE = "intermediate"
 _LARGEST_JOURNAL = 2**30
+#: What Optuna raises for storages of other versions, and where a storage is not what it wrote.
+_DAMAGE = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError)
 
 
 def is_optuna(given: Given) -> bool:
@@ -56,9 +58,7 @@ def open_optuna(given: Given) -> Source:
         sa.exc.SQLAlchemyError,
         optuna.exceptions.OptunaError,
         OSError,
-        RuntimeError,
-        ValueError,
-        KeyError,
+        *_DAMAGE,
     ) as error:
         reason = brief(" ".join(str(getattr(error, "orig", None) or error).split()) or type(error).__name__, 200)
         raise RunsError(f"{_public(place)}: can't be read as a storage of Optuna: {reason}") from error
@@ -165,17 +165,17 @@ def _read(values: dict[str, float], intermediate: dict[int, float], metrics: Col
 
 def _notes(names: Sequence[str], directions: Sequence[str], started: Sequence[Any], trials: Sequence[Any]) -> list[str]:
     aims = " and ".join(f"{direction}s {show(name)[1:-1]}" for name, direction in zip(names, directions, strict=False))
-    notes = [f"the study {aims}"]
+    notes = [f"The study {aims}."]
     if not all("grid_id" in trial.system_attrs for trial in started):
         notes.append(
-            "Optuna may have chosen trials by earlier results; then those of an arm are not independent of each other"
+            "Optuna may have chosen trials by earlier results; then those of an arm are not independent of each other."
         )
     states = Counter(trial.state.name for trial in trials)
     if pruned := states["PRUNED"]:
-        notes.append(f"{pruned} of {len(started)} trials were pruned for their bad results; they count as failed")
+        notes.append(f"{pruned} of {len(started)} trials were pruned for their bad results; they count as failed.")
     if waiting := states["WAITING"]:
-        notes.append(f"{waiting} trials that were never started are left out")
+        notes.append(f"{waiting} trials that were never started are left out.")
     return notes
 
 
-IMPORTERS.register("optuna")(Importer("a database of Optuna, or optuna:URL#STUDY", is_optuna, open_optuna))
+IMPORTERS.register("optuna")(Importer("a database of Optuna or optuna:URL#STUDY", is_optuna, open_optuna))

@@ -52,12 +52,12 @@ def open_events(given: Given) -> Source:
         raise RunsError(f"{brief(str(root), 200)}: has no event files (their names contain .tfevents.)")
     folders = _joined(root, {path: _scan(path, files) for path, files in by_folder.items()})
     several = sum(bool(folder.repeats) for folder in folders)
-    notes = ["event files don't say how a run ended; one that was cut off counts as it stands"]
+    notes = ["Event files don't say how a run ended; one that was cut off counts as it stands."]
     notes += note_on_repeats({tag for folder in folders for tag in folder.log.repeated})
     if several:
         notes.append(
             f"{several} of {len(folders)} runs have several event files with the same steps, as resumed runs have; "
-            "the later file counts"
+            "the later file counts."
         )
     runs = [_run(root, folder) for folder in folders]
     return source_of(root.name or str(root), runs, notes=notes)
@@ -142,5 +142,5 @@ def _read(files: Sequence[tuple[str, list[Path]]], metrics: Collection[str]) -> 
 
 
 IMPORTERS.register("tensorboard")(
-    Importer("a folder of TensorBoard's event files, a folder a run", is_event_folder, open_events, general=True)
+    Importer("a folder of TensorBoard's event files", is_event_folder, open_events, general=True)
 )

@@ -18,6 +18,8 @@ Steps: TypeAlias = Mapping[int, Mapping[str, float]]
 
 #: Runs of one source, and columns of all of them together.
 MOST_RUNS, MOST_COLUMNS = 100_000, 20_000
+#: Characters of a setting that is a list or a table.
+_LONGEST = 1_000
 #: Rows of a batch.
 _ROWS = 2**15
 
@@ -87,7 +89,8 @@ def note_on_repeats(repeated: Collection[str]) -> list[str]:
     if not repeated:
         return []
     shown = ", ".join(show(name)[1:-1] for name in sorted(repeated)[:3]) + (", ..." if len(repeated) > 3 else "")
-    return [f"{shown}: logged more than once at a step; the last value of each step is used"]
+    was = "was" if len(repeated) == 1 else "were"
+    return [f"{shown} {was} logged more than once at a step; the last value counts."]
 
 
 def merge(known: dict[str, float], values: Mapping[str, float]) -> set[str]:
@@ -142,10 +145,12 @@ def flatten(settings: Mapping[str, Any]) -> dict[str, Any]:
 
     def add(prefix: str, table: Mapping[Any, Any], depth: int) -> None:
         for key, value in table.items():
+            if len(flat) > MOST_COLUMNS:  # aliases of YAML can make a small file endless
+                return
             name = f"{prefix}{key}"
             if isinstance(value, Mapping) and value and depth:
                 add(f"{name}.", value, depth - 1)
-            elif len(flat) < MOST_COLUMNS:
+            else:
                 flat[name] = text_of(value)
 
     add("", settings, 8)
@@ -161,10 +166,15 @@ def text_of(value: object) -> object:
     """Write a list or a table of a setting as JSON, of bounded length; leave numbers and text."""
     if value is None or isinstance(value, str | int | float):
         return value
+    written = ""
     try:
-        return json.dumps(value, default=str)[:1000]
-    except (ValueError, RecursionError):
+        for part in json.JSONEncoder(default=str).iterencode(value):
+            written += part
+            if len(written) > _LONGEST:
+                break
+    except (ValueError, RecursionError):  # it contains itself
         return "..."
+    return written if len(written) <= _LONGEST else f"{written[:_LONGEST]}..."
 
 
 def _free(key: str, prefix: str, taken: Collection[str]) -> str:

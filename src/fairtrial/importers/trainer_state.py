@@ -44,7 +44,7 @@ def open_trainer_states(given: Given) -> Source:
     repeats: set[str] = set()
     runs = [_run(root, folder, newest[folder], repeats) for folder in sorted(newest, key=naturally)]
     notes = [
-        f"{_NAME} has few of the settings of training; others are known from the folders' names only",
+        f"{_NAME} has few of the settings of training; others are known from the folders' names only.",
         *note_on_repeats(repeats),
     ]
     return source_of(root.name or str(root), runs, notes=notes)
@@ -110,6 +110,4 @@ def _steps(file: Path, state: dict[str, Any], repeats: set[str] | None = None) -
     return steps
 
 
-IMPORTERS.register("trainer_state")(
-    Importer(f"a folder with {_NAME} of Hugging Face's trainer", is_trainer_folder, open_trainer_states)
-)
+IMPORTERS.register("trainer_state")(Importer(f"a folder with {_NAME}", is_trainer_folder, open_trainer_states))

@@ -62,7 +62,7 @@ def _open_folder(path: Path) -> Source:
     scans = {name: _scan(files) for name, files in by_run.items()}
     notes = note_on_repeats({name for scan in scans.values() for name in scan.repeated})
     if killed := sum(scan.status == "running" for scan in scans.values()):
-        notes.append(f"{killed} of {len(scans)} runs have no end: they were killed, or are still running")
+        notes.append(f"{killed} of {len(scans)} runs have no end: they were killed, or are still running.")
     runs = [
         Run(
             name,
@@ -126,7 +126,7 @@ def _open_export(path: Path) -> Source:
         )
     if "State" not in table.columns:
         return table
-    notes = ("an export of W&B's table has the last value of each metric only",)
+    notes = ("An export of W&B's table has the last value of each metric only.",)
     return replace(table, read=partial(_read_export, table), status="State", notes=notes)
 
 
@@ -192,6 +192,4 @@ def _reason(error: BaseException) -> str:
     return brief(text or type(error).__name__, 300)
 
 
-IMPORTERS.register("wandb")(
-    Importer("a wandb folder of runs, an export of W&B's table, or wandb:ENTITY/PROJECT", is_wandb, open_wandb)
-)
+IMPORTERS.register("wandb")(Importer("a wandb folder or wandb:ENTITY/PROJECT", is_wandb, open_wandb))

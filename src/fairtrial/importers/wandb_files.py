@@ -34,7 +34,7 @@ class RunFile:
     Attributes:
         settings: its configuration.
         labels: name, group, job type, project.
-        history: values by step and name; of all names, or only of those wanted.
+        history: values by step and name, of the names that are wanted.
         summary: the last value of each name, and what was never in the history.
         status: as in `Source`; a run that was killed has no end, and passes for one that is running.
         repeated: names with several values at a step in one file.
@@ -53,6 +53,10 @@ class RunFile:
 
     def add_file(self, path: Path, wanted: Collection[str] | None = None) -> None:
         """Add a file to those before it; a later value of a step replaces an earlier one.
+
+        Args:
+            path: the file.
+            wanted: the names whose history is kept; without them, only names are collected.
 
         Raises:
             RunsError: the file is damaged, or of another kind.
@@ -98,6 +102,8 @@ class RunFile:
                         values[name] = one
             elif number == 2 and isinstance(value, bytes):
                 step = next((signed(one) for key, one in fields(value) if key == 1), 0)
+        if wanted is None and step not in seen:  # only names are kept; a step that is logged again follows at once
+            seen.clear()
         self.repeated |= merge(seen.setdefault(step or 0, {}), values)
         self.names |= dict.fromkeys(name for name in values if not name.startswith("_"))
 

@@ -21,6 +21,9 @@ def load_yaml(path: Path) -> dict[str, Any]:
     class Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
         """Makes plain values only."""
 
+        def flatten_mapping(self, node: Any) -> None:
+            """Merge no tables into others: a small file could grow without end."""
+
     Loader.add_multi_constructor("", lambda _loader, _tag, _node: None)
     Loader.add_constructor("tag:yaml.org,2002:python/tuple", lambda loader, node: loader.construct_sequence(node))
     try:
