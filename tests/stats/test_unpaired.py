@@ -70,7 +70,7 @@ def test_the_numbers():
     assert row.sd == pytest.approx(math.sqrt((a.var(ddof=1) + b.var(ddof=1)) / 2))
     assert row.interval[0] < low < high < row.interval[1]  # a little wider than Welch's
     assert row.interval[1] - row.interval[0] < 1.15 * (high - low)
-    assert welch.pvalue < row.p_adjusted < 3 * welch.pvalue
+    assert welch.pvalue < row.p_adjusted < 8 * welch.pvalue
     assert 0.7 < row.effect_size / (row.mean_difference / row.sd) < 1
     assert row.probability_better > 0.95
     assert 0 < row.smallest_detectable < row.mean_difference
@@ -88,14 +88,14 @@ def test_effect_sizes_and_chances_are_right_on_average():
 def test_more_runs_settle_about_half():
     """Undecided studies are continued from the truth that they came from."""
     rng, settled = np.random.default_rng(10), []
-    for _ in range(300):
+    for _ in range(250):
         truth = rng.normal(0.0, 2.0)
         arm, reference = rng.normal(truth, 1.0, 5), rng.normal(0.0, 1.0, 4)
         more = one(arm, reference).more_seeds
-        if more is not None and more < 60:
+        if more is not None and more < 16:
             longer = [np.append(part, rng.normal(mean, 1.0, more)) for part, mean in ((arm, truth), (reference, 0.0))]
             settled.append(one(*longer).verdict.settled)
-    assert len(settled) > 80
+    assert len(settled) > 50
     assert 0.35 < np.mean(settled) < 0.7
 
 

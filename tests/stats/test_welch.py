@@ -11,14 +11,13 @@ from fairtrial.stats.welch import SLACK, critical, detectable, level, p_value, s
 
 
 def error_at(first, second, alpha, ratio):
-    """The error at a ratio of the true squared standard errors: Gauss-Legendre over the beta distribution's angle."""
-    nodes, weights = np.polynomial.legendre.leggauss(1_500)
-    angles, share = (nodes + 1) * math.pi / 4, ratio / (1 + ratio)
+    """The error at a ratio of the true squared standard errors, by the midpoint rule over the beta variable's angle."""
+    angles, share = (np.arange(4_000) + 0.5) * math.pi / 8_000, ratio / (1 + ratio)
     ours, theirs = share * np.sin(angles) ** 2 / first, (1 - share) * np.cos(angles) ** 2 / second
     limits = critical(first, second, ours / (ours + theirs), alpha) * np.sqrt((first + second) * (ours + theirs))
     density = np.sin(angles) ** (first - 1) * np.cos(angles) ** (second - 1)  # of sin^2, without its singularities
     constant = math.gamma((first + second) / 2) / math.gamma(first / 2) / math.gamma(second / 2)
-    return constant * math.pi / 2 * float(weights @ (density * 2 * stats.t.sf(limits, first + second)))
+    return constant * math.pi * float(np.mean(density * 2 * stats.t.sf(limits, first + second)))
 
 
 @pytest.mark.parametrize(("first", "second"), [(1, 1), (2, 2), (2, 4), (11, 2), (4, 9)])
@@ -89,7 +88,7 @@ def test_p_is_the_alpha_whose_critical_value_it_is(statistic):
     p = p_value(3, 5, 0.4, statistic, 0.05)
     assert 0 < p <= 1
     if 1e-6 < p < 0.9:
-        assert critical(3, 5, 0.4, p) == pytest.approx(statistic, rel=0.02)
+        assert critical(3, 5, 0.4, p) == pytest.approx(statistic, rel=0.01)
     assert p_value(3, 5, 0.4, 1e9, 0.05) <= 1e-11
 
 

@@ -86,22 +86,23 @@ def level(first: int, second: int, alpha: float) -> float:
 def p_value(first: int, second: int, share: float, statistic: float, alpha: float) -> float:
     """The smallest error rate at which the critical value is below the absolute statistic; `SMALLEST_P` at least.
 
-    Between levels that are steps of `FACTOR` from alpha, logarithms are interpolated. So it is below alpha exactly if
-    the statistic exceeds the critical value at alpha.
+    It is solved for at levels that are steps of `FACTOR` from alpha. Between them its logarithm is interpolated against
+    that of Welch's p-value. So it is below alpha exactly if the statistic exceeds the critical value at alpha.
     """
-    levels = _levels(alpha)
+    levels, df = _levels(alpha), float(satterthwaite(first, second, share))
 
     def at(index: int) -> float:
         return float(critical(first, second, share, levels[index]))
 
+    def welchs(value: float) -> float:
+        return math.log(2.0 * special.stdtr(df, -value))
+
     passed = bisect_right(range(len(levels)), statistic, key=at)
     if passed == len(levels):
         return levels[-1]
-    if not passed:
-        return 1.0 - (1.0 - levels[0]) * statistic / at(0)
-    low, high = math.log(at(passed - 1)), math.log(at(passed))
-    weight = (math.log(statistic) - low) / (high - low)
-    return math.exp((1.0 - weight) * math.log(levels[passed - 1]) + weight * math.log(levels[passed]))
+    above, below = (welchs(at(passed - 1)), math.log(levels[passed - 1])) if passed else (0.0, 0.0), welchs(at(passed))
+    weight = (welchs(statistic) - above[0]) / (below - above[0])
+    return math.exp((1.0 - weight) * above[1] + weight * math.log(levels[passed]))
 
 
 @lru_cache(maxsize=64)
