@@ -68,6 +68,12 @@ class StoreLockedError(StoreError):
     """Another process is running the same study in this store."""
 
 
+class RunsError(FairtrialError):
+    """Runs from elsewhere can't be read, or can't be compared as they are."""
+
+    exit_code = 2
+
+
 class ReportError(FairtrialError):
     """A table, figure or export can't be made from the recorded results."""
 

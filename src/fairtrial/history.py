@@ -173,7 +173,7 @@ class History:
 
         Trials of one arm alone show no difference; so only a comparison of which both arms had trials counts.
         """
-        arms = arm_digests(study)
+        arms = dict(arm_digests(study))
         reference = arms.pop(study.reference)
         pairs: dict[str, tuple[str, ...]] = {arm: (reference, one) for arm, one in arms.items()}
         if not pairs and study.evidence.against is not None:
@@ -298,16 +298,12 @@ class History:
         return tuple(said for said in found if said)
 
 
-def arm_digests(study: Study) -> dict[str, str]:
+@lru_cache(maxsize=8)
+def arm_digests(study: Study) -> Mapping[str, str]:
     """The digest of each arm's settings, the reference first; arms with the same settings get a number.
 
     Keys that change no training are left out, see `family_digest`, unless it is these in which arms differ.
     """
-    return {**_arm_digests(study)}
-
-
-@lru_cache(maxsize=8)
-def _arm_digests(study: Study) -> Mapping[str, str]:
     order = sorted(study.arms, key=lambda arm: arm.name != study.reference)
     whole = {arm.name: content(arm.settings) for arm in order}
     exact, alike = ({name: make(one) for name, one in whole.items()} for make in (digest, family_digest))

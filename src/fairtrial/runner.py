@@ -11,7 +11,7 @@ from typing import TypeAlias
 from fairtrial import signals
 from fairtrial.callbacks import Callback
 from fairtrial.checkpoints import CheckpointManager
-from fairtrial.errors import ProvenanceError
+from fairtrial.errors import ProvenanceError, StudyError
 from fairtrial.executors.base import (
     Ended,
     EpochFinished,
@@ -32,6 +32,7 @@ from fairtrial.provenance import RunConditions, abandoned_study, changed_code, c
 from fairtrial.reads import unread_keys
 from fairtrial.scheduler import Decision, Scheduler
 from fairtrial.spec import BUILT_IN, Study
+from fairtrial.spec.imported import refusal
 from fairtrial.store.base import Store, Writer
 from fairtrial.trial import Machine, Outcome, Trial, TrialResult
 
@@ -77,6 +78,7 @@ def run_study(
         RecordError: a training loop's first record is not what the study needs.
         CheckpointError: a trial's state can't be saved, on a full disk for example; every finished epoch is in the
             store, and the next run resumes from the checkpoints before.
+        StudyError: trials of imported runs are missing, which can't be trained.
         ProvenanceError: the study would continue under other conditions than it began; ended trials are in the store.
         KeyboardInterrupt: passes through, once trials that can have saved their state; every finished epoch is in the
             store, and the next run resumes.
@@ -97,6 +99,8 @@ def run_study(
         stays = _FINAL if retry_failed else tuple(Outcome)
         recorder = _Recorder(scheduler, store, callbacks, checkpoints, ended, stays, changes, force)
         missing = [trial for trial in scheduler.possible if trial.hash not in ended] if decision.trials else []
+        if missing and study.imported is not None:
+            raise StudyError(refusal(study.label))
         if not missing:
             recorder.begin(decision, missing)
             recorder.warn_of_changed_code()

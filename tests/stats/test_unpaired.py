@@ -120,7 +120,7 @@ def test_a_margin_comes_first():
     assert row.verdict is Verdict.EQUIVALENT
     assert "The difference is real, since the interval excludes zero, but it is within the margin." in row.caveats
     assert one(SGD, margin=0.001).verdict is Verdict.BETTER
-    assert one([0.1, 0.9, 0.5], margin=0.1).more_seeds > 50
+    assert one([0.1, 0.9, 0.5], margin=0.1).more_seeds > 20
 
 
 def test_an_arm_that_lost_runs_can_be_found_worse_at_best():

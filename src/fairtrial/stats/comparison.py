@@ -186,7 +186,7 @@ class _Comparing:
         self._results = results
         self._evidence = evidence
         # Runs made elsewhere are what they are: no more of them will come.
-        self._whole = evidence.unpaired and getattr(study, "imported", None) is not None
+        self._whole = evidence.unpaired and study.imported is not None
         self._history = history
         self._measure = measure_key(evidence.metric, evidence.target)
         self._standing = standing(study, history, evidence.metric, evidence.target)
@@ -240,6 +240,8 @@ class _Comparing:
     def _exploratory(self) -> Iterator[str]:
         """Say what was set or asked after results existed."""
         own = self._study.evidence.metric
+        if self._study.imported is not None:
+            yield "these runs were made elsewhere, and what was set beforehand is unknown"
         if self._evidence.metric != own:
             yield f"the study set {own} beforehand, not {self._evidence.metric}"
         elif self._history is not None:
@@ -380,7 +382,6 @@ class _Comparing:
         yield from caveats.of_metric(metric)
         if not looks(study):
             yield "One run per arm: a single seed can't tell a difference from noise."
-        yield from caveats.of_conditions(study, self._results)
         yield from caveats.of_records(study, self._data)
         yield from caveats.held_fixed(study, self._results)
         if self._jitter is not None:
