@@ -79,11 +79,8 @@ __all__ = [
     "fingerprint",
     "import_runs",
     "judge",
-<<<<<<< HEAD
-    "judge_unpaired",
-=======
     "judge_runs",
->>>>>>> main
+    "judge_unpaired",
     "list_studies",
     "load",
     "load_tasks",

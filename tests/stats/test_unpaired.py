@@ -120,7 +120,7 @@ def test_a_margin_comes_first():
     assert row.verdict is Verdict.EQUIVALENT
     assert "The difference is real, since the interval excludes zero, but it is within the margin." in row.caveats
     assert one(SGD, margin=0.001).verdict is Verdict.BETTER
-    assert one([0.1, 0.9, 0.5], margin=0.1).more_seeds > 20
+    assert one([0.845, 0.85, 0.847], margin=0.004).more_seeds > 2
 
 
 def test_an_arm_that_lost_runs_can_be_found_worse_at_best():
@@ -163,11 +163,11 @@ def test_too_few_runs_have_no_interval():
 
 def test_two_runs_say_how_little_they_find():
     assert "Two runs find only differences of " in said(one([0.9, 0.91]))
-    assert "2 runs against 4: 8" in said(one([0.9, 0.91]))
+    assert "2 runs against 4: 90% of the squared standard error is its" in said(one([0.9, 0.91]))
 
 
 def test_runs_that_are_all_equal():
-    row = one([0.1 + 0.2, 0.3 + 1e-17, 0.30000000000000004])
+    row = one([0.1 + 0.2, 0.3, 0.3])
     assert row.interval is not None
     assert "All 3 runs have the same value: the interval uses the spread of adam alone." in row.caveats
     assert "All 4 runs of adam have the same value: the interval uses the spread of its own runs alone." in (

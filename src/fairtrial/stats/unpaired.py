@@ -24,6 +24,9 @@ from fairtrial.stats.stopping import allowed, combined
 from fairtrial.stats.verdicts import Comparison, Verdict
 from fairtrial.stats.welch import critical, detectable, p_value, satterthwaite
 
+#: Runs that differ by less than this share of their values are equal but for rounding.
+ROUNDING = 1e-14
+
 
 def judge_unpaired(
     values: Mapping[str, npt.ArrayLike],
@@ -113,7 +116,7 @@ class _Sample:
         if (np.abs(runs) > LARGEST).any():
             raise ValueError(f"values[{name!r}] exceed ±{LARGEST:g}: use NaN where a run has no comparable result")
         kept = runs[~np.isnan(runs)]
-        equal = kept.size > 0 and float(np.ptp(kept)) == 0.0  # whose mean may be another number by rounding
+        equal = kept.size > 0 and bool(np.ptp(kept) <= ROUNDING * np.abs(kept).max())
         mean = math.nan if not kept.size else float(kept[0] if equal else kept.mean())
         variance = math.nan if kept.size < 2 else 0.0 if equal else float(kept.var(ddof=1))
         return cls(name, int(kept.size), int(runs.size - kept.size), mean, variance)
