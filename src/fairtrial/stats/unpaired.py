@@ -310,8 +310,8 @@ def _caveats(found: _Difference, verdict: Verdict) -> Iterator[str]:
     if more.count >= 2 * fewer.count and share > 0.5:
         whose, other = ("Its", base.name) if fewer is arm else (f"{base.name}'s", "it")
         yield (
-            f"{whose} {fewer.count} runs, against {more.count}, make up {share:.0%} of the squared standard error: more "
-            f"runs of {other} would narrow the interval little."
+            f"{whose} {fewer.count} runs, against {more.count}, make up {share:.0%} of the squared standard error: "
+            f"more runs of {other} would narrow the interval little."
         )
     if fewer.count == 2:
         times = found.smallest_detectable / found.sd
