@@ -75,6 +75,10 @@ def test_files_that_count_otherwise_are_named(tmp_path, frame):
 def test_a_folder_of_other_files_is_one_line(tmp_path):
     (tmp_path / "a.csv").write_text("who,what\n")
     with pytest.raises(RunsError, match=r'has no CSV file with a column "epoch" or "step", as loggers write them$'):
+        open_source(f"csv_logs:{tmp_path}")
+    with pytest.raises(
+        RunsError, match=r"can't be read; it must be a folder of CSV logs .lightning_logs or of Keras., "
+    ):
         open_source(tmp_path)
 
 

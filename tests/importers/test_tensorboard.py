@@ -1,10 +1,13 @@
 """TensorBoard's event files, against the runs that the real writers logged."""
 
+import struct
+
 import numpy as np
 import pytest
 
 import tracked_runs as tracked
 from fairtrial.errors import RunsError
+from fairtrial.importers import event_files
 from fairtrial.importers.base import open_source
 from fairtrial.importers.event_files import EventLog
 
@@ -82,6 +85,28 @@ def test_no_flipped_bit_of_an_event_file_changes_a_number_unseen(runs):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
         with pytest.raises(RunsError, match="a wrong checksum"):
             EventLog().add_file(path)
+
+
+def test_what_an_interrupted_session_logged_after_the_step_of_the_next_is_void(tmp_path):
+    def write(name, *events):
+        chunks = []
+        for step, content in events:
+            event = b"\x10" + bytes([step]) + content
+            size = struct.pack("<Q", len(event))
+            checks = [struct.pack("<I", event_files._masked_crc32c(part)) for part in (size, event)]
+            chunks += [size, checks[0], event, checks[1]]
+        (tmp_path / name).write_bytes(b"".join(chunks))
+
+    def loss(value):
+        item = b"\x0a\x04loss" + b"\x15" + struct.pack("<f", value)
+        return b"\x2a" + bytes([len(item) + 2]) + b"\x0a" + bytes([len(item)]) + item
+
+    write("events.out.tfevents.1", *((step, loss(0.5)) for step in range(5)))
+    write("events.out.tfevents.2", (2, b"\x3a\x02\x08\x01"), (2, loss(0.25)))
+    log = EventLog()
+    log.add_file(tmp_path / "events.out.tfevents.1")
+    assert log.add_file(tmp_path / "events.out.tfevents.2") == set()
+    assert log.scalars == {"loss": {0: 0.5, 1: 0.5, 2: 0.25}}
 
 
 def test_a_folder_without_event_files_is_one_line(tmp_path):

@@ -182,7 +182,7 @@ class Library(types.ModuleType):
         return types.SimpleNamespace(
             id=f"{optimizer}{seed}", name="", group=None, job_type=None, state="crashed" if seed == 4 else "finished",
             config={"optimizer": optimizer, "seed": seed, "_wandb": {}}, scan_history=scan_history,
-            summary={"test_acc": 0.0, "_runtime": 1, "best": {"max": 1}},
+            summary={"test_acc": 0.0, "_runtime": 1, "best": {"max": 1}, "image": {"_type": "image-file", "size": 9}},
         )  # fmt: skip
 
 
@@ -192,7 +192,8 @@ def test_a_project_of_a_server(monkeypatch, finals, frame):
     assert source.name == "wandb:me/optimizers"
     assert finals(source, "test_acc") == EXPECTED
     assert (frame(source, "status")["status"] == "failed").sum() == 2
-    assert source.settings == ("optimizer", "seed")
+    assert source.columns == ("run", "step", "status", "test_acc", "best.max", "optimizer", "seed")
+    assert set(frame(source, "best.max")["best.max"]) == {1.0}
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """Folders of CSV files, a run each: Lightning's ``metrics.csv`` with its ``hparams.yaml``, and Keras's `CSVLogger`."""
 
+import re
 from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
 from fairtrial.errors import RunsError
+from fairtrial.files import open_regular
 from fairtrial.importers import tables
 from fairtrial.importers.base import Given, Importer, Source
 from fairtrial.importers.folders import files_in, has_files, labels_of, naturally
@@ -21,7 +23,7 @@ _MOST_STEPS = 100_000
 
 def is_csv_folder(given: Given) -> bool:
     """Tell whether a folder has CSV files of loggers."""
-    return has_files(given, _is_csv)
+    return has_files(given, lambda path: _is_csv(path.name) and _counts(path))
 
 
 def open_csv_folder(given: Given) -> Source:
@@ -48,6 +50,16 @@ def open_csv_folder(given: Given) -> Source:
 
 def _is_csv(name: str) -> bool:
     return name.lower().endswith((".csv", ".tsv"))
+
+
+def _counts(path: Path) -> bool:
+    """Tell whether the first line of a file names a step or an epoch."""
+    try:
+        with open_regular(path, follow=True) as file:
+            names = re.split(r"[,;\t]", file.readline(2**16).decode("utf-8-sig", "replace"))
+    except OSError:
+        return False
+    return any(name.strip().strip('"') in _COUNTS for name in names)
 
 
 def _run(root: Path, path: Path, log: Source, count: str, repeats: set[str]) -> Run:

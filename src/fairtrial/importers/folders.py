@@ -29,11 +29,11 @@ def files_in(folder: Path, wanted: Callable[[str], bool]) -> Iterator[Path]:
             yield path
 
 
-def has_files(given: Given, wanted: Callable[[str], bool]) -> bool:
+def has_files(given: Given, wanted: Callable[[Path], bool]) -> bool:
     """Tell whether a folder is given that has such files, among the first ones of it."""
     path = path_of(given)
     try:
-        return path is not None and any(wanted(file.name) for file in islice(_walk(path), _FIRST_FILES))
+        return path is not None and any(map(wanted, islice(_walk(path), _FIRST_FILES)))
     except OSError:
         return False
 

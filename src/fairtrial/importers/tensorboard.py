@@ -32,7 +32,7 @@ class _Folder:
 
 def is_event_folder(given: Given) -> bool:
     """Tell whether a folder has event files."""
-    return has_files(given, _is_event_file)
+    return has_files(given, lambda path: _is_event_file(path.name))
 
 
 def open_events(given: Given) -> Source:

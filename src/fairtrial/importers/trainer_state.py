@@ -24,7 +24,7 @@ _SETTINGS = ("num_train_epochs", "train_batch_size", "max_steps")
 def is_trainer_folder(given: Given) -> bool:
     """Tell whether a folder has such files, or one is given."""
     path = path_of(given)
-    return path is not None and (path.name == _NAME or has_files(given, lambda name: name == _NAME))
+    return path is not None and (path.name == _NAME or has_files(given, lambda file: file.name == _NAME))
 
 
 def open_trainer_states(given: Given) -> Source:

@@ -12,7 +12,7 @@ from fairtrial.importers import tables
 from fairtrial.importers.base import Given, Importer, Source, path_of
 from fairtrial.importers.folders import files_in, naturally
 from fairtrial.importers.tracked import Run, Steps, note_on_repeats, number, source_of
-from fairtrial.importers.wandb_files import RunFile
+from fairtrial.importers.wandb_files import RunFile, numbers
 from fairtrial.registry import IMPORTERS
 from fairtrial.spec.messages import brief
 
@@ -147,17 +147,17 @@ def _open_project(name: str) -> Source:
         raise RunsError(f"wandb:{brief(name)}: needs W&B's library: pip install 'fairtrial[wandb]'") from error
     try:
         runs = [_server_run(run) for run in wandb.Api(timeout=_TIMEOUT_SECONDS).runs(name)]
-    except (wandb.Error, OSError, ValueError, TypeError) as error:
+    except (wandb.Error, OSError, ValueError, TypeError, AttributeError) as error:
         raise RunsError(f"wandb:{brief(name)}: {_reason(error)}") from error
     return source_of(f"wandb:{name}", runs)
 
 
 def _server_run(run: Any) -> Run:
-    summary = {name: one for name, value in dict(run.summary).items() if (one := number(value)) is not None}
+    own = dict(getattr(run, "summary_metrics", None) or run.summary)
+    summary = {name: one for key, value in own.items() for name, one in numbers([key], value)}
     names = [name for name in summary if not name.startswith("_")]
     settings = {name: value for name, value in dict(run.config).items() if name != "_wandb"}
-    labels = {"name": run.name, "group": run.group, "job_type": run.job_type}
-    kept = {name: label for name, label in labels.items() if label}
+    kept = {name: label for name in ("name", "group", "job_type") if (label := getattr(run, name, None))}
     return Run(run.id, names, _Downloads(run, summary), settings, kept, _STATES.get(run.state, "running"))
 
 
@@ -176,11 +176,11 @@ class _Downloads:
             for name in metrics:
                 if name not in self._known:
                     rows = self._run.scan_history(keys=["_step", name])  # rows that have both
-                    pairs = ((int(row["_step"]), number(row[name])) for row in rows)
+                    pairs = ((int(row["_step"]), number(row.get(name))) for row in rows)
                     self._known[name] = {step: value for step, value in pairs if value is not None}
                 for step, value in self._known[name].items():
                     history.setdefault(step, {})[name] = value
-        except (wandb.Error, OSError, ValueError, TypeError, KeyError) as error:
+        except (wandb.Error, OSError, ValueError, TypeError, LookupError, AttributeError) as error:
             raise RunsError(f"run {brief(str(self._run.id))} of W&B: {_reason(error)}") from error
         return _with_summary(history, self._summary, metrics)
 

@@ -95,7 +95,7 @@ class RunFile:
         values: dict[str, float] = {}
         for number, value in fields(message):
             if number == 1 and isinstance(value, bytes):
-                for name, one in _numbers(*_item(value)):
+                for name, one in numbers(*_item(value)):
                     if name == "_step":
                         step = int(one)
                     elif wanted is None or name in wanted:
@@ -109,7 +109,7 @@ class RunFile:
 
     def _add_summary(self, message: bytes) -> None:
         for item in of_field(message, 1):
-            for name, value in _numbers(*_item(item)):
+            for name, value in numbers(*_item(item)):
                 if not name.startswith("_"):
                     self.summary[name] = value
 
@@ -160,7 +160,7 @@ def _item(message: bytes) -> tuple[list[str], Any]:
     return path, content
 
 
-def _numbers(path: list[str], content: Any) -> Iterator[tuple[str, float]]:
+def numbers(path: list[str], content: Any) -> Iterator[tuple[str, float]]:
     """The numbers of an item under dotted names; images, tables and other media have a ``_type``, and are none."""
     found = [(".".join(path), content, 0)]
     for name, value, depth in found:
