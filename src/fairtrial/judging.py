@@ -1,14 +1,16 @@
 """Runs that were made elsewhere, as results that show themselves; the Python interface of `fairtrial judge`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fairtrial.api import DEFAULT_STORE, StudyResults, open_results
-from fairtrial.errors import RunsError
+from fairtrial.errors import RunsError, StoreError
 from fairtrial.scheduler import plan
 from fairtrial.spec import Study
+from fairtrial.stats.identical import same_records
 from fairtrial.store.base import Writer
 from fairtrial.store.sql import SQLStore
 from fairtrial.trial import Outcome, TrialResult
@@ -112,23 +114,39 @@ def extend_study(
 
 
 def _add(study: Study, results: Sequence[TrialResult], store: str | Path | SQLStore) -> None:
-    """Add results to a store, all or nothing: as a store in memory, which is merged into it."""
-    from fairtrial.maintenance import merge_stores  # noqa: PLC0415
+    """Add results to a store, in one transaction, unless it has others of the same trials.
 
-    trials = {trial.hash: trial for trial in plan(study)}
+    If this process dies before that, the store has the study without results, and the next call adds them.
+    """
+    with ExitStack() as stack:
+        opened = stack.enter_context(SQLStore(str(store))) if isinstance(store, str | Path) else store
+        stack.enter_context(opened.lock(study))
+        known = {one.trial: one for one in opened.results(study) if one.outcome is not None}
+        _refuse_contradictions(study, results, known)
+        trials = {trial.hash: trial for trial in plan(study)}
+        new = [(trials[one.trial], one) for one in results if one.trial not in known]
 
-    def write(writer: Writer) -> None:
-        for one in results:
-            trial, attempt = trials[one.trial], study.hash[:16]
-            writer.begin(trial, attempt, one.machine, one.started)
-            for record in one.epochs:
-                writer.add_epoch(trial, attempt, record)
-            writer.end(trial, attempt, one.outcome or Outcome.FAILED, one.detail, one.ended or one.started)
+        def write(writer: Writer) -> None:
+            for trial, one in new:
+                attempt = study.hash[:16]
+                writer.begin(trial, attempt, one.machine, one.started)
+                for record in one.epochs:
+                    writer.add_epoch(trial, attempt, record)
+                writer.end(trial, attempt, one.outcome or Outcome.FAILED, one.detail, one.ended or one.started)
 
-    with SQLStore(":memory:") as made:
-        made.add_study(study, datetime.now(UTC))
-        made.write(write)
-        merge_stores(made, store=store)
+        opened.add_study(study, datetime.now(UTC))
+        opened.write(write)
+
+
+def _refuse_contradictions(study: Study, results: Sequence[TrialResult], known: Mapping[str, TrialResult]) -> None:
+    """Refuse to add results of trials that the store has with other ones."""
+    pairs = [(one, known[one.trial]) for one in results if one.trial in known]
+    other = [one for one, there in pairs if not same_records(one, there)]
+    if other:
+        named = ", ".join(f"{one.arm} at seed {one.seed}" for one in other[:3]) + (", ..." if other[3:] else "")
+        raise StoreError(
+            f"{study.label}: the store has other results of {len(other)} of these trials ({named}); nothing was added"
+        )
 
 
 def judge_runs(source: Any, **how: Any) -> "View[StudyVerdict]":
