@@ -68,6 +68,10 @@ class StoreLockedError(StoreError):
     """Another process is running the same study in this store."""
 
 
+class TrialRestartedError(StoreError):
+    """Another process has begun a trial anew that was running here; its later reports are refused."""
+
+
 class ReportError(FairtrialError):
     """A table, figure or export can't be made from the recorded results."""
 
