@@ -465,7 +465,7 @@ def test_a_run_that_was_taken_for_dead_leaves_its_trials_to_the_other_run_and_wa
     assert [result.outcome for result in done.results] == [Outcome.FINISHED] * 4
     warnings = [line[1] for line in log.lines if line[0] == "warned"]
     assert warnings == [
-        "another run took over a trial of this one: restarting, to leave it there",
+        "another run took over a trial of this one, which is left to it",
         f"some of these trials are left to the run of {second.label}, which began earlier",
     ]
     assert done.trained == 2

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fairtrial.executors.inline import InlineExecutor
     from fairtrial.executors.local.executor import LocalExecutor
     from fairtrial.executors.ray.executor import RayExecutor
+    from fairtrial.judging import import_runs, judge_runs
     from fairtrial.report.views import View
     from fairtrial.spec import (
         DataSettings,
@@ -75,7 +76,9 @@ __all__ = [
     "estimate_cost",
     "fetch_data",
     "fingerprint",
+    "import_runs",
     "judge",
+    "judge_runs",
     "list_studies",
     "load",
     "load_tasks",
@@ -93,6 +96,7 @@ _MODULES = {
     "executors.inline": ("InlineExecutor",),
     "executors.local.executor": ("LocalExecutor",),
     "executors.ray.executor": ("RayExecutor",),
+    "judging": ("import_runs", "judge_runs"),
     "report.views": ("View",),
     "spec": (
         "DataSettings",

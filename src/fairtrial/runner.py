@@ -11,7 +11,7 @@ from typing import TypeAlias
 from fairtrial import signals
 from fairtrial.callbacks import Callback
 from fairtrial.checkpoints import CheckpointManager
-from fairtrial.errors import ProvenanceError, TrialRestartedError
+from fairtrial.errors import ProvenanceError, StudyError, TrialRestartedError
 from fairtrial.executors.base import (
     Ended,
     EpochFinished,
@@ -32,6 +32,7 @@ from fairtrial.provenance import RunConditions, abandoned_study, changed_code, c
 from fairtrial.reads import unread_keys
 from fairtrial.scheduler import Decision, Scheduler
 from fairtrial.spec import BUILT_IN, Study
+from fairtrial.spec.imported import refusal
 from fairtrial.store.base import Store, Writer
 from fairtrial.trial import Machine, Outcome, Trial, TrialResult
 
@@ -51,7 +52,7 @@ def run_study(
     retry_failed: bool = False,
     force: bool = False,
 ) -> int:
-    """Train the missing trials of a study.
+    """Train the missing trials of a study, and return their number.
 
     Trials that it shares with a study whose run began earlier are left to that run, and waited for; if that ends
     without them, they are trained here. Where a restarted server let another run take trials over, it keeps them.
@@ -68,15 +69,13 @@ def run_study(
             differ from those of the study's trials so far, or although the study's file was changed while it was
             unfinished; the trials' provenance says so.
 
-    Returns:
-        The number of trials that were trained.
-
     Raises:
         FairtrialError: something that every trial needs is missing or damaged; nothing was trained.
         StoreLockedError: another process is running this study in this store.
         RecordError: a training loop's first record is not what the study needs.
         CheckpointError: a trial's state can't be saved, on a full disk for example; every finished epoch is in the
             store, and the next run resumes from the checkpoints before.
+        StudyError: trials of imported runs are missing, which can't be trained.
         ProvenanceError: the study would continue under other conditions than it began; ended trials are in the store.
         KeyboardInterrupt: passes through, once trials that can have saved their state; every finished epoch is in the
             store, and the next run resumes.
@@ -92,16 +91,13 @@ def run_study(
         while True:
             try:
                 _train_missing(study, store, executor, callbacks=callbacks, stays=stays, trained=trained, force=force)
+                return len(trained)
             except TrialRestartedError as error:  # a server was restarted, and another run took this one for dead
                 if str(error) in lost:
                     raise
                 lost.add(str(error))
                 for callback in callbacks:
-                    callback.on_warning(
-                        None, "another run took over a trial of this one: restarting, to leave it there"
-                    )
-            else:
-                return len(trained)
+                    callback.on_warning(None, "another run took over a trial of this one, which is left to it")
 
 
 def _train_missing(
@@ -124,6 +120,8 @@ def _train_missing(
     decision = scheduler.advance(ended, partial(store.results, study))
     recorder = _Recorder(scheduler, store, callbacks, checkpoints, ended, trained, stays, changes, force)
     missing = [trial for trial in scheduler.possible if trial.hash not in ended] if decision.trials else []
+    if missing and study.imported is not None:
+        raise StudyError(refusal(study.label))
     if not missing:
         recorder.begin(decision, missing)
         recorder.warn_of_changed_code()

@@ -23,6 +23,7 @@ from fairtrial.spec.evidence import (
     Noise,
     Target,
 )
+from fairtrial.spec.imported import Imported
 from fairtrial.spec.measures import better, find_measure, measures_of
 from fairtrial.spec.messages import show
 from fairtrial.spec.metrics import PERCENT, UNITS, Direction, Metric, Unit, may_be_metric, own_unit, settings_needed
@@ -75,6 +76,7 @@ class StudyFile(Settings):
     reported: Mapping[str, dict[str, Finite]] = {}
     claims: tuple[Claim, ...] = ()
     joint_claims: tuple[JointClaim, ...] = ()
+    imported: Imported | None = None
 
     @field_validator("claims", mode="before")
     @classmethod

@@ -25,12 +25,24 @@ def alerts(study: Study, results: Sequence[TrialResult]) -> tuple[str, ...]:
     own = [one for one in results if one.arm in names]
     finished = [one for one in own if one.outcome is Outcome.FINISHED]
     return (
+        *_imported(study, len(own)),
         *_mixed_code(finished),
         *_forced(own),
-        *_ended_early(study, finished),
+        *(() if study.imported else _ended_early(study, finished)),
         *identical_arms(study, results),
         *_unread(study, own),
     )
+
+
+def _imported(study: Study, runs: int) -> Iterator[str]:
+    """Say where imported runs come from, what their error rate means, and what is unknown of them."""
+    if study.imported is not None:
+        yield (
+            f"{runs} run{'' if runs == 1 else 's'} of {study.imported.source}, made elsewhere: how often they were "
+            f"looked at is unknown, so the error rate of {100 * study.question_alpha:.3g}% is that of one look at a "
+            "number of runs that was fixed beforehand."
+        )
+        yield from study.imported.notes
 
 
 def _ended_early(study: Study, finished: Sequence[TrialResult]) -> Iterator[str]:

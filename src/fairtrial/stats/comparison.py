@@ -231,6 +231,8 @@ class _Comparing:
     def _exploratory(self) -> Iterator[str]:
         """Say what was set or asked after results existed."""
         own = self._study.evidence.metric
+        if self._study.imported is not None:
+            yield "these runs were made elsewhere, and what was set beforehand is unknown"
         if self._evidence.metric != own:
             yield f"the study set {own} beforehand, not {self._evidence.metric}"
         elif self._history is not None:

@@ -84,7 +84,8 @@ def pairing_caveats(study: Study, arm: str, results: Sequence[TrialResult], *, o
     """
     found: dict[str, list[int]] = {}
     for seed, (ours, theirs) in _pairs(results, arm, other).items():
-        lines = [*_unlike(ours.machine, theirs.machine, other), *_unproved(ours, theirs, other)]
+        lines = [*_unlike(ours.machine, theirs.machine, other)]
+        lines += [] if study.imported else _unproved(ours, theirs, other)  # else said once, of all arms
         lines += [
             f"{name}: not those of {other}, because {reason}"
             for name in _differing(ours, theirs)
