@@ -456,7 +456,7 @@ def test_a_run_that_was_taken_for_dead_leaves_its_trials_to_the_other_run_and_wa
 
             def on_warning(self, trial, text):
                 self.lines.append(("warned", text))
-                if "left to" in text:
+                if "began earlier" in text:
                     waits.set()
 
         running, log = [], TakenForDead()
