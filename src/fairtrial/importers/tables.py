@@ -64,6 +64,8 @@ def _readable(path: Path) -> Iterator[None]:
 
     try:
         yield
+    except UnicodeEncodeError as error:
+        raise RunsError(f"{brief(str(path), 200)}: its name is not UTF-8; rename it") from error
     except (pa.ArrowException, EOFError) as error:
         raise RunsError(f"{brief(str(path), 200)}: {_reason(str(error))}") from error
     except OSError as error:
