@@ -308,10 +308,10 @@ def _caveats(found: _Difference, verdict: Verdict) -> Iterator[str]:
             yield f"{who} spread {math.sqrt(one.variance / other.variance):.2g} times as much as {whose}."
     fewer, more, share = (arm, base, found.share) if arm.count < base.count else (base, arm, 1.0 - found.share)
     if more.count >= 2 * fewer.count and share > 0.5:
-        whose, other = ("Its", base.name) if fewer is arm else (f"{base.name}'s", "it")
+        whose, more_of = ("Its", base.name) if fewer is arm else (f"{base.name}'s", "it")
         yield (
             f"{whose} {fewer.count} runs, against {more.count}, make up {share:.0%} of the squared standard error: "
-            f"more runs of {other} would narrow the interval little."
+            f"more runs of {more_of} would narrow the interval little."
         )
     if fewer.count == 2:
         times = found.smallest_detectable / found.sd
