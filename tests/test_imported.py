@@ -127,6 +127,11 @@ def test_measures_over_epochs():
     assert (best.metric, mean.metric) == ("best_test_acc", "mean_last2_test_acc")
 
 
+def test_a_column_may_be_a_measure_over_epochs_already():
+    verdict = judged(FRAME.rename(columns={"test_acc": "best_test_acc"}), measure="best_test_acc").data
+    assert (verdict.metric, verdict.unit.name) == ("best_test_acc", "%")
+
+
 def test_trainings_of_different_lengths_are_said():
     short = CURVES[~((CURVES["epoch"] == 3) & (CURVES["optimizer"] == "sgd") & (CURVES["seed"] < 2))]
     text = alerts(judged(short, measure="final_test_acc", epoch="epoch"))

@@ -44,10 +44,18 @@ def test_judge_prints_the_verdict_in_each_format(fairtrial, form):
         assert "6 runs of runs.csv, made elsewhere" in " ".join(out.split())
 
 
-def test_judge_says_in_one_line_what_is_missing(fairtrial):
+def test_judge_says_in_one_line_what_is_missing(fairtrial, tmp_path):
     status, out, err = fairtrial("judge", "runs.csv")
     assert (status, out, err.count("\n")) == (2, "", 1)
-    assert "runs.csv has optimizer, seed, test_acc; for example: fairtrial judge runs.csv --arm optimizer --seed" in err
+    proposed = "fairtrial judge runs.csv --arm optimizer --seed seed --measure test_acc --reference ARM"
+    assert f"runs.csv has optimizer, seed, test_acc; for example: {proposed}" in err
+    (tmp_path / "my runs").mkdir()
+    (tmp_path / "my runs" / "curves.csv").write_text("setting,seed,epoch,train_acc,test_acc\n")
+    _, _, err = fairtrial("judge", "my runs/curves.csv")
+    assert (
+        "fairtrial judge 'my runs/curves.csv' --arm setting --seed seed --epoch epoch --measure final_test_acc "
+        "--reference ARM" in err
+    )
 
 
 @pytest.mark.parametrize(

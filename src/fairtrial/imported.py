@@ -86,7 +86,10 @@ class _Measured:
 
     @classmethod
     def of(cls, question: Question, asked: Asked) -> "_Measured":
-        column = question.column
+        column, family = question.column, question.family
+        if not family:  # a column such as best_test_acc is that measure of test_acc
+            prefix, _, rest = column.partition("_")
+            column, family = (rest, prefix) if prefix in {"best", "final"} and rest else (column, "final")
         metric = re.sub(r"\W+", "_", column, flags=re.ASCII).strip("_")[:100] or "value"
         metric = metric if metric.isidentifier() else f"m_{metric}"
         if asked.unit not in {None, *UNITS}:
@@ -103,7 +106,7 @@ class _Measured:
         else:
             unit = asked.unit
         direction: Direction = implied or ("lower" if asked.direction == "lower" else "higher")
-        return cls(column, metric, f"{question.family or 'final'}_{metric}", direction, unit)
+        return cls(question.column, metric, f"{family}_{metric}", direction, unit)
 
     @property
     def declared(self) -> dict[str, str]:

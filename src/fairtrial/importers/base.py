@@ -8,7 +8,7 @@ A module must import without its library, and import it in its functions: its `a
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -39,6 +39,7 @@ class Source:
         settings: the columns with the settings of runs, where the format knows them; None if any column may be one.
         notes: what this format does not know, a sentence each.
         first_row: what messages call the first row: 2 in a file whose line 1 has the columns' names.
+        given: what a user wrote to name it, for commands that messages propose.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Source:
     settings: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
     first_row: int = 1
+    given: str = ""
 
     def check_columns(self, columns: Sequence[str], option: str = "") -> None:
         """Raise a `RunsError` for a column that there is not, with the nearest and those that there are."""
@@ -107,7 +109,7 @@ def open_source(given: Given) -> Source:
 def opened(importer: Importer, given: Given) -> Source:
     """Open a source by one importer; a file that can't be read is one line."""
     try:
-        return importer.open(given)
+        return replace(importer.open(given), given=str(given) if isinstance(given, str | Path) else "")
     except OSError as error:
         raise RunsError(f"{_shown(given)}: {error.strerror or error}") from error
 

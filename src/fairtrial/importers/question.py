@@ -21,7 +21,19 @@ EACH_ROW = "rows"
 
 #: Names that columns of these kinds often have, the most frequent first.
 _USUAL = {
-    "--arm": ("optimizer", "arm", "method", "algorithm", "algo", "model", "config", "variant", "name", "group"),
+    "--arm": (
+        "optimizer",
+        "arm",
+        "method",
+        "algorithm",
+        "algo",
+        "model",
+        "config",
+        "variant",
+        "setting",
+        "name",
+        "group",
+    ),
     "--seed": ("seed", "random_state", "random_seed", "rng_seed", "run_id", "run"),
     "--epoch": ("epoch", "step", "global_step", "_step", "iteration", "iter", "timesteps", "timestep"),
     "--group": ("episode", "fold", "eval_episode", "env", "task", "split", "batch"),
@@ -38,8 +50,8 @@ class Question:
         arm: columns whose combinations are the arms.
         seed: the column with the seeds; None if they are not known.
         column: what is measured.
-        family: of a measure over epochs: ``"best"``, ``"final"`` or ``"mean_last3"``; of a column with one value a run,
-            ``"final"``.
+        family: of a measure over epochs: ``"best"``, ``"final"`` or ``"mean_last3"``; empty for a column with one value
+            a run.
         last: how many of the last epochs count; 0 for the best one.
         epoch: the column that counts epochs.
         group: the column that tells repeated measurements of a run apart; `EACH_ROW` if each row is one.
@@ -164,34 +176,37 @@ def _measure(source: Source, measure: str, epoch: str | None) -> tuple[str, int,
 
 def _usual(source: Source, option: str) -> str:
     """Propose an option with a column whose name suggests it, or list the columns."""
-    last_words = {column.lower().rpartition(".")[2].rpartition("/")[2]: column for column in source.columns}
-    for name in _USUAL[option]:
-        if name in last_words:
-            return f"{option} {_quoted(last_words[name])}"
-    if option == "--group":
-        return f"--group {EACH_ROW}"
-    return f"{option} and one of {_listed(source)}"
+    if (found := _guess(source, _USUAL[option])) is not None:
+        return f"{option} {_quoted(found)}"
+    return f"--group {EACH_ROW}" if option == "--group" else f"{option} and one of {_listed(source)}"
 
 
 def _missing(source: Source, arm: object, measure: str | None) -> RunsError:
     """Say what is missing, and propose a whole command."""
     lacking = " and ".join([*(["--arm"] if arm is None else []), *(["--measure"] if measure is None else [])])
-    last_words = {column.lower().rpartition(".")[2]: column for column in source.columns}
-    proposed = {
-        option: next((last_words[name] for name in _USUAL[option] if name in last_words), None)
-        for option in ("--arm", "--seed")
-    }
-    words = [f"--arm {_quoted(proposed['--arm'] or 'COLUMN') if arm is None else _quoted(str(arm))}"]
-    words += [f"--seed {_quoted(proposed['--seed'])}"] if proposed["--seed"] else []
-    words += [f"--measure {_quoted(measure or _likely_measure(source))}", "--reference ARM"]
-    command = f"fairtrial judge {_quoted(source.name)} {' '.join(words)}"
+    seed, epoch = _guess(source, _USUAL["--seed"]), source.epoch or _guess(source, _USUAL["--epoch"])
+    measured = _likely_measure(source)
+    own = arm if isinstance(arm, str) else _guess(source, _USUAL["--arm"])
+    others = [column for column in source.columns if column not in {seed, epoch, measured}]
+    words = [f"--arm {_quoted(own or (others or ['COLUMN'])[0])}"]
+    words += [f"--seed {_quoted(seed)}"] if seed else []
+    words += [f"--epoch {_quoted(epoch)}"] if epoch and not source.epoch else []
+    words += [f"--measure {_quoted(measure or (f'final_{measured}' if epoch else measured))}", "--reference ARM"]
+    command = f"fairtrial judge {_quoted(source.given or source.name)} {' '.join(words)}"
     return RunsError(f"{lacking}: missing; {show(source.name)[1:-1]} has {_listed(source)}; for example: {command}")
+
+
+def _guess(source: Source, names: Sequence[str]) -> str | None:
+    """The column whose name, or the end of it, is the first of some names that there is."""
+    found = {column.lower().rpartition(".")[2].rpartition("/")[2]: column for column in reversed(source.columns)}
+    return next((found[name] for name in names if name in found), None)
 
 
 def _likely_measure(source: Source) -> str:
     words = ("acc", "accuracy", "f1", "auc", "score", "reward", "return", "loss", "error")
     ranked = [column for word in words for column in source.columns if column.lower().endswith(word)]
-    return ranked[0] if ranked else "COLUMN"
+    held_out = [column for column in ranked if re.search("test|val|eval", column.lower())]
+    return (held_out or ranked or ["COLUMN"])[0]
 
 
 def _quoted(text: str) -> str:

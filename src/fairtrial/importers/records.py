@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 #: Records that are kept while a source is read, and afterwards.
-MOST_READ, MOST_KEPT = 2_000_000, 200_000
+MOST_READ, MOST_KEPT = 1_000_000, 200_000
 
 
 @dataclass(frozen=True)

@@ -171,12 +171,15 @@ class _Reader:
 
     def _number(self, arms: Integers, seeds: Integers) -> Integers:
         """Number runs in the order in which they appear."""
-        keys, first, where = np.unique(np.column_stack([arms, seeds]), axis=0, return_index=True, return_inverse=True)
-        numbers = np.empty(len(keys), np.int64)
+        whole = seeds
+        for column in arms.T:
+            whole = whole * (int(column.max(initial=0)) + 1) + column
+        _, first, where = np.unique(whole, return_index=True, return_inverse=True)
+        numbers = np.empty(len(first), np.int64)
         for index in np.argsort(first):
-            *arm, seed = keys[index].tolist()
-            numbers[index] = self._numbers.setdefault((tuple(arm), seed), len(self._numbers))
-        return numbers[where.ravel()]
+            key = (tuple(arms[first[index]].tolist()), int(seeds[first[index]]))
+            numbers[index] = self._numbers.setdefault(key, len(self._numbers))
+        return numbers[where]
 
     def _add_statuses(self, batch: "pa.RecordBatch", runs: Integers) -> None:
         if (column := self._question.source.status) is None:

@@ -22,6 +22,8 @@ def held_fixed(study: Study, results: Iterable[TrialResult] = ()) -> tuple[str, 
         >>> held_fixed(fairtrial.load("quick"))[0]
         'The learning rate was 0.001 for every arm; with a rate tuned for each arm, verdicts could differ.'
     """
+    if study.imported is not None:  # nothing is known of what they share
+        return ()
     arms = [arm.settings for arm in study.arms]
     recorded = {one.epochs[-1].epoch for one in results if one.outcome is Outcome.FINISHED and one.epochs}
     parts = [

@@ -19,7 +19,7 @@ from fairtrial.stats.failures import failure_caveats
 from fairtrial.stats.identical import Sameness, without_difference
 from fairtrial.stats.jitter import Jitter, find_jitter
 from fairtrial.stats.joined import by_arm
-from fairtrial.stats.judge import judge, needed, without_outlook
+from fairtrial.stats.judge import LAST_LOOK, judge, needed, without_outlook
 from fairtrial.stats.paired import LostSeeds, PairedData, fate, seed_list
 from fairtrial.stats.pairing import pairing_caveats, pairing_conflict
 from fairtrial.stats.replay import replayed
@@ -324,7 +324,8 @@ class _Comparing:
         if row.arm in self._study.twins:
             return without_outlook(row.caveats)
         total = self.seeds + (row.more_seeds or 0)
-        wrong = () if settles else [needed(total, more_to_come=more) for more in (True, False)]
+        wrong = [] if settles else [needed(total, more_to_come=more) for more in (True, False)]
+        wrong += [LAST_LOOK.format(self.seeds)] if self._study.imported is not None else []  # nobody planned it here
         return tuple(line for line in row.caveats if line not in wrong)
 
     def _loss_caveats(self, row: Comparison, lost: LostSeeds, failures: Failures, verdict: Verdict) -> Iterator[str]:

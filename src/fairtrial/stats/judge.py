@@ -32,6 +32,10 @@ _VERDICTS = {
 LARGEST = 1e100
 
 
+#: Said of a plan that is over, with its number of seeds.
+LAST_LOOK = "This was the last look planned, after {} seeds."
+
+
 def judge(
     differences: npt.ArrayLike,
     margin: float | None = None,
@@ -311,7 +315,7 @@ def _outlook(judgment: _Judgment, arm: _Arm, more: int | None) -> Iterator[str]:
         yield f"The last planned look so far was after {seeds} seeds; later seeds are not used."
     more_to_come = judgment.plan.share < 1.0
     if arm.look == len(looks) - 1 and not more_to_come:
-        yield f"This was the last look planned, after {seeds} seeds."
+        yield LAST_LOOK.format(seeds)
     if math.isnan(arm.half):
         return
     if more is None:
