@@ -183,7 +183,7 @@ def test_a_verdict_is_that_of_scipy(database):
 
 
 def test_the_command_of_the_page_finds_the_difference(database, monkeypatch, capsys):
-    page = (Path(__file__).parents[2] / "docs" / "judging.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "trackers.md").read_text()
     words = re.search(r"^    fairtrial (judge study.db .*)$", page, flags=re.MULTILINE)[1].split()
     monkeypatch.chdir(database.parent)
     monkeypatch.setattr(sys, "argv", ["fairtrial", *words])

@@ -58,7 +58,7 @@ PLACES = {
 
 @pytest.mark.parametrize("place", PLACES)
 def test_the_commands_of_the_page_find_the_difference(asset, place, tmp_path, monkeypatch, capsys):
-    page = (Path(__file__).parents[2] / "docs" / "judging.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "trackers.md").read_text()
     words = shlex.split(re.search(rf"^    fairtrial (judge {place} .*)$", page, flags=re.MULTILINE)[1])
     library, _, rest = PLACES[place].partition("/")
     shutil.move(asset(library) / rest, tmp_path / "here")
