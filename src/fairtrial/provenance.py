@@ -125,7 +125,8 @@ def changed_code(study: Study, results: Iterable[TrialResult]) -> str:
     earlier = _EarlierCode()
     for result in results:
         earlier.add(result.arm, result.seed, result.machine.code)
-    found = (line for arm in study.arms for line in earlier.differences(arm.name, code_of(arm.settings.entries)))
+    arms = [arm for arm in study.arms if arm.settings.training.code is None]  # others are known by their code
+    found = (line for arm in arms for line in earlier.differences(arm.name, code_of(arm.settings.entries)))
     return ", ".join(dict.fromkeys(found))
 
 

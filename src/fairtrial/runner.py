@@ -169,7 +169,10 @@ class _Recorder:
         self.git_commit = git_commit(self.study.origin.folder) if self.study.origin.folder else None
         kept = self.ended | self.checkpoints.saved()
         results = self.store.results(self.study)
-        self.conditions = RunConditions(results, self.trials.keys() - kept)
+        anew, code = self.trials.keys() - kept, {arm.name: arm.settings.training.code for arm in self.study.arms}
+        # Where versions of the code are compared, conditions must stay within each.
+        by_code = {one: [result for result in results if code[result.arm] == one] for one in code.values()}
+        self.conditions = {one: RunConditions(of_one, anew) for one, of_one in by_code.items()}
         self.reads_known = any(result.reads is not None for result in results)
         self.attempts: dict[str, str] = {}
         self.uncommitted: list[_Received] = []
@@ -275,12 +278,13 @@ class _Recorder:
 
     def _check_conditions(self, trial: Trial, machine: Machine) -> str:
         """Compare the conditions of a trial that starts with earlier ones; returns the differences that were forced."""
-        if (found := self.conditions.differences(trial, machine)) and not self.force:
+        conditions = self.conditions[trial.settings.training.code]
+        if (found := conditions.differences(trial, machine)) and not self.force:
             raise ProvenanceError(
                 f"{self.study.label} began with {'; '.join(found)}: mixing them can change its numbers; restore them, "
                 "start again in another store, or use --force, which is recorded with every trial from now on"
             )
-        self.conditions.add(trial.arm, trial.seed, machine)
+        conditions.add(trial.arm, trial.seed, machine)
         return "; ".join([self.changes, *found] if self.changes else found)
 
     def warn_of_changed_code(self) -> None:

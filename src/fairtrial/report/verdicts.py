@@ -42,7 +42,7 @@ def _verdict(data: StudyVerdict, row: Comparison) -> str:
         return _by_failures(data, row)
     if row.mean_difference is None:
         return f"{row.arm}: undecided, no seed has a result of it and {data.against}"
-    unit, level = data.unit, f"{percent(1 - data.alpha)} interval"
+    unit, level = data.unit, f"{percent(1 - data.interval_alpha)} interval"
     mean, (low, high) = row.mean_difference, row.interval or (0.0, 0.0)
     if not data.larger_is_better:  # turned so that more is better
         mean, low, high = -mean, -high, -low
@@ -60,6 +60,9 @@ def _verdict(data: StudyVerdict, row: Comparison) -> str:
     if row.verdict is Verdict.EQUIVALENT:
         margin = unit.amount(data.margin or 0.0)
         return f"{row.arm} is equivalent to {data.against} within {margin} ({size}{interval})"
+    if row.verdict is Verdict.NON_INFERIOR:
+        margin = unit.amount(data.margin or 0.0)
+        return f"{row.arm} is not worse than {data.against} by {margin} or more ({size}{interval}{where})"
     if row.failures is not None and row.failures.verdict(data.alpha).settled:  # the opposite of what the numbers say
         ends = f" ({level} {unit.between(low, high)})" if row.interval else ""
         return f"{row.arm}: undecided, {size}{ends}{where}, but {_more_often(data, row.failures)}"
@@ -132,7 +135,7 @@ def noise_grid(data: StudyVerdict, noise: Sequence[ArmNoise]) -> Grid:
 
 
 def _columns(data: StudyVerdict) -> tuple[Column, ...]:
-    unit, level = data.unit, percent(1 - data.alpha)
+    unit, level = data.unit, percent(1 - data.interval_alpha)
     diff = f"diff.\n({unit.difference})".removesuffix("\n()")
     table: list[tuple[str, str, Callable[[Comparison], str]]] = [
         ("arm", "arm", lambda row: row.arm),
@@ -165,13 +168,13 @@ def _chance(value: float) -> str:
 
 def _notes(data: StudyVerdict) -> Iterator[str]:
     together = (
-        f" With {percent(1 - data.alpha)} probability the intervals of all arms and looks hold at once; p is adjusted "
-        "likewise."
+        f" With {percent(1 - data.interval_alpha)} probability the intervals of all arms and looks hold at once; p is "
+        "adjusted likewise."
     )
     yield f"Differences: the arm minus {data.against}, seed by seed.{'' if data.spent else together}"
     if earlier := of_earlier_looks(data.spent, data.stage):
         yield earlier
-    if data.margin is not None:
+    if data.margin is not None and not data.one_sided:
         yield f"Equivalent: {within_margin(data)}."
     yield (
         "Effect size: mean over standard deviation of the differences, above 0 where the arm is better. Beats ref.: "

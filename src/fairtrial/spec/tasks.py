@@ -57,6 +57,8 @@ def of_task(table: Table) -> dict[str, Any]:
     evidence = merged.get("evidence", {})
     if not isinstance(evidence, Mapping):
         return merged
+    if "not_worse_than" in evidence:
+        raise StudyError("evidence.not_worse_than: is not for tasks; give one to fairtrial gate with --set task=NAME")
     alpha = evidence.get("alpha", Evidence().alpha)
     if isinstance(alpha, int | float) and 0 < alpha < 1:  # anything else is an error of the study's own
         merged["evidence"] = {**evidence, "alpha": alpha / (len(names) + 1)}
