@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     )
     from fairtrial.stats.comparison import compare
     from fairtrial.stats.judge import judge
+    from fairtrial.stats.unpaired import judge_unpaired
     from fairtrial.stats.verdicts import Comparison, Verdict
     from fairtrial.store.sql import SQLStore
     from fairtrial.tasks import TaskResults, load_tasks, open_tasks
@@ -79,6 +80,7 @@ __all__ = [
     "import_runs",
     "judge",
     "judge_runs",
+    "judge_unpaired",
     "list_studies",
     "load",
     "load_tasks",
@@ -109,6 +111,7 @@ _MODULES = {
     ),
     "stats.comparison": ("compare",),
     "stats.judge": ("judge",),
+    "stats.unpaired": ("judge_unpaired",),
     "stats.verdicts": ("Comparison", "Verdict"),
     "store.sql": ("SQLStore",),
     "tasks": ("TaskResults", "load_tasks", "open_tasks"),

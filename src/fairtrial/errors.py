@@ -68,6 +68,10 @@ class StoreLockedError(StoreError):
     """Another process is running the same study in this store."""
 
 
+class TrialRestartedError(StoreError):
+    """Another process has begun a trial anew that was running here; its later reports are refused."""
+
+
 class RunsError(FairtrialError):
     """Runs from elsewhere can't be read, or can't be compared as they are."""
 

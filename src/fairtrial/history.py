@@ -76,8 +76,7 @@ class Question:
     @classmethod
     def from_json(cls, table: Mapping[str, Any]) -> "Question":
         """Read what `to_json` wrote."""
-        lists = {key: tuple(table[key]) for key in ("arms", "seeds", "claims", "measures")}
-        return cls(**{**table, **lists})
+        return cls(**{**table, **{key: tuple(table[key]) for key in ("arms", "seeds", "claims", "measures")}})
 
     def to_json(self) -> dict[str, Any]:
         """Write it as JSON can."""
@@ -96,8 +95,8 @@ class Question:
 
     @property
     def spends_all(self) -> bool:
-        """Whether it leaves no error rate for a look after it: a range is a whole plan, and `final` says so."""
-        return self.seeds[0] < self.seeds[1] or bool(self.evidence.get("final"))
+        """Whether it leaves no error rate for a look after it: a range is a whole plan, and two keys say so."""
+        return self.seeds[0] < self.seeds[1] or bool(self.evidence.get("final")) or self.evidence.get("paired") is False
 
     @cached_property
     def noise_seeds(self) -> frozenset[tuple[int, int]]:
@@ -353,6 +352,7 @@ _MARGINS = ("margin", "not_worse_than")
 _CALLED = {
     **dict.fromkeys(("margin", "not_worse_than"), "the margin"),
     "aa": "the check of A/A arms",
+    "paired": "the comparison of unpaired runs",
     "also": "the further measure",
     "against": "the comparison with the constant",
     "pairs": "the comparison of all pairs",
@@ -362,7 +362,7 @@ _CALLED = {
 
 def _words(key: str, evidence: Mapping[str, Any]) -> str:
     """Say that a key was set, or removed: ``the margin 0.01 was set``."""
-    called, value = _CALLED.get(key, key), evidence.get(key)
+    called, value = _CALLED.get(key, key), evidence.get(key) if key != "paired" else evidence.get(key) is False
     if value is None or value is False:
         return f"{called} was removed"
     shown = "" if value is True or key == "pairs" else f" {_value(value)}"

@@ -90,6 +90,9 @@ class ProgressDisplay(Callback):
         done = len(trials) - len(missing)
         planned = f"{self._at_most}{count(len(trials), 'trial')}" + (f", {done} already done" if done else "")
         self._print(f"{study.label}: {count(len(study.arms), 'arm')}, {seeds}, {planned}")
+        for task in self._progress.task_ids:  # of a run that another took trials from: it plans again
+            self._progress.remove_task(task)
+        self._tasks.clear()
         if missing:
             self._progress.start()
             self._study_task = self._progress.add_task("study", total=1.0, note="")

@@ -98,7 +98,8 @@ class Evidence(Section):
     more, and alpha is the probability of each of the two wrong answers; see `fairtrial.gate`.
 
     Further questions are `also`, `against`, `pairs` and `best`; each gets an equal part of alpha. With `aa`, an arm may
-    have the settings of another, and gets other seeds of noise.
+    have the settings of another, and gets other seeds of noise. With `paired = false`, means of runs are compared, as
+    of runs that share no seeds.
     """
 
     metric: str = "best_test_acc"
@@ -114,6 +115,7 @@ class Evidence(Section):
     #: Whether a fixed number of seeds spends all of alpha; otherwise some is kept for seeds that are added later.
     final: StrictBool | None = None
     aa: StrictBool | None = None
+    paired: StrictBool | None = None  # None for true
     also: Annotated[tuple[AlsoMeasure, ...] | None, BeforeValidator(_as_measures)] = None
     against: Annotated[Constant | None, BeforeValidator(_as_constant)] = None
     pairs: Literal["all"] | None = None
@@ -133,6 +135,11 @@ class Evidence(Section):
     def one_sided(self) -> bool:
         """Whether the margin counts on the worse side alone."""
         return self.not_worse_than is not None
+
+    @property
+    def unpaired(self) -> bool:
+        """Whether runs are compared without regard to their seeds; such a study has one look, for all of alpha."""
+        return self.paired is False
 
     @property
     def directions(self) -> dict[str, Direction | None]:

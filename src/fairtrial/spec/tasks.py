@@ -59,6 +59,10 @@ def of_task(table: Table) -> dict[str, Any]:
         return merged
     if "not_worse_than" in evidence:
         raise StudyError("evidence.not_worse_than: is not for tasks; give one to fairtrial gate with --set task=NAME")
+    if evidence.get("paired") is False:
+        raise StudyError(
+            "evidence.paired = false: the mean over [tasks] is taken at each seed; write a study for each task"
+        )
     alpha = evidence.get("alpha", Evidence().alpha)
     if isinstance(alpha, int | float) and 0 < alpha < 1:  # anything else is an error of the study's own
         merged["evidence"] = {**evidence, "alpha": alpha / (len(names) + 1)}
