@@ -254,3 +254,15 @@ def test_a_baseline_in_a_store_of_its_own_is_only_read(study):
     with SQLStore("ci.db") as store:
         assert gated(study, store=store).exit_code in {0, 2}
     assert Path("b.parquet").read_bytes() == before
+
+
+def test_runs_that_are_not_paired_are_judged_by_welchs_intervals():
+    study = simulated_study(
+        {"adam": {}, "sgd": {"mean": 0.7}, "same": {"mean": 0.802}},
+        seeds=12,
+        evidence={"paired": False, "metric": "final_test_acc"},
+    )
+    runs = fairtrial.StudyResults(study, simulated_results(study))
+    found = gate_runs(runs, not_worse_than=0.03)
+    assert found.decisions == {"sgd": Decision.WORSE, "same": Decision.PASSED}
+    assert gate_runs(runs, not_worse_than=1e-6).decisions["same"] is Decision.UNDECIDED
