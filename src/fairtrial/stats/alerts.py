@@ -26,7 +26,7 @@ def alerts(study: Study, results: Sequence[TrialResult]) -> tuple[str, ...]:
     finished = [one for one in own if one.outcome is Outcome.FINISHED]
     return (
         *_imported(study, len(own)),
-        *_mixed_code(finished),
+        *_mixed_code(study, finished),
         *_forced(own),
         *(() if study.imported else _ended_early(study, finished)),
         *identical_arms(study, results),
@@ -88,13 +88,14 @@ def outlier_alerts(data: PairedData, unit: Unit) -> Iterator[str]:
             )
 
 
-def _mixed_code(finished: Sequence[TrialResult]) -> Iterator[str]:
-    """Name the user's own code that finished trials ran in several versions."""
-    seeds: dict[str, dict[str, set[int]]] = {}
+def _mixed_code(study: Study, finished: Sequence[TrialResult]) -> Iterator[str]:
+    """Name the user's own code that finished trials ran in several versions, unless these are under test."""
+    seeds: dict[tuple[str, str], dict[str, set[int]]] = {}
+    under_test = {arm.name: arm.settings.training.code or "" for arm in study.arms}
     for result in finished:
         for name, version in result.machine.code.items():
-            seeds.setdefault(name, {}).setdefault(version, set()).add(result.seed)
-    for name, versions in sorted(seeds.items()):
+            seeds.setdefault((name, under_test[result.arm]), {}).setdefault(version, set()).add(result.seed)
+    for (name, _), versions in sorted(seeds.items()):
         if len(versions) > 1:
             yield f"Not one experiment: {name} changed between trials ({_by_seed(versions)})."
 
