@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from fairtrial.reads import unread_keys
 from fairtrial.spec import Study
+from fairtrial.spec.imported import IMPORTED_FROM
 from fairtrial.spec.metrics import Unit
 from fairtrial.stats.identical import identical_arms
 from fairtrial.stats.joined import by_arm
@@ -26,6 +27,7 @@ def alerts(study: Study, results: Sequence[TrialResult]) -> tuple[str, ...]:
     finished = [one for one in own if one.outcome is Outcome.FINISHED]
     return (
         *_imported(study, len(own)),
+        *(() if study.imported else _partly_imported(own)),
         *_mixed_code(study, finished),
         *_forced(own),
         *(() if study.imported else _ended_early(study, finished)),
@@ -43,6 +45,16 @@ def _imported(study: Study, runs: int) -> Iterator[str]:
             "number of runs that was fixed beforehand."
         )
         yield from study.imported.notes
+
+
+def _partly_imported(results: Sequence[TrialResult]) -> Iterator[str]:
+    """Say how many trials of a study of the user's own were imported, and from where."""
+    systems = Counter(one.machine.system for one in results if one.machine.system.startswith(IMPORTED_FROM))
+    for system, number in sorted(systems.items()):
+        yield (
+            f"{number} of {len(results)} trials were {system}, not trained here: their code, machine and pairing are "
+            "unknown, and so is how often they were looked at before."
+        )
 
 
 def _ended_early(study: Study, finished: Sequence[TrialResult]) -> Iterator[str]:
