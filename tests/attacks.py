@@ -148,7 +148,7 @@ def nesting():
     yield "deep list", section("z = " + "[" * 40 + "]" * 40), "nested at most 32 deep"
     yield "set deep", overridden(f"training.{DEEP}=1"), "nested at most 32 deep"
     yield "set lists", overridden("seeds=" + "[" * 100_000), "not valid TOML"
-    yield "set digits", overridden(f"seeds={DIGITS}"), "must be an integer"
+    yield "set digits", overridden(f"seeds={DIGITS}"), "an integer of more than 4,300 digits"
     yield "set signs", overridden("seeds=" + "-" * 100_000 + "1"), "text of 100,001 characters"
     yield "set nothing", overridden(LONG), "must be KEY=VALUE"
     yield "set a long key", overridden(f"{LONG}=1"), "a key of 10,000,000 characters; at most 128"
