@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fairtrial.executors.inline import InlineExecutor
     from fairtrial.executors.local.executor import LocalExecutor
     from fairtrial.executors.ray.executor import RayExecutor
+    from fairtrial.maintenance import merge_stores
     from fairtrial.report.views import View
     from fairtrial.spec import (
         DataSettings,
@@ -79,6 +80,7 @@ __all__ = [
     "list_studies",
     "load",
     "load_tasks",
+    "merge_stores",
     "open_results",
     "open_tasks",
     "run",
@@ -93,6 +95,7 @@ _MODULES = {
     "executors.inline": ("InlineExecutor",),
     "executors.local.executor": ("LocalExecutor",),
     "executors.ray.executor": ("RayExecutor",),
+    "maintenance": ("merge_stores",),
     "report.views": ("View",),
     "spec": (
         "DataSettings",

@@ -33,10 +33,7 @@ from fairtrial.reads import unread_keys
 from fairtrial.scheduler import Decision, Scheduler
 from fairtrial.spec import BUILT_IN, Study
 from fairtrial.store.base import Store, Writer
-from fairtrial.trial import Machine, Outcome, Trial, TrialResult
-
-#: Outcomes after which a trial never runs again, and its checkpoints are of no more use.
-_FINAL = (Outcome.FINISHED, Outcome.DIVERGED)
+from fairtrial.trial import FINAL, Machine, Outcome, Trial, TrialResult
 
 #: Between two looks at trials that the run of another study trains.
 _SECONDS_A_LOOK = 1.0
@@ -91,10 +88,10 @@ def run_study(
         outcomes = store.outcomes(scheduler.planned)
         changes = _check_file(scheduler, store, force=force)
         checkpoints = CheckpointManager(executor.checkpoints or f"{store.beside}.checkpoints")
-        checkpoints.remove_leftovers(trial for trial in scheduler.planned if outcomes.get(trial.hash) in _FINAL)
+        checkpoints.remove_leftovers(trial for trial in scheduler.planned if outcomes.get(trial.hash) in FINAL)
         ended = _ended(outcomes, retry_failed=retry_failed)
         decision = scheduler.advance(ended, partial(store.results, study))
-        stays = _FINAL if retry_failed else tuple(Outcome)
+        stays = FINAL if retry_failed else tuple(Outcome)
         recorder = _Recorder(scheduler, store, callbacks, checkpoints, ended, stays, changes, force)
         missing = [trial for trial in scheduler.possible if trial.hash not in ended] if decision.trials else []
         if not missing:
@@ -314,7 +311,7 @@ class _Recorder:
             self.store.write(partial(_write, received))
             failpoint("runner.committed")
             for message, trial, *_ in received:
-                if isinstance(message, Ended) and message.outcome in _FINAL:
+                if isinstance(message, Ended) and message.outcome in FINAL:
                     self.checkpoints.remove(trial)  # a failed trial that is retried later can continue from them
                 for callback in self.callbacks:
                     _report(message, trial, callback)

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperCommand
 
 import fairtrial
-from fairtrial.cli import machine, results, run, studies
+from fairtrial.cli import machine, results, run, stores, studies
 from fairtrial.cli.output import complain, out
 from fairtrial.errors import FairtrialError
 
@@ -58,7 +58,7 @@ class Command(TyperCommand):
         return super().parse_args(ctx, args)
 
 
-for group in (run, results, studies, machine):
+for group in (run, results, studies, stores, machine):
     for command in group.app.registered_commands:
         command.cls = Command
     app.add_typer(group.app)

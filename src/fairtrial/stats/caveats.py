@@ -43,7 +43,7 @@ def of_conditions(study: Study, results: Iterable[TrialResult]) -> tuple[str, ..
     """Name conditions that the user let change while the study ran; see `trial.TrialResult.forced`."""
     names = {arm.name for arm in study.arms}
     forced = Counter(
-        result.forced for result in results if result.arm in names and result.outcome is not None and result.forced
+        result.continued for result in results if result.arm in names and result.outcome and result.continued
     )
     return tuple(
         f"The study was continued {_under(what)} ({number} trial{'' if number == 1 else 's'})."
