@@ -1,7 +1,7 @@
 """Joins two stores: adds the studies and trials of one to another, within one transaction of the other.
 
 Trials are joined by their hash. What only the source has is copied as it is. Of a trial that both have, the result that
-is final stays, or is taken over; where both are final and not equal to the bit, the stores contradict each other.
+is final stays, or is taken over; of two equal ones, the one that ended first; where both are final and not equal to the bit, the stores contradict each other.
 """
 
 from collections import Counter
@@ -120,7 +120,7 @@ class _Trials:
             changed, taken = [], set()
             for trial, known in ours.items():
                 row = theirs[trial]
-                better = self.keep == "theirs" if trial in contradicting else _rank(row) > _rank(known)
+                better = self.keep == "theirs" if trial in contradicting else _is_better(row, known)
                 merged = self._join(*((row, known) if better else (known, row)), chosen=trial in contradicting)
                 if better or merged != known._asdict():
                     changed.append(merged)
@@ -194,6 +194,12 @@ _RANKS = {None: 1, Outcome.FAILED: 2} | dict.fromkeys(FINAL, _FINAL)
 
 def _rank(row: Row[Any]) -> int:
     return 0 if row.attempt is None else _RANKS[Outcome(row.outcome) if row.outcome else None]
+
+
+def _is_better(one: Row[Any], other: Row[Any]) -> bool:
+    """Whether a result replaces another; of two equal ones, the one that ended first, so that no order matters."""
+    rank = _rank(one)
+    return rank > _rank(other) or (rank == _rank(other) == _FINAL and one.ended_at < other.ended_at)
 
 
 def _noted(forced: str, note: str) -> str:

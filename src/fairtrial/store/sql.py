@@ -206,10 +206,10 @@ class SQLStore:
         def work(connection: Connection) -> tuple[merging.Merged, ...]:
             sharing.hold_runs(connection)
             self._refuse_running(connection)
-            return tuple(merging.merge(connection, read, name, keep) for name, read in reads.items())
+            return tuple(merging.merge(connection, read, name, keep) for name, read in reads)
 
         with contextlib.ExitStack() as reading:
-            reads = {source.name: reading.enter_context(source.snapshot()) for source in sources}
+            reads = [(source.name, reading.enter_context(source.snapshot())) for source in sources]
             found = self._write(work)
         failpoint("merge.committed")
         return found

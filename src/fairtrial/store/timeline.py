@@ -7,8 +7,8 @@ been looked at by then. So no look is lost, and which store is merged into which
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from typing import TypeAlias
 
@@ -72,14 +72,19 @@ def _unchanged(ours: Stages, joined: Stages) -> bool:
     )
 
 
-@dataclass(frozen=True)
+#: In place of the number of a store.
+_BOTH = 2
+
+
+@dataclass
 class _Asked:
     """A question that a study asked at some time, with the stages that stores registered then."""
 
     study: str
     question: Question
     at: datetime
-    stages: Mapping[int, Registered] = field(default_factory=dict)  # by store: 0 and 1
+    order: datetime  # that time, or a later one at which its store had registered an earlier stage
+    stages: dict[int, Registered]  # by store: 0 and 1
 
 
 class Timeline:
@@ -103,11 +108,11 @@ class Timeline:
         self._ended = ended
         self._planned = planned
         self._digests = digests
-        self._looks: dict[tuple[str, str], datetime | None] = {}
         self._keys = [{stage.number: stage.question.key for _, stage in each} for each in stages]
         self._first_ended = {**ended[1], **ended[0]}
         for trial in ended[0].keys() & ended[1].keys():
             self._first_ended[trial] = min(ended[0][trial], ended[1][trial])
+        self._looks: dict[tuple[str, str, int], datetime | None] = {}
 
     def joined(self) -> list[tuple[str, Registered]]:
         """Register all of them anew, in order."""
@@ -121,47 +126,72 @@ class Timeline:
         return kept
 
     def _all_asked(self) -> list[_Asked]:
-        """What was asked, in order; at last what a run that was passed over would have asked again at its end."""
-        found: dict[tuple[str, str, datetime, int], dict[int, Registered]] = {}
+        """What was asked, in order. Clocks may be wrong: in each store, the order of its stages stays."""
+        found: dict[tuple[str, str, datetime, int], _Asked] = {}
         for store, stages in enumerate(self._stages):
-            times = Counter[tuple[str, str, datetime]]()
+            times, latest = Counter[tuple[str, str, datetime]](), datetime.min.replace(tzinfo=UTC)
             for study, stage in stages:
                 same = study, stage.question.key, stage.at
-                found.setdefault((*same, times[same]), {})[store] = stage
+                latest = max(latest, stage.at)
+                asked = found.setdefault((*same, times[same]), _Asked(study, stage.question, stage.at, latest, {}))
+                asked.stages[store], asked.order = stage, max(asked.order, latest)
                 times[same] += 1
-        asked = [
-            _Asked(study, next(iter(stages.values())).question, at, stages)
-            for (study, _, at, _), stages in found.items()
-        ]
-        last = {one.question.key: one for one in sorted(asked, key=lambda one: one.at)}
+        return self._asked_again([*found.values()])
+
+    def _asked_again(self, asked: list[_Asked]) -> list[_Asked]:
+        """Add what was asked again when a look was complete that counted in its own store.
+
+        A run asks again at its end, if another study was registered meanwhile; but that may be in the other store.
+        """
+        last = {one.question.key: one for one in sorted(asked, key=_order)}
         for one in last.values():
-            seen = self._looked_at(one.study, one.question)
-            if seen is not None and seen > one.at:
-                asked.append(_Asked(one.study, one.question, seen))
+            seen = [at for store in (0, 1) if (at := self._counted_at(one.question, store)) is not None]
+            if seen and min(seen) > one.order:
+                asked.append(_Asked(one.study, one.question, min(seen), min(seen), {}))
         return sorted(asked, key=_order)
 
-    def _looked_at(self, study: str, question: Question) -> datetime | None:
-        """When the first look of a question was complete; None if it is not."""
-        if (study, question.key) not in self._looks:
+    def _counted_at(self, question: Question, store: int) -> datetime | None:
+        """When a question's first look was complete in a store where it counts; None if it is not, or does not."""
+        sharing = [(study, stage) for study, stage in self._stages[store] if stage.question.shares_arms(question)]
+        own = current_stage([stage for _, stage in sharing], question)
+        study = next((study for study, stage in sharing if stage is own), None)
+        return None if study is None else self._looked_at(study, question, store)
+
+    def _looked_at(self, study: str, question: Question, store: int = _BOTH) -> datetime | None:
+        """When the first look of a question was complete, in a store or with the trials of both; None if it is not."""
+        key = study, question.key, store
+        if key not in self._looks:
+            times = self._first_ended if store == _BOTH else self._ended[store]
             first = self._planned(study)[: question.looks[0] * len(question.arms)] if question.looks else ()
-            complete = first and all(trial in self._first_ended for trial in first)
-            self._looks[study, question.key] = max(map(self._first_ended.__getitem__, first)) if complete else None
-        return self._looks[study, question.key]
+            complete = first and all(trial in times for trial in first)
+            self._looks[key] = max(map(times.__getitem__, first)) if complete else None
+        return self._looks[key]
 
     def _earlier(self, asked: _Asked, sharing: Stages) -> tuple[int, ...]:
         """The numbers of the stages before one that had been looked at by then."""
         last = {stage.question.key: (study, stage) for study, stage in sharing}  # the others were registered again
         last.pop(asked.question.key, None)
         known = {self._keys[store][number] for store, own in asked.stages.items() for number in own.earlier}
-        others = {key for store, keys in enumerate(self._keys) if store not in asked.stages for key in keys.values()}
         return tuple(
             sorted(
                 stage.number
                 for key, (study, stage) in last.items()
-                if key in known
-                or (key in others and (seen := self._looked_at(study, stage.question)) is not None and seen <= asked.at)
+                if key in known or self._was_seen(asked, study, stage.question)
             )
         )
+
+    def _was_seen(self, asked: _Asked, study: str, question: Question) -> bool:
+        """Whether the times of trials show that an earlier question had been looked at.
+
+        Not so of a question that the asking store knew, and whose trials it had: then what it registered counts.
+        """
+
+        def seen_by_then(store: int) -> bool:
+            at = self._looked_at(study, question, store)
+            return at is not None and at <= asked.at
+
+        known = all(question.key in self._keys[store].values() for store in asked.stages)
+        return seen_by_then(_BOTH) and not (asked.stages and known and any(map(seen_by_then, asked.stages)))
 
     def _ended_by(self, asked: _Asked, sharing: Stages) -> dict[str, int]:
         """How many trials of each arm had ended when something was asked."""
@@ -184,4 +214,4 @@ class Timeline:
 
 def _order(asked: _Asked) -> tuple[datetime, float]:
     """By time; what one store registered at the same time, by its numbers."""
-    return asked.at, min((stage.number for stage in asked.stages.values()), default=float("inf"))
+    return asked.order, min((stage.number for stage in asked.stages.values()), default=float("inf"))
