@@ -54,12 +54,12 @@ def test_merge_says_what_it_did(command):
     run("a.db")
     run("b.db", "seeds=3")
     run("b.db", 'name="other"', "arms.b.params.mean=0.9")
-    assert command("merge", "a.db", "b.db") == (
-        0,
-        "merged 4 trials of 1 study from a.db; none was there before\n"
-        "merged 4 trials of 2 studies from b.db; 4 were there already\n",
-        "",
-    )
+    status, out, err = command("merge", "a.db", "b.db")
+    assert (status, err) == (0, "")
+    assert out.splitlines() == [
+        "merged 4 trials of 1 study from a.db; none was there before",
+        "merged 4 trials of 2 studies from b.db; 4 were there already",
+    ]
     assert command("merge", "b.db") == (0, "nothing is new in b.db; 8 trials were there already\n", "")
     assert command("merge", "a.db", "--store", "b.db")[1] == "merged 1 study from a.db; 4 trials were there already\n"
     status, out, _ = command("digest", study().label, "--store", "a.db")

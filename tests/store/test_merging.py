@@ -250,9 +250,6 @@ def test_any_split_of_a_store_merges_to_the_whole_in_any_order(states, larger, o
     for (key, one), there in zip(expected.items(), finished, strict=True):
         assert not there or digest_results([merged[key]]) == digest_results([one])
         assert there or merged[key].outcome is not Outcome.FINISHED
-    if False in larger:
-        with SQLStore(target, create=False) as store:
-            assert store.history(study).own.at == NOW + larger.index(False) * HOUR
 
 
 def test_all_sources_or_none(make_study):

@@ -1,7 +1,8 @@
 """Joins two stores: adds the studies and trials of one to another, within one transaction of the other.
 
 Trials are joined by their hash. What only the source has is copied as it is. Of a trial that both have, the result that
-is final stays, or is taken over; of two equal ones, the one that ended first; where both are final and not equal to the bit, the stores contradict each other.
+is final stays, or is taken over; of two equal ones, the one that ended first. Where two final ones differ by a bit, the
+stores contradict each other.
 """
 
 from collections import Counter

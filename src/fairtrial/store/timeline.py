@@ -183,14 +183,17 @@ class Timeline:
     def _was_seen(self, asked: _Asked, study: str, question: Question) -> bool:
         """Whether the times of trials show that an earlier question had been looked at.
 
-        Not so of a question that the asking store knew, and whose trials it had: then what it registered counts.
+        Not so of a question that the asking store knew by then, and whose trials it had: what it registered counts.
         """
 
         def seen_by_then(store: int) -> bool:
             at = self._looked_at(study, question, store)
             return at is not None and at <= asked.at
 
-        known = all(question.key in self._keys[store].values() for store in asked.stages)
+        known = all(
+            any(key == question.key and number < own.number for number, key in self._keys[store].items())
+            for store, own in asked.stages.items()
+        )
         return seen_by_then(_BOTH) and not (asked.stages and known and any(map(seen_by_then, asked.stages)))
 
     def _ended_by(self, asked: _Asked, sharing: Stages) -> dict[str, int]:
