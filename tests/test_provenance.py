@@ -115,7 +115,7 @@ def test_by_force_it_continues_and_the_verdicts_say_so(kind, store, make_study):
     assert [result.forced for result in done.results] == ["", difference, difference, difference]
     under = "with" if difference.startswith("other code: ") else "under other conditions:"
     line = f"The study was continued {under} {difference} (3 trials)."
-    assert line in compare(study, done.results).caveats
+    assert line in compare(study, done.results).alerts
 
 
 @pytest.mark.parametrize("kind", HARMLESS)
@@ -125,7 +125,7 @@ def test_what_changes_no_numbers_or_is_not_known_is_no_reason(kind, store, make_
     done = run(study, store=store, executor=executor(replace(BEFORE, **HARMLESS[kind])))
     assert [result.outcome for result in done.results] == [Outcome.FINISHED] * 4
     assert not any(result.forced for result in done.results)
-    assert "other conditions" not in " ".join(compare(study, done.results).caveats)
+    assert "other conditions" not in " ".join(compare(study, done.results).alerts)
 
 
 def test_nodes_that_differ_within_one_run_are_refused_too(store, make_study):

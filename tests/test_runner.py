@@ -1,21 +1,27 @@
 """Running studies: what is trained, recorded and reported."""
 
 import math
+import secrets
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from unittest.mock import patch
 
 import pytest
 
+import loops
 from fairtrial import digest_results
 from fairtrial.api import open_results
 from fairtrial.callbacks import Callback
-from fairtrial.errors import StudyError
+from fairtrial.errors import StudyError, TrialRestartedError
+from fairtrial.executors.base import Workload
+from fairtrial.executors.inline import InlineExecutor
 from fairtrial.history import NOT_COUNTED
 from fairtrial.spec import Origin, Study
 from fairtrial.store.sql import SQLStore
 from fairtrial.trial import Outcome
+from store_calls import Calls
 from workloads import inline as inline_executor
 from workloads import run
 
@@ -432,3 +438,67 @@ def test_of_two_runs_that_share_trials_the_later_one_leaves_them_to_the_other_an
     assert sum(line[0] == "ended" for line in log.lines) == 4
     with SQLStore("alone.db") as alone:
         assert digest_results(run(second, store=alone).results) == digest_results(done.results)
+
+
+def test_a_run_that_was_taken_for_dead_leaves_its_trials_to_the_other_run_and_waits():
+    """As after a restart of a database server, which ends locks: the other run looks before they are taken again."""
+    first, second = sharing("first", own=2), sharing("second", other=3)
+    waits, begun = threading.Event(), threading.Event()
+    with SQLStore("s.db") as store, SQLStore("s.db") as other, ThreadPoolExecutor(1) as pool:
+
+        class TakenForDead(Log):
+            def on_trial_start(self, trial, machine):
+                if not begun.is_set():
+                    with patch.object(other, "trained_elsewhere", lambda study: {}):
+                        running.append(pool.submit(run, second, store=other, watcher=Signalling(begun, until=waits)))
+                        assert begun.wait(60)
+                super().on_trial_start(trial, machine)
+
+            def on_warning(self, trial, text):
+                self.lines.append(("warned", text))
+                if "began earlier" in text:
+                    waits.set()
+
+        running, log = [], TakenForDead()
+        done = run(first, store=store, watcher=log)
+        assert running[0].result().trained == 4
+    assert [result.outcome for result in done.results] == [Outcome.FINISHED] * 4
+    warnings = [line[1] for line in log.lines if line[0] == "warned"]
+    assert warnings == [
+        "another run took over a trial of this one, which is left to it",
+        f"some of these trials are left to the run of {second.label}, which began earlier",
+    ]
+    assert done.trained == 2
+    with SQLStore("alone.db") as alone:
+        assert digest_results(run(first, store=alone).results) == digest_results(done.results)
+
+
+def test_a_trial_that_is_taken_over_again_and_again_ends_the_run(make_study):
+    study = make_study(seeds=1)
+
+    class Thief(Callback):
+        def on_trial_start(self, trial, machine):
+            Calls(store).begin(trial, secrets.token_hex(4), machine, datetime.now(UTC))
+
+    with SQLStore("s.db") as store, pytest.raises(TrialRestartedError, match="another process restarted this trial"):
+        run(study, store=store, watcher=Thief())
+
+
+def test_a_warning_about_data_is_no_download_and_a_total_is_above_zero(store, make_study, monkeypatch):
+    def compose(study, trials, checkpoints, on_download, on_progress):
+        on_download(0, 0, "a damaged array was set aside")
+        on_download(1, None, "archive")
+        on_download(1, 4, "archive")
+        return Workload(loops.good, loops.machine, tuple(trials), checkpoints)
+
+    class Downloads(Callback):
+        def on_download(self, done, total, what):
+            lines.append((done, total, what))
+
+        def on_warning(self, trial, text):
+            lines.append((trial, text))
+
+    lines = []
+    monkeypatch.setattr("fairtrial.runner.compose_workload", compose)
+    run(make_study(seeds=1), store=store, executor=InlineExecutor(), watcher=Downloads())
+    assert lines == [(None, "a damaged array was set aside"), (1, None, "archive"), (1, 4, "archive")]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fairtrial.executors.inline import InlineExecutor
     from fairtrial.executors.local.executor import LocalExecutor
     from fairtrial.executors.ray.executor import RayExecutor
+    from fairtrial.judging import import_runs, judge_runs
     from fairtrial.maintenance import merge_stores
     from fairtrial.report.views import View
     from fairtrial.spec import (
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     )
     from fairtrial.stats.comparison import compare
     from fairtrial.stats.judge import judge
+    from fairtrial.stats.unpaired import judge_unpaired
     from fairtrial.stats.verdicts import Comparison, Verdict
     from fairtrial.store.sql import SQLStore
     from fairtrial.tasks import TaskResults, load_tasks, open_tasks
@@ -76,7 +78,10 @@ __all__ = [
     "estimate_cost",
     "fetch_data",
     "fingerprint",
+    "import_runs",
     "judge",
+    "judge_runs",
+    "judge_unpaired",
     "list_studies",
     "load",
     "load_tasks",
@@ -95,6 +100,7 @@ _MODULES = {
     "executors.inline": ("InlineExecutor",),
     "executors.local.executor": ("LocalExecutor",),
     "executors.ray.executor": ("RayExecutor",),
+    "judging": ("import_runs", "judge_runs"),
     "maintenance": ("merge_stores",),
     "report.views": ("View",),
     "spec": (
@@ -108,6 +114,7 @@ _MODULES = {
     ),
     "stats.comparison": ("compare",),
     "stats.judge": ("judge",),
+    "stats.unpaired": ("judge_unpaired",),
     "stats.verdicts": ("Comparison", "Verdict"),
     "store.sql": ("SQLStore",),
     "tasks": ("TaskResults", "load_tasks", "open_tasks"),

@@ -11,7 +11,7 @@ class Callback:
     """Called while a study runs. Does nothing; override the methods that you need."""
 
     def on_download(self, done: int, total: int | None, what: str) -> None:
-        """Data are being downloaded: bytes done, bytes in all if known (0 for a warning), and what it is."""
+        """Data are being downloaded: bytes done, bytes in all (above 0; None if unknown), and what it is."""
 
     def on_plan(self, study: Study, trials: Sequence[Trial], missing: Sequence[Trial]) -> None:
         """A study is about to run: all trials that it may come to, and those that are still to be trained."""

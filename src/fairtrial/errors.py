@@ -81,6 +81,16 @@ class StoreConflictError(StoreError):
         self.conflicts = tuple(conflicts)
 
 
+class TrialRestartedError(StoreError):
+    """Another process has begun a trial anew that was running here; its later reports are refused."""
+
+
+class RunsError(FairtrialError):
+    """Runs from elsewhere can't be read, or can't be compared as they are."""
+
+    exit_code = 2
+
+
 class ReportError(FairtrialError):
     """A table, figure or export can't be made from the recorded results."""
 

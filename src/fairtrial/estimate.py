@@ -1,5 +1,6 @@
 """Estimates what a study will cost, and what more or fewer seeds would find."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,6 +16,7 @@ from fairtrial.stats.looks import LookPlan
 from fairtrial.stats.power import detectable
 from fairtrial.stats.replay import Stops
 from fairtrial.stats.stages import standing
+from fairtrial.stats.welch import detectable as detectable_unpaired
 from fairtrial.trial import Outcome, Trial, TrialResult
 
 #: Bytes by which a SQLite store grows with a trial and with an epoch record of six metrics (measured on 195 trials).
@@ -75,7 +77,10 @@ def estimate(
     for n in (study.noise.crossed,) if study.noise.crossed else seeds:
         stands = standing(study, history, study.evidence.metric, study.evidence.target, seeds=n)
         found = None
-        if spread and n in stands.looks:
+        if spread and study.evidence.unpaired:
+            level = study.question_alpha / (len(study.arms) - 1)
+            found = spread / math.sqrt(n) * detectable_unpaired(n - 1, n - 1, 0.5, level)
+        elif spread and n in stands.looks:
             looks = LookPlan.of(len(study.arms) - 1, stands.looks, earlier=stands.earlier, share=stands.share)
             found = spread * detectable(looks, study.question_alpha, stands.looks.index(n))
         options.append(SeedOption(n, found, estimator.cost(n).seconds))

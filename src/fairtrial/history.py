@@ -76,8 +76,7 @@ class Question:
     @classmethod
     def from_json(cls, table: Mapping[str, Any]) -> "Question":
         """Read what `to_json` wrote."""
-        lists = {key: tuple(table[key]) for key in ("arms", "seeds", "claims", "measures")}
-        return cls(**{**table, **lists})
+        return cls(**{**table, **{key: tuple(table[key]) for key in ("arms", "seeds", "claims", "measures")}})
 
     def to_json(self) -> dict[str, Any]:
         """Write it as JSON can."""
@@ -96,8 +95,8 @@ class Question:
 
     @property
     def spends_all(self) -> bool:
-        """Whether it leaves no error rate for a look after it: a range is a whole plan, and `final` says so."""
-        return self.seeds[0] < self.seeds[1] or bool(self.evidence.get("final"))
+        """Whether it leaves no error rate for a look after it: a range is a whole plan, and two keys say so."""
+        return self.seeds[0] < self.seeds[1] or bool(self.evidence.get("final")) or self.evidence.get("paired") is False
 
     @cached_property
     def noise_seeds(self) -> frozenset[tuple[int, int]]:
@@ -174,7 +173,7 @@ class History:
 
         Trials of one arm alone show no difference; so only a comparison of which both arms had trials counts.
         """
-        arms = arm_digests(study)
+        arms = dict(arm_digests(study))
         reference = arms.pop(study.reference)
         pairs: dict[str, tuple[str, ...]] = {arm: (reference, one) for arm, one in arms.items()}
         if not pairs and study.evidence.against is not None:
@@ -299,16 +298,12 @@ class History:
         return tuple(said for said in found if said)
 
 
-def arm_digests(study: Study) -> dict[str, str]:
+@lru_cache(maxsize=8)
+def arm_digests(study: Study) -> Mapping[str, str]:
     """The digest of each arm's settings, the reference first; arms with the same settings get a number.
 
     Keys that change no training are left out, see `family_digest`, unless it is these in which arms differ.
     """
-    return {**_arm_digests(study)}
-
-
-@lru_cache(maxsize=8)
-def _arm_digests(study: Study) -> Mapping[str, str]:
     order = sorted(study.arms, key=lambda arm: arm.name != study.reference)
     whole = {arm.name: content(arm.settings) for arm in order}
     exact, alike = ({name: make(one) for name, one in whole.items()} for make in (digest, family_digest))
@@ -356,6 +351,7 @@ def _standards(evidence: Mapping[str, Any], stages: Iterable[Registered]) -> Ite
 _CALLED = {
     "margin": "the margin",
     "aa": "the check of A/A arms",
+    "paired": "the comparison of unpaired runs",
     "also": "the further measure",
     "against": "the comparison with the constant",
     "pairs": "the comparison of all pairs",
@@ -365,7 +361,7 @@ _CALLED = {
 
 def _words(key: str, evidence: Mapping[str, Any]) -> str:
     """Say that a key was set, or removed: ``the margin 0.01 was set``."""
-    called, value = _CALLED.get(key, key), evidence.get(key)
+    called, value = _CALLED.get(key, key), evidence.get(key) if key != "paired" else evidence.get(key) is False
     if value is None or value is False:
         return f"{called} was removed"
     shown = "" if value is True or key == "pairs" else f" {_value(value)}"

@@ -289,3 +289,4 @@ DATASETS: "Registry[type[DataSettings]]" = Registry(
 MEASURES: "Registry[Any]" = Registry("measure", "fairtrial.measures", "fairtrial.measures:Measure")
 EXECUTORS: "Registry[Any]" = Registry("executor", "fairtrial.executors", "fairtrial.executors.base:Executor")
 CHARTS: "Registry[Any]" = Registry("chart", "fairtrial.report.charts", "fairtrial.report.charts:Chart")
+IMPORTERS: "Registry[Any]" = Registry("importer", "fairtrial.importers", "fairtrial.importers.base:Importer")

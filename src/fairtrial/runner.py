@@ -11,7 +11,7 @@ from typing import TypeAlias
 from fairtrial import signals
 from fairtrial.callbacks import Callback
 from fairtrial.checkpoints import CheckpointManager
-from fairtrial.errors import ProvenanceError
+from fairtrial.errors import ProvenanceError, StudyError, TrialRestartedError
 from fairtrial.executors.base import (
     Ended,
     EpochFinished,
@@ -32,6 +32,7 @@ from fairtrial.provenance import RunConditions, abandoned_study, changed_code, c
 from fairtrial.reads import unread_keys
 from fairtrial.scheduler import Decision, Scheduler
 from fairtrial.spec import BUILT_IN, Study
+from fairtrial.spec.imported import refusal
 from fairtrial.store.base import Store, Writer
 from fairtrial.trial import FINAL, Machine, Outcome, Trial, TrialResult
 
@@ -48,10 +49,10 @@ def run_study(
     retry_failed: bool = False,
     force: bool = False,
 ) -> int:
-    """Train the missing trials of a study.
+    """Train the missing trials of a study, and return their number.
 
     Trials that it shares with a study whose run began earlier are left to that run, and waited for; if that ends
-    without them, they are trained here.
+    without them, they are trained here. Where a restarted server let another run take trials over, it keeps them.
 
     Args:
         study: what to run. In a sequential study, arms stop after a seed at which their verdicts are settled; see
@@ -65,15 +66,13 @@ def run_study(
             differ from those of the study's trials so far, or although the study's file was changed while it was
             unfinished; the trials' provenance says so.
 
-    Returns:
-        The number of trials that were trained.
-
     Raises:
         FairtrialError: something that every trial needs is missing or damaged; nothing was trained.
         StoreLockedError: another process is running this study in this store.
         RecordError: a training loop's first record is not what the study needs.
         CheckpointError: a trial's state can't be saved, on a full disk for example; every finished epoch is in the
             store, and the next run resumes from the checkpoints before.
+        StudyError: trials of imported runs are missing, which can't be trained.
         ProvenanceError: the study would continue under other conditions than it began; ended trials are in the store.
         KeyboardInterrupt: passes through, once trials that can have saved their state; every finished epoch is in the
             store, and the next run resumes.
@@ -83,26 +82,52 @@ def run_study(
         ...     run_study(fairtrial.load("quick"), store=store)
     """
     executor = LocalExecutor() if executor is None else executor
+    stays = FINAL if retry_failed else tuple(Outcome)
+    trained, lost = set[str](), set[str]()
     with store.lock(study):
-        scheduler = _schedule(study, store)
-        outcomes = store.outcomes(scheduler.planned)
-        changes = _check_file(scheduler, store, force=force)
-        checkpoints = CheckpointManager(executor.checkpoints or f"{store.beside}.checkpoints")
-        checkpoints.remove_leftovers(trial for trial in scheduler.planned if outcomes.get(trial.hash) in FINAL)
-        ended = _ended(outcomes, retry_failed=retry_failed)
-        decision = scheduler.advance(ended, partial(store.results, study))
-        stays = FINAL if retry_failed else tuple(Outcome)
-        recorder = _Recorder(scheduler, store, callbacks, checkpoints, ended, stays, changes, force)
-        missing = [trial for trial in scheduler.possible if trial.hash not in ended] if decision.trials else []
-        if not missing:
-            recorder.begin(decision, missing)
-            recorder.warn_of_changed_code()
-            return 0
-        workload = compose_workload(study, missing, checkpoints, recorder.on_download, recorder.on_progress)
-        with executor.open(workload) as session:
-            recorder.begin(decision, missing, session)
-            recorder.warn(*workload.notes)
-            return recorder.execute(session)
+        while True:
+            try:
+                _train_missing(study, store, executor, callbacks=callbacks, stays=stays, trained=trained, force=force)
+                return len(trained)
+            except TrialRestartedError as error:  # a server was restarted, and another run took this one for dead
+                if str(error) in lost:
+                    raise
+                lost.add(str(error))
+                for callback in callbacks:
+                    callback.on_warning(None, "another run took over a trial of this one, which is left to it")
+
+
+def _train_missing(
+    study: Study,
+    store: Store,
+    executor: Executor,
+    *,
+    callbacks: Sequence[Callback],
+    stays: Collection[Outcome],
+    trained: set[str],
+    force: bool,
+) -> None:
+    """Train the missing trials of a locked study, and add their hashes to those that were trained."""
+    scheduler = _schedule(study, store)
+    outcomes = store.outcomes(scheduler.planned)
+    changes = _check_file(scheduler, store, force=force)
+    checkpoints = CheckpointManager(executor.checkpoints or f"{store.beside}.checkpoints")
+    checkpoints.remove_leftovers(trial for trial in scheduler.planned if outcomes.get(trial.hash) in FINAL)
+    ended = _ended(outcomes, stays)
+    decision = scheduler.advance(ended, partial(store.results, study))
+    recorder = _Recorder(scheduler, store, callbacks, checkpoints, ended, trained, stays, changes, force)
+    missing = [trial for trial in scheduler.possible if trial.hash not in ended] if decision.trials else []
+    if missing and study.imported is not None:
+        raise StudyError(refusal(study.label))
+    if not missing:
+        recorder.begin(decision, missing)
+        recorder.warn_of_changed_code()
+        return
+    workload = compose_workload(study, missing, checkpoints, recorder.on_download, recorder.on_progress)
+    with executor.open(workload) as session:
+        recorder.begin(decision, missing, session)
+        recorder.warn(*workload.notes)
+        recorder.execute(session)
 
 
 def compose_workload(
@@ -150,6 +175,7 @@ class _Recorder:
     callbacks: Sequence[Callback]
     checkpoints: CheckpointManager
     ended: set[str]  # hashes of the trials that have ended
+    trained: set[str]  # of those, the ones that ended here
     stays: Collection[Outcome]  # outcomes after which a trial is not trained again
     changes: str  # of the study's file that the user forced, noted with every trial
     force: bool
@@ -160,9 +186,8 @@ class _Recorder:
         self.study = self.scheduler.study
         self.trials = {trial.hash: trial for trial in self.scheduler.planned}
         self.git_commit = git_commit(self.study.origin.folder) if self.study.origin.folder else None
-        kept = self.ended | self.checkpoints.saved()
         results = self.store.results(self.study)
-        self.conditions = RunConditions(results, self.trials.keys() - kept)
+        self.conditions = RunConditions(results, self.trials.keys() - self.ended - self.checkpoints.saved())
         self.reads_known = any(result.reads is not None for result in results)
         self.attempts: dict[str, str] = {}
         self.uncommitted: list[_Received] = []
@@ -177,9 +202,8 @@ class _Recorder:
         failpoint("runner.planned")
         self._follow(decision, session)
 
-    def execute(self, session: Session) -> int:
-        """Run trials until none is wanted; returns how many have ended here."""
-        trained = 0
+    def execute(self, session: Session) -> None:
+        """Run trials until none is wanted."""
         try:
             while True:
                 for message in session.messages():
@@ -188,7 +212,6 @@ class _Recorder:
                         continue
                     self.uncommitted.append(self._receive(message))
                     if isinstance(message, Ended):
-                        trained += 1
                         self._check_reads(message)
                         self.ended.add(message.trial_id)
                         self._advance(session)
@@ -199,12 +222,11 @@ class _Recorder:
         finally:
             self._commit()
         self.store.register(self.study, datetime.now(UTC))  # again, if another study was registered meanwhile
-        return trained
 
     def on_download(self, done: int, total: int | None, what: str) -> None:
-        """Report a download's progress."""
+        """Report a download's progress, or a warning about data, whose total is 0."""
         for callback in self.callbacks:
-            callback.on_download(done, total, what)
+            callback.on_warning(None, what) if total == 0 else callback.on_download(done, total, what)
 
     def on_progress(self, now: Progressed) -> None:
         """Report a trial's progress within its epoch."""
@@ -224,8 +246,7 @@ class _Recorder:
     def _submit(self, trials: Sequence[Trial], session: Session) -> None:
         """Submit trials, but for those that the run of another study trains, or has trained since this one began."""
         elsewhere = self.store.trained_elsewhere(self.study)  # first: what has left it since has ended, or never will
-        outcomes = self.store.outcomes(trials)
-        trained: set[str] = set()
+        outcomes, trained = self.store.outcomes(trials), set[str]()
         for trial in trials:
             self.elsewhere.pop(trial.hash, None)
             if outcomes.get(trial.hash) in self.stays:
@@ -243,9 +264,7 @@ class _Recorder:
         """Say once which runs are waited for."""
         if new := sorted(labels - self.told):
             self.told |= labels
-            text = f"some of these trials are left to the run of {' and '.join(new)}, which began earlier"
-            for callback in self.callbacks:
-                callback.on_warning(None, text)
+            self.warn(f"some of these trials are left to the run of {' and '.join(new)}, which began earlier")
 
     def _adopt(self, trained: set[str]) -> None:
         """Count trials as ended that another run has trained, under conditions that must not differ either."""
@@ -310,6 +329,7 @@ class _Recorder:
             failpoint("runner.uncommitted")
             self.store.write(partial(_write, received))
             failpoint("runner.committed")
+            self.trained.update(message.trial_id for message, *_ in received if isinstance(message, Ended))
             for message, trial, *_ in received:
                 if isinstance(message, Ended) and message.outcome in FINAL:
                     self.checkpoints.remove(trial)  # a failed trial that is retried later can continue from them
@@ -353,9 +373,8 @@ def _schedule(study: Study, store: Store) -> Scheduler:
     return Scheduler(study, replay.Stops(partial(store.history, study)))
 
 
-def _ended(outcomes: Mapping[str, Outcome | None], *, retry_failed: bool = False) -> set[str]:
-    again = {None, Outcome.FAILED} if retry_failed else {None}
-    return {trial for trial, outcome in outcomes.items() if outcome not in again}
+def _ended(outcomes: Mapping[str, Outcome | None], stays: Collection[Outcome] = tuple(Outcome)) -> set[str]:
+    return {trial for trial, outcome in outcomes.items() if outcome in stays}
 
 
 def _check_file(scheduler: Scheduler, store: Store, *, force: bool) -> str:

@@ -173,10 +173,10 @@ class TrialContext:
         """Offer a checkpoint: all that a training loop needs to continue from here if this process dies.
 
         Offer one after each epoch. It is written if the last one is long enough ago (``training.checkpoint_seconds``;
-        by default 50 times as long as writing it took), or if the study is asked to stop; otherwise nothing happens,
-        and a process that dies redoes what came since. The records that the loop has yielded so far and the trial's
-        fingerprints are saved with it. A checkpoint that is written is on the disk when this returns; the previous one
-        is kept until then.
+        by default 50 times as long as writing it took, at most ten minutes), or if the study is asked to stop;
+        otherwise nothing happens, and a process that dies redoes what came since. The records that the loop has yielded
+        so far and the trial's fingerprints are saved with it. A checkpoint that is written is on the disk when this
+        returns; the previous one is kept until then.
 
         Args:
             state: dictionaries, lists, tuples, strings, numbers, True, False and None, NumPy arrays and torch tensors,

@@ -6,8 +6,9 @@ import pytest
 from rich.console import Console
 
 from builders import MACHINE, make_study
+from fairtrial.progress import report
 from fairtrial.report import live
-from fairtrial.report.live import ProgressDisplay, fit, reason
+from fairtrial.report.live import ComputationBar, ProgressDisplay, fit, reason
 from fairtrial.report.words import duration
 from fairtrial.scheduler import plan
 from fairtrial.trial import EpochRecord, Outcome
@@ -156,3 +157,43 @@ def test_it_never_says_that_nothing_is_left_before_the_end(clock):
 
 def test_durations_as_people_say_them():
     assert [duration(seconds) for seconds in (0.4, 59.4, 190, 7500)] == ["0 s", "59 s", "3 min 10 s", "2 h 05 min"]
+
+
+def computing(terminal, clock, *times):
+    """What a console shows of a computation whose steps come at these times."""
+    console, _ = display(terminal=terminal)
+    with ComputationBar(console) as bar:
+        for done, clock.now in enumerate(times):
+            bar(done, len(times), "critical values")
+        shown = [task.description for task in bar._progress.tasks]
+        bar(len(times), len(times), "critical values")
+        assert bar._progress.tasks == []
+    return shown, console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("times", "shown"),
+    [((0.0, 1.9), False), ((0.0, 1.0, 2.1), True), ((5.0, 5.2), False), ((5.0, 5.4), True)],
+)
+def test_a_computation_is_shown_once_it_keeps_a_command_waiting(clock, times, shown):
+    assert computing(True, clock, *times)[0] == ["critical values"] * shown
+
+
+def test_computations_are_not_shown_without_a_terminal(clock):
+    assert computing(False, clock, 0.0, 3.0, 9.0) == ([], "")
+
+
+def test_moving_bars_of_a_study_are_not_interrupted_by_a_computation(clock):
+    study = make_study()
+    _, running = display()
+    with running:
+        clock.now = 5.0
+        report(0, 9, "looks")
+        clock.now = 6.0
+        report(1, 9, "looks")
+        assert [task.description for task in running._computations._progress.tasks] == ["looks"]
+        report(9, 9, "looks")
+        running.on_plan(study, plan(study), plan(study))
+        for clock.now in (7.0, 9.0):
+            report(1, 9, "looks")
+        assert running._computations._progress.tasks == []

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from fairtrial.errors import StudyError
 from fairtrial.spec import Noise, Study, Target, override, parse_toml
+from fairtrial.spec.messages import brief
 from fairtrial.training.optimizers.adam import Adam
 from fairtrial.training.schedules.cosine import Cosine
 
@@ -126,6 +127,10 @@ def test_override_reads_any_value_that_toml_can_write(value):
         (
             "params.x=[true, x]",
             "--set params.x=[true, x]: the value is not valid TOML; quote text as '\"...\"'",
+        ),
+        (
+            f"params.x={'9' * 4301}",
+            f"--set {brief('params.x=' + '9' * 4301)}: an integer of more than 4,300 digits",
         ),
     ],
 )

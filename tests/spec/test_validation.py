@@ -319,6 +319,29 @@ ERRORS = {
         {"claims": [CLAIM | {"metric": "seconds_to_target"}]},
         'claims[0].target: is missing; seconds_to_target needs one, such as {metric = "test_acc", value = 0.6}',
     ),
+    "unpaired runs of a sequential study": (
+        {"seeds": {"min": 3, "max": 9}, "evidence": {"paired": False}},
+        "evidence.paired = false: has one look; instead of a range of seeds, write a fixed number, such as seeds = 9",
+    ),
+    "unpaired runs of a crossed design": (
+        {"seeds": 4, "noise": {"initial_weights": 2, "batch_orders": 2}, "evidence": {"paired": False}},
+        "evidence.paired = false: a crossed design in [noise] is made of shared seeds; leave one out",
+    ),
+    "unpaired runs that are looked at again": (
+        {"evidence": {"paired": False, "final": False}},
+        "evidence.paired = false: its one look spends all of alpha; leave out final = false",
+    ),
+    **{
+        f"{key} of unpaired runs": (
+            {"evidence": {"paired": False, key: value}},
+            f"evidence.paired = false: evidence.{key} needs runs that are paired by seed; leave out one of the two",
+        )
+        for key, value in {"also": ["seconds"], "against": 0.8, "best": True, "pooling": "own"}.items()
+    },
+    "a claim of unpaired runs": (
+        {"evidence": {"paired": False}, "claims": [CLAIM]},
+        "evidence.paired = false: [[claims]] needs runs that are paired by seed; leave out one of the two",
+    ),
     "a measure twice": (
         {"evidence": {"metric": "seconds", "also": ["final_test_acc", "seconds"]}},
         'evidence.also[1].metric = "seconds": is named twice in [evidence]',

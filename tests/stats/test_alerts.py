@@ -25,6 +25,21 @@ def test_one_version_of_the_code_needs_no_word():
     assert alerts(study, make_results(study)) == ()
 
 
+def test_what_went_on_under_other_conditions_is_said_once_and_first():
+    study = make_study(("a", "b"), seeds=4, claims=[CLAIM])
+    results = make_results(study, ended={("a", 3): None, ("b", 3): Outcome.DIVERGED})
+    assert alerts(study, results) == ()
+    forced = {0: "", 1: "threads 1, now 2", 2: "threads 1, now 2", 3: "other code: loop.py has changed since seed 0"}
+    results = [replace(one, forced=forced[one.seed]) for one in results]
+    said = (
+        "The study was continued with other code: loop.py has changed since seed 0 (1 trial).",
+        "The study was continued under other conditions: threads 1, now 2 (4 trials).",
+    )
+    assert alerts(study, results) == compare(study, results).alerts == check_claims(study, results).alerts == said
+    alone = make_study({"a": {"optimizer": {"eps": 1e-8}}})
+    assert alerts(alone, [replace(one, forced="") if one.arm == "a" else one for one in results]) == ()
+
+
 def test_code_that_changed_between_seeds_is_said_first_in_every_form():
     study = make_study(("a", "b"), seeds=4, claims=[CLAIM])
     results = with_code(study, lambda seed: {"loop.py": str(seed > 1), "helper.py": "1"})

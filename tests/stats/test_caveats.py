@@ -1,16 +1,12 @@
 """What stands beside every verdict: only what was really held fixed, the learning rate first."""
 
-from dataclasses import replace
-
 import pytest
 
 import fairtrial
 from builders import make_results, make_study
-from fairtrial.stats.caveats import held_fixed, of_conditions, of_metric, of_records
-from fairtrial.stats.claims import check_claims
+from fairtrial.stats.caveats import held_fixed, of_metric, of_records
 from fairtrial.stats.comparison import compare
 from fairtrial.stats.paired import PairedData
-from fairtrial.trial import Outcome
 
 
 def test_the_learning_rate_comes_first():
@@ -83,22 +79,3 @@ def test_trials_without_the_metric_are_named():
     curve = lambda arm, seed, epoch: {"test_acc": 0.5} if arm == "a" else {"speed": 1.0}  # noqa: E731
     found = PairedData.of(study, make_results(study, curve, skip={("b", 0)}), "best_test_acc", None)
     assert list(of_records(study, found)) == ["Finished without reporting this metric: b seed 1, b seed 2."]
-
-
-def test_what_went_on_under_other_conditions_is_said_once():
-    study = make_study(("a", "b"), seeds=4)
-    results = make_results(study, ended={("a", 3): None, ("b", 3): Outcome.DIVERGED})
-    assert of_conditions(study, results) == ()
-    forced = {0: "", 1: "threads 1, now 2", 2: "threads 1, now 2", 3: "other code: loop.py has changed since seed 0"}
-    results = [replace(one, forced=forced[one.seed]) for one in results]
-    said = (
-        "The study was continued with other code: loop.py has changed since seed 0 (1 trial).",
-        "The study was continued under other conditions: threads 1, now 2 (4 trials).",
-    )
-    assert of_conditions(study, results) == said
-    verdict = fairtrial.compare(study, results)
-    assert set(said) <= set(verdict.caveats)
-    assert set(said) <= set(check_claims(study, results).caveats)
-    alone = make_study({"a": {"optimizer": {"eps": 1e-8}}})
-    others = [replace(one, forced="") if one.arm == "a" else one for one in results]
-    assert of_conditions(alone, others) == ()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from fairtrial.stats.failures import _ratio, compare_failures, could_settle, failure_caveats
+from fairtrial.stats.failures import _ratio, compare_failures, compare_rates, could_settle, failure_caveats
 from fairtrial.stats.looks import LookPlan
 from fairtrial.stats.paired import PairedData
 from fairtrial.stats.sequential import judge_many
@@ -103,3 +103,39 @@ def test_failures_are_compared_in_a_sentence_where_there_is_something_to_compare
     failures = Failures(8, *lost, *lost, p, side="arm", highest_rate=1.0)
     whole = () if said is None else (f"Of 8 seeds it lost {lost[0]} and a {lost[1]}: {said}",)
     assert tuple(failure_caveats(failures, "a", Verdict.UNDECIDED, 0.05)) == whole
+
+
+@pytest.mark.parametrize("counts", [(5, 6, 0, 6), (1, 3, 4, 9), (0, 4, 3, 3), (2, 5, 2, 5), (0, 3, 0, 3)])
+def test_rates_of_unpaired_runs_are_compared_by_fishers_test(counts):
+    lost, runs, other_lost, other_runs = counts
+    table = [[lost, runs - lost], [other_lost, other_runs - other_lost]]
+    tails = {side: stats.fisher_exact(table, alternative=side).pvalue for side in ("greater", "less")}
+    found = compare_rates(*counts, arms=1)
+    assert found.p_adjusted == pytest.approx(min(2 * min(tails.values()), 1.0))
+    assert (found.side == "arm") == (tails["greater"] < tails["less"])
+    assert compare_rates(*counts, arms=3).p_adjusted == pytest.approx(min(3 * 2 * min(tails.values()), 1.0))
+    assert (found.seeds, found.arm, found.reference, found.reference_runs) == (runs, lost, other_lost, other_runs)
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.3, 0.7])
+@pytest.mark.parametrize("runs", [(4, 4), (3, 12), (10, 6)])
+def test_means_and_failures_of_unpaired_runs_err_together_in_at_most_alpha(rate, runs):
+    """Exactly, over all numbers of lost runs of two arms that do not differ; means err in at most alpha."""
+    alpha, total = 0.05, 0.0
+    for lost in range(runs[0] + 1):
+        for other in range(runs[1] + 1):
+            chance = stats.binom.pmf(lost, runs[0], rate) * stats.binom.pmf(other, runs[1], rate)
+            failed = compare_rates(lost, runs[0], other, runs[1], arms=1).verdict(alpha).settled
+            by_means = alpha if not lost and not other else 0.0 if lost and other else alpha / 2
+            total += chance * (1.0 if failed else by_means)
+    assert total <= alpha
+
+
+def test_failures_of_unpaired_runs_are_told_in_runs():
+    found = compare_rates(2, 5, 0, 6, arms=1)
+    assert tuple(failure_caveats(found, "a", Verdict.UNDECIDED, 0.05)) == (
+        "It lost 2 of 5 runs, and a 0 of 6: the failure rates do not differ significantly (p = 0.36, over all arms).",
+    )
+    assert tuple(failure_caveats(compare_rates(3, 3, 6, 6, arms=1), "a", Verdict.UNDECIDED, 0.05)) == ()
+    [said] = failure_caveats(compare_rates(0, 5, 0, 6, arms=1), "a", Verdict.BETTER, 0.05)
+    assert said.startswith("No run of it failed in 5 runs, but a failure rate of up to 45% would not have shown")

@@ -25,7 +25,7 @@ def calls_of(function, *args):
         nonlocal count
         count += event in {"call", "c_call"}
 
-    history._arm_digests.cache_clear()
+    history.arm_digests.cache_clear()
     sys.setprofile(profile)
     try:
         function(*args)

@@ -51,7 +51,7 @@ def test_other_fingerprints_within_a_seed_are_refused_with_the_reason(name):
     prints = {("a", 1): {name: "ours"}, ("b", 1): {name: "ours"}, ("c", 1): {name: "theirs, and a long one"}}
     assert conflicts(study, results_of(study, fingerprints=prints)[::-1])[0] == (
         f"{study.label}: arms a and c can't be compared: at seed 1 their {name} differ (ours and theirs, and ), which "
-        "trials of one seed must share"
+        "trials of one seed must share; to compare them unpaired, set evidence.paired = false"
     )
 
 

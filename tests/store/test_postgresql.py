@@ -303,9 +303,9 @@ def start(folder, store):
     )
 
 
-def digest_in(store):
+def digest_in(store, text=SLEEPING):
     with SQLStore(store) as opened:
-        results = opened.results(Study.from_toml(SLEEPING))
+        results = opened.results(Study.from_toml(text))
     assert [(result.outcome, len(result.epochs)) for result in results] == [(Outcome.FINISHED, 5)] * 10
     return digest_results(results)
 
@@ -329,6 +329,37 @@ def test_a_run_whose_server_is_restarted_at_any_moment_ends_with_the_same_digest
             _, err = run.communicate()
         assert run.returncode == 0, first + err
         assert digest_in(store) == expected
+
+
+TWO = SLEEPING.replace('name = "sleeping"', 'name = "{name}"').replace("mean = 0.82", "mean = {mean}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["fast", "killed"])
+def test_runs_that_share_trials_both_end_with_the_same_digest_though_their_server_is_restarted(server, how, tmp_path):
+    """The later one may look before the other has its lock again, and take its trials over."""
+    studies = [TWO.format(name=name, mean=mean) for name, mean in (("first", 0.82), ("second", 0.84))]
+    expected = []
+    for text in studies:
+        (tmp_path / "sleeping.toml").write_text(text)
+        with start(tmp_path, f"undisturbed{len(expected)}.db") as run:
+            _, err = run.communicate()
+        assert run.returncode == 0, err
+        expected.append(digest_in(str(tmp_path / f"undisturbed{len(expected)}.db"), text))
+    dice = random.Random(how)
+    for number in range(RUNS):
+        with psycopg.connect(server.place, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE shared{number}")
+        store, runs, begun = server.url(f"shared{number}"), [], []
+        for text in studies:
+            (tmp_path / "sleeping.toml").write_text(text)
+            runs.append(start(tmp_path, store))
+            begun.append(runs[-1].stderr.readline())  # it has read its study and reached the server
+        time.sleep(dice.uniform(0, 4))
+        server.restart(how)
+        errors = [run.communicate()[1] for run in runs]
+        assert [run.returncode for run in runs] == [0, 0], begun + errors
+        assert [digest_in(store, text) for text in studies] == expected
 
 
 def test_a_store_that_is_opened_again_while_its_server_restarts_is_waited_for(line, make_study):

@@ -385,3 +385,34 @@ def test_a_url_with_a_file_uri_names_the_file(make_study):
         assert len(store.studies()) == 1
         with pytest.raises(StoreError, match="can't be written: attempt to write a readonly database"):
             Calls(store).begin(plan(make_study())[0], "1", MACHINE, NOW)
+
+
+@pytest.mark.parametrize("kind", ["journal", "wal", "shm"])
+def test_what_stands_in_the_place_of_a_journal_is_named_and_left_alone(kind, make_study):
+    """SQLite waits for a pipe there, and writes through a hard link."""
+    with SQLStore("s.db") as store:
+        store.add_study(make_study(), NOW)
+    here, theirs = Path(f"s.db-{kind}").absolute(), Path("theirs")
+    theirs.write_bytes(b"\0precious")  # a journal that begins with a zero counts as used up
+    for make, why in {
+        partial(os.mkfifo, here): "is not a regular file",
+        partial(here.symlink_to, theirs): "is not a regular file",
+        partial(here.hardlink_to, theirs): "is another name of somebody's file; move or remove it",
+    }.items():
+        make()
+        for create in (True, False):
+            with pytest.raises(StoreError) as caught:
+                SQLStore("s.db", create=create)
+            assert str(caught.value) == f"the store s.db can't be opened: {here} {why}"
+        assert theirs.read_bytes() == b"\0precious"
+        here.unlink()
+
+
+def test_a_store_is_a_regular_file():
+    os.mkfifo("pipe.db")
+    Path("loop.db").symlink_to("loop.db")
+    for place, why in {"pipe.db": Path("pipe.db").absolute(), "/dev/zero": "/dev/zero", "loop.db": "loop.db"}.items():
+        with pytest.raises(StoreError, match=rf"^the store {place} can't be opened: [^\n]*$") as caught:
+            SQLStore(place)
+        if place != "loop.db":
+            assert str(caught.value).endswith(f"{why} is not a regular file")

@@ -8,9 +8,11 @@ import typer
 from typer.core import TyperCommand
 
 import fairtrial
-from fairtrial.cli import machine, results, run, stores, studies
-from fairtrial.cli.output import complain, out
+from fairtrial.cli import judge, machine, results, run, stores, studies
+from fairtrial.cli.output import complain, console, out
 from fairtrial.errors import FairtrialError
+from fairtrial.progress import shown_by
+from fairtrial.report.live import ComputationBar
 
 app = typer.Typer(
     help="Give every training setting a fair trial: run controlled comparisons of training settings.",
@@ -24,7 +26,8 @@ def main() -> None:
     """Run the command line; an error that a user can fix prints one line on standard error."""
     usage_error = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])  # typer does not export the class
     try:
-        sys.exit(app(standalone_mode=False))
+        with ComputationBar(console()) as bar, shown_by(bar):
+            sys.exit(app(standalone_mode=False))
     except FairtrialError as error:
         complain(str(error))
         sys.exit(error.exit_code)
@@ -58,7 +61,7 @@ class Command(TyperCommand):
         return super().parse_args(ctx, args)
 
 
-for group in (run, results, studies, stores, machine):
+for group in (run, results, judge, studies, stores, machine):
     for command in group.app.registered_commands:
         command.cls = Command
     app.add_typer(group.app)

@@ -6,11 +6,21 @@ from time import perf_counter
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, Task, TaskID, TextColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    Task,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TransferSpeedColumn,
+)
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from fairtrial import progress
 from fairtrial.callbacks import Callback
 from fairtrial.executors.slots import Slots
 from fairtrial.report.forecast import Forecast
@@ -44,12 +54,17 @@ class ProgressDisplay(Callback):
         self._tasks: dict[str, TaskID] = {}
         self._study_task: TaskID | None = None
         self._downloads: DownloadBar | None = None
+        self._computations = ComputationBar(console)
+        self._told = progress.shown_by(self._on_computation)
         self._progress = TrialRows(console=self._console, transient=True, disable=not moves(self._console))
 
     def __enter__(self) -> Self:
+        self._told.__enter__()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        self._told.__exit__(None, None, None)
+        self._computations.__exit__()
         self._stop_downloads()
         self._progress.stop()
 
@@ -75,6 +90,9 @@ class ProgressDisplay(Callback):
         done = len(trials) - len(missing)
         planned = f"{self._at_most}{count(len(trials), 'trial')}" + (f", {done} already done" if done else "")
         self._print(f"{study.label}: {count(len(study.arms), 'arm')}, {seeds}, {planned}")
+        for task in self._progress.task_ids:  # of a run that another took trials from: it plans again
+            self._progress.remove_task(task)
+        self._tasks.clear()
         if missing:
             self._progress.start()
             self._study_task = self._progress.add_task("study", total=1.0, note="")
@@ -142,6 +160,11 @@ class ProgressDisplay(Callback):
             if trial.arm == arm and trial.seed >= seeds:
                 self._forecast.cancel(trial)
         self._print(f"{arm}: stopped after {count(seeds, 'seed')}, {reason}")
+
+    def _on_computation(self, done: int, total: int, what: str) -> None:
+        """Show a computation, unless there are moving bars already."""
+        if self._study_task is None and self._downloads is None:
+            self._computations(done, total, what)
 
     def _stop_downloads(self) -> None:
         """Remove the download's bars: a terminal shows one set of moving bars at a time."""
@@ -242,6 +265,48 @@ def reason(detail: str) -> str:
         return lines[0]
     last = list(takewhile(lambda line: not line.startswith(" "), reversed(lines)))
     return last[-1] if last else lines[-1].strip()
+
+
+class ComputationBar:
+    """Shows long computations, as `fairtrial.progress` tells of them, once they keep a command waiting.
+
+    A console that can't move its cursor shows nothing.
+    """
+
+    #: Seconds of a command, and of one computation, before anything is shown.
+    PATIENCE, SHORTEST = 2.0, 0.3
+
+    def __init__(self, console: Console) -> None:
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
+        self._progress = Progress(*columns, console=console, transient=True, disable=not moves(console))
+        self._since = perf_counter()
+        self._began: float | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stop()
+
+    def __call__(self, done: int, total: int, what: str) -> None:
+        """Show progress; remove it with the last step."""
+        now = perf_counter()
+        self._began = now if self._began is None else self._began
+        if done >= total:
+            self._stop()
+        elif self._task is not None:
+            self._progress.update(self._task, completed=done)
+        elif now - self._since > self.PATIENCE and now - self._began > self.SHORTEST and not self._progress.disable:
+            self._task = self._progress.add_task(one_line(what), total=total, completed=done)
+            self._progress.start()
+
+    def _stop(self) -> None:
+        self._began = None
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+            self._progress.stop()
+            self._task = None
 
 
 class DownloadBar(Progress):

@@ -12,6 +12,16 @@ from fairtrial.stats.noise import ArmNoise
 from fairtrial.stats.paired import fate
 from fairtrial.stats.verdicts import Comparison, Failures, Verdict
 
+_PAIRED = (
+    "Effect size: mean over standard deviation of the differences, above 0 where the arm is better. Beats ref.: "
+    "probability at a new seed. Could find: the smallest difference found with 80% power."
+)
+_UNPAIRED = (
+    "Effect size: difference over the root mean square of both standard deviations, above 0 where the arm is better. "
+    "Beats ref.: probability that a new run of the arm beats a new one of the reference. Could find: the smallest "
+    "difference found with 80% power."
+)
+
 
 def verdict_grid(data: StudyVerdict, *, screen: bool = False) -> Grid:
     """Lay verdicts out: a sentence for each arm, the numbers behind them, and caveats.
@@ -28,6 +38,8 @@ def verdict_grid(data: StudyVerdict, *, screen: bool = False) -> Grid:
 
 def sentence(data: StudyVerdict, row: Comparison) -> str:
     """Write one verdict: ``low_beta2 is worse than baseline by 1.30 points (95% interval 0.41 to 2.19)``."""
+    if row.arm in data.refused and not data.paired:
+        return f"{row.arm}: refused, its trials did not run the code of those of {data.against}"
     if row.arm in data.refused:
         return f"{row.arm}: refused, its trials are not paired with those of {data.against}"
     return _verdict(data, row) + "".join(
@@ -37,9 +49,11 @@ def sentence(data: StudyVerdict, row: Comparison) -> str:
 
 
 def _verdict(data: StudyVerdict, row: Comparison) -> str:
-    """Write what the seeds that have a result show."""
+    """Write what the runs that have a result show."""
     if row.mean_difference is None and row.by_failures:
         return _by_failures(data, row)
+    if row.mean_difference is None and not data.paired:
+        return f"{row.arm}: undecided, no run of it or of {data.against} has a result"
     if row.mean_difference is None:
         return f"{row.arm}: undecided, no seed has a result of it and {data.against}"
     unit, level = data.unit, f"{percent(1 - data.alpha)} interval"
@@ -48,7 +62,7 @@ def _verdict(data: StudyVerdict, row: Comparison) -> str:
         mean, low, high = -mean, -high, -low
     size = f"{unit.amount(abs(mean))} {'better' if mean > 0 else 'worse'}" if mean else "no difference"
     failed = row.failures is not None and (row.failures.arm or row.failures.reference)
-    where = " where both have a result" if failed else ""
+    where = (" where both have a result" if data.paired else " in runs with a result") if failed else ""
     if row.by_failures:
         interval = f", {level} {unit.between(low, high)}" if row.interval else ""
         return f"{_by_failures(data, row)}; {size}{interval}{where}"
@@ -65,7 +79,8 @@ def _verdict(data: StudyVerdict, row: Comparison) -> str:
         return f"{row.arm}: undecided, {size}{ends}{where}, but {_more_often(data, row.failures)}"
     # Seeds beyond the last look of a plan that spent all of alpha would be those of a new study; a note says so.
     over = row.arm in data.spent or (data.whole and data.seeds + (row.more_seeds or 0) > max(data.looks, default=0))
-    more = "" if row.more_seeds is None or over else f", about {count(row.more_seeds, 'more seed')}"
+    noun = "more seed" if data.paired else "more run"
+    more = "" if row.more_seeds is None or over else f", about {count(row.more_seeds, noun)}"
     return f"{row.arm}: undecided{more} ({size}{where or ' so far'}{interval})"
 
 
@@ -79,10 +94,11 @@ def _by_failures(data: StudyVerdict, row: Comparison) -> str:
 def _more_often(data: StudyVerdict, found: Failures) -> str:
     """Write which of the two fails more often."""
     who = "it" if found.side == "arm" else data.against
-    return (
-        f"{who} fails more often (it at {found.arm} of {found.seeds} seeds, {data.against} at {found.reference}, "
-        f"p {p_value(found.p_adjusted)})"
-    )
+    counts = f"it at {found.arm} of {found.seeds} seeds, {data.against} at {found.reference}"
+    if found.reference_runs is not None:
+        theirs = f"{data.against} in {found.reference} of {found.reference_runs}"
+        counts = f"it in {found.arm} of {count(found.seeds, 'run')}, {theirs}"
+    return f"{who} fails more often ({counts}, p {p_value(found.p_adjusted)})"
 
 
 def verdict_table(data: StudyVerdict, noise: Sequence[ArmNoise] = ()) -> dict[str, Any]:
@@ -93,12 +109,15 @@ def verdict_table(data: StudyVerdict, noise: Sequence[ArmNoise] = ()) -> dict[st
     jitter = None if data.jitter is None else vars(data.jitter) | {"split": vars(data.jitter.split)}
     table |= {"comparisons": rows, "jitter": jitter}
     table |= {"tasks": data.tasks} if data.tasks else {}
+    table |= {} if data.paired else {"paired": False}
     table |= {"measure_code": code} if (code := code_of([data.metric])) else {}  # of a measure of the user's own
     return table | ({"noise": [_noise(arm) for arm in noise]} if noise else {})
 
 
 def _plain(value: object) -> object:
-    return vars(value) if isinstance(value, Failures) else value
+    if not isinstance(value, Failures):
+        return value
+    return {key: part for key, part in vars(value).items() if key != "reference_runs" or part is not None}
 
 
 def _noise(arm: ArmNoise) -> dict[str, Any]:
@@ -137,7 +156,7 @@ def _columns(data: StudyVerdict) -> tuple[Column, ...]:
     table: list[tuple[str, str, Callable[[Comparison], str]]] = [
         ("arm", "arm", lambda row: row.arm),
         ("verdict", "verdict", lambda row: "refused" if row.arm in data.refused else row.verdict.value),
-        ("seeds", "seeds", lambda row: str(row.seeds)),
+        ("seeds", "seeds" if data.paired else "runs", lambda row: str(row.seeds)),
         ("mean_difference", diff, lambda row: or_nothing(row.mean_difference, unit.number)),
         ("interval", f"{level}\ninterval", lambda row: or_nothing(row.interval, lambda ends: unit.between(*ends))),
         ("p_adjusted", "adj.\np", lambda row: or_nothing(row.p_adjusted, p_value)),
@@ -164,19 +183,17 @@ def _chance(value: float) -> str:
 
 
 def _notes(data: StudyVerdict) -> Iterator[str]:
+    every = "all arms and looks" if data.paired else "all arms"
     together = (
-        f" With {percent(1 - data.alpha)} probability the intervals of all arms and looks hold at once; p is adjusted "
-        "likewise."
+        f" With {percent(1 - data.alpha)} probability the intervals of {every} hold at once; p is adjusted likewise."
     )
-    yield f"Differences: the arm minus {data.against}, seed by seed.{'' if data.spent else together}"
+    how = "the arm minus {}, seed by seed" if data.paired else "mean of the arm's runs minus mean of {}'s; not paired"
+    yield f"Differences: {how.format(data.against)}.{'' if data.spent else together}"
     if earlier := of_earlier_looks(data.spent, data.stage):
         yield earlier
     if data.margin is not None:
         yield f"Equivalent: {within_margin(data)}."
-    yield (
-        "Effect size: mean over standard deviation of the differences, above 0 where the arm is better. Beats ref.: "
-        "probability at a new seed. Could find: the smallest difference found with 80% power."
-    )
+    yield _PAIRED if data.paired else _UNPAIRED
     yield ""
     yield from notes_by_arm({row.arm: row.caveats for row in data.comparisons}, data.caveats)
     yield from data.caveats

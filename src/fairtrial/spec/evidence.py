@@ -95,7 +95,8 @@ class Evidence(Section):
 
     The margin is in the measure's own unit; alpha is the probability, over all arms, looks and questions together, of
     any false verdict. Further questions are `also`, `against`, `pairs` and `best`; each gets an equal part of alpha.
-    With `aa`, an arm may have the settings of another, and gets other seeds of noise.
+    With `aa`, an arm may have the settings of another, and gets other seeds of noise. With `paired = false`, means of
+    runs are compared, as of runs that share no seeds.
     """
 
     metric: str = "best_test_acc"
@@ -110,6 +111,7 @@ class Evidence(Section):
     #: Whether a fixed number of seeds spends all of alpha; otherwise some is kept for seeds that are added later.
     final: StrictBool | None = None
     aa: StrictBool | None = None
+    paired: StrictBool | None = None  # None for true
     also: Annotated[tuple[AlsoMeasure, ...] | None, BeforeValidator(_as_measures)] = None
     against: Annotated[Constant | None, BeforeValidator(_as_constant)] = None
     pairs: Literal["all"] | None = None
@@ -119,6 +121,11 @@ class Evidence(Section):
     def larger_is_better(self) -> bool:
         """Whether a higher measure is better."""
         return (self.direction or better(self.metric)) == "higher"
+
+    @property
+    def unpaired(self) -> bool:
+        """Whether runs are compared without regard to their seeds; such a study has one look, for all of alpha."""
+        return self.paired is False
 
     @property
     def directions(self) -> dict[str, Direction | None]:

@@ -20,6 +20,9 @@ Table: TypeAlias = Mapping[str, Any]
 #: thousands of parts the parser takes hours.
 _INNER_DOT, _MOST_DOTS = re.compile(r"[^\s.]\s*\.(?!\s*\.)"), 200
 
+#: An integer in TOML, of any length.
+_NUMBER = re.compile(r"[+-]?\d[\d_]*", re.ASCII)
+
 
 def parse_toml(text: str) -> dict[str, Any]:
     """Read TOML, with or without a byte-order mark, and check it as `limits.check_table` does.
@@ -93,6 +96,8 @@ def _value(text: str, assignment: str) -> Any:
     except tomllib.TOMLDecodeError as error:
         if instead := instead_of(text):
             raise StudyError(f"--set {assignment}: {instead}, or '\"{text}\"' for text") from error
+        if _NUMBER.fullmatch(text):  # valid TOML, if it were not for its length
+            raise StudyError(f"--set {assignment}: {error}") from error
         if text.startswith(tuple("[{(\"'")):
             raise StudyError(f"--set {assignment}: the value is not valid TOML; quote text as '\"...\"'") from error
         return text

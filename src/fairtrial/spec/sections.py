@@ -278,7 +278,7 @@ class Training(Section):
         recalibrate_batch_norm: evaluate each epoch also with statistics of batch norm recomputed from training batches.
         ema: decay, a step, of a moving average of the weights, with which each epoch is evaluated too; None for none.
         checkpoint_seconds: least seconds between two checkpoints, of any loop; by default as many as keep the cost of
-            saving below 2% of a trial's time. It is no part of any hash: it changes no result.
+            saving below 2% of a trial's time, and at most ten minutes. It is no part of any hash: it changes no result.
     """
 
     later_keys: ClassVar[frozenset[str]] = frozenset({"evaluations_last_epoch", "recalibrate_batch_norm", "ema"})

@@ -12,9 +12,11 @@ from typing import Any, Self
 import tomli_w
 from pydantic import BaseModel
 
+from fairtrial import progress
 from fairtrial.errors import StudyError
 from fairtrial.registry import did_you_mean
 from fairtrial.spec.evidence import Claim, Evidence, JointClaim, MetricSettings, Noise
+from fairtrial.spec.imported import Imported
 from fairtrial.spec.labels import take_labels
 from fairtrial.spec.limits import MOST_TRIALS, check_table
 from fairtrial.spec.measures import Measure, find_measure
@@ -74,6 +76,7 @@ class Study(Section):
         joint_claims: statements that hold if several of those hold.
         reported: what a paper reports, by arm and measure; see `figure`.
         noise: which sources of noise vary with the seed.
+        imported: where its runs come from, if they were made elsewhere.
 
     Example:
         >>> arms = {"default": {}, "low": {"optimizer": {"betas": [0.9, 0.95]}}}
@@ -94,6 +97,7 @@ class Study(Section):
     joint_claims: tuple[JointClaim, ...] = ()
     reported: Mapping[str, Mapping[str, float]] = {}
     noise: Noise = Noise()
+    imported: Imported | None = None
 
     def __init__(self, **table: Any) -> None:
         check_table(table)
@@ -108,13 +112,13 @@ class Study(Section):
                 settings=validate(Settings, merge(own, changes, where=f"arms.{name}."), f"arms.{name}"),
                 label=labels.get(name, ""),
             )
-            for name, changes in tables.items()
+            for name, changes in progress.steps(tables.items(), "arms")
         )
         _check_arms(file.reference, arms, aa=bool(file.evidence.aa))
         _check_trials(len(arms), file.seed_range.max)
         file.check_questions({arm.name: arm.settings for arm in arms})
         file, seeds = file.with_directions(), file.seed_range
-        questions = ("metrics", "evidence", "claims", "joint_claims", "reported", "noise")
+        questions = ("metrics", "evidence", "claims", "joint_claims", "reported", "noise", "imported")
         fields = {key: getattr(file, key) for key in ("name", "reference", *questions)}
         fields |= {"settings": validate(Settings, own), "arms": arms, "min_seeds": seeds.min, "seeds": seeds.max}
         super().__init__(**fields)
@@ -276,6 +280,7 @@ class Study(Section):
             "reported": {arm: dict(figures) for arm, figures in self.reported.items()},
             "claims": [claim.model_dump(mode="json", exclude_none=True) for claim in self.claims],
             **({"joint_claims": joint} if joint else {}),
+            **({"imported": self.imported.model_dump(mode="json")} if self.imported else {}),
         }
 
 

@@ -57,6 +57,10 @@ def of_task(table: Table) -> dict[str, Any]:
     evidence = merged.get("evidence", {})
     if not isinstance(evidence, Mapping):
         return merged
+    if evidence.get("paired") is False:
+        raise StudyError(
+            "evidence.paired = false: the mean over [tasks] is taken at each seed; write a study for each task"
+        )
     alpha = evidence.get("alpha", Evidence().alpha)
     if isinstance(alpha, int | float) and 0 < alpha < 1:  # anything else is an error of the study's own
         merged["evidence"] = {**evidence, "alpha": alpha / (len(names) + 1)}

@@ -23,6 +23,7 @@ from fairtrial.spec.evidence import (
     Noise,
     Target,
 )
+from fairtrial.spec.imported import Imported
 from fairtrial.spec.measures import better, find_measure, measures_of
 from fairtrial.spec.messages import show
 from fairtrial.spec.metrics import PERCENT, UNITS, Direction, Metric, Unit, may_be_metric, own_unit, settings_needed
@@ -75,6 +76,7 @@ class StudyFile(Settings):
     reported: Mapping[str, dict[str, Finite]] = {}
     claims: tuple[Claim, ...] = ()
     joint_claims: tuple[JointClaim, ...] = ()
+    imported: Imported | None = None
 
     @field_validator("claims", mode="before")
     @classmethod
@@ -137,6 +139,7 @@ class StudyFile(Settings):
         _check_has_target(evidence.metric, evidence.target, "evidence")
         _check_size(evidence.metric, evidence.margin, "evidence.margin", self.declared)
         self._check_further_questions(words, len(arms))
+        self._check_unpaired()
         _check_floor(self.with_directions().evidence, self.declared)
         if evidence.against is not None:
             found = find_measure(evidence.metric, declared=self.declared)
@@ -168,6 +171,27 @@ class StudyFile(Settings):
             check_arm(arm, arms, f"reported.{arm}")
             for measure in figures:
                 words.check_measure(measure, f"reported.{arm}: key")
+
+    def _check_unpaired(self) -> None:
+        """Check that a study of unpaired runs asks for nothing that only paired ones can answer."""
+        if not self.evidence.unpaired:
+            return
+        seeds, asked = self.seed_range, self.evidence
+        if seeds.min < seeds.max:
+            fixed = f"write a fixed number, such as seeds = {seeds.max}"
+            raise StudyError(f"evidence.paired = false: has one look; instead of a range of seeds, {fixed}")
+        if self.noise.crossed:
+            raise StudyError(
+                "evidence.paired = false: a crossed design in [noise] is made of shared seeds; leave one out"
+            )
+        if asked.final is False:
+            raise StudyError("evidence.paired = false: its one look spends all of alpha; leave out final = false")
+        paired_only = {key: getattr(asked, key) for key in ("also", "against", "pairs", "best", "pooling")}
+        found = [f"evidence.{key}" for key, value in paired_only.items() if value]
+        for key in [*found, *(["[[claims]]"] if self.claims else [])]:
+            raise StudyError(
+                f"evidence.paired = false: {key} needs runs that are paired by seed; leave out one of the two"
+            )
 
     def _check_further_questions(self, words: "Vocabulary", arms: int) -> None:
         evidence, known = self.evidence, {self.evidence.metric}

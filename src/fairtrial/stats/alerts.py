@@ -1,6 +1,7 @@
 """What can make a verdict false although its statistics are right: said before all verdicts, and in JSON."""
 
 import math
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from fairtrial.reads import unread_keys
@@ -27,13 +28,26 @@ def alerts(study: Study, results: Sequence[TrialResult]) -> tuple[str, ...]:
     own = [one for one in results if one.arm in names]
     finished = [one for one in own if one.outcome is Outcome.FINISHED]
     return (
+        *_imported(study, len(own)),
         *_chosen(own),
         *_mixed_code(finished),
         *_mixed_conditions(finished),
-        *_ended_early(study, finished),
+        *_forced(own),
+        *(() if study.imported else _ended_early(study, finished)),
         *identical_arms(study, results),
         *_unread(study, own),
     )
+
+
+def _imported(study: Study, runs: int) -> Iterator[str]:
+    """Say where imported runs come from, what their error rate means, and what is unknown of them."""
+    if study.imported is not None:
+        yield (
+            f"{runs} run{'' if runs == 1 else 's'} of {study.imported.source}, made elsewhere: how often they were "
+            f"looked at is unknown, so the error rate of {100 * study.question_alpha:.3g}% is that of one look at a "
+            "number of runs that was fixed beforehand."
+        )
+        yield from study.imported.notes
 
 
 def _ended_early(study: Study, finished: Sequence[TrialResult]) -> Iterator[str]:
@@ -95,7 +109,7 @@ def _mixed_conditions(finished: Sequence[TrialResult]) -> Iterator[str]:
     found: dict[str, dict[str, set[tuple[str, int]]]] = {}
     for one in finished:
         if one.continued:
-            continue  # the caveats say it, with the difference
+            continue  # `_forced` says it, with the difference
         conditions = one.machine.conditions | (
             {f"data of {one.arm}": one.machine.data[:12]} if one.machine.data else {}
         )
@@ -128,6 +142,14 @@ def _chosen(results: Sequence[TrialResult]) -> Iterator[str]:
     if chosen:
         trials = "1 trial" if len(chosen) == 1 else f"{len(chosen)} trials"
         yield f"Two stores had different results of {trials} ({_trials(chosen)}); merge --keep chose one."
+
+
+def _forced(results: Sequence[TrialResult]) -> Iterator[str]:
+    """Name conditions that the user let change while the study ran; see `trial.TrialResult.forced`."""
+    forced = Counter(one.continued for one in results if one.outcome is not None and one.continued)
+    for what, number in sorted(forced.items()):
+        under = "with" if what.startswith("other code: ") else "under other conditions:"
+        yield f"The study was continued {under} {what} ({number} trial{'' if number == 1 else 's'})."
 
 
 def _unread(study: Study, results: Sequence[TrialResult]) -> Iterator[str]:

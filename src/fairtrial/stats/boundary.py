@@ -29,6 +29,7 @@ from pathlib import Path
 import numpy as np
 from scipy import optimize
 
+from fairtrial import progress
 from fairtrial.stats.looks import LookPlan
 from fairtrial.stats.nulls import Nulls, noise
 from fairtrial.stats.spreads import Spread, hard_spreads
@@ -259,8 +260,8 @@ def _smallest(plan: LookPlan, spreads: Sequence[Spread], studies: int) -> list[F
     parts = [(plan.stage(index), stage.cells) for index, stage in enumerate(plan.earlier)]
     parts.append((plan, tuple(range(plan.arms + 1))))
     seeds = max(part.looks[-1] for part, _ in parts)
-    found = []
-    for chunk in noise(seeds, len(spreads[0].cells), studies):
+    chunks, found, done = [*noise(seeds, len(spreads[0].cells), studies)], [], 0
+    for chunk in chunks:
         simulated = [_Simulated(*part, spreads, chunk.studies) for part in parts]
         for coarse in (True, False):
             for part in simulated:
@@ -268,6 +269,8 @@ def _smallest(plan: LookPlan, spreads: Sequence[Spread], studies: int) -> list[F
             for values in chunk:
                 for part in simulated:
                     part.add(values)
+                done += 1
+                progress.report(done, 2 * seeds * len(chunks), "critical values")
         found.append(np.array([part.levels for part in simulated]))
     return list(np.concatenate(found, axis=2).transpose(1, 0, 2))
 

@@ -1,6 +1,5 @@
 """Caveats of a whole study: what was held fixed, how the metric was chosen, what is missing."""
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from fairtrial.measures import measure
@@ -23,6 +22,8 @@ def held_fixed(study: Study, results: Iterable[TrialResult] = ()) -> tuple[str, 
         >>> held_fixed(fairtrial.load("quick"))[0]
         'The learning rate was 0.001 for every arm; with a rate tuned for each arm, verdicts could differ.'
     """
+    if study.imported is not None:  # nothing is known of what they share
+        return ()
     arms = [arm.settings for arm in study.arms]
     recorded = {one.epochs[-1].epoch for one in results if one.outcome is Outcome.FINISHED and one.epochs}
     parts = [
@@ -37,22 +38,6 @@ def of_metric(metric: str) -> tuple[str, ...]:
     """Give a metric's own note, if it has one."""
     note = measure(metric).note
     return (note,) if note else ()
-
-
-def of_conditions(study: Study, results: Iterable[TrialResult]) -> tuple[str, ...]:
-    """Name conditions that the user let change while the study ran; see `trial.TrialResult.forced`."""
-    names = {arm.name for arm in study.arms}
-    forced = Counter(
-        result.continued for result in results if result.arm in names and result.outcome and result.continued
-    )
-    return tuple(
-        f"The study was continued {_under(what)} ({number} trial{'' if number == 1 else 's'})."
-        for what, number in sorted(forced.items())
-    )
-
-
-def _under(what: str) -> str:
-    return f"with {what}" if what.startswith("other code: ") else f"under other conditions: {what}"
 
 
 def of_records(study: Study, data: PairedData) -> Iterator[str]:

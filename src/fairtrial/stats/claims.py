@@ -133,7 +133,6 @@ def check_claims(study: Study, results: Sequence[TrialResult], *, history: Histo
     own = PairedData.of(study, results, study.evidence.metric, study.evidence.target).sifted(study.seeds)
     lines = [line for metric in metrics for line in caveats.of_metric(metric)]
     lines += [
-        *caveats.of_conditions(study, results),
         *caveats.of_records(study, own),
         *caveats.held_fixed(study, results),
     ]

@@ -1,4 +1,4 @@
-"""Paired comparisons of a study's arms with its reference, from stored trials."""
+"""Comparisons of a study's arms with its reference, from stored trials."""
 
 import math
 from collections import Counter
@@ -19,12 +19,13 @@ from fairtrial.stats.failures import failure_caveats
 from fairtrial.stats.identical import Sameness, without_difference
 from fairtrial.stats.jitter import Jitter, find_jitter
 from fairtrial.stats.joined import by_arm
-from fairtrial.stats.judge import judge, needed, without_outlook
+from fairtrial.stats.judge import LAST_LOOK, judge, needed, without_outlook
 from fairtrial.stats.paired import LostSeeds, PairedData, fate, seed_list
 from fairtrial.stats.pairing import pairing_caveats, pairing_conflict
 from fairtrial.stats.replay import replayed
 from fairtrial.stats.stages import standing, without
 from fairtrial.stats.stopping import allowed, combined, failures_of, hopeless
+from fairtrial.stats.unpaired_runs import compare_runs, spread_of_runs
 from fairtrial.stats.variance import estimate
 from fairtrial.stats.verdicts import Comparison, Failures, Verdict
 from fairtrial.trial import TrialResult
@@ -61,6 +62,7 @@ class StudyVerdict:
     jitter: Jitter | None = None  # how much of the spread is jitter within runs; None if unknown
     alerts: tuple[str, ...] = ()  # what can make the verdicts false, a sentence each; see `stats.alerts`
     tasks: tuple[str, ...] = ()  # of a file with tasks: on which they are, or over which
+    paired: bool = True  # whether differences are taken within seeds; otherwise they are differences of means
 
     @property
     def against(self) -> str:
@@ -84,7 +86,8 @@ def compare(
     ``epochs_to_target`` and ``seconds_to_target``, is lost: it has no difference, and its seed counts against its arm.
     An arm that lost a seed which the reference did not can be found worse at best, and where the reference lost one,
     better at best; if both happened, it stays undecided. A comparison whose fingerprints differ within a seed is
-    refused, see `fairtrial.stats.pairing`.
+    refused, see `fairtrial.stats.pairing`. With ``evidence.paired = false``, all runs of an arm are compared with all
+    of the reference's instead, see `fairtrial.stats.unpaired`.
 
     Args:
         study: the study.
@@ -118,12 +121,14 @@ def stops(study: Study, results: Sequence[TrialResult], *, history: History | No
 
 
 def paired_spread(study: Study, results: Sequence[TrialResult]) -> float | None:
-    """Standard deviation of paired differences on the study's metric, over all arms; None if unknown.
+    """Standard deviation of differences between two runs on the study's metric, over all arms; None if unknown.
 
     For planning: an arm that is noisier than the others needs more seeds than this suggests.
     """
     others = [arm.name for arm in study.arms if arm.name != study.reference]
     data = PairedData.of(study, results, study.evidence.metric, study.evidence.target).sifted(study.seeds)
+    if study.evidence.unpaired:
+        return spread_of_runs(study, data)
     table = data.differences(study.reference, others, study.seeds)[None]
     pooled = float(estimate(table, np.isfinite(table)).pooled[0, 0]) if others else math.nan
     return pooled if pooled > 0.0 else None
@@ -147,7 +152,8 @@ def evidence_for(study: Study, metric: str | None = None) -> Evidence:
             f'metric = "{metric}": its name does not say which way it is better; set metrics.NAME.direction'
         )
     target = own.target if asked.needs_target else None
-    return Evidence(metric=metric, direction=asked.direction, alpha=own.alpha, target=target, pooling=own.pooling)
+    kept = {"alpha": own.alpha, "pooling": own.pooling, "paired": own.paired}
+    return Evidence(metric=metric, direction=asked.direction, target=target, **kept)
 
 
 def complete_seeds(study: Study, data: PairedData) -> int:
@@ -179,6 +185,8 @@ class _Comparing:
         self._study = study
         self._results = results
         self._evidence = evidence
+        # Runs made elsewhere are what they are: no more of them will come.
+        self._whole = evidence.unpaired and study.imported is not None
         self._history = history
         self._measure = measure_key(evidence.metric, evidence.target)
         self._standing = standing(study, history, evidence.metric, evidence.target)
@@ -220,6 +228,7 @@ class _Comparing:
             whole=self._standing.share == 1.0,
             spent=tuple(self._standing.spent),
             jitter=self._jitter,
+            paired=not self._evidence.unpaired,
             alerts=(
                 *(() if self._history is None else self._history.alerts(self._study.reference, self._measure)),
                 *alerts(self._study, self._results),
@@ -231,6 +240,8 @@ class _Comparing:
     def _exploratory(self) -> Iterator[str]:
         """Say what was set or asked after results existed."""
         own = self._study.evidence.metric
+        if self._study.imported is not None:
+            yield "these runs were made elsewhere, and what was set beforehand is unknown"
         if self._evidence.metric != own:
             yield f"the study set {own} beforehand, not {self._evidence.metric}"
         elif self._history is not None:
@@ -245,6 +256,8 @@ class _Comparing:
 
     def _identical(self, seeds: int) -> dict[str, int]:
         """The arms that are the reference to the bit at all of these seeds, with their number of shared seeds."""
+        if self._evidence.unpaired:
+            return {}
         found = {arm: self._sameness.seeds(self._study.reference, arm, seeds) for arm in self._others}
         return {arm: shared for arm, shared in found.items() if shared and arm not in self._refused}
 
@@ -254,6 +267,8 @@ class _Comparing:
         Nobody planned a look at half a seed, and a fixed study planned one look, at all of its seeds. Another study in
         the same store may have trained some arms further; that must not move the look either.
         """
+        if self._whole:
+            return self._all.seeds
         if not self._study.sequential:
             return complete_seeds(self._study, self._all)
         return replayed(self._study, self._results, history=self._history).seeds
@@ -264,6 +279,11 @@ class _Comparing:
         data = self._all.sifted(seeds)
         reference, same = self._study.reference, self._identical(seeds)
         rows = {arm: Comparison.nothing(arm) for arm in self._others}
+        if self._evidence.unpaired:
+            arms = [arm for arm in self._others if arm not in self._refused]
+            complete = self._whole or seeds == self._study.seeds
+            found = compare_runs(self._study, self._evidence, data, arms, complete=complete)
+            return tuple((rows | {row.arm: row for row in found}).values())
         rows |= {arm: without_difference(rows[arm], reference, n, self._evidence.margin) for arm, n in same.items()}
         left_out = {*self._refused, *same}  # they tell nothing of others' spread, and can't be wrongly better or worse
         arms = [arm for arm in self._others if arm not in left_out]
@@ -294,6 +314,10 @@ class _Comparing:
         if arm in self._refused:
             refusal = f"Refused: {self._refused[arm]}."
             return replace(row, caveats=(refusal, *shared))
+        paired = pairing_caveats(self._study, arm, self._both(arm), other=self._study.reference)
+        if self._evidence.unpaired:
+            own = without_outlook(row.caveats) if arm in self._study.twins else row.caveats
+            return replace(row, caveats=(*own, *paired, *shared))
         lost = self._data.lost_seeds(arm, self._study.reference)
         failures = failures_of(self._study, row, self._data, self.seeds)
         verdict, by_failures = combined(row.verdict, lost, failures.verdict(self._study.question_alpha))
@@ -303,7 +327,6 @@ class _Comparing:
         # A/A arm has nothing to settle.
         open_ended = verdict is row.verdict and allowed(heading, lost) is heading and arm not in self._study.twins
         more = row.more_seeds if open_ended else None
-        paired = pairing_caveats(self._study, arm, self._both(arm), other=self._study.reference)
         judged = self._judge_caveats(row, failures, settles=more is not None)
         own = (*self._loss_caveats(row, lost, failures, verdict), *judged, *paired, *shared)
         found = replace(row, verdict=verdict, more_seeds=more, caveats=own)
@@ -322,7 +345,8 @@ class _Comparing:
         if row.arm in self._study.twins:
             return without_outlook(row.caveats)
         total = self.seeds + (row.more_seeds or 0)
-        wrong = () if settles else [needed(total, more_to_come=more) for more in (True, False)]
+        wrong = [] if settles else [needed(total, more_to_come=more) for more in (True, False)]
+        wrong += [LAST_LOOK.format(self.seeds)] if self._study.imported is not None else []  # nobody planned it here
         return tuple(line for line in row.caveats if line not in wrong)
 
     def _loss_caveats(self, row: Comparison, lost: LostSeeds, failures: Failures, verdict: Verdict) -> Iterator[str]:
@@ -348,6 +372,8 @@ class _Comparing:
 
     @cached_property
     def _jitter(self) -> Jitter | None:
+        if self._evidence.unpaired:  # jitter is that of paired differences
+            return None
         without = {*self._refused, *self._identical(self.seeds)}
         arms = [arm for arm in self._others if arm not in without]
         return find_jitter(self._study, self._results, self._data, self._study.measure(self._evidence.metric), arms)
@@ -357,7 +383,6 @@ class _Comparing:
         yield from caveats.of_metric(metric)
         if not looks(study):
             yield "One run per arm: a single seed can't tell a difference from noise."
-        yield from caveats.of_conditions(study, self._results)
         yield from caveats.of_records(study, self._data)
         yield from caveats.held_fixed(study, self._results)
         if self._jitter is not None:

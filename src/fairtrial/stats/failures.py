@@ -55,21 +55,56 @@ def failures_among(ours: Sequence[bool], theirs: Sequence[bool], arms: int) -> F
     )
 
 
+def compare_rates(lost: int, runs: int, reference_lost: int, reference_runs: int, arms: int) -> Failures:
+    """Compare how many of its runs an arm lost with how many the reference did, where runs are not paired.
+
+    The test is Fisher's exact one (1935), for one look; p is doubled for the two directions, and multiplied by the
+    number of arms. Means can only err where one of the two lost all the runs that were lost. If that is significant, it
+    is a verdict by failures anyway; if not, that side's part of alpha is unspent. So verdicts by means and by failures
+    together err in at most alpha.
+
+    Example:
+        >>> round(compare_rates(5, 6, 0, 6, arms=1).p_adjusted, 4)
+        0.0152
+    """
+    total, both = lost + reference_lost, runs + reference_runs
+
+    def tail(failed: int, number: int) -> float:  # at least so many of the lost ones among a number of runs
+        ways = (math.comb(number, one) * math.comb(both - number, total - one) for one in range(failed, total + 1))
+        return sum(ways) / math.comb(both, total)
+
+    ours, theirs = tail(lost, runs), tail(reference_lost, reference_runs)
+    return Failures(
+        seeds=runs,
+        arm=lost,
+        reference=reference_lost,
+        only_arm=lost,
+        only_reference=reference_lost,
+        p_adjusted=min(2.0 * arms * min(ours, theirs), 1.0),
+        side="arm" if ours < theirs else "reference",
+        highest_rate=_highest_rate(lost, runs),
+        reference_runs=reference_runs,
+    )
+
+
 def failure_caveats(found: Failures, reference: str, verdict: Verdict, alpha: float) -> Iterator[str]:
     """Say what failures show, and what no failure does not show, beside the verdict of the seeds with a result."""
-    if found.arm == found.reference == found.seeds:
+    unpaired = found.reference_runs is not None
+    if found.arm == found.seeds and found.reference == (found.reference_runs if unpaired else found.seeds):
         return  # nothing of either to compare, which is said where the seeds are named
     if found.arm or found.reference:
         p = "p < 0.001" if found.p_adjusted < 0.001 else f"p = {found.p_adjusted:.2g}"
         differ = "do not differ significantly" if found.p_adjusted > alpha else "differ"
-        yield (
-            f"Of {found.seeds} seeds it lost {found.arm} and {reference} {found.reference}: the failure rates {differ} "
-            f"({p}, over all arms and looks)."
-        )
+        counts = f"Of {found.seeds} seeds it lost {found.arm} and {reference} {found.reference}"
+        if unpaired:
+            theirs = f"{reference} {found.reference} of {found.reference_runs}"
+            counts = f"It lost {found.arm} of {found.seeds} runs, and {theirs}"
+        over = "over all arms" if unpaired else "over all arms and looks"
+        yield f"{counts}: the failure rates {differ} ({p}, {over})."
     elif verdict is Verdict.BETTER:
         yield (
-            f"No run of it failed in {found.seeds} seeds, but a failure rate of up to {found.highest_rate:.0%} would "
-            "not have shown; the verdict is about runs that work."
+            f"No run of it failed in {found.seeds} {'runs' if unpaired else 'seeds'}, but a failure rate of up to "
+            f"{found.highest_rate:.0%} would not have shown; the verdict is about runs that work."
         )
 
 

@@ -32,6 +32,10 @@ _VERDICTS = {
 LARGEST = 1e100
 
 
+#: Said of a plan that is over, with its number of seeds.
+LAST_LOOK = "This was the last look planned, after {} seeds."
+
+
 def judge(
     differences: npt.ArrayLike,
     margin: float | None = None,
@@ -127,11 +131,16 @@ def _checked(differences: npt.ArrayLike, margin: float | None, alpha: float) -> 
         raise ValueError(f"differences have shape {values.shape}: must be (seeds, arms), or (seeds,) for one arm")
     if (np.abs(values) > LARGEST).any():
         raise ValueError(f"differences exceed ±{LARGEST:g}: use NaN where an arm has no comparable result")
+    check_standard(margin, alpha)
+    return values
+
+
+def check_standard(margin: float | None, alpha: float) -> None:
+    """Raise a ValueError for a margin or an error rate that is out of range."""
     if margin is not None and not (math.isfinite(margin) and margin > 0):
         raise ValueError(f"margin = {margin}: must be a positive number, or None")
     if not 0 < alpha < 1:
         raise ValueError(f"alpha = {alpha}: must be between 0 and 1")
-    return values
 
 
 class _Arm(NamedTuple):
@@ -218,15 +227,18 @@ def _probability(ratio: float, count: int) -> float:
 
 
 def _effect_size(judgment: _Judgment, arm: _Arm) -> float | None:
-    """Mean difference over the pooled standard deviation, unbiased by the exact factor of Hedges (1981).
-
-    J. Educ. Stat. 6, 107-128, equation 6e: gamma(df / 2) / (sqrt(df / 2) gamma((df - 1) / 2)); it is 0 for a single
-    degree of freedom, which gives no estimate.
-    """
+    """Mean difference over the pooled standard deviation; a single degree of freedom gives no estimate."""
     if arm.df < 2 or not arm.sd > 0.0:
         return None
-    factor = math.exp(math.lgamma(arm.df / 2) - math.lgamma((arm.df - 1) / 2)) / math.sqrt(arm.df / 2)
-    return judgment.sign * factor * arm.mean / _spread(judgment, arm)
+    return judgment.sign * hedges_factor(arm.df) * arm.mean / _spread(judgment, arm)
+
+
+def hedges_factor(df: float) -> float:
+    """The factor that makes an effect size unbiased, for more than one degree of freedom.
+
+    Hedges (1981), J. Educ. Stat. 6, 107-128, equation 6e: gamma(df / 2) / (sqrt(df / 2) gamma((df - 1) / 2)).
+    """
+    return math.exp(math.lgamma(df / 2) - math.lgamma((df - 1) / 2)) / math.sqrt(df / 2)
 
 
 def _spread(judgment: _Judgment, arm: _Arm) -> float:
@@ -311,7 +323,7 @@ def _outlook(judgment: _Judgment, arm: _Arm, more: int | None) -> Iterator[str]:
         yield f"The last planned look so far was after {seeds} seeds; later seeds are not used."
     more_to_come = judgment.plan.share < 1.0
     if arm.look == len(looks) - 1 and not more_to_come:
-        yield f"This was the last look planned, after {seeds} seeds."
+        yield LAST_LOOK.format(seeds)
     if math.isnan(arm.half):
         return
     if more is None:

@@ -32,11 +32,11 @@ class Outliers:
     ahead: dict[Key, float] = field(default_factory=dict)
 
 
-def find_outliers(values: Mapping[Key, float], *, larger_is_better: bool) -> Outliers:
+def find_outliers(values: Mapping[Key, float], *, larger_is_better: bool, paired: bool = True) -> Outliers:
     """Find the outlying runs of a study by the values of its runs.
 
     Arms with fewer than three runs have none, and neither has a study with a single such arm. What shifts all arms of a
-    seed alike makes no run outlying.
+    seed alike makes no run outlying, if runs are paired.
 
     Example:
         >>> runs = {"a": [0.84, 0.85, 0.86, 0.85], "b": [0.86, 0.10, 0.87, 0.88]}
@@ -48,7 +48,7 @@ def find_outliers(values: Mapping[Key, float], *, larger_is_better: bool) -> Out
     table = np.full((max((seed for _, seed in values), default=-1) + 1, len(arms)), np.nan)
     for (arm, seed), value in values.items():
         table[seed, arms[arm]] = value
-    behind, ahead = far_runs(table, larger_is_better=larger_is_better)
+    behind, ahead = far_runs(table, larger_is_better=larger_is_better, paired=paired)
     names = [*arms]
     keys = [
         [(names[column], int(seed)) for column, seed in zip(*np.nonzero(found.T), strict=True)]
@@ -57,7 +57,7 @@ def find_outliers(values: Mapping[Key, float], *, larger_is_better: bool) -> Out
     return Outliers(*({key: values[key] for key in found} for found in keys))
 
 
-def far_runs(values: FloatArray, *, larger_is_better: bool) -> tuple[BoolArray, BoolArray]:
+def far_runs(values: FloatArray, *, larger_is_better: bool, paired: bool = True) -> tuple[BoolArray, BoolArray]:
     """Find the runs far behind, and those far ahead, in values of (seeds, arms), NaN where there is none."""
     turned = values if larger_is_better else -values
     cuts = _Cuts.of(turned)
@@ -70,7 +70,7 @@ def far_runs(values: FloatArray, *, larger_is_better: bool) -> tuple[BoolArray, 
     off = turned - usual
     for arm in found:
         split = cuts.ascending[cuts.low[arm], arm]
-        far = np.abs(_alone(off, arm)) > cuts.gap[arm] / 2
+        far = np.abs(_alone(off, arm) if paired else off[:, arm]) > cuts.gap[arm] / 2
         if arm in leading:
             ahead[:, arm] = far & (turned[:, arm] >= split)
         else:

@@ -39,6 +39,8 @@ class PairedData:
     pending: frozenset[Key]  # started and not ended
     #: Which way is better, to find runs that fell behind; None to leave them, because there is a floor.
     larger_is_better: bool | None = None
+    #: Whether the runs of a seed share noise.
+    paired: bool = True
     outliers: Outliers = field(default_factory=Outliers)
 
     @classmethod
@@ -70,14 +72,14 @@ class PairedData:
                 unreported.add(key)
         floored = study.evidence.lost_below is not None or study.evidence.lost_above is not None
         larger = None if floored or chosen.direction is None else chosen.direction == "higher"
-        return cls(values, lost, frozenset(unreported), frozenset(pending), larger)
+        return cls(values, lost, frozenset(unreported), frozenset(pending), larger, not study.evidence.unpaired)
 
     def sifted(self, seeds: int) -> "PairedData":
         """Move the runs that fell far behind the others of their arm to the lost ones, by the first seeds alone."""
         if self.larger_is_better is None:
             return self
         early = {key: value for key, value in self.values.items() if key[1] < seeds}
-        found = find_outliers(early, larger_is_better=self.larger_is_better)
+        found = find_outliers(early, larger_is_better=self.larger_is_better, paired=self.paired)
         values = {key: value for key, value in self.values.items() if key not in found.behind}
         return replace(self, values=values, lost={**self.lost, **dict.fromkeys(found.behind, OUTLYING)}, outliers=found)
 
@@ -109,6 +111,12 @@ class PairedData:
             if relative:
                 table[seed] = table[seed] / abs(own) if own else math.nan
         return table
+
+    def from_mean(self, base: str, others: Sequence[str], seeds: int) -> FloatArray:
+        """Subtract an arm's mean from each run of the others, (seeds, others); NaN where there is none."""
+        own = [value for (arm, seed), value in self.values.items() if arm == base and seed < seeds]
+        mean = math.fsum(own) / len(own) if own else math.nan
+        return np.array([[self.values.get((arm, seed), math.nan) - mean for arm in others] for seed in range(seeds)])
 
     def lost_seeds(self, arm: str, other: str) -> "LostSeeds":
         """Find the seeds that one of two arms lost and the other did not."""

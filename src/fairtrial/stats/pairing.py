@@ -38,6 +38,8 @@ def pairing_conflict(study: Study, arm: str, other: str, results: Sequence[Trial
     are results, and are not checked.
 
     In a crossed design of noise no two arms can be compared: seeds that share weights or orders are not independent.
+
+    Of a study whose runs are not paired, only the code is checked.
     """
     found = find_conflict(study, arm, other, results)
     return None if found is None else found[1]
@@ -56,12 +58,12 @@ def find_conflict(study: Study, arm: str, other: str, results: Sequence[TrialRes
                 f"{study.label}: arms {arm} and {other} can't be compared: at seed {seed} they ran different code: "
                 f"{', '.join(changed)}"
             )
-        for name in _differing(ours, theirs):
+        for name in () if study.evidence.unpaired else _differing(ours, theirs):
             if not _reason(study, name, arm, other):
                 return seed, (
                     f"{study.label}: arms {arm} and {other} can't be compared: at seed {seed} their {name} differ "
                     f"({ours.fingerprints[name][:12]} and {theirs.fingerprints[name][:12]}), which trials of one seed "
-                    "must share"
+                    "must share; to compare them unpaired, set evidence.paired = false"
                 )
     return None
 
@@ -76,7 +78,8 @@ def pairing_caveats(study: Study, arm: str, results: Sequence[TrialResult], *, o
     """Say in what the finished trials of two arms differ besides the settings under test, a sentence each.
 
     Within a seed that both have, these are package versions, threads, processor, device, layers, system and commit, and
-    fingerprints that are unknown, or that differ because the arms' settings do.
+    fingerprints that are unknown, or that differ because the arms' settings do. Fingerprints do not matter to runs that
+    are not paired.
 
     Example:
         >>> pairing_caveats(study, "low_beta2", results, other="baseline")
@@ -84,12 +87,14 @@ def pairing_caveats(study: Study, arm: str, results: Sequence[TrialResult], *, o
     """
     found: dict[str, list[int]] = {}
     for seed, (ours, theirs) in _pairs(results, arm, other).items():
-        lines = [*_unlike(ours.machine, theirs.machine, other), *_unproved(ours, theirs, other)]
-        lines += [
-            f"{name}: not those of {other}, because {reason}"
-            for name in _differing(ours, theirs)
-            if (reason := _reason(study, name, arm, other))
-        ]
+        lines = [*_unlike(ours.machine, theirs.machine, other)]
+        if not study.evidence.unpaired:
+            lines += [] if study.imported else _unproved(ours, theirs, other)  # else said once, of all arms
+            lines += [
+                f"{name}: not those of {other}, because {reason}"
+                for name in _differing(ours, theirs)
+                if (reason := _reason(study, name, arm, other))
+            ]
         for line in lines:
             found.setdefault(line, []).append(seed)
     return tuple(f"{line} ({seed_list(seeds)})." for line, seeds in found.items())

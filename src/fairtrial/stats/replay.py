@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from fairtrial import progress
 from fairtrial.history import History
 from fairtrial.spec import Study
 from fairtrial.stats.failures import failures_among
@@ -100,10 +101,13 @@ class Replay:
         for (arm, seed), value in data.values.items():
             self._values[seed, self._columns[arm]] = value
         self._add_pairs(results, data)
-        while not self.over and self.seeds < self._study.seeds and self._complete(self.seeds):
+        first, most = self.seeds, self._study.seeds
+        while not self.over and self.seeds < most and self._complete(self.seeds):
+            progress.report(self.seeds - first, most - first, "looks")
             self.seeds += 1
             if self.seeds >= self._study.min_seeds:
                 self._look()
+        progress.report(most - first, most - first, "looks")
 
     def _add_pairs(self, results: Iterable[TrialResult], data: PairedData) -> None:
         """Note at which seeds arms conflict with the reference, or are the same."""

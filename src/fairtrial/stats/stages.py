@@ -87,7 +87,7 @@ def standing(
         return Standing(number, looks, 1.0, (), spent, whole=True)
     cells = {digests[name]: cell for cell, name in enumerate(dict.fromkeys([base, *others]))}
     counted = [stage for stage in before if not stage.question.spends_all]
-    spends_all = (study.sequential and seeds is None) or bool(study.evidence.final)
+    spends_all = (study.sequential and seeds is None) or bool(study.evidence.final) or study.evidence.unpaired
     if not counted or not looks:
         return Standing(number, looks, 1.0 if spends_all else _share(1), (), spent)
     reached, last = max(stage.question.looks[-1] for stage in counted), looks[-1]

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fairtrial import progress
 from fairtrial.measures import measure
 from fairtrial.registry import MEASURES
 from fairtrial.spec import BUILT_IN, Arm, Study, content
@@ -99,7 +100,9 @@ def summarize(study: Study, results: Sequence[TrialResult]) -> StudySummary:
         seeds=study.seeds,
         min_seeds=study.min_seeds,
         reference=study.reference,
-        arms=tuple(_arm(arm, trials.get(arm.name, []), study, measures, data) for arm in study.arms),
+        arms=tuple(
+            _arm(arm, trials.get(arm.name, []), study, measures, data) for arm in progress.steps(study.arms, "arms")
+        ),
         measures=measures,
         alerts=(*alerts(study, results), *outlier_alerts(data, study.measure(study.evidence.metric).unit)),
     )

@@ -54,6 +54,8 @@ class Failures:
         p_adjusted: p-value of "both fail equally often", exact, over all arms and any number of looks.
         side: which of the two the test finds to fail more often.
         highest_rate: upper end of the one-sided 95% interval of the arm's failure rate.
+        reference_runs: where runs are not paired, how many the reference has; ``seeds`` is then the number of the
+            arm's, and ``only_arm`` and ``only_reference`` are ``arm`` and ``reference``.
     """
 
     seeds: int
@@ -64,6 +66,7 @@ class Failures:
     p_adjusted: float
     side: Literal["arm", "reference"]
     highest_rate: float
+    reference_runs: int | None = None
 
     def verdict(self, alpha: float) -> Verdict:
         """What failures alone say."""
@@ -74,28 +77,31 @@ class Failures:
 
 @dataclass(frozen=True, repr=False)
 class Comparison:
-    """One arm compared with the reference on one measure, paired by seed.
+    """One arm compared with the reference on one measure, paired by seed, or not (`judge_unpaired`).
 
     All differences are arm minus reference in the measure's own unit, whichever direction is better. A number that
     does not exist is None, never NaN, and a caveat says why.
 
     Attributes:
         arm: the arm's name.
-        seeds: number of paired seeds behind the verdict. An arm that settled early keeps the seeds that it had then.
-        mean_difference: mean of the paired differences.
-        sd: their sample standard deviation (divisor n - 1); None below two seeds.
+        seeds: number of paired seeds behind the verdict. An arm that settled early keeps the seeds that it had then. Of
+            unpaired runs, the number of the arm's own that have a result.
+        mean_difference: mean of the paired differences, or difference of the two means.
+        sd: their sample standard deviation (divisor n - 1); None below two seeds. Of unpaired runs, the root mean
+            square of the two samples' standard deviations.
         interval: lower and upper end of the confidence interval. With probability 1 - alpha the intervals of all
             arms at all looks contain the true differences together.
         p_adjusted: smallest family-wise alpha, over all arms and the looks so far and to come, at which the
             interval of some look so far would have excluded zero.
         effect_size: mean difference in standard deviations of the paired differences, pooled over arms as the
-            interval pools them, without the bias of few seeds (Hedges 1981); positive where the arm is better.
-        probability_better: probability that the arm beats the reference at a new seed, by the predictive t
-            distribution of a new difference.
+            interval pools them, without the bias of few seeds (Hedges 1981); positive where the arm is better. Of
+            unpaired runs, in units of ``sd``.
+        probability_better: probability that the arm beats the reference at a new seed, or in a new run of each, by the
+            predictive t distribution of a new difference.
         smallest_detectable: smallest true difference, either way, that these seeds would have found with 80% power.
         verdict: the conclusion.
-        more_seeds: number of further seeds by which an undecided arm has about an even chance to be settled. It may
-            exceed the last look; a caveat then says so. None for a settled arm, or if unknown.
+        more_seeds: number of further seeds, or runs of both, by which an undecided arm has about an even chance to be
+            settled. It may exceed the last look; a caveat then says so. None for a settled arm, or if unknown.
         caveats: what a reader must know beside the verdict, a sentence each.
         failures: how often the arm and the reference failed; None from `judge`, which does not know.
         by_failures: whether failures alone decided the verdict: the arm, or the reference, fails more often.

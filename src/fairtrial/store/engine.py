@@ -3,6 +3,7 @@
 import logging
 import os
 import sqlite3
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -41,19 +42,24 @@ def make_engine(url: DatabaseURL, patience: float, *, writes: bool) -> Engine:
         remedy = f" ({error})" if url.is_sqlite else ': pip install "fairtrial[postgres]"'
         raise StoreError(f"--store {url.name}: its driver is not installed{remedy}") from error
     if url.is_sqlite:
-        _set_up_sqlite(engine, writes=writes)
+        _set_up_sqlite(engine, url.file, writes=writes)
     else:
         _set_up_postgresql(engine, patience, writes=writes)
     return engine
 
 
-def _set_up_sqlite(engine: Engine, *, writes: bool) -> None:
+def _set_up_sqlite(engine: Engine, file: Path | None, *, writes: bool) -> None:
     pragmas = ["foreign_keys = ON", "synchronous = FULL"]  # safety before speed: one commit an epoch is cheap
     pragmas += ["cell_size_check = ON", "trusted_schema = OFF"]  # the file may be damaged, or somebody else's
     if writes:  # releases before 3.51.3 can lose a transaction where a write-ahead log is reset
         pragmas.append("journal_mode = DELETE")
     else:
         pragmas.append("query_only = ON")
+
+    @event.listens_for(engine, "do_connect")
+    def _(*_: object) -> None:
+        if file is not None:
+            _check_regular(file)
 
     @event.listens_for(engine, "connect")
     def _(connection: sqlite3.Connection, _record: object) -> None:
@@ -66,6 +72,22 @@ def _set_up_sqlite(engine: Engine, *, writes: bool) -> None:
         writing = connection.get_execution_options().get("fairtrial_write", False)
         # At once: a transaction that reads first and asks for the lock later fails if another has written meanwhile.
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+
+def _check_regular(file: Path) -> None:
+    """Refuse what SQLite would wait for, or write through: it opens any journal that is no link."""
+    real = Path(os.path.realpath(file))  # whose journal it is
+    for path in (real, *(real.with_name(f"{real.name}-{kind}") for kind in ("journal", "wal", "shm"))):
+        try:
+            found = path.lstat()
+        except OSError:
+            continue  # SQLite says why, if it matters
+        if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):  # of a folder SQLite says so
+            raise StoreError(f"the store {file} can't be opened: {path} is not a regular file")
+        if path != real and found.st_nlink != 1:
+            raise StoreError(
+                f"the store {file} can't be opened: {path} is another name of somebody's file; move or remove it"
+            )
 
 
 def _set_up_postgresql(engine: Engine, patience: float, *, writes: bool) -> None:

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from sqlalchemy import Connection, bindparam, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from fairtrial.errors import StoreError
+from fairtrial.errors import StoreError, TrialRestartedError
 from fairtrial.scheduler import plan
 from fairtrial.spec import Study, content, digest
 from fairtrial.store import queries, schema
@@ -191,8 +191,8 @@ def storable(text: str) -> str:
     return text.replace("\0", "\\x00").encode(errors="backslashreplace").decode()
 
 
-def _restarted(trial: Trial) -> StoreError:
-    return StoreError(f"stopping: another process restarted this trial (arm {trial.arm}, seed {trial.seed})")
+def _restarted(trial: Trial) -> TrialRestartedError:
+    return TrialRestartedError(f"stopping: another process restarted this trial (arm {trial.arm}, seed {trial.seed})")
 
 
 # Statements, built once: each is used for every message of every trial.

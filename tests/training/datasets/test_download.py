@@ -161,3 +161,12 @@ def test_npm_fails_without_a_word(fake_npm, places):
 def test_npm_is_missing(places):
     with pytest.raises(UnreachableError, match="npm is not installed"):
         obtain(npm(), *places, silent)
+
+
+@pytest.mark.parametrize(("reported", "expected", "total"), [(0, 0, None), (0, 9, 9), (7, 9, 7)])
+def test_a_total_that_nobody_knows_is_none(reported, expected, total):
+    """0 would be taken for a warning, and divided by."""
+    told = []
+    bar = download._ProgressBar("a.tar", lambda *report: told.append(report), expected, total=reported)
+    bar.update(5)
+    assert told == [(5, total, "a.tar")]

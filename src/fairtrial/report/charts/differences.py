@@ -1,4 +1,4 @@
-"""The picture behind the verdicts: each arm's paired differences from the reference, their interval, and the margin."""
+"""The picture behind the verdicts: each arm's differences from the reference, their interval, and the margin."""
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,8 +32,9 @@ class ArmDifferences:
     """One arm minus the reference, in the measure's own unit."""
 
     arm: str
-    by_seed: Mapping[int, float]  # the paired differences that the verdict rests on
-    mean: float | None  # None without a pair
+    #: The paired differences that the verdict rests on; if runs are not paired, each minus the reference's mean.
+    by_seed: Mapping[int, float]
+    mean: float | None  # None without a result of both
     interval: tuple[float, float] | None  # None if the spread can't be estimated
     verdict: str  # such as "better" or "refused"
     lost: tuple[str, ...]  # its trials without a result, such as ("1 diverged",)
@@ -55,7 +56,8 @@ def difference_data(study: Study, results: Sequence[TrialResult], *, history: Hi
     """
     found = compare(study, results, history=history)
     data = PairedData.of(study, results, found.metric, study.evidence.target).sifted(found.seeds)
-    table = data.differences(found.reference, [row.arm for row in found.comparisons], found.seeds)
+    others = [row.arm for row in found.comparisons]
+    table = (data.differences if found.paired else data.from_mean)(found.reference, others, found.seeds)
     arms = []
     for row, column in zip(found.comparisons, table.T, strict=True):
         # A verdict rests on the first pairs, as many as it says: an arm that settled ignores later seeds.
@@ -64,6 +66,8 @@ def difference_data(study: Study, results: Sequence[TrialResult], *, history: Hi
         lost = tuple(f"{number} {fate(how)}" for how, number in found.lost.get(row.arm, {}).items())
         arms.append(ArmDifferences(row.arm, pairs, row.mean_difference, row.interval, verdict, lost))
     if not any(arm.by_seed for arm in arms):
+        if not found.paired:
+            raise ReportError(f"no run of {found.reference}, or none of another arm, has a result")
         raise ReportError(f"no arm has a seed at which it and {found.reference} have a result")
     return Differences(found, tuple(arms))
 
@@ -127,7 +131,7 @@ def _domain(data: Differences) -> tuple[float, float]:
 
 
 def _caption(data: Differences) -> str:
-    seeds = "Small circles: one seed each"
+    seeds = "Small circles: one seed each" if data.found.paired else "Small circles: one run each, minus the mean"
     if not any(arm.interval for arm in data.arms):
         return f"{seeds}; no interval, for there is no spread to judge by."
     return f"Point and bar: mean and {percent(1 - data.found.alpha)} interval, for all arms together. {seeds}."

@@ -108,7 +108,7 @@ class NpmPackage:
         archives = list(folder.glob("*.tgz"))
         if result.returncode or len(archives) != 1:
             raise UnreachableError(f"npm failed: {_npm_reason(result.stderr)}")
-        progress(self.bytes, self.bytes, self.label)
+        progress(self.bytes, self.bytes or None, self.label)
         return archives[0]
 
 
@@ -127,11 +127,11 @@ class _ProgressBar:
     total: int = 0  # set by pooch: the size that the server reports, 0 if it reports none
 
     def update(self, amount: int) -> None:
-        total = self.total or self.expected_bytes
+        total = self.total or self.expected_bytes or None  # never 0, which means a warning
         self.done += amount  # pooch counts whole chunks, so the last one overshoots
         if self.done > self.expected_bytes + _CHUNK:  # a server may send without end
             raise UnreachableError(f"sends more than the expected {self.expected_bytes:,} bytes")
-        self.progress(min(self.done, total), total, self.what)
+        self.progress(min(self.done, total or self.done), total, self.what)
 
     def reset(self) -> None:
         self.done = 0
