@@ -3,6 +3,7 @@
 import ast
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def commands(page):
 COMMANDS = sorted({shlex.join(words): words for page in PAGES for words in commands(page)}.items())
 GROUP = typer.main.get_command(cli.app)
 #: Commands that only read what is in the store, or in the package: they take no time and change nothing.
-READING = {"claims", "digest", "export", "ls", "plot", "show", "table", "verdict"}
+READING = {"claims", "digest", "export", "judge", "ls", "plot", "show", "table", "verdict"}
 
 
 def test_there_are_commands_to_check():
@@ -100,6 +101,7 @@ def recorded(tmp_path_factory):
     folder = tmp_path_factory.mktemp("recorded")
     (folder / "docs" / "replication").mkdir(parents=True)  # where a command writes to
     (folder / "mine.toml").write_text(MINE)
+    shutil.copytree(ROOT / "examples", folder / "examples")
     paper = override(load("paper").to_dict(), ["training.loop=fairtrial.testing:simulate", "seeds=3"])
     with SQLStore(str(folder / "fairtrial.db")) as store:
         for study in (load(folder / "mine.toml"), Study.from_dict(paper)):
@@ -107,11 +109,13 @@ def recorded(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(
-    "words",
-    [words for _, words in COMMANDS if words[0] in READING and "STUDY" not in words and len(words) > 1],
-    ids=shlex.join,
-)
+def is_runnable(words):
+    """Whether a command only reads, and what it reads is there."""
+    shown = words[0] in READING and "STUDY" not in words and len(words) > 1
+    return shown and (words[0] != "judge" or words[1].startswith("examples/"))  # the others are readers' own runs
+
+
+@pytest.mark.parametrize("words", [words for _, words in COMMANDS if is_runnable(words)], ids=shlex.join)
 def test_commands_that_only_read_do_what_the_documents_show(words, recorded, monkeypatch, capfdbinary):
     monkeypatch.chdir(recorded)
     monkeypatch.setattr(sys, "argv", ["fairtrial", *words])
@@ -153,6 +157,37 @@ def test_the_replication_tells_what_its_records_say():
     assert re.search(rf"low_beta2 +3 +{low.mean():.2f} ", page)
     losses = records.groupby(["epoch", "arm"])["train_loss"].mean().unstack("arm")
     assert set(losses.idxmin(axis="columns")) == {"low_beta2"}  # "the lowest after each of the ten epochs"
+
+
+JUDGED = [words for _, words in COMMANDS if words[:1] == ["judge"] and is_runnable(words)]
+
+
+@pytest.mark.parametrize("words", JUDGED, ids=shlex.join)
+def test_verdicts_in_the_documents_are_those_that_are_printed(words, recorded, monkeypatch, capsys):
+    monkeypatch.chdir(recorded)
+    monkeypatch.setattr(sys, "argv", ["fairtrial", *words])
+    with pytest.raises(SystemExit):
+        cli.main()
+    verdicts = [line for line in capsys.readouterr().out.splitlines() if re.match(r"  \w.*(undecided| than )", line)]
+    page = (ROOT / "docs" / "judging.md").read_text(encoding="utf-8")
+    assert len(verdicts) == 4
+    assert [line for line in verdicts if f"    {line}\n" not in page] == []
+
+
+def test_the_interval_by_hand_is_that_of_the_page_and_of_judge(recorded, monkeypatch):
+    monkeypatch.chdir(recorded)
+    page = ROOT / "docs" / "judging.md"
+    (by_hand,) = [block for block in blocks(page) if "ttest_rel" in block]
+    *lines, last = by_hand.splitlines()
+    names = {}
+    exec("\n".join([*lines, f"interval = {last}"]), names)
+    low, high = names["interval"]
+    assert f"gives {100 * low:.2f} to {100 * high:.2f} points over six seeds" in page.read_text(encoding="utf-8")
+    two = names["pair"].reset_index()
+    view = fairtrial.judge_runs(
+        two, wide=list(two.columns[1:]), seed="seed", measure="best_test_acc", reference="baseline"
+    )
+    assert view.data.comparisons[0].interval == pytest.approx((low, high))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,6 +1,7 @@
 """Estimates of costs."""
 
 import pytest
+from statsmodels.stats.power import TTestIndPower
 
 from builders import make_results, make_study
 from fairtrial.estimate import EPOCH_BYTES, TRIAL_BYTES, estimate
@@ -8,6 +9,7 @@ from fairtrial.report.costs import plan_text
 from fairtrial.spec import Study
 from fairtrial.stats.comparison import paired_spread
 from fairtrial.stats.power import detectable_differences
+from fairtrial.stats.welch import detectable
 from fairtrial.testing import simulated_results, simulated_study
 from fairtrial.trial import Outcome
 
@@ -122,3 +124,12 @@ def test_what_was_timed_once_is_not_timed_again(monkeypatch):
     cost = estimate(Study.from_dict(TINY), [], seeds=(2, 3), workers=1, threads=1)
     assert cost.seed_options[0].seconds > 0
     assert len(timed) == 1
+
+
+def test_unpaired_runs_need_more_seeds_for_the_same_difference():
+    study = make_study(("a", "b"), evidence={"paired": False}, **LOOP)
+    found = {row.seeds: row.difference for row in estimate(study, [], spread=0.01, seeds=(3, 40)).seed_options}
+    assert found[3] == pytest.approx(0.01 / 3**0.5 * detectable(2, 2, 0.5, 0.05))
+    assert found[40] == pytest.approx(
+        TTestIndPower().solve_power(nobs1=40, alpha=0.05, power=0.8) * 0.01 / 2**0.5, rel=0.01
+    )

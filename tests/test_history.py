@@ -241,3 +241,11 @@ def test_looks_at_the_same_measure_count():
     (measure,) = own.question.measures
     assert history(one, two, own).looked_at(measure) == (one,)
     assert history(one, two, stage(third, number=3)).looked_at(measure) == ()
+
+
+def test_that_runs_are_not_paired_is_a_standard_of_its_own():
+    paired, unpaired = ab(), ab(evidence={"paired": False})
+    said = "the comparison of unpaired runs was {} after 6 trials had ended"
+    assert history(stage(paired), stage(unpaired, 3, 2)).set_afterwards(unpaired) == (said.format("set"),)
+    assert history(stage(unpaired), stage(paired, 3, 2)).set_afterwards(paired) == (said.format("removed"),)
+    assert history(stage(unpaired), stage(unpaired, 3, 2)).set_afterwards(unpaired) == ()

@@ -77,12 +77,37 @@ def test_other_runs_are_other_trials():
     assert not {run.trial for run in one.results} & {run.trial for run in other.results}
 
 
+def test_runs_that_share_no_seeds_are_not_paired():
+    table = FRAME.assign(seed=range(10))
+    view = judged(table)
+    assert "Runs are not paired, because all arms share no seed." in alerts(view)
+    arms = [table["test_acc"][table["optimizer"] == arm] for arm in ("sgd", "adam")]
+    by_hand = stats.ttest_ind(*arms, equal_var=False).confidence_interval(0.95)
+    [row] = view.data.comparisons
+    assert row.mean_difference == pytest.approx(arms[0].mean() - arms[1].mean())
+    low, high = row.interval
+    assert low <= by_hand.low + 1e-9  # at least as wide as Welch's, which errs with few runs
+    assert high >= by_hand.high - 1e-9
+    unnamed = judged(FRAME, seed=None)
+    assert "no column of seeds is named; --seed seed would pair them" in alerts(unnamed)
+    assert unnamed.data.comparisons[0].mean_difference == pytest.approx(row.mean_difference)
+
+
 def test_seeds_that_some_arms_lack_are_left_out_and_named():
     view = judged(FRAME.drop([8, 9]))
     assert view.data.comparisons[0].seeds == 3
     assert "Only 3 of 5 seeds are those of every arm, and only these are compared: 2 of adam are left out" in alerts(
         view
     )
+
+
+def test_a_column_for_each_arm_is_paired_by_row():
+    wide = FRAME.pivot_table(index="seed", columns="optimizer", values="test_acc")
+    wide = pd.DataFrame({"adam": [*wide["adam"]], "sgd": [*wide["sgd"]]})
+    view = judged(wide, arm=None, seed=None, wide="adam,sgd")
+    assert view.data.comparisons[0].interval == pytest.approx(judged(FRAME).data.comparisons[0].interval)
+    assert "Runs are paired by row; whether those of one row share" in alerts(view)
+    assert "there." not in alerts(view)
 
 
 def test_seeds_with_other_numbers_are_named():

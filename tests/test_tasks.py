@@ -150,3 +150,8 @@ def test_a_task_that_was_looked_at_more_often_decides_how_looks_count(results, f
     assert whole.stage == max(one.stage for one in alone.values()) == 2
     assert (whole.looks, whole.part) == (alone["hard"].looks, alone["hard"].part)
     assert whole.part < results.verdict().data.part
+
+
+def test_runs_that_are_not_paired_have_no_mean_over_tasks(file):
+    with pytest.raises(StudyError, match=r"evidence.paired = false: the mean over \[tasks\] is taken at each seed"):
+        fairtrial.load_tasks(file, ["evidence.paired=false"])

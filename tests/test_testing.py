@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import textwrap
+import unittest
 
 import numpy as np
 import pytest
@@ -10,7 +11,15 @@ import pytest
 import fairtrial
 from fairtrial.scheduler import plan
 from fairtrial.spec import Study
-from fairtrial.testing import SimulatedArm, draw, executor, simulate, simulated_results, simulated_study
+from fairtrial.testing import (
+    SimulatedArm,
+    assert_not_worse,
+    draw,
+    executor,
+    simulate,
+    simulated_results,
+    simulated_study,
+)
 from fairtrial.trial import Outcome, TrialContext
 from workloads import run
 
@@ -130,3 +139,30 @@ def test_the_study_in_the_docstring_is_one():
     study = Study.from_toml('name = "simulated"\n' + textwrap.dedent(block))
     assert [arm.name for arm in study.arms] == ["baseline", "better", "wild"]
     assert SimulatedArm.of(study.arm("wild").settings.params).mean == 0.8
+
+
+def results_of(**arm):
+    study = simulated_study({"adam": {}, "sgd": arm}, seeds=4, evidence={"metric": "final_test_acc"})
+    return fairtrial.StudyResults(study, simulated_results(study))
+
+
+def test_a_gate_in_a_test_fails_with_its_summary():
+    with pytest.raises(AssertionError, match=r"^Gate failed: simulated-gate@\w+, final test accuracy\n +sgd is worse"):
+        assert_not_worse(results_of(mean=0.7), 0.01)
+    assert assert_not_worse(results_of(mean=0.83), 0.01).exit_code == 0
+
+
+def test_an_undecided_gate_fails_a_test_skips_it_or_lets_it_pass():
+    runs = results_of(mean=0.815, noise_sd=0.01)
+    with pytest.raises(AssertionError, match=r"^Gate undecided: "):
+        assert_not_worse(runs, 0.001)
+    with pytest.raises(unittest.SkipTest, match=r"^Gate undecided: "):
+        assert_not_worse(runs, 0.001, undecided="skip")
+    assert assert_not_worse(runs, 0.001, undecided="pass").exit_code == 2
+    with pytest.raises(fairtrial.FairtrialError, match="undecided = 'ignore': must be"):
+        assert_not_worse(runs, 0.001, undecided="ignore")
+
+
+def test_a_gate_in_a_test_trains_what_is_missing():
+    study = simulated_study({"adam": {}, "sgd": {"mean": 0.83}}, seeds={"min": 3, "max": 6})
+    assert assert_not_worse(study, 0.01, executor=executor(), store="tests.db").trained == 6

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fairtrial.executors.inline import InlineExecutor
     from fairtrial.executors.local.executor import LocalExecutor
     from fairtrial.executors.ray.executor import RayExecutor
-    from fairtrial.judging import import_runs, judge_runs
+    from fairtrial.judging import extend_study, import_runs, judge_runs
     from fairtrial.maintenance import merge_stores
     from fairtrial.report.views import View
     from fairtrial.spec import (
@@ -76,6 +76,7 @@ __all__ = [
     "compare",
     "digest_results",
     "estimate_cost",
+    "extend_study",
     "fetch_data",
     "fingerprint",
     "import_runs",
@@ -100,7 +101,7 @@ _MODULES = {
     "executors.inline": ("InlineExecutor",),
     "executors.local.executor": ("LocalExecutor",),
     "executors.ray.executor": ("RayExecutor",),
-    "judging": ("import_runs", "judge_runs"),
+    "judging": ("extend_study", "import_runs", "judge_runs"),
     "maintenance": ("merge_stores",),
     "report.views": ("View",),
     "spec": (

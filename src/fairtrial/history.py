@@ -316,7 +316,7 @@ def arm_digests(study: Study) -> Mapping[str, str]:
 
 def family_digest(settings: Mapping[str, Any]) -> str:
     """The digest of an arm's `content` without the keys that only add evaluations, and change no bit of a training."""
-    training = {key: value for key, value in settings["training"].items() if key not in Training.later_keys}
+    training = {key: value for key, value in settings["training"].items() if key not in Training.evaluation_keys}
     return digest({**settings, "training": training})
 
 
@@ -344,12 +344,13 @@ def _measure_of(evidence: Mapping[str, Any]) -> MeasureKey:
 def _standards(evidence: Mapping[str, Any], stages: Iterable[Registered]) -> Iterator[str]:
     """The keys that this evidence or that of any stage sets; a margin that was dropped makes no verdict false."""
     keys = {key: None for one in (evidence, *(stage.question.evidence for stage in stages)) for key in one}
-    return (key for key in keys if key not in _NO_STANDARD and not (key == "margin" and key not in evidence))
+    return (key for key in keys if key not in _NO_STANDARD and (key not in _MARGINS or key in evidence))
 
 
+_MARGINS = ("margin", "not_worse_than")
 #: What keys of [evidence] are called; others by their names.
 _CALLED = {
-    "margin": "the margin",
+    **dict.fromkeys(("margin", "not_worse_than"), "the margin"),
     "aa": "the check of A/A arms",
     "paired": "the comparison of unpaired runs",
     "also": "the further measure",

@@ -15,16 +15,13 @@ from fairtrial.importers.runs import Run, Runs, collect, seed_order
 from fairtrial.registry import did_you_mean
 from fairtrial.scheduler import plan
 from fairtrial.spec import Study
-from fairtrial.spec.imported import ELSEWHERE, refusal
+from fairtrial.spec.imported import ELSEWHERE, IMPORTED_FROM, refusal
 from fairtrial.spec.limits import MOST_ENTRIES, MOST_EPOCHS
 from fairtrial.spec.measures import better
 from fairtrial.spec.messages import brief, show
 from fairtrial.spec.metrics import PERCENT, PLAIN, UNITS, Direction, Metric, Unit, finite, may_be_percent, own_unit
 from fairtrial.text import one_line
 from fairtrial.trial import EpochRecord, Machine, Outcome, Trial, TrialContext, TrialResult
-
-#: Where imported runs were made.
-UNKNOWN = Machine(versions={}, processor="unknown", device="unknown", threads=1, system="unknown")
 
 #: Of arms, columns and the like, so many are named.
 _NAMED = 4
@@ -33,6 +30,11 @@ _NAMED = 4
 def made_elsewhere(trial: TrialContext) -> NoReturn:
     """Refuse to train: the training loop of imported runs, which the runner refuses before it is called."""
     raise StudyError(refusal(f"arm {trial.arm}, seed {trial.seed}"))
+
+
+def elsewhere(source: str) -> Machine:
+    """Describe where imported runs were made, which is unknown: no condition of later runs differs from it."""
+    return Machine(versions={}, processor="", device="cpu", threads=1, system=f"{IMPORTED_FROM}{source}")
 
 
 @dataclass(frozen=True)
@@ -245,7 +247,7 @@ class _Importing:
             detail=f"{self._source}: {one_line(detail)}" if failed else "",
             started=now,
             ended=now,
-            machine=UNKNOWN,
+            machine=elsewhere(self._source),
             epochs=records[:MOST_EPOCHS],
         )
 
@@ -271,7 +273,8 @@ class _Importing:
         if not self._paired:
             number = f"{len(self._shared)} seed{'' if len(self._shared) == 1 else 's'}"
             return f"Runs are not paired, because all arms share {number if self._shared else 'no seed'}."
-        paired = "Runs are paired by seed; whether those of one seed share initial weights and data is unknown."
+        by = "row" if self._question.by_row else "seed"
+        paired = f"Runs are paired by {by}; whether those of one {by} share initial weights and data is unknown."
         if len(every) > len(self._shared):
             left = [f"{len(runs) - len(self._shared)} of {brief(arm)}" for arm, runs in self._by_arm.items()]
             left = [text for text in left if not text.startswith("0 ")]
@@ -283,7 +286,7 @@ class _Importing:
                 f"{', ...' if lacking[_NAMED:] else ''}; a run that failed needs a row without a value)."
             )
         shown = [*self._shared]
-        if shown != [str(index) for index in range(len(shown))]:
+        if shown != [str(index) for index in range(len(shown))] and not self._question.by_row:
             text = ", ".join(map(brief, shown[:10])) + (", ..." if shown[10:] else "")
             paired += f" Seeds 0 to {len(shown) - 1} are {text} there."
         return paired

@@ -1,9 +1,19 @@
 """Runs that were made elsewhere, as results that show themselves; the Python interface of `fairtrial judge`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fairtrial.api import StudyResults
+from fairtrial.api import DEFAULT_STORE, StudyResults, open_results
+from fairtrial.errors import RunsError, StoreError
+from fairtrial.scheduler import plan
+from fairtrial.spec import Study
+from fairtrial.stats.identical import same_records
+from fairtrial.store.base import Writer
+from fairtrial.store.sql import SQLStore
+from fairtrial.trial import Outcome, TrialResult
 
 if TYPE_CHECKING:
     from fairtrial.report.views import View
@@ -25,6 +35,7 @@ def import_runs(
     unit: str | None = None,
     alpha: float = 0.05,
     name: str | None = None,
+    store: str | Path | SQLStore | None = None,
 ) -> StudyResults:
     """Read runs that were made elsewhere, as a study with its results.
 
@@ -48,9 +59,11 @@ def import_runs(
         unit: ``"fraction"``, ``"percent"``, ``"seconds"`` or ``"plain"``, if the measure's name does not say.
         alpha: error rate of all arms together.
         name: the study's name; by default that of the source.
+        store: a store to which the study and its results are added, all of it or nothing.
 
     Raises:
         RunsError: the runs can't be read, or can't be compared as they are; the message says what to write.
+        StoreError: they can't be added to the store.
 
     Example:
         >>> import pandas as pd
@@ -66,7 +79,74 @@ def import_runs(
 
     asked = Asked(reference, margin, alpha, direction, unit, name)
     columns = {"arm": arm, "seed": seed, "measure": measure, "epoch": epoch, "group": group, "wide": wide}
-    return StudyResults(*import_study(source, asked, **columns))
+    study, results = import_study(source, asked, **columns)
+    if store is not None:
+        _add(study, results, store)
+    return StudyResults(study, results)
+
+
+def extend_study(
+    study: Study, source: Any, *, store: str | Path | SQLStore = DEFAULT_STORE, **columns: str | None
+) -> StudyResults:
+    """Add runs that were made elsewhere to a study of your own, so that `run` trains only what is missing.
+
+    Its verdicts say how many trials were imported, and from where. Arms are known by names or labels, or by their
+    values of the one key in which they differ; seeds by numbers.
+
+    Args:
+        study: the study, which trains these arms itself.
+        source: what `import_runs` takes.
+        store: the store to which its results are added, all of them or none.
+        **columns: arm, seed, epoch and measure, as in `import_runs`; the measure is the column with the metric that the
+            study compares, by default the one of the same name.
+
+    Raises:
+        RunsError: a run is none of the study's trials, or has no such records.
+        StoreError: they can't be added to the store; or a trial is there already, with another result.
+    """
+    from fairtrial.extension import results_for  # noqa: PLC0415  (loads NumPy)
+
+    if study.imported is not None:
+        raise RunsError(f"{study.label}: its own runs were made elsewhere; name a study with a training loop")
+    results = results_for(study, source, **columns)
+    _add(study, results, store)
+    return open_results(study, store=store)
+
+
+def _add(study: Study, results: Sequence[TrialResult], store: str | Path | SQLStore) -> None:
+    """Add results to a store, in one transaction, unless it has others of the same trials.
+
+    If this process dies before that, the store has the study without results, and the next call adds them.
+    """
+    with ExitStack() as stack:
+        opened = stack.enter_context(SQLStore(str(store))) if isinstance(store, str | Path) else store
+        stack.enter_context(opened.lock(study))
+        known = {one.trial: one for one in opened.results(study) if one.outcome is not None}
+        _refuse_contradictions(study, results, known)
+        trials = {trial.hash: trial for trial in plan(study)}
+        new = [(trials[one.trial], one) for one in results if one.trial not in known]
+
+        def write(writer: Writer) -> None:
+            for trial, one in new:
+                attempt = study.hash[:16]
+                writer.begin(trial, attempt, one.machine, one.started)
+                for record in one.epochs:
+                    writer.add_epoch(trial, attempt, record)
+                writer.end(trial, attempt, one.outcome or Outcome.FAILED, one.detail, one.ended or one.started)
+
+        opened.add_study(study, datetime.now(UTC))
+        opened.write(write)
+
+
+def _refuse_contradictions(study: Study, results: Sequence[TrialResult], known: Mapping[str, TrialResult]) -> None:
+    """Refuse to add results of trials that the store has with other ones."""
+    pairs = [(one, known[one.trial]) for one in results if one.trial in known]
+    other = [one for one, there in pairs if not same_records(one, there)]
+    if other:
+        named = ", ".join(f"{one.arm} at seed {one.seed}" for one in other[:3]) + (", ..." if other[3:] else "")
+        raise StoreError(
+            f"{study.label}: the store has other results of {len(other)} of these trials ({named}); nothing was added"
+        )
 
 
 def judge_runs(source: Any, **how: Any) -> "View[StudyVerdict]":

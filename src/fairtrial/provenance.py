@@ -118,13 +118,23 @@ class RunConditions:
         return tuple(found)
 
 
+def conditions_by_code(
+    study: Study, results: Sequence[TrialResult], anew: Collection[str]
+) -> dict[str | None, RunConditions]:
+    """The conditions of trials so far, by the code that is under test: they must not change within each."""
+    code = {arm.name: arm.settings.training.code for arm in study.arms}
+    by_code = {one: [result for result in results if code[result.arm] == one] for one in code.values()}
+    return {one: RunConditions(of_one, anew) for one, of_one in by_code.items()}
+
+
 def changed_code(study: Study, results: Iterable[TrialResult]) -> str:
     """Say how the user's own code differs from what a study's trials have run, if it does."""
     forget()
     earlier = _EarlierCode()
     for result in results:
         earlier.add(result.arm, result.seed, result.machine.code)
-    found = (line for arm in study.arms for line in earlier.differences(arm.name, code_of(arm.settings.entries)))
+    arms = [arm for arm in study.arms if arm.settings.training.code is None]  # others are known by their code
+    found = (line for arm in arms for line in earlier.differences(arm.name, code_of(arm.settings.entries)))
     return ", ".join(dict.fromkeys(found))
 
 

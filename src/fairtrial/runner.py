@@ -28,7 +28,7 @@ from fairtrial.executors.base import (
 from fairtrial.executors.local.executor import LocalExecutor
 from fairtrial.executors.records import RecordRules
 from fairtrial.failpoints import failpoint
-from fairtrial.provenance import RunConditions, abandoned_study, changed_code, changed_keys, git_commit
+from fairtrial.provenance import abandoned_study, changed_code, changed_keys, conditions_by_code, git_commit
 from fairtrial.reads import unread_keys
 from fairtrial.scheduler import Decision, Scheduler
 from fairtrial.spec import BUILT_IN, Study
@@ -187,7 +187,8 @@ class _Recorder:
         self.trials = {trial.hash: trial for trial in self.scheduler.planned}
         self.git_commit = git_commit(self.study.origin.folder) if self.study.origin.folder else None
         results = self.store.results(self.study)
-        self.conditions = RunConditions(results, self.trials.keys() - self.ended - self.checkpoints.saved())
+        anew = self.trials.keys() - self.ended - self.checkpoints.saved()
+        self.conditions = conditions_by_code(self.study, results, anew)
         self.reads_known = any(result.reads is not None for result in results)
         self.attempts: dict[str, str] = {}
         self.uncommitted: list[_Received] = []
@@ -287,12 +288,13 @@ class _Recorder:
 
     def _check_conditions(self, trial: Trial, machine: Machine) -> str:
         """Compare the conditions of a trial that starts with earlier ones; returns the differences that were forced."""
-        if (found := self.conditions.differences(trial, machine)) and not self.force:
+        conditions = self.conditions[trial.settings.training.code]
+        if (found := conditions.differences(trial, machine)) and not self.force:
             raise ProvenanceError(
                 f"{self.study.label} began with {'; '.join(found)}: mixing them can change its numbers; restore them, "
                 "start again in another store, or use --force, which is recorded with every trial from now on"
             )
-        self.conditions.add(trial.arm, trial.seed, machine)
+        conditions.add(trial.arm, trial.seed, machine)
         return "; ".join([self.changes, *found] if self.changes else found)
 
     def warn_of_changed_code(self) -> None:

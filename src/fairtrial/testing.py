@@ -17,25 +17,32 @@ Statistics can be checked only where the truth is known. Every parameter of `Sim
 
 In Python, `simulated_study` builds such a study, `simulated_results` its results without a store, `executor` runs it in
 this process, `Instead` makes an executor run anything else, and `draw` returns arrays for thousands of studies.
+`assert_not_worse` is another matter: a gate for your own tests.
 """
 
 import hashlib
 import math
 import time
+import unittest
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from fairtrial.errors import Diverged
+from fairtrial.api import StudyResults, load
+from fairtrial.errors import Diverged, FairtrialError
 from fairtrial.executors import base
 from fairtrial.executors.base import Executor, Session, Workload
 from fairtrial.executors.inline import InlineExecutor
 from fairtrial.scheduler import plan
 from fairtrial.spec import Study
 from fairtrial.trial import Machine, Trial, TrialContext, TrialResult
+
+if TYPE_CHECKING:
+    from fairtrial.stats.gate import Gate
 
 MACHINE = Machine(versions={}, processor="simulated", device="simulated", threads=1, system="simulated")
 
@@ -177,6 +184,55 @@ def executor() -> Executor:
         >>> fairtrial.run(study, store="made_up.db", executor=fairtrial.testing.executor())  # doctest: +SKIP
     """
     return Instead(InlineExecutor(), loop=simulate, machine=lambda _trial: MACHINE)
+
+
+def assert_not_worse(
+    study: Study | str | Path | StudyResults,
+    margin: float,
+    *,
+    undecided: Literal["fail", "skip", "pass"] = "fail",
+    **options: Any,
+) -> "Gate":
+    """Fail a test if a change makes training worse by the margin or more; the message is the gate's summary.
+
+    Args:
+        study: a study, or what `fairtrial.load` takes; or results, which are judged as they are.
+        margin: in the measure's unit, as in ``fairtrial gate --not-worse-than``.
+        undecided: what to do if the seeds, or the time, do not decide it: fail the test, skip it, or let it pass.
+        **options: of `fairtrial.gate.gate`: ``baseline``, ``max_seeds``, ``max_seconds``, ``alpha``, ``store``,
+            ``executor`` and so on. The store is ``fairtrial.db`` unless you name one.
+
+    Returns:
+        The gate, if it passed or was undecided and may be.
+
+    Raises:
+        AssertionError: it is worse, or undecided and must not be.
+        FairtrialError: nothing could be compared.
+
+    Example:
+        >>> arms = {"adam": {}, "sgd": {"mean": 0.7}}
+        >>> study = simulated_study(arms, seeds={"min": 3, "max": 12})
+        >>> assert_not_worse(study, 0.01, store="made_up.db", executor=executor())
+        Traceback (most recent call last):
+        AssertionError: Gate failed: simulated-gate@...
+    """
+    from fairtrial.gate import gate, gate_runs  # noqa: PLC0415  (loads SciPy)
+    from fairtrial.report.gate import gate_text  # noqa: PLC0415
+    from fairtrial.stats.gate import Decision  # noqa: PLC0415
+
+    if undecided not in {"fail", "skip", "pass"}:
+        raise FairtrialError(f'undecided = {undecided!r}: must be "fail", "skip" or "pass"')
+    if isinstance(study, StudyResults):
+        found = gate_runs(study, not_worse_than=margin, **options)
+    else:
+        loaded = study if isinstance(study, Study) else load(study)
+        found = gate(loaded, not_worse_than=margin, **options)
+    text = gate_text(found, 100).rstrip()
+    if found.decision is Decision.UNDECIDED and undecided == "skip":
+        raise unittest.SkipTest(text)  # which pytest takes for a skip, too
+    if found.decision is Decision.WORSE or (found.decision is Decision.UNDECIDED and undecided == "fail"):
+        raise AssertionError(text)
+    return found
 
 
 def draw(

@@ -1,10 +1,12 @@
 """Optuna's studies, written by the real library."""
 
 import logging
+import re
 import shutil
 import sqlite3
 import sys
 import warnings
+from pathlib import Path
 
 import optuna
 import pytest
@@ -12,6 +14,7 @@ from scipy import stats
 
 import fairtrial as ft
 import tracked_runs as tracked
+from fairtrial.cli import main as cli
 from fairtrial.errors import RunsError
 from fairtrial.importers.base import open_source
 
@@ -177,3 +180,14 @@ def test_a_verdict_is_that_of_scipy(database):
     by_hand = stats.ttest_rel(EXPECTED["sgd"], EXPECTED["adam"])
     assert found.p_adjusted == pytest.approx(by_hand.pvalue)
     assert found.interval == pytest.approx(tuple(by_hand.confidence_interval(0.95)))
+
+
+def test_the_command_of_the_page_finds_the_difference(database, monkeypatch, capsys):
+    page = (Path(__file__).parents[2] / "docs" / "trackers.md").read_text()
+    words = re.search(r"^    fairtrial (judge study.db .*)$", page, flags=re.MULTILINE)[1].split()
+    monkeypatch.chdir(database.parent)
+    monkeypatch.setattr(sys, "argv", ["fairtrial", *words])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert not end.value.code
+    assert "sgd is worse than adam by" in " ".join(capsys.readouterr().out.split())

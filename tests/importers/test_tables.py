@@ -54,6 +54,7 @@ def test_each_kind_of_file_has_the_same_rows(name):
 
 def test_a_data_frame_is_a_table():
     assert rows(open_source(pd.DataFrame(TABLE))) == EXPECTED
+    assert rows(open_source(pa.table(TABLE))) == [("adam", "0", "0.8"), ("sgd", "0", None), ("sgd", "1", "0.75")]
     mixed = pd.DataFrame({"seed": [0, "one", None], "optimizer": pd.Categorical(["adam", "sgd", "sgd"])})
     assert rows(open_source(mixed)) == [("0", "adam"), ("one", "sgd"), (None, "sgd")]
 

@@ -1,10 +1,17 @@
 """What a user gets of each library's files: a verdict, beside the same numbers judged by hand with SciPy."""
 
+import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
 import pytest
 from scipy import stats
 
 import fairtrial as ft
 import tracked_runs as tracked
+from fairtrial.cli import main as cli
 
 SOURCES = {
     "mlflow/mlruns": ("optimizer", "test_acc"),
@@ -35,3 +42,31 @@ def test_a_verdict_is_that_of_scipy(asset, source, family, values):
     assert found.interval == pytest.approx((interval.low, interval.high), abs=precision)
     assert found.p_adjusted == pytest.approx(by_hand.pvalue, rel=100 * precision)
     assert found.verdict.value == "worse"
+
+
+#: Where the page's examples have their runs.
+PLACES = {
+    "wandb": "wandb/wandb",
+    "mlruns": "mlflow/mlruns",
+    "mlflow.db": "mlflow/mlflow.db",
+    "runs": "tensorboard/torch",
+    "lightning_logs": "lightning/lightning_logs",
+    "logs": "keras",
+    "outputs": "transformers",
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_the_commands_of_the_page_find_the_difference(asset, place, tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).parents[2] / "docs" / "trackers.md").read_text()
+    words = shlex.split(re.search(rf"^    fairtrial (judge {place} .*)$", page, flags=re.MULTILINE)[1])
+    library, _, rest = PLACES[place].partition("/")
+    shutil.move(asset(library) / rest, tmp_path / "here")
+    (tmp_path / "page").mkdir()
+    shutil.move(tmp_path / "here", tmp_path / "page" / place)
+    monkeypatch.chdir(tmp_path / "page")
+    monkeypatch.setattr(sys, "argv", ["fairtrial", *words])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert not end.value.code
+    assert "sgd is worse than adam by" in " ".join(capsys.readouterr().out.split())

@@ -230,6 +230,22 @@ ERRORS = {
         {"training": {"loop": "m:f", "recalibrate_batch_norm": True}},
         "training.recalibrate_batch_norm: only fairtrial's own training loop has it; see params",
     ),
+    "two margins": (
+        {"evidence": {"margin": 0.01, "not_worse_than": 0.01}},
+        "evidence.not_worse_than: is the study's only question; leave out evidence.margin",
+    ),
+    "a gate with even odds": (
+        {"evidence": {"not_worse_than": 0.01, "alpha": 0.5}},
+        "evidence.alpha = 0.5: must be below 0.5 with evidence.not_worse_than",
+    ),
+    "a gate in points": (
+        {"evidence": {"not_worse_than": 1}},
+        "evidence.not_worse_than = 1: must be below 1: best_test_acc is a fraction; write 0.01 for 1 point",
+    ),
+    "code that is no digest": (
+        {"training": {"code": "a b"}},
+        'training.code = "a b": must be a name of letters, digits, `_`, `-` and `.`',
+    ),
     "no parameter": (
         {"training": {"loop": "m:f"}, "params": {"rate": float("nan")}},
         "params.rate = nan: must be a finite number, text, true or false, or a list of these",

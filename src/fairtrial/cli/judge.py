@@ -4,8 +4,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from fairtrial import judging
+from fairtrial import api, judging
+from fairtrial.api import DEFAULT_STORE
+from fairtrial.cli.options import StoreOption
+from fairtrial.cli.output import command_line, say
 from fairtrial.cli.results import TextFormat, print_view
+from fairtrial.errors import RunsError
 
 app = typer.Typer()
 
@@ -94,3 +98,54 @@ def judge(
         unit=unit,
     )
     print_view(view, form)
+
+
+@app.command("import")
+def import_(
+    source: SourceArgument,
+    arm: ArmOption = None,
+    seed: SeedOption = None,
+    measure: MeasureOption = None,
+    *,
+    reference: ReferenceOption = None,
+    margin: MarginOption = None,
+    epoch: EpochOption = None,
+    group: GroupOption = None,
+    wide: WideOption = None,
+    direction: DirectionOption = None,
+    unit: UnitOption = None,
+    study: Annotated[
+        str | None,
+        typer.Option(metavar="STUDY", help="A study of your own whose trials these runs are; run trains the others."),
+    ] = None,
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Add runs that were made elsewhere to a store: as a study, or as trials of a study of your own (--study).
+
+    All of them are added, or none.
+    """
+    if study is None:
+        found = judging.import_runs(
+            source,
+            arm=arm,
+            seed=seed,
+            measure=measure,
+            reference=reference,
+            margin=margin,
+            epoch=epoch,
+            group=group,
+            wide=wide,
+            direction=direction,
+            unit=unit,
+            store=store,
+        )
+        say(f"{found!r} are in the store: {command_line('verdict', found.study.label, store)}")
+        return
+    given = {"--reference": reference, "--margin": margin, "--direction": direction, "--unit": unit, "--wide": wide}
+    given["--group"] = group
+    for option, value in given.items():
+        if value is not None:
+            raise RunsError(f"{option}: is set by the study, with --study {study}; leave it out")
+    own = api.load(study, store=store)
+    found = judging.extend_study(own, source, store=store, arm=arm, seed=seed, epoch=epoch, measure=measure)
+    say(f"{found!r} are in the store; to train the others: {command_line('run', study, store)}")

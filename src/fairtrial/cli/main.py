@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperCommand
 
 import fairtrial
-from fairtrial.cli import judge, machine, results, run, stores, studies
+from fairtrial.cli import gate, judge, machine, results, run, stores, studies
 from fairtrial.cli.output import complain, console, out
 from fairtrial.errors import FairtrialError
 from fairtrial.progress import shown_by
@@ -33,7 +33,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     except usage_error as error:
         complain(f"{error.format_message()} (see fairtrial --help)")
-        sys.exit(2)
+        sys.exit(gate.ERROR if sys.argv[1:2] == ["gate"] else 2)  # 2 is a decision of the gate
 
 
 @app.callback(invoke_without_command=True)
@@ -61,7 +61,7 @@ class Command(TyperCommand):
         return super().parse_args(ctx, args)
 
 
-for group in (run, results, judge, studies, stores, machine):
+for group in (run, results, judge, gate, studies, stores, machine):
     for command in group.app.registered_commands:
         command.cls = Command
     app.add_typer(group.app)

@@ -60,6 +60,12 @@ TimeLimitOption = Annotated[
         help="Fail a trial that takes longer, such as 90s, 30m or 2h.",
     ),
 ]
+MaxTimeOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="DURATION", parser=partial(_parse, parse_seconds), help="Time after which it ends, such as 30m or 2h."
+    ),
+]
 MemoryLimitOption = Annotated[
     int | None,
     typer.Option(

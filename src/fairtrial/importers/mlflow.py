@@ -121,7 +121,7 @@ def _run(store: Store, run: StoredRun) -> Run:
 
 IMPORTERS.register("mlflow")(
     Importer(
-        "MLflow's mlruns or mlflow.db or mlflow:http://HOST:PORT#EXPERIMENT",
+        "MLflow's mlruns or mlflow.db or mlflow:http://HOST#EXPERIMENT",
         is_mlflow,
         open_mlflow,
     )

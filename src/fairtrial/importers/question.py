@@ -57,6 +57,7 @@ class Question:
         group: the column that tells repeated measurements of a run apart; `EACH_ROW` if each row is one.
         run: the column that tells runs apart, where the format knows it and seeds are not known.
         lowest: whether the lowest value is the best.
+        by_row: whether each row of a table with a column for each arm is a seed, because none is named.
     """
 
     source: Source
@@ -69,6 +70,7 @@ class Question:
     group: str | None
     run: str | None
     lowest: bool = False
+    by_row: bool = False
 
     @classmethod
     def of(
@@ -113,7 +115,8 @@ class Question:
         if measure is None:
             raise RunsError("--measure: is missing; with --wide it is what the columns contain, such as test_acc")
         _check(source, {"--wide": wide, "--seed": seed})
-        return cls(_long(source, wide, seed, measure), (ARM,), SEED, measure, "", 1, None, None, None)
+        long = _long(source, wide, seed, measure)
+        return cls(long, (ARM,), SEED, measure, "", 1, None, None, None, by_row=seed is None)
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -213,6 +213,7 @@ def _batch(cells: list[list[str | None]], columns: Sequence[str]) -> "pa.RecordB
 
 
 def _open_frame(frame: Any) -> Source:
+    frame = frame.to_pandas() if hasattr(frame, "to_pandas") else frame  # Arrow's and Polars's
     names = [str(name) for name in frame.columns]
     return Source("the data frame", _columns(Path("the data frame"), names), _frame_reader(frame), first_row=1)
 

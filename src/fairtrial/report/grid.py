@@ -19,7 +19,7 @@ LEFT = frozenset({"arm", "claim", "finding", "verdict"})
 
 #: Words that a reader must not miss, and their colors.
 COLORS = {
-    **dict.fromkeys(("better", "supported"), "green"),
+    **dict.fromkeys(("better", "supported", "non-inferior"), "green"),
     **dict.fromkeys(("worse", "contradicted", "refused", "diverged", "failed"), "red"),
     "equivalent": "cyan",
     "undecided": "yellow",
@@ -84,7 +84,9 @@ def cells_by_row(columns: Sequence[Column]) -> list[tuple[Cell, ...]]:
 
 def cell_color(column: Column, cell: Cell) -> str | None:
     """Color of a cell: that of the first word in `COLORS`, unless the cell names an arm or a claim."""
-    words = re.findall(r"[a-z]+", " ".join(cell)) if column.key not in {"arm", "claim", "difference"} else []
+    words = (
+        re.findall(r"[a-z]+(?:-[a-z]+)?", " ".join(cell)) if column.key not in {"arm", "claim", "difference"} else []
+    )
     return next((COLORS[word] for word in words if word in COLORS), None)
 
 

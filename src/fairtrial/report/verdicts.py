@@ -56,7 +56,7 @@ def _verdict(data: StudyVerdict, row: Comparison) -> str:
         return f"{row.arm}: undecided, no run of it or of {data.against} has a result"
     if row.mean_difference is None:
         return f"{row.arm}: undecided, no seed has a result of it and {data.against}"
-    unit, level = data.unit, f"{percent(1 - data.alpha)} interval"
+    unit, level = data.unit, f"{percent(1 - data.interval_alpha)} interval"
     mean, (low, high) = row.mean_difference, row.interval or (0.0, 0.0)
     if not data.larger_is_better:  # turned so that more is better
         mean, low, high = -mean, -high, -low
@@ -71,9 +71,11 @@ def _verdict(data: StudyVerdict, row: Comparison) -> str:
         by = f"by {unit.amount(abs(mean))} ({level} {ends})"
         return f"{row.arm} is {row.verdict.value} than {data.against} {by}{where}"
     interval = f", {level} {unit.between(low, high)}" if row.interval else ""
-    if row.verdict is Verdict.EQUIVALENT:
+    if row.verdict in {Verdict.EQUIVALENT, Verdict.NON_INFERIOR}:
         margin = unit.amount(data.margin or 0.0)
-        return f"{row.arm} is equivalent to {data.against} within {margin} ({size}{interval})"
+        same = f"equivalent to {data.against} within {margin} ({size}{interval})"
+        not_worse = f"not worse than {data.against} by {margin} or more ({size}{interval}{where})"
+        return f"{row.arm} is {not_worse if row.verdict is Verdict.NON_INFERIOR else same}"
     if row.failures is not None and row.failures.verdict(data.alpha).settled:  # the opposite of what the numbers say
         ends = f" ({level} {unit.between(low, high)})" if row.interval else ""
         return f"{row.arm}: undecided, {size}{ends}{where}, but {_more_often(data, row.failures)}"
@@ -151,7 +153,7 @@ def noise_grid(data: StudyVerdict, noise: Sequence[ArmNoise]) -> Grid:
 
 
 def _columns(data: StudyVerdict) -> tuple[Column, ...]:
-    unit, level = data.unit, percent(1 - data.alpha)
+    unit, level = data.unit, percent(1 - data.interval_alpha)
     diff = f"diff.\n({unit.difference})".removesuffix("\n()")
     table: list[tuple[str, str, Callable[[Comparison], str]]] = [
         ("arm", "arm", lambda row: row.arm),
@@ -185,13 +187,14 @@ def _chance(value: float) -> str:
 def _notes(data: StudyVerdict) -> Iterator[str]:
     every = "all arms and looks" if data.paired else "all arms"
     together = (
-        f" With {percent(1 - data.alpha)} probability the intervals of {every} hold at once; p is adjusted likewise."
+        f" With {percent(1 - data.interval_alpha)} probability the intervals of {every} hold at once; p is adjusted "
+        "likewise."
     )
     how = "the arm minus {}, seed by seed" if data.paired else "mean of the arm's runs minus mean of {}'s; not paired"
     yield f"Differences: {how.format(data.against)}.{'' if data.spent else together}"
     if earlier := of_earlier_looks(data.spent, data.stage):
         yield earlier
-    if data.margin is not None:
+    if data.margin is not None and not data.one_sided:
         yield f"Equivalent: {within_margin(data)}."
     yield _PAIRED if data.paired else _UNPAIRED
     yield ""

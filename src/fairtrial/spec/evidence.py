@@ -94,14 +94,18 @@ class Evidence(Section):
     """What arms are compared on, and by what standard. Set before the first run; a part of the study's hash.
 
     The margin is in the measure's own unit; alpha is the probability, over all arms, looks and questions together, of
-    any false verdict. Further questions are `also`, `against`, `pairs` and `best`; each gets an equal part of alpha.
-    With `aa`, an arm may have the settings of another, and gets other seeds of noise. With `paired = false`, means of
-    runs are compared, as of runs that share no seeds.
+    any false verdict. With `not_worse_than` the question is whether arms are worse than the reference by that margin or
+    more, and alpha is the probability of each of the two wrong answers; see `fairtrial.gate`.
+
+    Further questions are `also`, `against`, `pairs` and `best`; each gets an equal part of alpha. With `aa`, an arm may
+    have the settings of another, and gets other seeds of noise. With `paired = false`, means of runs are compared, as
+    of runs that share no seeds.
     """
 
     metric: str = "best_test_acc"
     direction: Direction | None = None
     margin: Positive | None = None
+    not_worse_than: Positive | None = None
     alpha: Probability = 0.05
     target: Target | None = None
     #: A run whose measure is below, or above, did not learn and counts as lost.
@@ -123,6 +127,16 @@ class Evidence(Section):
         return (self.direction or better(self.metric)) == "higher"
 
     @property
+    def bound(self) -> float | None:
+        """The margin: on both sides of zero, or with `not_worse_than` on the worse one alone."""
+        return self.margin if self.not_worse_than is None else self.not_worse_than
+
+    @property
+    def one_sided(self) -> bool:
+        """Whether the margin counts on the worse side alone."""
+        return self.not_worse_than is not None
+
+    @property
     def unpaired(self) -> bool:
         """Whether runs are compared without regard to their seeds; such a study has one look, for all of alpha."""
         return self.paired is False
@@ -136,6 +150,19 @@ class Evidence(Section):
     def further_questions(self) -> int:
         """How many questions there are besides that of the arms and the reference."""
         return len(self.also or ()) + (self.against is not None) + (self.pairs is not None) + bool(self.best)
+
+
+def both_sides(alpha: float, arms: int) -> float:
+    """The two-sided error rate of intervals whose sides each err with probability alpha, over so many arms.
+
+    Of one arm the two sides can't both be wrong: the first to be passes or fails it. Of several, one may pass wrongly
+    while another fails wrongly, with a probability of at most about alpha squared.
+
+    Example:
+        >>> both_sides(0.05, 1), round(both_sides(0.05, 4), 4)
+        (0.1, 0.0975)
+    """
+    return 2 * alpha if arms == 1 else 1 - (1 - alpha) ** 2
 
 
 class Claim(Section):

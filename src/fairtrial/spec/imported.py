@@ -10,6 +10,9 @@ from fairtrial.spec.sections import Section
 #: Names the training loop of imported runs, which refuses to train.
 ELSEWHERE = "fairtrial.imported:made_elsewhere"
 
+#: What the system of a machine begins with on which an imported run was made.
+IMPORTED_FROM = "imported from "
+
 
 class Imported(Section):
     """Where the runs of a study come from that were not trained by fairtrial; absent for those that were.
@@ -33,5 +36,5 @@ def refusal(what: str) -> str:
     """Say why imported runs can't be trained here."""
     return (
         f"{what}: its runs were made elsewhere, and fairtrial can't train more of them; to go on here, write a study "
-        "of these arms, with a training loop"
+        "of these arms and import the runs into it, with --study"
     )

@@ -279,9 +279,12 @@ class Training(Section):
         ema: decay, a step, of a moving average of the weights, with which each epoch is evaluated too; None for none.
         checkpoint_seconds: least seconds between two checkpoints, of any loop; by default as many as keep the cost of
             saving below 2% of a trial's time, and at most ten minutes. It is no part of any hash: it changes no result.
+        code: a digest of the code that trials run, where that is what is compared; `fairtrial.gate` sets it.
     """
 
-    later_keys: ClassVar[frozenset[str]] = frozenset({"evaluations_last_epoch", "recalibrate_batch_norm", "ema"})
+    #: Keys of fairtrial's own loop that only add evaluations, and change no bit of a training.
+    evaluation_keys: ClassVar[frozenset[str]] = frozenset({"evaluations_last_epoch", "recalibrate_batch_norm", "ema"})
+    later_keys: ClassVar[frozenset[str]] = evaluation_keys | {"code"}
 
     epochs: Annotated[Count, at_most(MOST_EPOCHS)] = 10
     batch_size: Count = 64
@@ -290,6 +293,7 @@ class Training(Section):
     ema: Decay | None = None
     checkpoint_seconds: NonNegative | None = None
     loop: Annotated[str, PlainValidator(_loop_name), PlainSerializer(str)] = BUILT_IN
+    code: Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)] | None = None
 
 
 #: The sections with a name, each with its registry.
@@ -370,7 +374,8 @@ class Settings(Section):
                 "training.batch_size = {batch_size}: {images} training images leave a batch of one, which {why}",
                 {"batch_size": batch_size, "images": images, "why": self.model.no_single_image},
             )
-        if self.training.loop != BUILT_IN and (ours := self.training.changed_later_keys()):
+        ours = [key for key in self.training.changed_later_keys() if key in Training.evaluation_keys]
+        if self.training.loop != BUILT_IN and ours:
             raise PydanticCustomError(
                 "own_loop", "training.{key}: only fairtrial's own training loop has it; see params", {"key": ours[0]}
             )

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from fairtrial import progress
 from fairtrial.errors import StudyError
 from fairtrial.registry import did_you_mean
-from fairtrial.spec.evidence import Claim, Evidence, JointClaim, MetricSettings, Noise
+from fairtrial.spec.evidence import Claim, Evidence, JointClaim, MetricSettings, Noise, both_sides
 from fairtrial.spec.imported import Imported
 from fairtrial.spec.labels import take_labels
 from fairtrial.spec.limits import MOST_TRIALS, check_table
@@ -214,6 +214,10 @@ class Study(Section):
         own, theirs = (content(self.arm(name).settings) for name in (arm, other))
         return differing(own, theirs)
 
+    def compares_code(self, arm: str, other: str) -> bool:
+        """Whether two arms are the same one under two versions of the code; see `Training.code`."""
+        return self.arm(arm).settings.training.code != self.arm(other).settings.training.code
+
     @property
     def sequential(self) -> bool:
         """Whether the number of seeds depends on their results."""
@@ -227,6 +231,13 @@ class Study(Section):
         1 - alpha no verdict of the study is wrong, whichever question it answers.
         """
         return self.evidence.alpha / max((len(self.arms) > 1) + self.evidence.further_questions, 1)
+
+    @property
+    def interval_alpha(self) -> float:
+        """The probability that some interval of the main question misses the true difference, on either side."""
+        if not self.evidence.one_sided:
+            return self.question_alpha
+        return both_sides(self.question_alpha, len(self.arms) - 1)
 
     def measure(self, name: str) -> Measure:
         """Look up a measure by its name in studies, with the unit and the better direction that this study declares.

@@ -57,6 +57,8 @@ def of_task(table: Table) -> dict[str, Any]:
     evidence = merged.get("evidence", {})
     if not isinstance(evidence, Mapping):
         return merged
+    if "not_worse_than" in evidence:
+        raise StudyError("evidence.not_worse_than: is not for tasks; give one to fairtrial gate with --set task=NAME")
     if evidence.get("paired") is False:
         raise StudyError(
             "evidence.paired = false: the mean over [tasks] is taken at each seed; write a study for each task"

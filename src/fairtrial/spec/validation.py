@@ -138,6 +138,8 @@ class StudyFile(Settings):
         words.check_target(evidence.target, "evidence.target")
         _check_has_target(evidence.metric, evidence.target, "evidence")
         _check_size(evidence.metric, evidence.margin, "evidence.margin", self.declared)
+        _check_size(evidence.metric, evidence.not_worse_than, "evidence.not_worse_than", self.declared)
+        _check_one_sided(evidence)
         self._check_further_questions(words, len(arms))
         self._check_unpaired()
         _check_floor(self.with_directions().evidence, self.declared)
@@ -335,6 +337,17 @@ def _check_floor(evidence: Evidence, declared: Mapping[str, Metric]) -> None:
     if value == "chance" and (found is None or found.unit != PERCENT):
         raise StudyError(f'evidence.lost_below = "chance": {evidence.metric} is no accuracy; write a number')
     _check_level(found.unit if found else None, value, f"evidence.{right}")
+
+
+def _check_one_sided(evidence: Evidence) -> None:
+    """Check that a study which asks whether arms are worse asks nothing else, and no more than even odds."""
+    if not evidence.one_sided:
+        return
+    for key in ("margin", "also", "against", "pairs", "best"):
+        if getattr(evidence, key):
+            raise StudyError(f"evidence.not_worse_than: is the study's only question; leave out evidence.{key}")
+    if evidence.alpha >= 0.5:
+        raise StudyError(f"evidence.alpha = {evidence.alpha:g}: must be below 0.5 with evidence.not_worse_than")
 
 
 def _check_has_target(measure: str, target: Target | None, where: str) -> None:

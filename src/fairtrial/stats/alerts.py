@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from fairtrial.reads import unread_keys
 from fairtrial.spec import Study
+from fairtrial.spec.imported import IMPORTED_FROM
 from fairtrial.spec.metrics import Unit
 from fairtrial.stats.identical import identical_arms
 from fairtrial.stats.joined import by_arm
@@ -29,8 +30,9 @@ def alerts(study: Study, results: Sequence[TrialResult]) -> tuple[str, ...]:
     finished = [one for one in own if one.outcome is Outcome.FINISHED]
     return (
         *_imported(study, len(own)),
+        *(() if study.imported else _partly_imported(own)),
         *_chosen(own),
-        *_mixed_code(finished),
+        *_mixed_code(study, finished),
         *_mixed_conditions(finished),
         *_forced(own),
         *(() if study.imported else _ended_early(study, finished)),
@@ -48,6 +50,16 @@ def _imported(study: Study, runs: int) -> Iterator[str]:
             "number of runs that was fixed beforehand."
         )
         yield from study.imported.notes
+
+
+def _partly_imported(results: Sequence[TrialResult]) -> Iterator[str]:
+    """Say how many trials of a study of the user's own were imported, and from where."""
+    systems = Counter(one.machine.system for one in results if one.machine.system.startswith(IMPORTED_FROM))
+    for system, number in sorted(systems.items()):
+        yield (
+            f"{number} of {len(results)} trials were {system}, not trained here: their code, machine and pairing are "
+            "unknown, and so is how often they were looked at before."
+        )
 
 
 def _ended_early(study: Study, finished: Sequence[TrialResult]) -> Iterator[str]:
@@ -93,13 +105,14 @@ def outlier_alerts(data: PairedData, unit: Unit) -> Iterator[str]:
             )
 
 
-def _mixed_code(finished: Sequence[TrialResult]) -> Iterator[str]:
-    """Name the user's own code that finished trials ran in several versions."""
-    seeds: dict[str, dict[str, set[int]]] = {}
+def _mixed_code(study: Study, finished: Sequence[TrialResult]) -> Iterator[str]:
+    """Name the user's own code that finished trials ran in several versions, unless these are under test."""
+    seeds: dict[tuple[str, str], dict[str, set[int]]] = {}
+    under_test = {arm.name: arm.settings.training.code or "" for arm in study.arms}
     for result in finished:
         for name, version in result.machine.code.items():
-            seeds.setdefault(name, {}).setdefault(version, set()).add(result.seed)
-    for name, versions in sorted(seeds.items()):
+            seeds.setdefault((name, under_test[result.arm]), {}).setdefault(version, set()).add(result.seed)
+    for (name, _), versions in sorted(seeds.items()):
         if len(versions) > 1:
             yield f"Not one experiment: {name} changed between trials ({_by_seed(versions)})."
 
@@ -108,8 +121,8 @@ def _mixed_conditions(finished: Sequence[TrialResult]) -> Iterator[str]:
     """Name the conditions in which finished trials differ and that nobody has forced: stores were merged."""
     found: dict[str, dict[str, set[tuple[str, int]]]] = {}
     for one in finished:
-        if one.continued:
-            continue  # `_forced` says it, with the difference
+        if one.continued or one.machine.system.startswith(IMPORTED_FROM):
+            continue  # said by `_forced`, with the difference; unknown of imported trials
         conditions = one.machine.conditions | (
             {f"data of {one.arm}": one.machine.data[:12]} if one.machine.data else {}
         )

@@ -11,6 +11,7 @@ import numpy as np
 from fairtrial.errors import StudyError
 from fairtrial.history import History, measure_key, planned_looks
 from fairtrial.spec import Evidence, Study
+from fairtrial.spec.evidence import both_sides
 from fairtrial.spec.metrics import Unit
 from fairtrial.spec.validation import Vocabulary
 from fairtrial.stats import caveats
@@ -58,11 +59,17 @@ class StudyVerdict:
     part: float = 1.0  # of alpha, that it adds to what earlier ones have spent
     whole: bool = False  # whether nothing of alpha is left for looks after these
     spent: tuple[str, ...] = ()  # arms for which earlier ones left nothing of alpha, so that no seeds can settle them
+    one_sided: bool = False  # whether the margin counts on the worse side alone
     set_beforehand: bool = False  # whether a store knows that measure and margin were set before there were results
     jitter: Jitter | None = None  # how much of the spread is jitter within runs; None if unknown
     alerts: tuple[str, ...] = ()  # what can make the verdicts false, a sentence each; see `stats.alerts`
     tasks: tuple[str, ...] = ()  # of a file with tasks: on which they are, or over which
     paired: bool = True  # whether differences are taken within seeds; otherwise they are differences of means
+
+    @property
+    def interval_alpha(self) -> float:
+        """The probability that some interval misses its true difference."""
+        return both_sides(self.alpha, len(self.comparisons)) if self.one_sided else self.alpha
 
     @property
     def against(self) -> str:
@@ -188,6 +195,7 @@ class _Comparing:
         # Runs made elsewhere are what they are: no more of them will come.
         self._whole = evidence.unpaired and study.imported is not None
         self._history = history
+        self._alpha = study.interval_alpha if evidence.one_sided else study.question_alpha
         self._measure = measure_key(evidence.metric, evidence.target)
         self._standing = standing(study, history, evidence.metric, evidence.target)
         self._all = PairedData.of(study, results, evidence.metric, evidence.target)
@@ -213,7 +221,8 @@ class _Comparing:
             metric=self._evidence.metric,
             unit=unit,
             larger_is_better=self._evidence.larger_is_better,
-            margin=self._evidence.margin,
+            margin=self._evidence.bound,
+            one_sided=self._evidence.one_sided,
             alpha=self._study.question_alpha,
             looks=self._standing.looks,
             seeds=self.seeds,
@@ -279,20 +288,21 @@ class _Comparing:
         data = self._all.sifted(seeds)
         reference, same = self._study.reference, self._identical(seeds)
         rows = {arm: Comparison.nothing(arm) for arm in self._others}
+        bound, side = self._evidence.bound, self._evidence.one_sided
         if self._evidence.unpaired:
             arms = [arm for arm in self._others if arm not in self._refused]
             complete = self._whole or seeds == self._study.seeds
             found = compare_runs(self._study, self._evidence, data, arms, complete=complete)
             return tuple((rows | {row.arm: row for row in found}).values())
-        rows |= {arm: without_difference(rows[arm], reference, n, self._evidence.margin) for arm, n in same.items()}
+        rows |= {arm: without_difference(rows[arm], reference, n, bound, one_sided=side) for arm, n in same.items()}
         left_out = {*self._refused, *same}  # they tell nothing of others' spread, and can't be wrongly better or worse
         arms = [arm for arm in self._others if arm not in left_out]
         numbers = {number for number, arm in enumerate(self._others, start=1) if arm in left_out}
         judged = (
             judge(
                 data.differences(reference, arms, seeds),
-                self._evidence.margin,
-                self._study.question_alpha,
+                bound,
+                self._alpha,
                 self._standing.looks or _NEVER,
                 arms=arms,
                 larger_is_better=self._evidence.larger_is_better,
@@ -302,6 +312,7 @@ class _Comparing:
                 # Runs far ahead stay in their arm's spread, but must not widen the intervals of others; nor must A/A
                 # arms, which do not share the noise of the reference.
                 apart={*self._study.twins, *(arm for arm, _ in data.outliers.ahead)} & {*arms},
+                one_sided=side,
             )
             if arms
             else ()

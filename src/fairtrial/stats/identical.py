@@ -124,9 +124,12 @@ def identical_arms(study: Study, results: Sequence[TrialResult]) -> tuple[str, .
     return tuple(found.values())
 
 
-def without_difference(row: Comparison, other: str, seeds: int, margin: float | None) -> Comparison:
+def without_difference(
+    row: Comparison, other: str, seeds: int, margin: float | None, *, one_sided: bool = False
+) -> Comparison:
     """The comparison of an arm that is identical to the reference: equivalent within any margin."""
-    verdict = Verdict.UNDECIDED if margin is None else Verdict.EQUIVALENT
+    within = Verdict.NON_INFERIOR if one_sided else Verdict.EQUIVALENT
+    verdict = Verdict.UNDECIDED if margin is None else within
     line = f"All its values are those of {other} to the bit, so it enters no estimate of spread and has no interval."
     return replace(row, seeds=seeds, mean_difference=0.0, sd=0.0, verdict=verdict, more_seeds=None, caveats=(line,))
 
@@ -141,6 +144,8 @@ def _sentence(study: Study, arm: str, other: str, seeds: int) -> str:
     told = f"{arm} is identical to {other} but for times, to the bit at all {seeds} seeds"
     if study.twins.get(arm) == other:
         return f"{told}, though its seeds of noise differ: does the loop use trial.weights_seed and trial.order_seed?"
+    if study.compares_code(other, arm):
+        return f"{told}: the change under test changes nothing that is recorded."
     keys = " and ".join(study.differing_keys(other, arm))
     if study.arm(arm).settings.training.loop == BUILT_IN:
         return f"{told}: {keys} changed nothing else."

@@ -48,6 +48,7 @@ def judge(
     earlier: Iterable[Stage] = (),
     share: float = 1.0,
     apart: Collection[str] = (),
+    one_sided: bool = False,
 ) -> tuple[Comparison, ...]:
     """Compare each arm with the reference: is it better, worse, equivalent, or undecided?
 
@@ -72,6 +73,8 @@ def judge(
         earlier: stages of looks that were taken before these at shared trials, see `fairtrial.stats.looks.Stage`.
         share: of alpha, that these looks and the earlier ones may spend together.
         apart: names of arms that are judged by their own spread alone and do not enter that of others.
+        one_sided: whether the margin counts on the worse side alone, so that arms are non-inferior, worse or undecided.
+            Each side of the intervals errs with probability alpha / 2.
 
     Returns:
         A comparison for each arm, in the order of the columns.
@@ -92,13 +95,14 @@ def judge(
         raise ValueError(f"apart = {strangers}: must be among the arms {', '.join(names)}")
     numbers = [number for number, name in enumerate(names, start=1) if name in apart]
     plan = LookPlan.of(len(names), looks, pooling, earlier=earlier, share=share, apart=numbers)
-    judged = judge_many(values[None], plan, alpha, margin)
+    sign = 1 if larger_is_better else -1
+    judged = judge_many(values[None], plan, alpha, margin, sign if one_sided else 0)
     alone = plan.alone | (plan.pooling == "own")
     found = tuple(
         _Arm(name, bool(alone[column]), *(array[0, column].item() for array in judged))
         for column, name in enumerate(names)
     )
-    judgment = _Judgment(plan, alpha, margin, 1 if larger_is_better else -1, len(values), found)
+    judgment = _Judgment(plan, alpha, margin, sign, len(values), found, one_sided=one_sided)
     return tuple(_comparison(judgment, arm) for arm in found)
 
 
@@ -170,6 +174,12 @@ class _Judgment:
     sign: int  # 1 if larger is better, otherwise -1
     rows: int  # of the differences
     arms: tuple[_Arm, ...]
+    one_sided: bool = False
+
+    @property
+    def side(self) -> int:
+        """The side of zero on which the margin counts; 0 for both."""
+        return self.sign if self.one_sided else 0
 
     @cached_property
     def undecided(self) -> int:
@@ -207,14 +217,16 @@ def _comparison(judgment: _Judgment, arm: _Arm) -> Comparison:
         effect_size=_effect_size(judgment, arm),
         probability_better=None if ratio is None else _probability(ratio, arm.count),
         smallest_detectable=_detectable(judgment, arm) if known else None,
-        verdict=verdict_of(arm.finding, judgment.sign),
+        verdict=verdict_of(arm.finding, judgment.sign, one_sided=judgment.one_sided),
         more_seeds=more,
         caveats=tuple(_caveats(judgment, arm, more)),
     )
 
 
-def verdict_of(finding: int, sign: int) -> Verdict:
+def verdict_of(finding: int, sign: int, *, one_sided: bool = False) -> Verdict:
     """The verdict that a finding of `judge_many` means where larger is better (1) or worse (-1)."""
+    if one_sided and finding in {EQUIVALENT, HIGHER * sign}:
+        return Verdict.NON_INFERIOR
     return _VERDICTS[finding if finding == EQUIVALENT else finding * sign]
 
 
@@ -265,6 +277,7 @@ def _more_seeds(judgment: _Judgment, arm: _Arm) -> int | None:
         df=arm.df,
         growth=1 if arm.alone else judgment.undecided,
         margin=judgment.margin,
+        side=judgment.side,
     )
 
 
@@ -282,7 +295,7 @@ def _caveats(judgment: _Judgment, arm: _Arm, more: int | None) -> Iterator[str]:
         yield from _equal_differences(arm)
     elif arm.look >= 0:
         yield from _unequal_spread(judgment, arm)
-    if arm.finding == EQUIVALENT and abs(arm.mean) > arm.half:
+    if arm.finding == EQUIVALENT and abs(arm.mean) > arm.half and judgment.side * arm.mean <= 0.0:
         yield "The difference is real, since the interval excludes zero, but it is within the margin."
     if looks[-1] == 2:
         least = detectable(judgment.plan, judgment.alpha, 0)

@@ -37,6 +37,8 @@ def pairing_conflict(study: Study, arm: str, other: str, results: Sequence[Trial
     which is no conflict. Fingerprints reported by a user's own loop are trusted. Fingerprints named ``final_...``
     are results, and are not checked.
 
+    Where the code itself is under test, all of this may differ: pairs then share less of the noise.
+
     In a crossed design of noise no two arms can be compared: seeds that share weights or orders are not independent.
 
     Of a study whose runs are not paired, only the code is checked.
@@ -52,6 +54,8 @@ def find_conflict(study: Study, arm: str, other: str, results: Sequence[TrialRes
             f"{study.label}: arms {arm} and {other} can't be compared by seeds that share initial weights and batch "
             "orders; run the study without [noise], which has the first of these seeds already"
         )
+    if study.compares_code(arm, other):
+        return None
     for seed, (ours, theirs) in _pairs(results, arm, other).items():
         if (changed := changed_code(ours, theirs)) and not (ours.continued or theirs.continued):
             return seed, (
@@ -117,6 +121,8 @@ def _reason(study: Study, name: str, arm: str, other: str) -> str:
     """Say why a fingerprint must differ: an A/A arm has its own noise, or the settings under test decide it."""
     if {arm, other} & study.twins.keys():
         return "an A/A arm has other seeds of noise"
+    if study.compares_code(arm, other):
+        return "the code is under test"
     ours, theirs = study.arm(arm).settings, study.arm(other).settings
     if name not in _DETERMINED_BY or not ours.training.loop == theirs.training.loop == BUILT_IN:
         return ""

@@ -97,15 +97,16 @@ def further_seeds(
     df: int,
     growth: int,
     margin: float | None,
+    side: int = 0,
 ) -> int | None:
     """How many further seeds settle an arm with an even chance, if it goes on as it began.
 
     The true difference has the distribution that the mean so far leaves (normal, from a flat prior), the scale stays as
     it is, and further seeds are simulated. The arm is settled at the first planned look at which the interval
-    excludes zero or fits into the margin. Beyond the plan there is one more look: the next stage if the plan leaves a
-    share of alpha, with the level of its own part (`boundary.next_share`), otherwise that of a new study of the same
-    size. The answer is the look by which nearest to half of the simulated arms are settled; None if that takes more
-    than `MOST_SEEDS` seeds.
+    excludes zero or fits into the margin, which counts on both sides of zero unless ``side`` says on which. Beyond the
+    plan there is one more look: the next stage if the plan leaves a share of alpha, with the level of its own part
+    (`boundary.next_share`), otherwise that of a new study of the same size. The answer is the look by which nearest to
+    half of the simulated arms are settled; None if that takes more than `MOST_SEEDS` seeds.
 
     Seeds, mean, scale (positive) and its degrees of freedom are those of the current look; ``missing`` seeds have no
     pair in this arm. ``growth`` is the degrees of freedom that each further seed adds: the undecided arms, or 1 for an
@@ -121,7 +122,7 @@ def further_seeds(
     means = mean / scale + _future(seeds, tuple(later))
     settled = np.abs(means) > half
     if margin is not None:
-        settled |= np.abs(means) + half <= margin / scale
+        settled |= (-side * means if side else np.abs(means)) + half <= margin / scale
     settled[:, : len(planned)] = np.maximum.accumulate(settled[:, : len(planned)], axis=1)
     if planned:  # the look beyond the plan comes after all the planned ones
         settled[:, len(planned) :] |= settled[:, len(planned) - 1 : len(planned)]

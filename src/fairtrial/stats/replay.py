@@ -152,8 +152,9 @@ class Replay:
     ) -> dict[str, Comparison]:
         """The verdict on each arm by the seeds with a result, and the number of these; nothing else of a comparison."""
         rows = {arm: Comparison.nothing(arm) for arm in self._others}
+        bound, one_sided = self._evidence.bound, self._evidence.one_sided
         for arm, shared in same.items():
-            rows[arm] = without_difference(rows[arm], self._study.reference, shared, self._evidence.margin)
+            rows[arm] = without_difference(rows[arm], self._study.reference, shared, bound, one_sided=one_sided)
         arms = [arm for arm in self._others if arm not in refused and arm not in same]
         if not arms:
             return rows
@@ -161,7 +162,8 @@ class Replay:
         judged = self._looks_at(arms, leading).take(values[:, columns] - values[:, :1])
         sign = 1 if self._evidence.larger_is_better else -1
         for arm, finding, count in zip(arms, judged.finding.tolist(), judged.count.tolist(), strict=True):
-            rows[arm] = replace(rows[arm], seeds=count, verdict=verdict_of(finding, sign))
+            verdict = verdict_of(finding, sign, one_sided=one_sided)
+            rows[arm] = replace(rows[arm], seeds=count, verdict=verdict)
         return rows
 
     def _looks_at(self, arms: list[str], leading: Collection[str]) -> Looks:
@@ -179,7 +181,8 @@ class Replay:
                 share=self._standing.share,
                 apart=apart,
             )
-            self._looks = key, Looks(plan, self._study.question_alpha, self._evidence.margin)
+            side = (1 if self._evidence.larger_is_better else -1) * self._evidence.one_sided
+            self._looks = key, Looks(plan, self._study.interval_alpha, self._evidence.bound, side)
         return self._looks[1]
 
     def _reason(self, row: Comparison, lost: BoolArray, ended: BoolArray) -> str:

@@ -19,6 +19,10 @@ HIGHER: Final = 1
 LOWER: Final = -1
 EQUIVALENT: Final = 2
 
+#: On which side of zero the margin counts, if not on both: `EQUIVALENT` then means above minus the margin, or below it.
+ABOVE: Final = 1
+BELOW: Final = -1
+
 #: A settled arm enters the typical variance with at least this part of the variance pooled when it settled: arms with a
 #: small one settle first, and would make all others look noisy (6.5% errors instead of 5%, by simulation).
 SETTLED_FLOOR = 0.5
@@ -41,11 +45,14 @@ class Judged(NamedTuple):
     df: IntArray
 
 
-def judge_many(differences: FloatArray, plan: LookPlan, alpha: float = 0.05, margin: float | None = None) -> Judged:
+def judge_many(
+    differences: FloatArray, plan: LookPlan, alpha: float = 0.05, margin: float | None = None, side: int = 0
+) -> Judged:
     """Judge many simulated studies of one plan.
 
     Differences are (studies, seeds, arms), arm minus reference, seeds in the order in which they finished; NaN if
-    missing. Alpha and margin are those of `judge`. Arms apart in the plan are judged by their own spread.
+    missing. Alpha and margin are those of `judge`. Arms apart in the plan are judged by their own spread. The margin
+    counts on both sides of zero, or on the side that is `ABOVE` minus the margin or `BELOW` it.
 
     Example:
         >>> import numpy as np
@@ -54,7 +61,7 @@ def judge_many(differences: FloatArray, plan: LookPlan, alpha: float = 0.05, mar
         np.int8(1)
     """
     starts = range(0, len(differences), _CHUNK)
-    parts = [_replay(differences[start : start + _CHUNK], plan, alpha, margin) for start in starts]
+    parts = [_replay(differences[start : start + _CHUNK], plan, alpha, margin, side) for start in starts]
     return Judged(*(np.concatenate(chunks) for chunks in zip(*parts, strict=True)))
 
 
@@ -71,8 +78,8 @@ class Looks:
         [0, 0, 1, 1]
     """
 
-    def __init__(self, plan: LookPlan, alpha: float = 0.05, margin: float | None = None) -> None:
-        self._plan, self._alpha, self._margin = plan, alpha, margin
+    def __init__(self, plan: LookPlan, alpha: float = 0.05, margin: float | None = None, side: int = 0) -> None:
+        self._plan, self._alpha, self._margin, self._side = plan, alpha, margin, side
         self._rows = np.zeros((0, plan.arms))
         self._judged: Judged | None = None
 
@@ -81,13 +88,13 @@ class Looks:
         seeds = len(self._rows)
         same = np.array_equal(differences[:seeds], self._rows, equal_nan=True)
         past = self._judged if same else None
-        now = self._judged = _replay(differences[None], self._plan, self._alpha, self._margin, past)
+        now = self._judged = _replay(differences[None], self._plan, self._alpha, self._margin, self._side, past)
         self._rows = differences.copy()
         return Judged(*(array[0] for array in now))
 
 
-def _replay(
-    differences: FloatArray, plan: LookPlan, alpha: float, margin: float | None, now: Judged | None = None
+def _replay(  # noqa: PLR0917  (as `judge_many`)
+    differences: FloatArray, plan: LookPlan, alpha: float, margin: float | None, side: int, now: Judged | None = None
 ) -> Judged:
     """Take the looks that these seeds allow, from the one after those that gave the findings ``now`` on."""
     seen = np.isfinite(differences)
@@ -97,7 +104,7 @@ def _replay(
         return Judged(np.zeros(found.mean.shape, np.int8), np.full(found.mean.shape, -1), nothing, nothing, *found)
     level = boundary(plan).level(alpha)  # which may have to be solved
     if now is None or (now.look < 0).any():
-        now = _look(differences, seen, plan, 0, level, margin)
+        now = _look(differences, seen, plan, 0, level, margin, side)
     else:
         rows = np.arange(differences.shape[1])[:, None]
         seen &= (now.finding == UNDECIDED)[:, None] | (rows < np.array(plan.looks)[now.look][:, None])
@@ -107,7 +114,7 @@ def _replay(
             break
         seen[:, plan.looks[index - 1] :] &= ~settled[:, None]
         floor = np.where(settled, SETTLED_FLOOR * now.pooled**2, 0.0)
-        later = _look(differences, seen, plan, index, level, margin, floor)
+        later = _look(differences, seen, plan, index, level, margin, side, floor)
         later = later._replace(level=np.fmin(now.level, later.level))
         now = Judged(*(np.where(settled, *pair) for pair in zip(*[now, later], strict=True)))
     return now
@@ -120,6 +127,7 @@ def _look(  # noqa: PLR0917  (the replay's own step)
     index: int,
     level: float,
     margin: float | None,
+    side: int,
     floor: FloatArray | None = None,
 ) -> Judged:
     """The findings of one look alone."""
@@ -129,6 +137,7 @@ def _look(  # noqa: PLR0917  (the replay's own step)
     half = np.where(found.df > 0, plan.critical(level, index, found.df), np.nan) * error
     finding = np.where(found.mean > half, HIGHER, np.where(-found.mean > half, LOWER, UNDECIDED))
     if margin is not None:
-        finding = np.where(np.abs(found.mean) + half <= margin, EQUIVALENT, finding)
+        worst = -side * found.mean if side else np.abs(found.mean)
+        finding = np.where(worst + half <= margin, EQUIVALENT, finding)
     levels = plan.levels(found.mean / error, index, found.df)
     return Judged(finding.astype(np.int8), np.full(finding.shape, index), half, levels, *found)

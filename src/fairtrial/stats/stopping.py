@@ -27,7 +27,7 @@ def _open(study: Study, row: Comparison, failures: Failures, seeds: int) -> bool
     and others contradict it.
     """
     further = study.seeds - seeds
-    return row.verdict is Verdict.EQUIVALENT and could_settle(
+    return row.verdict in {Verdict.EQUIVALENT, Verdict.NON_INFERIOR} and could_settle(
         failures, further, len(study.arms) - 1, study.question_alpha
     )
 
@@ -59,5 +59,10 @@ def combined(verdict: Verdict, lost: LostSeeds, failures: Verdict) -> tuple[Verd
 
 def allowed(verdict: Verdict, lost: LostSeeds) -> Verdict:
     """The verdict, or undecided if lost seeds count against it."""
-    against = {Verdict.BETTER: lost.arm, Verdict.WORSE: lost.other, Verdict.EQUIVALENT: lost.arm + lost.other}
+    against = {
+        Verdict.BETTER: lost.arm,
+        Verdict.WORSE: lost.other,
+        Verdict.EQUIVALENT: lost.arm + lost.other,
+        Verdict.NON_INFERIOR: lost.arm,
+    }
     return Verdict.UNDECIDED if against.get(verdict) else verdict

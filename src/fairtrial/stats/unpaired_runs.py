@@ -1,7 +1,7 @@
 """Unpaired comparisons of a study's arms with its reference, from stored trials."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy as np
 from fairtrial.spec import Evidence, Study
 from fairtrial.stats.paired import PairedData
 from fairtrial.stats.unpaired import judge_unpaired
-from fairtrial.stats.verdicts import Comparison
+from fairtrial.stats.verdicts import Comparison, Verdict
 
 
 def compare_runs(
@@ -31,11 +31,22 @@ def compare_runs(
             runs[arm].append(value)
     for arm in runs:
         runs[arm] += [math.nan] * len(data.lost_by_arm.get(arm, ()))
-    alpha, higher = study.question_alpha, evidence.larger_is_better
+    alpha, higher = study.interval_alpha if evidence.one_sided else study.question_alpha, evidence.larger_is_better
     if len(names) < 2:
         return ()
     rows = judge_unpaired(runs, study.reference, evidence.margin, alpha, larger_is_better=higher)
+    if evidence.not_worse_than is not None:
+        lost = {arm for arm in runs if data.lost_by_arm.get(arm)}
+        rows = tuple(_one_sided(row, evidence.not_worse_than, 1 if higher else -1, lost) for row in rows)
     return rows if complete else tuple(_before_the_look(row, study.seeds) for row in rows)
+
+
+def _one_sided(row: Comparison, margin: float, sign: int, lost: Collection[str]) -> Comparison:
+    """The comparison of an arm that may be worse by less than a margin; a lost run keeps it from that verdict."""
+    if row.interval is None or row.arm in lost or row.by_failures:
+        return row
+    within = min(sign * end for end in row.interval) >= -margin
+    return replace(row, verdict=Verdict.NON_INFERIOR, more_seeds=None) if within else row
 
 
 def spread_of_runs(study: Study, data: PairedData) -> float | None:

@@ -13,12 +13,15 @@ class Verdict(StrEnum):
         BETTER: the interval is on the better side of zero.
         WORSE: the interval is on the worse side of zero.
         EQUIVALENT: the interval is within plus or minus the margin that was set beforehand.
+        NON_INFERIOR: the interval's worse end is within the margin that the arm may be worse by; see
+            `Evidence.not_worse_than`. Whether it is better was not asked.
         UNDECIDED: none of these, so far or, at the last look, for good.
     """
 
     BETTER = "better"
     WORSE = "worse"
     EQUIVALENT = "equivalent"
+    NON_INFERIOR = "non-inferior"
     UNDECIDED = "undecided"
 
     @property

@@ -114,3 +114,15 @@ def test_a_refused_arm_has_no_numbers_and_says_so():
 def test_without_a_pair_there_is_nothing_to_draw(arms):
     with pytest.raises(ReportError, match="no arm has a seed at which it and ref have a result"):
         difference_data(*make(arms))
+
+
+def test_of_unpaired_runs_each_is_drawn_minus_the_mean_of_the_references():
+    study, results = make(evidence={"paired": False})
+    values = {(one.arm, one.seed): max(record.metrics["test_acc"] for record in one.epochs) for one in results}
+    mean = sum(values["ref", seed] for seed in range(5)) / 5
+    low = difference_data(study, results).arms[0]
+    assert low.by_seed == pytest.approx({seed: values["low", seed] - mean for seed in range(5)})
+    assert sum(low.by_seed.values()) / 5 == pytest.approx(low.mean)
+    assert "Small circles: one run each, minus the mean." in json.dumps(layers(study, results)[1]["title"])
+    with pytest.raises(ReportError, match="no run of ref, or none of another arm, has a result"):
+        difference_data(*make({"ref": {}, "dead": {"diverge_rate": 1.0}}, evidence={"paired": False}))

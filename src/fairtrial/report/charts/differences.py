@@ -91,8 +91,10 @@ def _background(found: StudyVerdict, x: alt.X) -> Iterator[alt.Chart]:
     """Draw the margin's band and the line of no difference."""
     if found.margin is not None:
         end = found.margin * found.unit.factor
+        start = 0.0 if found.one_sided and not found.larger_is_better else -end
+        end = 0.0 if found.one_sided and found.larger_is_better else end
         band = alt.Chart().mark_rect(color="#0072B2", opacity=0.12)
-        yield over([{"x": -end, "end": end}], band).encode(x=x, x2="end:Q")
+        yield over([{"x": start, "end": end}], band).encode(x=x, x2="end:Q")
     yield over([{"x": 0.0}], alt.Chart().mark_rule(color="#333333", strokeWidth=1)).encode(x=x)
 
 
@@ -134,13 +136,15 @@ def _caption(data: Differences) -> str:
     seeds = "Small circles: one seed each" if data.found.paired else "Small circles: one run each, minus the mean"
     if not any(arm.interval for arm in data.arms):
         return f"{seeds}; no interval, for there is no spread to judge by."
-    return f"Point and bar: mean and {percent(1 - data.found.alpha)} interval, for all arms together. {seeds}."
+    return f"Point and bar: mean and {percent(1 - data.found.interval_alpha)} interval, for all arms together. {seeds}."
 
 
 def _remark(found: StudyVerdict) -> str:
     way = f"{'Higher' if found.larger_is_better else 'Lower'} is better."
     if found.margin is None:
         return way
+    if found.one_sided:
+        return f"{way} Shaded: on the worse side within {found.unit.amount(found.margin)}, the margin."
     return f"{way} Shaded: {within_margin(found)}."
 
 
