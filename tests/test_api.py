@@ -107,7 +107,7 @@ def test_a_changed_file_is_run_by_force_and_every_trial_says_so(interrupted):
     interrupted.write_text(STUDY.replace("epochs = 3", "epochs = 4"))
     runs = run(ft.load(interrupted), force=True)
     assert runs.count(ft.Outcome.FINISHED) == 4
-    assert "training.epochs 3, now 4" in " ".join(runs.verdict().data.caveats)
+    assert "training.epochs 3, now 4" in " ".join(runs.verdict().data.alerts)
 
 
 def test_overrides_and_studies_built_in_python_abandon_nothing(interrupted):

@@ -42,7 +42,8 @@ OPTIONS = [f"--{key}={value}" for key, value in ASKED.items()]
 def test_imported_runs_are_a_study_in_a_store(command):
     status, out, err = command("import", "runs.csv", *OPTIONS, "--margin=0.01", "--store", "mine.db")
     assert (status, out) == (0, "")
-    assert "6 of 6 trials" in err
+    assert err.startswith("runs@")
+    assert ": 6 of 6 trials are in the store: fairtrial verdict runs@" in err
     label = err.split("verdict ")[1].split()[0]
     verdict = ft.open_results(label, store="mine.db").verdict()
     there = ft.judge_runs("runs.csv", **ASKED, margin=0.01)

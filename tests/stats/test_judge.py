@@ -285,7 +285,7 @@ def test_results_are_frozen_and_public():
     with pytest.raises(AttributeError):
         one.verdict = Verdict.BETTER
     assert str(Verdict.BETTER) == "better"
-    assert [verdict.settled for verdict in Verdict] == [True, True, True, False]
+    assert [verdict.settled for verdict in Verdict] == [True, True, True, True, False]
 
 
 def test_one_arm_may_be_a_plain_list():

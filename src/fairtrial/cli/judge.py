@@ -139,7 +139,7 @@ def import_(
             unit=unit,
             store=store,
         )
-        say(f"{found!r} are in the store: {command_line('verdict', found.study.label, store)}")
+        say(f"{_progress(found)} are in the store: {command_line('verdict', found.study.label, store)}")
         return
     given = {"--reference": reference, "--margin": margin, "--direction": direction, "--unit": unit, "--wide": wide}
     given["--group"] = group
@@ -148,4 +148,8 @@ def import_(
             raise RunsError(f"{option}: is set by the study, with --study {study}; leave it out")
     own = api.load(study, store=store)
     found = judging.extend_study(own, source, store=store, arm=arm, seed=seed, epoch=epoch, measure=measure)
-    say(f"{found!r} are in the store; to train the others: {command_line('run', study, store)}")
+    say(f"{_progress(found)} are in the store; to train the others: {command_line('run', study, store)}")
+
+
+def _progress(found: api.StudyResults) -> str:
+    return repr(found).removeprefix("<StudyResults ").removesuffix(">")

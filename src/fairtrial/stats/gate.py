@@ -79,7 +79,7 @@ def decide(row: Comparison) -> Decision:
 
     Example:
         >>> from fairtrial import judge
-        >>> (row,) = judge([[0.001], [-0.002], [0.0]], margin=0.01, one_sided=True)
+        >>> (row,) = judge([[0.001], [-0.002], [0.0]], margin=0.02, one_sided=True)
         >>> decide(row)
         <Decision.PASSED: 'passed'>
     """
