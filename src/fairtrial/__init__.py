@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fairtrial.executors.local.executor import LocalExecutor
     from fairtrial.executors.ray.executor import RayExecutor
     from fairtrial.judging import extend_study, import_runs, judge_runs
+    from fairtrial.maintenance import merge_stores
     from fairtrial.report.views import View
     from fairtrial.spec import (
         DataSettings,
@@ -85,6 +86,7 @@ __all__ = [
     "list_studies",
     "load",
     "load_tasks",
+    "merge_stores",
     "open_results",
     "open_tasks",
     "run",
@@ -100,6 +102,7 @@ _MODULES = {
     "executors.local.executor": ("LocalExecutor",),
     "executors.ray.executor": ("RayExecutor",),
     "judging": ("extend_study", "import_runs", "judge_runs"),
+    "maintenance": ("merge_stores",),
     "report.views": ("View",),
     "spec": (
         "DataSettings",

@@ -6,6 +6,7 @@ or an error in the user's own code, and keeps its traceback. `Diverged`, `Stoppe
 """
 
 import signal
+from collections.abc import Sequence
 
 
 class FairtrialError(Exception):
@@ -66,6 +67,18 @@ class RecordError(FairtrialError):
 
 class StoreLockedError(StoreError):
     """Another process is running the same study in this store."""
+
+
+class StoreConflictError(StoreError):
+    """Two stores that are to be merged have different results of the same trials.
+
+    Attributes:
+        conflicts: a line for each of these trials.
+    """
+
+    def __init__(self, message: str, conflicts: Sequence[str]) -> None:
+        super().__init__(message)
+        self.conflicts = tuple(conflicts)
 
 
 class TrialRestartedError(StoreError):

@@ -28,6 +28,16 @@ POINTS = (
     "checkpoint.pruned",
 )
 
+#: Points outside a run, where stores are merged and studies removed.
+STORE_POINTS = (
+    "merge.trials",
+    "merge.written",
+    "merge.committed",
+    "removal.written",
+    "removal.committed",
+    "removal.cleared",
+)
+
 _hits: Counter[str] = Counter()
 
 

@@ -125,19 +125,41 @@ def _read(path: Path) -> str:
 
 
 def _load_stored(reference: str, overrides: Sequence[str], stored: Sequence[StoredStudy]) -> Study:
-    if label := _LABEL.fullmatch(reference):
-        found = [study for study in stored if study.name == label["name"] and study.hash.startswith(label["hash"])]
-        if len(found) > 1:
-            raise StudyError(f"{reference}: matches {len(found)} studies; write more of the hash")
-    else:
-        found = [study for study in stored if study.name == reference]
-    if found:
+    if found := _named(reference, stored):
         study = _rebuild(found[0])
         return _build(found[0].toml, found[0].label, Origin(None, tuple(overrides))) if overrides else study
-    known = dict.fromkeys([*shipped_studies(), *(study.label if label else study.name for study in stored)])
+    labels = "@" in reference
+    known = dict.fromkeys([*shipped_studies(), *(study.label if labels else study.name for study in stored)])
     raise StudyNotFoundError(
         f"{reference}: no file, no study that ships with fairtrial and none in this store; known: {', '.join(known)}"
     )
+
+
+def _named(reference: str, stored: Sequence[StoredStudy]) -> list[StoredStudy]:
+    """The stored studies of a name, the one that ran last first, or the one of NAME@HASH."""
+    label = _LABEL.fullmatch(reference)
+    if label is None:
+        return [study for study in stored if study.name == reference]
+    found = [study for study in stored if study.name == label["name"] and study.hash.startswith(label["hash"])]
+    if len(found) > 1:
+        raise StudyError(f"{reference}: matches {len(found)} studies; write more of the hash")
+    return found
+
+
+def find_stored(reference: str, stored: Sequence[StoredStudy]) -> StoredStudy:
+    """Find the one study in a store that NAME or NAME@HASH means.
+
+    Raises:
+        StudyError: there is none, or more than one.
+    """
+    found = _named(reference, stored)
+    if not found:
+        known = ", ".join(study.label for study in stored) or "none"
+        raise StudyNotFoundError(f"{reference}: no study of this store; it has {known}")
+    if len(found) > 1:
+        labels = ", ".join(study.label for study in found)
+        raise StudyError(f"{reference}: {len(found)} studies have this name; name one of {labels}")
+    return found[0]
 
 
 def _rebuild(found: StoredStudy) -> Study:

@@ -13,10 +13,7 @@ from fairtrial.scheduler import plan
 from fairtrial.sources import code_of, forget, is_digest
 from fairtrial.spec import Study, flatten
 from fairtrial.store.base import StoredStudy
-from fairtrial.trial import Machine, Trial, TrialResult
-
-#: Packages whose version can change a trial's numbers.
-PACKAGES = ("fairtrial", "torch")
+from fairtrial.trial import Machine, Trial, TrialResult, kind_of_condition
 
 #: Variables for the user's own settings, and for where git and repositories are; others may name another repository.
 _KEPT = ("GIT_CONFIG_", "GIT_EXEC_PATH", "GIT_CEILING_DIRECTORIES")
@@ -95,7 +92,7 @@ class RunConditions:
 
     def add(self, arm: str, seed: int, machine: Machine) -> None:
         """Add the conditions of a trial that has started; nodes of one cluster can differ, too."""
-        for name, value in _shared(machine).items():
+        for name, value in machine.conditions.items():
             self._shared.setdefault(name, set()).add(value)
         self._data.setdefault(arm, set()).add(machine.data)
         self._code.add(arm, seed, machine.code)
@@ -108,8 +105,10 @@ class RunConditions:
         no difference.
         """
         found = []
-        for name, now in _shared(machine).items():
-            before = {value for value in self._shared.get(name, ()) if _kind(value) != _kind(now)}
+        for name, now in machine.conditions.items():
+            before = {
+                value for value in self._shared.get(name, ()) if kind_of_condition(value) != kind_of_condition(now)
+            }
             found += [f"{name} {_either(before)}, now {now}"] if before else []
         before = self._data.get(trial.arm, set()) - {"", machine.data}
         if before and machine.data:
@@ -187,18 +186,6 @@ def changed_keys(before: Study, now: Study) -> tuple[str, ...]:
     old, new = (dict(flatten(study.to_dict())) for study in (before, now))
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     return tuple(f"{key} {old.get(key, 'not set')}, now {new.get(key, 'not set')}" for key in keys)
-
-
-def _shared(machine: Machine) -> Mapping[str, str]:
-    versions = {name: machine.versions[name] for name in PACKAGES if name in machine.versions}
-    computed_on = machine.processor if machine.device == "cpu" else machine.device
-    known = {"threads": str(machine.threads), "processor": computed_on, "layers": machine.layers}
-    return versions | {name: value for name, value in known.items() if value}
-
-
-def _kind(value: str) -> str:
-    """A condition without its details: torch's own layers compute the same, why ever they do."""
-    return value.partition(":")[0] if value.startswith("plain: ") else value
 
 
 def _either(values: Iterable[str]) -> str:

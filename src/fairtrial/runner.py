@@ -34,10 +34,7 @@ from fairtrial.scheduler import Decision, Scheduler
 from fairtrial.spec import BUILT_IN, Study
 from fairtrial.spec.imported import refusal
 from fairtrial.store.base import Store, Writer
-from fairtrial.trial import Machine, Outcome, Trial, TrialResult
-
-#: Outcomes after which a trial never runs again, and its checkpoints are of no more use.
-_FINAL = (Outcome.FINISHED, Outcome.DIVERGED)
+from fairtrial.trial import FINAL, Machine, Outcome, Trial, TrialResult
 
 #: Between two looks at trials that the run of another study trains.
 _SECONDS_A_LOOK = 1.0
@@ -85,7 +82,7 @@ def run_study(
         ...     run_study(fairtrial.load("quick"), store=store)
     """
     executor = LocalExecutor() if executor is None else executor
-    stays = _FINAL if retry_failed else tuple(Outcome)
+    stays = FINAL if retry_failed else tuple(Outcome)
     trained, lost = set[str](), set[str]()
     with store.lock(study):
         while True:
@@ -115,7 +112,7 @@ def _train_missing(
     outcomes = store.outcomes(scheduler.planned)
     changes = _check_file(scheduler, store, force=force)
     checkpoints = CheckpointManager(executor.checkpoints or f"{store.beside}.checkpoints")
-    checkpoints.remove_leftovers(trial for trial in scheduler.planned if outcomes.get(trial.hash) in _FINAL)
+    checkpoints.remove_leftovers(trial for trial in scheduler.planned if outcomes.get(trial.hash) in FINAL)
     ended = _ended(outcomes, stays)
     decision = scheduler.advance(ended, partial(store.results, study))
     recorder = _Recorder(scheduler, store, callbacks, checkpoints, ended, trained, stays, changes, force)
@@ -336,7 +333,7 @@ class _Recorder:
             failpoint("runner.committed")
             self.trained.update(message.trial_id for message, *_ in received if isinstance(message, Ended))
             for message, trial, *_ in received:
-                if isinstance(message, Ended) and message.outcome in _FINAL:
+                if isinstance(message, Ended) and message.outcome in FINAL:
                     self.checkpoints.remove(trial)  # a failed trial that is retried later can continue from them
                 for callback in self.callbacks:
                     _report(message, trial, callback)

@@ -10,6 +10,12 @@ from typing import Any, Protocol, TypeAlias
 from fairtrial.reads import RecordedSettings
 from fairtrial.spec import BUILT_IN, FORMAT, Settings, content, digest
 
+#: Packages whose version can change a trial's numbers.
+PACKAGES = ("fairtrial", "torch")
+
+#: Begins what `TrialResult.forced` says of a trial of which a merge found two results.
+CHOSEN = "a merge chose it over another result"
+
 
 class Outcome(StrEnum):
     """How a trial ended."""
@@ -17,6 +23,10 @@ class Outcome(StrEnum):
     FINISHED = "finished"
     DIVERGED = "diverged"
     FAILED = "failed"
+
+
+#: Outcomes after which a trial never runs again, and its checkpoints are of no more use.
+FINAL = (Outcome.FINISHED, Outcome.DIVERGED)
 
 
 @dataclass(frozen=True)
@@ -274,6 +284,19 @@ class Machine:
     data: str = ""
     code: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def conditions(self) -> dict[str, str]:
+        """What can change a trial's numbers, as far as it is known, but for its data and the user's own code."""
+        versions = {name: self.versions[name] for name in PACKAGES if name in self.versions}
+        computed_on = self.processor if self.device == "cpu" else self.device
+        known = {"threads": str(self.threads), "processor": computed_on, "layers": self.layers}
+        return versions | {name: value for name, value in known.items() if value}
+
+
+def kind_of_condition(value: str) -> str:
+    """A condition without its details: torch's own layers compute the same, why ever they do."""
+    return value.partition(":")[0] if value.startswith("plain: ") else value
+
 
 @dataclass(frozen=True)
 class TrialResult:
@@ -306,6 +329,11 @@ class TrialResult:
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     forced: str = ""
     reads: tuple[str, ...] | None = None
+
+    @property
+    def continued(self) -> str:
+        """Under which other conditions the user chose to continue: ``forced`` without what a merge noted."""
+        return self.forced.partition(CHOSEN)[0].removesuffix("; ")
 
 
 def digest_results(results: Iterable[TrialResult]) -> str:

@@ -64,12 +64,21 @@ class CheckpointManager:
 
     def remove(self, trial: Trial) -> None:
         """Remove the checkpoints of a trial that has ended; a CheckpointError if its files can't be removed."""
+        self.discard(trial.hash)
+
+    def discard(self, trial: str) -> None:
+        """Remove the checkpoints of a trial, by its hash; errors as in `remove`."""
         with _checkpoint_errors(f"checkpoints in {self.location} can't be removed"):
-            storage = open_storage(self.location, trial.hash)
-            for name in storage.names():  # manifests before arrays, so that none is left without them
-                if _NAME.fullmatch(name):
-                    storage.remove(name)
+            storage = open_storage(self.location, trial)
+            for name in _files(storage):  # manifests before arrays, so that none is left without them
+                storage.remove(name)
             storage.remove_folder()
+
+    def size(self, trial: str) -> int:
+        """How many bytes the checkpoints of a trial have, by its hash; errors as in `remove`."""
+        with _checkpoint_errors(f"checkpoints in {self.location} can't be read"):
+            storage = open_storage(self.location, trial)
+            return sum(map(storage.size, _files(storage)))
 
     def saved(self) -> set[str]:
         """List the trials that have a checkpoint, by hash; errors as in `remove`."""
@@ -182,7 +191,7 @@ class TrialCheckpoints:
     @cached_property
     def _at_first(self) -> list[str]:
         """Names of the files that existed at first; a worker that was given up may write more, which nobody reads."""
-        return [name for name in self._storage.names() if _NAME.fullmatch(name)]
+        return _files(self._storage)
 
     @cached_property
     def _earlier(self) -> list[str]:
@@ -234,6 +243,11 @@ class TrialCheckpoints:
                 continue
             if match[3] == self._token or int(match[1]) < self._attempt:
                 self._storage.remove(name)
+
+
+def _files(storage: Storage) -> list[str]:
+    """The names of the files in a trial's folder that fairtrial wrote."""
+    return [name for name in storage.names() if _NAME.fullmatch(name)]
 
 
 def _age(name: str) -> tuple[int, int, str]:

@@ -30,6 +30,9 @@ class Storage(Protocol):
         The kind is part of the failpoints' names.
         """
 
+    def size(self, name: str) -> int:
+        """The size of a file in bytes; 0 if there is none, or if it is not one to remove."""
+
     def remove(self, name: str) -> None:
         """Remove a file, if it exists."""
 
@@ -85,6 +88,12 @@ class FolderStorage:
             written = partial(failpoint, f"checkpoint.{kind}_written")
             write_atomically(Path(name), content, within=folder, before_rename=written)
         failpoint(f"checkpoint.{kind}_renamed")
+
+    def size(self, name: str) -> int:
+        with suppress(FileNotFoundError), self._opened() as folder:
+            found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            return found.st_size if stat.S_ISREG(found.st_mode) else 0
+        return 0
 
     def remove(self, name: str) -> None:
         with suppress(FileNotFoundError), self._opened() as folder:
@@ -143,6 +152,11 @@ class FsspecStorage:
             raise
         failpoint(f"checkpoint.{kind}_written")
         failpoint(f"checkpoint.{kind}_renamed")
+
+    def size(self, name: str) -> int:
+        with _as_os_errors(), suppress(FileNotFoundError):
+            return int(self._system.size(f"{self._path}/{name}") or 0)
+        return 0
 
     def remove(self, name: str) -> None:
         with _as_os_errors(), suppress(FileNotFoundError):

@@ -8,9 +8,10 @@ from typing import Any
 import fairtrial
 from fairtrial import loading, sources
 from fairtrial.errors import StudyError
-from fairtrial.provenance import PACKAGES, git_commit
+from fairtrial.provenance import git_commit
 from fairtrial.registry import names_from
 from fairtrial.spec import Origin, Study, digest, flatten
+from fairtrial.trial import PACKAGES
 
 #: What says how runs are measured, and not by what standard they are judged.
 _MEASURE = ("metric", "direction", "target", "lost_below", "lost_above", "paired")

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from fairtrial.reads import unread_keys
 from fairtrial.spec import Study
@@ -12,7 +12,10 @@ from fairtrial.stats.identical import identical_arms
 from fairtrial.stats.joined import by_arm
 from fairtrial.stats.paired import PairedData, seed_list
 from fairtrial.stats.verdicts import Comparison, Verdict
-from fairtrial.trial import Outcome, TrialResult
+from fairtrial.trial import CHOSEN, Outcome, TrialResult, kind_of_condition
+
+#: Of more arms than these, only the number is said.
+_NAMED = 3
 
 
 def alerts(study: Study, results: Sequence[TrialResult]) -> tuple[str, ...]:
@@ -28,7 +31,9 @@ def alerts(study: Study, results: Sequence[TrialResult]) -> tuple[str, ...]:
     return (
         *_imported(study, len(own)),
         *(() if study.imported else _partly_imported(own)),
+        *_chosen(own),
         *_mixed_code(study, finished),
+        *_mixed_conditions(finished),
         *_forced(own),
         *(() if study.imported else _ended_early(study, finished)),
         *identical_arms(study, results),
@@ -112,9 +117,49 @@ def _mixed_code(study: Study, finished: Sequence[TrialResult]) -> Iterator[str]:
             yield f"Not one experiment: {name} changed between trials ({_by_seed(versions)})."
 
 
+def _mixed_conditions(finished: Sequence[TrialResult]) -> Iterator[str]:
+    """Name the conditions in which finished trials differ and that nobody has forced: stores were merged."""
+    found: dict[str, dict[str, set[tuple[str, int]]]] = {}
+    for one in finished:
+        if one.continued or one.machine.system.startswith(IMPORTED_FROM):
+            continue  # said by `_forced`, with the difference; unknown of imported trials
+        conditions = one.machine.conditions | (
+            {f"data of {one.arm}": one.machine.data[:12]} if one.machine.data else {}
+        )
+        for name, value in conditions.items():
+            found.setdefault(name, {}).setdefault(kind_of_condition(value), set()).add((one.arm, one.seed))
+    differing = [
+        f"{name} {', '.join(f'{value} ({_trials(where)})' for value, where in sorted(values.items()))}"
+        for name, values in found.items()
+        if len(values) > 1
+    ]
+    if differing:
+        yield f"Not one set of conditions, which can change numbers: {'; '.join(differing)}."
+
+
+def _trials(which: Collection[tuple[str, int]]) -> str:
+    """Name trials by arm and seed; by seed alone where each arm has the same seeds."""
+    seeds: dict[str, list[int]] = {}
+    for arm, seed in sorted(which):
+        seeds.setdefault(arm, []).append(seed)
+    lists = [seed_list(each) for each in seeds.values()]
+    if len({*lists}) == 1 and len(lists) > 1:
+        return lists[0]
+    named = [f"{arm} {each}" for arm, each in zip(seeds, lists, strict=True)]
+    return ", ".join(named[:_NAMED]) + (f" and {len(named) - _NAMED} more arms" if len(named) > _NAMED else "")
+
+
+def _chosen(results: Sequence[TrialResult]) -> Iterator[str]:
+    """Name the trials of which two stores had different results, and one was chosen as they were merged."""
+    chosen = {(one.arm, one.seed) for one in results if CHOSEN in one.forced}
+    if chosen:
+        trials = "1 trial" if len(chosen) == 1 else f"{len(chosen)} trials"
+        yield f"Two stores had different results of {trials} ({_trials(chosen)}); merge --keep chose one."
+
+
 def _forced(results: Sequence[TrialResult]) -> Iterator[str]:
     """Name conditions that the user let change while the study ran; see `trial.TrialResult.forced`."""
-    forced = Counter(one.forced for one in results if one.outcome is not None and one.forced)
+    forced = Counter(one.continued for one in results if one.outcome is not None and one.continued)
     for what, number in sorted(forced.items()):
         under = "with" if what.startswith("other code: ") else "under other conditions:"
         yield f"The study was continued {under} {what} ({number} trial{'' if number == 1 else 's'})."

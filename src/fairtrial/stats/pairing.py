@@ -57,7 +57,7 @@ def find_conflict(study: Study, arm: str, other: str, results: Sequence[TrialRes
     if study.compares_code(arm, other):
         return None
     for seed, (ours, theirs) in _pairs(results, arm, other).items():
-        if (changed := changed_code(ours, theirs)) and not (ours.forced or theirs.forced):
+        if (changed := changed_code(ours, theirs)) and not (ours.continued or theirs.continued):
             return seed, (
                 f"{study.label}: arms {arm} and {other} can't be compared: at seed {seed} they ran different code: "
                 f"{', '.join(changed)}"

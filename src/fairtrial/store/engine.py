@@ -24,7 +24,10 @@ logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 
 def make_engine(url: DatabaseURL, patience: float, *, writes: bool) -> Engine:
-    """Make an engine that waits ``patience`` seconds for locks; writing transactions set the option fairtrial_write."""
+    """Make an engine that waits ``patience`` seconds for locks; writing transactions set the option fairtrial_write.
+
+    Unless it ``writes``, the database refuses to.
+    """
     connect_args: dict[str, Any] = {"timeout": patience}
     options: dict[str, Any] = {}
     if not url.is_sqlite:
@@ -41,7 +44,7 @@ def make_engine(url: DatabaseURL, patience: float, *, writes: bool) -> Engine:
     if url.is_sqlite:
         _set_up_sqlite(engine, url.file, writes=writes)
     else:
-        _set_up_postgresql(engine, patience)
+        _set_up_postgresql(engine, patience, writes=writes)
     return engine
 
 
@@ -50,6 +53,8 @@ def _set_up_sqlite(engine: Engine, file: Path | None, *, writes: bool) -> None:
     pragmas += ["cell_size_check = ON", "trusted_schema = OFF"]  # the file may be damaged, or somebody else's
     if writes:  # releases before 3.51.3 can lose a transaction where a write-ahead log is reset
         pragmas.append("journal_mode = DELETE")
+    else:
+        pragmas.append("query_only = ON")
 
     @event.listens_for(engine, "do_connect")
     def _(*_: object) -> None:
@@ -85,11 +90,13 @@ def _check_regular(file: Path) -> None:
             )
 
 
-def _set_up_postgresql(engine: Engine, patience: float) -> None:
+def _set_up_postgresql(engine: Engine, patience: float, *, writes: bool) -> None:
     @event.listens_for(engine, "connect")
     def _(connection: Any, _record: object) -> None:
         with connection.cursor() as cursor:
             cursor.execute(f"SET lock_timeout = {round(patience * 1000)}")
+            if not writes:
+                cursor.execute("SET default_transaction_read_only = on")
         connection.commit()
 
 

@@ -106,6 +106,22 @@ def is_locked_file(path: Path) -> bool:
     return False
 
 
+def left_behind(folder: Path, store: str) -> list[Path]:
+    """List the lock files beside a SQLite file, by its name, whose processes have died; `lock_file` removes one."""
+    name = re.compile(re.escape(store) + r"\.[0-9a-f]{8}\.lock")
+    return [path for path in sorted(folder.iterdir()) if name.fullmatch(path.name) and _is_left(path)]
+
+
+def _is_left(path: Path) -> bool:
+    try:
+        with open_regular(path) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            ours = bool(_SIGNATURE.match(file.read(_SIGNATURE_BYTES).decode(errors="replace")))
+            return ours and os.fstat(file.fileno()).st_nlink == 1
+    except OSError:
+        return False
+
+
 def _sign(path: Path, label: str, file: int) -> os.stat_result:
     """Write this process's name into a file that was just locked; a StoreError if that may be somebody's own.
 

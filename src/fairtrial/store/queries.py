@@ -3,6 +3,7 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, TypeAlias, TypeVar
@@ -20,21 +21,27 @@ T = TypeVar("T")
 #: Most rows that a statement names by hash: SQLite allows 32,766 parameters a statement, older releases 999.
 CHUNK = 500
 
-#: An epoch record: its number, and its metrics as JSON.
-_Epoch: TypeAlias = tuple[int, str, str]
+#: An epoch record: its number, its attempt, and its metrics as JSON.
+EpochRow: TypeAlias = tuple[int, str, str]
 
 
 def all_studies(connection: Connection) -> list[StoredStudy]:
-    """Read all studies with their progress, the one that ran last first."""
-    rows = connection.execute(_STUDIES.order_by(schema.studies.c.last_run_at.desc())).all()
-    for row in rows:
-        _check_study(row)
-    check_count(connection, "studies", [row.hash for row in rows])
+    """Read all studies with their progress, the one that ran last first; not those that were removed."""
+    rows = study_rows(connection)
     links: dict[str, list[str]] = defaultdict(list)
     for study, trial in connection.execute(_LINKS):
         links[study].append(trial)
     trials = {row.hash: _progress(row) for row in connection.execute(_TRIALS)}
-    return [_stored(row, links[row.hash], trials) for row in rows]
+    return [_stored(row, links[row.hash], trials) for row in rows if row.toml]
+
+
+def study_rows(connection: Connection) -> Sequence[Row[Any]]:
+    """Read the rows of all studies, those that were removed too, the one that ran last first."""
+    rows = connection.execute(_STUDIES.order_by(schema.studies.c.last_run_at.desc())).all()
+    for row in rows:
+        _check_study(row)
+    check_count(connection, "studies", [row.hash for row in rows])
+    return rows
 
 
 #: Whether a trial has begun, and its outcome; or what is damaged.
@@ -70,7 +77,7 @@ def _stored(row: Row[Any], links: Sequence[str], trials: Mapping[str, _Progress]
 
 def check_all(connection: Connection) -> None:
     """Check all studies, and all trials with their settings and epoch records."""
-    for study in all_studies(connection):
+    for study in study_rows(connection):
         hashes = planned(connection, study.hash)
         results(connection, hashes)
         for _ in settings(connection, trial_rows(connection, hashes)):
@@ -120,7 +127,7 @@ def _wrong_plan(study: Row[Any]) -> DamageError:
 def trial_rows(connection: Connection, hashes: Sequence[str]) -> dict[str, Row[Any]]:
     """Read the rows of trials, in the order of their hashes; those that the store does not know are left out."""
     found: dict[str, Row[Any]] = {}
-    for chunk in _chunks(hashes):
+    for chunk in chunks(hashes):
         for row in connection.execute(_TRIALS.where(schema.trials.c.hash.in_(chunk))):
             if not schema.matches(row):
                 raise DamageError(record_of(row.arm, row.seed), MISMATCH, row.hash)
@@ -137,11 +144,21 @@ def _check_unknown(connection: Connection, hashes: Sequence[str]) -> None:
         raise DamageError(f"the record of trial {str(lost)[:12]}", MISSING, str(lost))
 
 
+def ended(connection: Connection, hashes: Sequence[str]) -> dict[str, datetime]:
+    """Read when trials ended that have ended once, by hash."""
+    return {
+        row.hash: row.ended_at
+        for chunk in chunks(hashes)
+        for row in trial_rows(connection, chunk).values()
+        if row.ended_at is not None
+    }
+
+
 def settings(connection: Connection, trials: Mapping[str, Row[Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Read the settings of trials, each with the trial's hash, given the trials' rows, which have their digests."""
     known: dict[str, tuple[str, Mapping[str, Any]]] = {}  # digest and settings by JSON, which many trials share
     columns = schema.trials.c
-    for chunk in _chunks([*trials]):
+    for chunk in chunks([*trials]):
         for row in connection.execute(select(columns.hash, columns.settings).where(columns.hash.in_(chunk))):
             trial = trials[row.hash]
             found, decoded = known.get(row.settings) or known.setdefault(row.settings, _decoded(row.settings))
@@ -170,15 +187,28 @@ def results(connection: Connection, hashes: Sequence[str]) -> list[TrialResult]:
     rows = [row for row in trial_rows(connection, hashes).values() if row.attempt is not None]
     machines: dict[str, Machine] = {}
     found: list[TrialResult] = []
-    for chunk in _chunks(rows):  # so that only some of the records are there twice
-        query = _EPOCHS.where(schema.epoch_records.c.trial.in_([row.hash for row in chunk]))
-        groups = groupby(connection.execute(query), key=itemgetter(0))
-        epochs = {trial: [row[1:] for row in group] for trial, group in groups}
+    for chunk in chunks(rows):  # so that only some of the records are there twice
+        epochs = epoch_rows(connection, [row.hash for row in chunk])
         found += [_result(row, epochs.get(row.hash, ()), machines) for row in chunk]
     return found
 
 
-def _result(row: Row[Any], epochs: Sequence[_Epoch], machines: dict[str, Machine]) -> TrialResult:
+def epoch_rows(connection: Connection, hashes: Sequence[str]) -> dict[str, list[EpochRow]]:
+    """Read the epoch records of trials, at most `CHUNK`, as they are in the database; see `check_records`."""
+    query = _EPOCHS.where(schema.epoch_records.c.trial.in_(hashes))
+    groups = groupby(connection.execute(query), key=itemgetter(0))
+    return {trial: [tuple(row[1:]) for row in group] for trial, group in groups}
+
+
+def check_records(trial: Row[Any], rows: Sequence[EpochRow]) -> str:
+    """Check a trial's epoch records, and return them as one text; see `schema.records_text`."""
+    text = schema.records_text(rows)
+    if extend(EMPTY, text) != trial.records:
+        raise DamageError(record_of(trial.arm, trial.seed), MISMATCH, trial.hash)
+    return text
+
+
+def _result(row: Row[Any], epochs: Sequence[EpochRow], machines: dict[str, Machine]) -> TrialResult:
     return TrialResult(
         arm=row.arm,
         seed=row.seed,
@@ -195,10 +225,8 @@ def _result(row: Row[Any], epochs: Sequence[_Epoch], machines: dict[str, Machine
     )
 
 
-def _epochs(trial: Row[Any], rows: Sequence[_Epoch]) -> tuple[EpochRecord, ...]:
-    text = schema.records_text(rows)
-    if extend(EMPTY, text) != trial.records:
-        raise DamageError(record_of(trial.arm, trial.seed), MISMATCH, trial.hash)
+def _epochs(trial: Row[Any], rows: Sequence[EpochRow]) -> tuple[EpochRecord, ...]:
+    text = check_records(trial, rows)
     decoded = json.loads(f"[{text[1:]}]")[2::3]  # all at once: twice as fast as one by one
     if ':"' in text:  # NaN and infinities, which JSON does not know, are text
         decoded = [{name: float(value) for name, value in metrics.items()} for metrics in decoded]
@@ -206,7 +234,8 @@ def _epochs(trial: Row[Any], rows: Sequence[_Epoch]) -> tuple[EpochRecord, ...]:
     return tuple([EpochRecord(arm, seed, row[0], metrics) for row, metrics in zip(rows, decoded, strict=True)])
 
 
-def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+def chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Split what a statement names by hash."""
     return (items[start : start + CHUNK] for start in range(0, len(items), CHUNK))
 
 

@@ -22,12 +22,17 @@ def in_turn(connection: Connection, at: datetime) -> datetime:
 
     Until the transaction ends, no other run begins.
     """
-    if connection.dialect.name == "postgresql":  # SQLite has one writer at a time
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_RUNS_KEY})")
+    hold_runs(connection)
     studies = schema.studies.c
     last = connection.scalar(select(studies.hash).order_by(studies.last_run_at.desc()).limit(1))
     known = None if last is None else queries.known_study(connection, last)
     return at if known is None else max(at, known.last_run_at + timedelta(microseconds=1))
+
+
+def hold_runs(connection: Connection) -> None:
+    """Let no run begin until this transaction, which writes, ends."""
+    if connection.dialect.name == "postgresql":  # SQLite has one writer at a time
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_RUNS_KEY})")
 
 
 def earlier(connection: Connection, study: str) -> dict[str, str]:

@@ -11,16 +11,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import Connection, event, insert, inspect, select
+from sqlalchemy import Connection, event, insert
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
-from fairtrial.errors import StoreDamagedError, StoreError, StoreMissingError, StoreVersionError
+from fairtrial.errors import StoreDamagedError, StoreError, StoreLockedError, StoreMissingError
+from fairtrial.failpoints import failpoint
 from fairtrial.history import History
 from fairtrial.scheduler import plan
 from fairtrial.spec import Study
-from fairtrial.store import locks, queries, schema, sharing, stages
+from fairtrial.store import locks, merging, queries, removal, schema, sharing, stages, tables
 from fairtrial.store.base import StoredStudy, Writer
-from fairtrial.store.checksums import MISSING, DamageError, named
+from fairtrial.store.checksums import DamageError, named
 from fairtrial.store.engine import DELETED, explain, is_damage, make_engine
 from fairtrial.store.url import DatabaseURL
 from fairtrial.store.writer import Attempts, SQLWriter, add_study
@@ -48,6 +49,7 @@ class SQLStore:
         url: a file's path or a database URL: ``sqlite:///PATH`` or ``postgresql://USER@HOST/DATABASE``.
         create: make the database if there is none; otherwise a missing one is an error.
         patience: seconds to wait for another process that uses the database, and for a server that went away.
+        writes: whether anything will be written; if not, the database refuses it. By default as ``create``.
 
     Raises:
         StoreError: the database can't be opened, or is not fairtrial's.
@@ -63,7 +65,7 @@ class SQLStore:
 
     _opened: Path | None = None  # the file's full path, once it is open
 
-    def __init__(self, url: str, *, create: bool = True, patience: float = 30.0) -> None:
+    def __init__(self, url: str, *, create: bool = True, patience: float = 30.0, writes: bool | None = None) -> None:
         self._url = DatabaseURL.of(url)
         self._patience = patience
         self._file = self._url.file  # None in memory, and on a server
@@ -73,7 +75,7 @@ class SQLStore:
         self._one_thread = threading.RLock() if in_memory else contextlib.nullcontext()
         self._locks: list[locks.AdvisoryLock] = []
         with self._explained("can't be opened"):
-            self._engine = make_engine(self._url, patience, writes=create)
+            self._engine = make_engine(self._url, patience, writes=create if writes is None else writes)
             check, reached = partial(self._check_tables, create=create), self.name in _REACHED
             event.listen(self._engine, "connect", lambda *_: _REACHED.add(self.name))
             try:
@@ -95,6 +97,11 @@ class SQLStore:
     def name(self) -> str:
         """The store's path or URL, without its password."""
         return self._url.name
+
+    @property
+    def file(self) -> Path | None:
+        """The file of a SQLite database; None for one in memory, or on a server."""
+        return self._opened
 
     @property
     def beside(self) -> str:
@@ -123,7 +130,7 @@ class SQLStore:
         found = connection.exec_driver_sql(f"PRAGMA {check}(1)").scalar()
         return "" if found == "ok" else str(found)
 
-    def lock(self, study: Study) -> AbstractContextManager[None]:
+    def lock(self, study: Study | StoredStudy) -> AbstractContextManager[None]:
         """Lock a study in this store against other runs; see `Store.lock`."""
         if not self._url.is_sqlite:
             return self._lock_on_server(study)
@@ -193,6 +200,101 @@ class SQLStore:
 
         return self._read(work)
 
+    def merge(self, sources: Sequence["SQLStore"], keep: merging.Keep | None = None) -> tuple[merging.Merged, ...]:
+        """Add what other stores hold, all or nothing; see `fairtrial.maintenance.merge_stores`."""
+
+        def work(connection: Connection) -> tuple[merging.Merged, ...]:
+            sharing.hold_runs(connection)
+            self._refuse_running(connection)
+            return tuple(merging.merge(connection, read, name, keep) for name, read in reads)
+
+        with contextlib.ExitStack() as reading:
+            reads = [(source.name, reading.enter_context(source.snapshot())) for source in sources]
+            found = self._write(work)
+        failpoint("merge.committed")
+        return found
+
+    def would_remove(self, study: str) -> removal.Removal:
+        """Find what goes with a study, by its hash."""
+        return self._read(lambda connection: removal.removal(connection, study))
+
+    def remove(self, study: str) -> removal.Removal:
+        """Remove a study that is locked, by its hash, and what goes with it; see `store.removal`."""
+
+        def work(connection: Connection) -> removal.Removal:
+            sharing.hold_runs(connection)
+            return removal.remove(connection, study)
+
+        return self._write(work)
+
+    def orphans(self) -> tuple[Sequence[str], int]:
+        """List the trials that no study plans, and how many bytes they take."""
+        return self._read(removal.orphans)
+
+    def without_runs(self, work: Callable[[removal.Wanted], T]) -> T:
+        """Remove the trials that no study plans, and call a function while no run can begin; refused if one is alive.
+
+        It gets what the store knows of trials.
+        """
+
+        def transaction(connection: Connection) -> T:
+            sharing.hold_runs(connection)
+            self._refuse_running(connection)
+            removal.remove_orphans(connection)
+            return work(removal.wanted(connection))
+
+        return self._write(transaction)
+
+    def wanted(self) -> removal.Wanted:
+        """What the store knows of trials: which are to be run, or run on."""
+        return self._read(removal.wanted)
+
+    def unused(self) -> tuple[int, int]:
+        """How many bytes of the file are unused, and how many it has; a server has no file."""
+        if self._file is None:
+            return 0, 0
+
+        def work(connection: Connection) -> tuple[int, int]:
+            pragmas = ("page_size", "freelist_count", "page_count")
+            page, free, pages = (connection.exec_driver_sql(f"PRAGMA {name}").scalar() or 0 for name in pragmas)
+            return page * free, page * pages
+
+        return self._read(work)
+
+    def shrink(self) -> None:
+        """Give the unused bytes of the file back."""
+        with self._explained("can't be made smaller"), contextlib.closing(self._engine.raw_connection()) as connection:
+            connection.cursor().execute("VACUUM")
+
+    def identity(self) -> tuple[Any, ...]:
+        """What two objects have in common that are stores in the same database."""
+        if self._url.is_sqlite:
+            found = self._opened.stat() if self._opened is not None else None
+            return (id(self),) if found is None else (found.st_dev, found.st_ino)
+        return self._read(tables.identity)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[merging.Read]:
+        """Read one state of the database in several calls; refused if a study is being run."""
+        explained = partial(self._explained, "can't be read")
+        options = {} if self._url.is_sqlite else {"isolation_level": "REPEATABLE READ"}
+        begun = self._engine.execution_options(**options).begin()
+        with explained(), self._one_thread, begun as connection:
+
+            def read(work: Callable[[Connection], T]) -> T:
+                with explained():
+                    return work(connection)
+
+            read(self._refuse_running)
+            yield read
+
+    def _refuse_running(self, connection: Connection) -> None:
+        for row in queries.study_rows(connection):
+            if self._is_locked(connection, row.hash):
+                raise StoreLockedError(
+                    f"{row.name}@{row.hash[:8]} is being run in {self.name}: wait for it or stop it, and try again"
+                )
+
     def _read(self, work: Callable[[Connection], T]) -> T:
         """Run a function that only reads: it sees one state of the database, and blocks no writer for long."""
         # SQLite's transactions see one state anyway.
@@ -218,7 +320,7 @@ class SQLStore:
         return self._opened.with_name(f"{self._opened.name}.{study[:8]}.lock")
 
     @contextmanager
-    def _lock_on_server(self, study: Study) -> Iterator[None]:
+    def _lock_on_server(self, study: Study | StoredStudy) -> Iterator[None]:
         with self._explained("can't be locked"):
             lock = self._retry(lambda: locks.AdvisoryLock(self._engine, study.hash, study.label))
         self._locks.append(lock)
@@ -274,32 +376,7 @@ class SQLStore:
                 connection.execute(insert(schema.schema_version).values(version=schema.VERSION, studies=0, stages=0))
 
     def _has_tables(self, connection: Connection) -> bool:
-        """Whether fairtrial's tables exist; those of another program or version are an error."""
-        tables = {*inspect(connection).get_table_names()}
-        if not tables:
-            if problem := self._structure(connection, "quick_check"):
-                raise DamageError("the list of its tables", f"is empty ({problem})")
-            return False
-        if tables.isdisjoint({schema.schema_version.name, schema.DEVELOPMENT}):
-            if tables.isdisjoint({schema.study_trials.name, schema.epoch_records.name}):
-                raise StoreError(f"{self.name} is a database, but not one of fairtrial's")
-            raise DamageError(f"the table {schema.schema_version.name}", MISSING)
-        version = 0 if schema.DEVELOPMENT in tables else connection.scalar(select(schema.schema_version.c.version))
-        if not isinstance(version, int):
-            raise DamageError("the version of its tables", MISSING)
-        if version > schema.VERSION:
-            raise StoreVersionError(
-                f"{self.name} was written by a newer fairtrial (its tables have version {version}, this one knows "
-                f"{schema.VERSION}): upgrade fairtrial, or name another store with --store"
-            )
-        if version < schema.VERSION:
-            raise StoreVersionError(
-                f"{self.name} was made by a development version of fairtrial; its records can't be read by this one: "
-                "name another store with --store, or move that one away"
-            )
-        if lost := sorted({*schema.metadata.tables} - tables):
-            raise DamageError(f"the table {lost[0]}", MISSING)
-        return True
+        return tables.are_there(connection, self.name, lambda: self._structure(connection, "quick_check"))
 
     @contextmanager
     def _explained(self, what: str) -> Iterator[None]:

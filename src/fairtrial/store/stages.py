@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
 
@@ -22,17 +23,28 @@ def register(connection: Connection, study: Study, at: datetime) -> None:
     """
     question = Question.of(study)
     stages = [one for one in _sharing_an_arm(connection, question) if one.question.shares_arms(question)]
-    if _current(stages, question) is None:
-        stage = _next(connection, stages, study, at)
-        row = {"study": study.hash, "question": schema.to_json(question.to_json()), "registered_at": at}
-        row |= {"ended": schema.to_json(dict(stage.ended)), "earlier": schema.to_json(list(stage.earlier))}
+    if current_stage(stages, question) is None:
+        row = to_row(study.hash, _next(connection, stages, study, at))
+        del row["number"]  # the database chooses it
         added = connection.execute(insert(schema.stages), {**row, "checksum": EMPTY})
         number = added.inserted_primary_key
         assert number is not None
-        row["number"] = number[0]  # the database chooses it, and the checksum covers it
+        row["number"] = number[0]  # the checksum covers it
         own = update(schema.stages).where(schema.stages.c.number == row["number"])
         connection.execute(own.values(checksum=schema.with_checksum(schema.stages, row)["checksum"]))
         connection.execute(update(schema.schema_version).values(stages=schema.schema_version.c.stages + 1))
+
+
+def to_row(study: str, stage: Registered) -> dict[str, Any]:
+    """The row of a stage, but for its checksum."""
+    return {
+        "number": stage.number,
+        "study": study,
+        "question": schema.to_json(stage.question.to_json()),
+        "registered_at": stage.at,
+        "ended": schema.to_json(dict(stage.ended)),
+        "earlier": schema.to_json(list(stage.earlier)),
+    }
 
 
 def history(connection: Connection, study: Study, now: datetime) -> History:
@@ -40,7 +52,7 @@ def history(connection: Connection, study: Study, now: datetime) -> History:
     question = Question.of(study)
     related = _sharing_an_arm(connection, question)
     stages = [stage for stage in related if stage.question.shares_arms(question)]
-    current = _current(stages, question)
+    current = current_stage(stages, question)
     own = current or _next(connection, stages, study, now)
     beside = [stage for stage in related if stage not in stages and _was_looked_at(connection, stage)]
     return History(
@@ -59,24 +71,32 @@ def _sharing_an_arm(connection: Connection, question: Question) -> list[Register
 
 def all_stages(connection: Connection) -> list[Registered]:
     """All stages, in order."""
+    return [stage for _, stage in stored_stages(connection)]
+
+
+def stored_stages(connection: Connection) -> list[tuple[str, Registered]]:
+    """All stages, in order, each with the hash of the study that asked."""
     rows = connection.execute(select(schema.stages).order_by(schema.stages.c.number)).all()
     for row in rows:
         if not schema.matches(row):
             raise DamageError(f"stage {row.number}, what a study asks,", MISMATCH)
     queries.check_count(connection, "stages", [row.number for row in rows])
     return [
-        Registered(
-            row.number,
-            Question.from_json(json.loads(row.question)),
-            row.registered_at,
-            json.loads(row.ended),
-            tuple(json.loads(row.earlier)),
+        (
+            row.study,
+            Registered(
+                row.number,
+                Question.from_json(json.loads(row.question)),
+                row.registered_at,
+                json.loads(row.ended),
+                tuple(json.loads(row.earlier)),
+            ),
         )
         for row in rows
     ]
 
 
-def _current(stages: Sequence[Registered], question: Question) -> Registered | None:
+def current_stage(stages: Sequence[Registered], question: Question) -> Registered | None:
     """The question's own stage, if there is one that was not passed over."""
     own = next((stage for stage in reversed(stages) if stage.question.key == question.key), None)
     passed_over = own and any(own.number not in stage.earlier for stage in stages if stage.number > own.number)

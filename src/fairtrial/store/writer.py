@@ -56,7 +56,7 @@ def _add_new(connection: Connection, study: Study, row: Mapping[str, Any]) -> No
     settings = {arm: {"settings": schema.to_json(one), "settings_digest": digest(one)} for arm, one in contents.items()}
     new = [
         schema.with_checksum(
-            schema.trials, {**_NEW_TRIAL, "hash": one.hash, "arm": one.arm, "seed": one.seed, **settings[one.arm]}
+            schema.trials, {**NEW_TRIAL, "hash": one.hash, "arm": one.arm, "seed": one.seed, **settings[one.arm]}
         )
         for one in sorted(trials, key=lambda one: one.hash)  # two runs that share trials must not deadlock
     ]
@@ -71,7 +71,7 @@ def _add_new(connection: Connection, study: Study, row: Mapping[str, Any]) -> No
 
 
 #: A trial that has not begun.
-_NEW_TRIAL: Mapping[str, Any] = {
+NEW_TRIAL: Mapping[str, Any] = {
     **{column.name: None for column in schema.trials.c},
     "detail": "",
     "forced": "",
@@ -100,7 +100,7 @@ class SQLWriter:
         # ended_at stays: whoever looked at this trial before it was run again has seen it.
         changed.row |= {"attempt": attempt, "outcome": None, "detail": "", "started_at": at, "reads": None}
         changed.row |= {"machine": schema.to_json(dataclasses.asdict(machine)), "fingerprints": "{}"}
-        changed.row |= {"forced": _storable(forced)}
+        changed.row |= {"forced": storable(forced)}
         self._attempts[trial.hash][1].add(attempt)
         changed.attempt = attempt
 
@@ -124,8 +124,8 @@ class SQLWriter:
         reads: Sequence[str] | None = None,
     ) -> None:
         changed = self._check(trial, attempt)
-        known = None if reads is None else schema.to_json([_storable(name) for name in reads])
-        changed.row |= {"outcome": outcome.value, "detail": _storable(detail), "ended_at": at, "reads": known}
+        known = None if reads is None else schema.to_json([storable(name) for name in reads])
+        changed.row |= {"outcome": outcome.value, "detail": storable(detail), "ended_at": at, "reads": known}
         changed.epochs = {epoch: one for epoch, one in changed.epochs.items() if one[0] == attempt}
         changed.ended = attempt
 
@@ -138,13 +138,9 @@ class SQLWriter:
             for trial, changed in self._changed.items()
             for epoch, (attempt, metrics) in changed.epochs.items()
         ]
-        rows = [schema.with_checksum(schema.trials, changed.row) for changed in self._changed.values()]
         if epochs:
             self._connection.execute(_EPOCH[self._connection.dialect.name], epochs)
-        if rows:
-            self._connection.execute(
-                _ROW, [{f"new_{name}": row[name] for name in ("hash", *_CHANGING)} for row in rows]
-            )
+        update_trials(self._connection, [changed.row for changed in self._changed.values()])
 
     def _add_records(self, trial: str, changed: _Changed) -> None:
         """Bring the checksum of a trial's epoch records up to date, and drop those of earlier attempts if it ended."""
@@ -183,7 +179,14 @@ class SQLWriter:
         return self._changed[trial.hash]
 
 
-def _storable(text: str) -> str:
+def update_trials(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the changed rows of trials, with new checksums; their settings stay."""
+    checked = [schema.with_checksum(schema.trials, row) for row in rows]
+    if checked:
+        connection.execute(_ROW, [{f"new_{name}": row[name] for name in ("hash", *_CHANGING)} for row in checked])
+
+
+def storable(text: str) -> str:
     """Escape what databases refuse in a text: NUL (PostgreSQL), and unpaired surrogates (not UTF-8)."""
     return text.replace("\0", "\\x00").encode(errors="backslashreplace").decode()
 
