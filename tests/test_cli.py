@@ -530,7 +530,7 @@ def test_an_option_that_takes_one_value_can_be_given_once(fairtrial, command, op
     """Else the first value would be ignored without a word."""
     for words in ((option, "1", option, "2"), (f"{option}=1", f"{option}=1")):
         status, out, err = fairtrial(command, "quick", *words)
-        assert (status, out) == (2, "")
+        assert (status, out) == (3 if command == "gate" else 2, "")  # 2 is a decision of the gate
         assert f"{option} is given 2 times: it takes one value" in err
 
 
