@@ -93,7 +93,7 @@ def _storage(place: str) -> Any:
     with path.open("rb") as file:
         if file.read(1) != b"{":
             raise RunsError(f"{brief(str(path), 200)}: is no storage of Optuna, neither a database nor a journal")
-    return optuna.storages.JournalStorage(_ReadOnlyJournal(path))
+    return optuna.storages.JournalStorage(_ReadOnlyJournal(path))  # type: ignore[arg-type]  # it can read, not write
 
 
 def _server_storage(url: str) -> Any:
