@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from fairtrial.executors.inline import InlineExecutor
 from fairtrial.executors.ray.cluster import RayCluster
@@ -19,8 +19,10 @@ from fairtrial.executors.slots import Slots
 from fairtrial.spec import Study
 
 # At home Hypothesis explores; on a server, where nobody can look into a failure's database, each run is the same.
-settings.register_profile("default", deadline=None)
-settings.register_profile("ci", deadline=None, derandomize=True)
+# A slow machine is no fault of what is tested: neither examples nor their making have a deadline.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("default", patient)
+settings.register_profile("ci", patient, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 # A shell that runs the suite in the background makes it ignore Ctrl-C, and nohup SIGHUP; some tests send these.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -149,10 +149,9 @@ def _remark(found: StudyVerdict) -> str:
 
 
 def _warnings(found: StudyVerdict) -> Iterator[str]:
-    """What can make the verdicts false, in a line; the verdicts themselves say all of it."""
+    """What can make the verdicts false, in a line or two; the verdicts themselves say all of it."""
     said = [*(["Exploratory."] if found.exploratory else []), *found.alerts[:1]]
-    if said:
-        yield textwrap.shorten(" ".join(said), LINE, placeholder=" ...")
+    yield from textwrap.wrap(" ".join(said), LINE, max_lines=2, placeholder=" ...")
 
 
 _ABOUT = "Each arm minus the reference, seed by seed, with the intervals, the margin and the verdicts."
