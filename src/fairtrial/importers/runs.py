@@ -11,7 +11,7 @@ from fairtrial.errors import RunsError
 from fairtrial.importers.cells import NO_LABEL, Floats, Integers, Labels, Mask, TooManyError, numbers_of
 from fairtrial.importers.question import ARM, EACH_ROW, ROW, SEED, Question
 from fairtrial.importers.records import ConflictError, Records, Rows
-from fairtrial.importers.settings import Settings
+from fairtrial.importers.settings import Settings, names_runs, numbers_seeds
 from fairtrial.spec.messages import brief, show
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class Runs:
         unnamed: how many have no arm.
         thinned: whether epochs were dropped that the measure does not need.
         differing: columns in which arms differ beside the one under test, with the values of each arm.
+        unread: how many columns were not looked at for that.
     """
 
     question: Question
@@ -67,6 +68,7 @@ class Runs:
     unnamed: int
     thinned: bool
     differing: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    unread: int = 0
 
     @property
     def digest(self) -> str:
@@ -98,10 +100,11 @@ class _Reader:
         self._statuses = Labels(1_000)
         self._records = Records(question.last, question.lowest, question.group is not None)
         self._settings = Settings(question.others)
+        self._named = Settings(_names_of_runs(question))
         self._rows = self._unnamed = 0
 
     def runs(self) -> Runs:
-        columns = (*self._question.columns, *self._settings.columns)
+        columns = tuple(dict.fromkeys((*self._question.columns, *self._settings.columns, *self._named.columns)))
         try:
             for batch in self._question.source.read(columns):
                 self._add(batch)
@@ -121,6 +124,7 @@ class _Reader:
             self._unnamed,
             self._records.thinned,
             self._differing(arms, of_run),
+            self._settings.unread,
         )
 
     @property
@@ -144,6 +148,7 @@ class _Reader:
         self._add_statuses(batch, runs)
         found = numbers_of(batch.column(question.column), question.column, rows)
         kept = found.known & named
+        self._named.add(batch, np.where(kept, runs, -1), len(self._numbers))
         epochs = self._epochs(batch, rows, kept)
         groups = self._groups_of(batch, rows, kept)
         ones = np.ones(number, dtype=np.int64)
@@ -234,10 +239,20 @@ class _Reader:
         return sorted(found, key=lambda run: (order[run.arm], *seed_order(run.seed)))
 
     def _check_independent(self, arms: Sequence[str], of_run: Integers) -> None:
-        """Refuse rows that are no independent runs although no column of seeds was named."""
-        if self._question.seed is not None or self._question.epoch is not None:
+        """Refuse rows that are no independent runs, or several runs that would pass for one."""
+        named = self._question.seed
+        for column, (run, one, other) in self._named.varied.items():
+            seed = self._seeds.texts[[*self._numbers][run][1]]
+            raise RunsError(
+                f"{self._name}: {brief(arms[of_run[run]])}, {_called(named)} {brief(seed)} has several runs "
+                f"({_called(column)} {brief(one)} and {brief(other)}); leave out all but one, or write --group "
+                f"{brief(column)} if their mean counts"
+            )
+        if self._question.epoch is not None:
             return
         for column, arm, rows, different in self._settings.numbering(of_run):
+            if named is not None and not numbers_seeds(column):
+                continue
             raise RunsError(
                 f"{self._name}: {brief(arms[arm])} has {rows:,} rows and only {different:,} different values of "
                 f"{show(column)}: rows of one are no independent runs; write --seed {brief(column)}, and "
@@ -275,6 +290,14 @@ class _Reader:
         elif question.seed is None:
             options.insert(0, f"{question.usual('--seed')} if they are runs")
         return f"write {', or '.join(options)}"
+
+
+def _names_of_runs(question: Question) -> tuple[str, ...]:
+    """The columns that name runs, where epochs of several runs of one seed could pass for those of one run."""
+    if question.seed is None or question.epoch is None or question.group is not None:
+        return ()
+    known = question.source.run
+    return (known,) if known else tuple(column for column in question.others if names_runs(column))[:1]
 
 
 def _called(column: str | None) -> str:
