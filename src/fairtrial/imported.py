@@ -312,7 +312,10 @@ class _Importing:
             yield f"{_counted(runs.unnamed, 'row')} without an arm left out."
         if self._running:
             yield f"{_counted(self._running, 'run')} still running left out."
-        if empty := sum(run.ended == "failed" and not run.values for run in runs.runs):
+        if runs.again:
+            yield f"{_counted(runs.again, 'run')} failed without a value and run again, which counts in its place."
+        used = [run for arm in runs.arms for run in self._used(arm)]
+        if empty := sum(run.ended == "failed" and not run.values for run in used):
             yield f"{_counted(empty, 'run')} without a value of {brief(question.column)} lost, like failed ones."
         if runs.thinned:
             yield "Of so many epochs, only those that decide the measure were kept."
@@ -333,10 +336,9 @@ class _Importing:
         largest = dict.fromkeys(self._by_arm, 0.0)
         for run in self._all.runs:
             largest[run.arm] = max(largest[run.arm], *(abs(value) for value in run.values if finite(value)), 0.0)
-        small = [brief(arm) for arm, value in largest.items() if 0 < value <= 1]
+        small = ", ".join([brief(arm) for arm, value in largest.items() if 0 < value <= 1][:_NAMED])
         if small and max(largest.values()) > 10:
-            named = ", ".join(small[:_NAMED]) + (", ..." if small[_NAMED:] else "")
-            yield f"All values of {named} are at most 1, and others are larger than 10: are all of them in percent?"
+            yield f"All values of {small} are at most 1, and others are larger than 10: are all of them in percent?"
 
     def _early(self) -> Iterator[str]:
         """Name arms whose runs ended at an earlier epoch than others."""
@@ -349,14 +351,12 @@ class _Importing:
             if run.epochs[-1] < last:
                 early.setdefault(run.arm, []).append(run.epochs[-1])
         if early:
-            named = [
-                f"{_counted(len(ends), 'run')} of {brief(arm)} at {min(ends):g}"
-                + (f" to {max(ends):g}" if min(ends) < max(ends) else "")
-                for arm, ends in early.items()
-            ]
-            why = "the best of more epochs is better by luck alone"
-            if self._question.family != "best":
-                why = "final values compare trainings of different lengths"
+            spans = {
+                arm: f"{min(ends):g}" + f" to {max(ends):g}" * (min(ends) < max(ends)) for arm, ends in early.items()
+            }
+            named = [f"{_counted(len(early[arm]), 'run')} of {brief(arm)} at {span}" for arm, span in spans.items()]
+            final = "final values compare trainings of different lengths"
+            why = "the best of more epochs is better by luck alone" if self._question.family == "best" else final
             shown = ", ".join(named[:_NAMED]) + (", ..." if named[_NAMED:] else "")
             yield f"Not all runs end at {brief(self._question.epoch)} {last:g}: {shown}; {why}."
 

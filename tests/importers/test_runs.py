@@ -182,6 +182,22 @@ def test_epochs_of_several_runs_of_a_seed_are_not_those_of_one(name):
     assert values(collected(empty, **asked))["a", "0"] == (0.5, 0.7)
 
 
+def test_a_run_that_failed_and_was_run_again():
+    rows = [("a", 0, "x", "failed", 1, None), ("a", 0, "y", "finished", 1, 0.7), ("b", 0, "z", "failed", 1, None)]
+    columns = ["optimizer", "seed", "run", "status", "step", "acc"]
+
+    def read(*values):
+        table = pd.DataFrame([(*row[:-1], value) for row, value in zip(rows, values, strict=True)], columns=columns)
+        known = Source("runs", tuple(columns), open_source(table).read, run="run", epoch="step", status="status")
+        return collect(Question.of(known, arm="optimizer", seed="seed", measure="final_acc"))
+
+    runs = read(None, 0.7, None)
+    assert [(run.ended, run.values) for run in runs.runs] == [("finished", (0.7,)), ("failed", ())]
+    assert runs.again == 1
+    with pytest.raises(RunsError, match=r"a, seed 0 has several runs \(run x and y\); leave out all but one"):
+        read(0.5, 0.7, None)
+
+
 def test_rows_are_runs_where_nothing_says_otherwise():
     table = {"optimizer": ["a", "b"] * 3, "seed": range(6), "acc": [1, 2, 3, 4, 5, 5]}
     assert [run.values for run in collected(table, seed=None).runs] == [(1,), (3,), (5,), (2,), (4,), (5,)]
