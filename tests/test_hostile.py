@@ -178,9 +178,45 @@ def test_nothing_hostile_gets_out_of_any_command(fairtrial_command):
     fairtrial_command("digest", "evil.toml")
 
 
+def test_nothing_hostile_gets_out_of_runs_made_elsewhere(fairtrial_command):
+    cells = [f"{TERMINAL}{HTML}{MARKUP}", f"=1+1 {MARKDOWN}", f"[2cm] {LATEX}{VEGA}"]
+    columns = [f"{TERMINAL}{number}{HTML}" for number in range(3)]  # arm, seed, and another setting
+    rows = [
+        (arm, f"{seed}{MARKDOWN}", arm, 0.5 + at / 10 + seed / 100)
+        for at, arm in enumerate(cells)
+        for seed in (1, 2, 3)
+    ]
+    with Path(f"{TERMINAL}.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([(*columns, "test_acc"), *rows])
+    asked = ["--arm", columns[0], "--seed", columns[1], "--measure", "test_acc", "--reference", cells[1].strip()]
+    for form in ("text", "markdown", "latex", "json"):
+        out, _ = fairtrial_command("judge", f"{TERMINAL}.csv", *asked, "--format", form)
+        FORMATS[form](out)
+        assert out
+    gate = ["gate", f"{TERMINAL}.csv", *asked, "--not-worse-than", "0.01"]
+    assert fairtrial_command(*gate)[0].count("arms differ in") == 1
+    check_markdown(fairtrial_command(*gate, "--markdown", "-")[0])
+    check_text(fairtrial_command(*gate, "--junit", "-")[0])
+    fairtrial_command("import", f"{TERMINAL}.csv", *asked)
+    fairtrial_command("merge", "fairtrial.db", "--store", "other.db")
+    assert fairtrial_command("ls", "--store", "other.db")[0]
+    asked[-1] = TERMINAL
+    fairtrial_command("judge", f"{TERMINAL}.csv", *asked, one_line=True)
+
+
 @pytest.mark.parametrize(
     "words",
     [
+        ["judge", TERMINAL],
+        ["judge", f"{TERMINAL}.csv"],
+        ["judge", f"wandb:{TERMINAL}"],
+        ["judge", f"mlflow:{TERMINAL}"],
+        ["import", f"{TERMINAL}.csv", "--arm", TERMINAL],
+        ["gate", TERMINAL],
+        ["gate", f"{TERMINAL}.csv", "--arm", TERMINAL],
+        ["gate", "evil.toml", "--baseline", f"{TERMINAL}.parquet", "--not-worse-than", "0.1"],
+        ["merge", TERMINAL],
+        ["rm", TERMINAL],
         ["run", TERMINAL],
         ["run", f"{TERMINAL}.toml"],
         ["run", "quick", "--set", f"{TERMINAL}=1"],

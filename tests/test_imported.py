@@ -138,7 +138,8 @@ def test_repeated_measurements_do_not_pass_for_runs():
 
 def test_arms_of_one_run_are_said():
     copied = FRAME.assign(test_acc=list(FRAME["test_acc"][:5]) * 2)
-    assert "sgd" in next(line for line in judged(copied).data.alerts if "identical" in line)
+    [line] = [line for line in judged(copied).data.alerts if "identical" in line]
+    assert line.endswith("to the bit at all 5 seeds: are they the same runs under two names?")
 
 
 CURVES = pd.concat([FRAME.assign(epoch=epoch, test_acc=FRAME["test_acc"] * epoch / 3) for epoch in (1, 2, 3)])
@@ -162,7 +163,50 @@ def test_trainings_of_different_lengths_are_said():
     text = alerts(judged(short, measure="final_test_acc", epoch="epoch"))
     assert "Not all runs end at epoch 3: 2 runs of sgd at 2; final values compare" in text
     assert "Trials ended early" not in text
-    assert "Not all runs" not in alerts(judged(short, measure="best_test_acc", epoch="epoch"))
+    text = alerts(judged(short, measure="best_test_acc", epoch="epoch"))
+    assert "2 runs of sgd at 2; the best of more epochs is better by luck alone." in text
+    assert "Not all runs" not in alerts(judged(CURVES, measure="best_test_acc", epoch="epoch"))
+
+
+def test_records_of_imported_runs_are_not_read_as_jitter():
+    many = pd.concat([FRAME.assign(step=step, test_acc=FRAME["test_acc"] + 0.01 * rng.random(10)) for step in range(9)])
+    assert "jitter" not in judged(many, measure="final_test_acc", epoch="step").text()
+
+
+@pytest.mark.parametrize("seed", [None, "episode"])
+def test_rows_that_may_be_episodes_are_said(seed):
+    episodes = FRAME.rename(columns={"seed": "episode"})
+    told = "if episode tells measurements of one run apart, they are no independent runs: write --group episode"
+    assert told in alerts(judged(episodes, seed=seed))
+    assert "independent" not in alerts(judged(FRAME))
+
+
+def test_failed_runs_of_seeds_that_are_left_out_are_said():
+    extra = pd.DataFrame([{"optimizer": "sgd", "seed": 5, "test_acc": None, "lr": 0.1}])
+    text = alerts(judged(pd.concat([FRAME, extra])))
+    assert "Of these, 1 run failed, which counts for nothing here." in text
+    assert "which counts for nothing" not in alerts(judged(FRAME.drop([8, 9])))
+
+
+def test_fractions_among_percent_are_said():
+    mixed = FRAME.copy()
+    mixed.loc[mixed["optimizer"] == "sgd", "test_acc"] *= 100
+    assert "All values of adam are at most 1" in alerts(judged(mixed, unit="percent"))
+    assert "at most 1" not in alerts(judged(FRAME.assign(test_acc=100 * FRAME["test_acc"]), unit="percent"))
+
+
+def test_a_table_of_runs_of_mlflow_is_read_as_its_metrics_are_called():
+    table = FRAME.rename(columns=lambda name: {"test_acc": "metrics.test_acc"}.get(name, f"params.{name}"))
+    table = table.assign(run_id=[f"r{row}" for row in range(10)], experiment_id="0")
+    asked = {"arm": "params.optimizer", "measure": "metrics.test_acc"}
+    paired, unpaired = (judged(table, seed=seed, **asked).data for seed in ("params.seed", None))
+    assert paired.comparisons[0].interval == pytest.approx(judged(FRAME).data.comparisons[0].interval)
+    assert (paired.unit.name, unpaired.paired) == ("%", False)
+
+
+def test_columns_that_were_not_looked_at_are_counted(monkeypatch):
+    monkeypatch.setattr("fairtrial.importers.settings.MOST_COLUMNS", 1)
+    assert "Whether arms differ in 1 further column was not looked at." in alerts(judged(FRAME.assign(wd=0.1)))
 
 
 @pytest.mark.parametrize(

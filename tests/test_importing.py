@@ -116,7 +116,7 @@ def test_arms_are_known_by_label_or_by_the_key_in_which_they_differ():
         ({"optimizer": "other"}, 'has no arm "other"; known: '),
         ({"seed": 7}, "seed 7 of usual is none of simulated@"),
         ({"epoch": 1}, "several values of one run (usual, seed 0, epoch 1: 0.6 in row 1 and 0.7 in row 2)"),
-        ({"test_acc": 45.0}, "usual, seed 0: test_acc = 45 in epoch 1: must be a fraction"),
+        ({"test_acc": 45.0}, "usual, seed 0: test_acc = 45 in epoch 1: must be a fraction, from 0 to 1; write 0.45"),
     ],
     ids=range(4),
 )

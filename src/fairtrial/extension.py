@@ -94,7 +94,7 @@ def _records(trial: Trial, run: Run, metric: str, rules: RecordRules, source: st
         try:
             yield EpochRecord(trial.arm, trial.seed, epoch, rules.checked({metric: value}, epoch))
         except (Diverged, ValueError, TypeError) as error:
-            raise RunsError(f"{where}: {one_line(str(error))}") from error
+            raise RunsError(f"{where}: {one_line(str(error)).replace('; yield ', '; write ')}") from error
 
 
 def _arms(study: Study, runs: Runs) -> dict[str, str]:

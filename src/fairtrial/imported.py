@@ -88,7 +88,7 @@ class _Measured:
 
     @classmethod
     def of(cls, question: Question, asked: Asked) -> "_Measured":
-        column, family = question.column, question.family
+        column, family = question.column.removeprefix("metrics."), question.family  # MLflow's tables of runs have it
         if not family:  # a column such as best_test_acc is that measure of test_acc
             prefix, _, rest = column.partition("_")
             column, family = (rest, prefix) if prefix in {"best", "final"} and rest else (column, "final")
@@ -256,12 +256,16 @@ class _Importing:
         yield from (one_line(note) for note in self._question.source.notes)
         yield self._pairing()
         yield from self._rows()
+        yield from self._measurements()
         yield from self._early()
+        yield from self._units()
         if self._all.differing:
             beside = " and ".join(brief(column) for column in self._question.arm if column.isprintable())
             columns = [f"{brief(column)} ({_values(own)})" for column, own in self._all.differing.items()]
             more = f" and {len(columns) - _NAMED} more columns" if columns[_NAMED:] else ""
             yield f"Beside {beside or 'the arm'}, arms differ in {', '.join(columns[:_NAMED])}{more}."
+        if self._all.unread:
+            yield f"Whether arms differ in {_counted(self._all.unread, 'further column')} was not looked at."
 
     def _pairing(self) -> str:
         """Say why runs are paired or not, and what that rests on."""
@@ -278,6 +282,7 @@ class _Importing:
         if len(every) > len(self._shared):
             left = [f"{len(runs) - len(self._shared)} of {brief(arm)}" for arm, runs in self._by_arm.items()]
             left = [text for text in left if not text.startswith("0 ")]
+            failed = sum(run.ended == "failed" for run in self._all.runs if run.seed not in self._shared)
             more = f" and of {len(left) - _NAMED} more arms" if left[_NAMED:] else ""
             lacking = [brief(arm) for arm, runs in self._by_arm.items() if len(runs) < len(every)]
             paired += (
@@ -285,6 +290,7 @@ class _Importing:
                 f"{', '.join(left[:_NAMED])}{more} are left out (not in {', '.join(lacking[:_NAMED])}"
                 f"{', ...' if lacking[_NAMED:] else ''}; a run that failed needs a row without a value)."
             )
+            paired += f" Of these, {_counted(failed, 'run')} failed, which counts for nothing here." if failed else ""
         shown = [*self._shared]
         if shown != [str(index) for index in range(len(shown))] and not self._question.by_row:
             text = ", ".join(map(brief, shown[:10])) + (", ..." if shown[10:] else "")
@@ -306,14 +312,37 @@ class _Importing:
             yield f"{_counted(runs.unnamed, 'row')} without an arm left out."
         if self._running:
             yield f"{_counted(self._running, 'run')} still running left out."
-        if empty := sum(run.ended == "failed" and not run.values for run in runs.runs):
+        if runs.again:
+            yield f"{_counted(runs.again, 'run')} failed without a value and run again, which counts in its place."
+        used = [run for arm in runs.arms for run in self._used(arm)]
+        if empty := sum(run.ended == "failed" and not run.values for run in used):
             yield f"{_counted(empty, 'run')} without a value of {brief(question.column)} lost, like failed ones."
         if runs.thinned:
             yield "Of so many epochs, only those that decide the measure were kept."
 
+    def _measurements(self) -> Iterator[str]:
+        """Say which column looks as if rows were repeated measurements, and not runs."""
+        question = self._question
+        if question.group is None and question.epoch is None and (column := question.measurements) is not None:
+            yield (
+                f"Each row counts as a run; if {brief(column)} tells measurements of one run apart, they are no "
+                f"independent runs: write --group {brief(column)}, and --seed with the column of the run's seed."
+            )
+
+    def _units(self) -> Iterator[str]:
+        """Name arms whose values look like fractions where others are percent."""
+        if self._measured.unit != "percent":
+            return
+        largest = dict.fromkeys(self._by_arm, 0.0)
+        for run in self._all.runs:
+            largest[run.arm] = max(largest[run.arm], *(abs(value) for value in run.values if finite(value)), 0.0)
+        small = ", ".join([brief(arm) for arm, value in largest.items() if 0 < value <= 1][:_NAMED])
+        if small and max(largest.values()) > 10:
+            yield f"All values of {small} are at most 1, and others are larger than 10: are all of them in percent?"
+
     def _early(self) -> Iterator[str]:
         """Name arms whose runs ended at an earlier epoch than others."""
-        if self._question.epoch is None or self._question.family == "best":
+        if self._question.epoch is None:
             return
         used = [run for arm in self._all.arms for run in self._used(arm) if run.ended == "finished"]
         last = max((run.epochs[-1] for run in used), default=0.0)
@@ -322,16 +351,14 @@ class _Importing:
             if run.epochs[-1] < last:
                 early.setdefault(run.arm, []).append(run.epochs[-1])
         if early:
-            named = [
-                f"{_counted(len(ends), 'run')} of {brief(arm)} at {min(ends):g}"
-                + (f" to {max(ends):g}" if min(ends) < max(ends) else "")
-                for arm, ends in early.items()
-            ]
-            more = ", ..." if named[_NAMED:] else ""
-            yield (
-                f"Not all runs end at {brief(self._question.epoch)} {last:g}: {', '.join(named[:_NAMED])}{more}; final "
-                "values compare trainings of different lengths."
-            )
+            spans = {
+                arm: f"{min(ends):g}" + f" to {max(ends):g}" * (min(ends) < max(ends)) for arm, ends in early.items()
+            }
+            named = [f"{_counted(len(early[arm]), 'run')} of {brief(arm)} at {span}" for arm, span in spans.items()]
+            final = "final values compare trainings of different lengths"
+            why = "the best of more epochs is better by luck alone" if self._question.family == "best" else final
+            shown = ", ".join(named[:_NAMED]) + (", ..." if named[_NAMED:] else "")
+            yield f"Not all runs end at {brief(self._question.epoch)} {last:g}: {shown}; {why}."
 
 
 def _names(arms: Sequence[str]) -> dict[str, str]:

@@ -118,6 +118,15 @@ def test_a_table_without_its_columns_is_refused(fairtrial):
     assert "--max-time: is for a study, and --arm for a table of runs" in err
 
 
+def test_a_table_with_a_column_for_each_arm(fairtrial):
+    Path("wide.csv").write_text("seed,adam,sgd\n0,0.80,0.81\n1,0.82,0.825\n2,0.81,0.82\n3,0.80,0.805\n")
+    words = ("gate", "wide.csv", "--wide", "adam,sgd", "--measure", "acc", "--not-worse-than", "0.01")
+    status, out, _ = fairtrial(*words, "--seed", "seed", "--reference", "adam")
+    assert status == 0
+    assert "Gate passed: wide-gate@" in out
+    assert "wide.csv: a table of runs needs --reference" in fairtrial(*words)[2]
+
+
 @pytest.mark.slow
 def test_an_error_of_the_users_own_code_is_no_decision():
     """A traceback ends a Python program with status 1, which would say that the change is worse."""

@@ -162,6 +162,42 @@ def test_rows_of_one_seed_are_no_runs_although_no_seed_is_named(column):
     assert f"write --seed {column}, and --group episode if they are repeated measurements" in line
 
 
+def test_rows_of_one_seed_are_no_runs_although_another_column_is_named():
+    table = {"optimizer": ["a", "b"] * 6, "seed": [0, 0, 1, 1, 2, 2] * 2, "acc": range(12), "episode_id": range(12)}
+    assert 'a has 6 rows and only 3 different values of "seed"' in refusal(table, seed="episode_id")
+    folds = {**table, "seed": range(12), "fold": [0, 0, 1, 1, 2, 2] * 2}
+    assert len(collected(folds).runs) == 12
+
+
+@pytest.mark.parametrize("name", ["run", "run_id"])
+def test_epochs_of_several_runs_of_a_seed_are_not_those_of_one(name):
+    rows = [("a", 0, "x", 10, 0.5), ("a", 0, "y", 15, 0.6), ("a", 0, "x", 20, 0.7), ("b", 0, "z", 20, 0.7)]
+    table = pd.DataFrame(rows, columns=["optimizer", "seed", name, "step", "acc"])
+    asked = {"measure": "final_acc", "epoch": "step"}
+    line = refusal(table, **asked)
+    assert f"a, seed 0 has several runs ({name} x and y); leave out all but one, or write --group {name}" in line
+    assert len(collected(table, group=name, **asked).runs) == 2
+    assert len(collected(table[table[name] != "y"], **asked).runs) == 2
+    empty = table.assign(acc=[0.5, None, 0.7, 0.7])  # a run that logs something else
+    assert values(collected(empty, **asked))["a", "0"] == (0.5, 0.7)
+
+
+def test_a_run_that_failed_and_was_run_again():
+    rows = [("a", 0, "x", "failed", 1, None), ("a", 0, "y", "finished", 1, 0.7), ("b", 0, "z", "failed", 1, None)]
+    columns = ["optimizer", "seed", "run", "status", "step", "acc"]
+
+    def read(*values):
+        table = pd.DataFrame([(*row[:-1], value) for row, value in zip(rows, values, strict=True)], columns=columns)
+        known = Source("runs", tuple(columns), open_source(table).read, run="run", epoch="step", status="status")
+        return collect(Question.of(known, arm="optimizer", seed="seed", measure="final_acc"))
+
+    runs = read(None, 0.7, None)
+    assert [(run.ended, run.values) for run in runs.runs] == [("finished", (0.7,)), ("failed", ())]
+    assert runs.again == 1
+    with pytest.raises(RunsError, match=r"a, seed 0 has several runs \(run x and y\); leave out all but one"):
+        read(0.5, 0.7, None)
+
+
 def test_rows_are_runs_where_nothing_says_otherwise():
     table = {"optimizer": ["a", "b"] * 3, "seed": range(6), "acc": [1, 2, 3, 4, 5, 5]}
     assert [run.values for run in collected(table, seed=None).runs] == [(1,), (3,), (5,), (2,), (4,), (5,)]

@@ -36,7 +36,7 @@ def gate(
         str,
         typer.Argument(
             metavar="STUDY",
-            help="A study, as for run; or a table of runs, with --arm, --seed, --measure and --reference.",
+            help="A study, as for run; or runs as for judge, with --arm, --seed, --measure and --reference.",
         ),
     ],
     overrides: options.OverridesOption = None,
@@ -85,6 +85,9 @@ def gate(
         str | None,
         typer.Option(metavar="COLUMN", help="Of a table: the column of parts of one run, which are averaged."),
     ] = None,
+    wide: Annotated[
+        str | None, typer.Option(metavar="COLUMNS", help="Of a table, instead of --arm: columns that are an arm each.")
+    ] = None,
     direction: Annotated[
         Literal["higher", "lower"] | None, typer.Option(help="Of a table: which way the measure is better.")
     ] = None,
@@ -105,7 +108,7 @@ def gate(
     """
     columns = {
         "arm": arm, "seed": seed, "measure": measure, "reference": reference, "epoch": epoch, "group": group,
-        "direction": direction, "unit": unit,
+        "wide": wide, "direction": direction, "unit": unit,
     }  # fmt: skip
     table = {name: value for name, value in columns.items() if value is not None}
     plan = {"baseline": baseline, "max-seeds": max_seeds, "max-time": max_time}
@@ -148,7 +151,8 @@ def gate(
 def _gate_table(source: str, table: Mapping[str, Any], *, changes: int, **options: Any) -> "Gate":
     from fairtrial.gate import gate_runs  # noqa: PLC0415  (loads SciPy)
 
-    missing = [f"--{name}" for name in ("arm", "measure", "reference") if name not in table]
+    needed = ("wide" if "wide" in table else "arm", "measure", "reference")
+    missing = [f"--{name}" for name in needed if name not in table]
     if missing:
         raise FairtrialError(f"{source}: a table of runs needs {' and '.join(missing)}")
     return gate_runs(judging.import_runs(source, **table), changes_a_month=changes, **options)

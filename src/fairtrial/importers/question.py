@@ -132,6 +132,16 @@ class Question:
         known = self.source.columns if self.source.settings is None else self.source.settings
         return tuple(column for column in known if column not in self.columns and not column.startswith("_"))
 
+    @property
+    def measurements(self) -> str | None:
+        """The column whose name says that it tells repeated measurements of a run apart, such as episodes."""
+        named = self.seed if self.seed in self.source.columns else None
+        asked = {*self.arm, self.column}
+        found = [column for column in (*self.others, *([named] if named else [])) if column not in asked]
+        return next(
+            (column for column in found if re.fullmatch(r"(.*[_./])?(eval_)?episode(_id)?", column.lower())), None
+        )
+
     def usual(self, option: str) -> str:
         """Say with what columns an option could be written."""
         return _usual(self.source, option)

@@ -11,7 +11,7 @@ from fairtrial.errors import RunsError
 from fairtrial.importers.cells import NO_LABEL, Floats, Integers, Labels, Mask, TooManyError, numbers_of
 from fairtrial.importers.question import ARM, EACH_ROW, ROW, SEED, Question
 from fairtrial.importers.records import ConflictError, Records, Rows
-from fairtrial.importers.settings import Settings
+from fairtrial.importers.settings import Settings, names_runs, numbers_seeds
 from fairtrial.spec.messages import brief, show
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ class Runs:
         unnamed: how many have no arm.
         thinned: whether epochs were dropped that the measure does not need.
         differing: columns in which arms differ beside the one under test, with the values of each arm.
+        unread: how many columns were not looked at for that.
+        again: how many runs failed without a value, and another run of the same seed did not.
     """
 
     question: Question
@@ -67,6 +69,8 @@ class Runs:
     unnamed: int
     thinned: bool
     differing: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    unread: int = 0
+    again: int = 0
 
     @property
     def digest(self) -> str:
@@ -94,19 +98,22 @@ class _Reader:
         self._groups = Labels(10**6)
         self._numbers: dict[tuple[tuple[int, ...], int], int] = {}  # of runs, by arm and seed
         self._failed: set[int] = set()
+        self._empty: set[int] = set()  # of which a row without a value says that it failed
         self._running: set[int] = set()
         self._statuses = Labels(1_000)
         self._records = Records(question.last, question.lowest, question.group is not None)
         self._settings = Settings(question.others)
+        self._named = Settings(_names_of_runs(question))
         self._rows = self._unnamed = 0
 
     def runs(self) -> Runs:
-        columns = (*self._question.columns, *self._settings.columns)
+        columns = tuple(dict.fromkeys((*self._question.columns, *self._settings.columns, *self._named.columns)))
         try:
             for batch in self._question.source.read(columns):
                 self._add(batch)
             rows = self._records.all()
         except ConflictError as error:
+            self._check_named()
             raise self._contradiction(error.pairs) from None
         if not self._numbers:
             raise RunsError(f"{self._name}: has no row with {' and '.join(map(show, self._question.arm))}")
@@ -121,6 +128,8 @@ class _Reader:
             self._unnamed,
             self._records.thinned,
             self._differing(arms, of_run),
+            self._settings.unread,
+            len((self._empty - self._failed).intersection(rows.run.tolist())),
         )
 
     @property
@@ -141,9 +150,10 @@ class _Reader:
         if len(self._numbers) > MOST_RUNS:
             raise RunsError(f"{self._name}: has more than {MOST_RUNS:,} runs; are its rows epochs, or episodes?")
         self._settings.add(batch, runs, len(self._numbers))
-        self._add_statuses(batch, runs)
         found = numbers_of(batch.column(question.column), question.column, rows)
         kept = found.known & named
+        self._add_statuses(batch, runs, kept)
+        self._named.add(batch, np.where(kept, runs, -1), len(self._numbers))
         epochs = self._epochs(batch, rows, kept)
         groups = self._groups_of(batch, rows, kept)
         ones = np.ones(number, dtype=np.int64)
@@ -181,13 +191,19 @@ class _Reader:
             numbers[index] = self._numbers.setdefault(key, len(self._numbers))
         return numbers[where]
 
-    def _add_statuses(self, batch: "pa.RecordBatch", runs: Integers) -> None:
+    def _add_statuses(self, batch: "pa.RecordBatch", runs: Integers, kept: Mask) -> None:
+        """Note how runs ended; one that failed without a value may have been run again."""
         if (column := self._question.source.status) is None:
             return
         statuses = self._labels(batch, column, self._statuses)
-        for text, found in (("failed", self._failed), ("running", self._running)):
+        every = runs >= 0
+        for text, rows, found in (
+            ("failed", kept, self._failed),
+            ("failed", every & ~kept, self._empty),
+            ("running", every, self._running),
+        ):
             if (number := self._statuses.known.get(text)) is not None:
-                found.update(np.unique(runs[(statuses == number) & (runs >= 0)]).tolist())
+                found.update(np.unique(runs[(statuses == number) & rows]).tolist())
 
     def _epochs(self, batch: "pa.RecordBatch", rows: Integers, kept: Mask) -> Floats:
         column = self._question.epoch
@@ -234,14 +250,29 @@ class _Reader:
         return sorted(found, key=lambda run: (order[run.arm], *seed_order(run.seed)))
 
     def _check_independent(self, arms: Sequence[str], of_run: Integers) -> None:
-        """Refuse rows that are no independent runs although no column of seeds was named."""
-        if self._question.seed is not None or self._question.epoch is not None:
+        """Refuse rows that are no independent runs, or several runs that would pass for one."""
+        self._check_named()
+        named = self._question.seed
+        if self._question.epoch is not None:
             return
         for column, arm, rows, different in self._settings.numbering(of_run):
+            if named is not None and not numbers_seeds(column):
+                continue
             raise RunsError(
                 f"{self._name}: {brief(arms[arm])} has {rows:,} rows and only {different:,} different values of "
                 f"{show(column)}: rows of one are no independent runs; write --seed {brief(column)}, and "
                 f"{self._question.usual('--group')} if they are repeated measurements"
+            )
+
+    def _check_named(self) -> None:
+        """Refuse epochs of several runs that have the same arm and seed."""
+        for column, (run, one, other) in self._named.varied.items():
+            codes, seed = [*self._numbers][run]
+            arm = ", ".join(labels.texts[code] for labels, code in zip(self._arms, codes, strict=True))
+            raise RunsError(
+                f"{self._name}: {brief(arm)}, {_called(self._question.seed)} {brief(self._seeds.texts[seed])} has "
+                f"several runs ({_called(column)} {brief(one)} and {brief(other)}); leave out all but one, or write "
+                f"--group {brief(column)} if their mean counts"
             )
 
     def _differing(self, arms: Sequence[str], of_run: Integers) -> dict[str, dict[str, tuple[str, ...]]]:
@@ -275,6 +306,14 @@ class _Reader:
         elif question.seed is None:
             options.insert(0, f"{question.usual('--seed')} if they are runs")
         return f"write {', or '.join(options)}"
+
+
+def _names_of_runs(question: Question) -> tuple[str, ...]:
+    """The columns that name runs, where epochs of several runs of one seed could pass for those of one run."""
+    if question.seed is None or question.epoch is None or question.group is not None:
+        return ()
+    known = question.source.run
+    return (known,) if known else tuple(column for column in question.others if names_runs(column))[:1]
 
 
 def _called(column: str | None) -> str:

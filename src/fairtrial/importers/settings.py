@@ -11,13 +11,17 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 #: Columns that are looked at, and different values of one that are kept.
-MOST_COLUMNS, MOST_VALUES = 60, 1_000
+MOST_COLUMNS, MOST_VALUES = 200, 1_000
 
 #: Names of columns that tell runs apart: their rows are no independent runs if there are fewer of them than rows.
 RUN_NAMES = frozenset(
     {"seed", "seeds", "run", "runs", "run_id", "runid", "random_state", "random_seed", "rng_seed", "trial", "trial_id"}
-    | {"fold", "replicate", "rep", "repetition", "experiment_id"}
+    | {"fold", "replicate", "rep", "repetition"}
 )
+
+#: Those of them that name a run, and those that number seeds.
+_OF_RUNS = frozenset({"run", "runs", "run_id", "runid", "trial", "trial_id"})
+_OF_SEEDS = frozenset({"seed", "seeds", "random_state"})
 
 _UNSET = -2
 
@@ -29,8 +33,21 @@ def tells_runs_apart(column: str) -> bool:
         >>> tells_runs_apart("config.seed"), tells_runs_apart("episode")
         (True, False)
     """
-    last = column.lower().replace("-", "_").replace(" ", "_").replace("/", ".").rpartition(".")[2]
-    return last in RUN_NAMES or last.endswith("_seed")
+    return _last_word(column) in RUN_NAMES or _last_word(column).endswith("_seed")
+
+
+def names_runs(column: str) -> bool:
+    """Tell whether a column's name says that it has names or numbers of runs."""
+    return _last_word(column) in _OF_RUNS
+
+
+def numbers_seeds(column: str) -> bool:
+    """Tell whether a column's name says that it has seeds."""
+    return _last_word(column) in _OF_SEEDS or _last_word(column).endswith("_seed")
+
+
+def _last_word(column: str) -> str:
+    return column.lower().replace("-", "_").replace(" ", "_").replace("/", ".").rpartition(".")[2]
 
 
 class Settings:
@@ -38,7 +55,10 @@ class Settings:
 
     def __init__(self, columns: Sequence[str]) -> None:
         own = [column for column in columns if tells_runs_apart(column)]
-        others = [column for column in columns if column not in own][:MOST_COLUMNS]
+        others = [column for column in columns if column not in own]
+        self.unread = max(0, len(others) - MOST_COLUMNS)  # columns that are not looked at
+        others = others[:MOST_COLUMNS]
+        self.varied: dict[str, tuple[int, str, str]] = {}  # where a dropped column varies: the run, and two values
         self._labels = {column: Labels(10**6) for column in own} | {column: Labels(MOST_VALUES) for column in others}
         self._first: dict[str, Integers] = {column: np.empty(0, np.int64) for column in self._labels}
 
@@ -59,7 +79,11 @@ class Settings:
             first = self._grown(column, number)
             new = np.flatnonzero(first[runs[of_runs]] == _UNSET)[::-1]
             first[runs[of_runs][new]] = labels[new]  # reversed, so that the first row of a run is the last to be set
-            if (first[runs[of_runs]] != labels).any():
+            other = np.flatnonzero(first[runs[of_runs]] != labels)
+            if other.size:
+                run = int(runs[of_runs][other[0]])
+                texts = (*self._labels[column].texts, "(none)")  # NO_LABEL is the last
+                self.varied[column] = (run, texts[first[run]], texts[labels[other[0]]])
                 del self._first[column]
 
     def _grown(self, column: str, number: int) -> Integers:

@@ -146,6 +146,8 @@ def _sentence(study: Study, arm: str, other: str, seeds: int) -> str:
         return f"{told}, though its seeds of noise differ: does the loop use trial.weights_seed and trial.order_seed?"
     if study.compares_code(other, arm):
         return f"{told}: the change under test changes nothing that is recorded."
+    if study.imported is not None:
+        return f"{told}: are they the same runs under two names?"
     keys = " and ".join(study.differing_keys(other, arm))
     if study.arm(arm).settings.training.loop == BUILT_IN:
         return f"{told}: {keys} changed nothing else."

@@ -91,6 +91,8 @@ def find_jitter(
         arms: those whose differences from the reference count.
     """
     metric = measure.metrics[0] if measure.metrics else ""
+    if study.imported is not None:  # its records may be those of steps, or a choice of them
+        return None
     if not metric or not measure.name.endswith(f"_{metric}"):
         return None
     runs = {(one.arm, one.seed): one.epochs for one in results if (one.arm, one.seed) in data.values}
