@@ -104,7 +104,8 @@ def test_a_study_is_not_continued_with_an_edited_loop(file, make_study):
         verdict = open_results(more, store=store).verdict()
     line = f"Not one experiment: {file} changed between trials (seeds 0 and 1, then seed 2)."
     assert verdict.text(200).splitlines()[0] == line
-    assert json.loads(verdict.json())["alerts"] == [line]
+    forced = f"The study was continued with other code: {file} has changed since seed 1 (2 trials)."
+    assert json.loads(verdict.json())["alerts"] == [line, forced]
 
 
 def test_a_complete_study_says_that_its_loop_was_edited_since(make_study):
