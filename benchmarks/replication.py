@@ -24,7 +24,7 @@ import fairtrial
 from fairtrial.provenance import RunConditions
 from fairtrial.scheduler import plan
 from fairtrial.spec import Study
-from fairtrial.store.base import Writer
+from fairtrial.store.base import Writer, add_result
 from fairtrial.store.sql import SQLStore
 from fairtrial.trial import EpochRecord, Machine, Outcome, Trial, TrialResult
 
@@ -78,13 +78,22 @@ def _row(result: TrialResult) -> dict[str, Any]:
 
 
 def _write(writer: Writer, trial: Trial, row: dict[str, Any], machine: Machine, forced: str) -> None:
-    attempt = f"restored-{trial.hash[:8]}"
     started, ended = (datetime.fromisoformat(row[key]) for key in ("started", "ended"))
-    writer.begin(trial, attempt, machine, started, forced)
-    for epoch, metrics in enumerate(json.loads(row["epochs"]), start=1):
-        writer.add_epoch(trial, attempt, EpochRecord(trial.arm, trial.seed, epoch, metrics))
-    writer.add_fingerprints(trial, attempt, json.loads(row["fingerprints"]))
-    writer.end(trial, attempt, Outcome.FINISHED, "", ended)
+    metrics = enumerate(json.loads(row["epochs"]), start=1)
+    result = TrialResult(
+        arm=trial.arm,
+        seed=trial.seed,
+        trial=trial.hash,
+        outcome=Outcome.FINISHED,
+        detail="",
+        started=started,
+        ended=ended,
+        machine=machine,
+        epochs=tuple(EpochRecord(trial.arm, trial.seed, epoch, own) for epoch, own in metrics),
+        fingerprints=json.loads(row["fingerprints"]),
+        forced=forced,
+    )
+    add_result(writer, trial, result, f"restored-{trial.hash[:8]}")
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ each at alpha over the number of arms. Spreads are standard deviations of the re
 """
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,19 +15,12 @@ import numpy.typing as npt
 from scipy import special
 
 from fairtrial.stats.welch import critical, satterthwaite
+from stats import NOISE
 
 Array = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 ALPHA = 0.05
-
-#: Noise of unit variance and zero mean.
-NOISE: dict[str, Callable[[np.random.Generator, tuple[int, ...]], Array]] = {
-    "normal": lambda rng, shape: rng.standard_normal(shape),
-    "t, 3 df": lambda rng, shape: rng.standard_t(3, shape) / np.sqrt(3),
-    "exponential": lambda rng, shape: rng.exponential(size=shape) - 1.0,
-    "lognormal": lambda rng, shape: (rng.lognormal(size=shape) - np.exp(0.5)) / np.sqrt(np.e * (np.e - 1.0)),
-}
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from fairtrial.cli import main as cli
 from fairtrial.executors.inline import InlineExecutor
 from fairtrial.executors.ray.cluster import RayCluster
 from fairtrial.executors.slots import Slots
@@ -52,6 +53,20 @@ def pytest_xdist_make_scheduler(config, log):
 def coverage_of_processes():
     """Keep coverage out of the processes that tests start, where it takes half their time again; give its settings."""
     return os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+
+
+@pytest.fixture
+def invoke(monkeypatch, capsys):
+    """Run a command of the command line; return exit status, standard output and standard error."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["fairtrial", *words])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        out, err = capsys.readouterr()
+        return end.value.code or 0, out, err
+
+    return run
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ import typer
 from fairtrial.cli import main as cli
 from fairtrial.loading import load
 from fairtrial.scheduler import plan
+from fairtrial.store.base import add_result
 from fairtrial.store.sql import SQLStore
 
 pytestmark = pytest.mark.usefixtures("inline")
@@ -44,17 +46,9 @@ def study(tmp_path):
 
 
 @pytest.fixture
-def fairtrial(monkeypatch, capsys):
-    """Run a command; return exit status, standard output and standard error."""
-
-    def command(*words):
-        monkeypatch.setattr(sys, "argv", ["fairtrial", *words])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        out, err = capsys.readouterr()
-        return end.value.code or 0, out, err
-
-    return command
+def fairtrial(invoke):
+    """The command line, under its name."""
+    return invoke
 
 
 def refused(fairtrial, *words):
@@ -489,11 +483,8 @@ def test_a_spoilt_pairing_is_refused_with_its_reason(fairtrial, known):
         (result,) = (one for one in store.results(study) if one.trial == trial.hash)
 
         def spoil(writer):
-            writer.begin(trial, "spoilt", result.machine, result.started)
-            writer.add_fingerprints(trial, "spoilt", {**result.fingerprints, "batch_order": "x"})
-            for record in result.epochs:
-                writer.add_epoch(trial, "spoilt", record)
-            writer.end(trial, "spoilt", result.outcome, "", result.ended)
+            other = {**result.fingerprints, "batch_order": "x"}
+            add_result(writer, trial, replace(result, fingerprints=other), "spoilt")
 
         store.write(spoil)
     status, out, err = fairtrial("verdict", "known")

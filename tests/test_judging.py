@@ -1,11 +1,8 @@
 """The commands about runs from elsewhere."""
 
 import json
-import sys
 
 import pytest
-
-from fairtrial.cli import main as cli
 
 TABLE = """optimizer,seed,test_acc
 adam,0,0.81
@@ -19,18 +16,10 @@ ASKED = ("--arm", "optimizer", "--seed", "seed", "--measure", "test_acc", "--ref
 
 
 @pytest.fixture
-def fairtrial(monkeypatch, capsys, tmp_path):
-    """Run a command beside `runs.csv`; return exit status, standard output and standard error."""
+def fairtrial(invoke, tmp_path):
+    """The command line, under its name, beside `runs.csv`."""
     (tmp_path / "runs.csv").write_text(TABLE)
-
-    def command(*words):
-        monkeypatch.setattr(sys, "argv", ["fairtrial", *words])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        out, err = capsys.readouterr()
-        return end.value.code or 0, out, err
-
-    return command
+    return invoke
 
 
 @pytest.mark.parametrize("form", ["text", "markdown", "latex", "json"])

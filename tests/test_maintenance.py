@@ -4,18 +4,19 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import fairtrial
 from fairtrial.checkpoints import CheckpointManager
-from fairtrial.cli import main as cli
 from fairtrial.cli.stores import garbage_text, merged_text
 from fairtrial.failpoints import STORE_POINTS
 from fairtrial.maintenance import Garbage, Merged, collect_garbage, merge_stores
 from fairtrial.scheduler import plan
 from fairtrial.spec import override
+from fairtrial.store.base import add_result
 from fairtrial.store.sql import SQLStore
 from fairtrial.testing import executor
 
@@ -36,37 +37,23 @@ def run(store, *overrides):
     return fairtrial.run(study(*overrides), store=store, executor=executor())
 
 
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Run a command; return exit status, standard output and standard error."""
-
-    def command(*words):
-        monkeypatch.setattr(sys, "argv", ["fairtrial", *words])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        out, err = capsys.readouterr()
-        return end.value.code or 0, out, err
-
-    return command
-
-
-def test_merge_says_what_it_did(command):
+def test_merge_says_what_it_did(invoke):
     run("a.db")
     run("b.db", "seeds=3")
     run("b.db", 'name="other"', "arms.b.params.mean=0.9")
-    status, out, err = command("merge", "a.db", "b.db")
+    status, out, err = invoke("merge", "a.db", "b.db")
     assert (status, err) == (0, "")
     assert out.splitlines() == [
         "merged 4 trials of 1 study from a.db; none was there before",
         "merged 4 trials of 2 studies from b.db; 4 were there already",
     ]
-    assert command("merge", "b.db") == (0, "nothing is new in b.db; 8 trials were there already\n", "")
-    assert command("merge", "a.db", "--store", "b.db")[1] == "merged 1 study from a.db; 4 trials were there already\n"
-    status, out, _ = command("digest", study().label, "--store", "a.db")
-    assert command("digest", study().label)[:2] == (status, out)
+    assert invoke("merge", "b.db") == (0, "nothing is new in b.db; 8 trials were there already\n", "")
+    assert invoke("merge", "a.db", "--store", "b.db")[1] == "merged 1 study from a.db; 4 trials were there already\n"
+    status, out, _ = invoke("digest", study().label, "--store", "a.db")
+    assert invoke("digest", study().label)[:2] == (status, out)
 
 
-def test_merge_shows_contradictions_and_ends_in_one_line(command):
+def test_merge_shows_contradictions_and_ends_in_one_line(invoke):
     run("a.db")
     run("b.db")
     changed = SQLStore("c.db")
@@ -74,7 +61,7 @@ def test_merge_shows_contradictions_and_ends_in_one_line(command):
         changed.add_study(study(), source.studies()[0].last_run)
         for one, trial in zip(source.results(study()), plan(study()), strict=True):
             changed.write(lambda writer, one=one, trial=trial: write(writer, trial, one))
-    status, out, err = command("merge", "c.db", "--store", "a.db")
+    status, out, err = invoke("merge", "c.db", "--store", "a.db")
     assert (status, out) == (1, "")
     *shown, line = err.splitlines()
     assert len(shown) == 4
@@ -82,23 +69,20 @@ def test_merge_shows_contradictions_and_ends_in_one_line(command):
     assert line.startswith(
         f"fairtrial: c.db contradicts the store, so nothing was merged: {shown[0]} (and 3 more); --keep"
     )
-    status, out, _ = command("merge", "c.db", "--store", "a.db", "--keep", "theirs")
+    status, out, _ = invoke("merge", "c.db", "--store", "a.db", "--keep", "theirs")
     assert out == (
         "nothing is new in c.db; 4 trials were there already; "
         "of 4 contradicting trials the result was chosen (--keep)\n"
     )
     said = "Two stores had different results of 4 trials (seeds 0 and 1); merge --keep chose one."
-    assert said in " ".join(command("verdict", "mine", "--store", "a.db")[1].split())
-    assert command("merge", "c.db", "--keep", "mine")[0] == 2
+    assert said in " ".join(invoke("verdict", "mine", "--store", "a.db")[1].split())
+    assert invoke("merge", "c.db", "--keep", "mine")[0] == 2
 
 
 def write(writer, trial, result):
-    writer.begin(trial, "x", result.machine, result.started)
-    writer.add_fingerprints(trial, "x", result.fingerprints)
-    for record in result.epochs:
-        metrics = {name: value + (record.epoch == 2) / 1e9 for name, value in record.metrics.items()}
-        writer.add_epoch(trial, "x", fairtrial.EpochRecord(record.arm, record.seed, record.epoch, metrics))
-    writer.end(trial, "x", result.outcome, result.detail, result.ended)
+    first, second = result.epochs
+    second = replace(second, metrics={name: value + 1e-9 for name, value in second.metrics.items()})
+    add_result(writer, trial, replace(result, epochs=(first, second)), "x")
 
 
 def test_what_became_of_trials_without_a_result_is_said():
@@ -108,7 +92,7 @@ def test_what_became_of_trials_without_a_result_is_said():
     )
 
 
-def test_rm_shows_what_would_go_and_removes_it_with_yes(command):
+def test_rm_shows_what_would_go_and_removes_it_with_yes(invoke):
     run("fairtrial.db")
     run("fairtrial.db", "seeds=3", 'name="larger"')
     larger = study("seeds=3", 'name="larger"')
@@ -117,37 +101,37 @@ def test_rm_shows_what_would_go_and_removes_it_with_yes(command):
         f"{larger.label}: 2 trials with 4 epoch records; 4 trials stay, shared with {study().label}. Its looks at "
         "these arms and seeds stay counted.\n"
     )
-    status, out, err = command("rm", "larger")
+    status, out, err = invoke("rm", "larger")
     assert (status, out) == (1, f"would remove {shown}")
     assert err == f"fairtrial: nothing was removed; to remove it: fairtrial rm {larger.label} --yes\n"
     assert Path("fairtrial.db").read_bytes() == before
-    assert command("rm", larger.label, "--yes") == (0, f"removed {shown}", "")
-    assert larger.name not in command("ls")[1]
-    assert command("verdict", "larger")[0] == 2
+    assert invoke("rm", larger.label, "--yes") == (0, f"removed {shown}", "")
+    assert larger.name not in invoke("ls")[1]
+    assert invoke("verdict", "larger")[0] == 2
     assert len(fairtrial.open_results("mine").results) == 4
-    assert command("rm", "larger", "--yes") == (
+    assert invoke("rm", "larger", "--yes") == (
         2,
         "",
         f"fairtrial: larger: no study of this store; it has {study().label}\n",
     )
 
 
-def test_a_name_of_several_studies_is_not_enough_to_remove_one(command):
+def test_a_name_of_several_studies_is_not_enough_to_remove_one(invoke):
     labels = [run("fairtrial.db", f"seeds={seeds}").study.label for seeds in (2, 3)]
-    status, out, err = command("rm", "mine", "--yes")
+    status, out, err = invoke("rm", "mine", "--yes")
     assert (status, out) == (2, "")
     assert err == f"fairtrial: mine: 2 studies have this name; name one of {labels[1]}, {labels[0]}\n"
 
 
-def test_a_study_that_runs_is_not_removed_and_no_garbage_is_collected_meanwhile(command):
+def test_a_study_that_runs_is_not_removed_and_no_garbage_is_collected_meanwhile(invoke):
     run("fairtrial.db")
     with SQLStore("fairtrial.db") as store, store.lock(study()):
         for words in (["rm", "mine", "--yes"], ["gc"]):
-            status, out, err = command(*words)
+            status, out, err = invoke(*words)
             assert (status, out, err.count("\n")) == (1, "", 1)
             assert err.startswith(f"fairtrial: {study().label} is being run in ")
-        assert command("gc", "--dry-run")[0] == 0
-    assert command("rm", "mine", "--yes")[0] == 0
+        assert invoke("gc", "--dry-run")[0] == 0
+    assert invoke("rm", "mine", "--yes")[0] == 0
 
 
 def save(trial, location="fairtrial.db.checkpoints"):
@@ -158,17 +142,17 @@ def saved(location="fairtrial.db.checkpoints"):
     return CheckpointManager(location).saved()
 
 
-def test_rm_removes_the_checkpoints_of_its_own_trials_only(command):
+def test_rm_removes_the_checkpoints_of_its_own_trials_only(invoke):
     run("fairtrial.db")
     larger = run("fairtrial.db", "seeds=3", 'name="larger"').study
     shared, own = plan(larger)[0], plan(larger)[-1]
     for trial in (shared, own):
         save(trial)
-    assert " and checkpoints of 1 trial (" in command("rm", "larger", "--yes")[1]
+    assert " and checkpoints of 1 trial (" in invoke("rm", "larger", "--yes")[1]
     assert saved() == {shared.hash}
 
 
-def test_gc_removes_what_nobody_needs_and_nothing_else(command):
+def test_gc_removes_what_nobody_needs_and_nothing_else(invoke):
     unfinished = study("seeds=5")
     with SQLStore("fairtrial.db") as store:
         store.add_study(unfinished, fairtrial.run(study(), store=store, executor=executor()).results[0].started)
@@ -188,10 +172,10 @@ def test_gc_removes_what_nobody_needs_and_nothing_else(command):
     dead, other = Path("fairtrial.db.12345678.lock"), Path("fairtrial.db.87654321.lock")
     dead.write_text("process 1 on host since 2026-01-01 00:00:00 UTC\n")
     other.write_text("a door, a key\n")
-    dry = command("gc", "--dry-run")
+    dry = invoke("gc", "--dry-run")
     assert dry[1].startswith("would remove checkpoints of 2 trials (")
     assert {ended.hash, unknown.hash} <= saved()
-    status, out, err = command("gc")
+    status, out, err = invoke("gc")
     assert (status, out) == (0, dry[1].replace("would remove", "removed"))
     assert out.rstrip().endswith("1 lock of runs that died")
     assert err.startswith("left alone: checkpoints in fairtrial.db.checkpoints can't be ")
@@ -201,16 +185,16 @@ def test_gc_removes_what_nobody_needs_and_nothing_else(command):
     assert elsewhere.exists()
     assert (dead.exists(), other.exists()) == (False, True)
     Path("fairtrial.db.checkpoints", "e" * 64).unlink()
-    assert command("gc") == (0, "nothing to remove\n", "")
+    assert invoke("gc") == (0, "nothing to remove\n", "")
     assert len(fairtrial.open_results(study()).results) == 4
 
 
-def test_in_a_folder_that_other_stores_may_use_unknown_checkpoints_stay(command):
+def test_in_a_folder_that_other_stores_may_use_unknown_checkpoints_stay(invoke):
     run("fairtrial.db")
     ended, unknown = plan(study())[0], plan(study('name="x"', "training.epochs=9"))[0]
     for trial in (ended, unknown):
         save(trial, "shared")
-    assert command("gc", "--checkpoints", "shared")[1].startswith("removed checkpoints of 1 trial (")
+    assert invoke("gc", "--checkpoints", "shared")[1].startswith("removed checkpoints of 1 trial (")
     assert saved("shared") == {unknown.hash}
 
 

@@ -1,8 +1,7 @@
 """The Python interface: load a study, run it, read its results. The command line calls the same functions."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -18,7 +17,7 @@ from fairtrial.scheduler import plan
 from fairtrial.spec import Study
 from fairtrial.spec.labels import under_labels
 from fairtrial.store.base import Store, StoredStudy
-from fairtrial.store.sql import SQLStore
+from fairtrial.store.opening import opened_store
 from fairtrial.trial import Outcome, TrialResult, digest_results
 
 if TYPE_CHECKING:  # slow to load, and needed by one function each
@@ -252,7 +251,7 @@ def run(
         raise StudyError(f"run({study!r}): needs a study, such as fairtrial.load({study!r})")
     if executor is not None and (isinstance(executor, type) or not hasattr(executor, "open")):
         raise FairtrialError(f"executor = {executor!r}: must be an executor, such as fairtrial.LocalExecutor()")
-    with _opened(store) as opened, loading.importable(study):
+    with opened_store(store) as opened, loading.importable(study):
         trained = run_study(
             study, store=opened, executor=executor, callbacks=callbacks, retry_failed=retry_failed, force=force
         )
@@ -273,7 +272,7 @@ def open_results(
         StoreMissingError: there is no store yet.
         StudyError: no such study, or it has not been run in this store.
     """
-    with _opened(store, create=False) as opened:
+    with opened_store(store, create=False) as opened:
         found = study if isinstance(study, Study) else loading.load_recorded(study, overrides, opened.studies())
         return StudyResults(found, tuple(opened.results(found)), history=opened.history(found))
 
@@ -281,7 +280,7 @@ def open_results(
 def list_studies(store: str | Path | Store = DEFAULT_STORE) -> list[StoredStudy]:
     """List the studies in a store and how far each one is, the one that ran last first; none if there is no store."""
     try:
-        with _opened(store, create=False) as opened:
+        with opened_store(store, create=False) as opened:
             return opened.studies()
     except StoreMissingError:
         return []
@@ -348,12 +347,3 @@ def progress_text(trials: int, outcomes: Mapping[Outcome, int], started: int, *,
     parts += [f"{number} {outcome}" for outcome, number in outcomes.items() if number and outcome != Outcome.FINISHED]
     parts += [f"{started} interrupted or running"] if started else []
     return ", ".join(parts)
-
-
-@contextmanager
-def _opened(store: str | Path | Store, *, create: bool = True) -> Iterator[Store]:
-    if isinstance(store, str | Path):
-        with SQLStore(str(store), create=create) as opened:
-            yield opened
-    else:
-        yield store

@@ -232,10 +232,10 @@ class _Importing:
         return (dot and _slug(name)) or "runs"
 
     def _result(self, trial: Trial, run: Run, now: datetime) -> TrialResult:
-        numbers = run.epochs if self._question.epoch else (1.0,)
+        values = run.values if self._question.epoch else run.values[:1]
         records = tuple(
             EpochRecord(trial.arm, trial.seed, index, {self._measured.metric: value})
-            for index, (_, value) in enumerate(zip(numbers, run.values, strict=False), start=1)
+            for index, value in enumerate(values, start=1)
         )
         failed = run.ended == "failed"
         detail = "" if not failed else "it failed there" if records else f"no value of {self._measured.column}"

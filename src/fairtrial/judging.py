@@ -1,7 +1,6 @@
 """Runs that were made elsewhere, as results that show themselves; the Python interface of `fairtrial judge`."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +10,10 @@ from fairtrial.errors import RunsError, StoreError
 from fairtrial.scheduler import plan
 from fairtrial.spec import Study
 from fairtrial.stats.identical import same_records
-from fairtrial.store.base import Writer
+from fairtrial.store.base import Writer, add_result
+from fairtrial.store.opening import opened_store
 from fairtrial.store.sql import SQLStore
-from fairtrial.trial import Outcome, TrialResult
+from fairtrial.trial import TrialResult
 
 if TYPE_CHECKING:
     from fairtrial.report.views import View
@@ -59,7 +59,7 @@ def import_runs(
         unit: ``"fraction"``, ``"percent"``, ``"seconds"`` or ``"plain"``, if the measure's name does not say.
         alpha: error rate of all arms together.
         name: the study's name; by default that of the source.
-        store: a store to which the study and its results are added, all of it or nothing.
+        store: a store to which the study and its results are added, all results or none.
 
     Raises:
         RunsError: the runs can't be read, or can't be compared as they are; the message says what to write.
@@ -118,9 +118,7 @@ def _add(study: Study, results: Sequence[TrialResult], store: str | Path | SQLSt
 
     If this process dies before that, the store has the study without results, and the next call adds them.
     """
-    with ExitStack() as stack:
-        opened = stack.enter_context(SQLStore(str(store))) if isinstance(store, str | Path) else store
-        stack.enter_context(opened.lock(study))
+    with opened_store(store) as opened, opened.lock(study):
         known = {one.trial: one for one in opened.results(study) if one.outcome is not None}
         _refuse_contradictions(study, results, known)
         trials = {trial.hash: trial for trial in plan(study)}
@@ -128,11 +126,7 @@ def _add(study: Study, results: Sequence[TrialResult], store: str | Path | SQLSt
 
         def write(writer: Writer) -> None:
             for trial, one in new:
-                attempt = study.hash[:16]
-                writer.begin(trial, attempt, one.machine, one.started)
-                for record in one.epochs:
-                    writer.add_epoch(trial, attempt, record)
-                writer.end(trial, attempt, one.outcome or Outcome.FAILED, one.detail, one.ended or one.started)
+                add_result(writer, trial, one, study.hash[:16])
 
         opened.add_study(study, datetime.now(UTC))
         opened.write(write)

@@ -1,7 +1,7 @@
 """Keeps stores: merges them, removes studies, and removes what nobody needs any more."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -12,6 +12,7 @@ from fairtrial.failpoints import failpoint
 from fairtrial.store import locks
 from fairtrial.store.base import StoredStudy
 from fairtrial.store.merging import Keep, Merged
+from fairtrial.store.opening import opened_store
 from fairtrial.store.removal import Removal, Wanted
 from fairtrial.store.sql import SQLStore
 
@@ -53,11 +54,11 @@ def merge_stores(*sources: AnyStore, store: AnyStore = "fairtrial.db", keep: Kee
     if keep not in {None, "ours", "theirs"}:
         raise FairtrialError(f"keep = {keep!r}: must be 'ours', 'theirs' or None")
     with ExitStack() as stack:
-        others = [stack.enter_context(_opened(source, create=False)) for source in sources]
+        others = [stack.enter_context(opened_store(source, create=False)) for source in sources]
         for other in others:
             if damage := other.check():
                 raise StoreDamagedError(damage)
-        opened = stack.enter_context(_opened(store))
+        opened = stack.enter_context(opened_store(store))
         for other in others:
             if other.identity() == opened.identity():
                 raise StoreError(f"{other.name} is the store itself: name another one to merge into it")
@@ -99,7 +100,7 @@ def remove_study(
         StoreError: it is not in the store.
         CheckpointError: checkpoints can't be removed; the study has gone.
     """
-    with _opened(store, create=False, writes=not dry_run) as opened:
+    with opened_store(store, create=False, writes=not dry_run) as opened:
         if dry_run:
             return _removed(study, opened.would_remove(study.hash), _checkpoints(opened, checkpoints))[0]
         with opened.lock(study):
@@ -161,7 +162,7 @@ def collect_garbage(store: AnyStore, *, checkpoints: str | None = None, dry_run:
     Raises:
         StoreLockedError: a study is being run.
     """
-    with _opened(store, create=False, writes=not dry_run) as opened:
+    with opened_store(store, create=False, writes=not dry_run) as opened:
         manager = _checkpoints(opened, checkpoints)
         folders = [name for name in manager.saved() if len(name) == _HASH]  # first: what is new later is not in it
         own = checkpoints is None and opened.file is not None
@@ -203,12 +204,3 @@ def _shrink(store: SQLStore, *, dry_run: bool) -> int:
         return unused
     store.shrink()
     return size - store.unused()[1]
-
-
-@contextmanager
-def _opened(store: AnyStore, *, create: bool = True, writes: bool | None = None) -> Iterator[SQLStore]:
-    if isinstance(store, SQLStore):
-        yield store
-    else:
-        with SQLStore(str(store), create=create, writes=writes) as opened:
-            yield opened

@@ -7,8 +7,6 @@ from xml.etree import ElementTree
 
 import pytest
 
-from fairtrial.cli import main as cli
-
 pytestmark = pytest.mark.usefixtures("inline")
 
 STUDY = """
@@ -31,17 +29,9 @@ def study():
 
 
 @pytest.fixture
-def fairtrial(monkeypatch, capsys):
-    """Run a command; return exit status, standard output and standard error."""
-
-    def command(*words):
-        monkeypatch.setattr(sys, "argv", ["fairtrial", *words])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        out, err = capsys.readouterr()
-        return end.value.code or 0, out, err
-
-    return command
+def fairtrial(invoke):
+    """The command line, under its name."""
+    return invoke
 
 
 def test_worse_is_status_1_with_the_text_on_standard_output(fairtrial):

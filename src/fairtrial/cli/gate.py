@@ -4,7 +4,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -36,7 +36,7 @@ def gate(
         str,
         typer.Argument(
             metavar="STUDY",
-            help="A study, as for run; or runs as for judge, with --arm, --seed, --measure and --reference.",
+            help="A study, as for run; or runs as for judge, with the options from --arm to --unit.",
         ),
     ],
     overrides: options.OverridesOption = None,
@@ -76,24 +76,15 @@ def gate(
         str | None, typer.Option(metavar="FILE", help="Write a summary for a pull request; - for standard output.")
     ] = None,
     junit: Annotated[str | None, typer.Option(metavar="FILE", help="Write JUnit XML; - for standard output.")] = None,
-    arm: Annotated[str | None, typer.Option(metavar="COLUMN", help="Of a table: the column of arms.")] = None,
-    seed: Annotated[str | None, typer.Option(metavar="COLUMN", help="Of a table: the column of seeds.")] = None,
-    measure: Annotated[str | None, typer.Option(metavar="COLUMN", help="Of a table: the column to compare.")] = None,
-    reference: Annotated[str | None, typer.Option(metavar="ARM", help="Of a table: the arm to compare with.")] = None,
-    epoch: Annotated[str | None, typer.Option(metavar="COLUMN", help="Of a table: the column of epochs.")] = None,
-    group: Annotated[
-        str | None,
-        typer.Option(metavar="COLUMN", help="Of a table: the column of parts of one run, which are averaged."),
-    ] = None,
-    wide: Annotated[
-        str | None, typer.Option(metavar="COLUMNS", help="Of a table, instead of --arm: columns that are an arm each.")
-    ] = None,
-    direction: Annotated[
-        Literal["higher", "lower"] | None, typer.Option(help="Of a table: which way the measure is better.")
-    ] = None,
-    unit: Annotated[
-        Literal["fraction", "percent", "seconds", "plain"] | None, typer.Option(help="Of a table: the measure's unit.")
-    ] = None,
+    arm: options.ArmOption = None,
+    seed: options.SeedOption = None,
+    measure: options.MeasureOption = None,
+    reference: options.ReferenceOption = None,
+    epoch: options.EpochOption = None,
+    group: options.GroupOption = None,
+    wide: options.WideOption = None,
+    direction: options.DirectionOption = None,
+    unit: options.UnitOption = None,
     workers: options.WorkersOption = None,
     threads: options.ThreadsOption = None,
     time_limit: options.TimeLimitOption = None,

@@ -1,12 +1,12 @@
 """Commands about runs that were made elsewhere."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from fairtrial import api, judging
 from fairtrial.api import DEFAULT_STORE
-from fairtrial.cli.options import StoreOption
+from fairtrial.cli import options
 from fairtrial.cli.output import command_line, say
 from fairtrial.cli.results import TextFormat, print_view
 from fairtrial.errors import RunsError
@@ -19,65 +19,22 @@ SourceArgument = Annotated[
         metavar="SOURCE", help="A CSV, Parquet or JSON lines file, or what another importer reads; see docs/judging.md."
     ),
 ]
-ArmOption = Annotated[
-    str | None,
-    typer.Option(metavar="COLUMN", help="The column with the arms; of several, each combination is an arm: a,b."),
-]
-SeedOption = Annotated[
-    str | None, typer.Option(metavar="COLUMN", help="The column with the seeds. Without it, runs are not paired.")
-]
-MeasureOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="A column with one value for each run; with --epoch, best_NAME, final_NAME or mean_lastK_NAME of a "
-        "column NAME.",
-    ),
-]
-ReferenceOption = Annotated[str | None, typer.Option(metavar="ARM", help="The arm that the others are compared with.")]
-MarginOption = Annotated[
-    float | None,
-    typer.Option(metavar="SIZE", help="Differences up to this do not matter, in the measure's own unit."),
-]
-EpochOption = Annotated[
-    str | None, typer.Option(metavar="COLUMN", help="The column that counts epochs or steps within a run.")
-]
-GroupOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="COLUMN",
-        help="The column with repeated measurements of a run, such as episodes or folds, whose mean counts; rows if "
-        "each row is one.",
-    ),
-]
-WideOption = Annotated[
-    str | None,
-    typer.Option(metavar="COLUMNS", help="Instead of --arm: columns that are an arm each, with a row for each seed."),
-]
-DirectionOption = Annotated[
-    Literal["higher", "lower"] | None,
-    typer.Option(help="Which way is better, if the measure's name does not say."),
-]
-UnitOption = Annotated[
-    Literal["fraction", "percent", "seconds", "plain"] | None,
-    typer.Option(help="The measure's unit, if its name does not say."),
-]
 
 
 @app.command()
 def judge(
     source: SourceArgument,
-    arm: ArmOption = None,
-    seed: SeedOption = None,
-    measure: MeasureOption = None,
+    arm: options.ArmOption = None,
+    seed: options.SeedOption = None,
+    measure: options.MeasureOption = None,
     *,
-    reference: ReferenceOption = None,
-    margin: MarginOption = None,
-    epoch: EpochOption = None,
-    group: GroupOption = None,
-    wide: WideOption = None,
-    direction: DirectionOption = None,
-    unit: UnitOption = None,
+    reference: options.ReferenceOption = None,
+    margin: options.MarginOption = None,
+    epoch: options.EpochOption = None,
+    group: options.GroupOption = None,
+    wide: options.WideOption = None,
+    direction: options.DirectionOption = None,
+    unit: options.UnitOption = None,
     form: TextFormat = "text",
 ) -> None:
     """Judge runs that were made elsewhere: is a difference real, or luck?
@@ -103,22 +60,22 @@ def judge(
 @app.command("import")
 def import_(
     source: SourceArgument,
-    arm: ArmOption = None,
-    seed: SeedOption = None,
-    measure: MeasureOption = None,
+    arm: options.ArmOption = None,
+    seed: options.SeedOption = None,
+    measure: options.MeasureOption = None,
     *,
-    reference: ReferenceOption = None,
-    margin: MarginOption = None,
-    epoch: EpochOption = None,
-    group: GroupOption = None,
-    wide: WideOption = None,
-    direction: DirectionOption = None,
-    unit: UnitOption = None,
+    reference: options.ReferenceOption = None,
+    margin: options.MarginOption = None,
+    epoch: options.EpochOption = None,
+    group: options.GroupOption = None,
+    wide: options.WideOption = None,
+    direction: options.DirectionOption = None,
+    unit: options.UnitOption = None,
     study: Annotated[
         str | None,
         typer.Option(metavar="STUDY", help="A study of your own whose trials these runs are; run trains the others."),
     ] = None,
-    store: StoreOption = DEFAULT_STORE,
+    store: options.StoreOption = DEFAULT_STORE,
 ) -> None:
     """Add runs that were made elsewhere to a store: as a study, or as trials of a study of your own (--study).
 

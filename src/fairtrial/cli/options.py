@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import typer
 
@@ -92,6 +92,50 @@ CheckpointsOption = Annotated[
         metavar="FOLDER",
         help="Folder or URL for the checkpoints of running trials, shared by all nodes; by default beside the store.",
     ),
+]
+#: Of runs that were made elsewhere.
+ArmOption = Annotated[
+    str | None,
+    typer.Option(metavar="COLUMN", help="The column with the arms; of several, each combination is an arm: a,b."),
+]
+SeedOption = Annotated[
+    str | None, typer.Option(metavar="COLUMN", help="The column with the seeds. Without it, runs are not paired.")
+]
+MeasureOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="A column with one value for each run; with --epoch, best_NAME, final_NAME or mean_lastK_NAME of a "
+        "column NAME.",
+    ),
+]
+ReferenceOption = Annotated[str | None, typer.Option(metavar="ARM", help="The arm that the others are compared with.")]
+MarginOption = Annotated[
+    float | None,
+    typer.Option(metavar="SIZE", help="Differences up to this do not matter, in the measure's own unit."),
+]
+EpochOption = Annotated[
+    str | None, typer.Option(metavar="COLUMN", help="The column that counts epochs or steps within a run.")
+]
+GroupOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COLUMN",
+        help="The column with repeated measurements of a run, such as episodes or folds, whose mean counts; rows if "
+        "each row is one.",
+    ),
+]
+WideOption = Annotated[
+    str | None,
+    typer.Option(metavar="COLUMNS", help="Instead of --arm: columns that are an arm each, with a row for each seed."),
+]
+DirectionOption = Annotated[
+    Literal["higher", "lower"] | None,
+    typer.Option(help="Which way is better, if the measure's name does not say."),
+]
+UnitOption = Annotated[
+    Literal["fraction", "percent", "seconds", "plain"] | None,
+    typer.Option(help="The measure's unit, if its name does not say."),
 ]
 
 

@@ -1,8 +1,7 @@
 """Runs a gate: trains what is missing, seed by seed, until every arm is decided or the budget is spent."""
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,8 +22,8 @@ from fairtrial.scheduler import plan
 from fairtrial.spec import Study
 from fairtrial.stats.comparison import compare
 from fairtrial.stats.gate import Decision, Gate
-from fairtrial.store.base import Store, Writer
-from fairtrial.store.sql import SQLStore
+from fairtrial.store.base import Store, Writer, add_result
+from fairtrial.store.opening import opened_store
 from fairtrial.trial import Trial, TrialResult
 
 #: How many changes a month a gate is taken to judge: one a working day.
@@ -75,7 +74,7 @@ def gate(
         gated, said = studies.arms_study(study, not_worse_than, alpha, max_seeds), list[str]()
     else:
         gated, said = _against(study, known, not_worse_than, alpha, max_seeds)
-    with _opened(store) as opened:
+    with opened_store(store) as opened:
         if known is not None:
             said += _add_baseline(opened, gated, known)
         heard = _Warnings()
@@ -205,14 +204,7 @@ def _record(store: Store, study: Study, results: Sequence[TrialResult]) -> None:
 
     def write(writer: Writer) -> None:
         for result in new:
-            trial, attempt = planned[result.trial], f"baseline-{result.trial[:16]}"
-            writer.begin(trial, attempt, result.machine, result.started)
-            if result.fingerprints:
-                writer.add_fingerprints(trial, attempt, result.fingerprints)
-            for record in result.epochs:
-                writer.add_epoch(trial, attempt, record)
-            assert result.outcome is not None
-            writer.end(trial, attempt, result.outcome, result.detail, result.ended or result.started)
+            add_result(writer, planned[result.trial], result, f"baseline-{result.trial[:16]}")
 
     if new:
         store.write(write)
@@ -238,12 +230,3 @@ def _conditions(known: Baseline, study: Study, runs: StudyResults) -> str:
 
 def _short(commits: set[str | None]) -> str:
     return " or ".join(sorted(f"{one[:9]}{'+' * one.endswith('+')}" for one in commits if one))
-
-
-@contextmanager
-def _opened(store: str | Path | Store) -> Iterator[Store]:
-    if isinstance(store, str | Path):
-        with SQLStore(str(store)) as opened:
-            yield opened
-    else:
-        yield store

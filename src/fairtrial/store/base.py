@@ -100,6 +100,17 @@ class Writer(Protocol):
         """Record how the current attempt ended and what it read of its settings; drop records of earlier attempts."""
 
 
+def add_result(writer: Writer, trial: Trial, result: TrialResult, attempt: str) -> None:
+    """Write all of a trial that ended elsewhere, as one attempt."""
+    assert result.outcome is not None
+    writer.begin(trial, attempt, result.machine, result.started, result.forced)
+    if result.fingerprints:
+        writer.add_fingerprints(trial, attempt, result.fingerprints)
+    for record in result.epochs:
+        writer.add_epoch(trial, attempt, record)
+    writer.end(trial, attempt, result.outcome, result.detail, result.ended or result.started, reads=result.reads)
+
+
 class Store(AbstractContextManager["Store"], Protocol):
     """Keeps studies and their results. Leaving the context closes it."""
 
