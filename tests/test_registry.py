@@ -21,7 +21,7 @@ from fairtrial.registry import (
     names_from,
 )
 from fairtrial.spec import Study
-from fairtrial.spec.sections import REGISTRIES
+from fairtrial.spec.settings import REGISTRIES
 
 SOURCE = Path(__file__).parents[1] / "src" / "fairtrial"
 #: Who imports by name: the registries, the package's lazy names, and Ray, which may be missing.
@@ -177,7 +177,7 @@ def test_validating_every_shipped_study_and_every_entry_loads_no_torch():
 import sys
 import fairtrial
 from fairtrial.loading import shipped_studies
-from fairtrial.spec.sections import REGISTRIES
+from fairtrial.spec.settings import REGISTRIES
 
 for name in shipped_studies():
     fairtrial.load(name)

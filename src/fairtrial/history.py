@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from fairtrial.sources import code_of
 from fairtrial.spec import ALL_OTHERS, Evidence, Noise, Study, Target, content, digest
 from fairtrial.spec.measures import find_measure
-from fairtrial.spec.sections import Training
+from fairtrial.spec.settings import Training
 
 #: A measure with the target that it needs, as text: what two stages must share to be looks at the same differences.
 MeasureKey: TypeAlias = str

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import PrivateAttr
 
 from fairtrial.spec import BUILT_IN, Settings, Study, content
-from fairtrial.spec.sections import REGISTRIES
+from fairtrial.spec.settings import REGISTRIES
 from fairtrial.spec.study import differing
 
 #: The prefix of the names of parameters.

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fairtrial.errors import StudyError
-from fairtrial.spec.sections import MODELS
+from fairtrial.registry import MODELS
 from fairtrial.training.averages import WeightAverage, recalibrated, restored
 from fairtrial.training.fingerprints import fingerprint
 from fairtrial.training.kernels.layers import accelerate

@@ -8,7 +8,7 @@ from typing import Any
 
 from fairtrial.report.words import NOTHING
 from fairtrial.spec import BUILT_IN, flatten
-from fairtrial.spec.sections import REGISTRIES
+from fairtrial.spec.settings import REGISTRIES
 from fairtrial.stats.summary import StudySummary
 
 #: Settings whose null has a meaning.

@@ -4,16 +4,8 @@ from fairtrial.spec.evidence import ALL_OTHERS, Claim, Evidence, JointClaim, Noi
 from fairtrial.spec.measures import Measure, better
 from fairtrial.spec.metrics import METRICS
 from fairtrial.spec.overrides import flatten, override, parse_toml
-from fairtrial.spec.sections import (
-    BUILT_IN,
-    DataSettings,
-    DataSize,
-    LoopName,
-    ModelSettings,
-    OptimizerSettings,
-    ScheduleSettings,
-    Settings,
-)
+from fairtrial.spec.sections import DataSettings, DataSize, ModelSettings, OptimizerSettings, ScheduleSettings
+from fairtrial.spec.settings import BUILT_IN, LoopName, Settings
 from fairtrial.spec.study import FORMAT, Arm, Origin, Study, content, digest
 
 __all__ = [

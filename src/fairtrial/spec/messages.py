@@ -8,7 +8,7 @@ from pydantic_core import ErrorDetails
 
 from fairtrial.errors import StudyError
 from fairtrial.registry import did_you_mean
-from fairtrial.spec.sections import REGISTRIES, Settings
+from fairtrial.spec.settings import REGISTRIES, Settings
 from fairtrial.text import one_line
 
 AnyModel = TypeVar("AnyModel", bound=BaseModel)

@@ -11,7 +11,8 @@ from fairtrial.errors import StudyError
 from fairtrial.registry import did_you_mean
 from fairtrial.spec.limits import check_table
 from fairtrial.spec.messages import brief
-from fairtrial.spec.sections import REGISTRIES, DataSettings
+from fairtrial.spec.sections import DataSettings
+from fairtrial.spec.settings import REGISTRIES
 
 #: What a TOML table holds.
 Table: TypeAlias = Mapping[str, Any]

@@ -23,7 +23,8 @@ from fairtrial.spec.measures import Measure, find_measure
 from fairtrial.spec.messages import show, validate
 from fairtrial.spec.metrics import Metric
 from fairtrial.spec.overrides import Table, flatten, merge, parse_toml
-from fairtrial.spec.sections import Section, Settings
+from fairtrial.spec.sections import Section
+from fairtrial.spec.settings import Settings
 from fairtrial.spec.validation import StudyFile, check_arm
 
 #: Raise it whenever the same settings come to mean another training run, so that no old trial is taken for a new one.

@@ -28,7 +28,8 @@ from fairtrial.spec.measures import better, find_measure, measures_of
 from fairtrial.spec.messages import show
 from fairtrial.spec.metrics import PERCENT, UNITS, Direction, Metric, Unit, may_be_metric, own_unit, settings_needed
 from fairtrial.spec.numbers import Count
-from fairtrial.spec.sections import BUILT_IN, Section, Settings
+from fairtrial.spec.sections import Section
+from fairtrial.spec.settings import BUILT_IN, Settings
 
 if TYPE_CHECKING:  # study imports this module
     from fairtrial.spec.study import Study

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fairtrial.spec.metrics import EMA, RECALIBRATED
-from fairtrial.spec.sections import Training
+from fairtrial.spec.settings import Training
 from fairtrial.training import datasets
 from fairtrial.training.averages import recalibrated
 from fairtrial.training.learner import Accumulator, Learner
