@@ -90,7 +90,7 @@ def test_every_entry_documents_itself_and_knows_its_name(section):
     for name in registry.names():
         entry = registry.get(name)
         assert entry.__doc__
-        required = {"milestones": [1]} if name == "step" else {}
+        required = {"milestones": [1]} if name in {"step", "multistep"} else {}
         assert entry(**required).name == name
         assert entry(**required).model_dump()["name"] == name
         assert f'| `"{name}"`' in registry.table()
@@ -183,7 +183,7 @@ for name in shipped_studies():
     fairtrial.load(name)
 for section, registry in REGISTRIES.items():
     for name in registry.names():
-        more = {"milestones": [1]} if name == "step" else {}
+        more = {"milestones": [1]} if name in {"step", "multistep"} else {}
         table = {section: {"name": name, **more}}
         fairtrial.Study(name="s", reference="a", arms={"a": {}}, **table).to_toml()
 assert "torch" not in sys.modules
@@ -202,7 +202,10 @@ def test_the_documentation_has_the_table(registry):
     ("registry", "names"),
     [
         ("OPTIMIZERS", ["adam", "adamw", "rmsprop", "sgd"]),
-        ("SCHEDULES", ["constant", "cosine", "exponential", "linear", "step"]),
+        (
+            "SCHEDULES",
+            ["constant", "cosine", "exponential", "linear", "multistep", "onecycle", "plateau", "polynomial", "step"],
+        ),
         ("MODELS", ["mobilenet_v2", "small_cnn"]),
         ("DATASETS", ["cifar10", "digits"]),
         ("CHARTS", ["differences", "test_accuracy", "training_loss"]),

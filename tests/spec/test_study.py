@@ -111,7 +111,7 @@ ERRORS = {
     ),
     "no table": ({"training": 5}, "training = 5: must be a table"),
     "no kind's table": ({"optimizer": 5}, "optimizer = 5: must be a table"),
-    "missing key": ({"schedule": {"name": "step"}}, "schedule.milestones: is missing"),
+    "missing key": ({"schedule": {"name": "multistep"}}, "schedule.milestones: is missing"),
     "no seeds": ({"seeds": 0}, "seeds = 0: must be an integer of at least 1, or a range such as {min = 3, max = 12}"),
     "bool seeds": (
         {"seeds": True},

@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Annotated, Any, ClassVar, Self, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
 from pydantic import (
     BeforeValidator,
@@ -22,7 +22,7 @@ from fairtrial.registry import DATASETS, MODELS, OPTIMIZERS, SCHEDULES, Registry
 from fairtrial.sources import describe
 from fairtrial.spec.limits import LONGEST_LABEL, MOST_EPOCHS, MOST_EVALUATIONS
 from fairtrial.spec.metrics import recorded_metrics
-from fairtrial.spec.numbers import Count, Decay, NonNegative, at_most
+from fairtrial.spec.numbers import BelowOne, Count, Decay, NonNegative, at_most
 from fairtrial.spec.sections import DataSettings, ModelSettings, OptimizerSettings, ScheduleSettings, Section
 
 #: The name of fairtrial's own training loop.
@@ -81,6 +81,8 @@ class Training(Section):
         loop: ``"fairtrial"``, ``"module:function"`` or, in Python, a function. Most other keys are for fairtrial's own.
         evaluations_last_epoch: how often the last epoch is evaluated, at equal distances, the last time at its end.
         recalibrate_batch_norm: evaluate each epoch also with statistics of batch norm recomputed from training batches.
+        label_smoothing: share of a label that is spread evenly over all classes (Szegedy et al. 2016, section 7).
+        precision: of the network's arithmetic; ``"bf16"`` is torch's autocast to bfloat16, and ``"tf32"`` needs a GPU.
         ema: decay, a step, of a moving average of the weights, with which each epoch is evaluated too; None for none.
         checkpoint_seconds: least seconds between two checkpoints, of any loop; by default as many as keep the cost of
             saving below 2% of a trial's time, and at most ten minutes. It is no part of any hash: it changes no result.
@@ -89,13 +91,17 @@ class Training(Section):
 
     #: Keys of fairtrial's own loop that only add evaluations, and change no bit of a training.
     evaluation_keys: ClassVar[frozenset[str]] = frozenset({"evaluations_last_epoch", "recalibrate_batch_norm", "ema"})
-    later_keys: ClassVar[frozenset[str]] = evaluation_keys | {"code"}
+    #: Further keys that only fairtrial's own loop has.
+    loop_keys: ClassVar[frozenset[str]] = evaluation_keys | {"label_smoothing", "precision"}
+    later_keys: ClassVar[frozenset[str]] = loop_keys | {"code"}
 
     epochs: Annotated[Count, at_most(MOST_EPOCHS)] = 10
     batch_size: Count = 64
     evaluations_last_epoch: Annotated[Count, at_most(MOST_EVALUATIONS)] = 1
     recalibrate_batch_norm: StrictBool = False
     ema: Decay | None = None
+    label_smoothing: BelowOne = 0.0
+    precision: Literal["float32", "bf16", "tf32"] = "float32"
     checkpoint_seconds: NonNegative | None = None
     loop: Annotated[str, PlainValidator(_loop_name), PlainSerializer(str)] = BUILT_IN
     code: Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)] | None = None
@@ -179,7 +185,7 @@ class Settings(Section):
                 "training.batch_size = {batch_size}: {images} training images leave a batch of one, which {why}",
                 {"batch_size": batch_size, "images": images, "why": self.model.no_single_image},
             )
-        ours = [key for key in self.training.changed_later_keys() if key in Training.evaluation_keys]
+        ours = [key for key in self.training.changed_later_keys() if key in Training.loop_keys]
         if self.training.loop != BUILT_IN and ours:
             raise PydanticCustomError(
                 "own_loop", "training.{key}: only fairtrial's own training loop has it; see params", {"key": ours[0]}
@@ -197,4 +203,10 @@ class Settings(Section):
                 "schedule.warmup_epochs = {warmup}: must not exceed training.epochs = {epochs}",
                 {"warmup": self.schedule.warmup_epochs, "epochs": self.training.epochs},
             )
+        return self
+
+    @model_validator(mode="after")
+    def _schedule_can_work(self) -> Self:
+        if self.training.loop == BUILT_IN and (why := self.schedule.problem(self.training.epochs, self.recorded)):
+            raise PydanticCustomError("schedule", "{why}", {"why": why})
         return self

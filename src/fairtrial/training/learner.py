@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.optim.lr_scheduler import LambdaLR
 
-from fairtrial.spec import ModelSettings, ScheduleSettings
-from fairtrial.training import datasets
+from fairtrial.spec import ModelSettings
+from fairtrial.training import datasets, precision
 from fairtrial.training.averages import WeightAverage
 from fairtrial.training.kernels.layers import accelerate
+from fairtrial.training.rates import Schedule, build_schedule
 from fairtrial.trial import Trial
 
 
@@ -46,7 +46,7 @@ class Learner:
 
     network: nn.Module
     optimizer: torch.optim.Optimizer
-    schedule: LambdaLR
+    schedule: Schedule
     device: torch.device
     average: WeightAverage | None = None
 
@@ -54,9 +54,11 @@ class Learner:
     def build(cls, trial: Trial, dataset: datasets.Dataset, *, fast: bool = True) -> "Learner":
         """Make the learner of a trial before its first step; without ``fast``, it uses torch's own layers."""
         settings, device = trial.settings, choose_device()
+        precision.check(settings.training.precision, device)
         network = build_network(settings.model, dataset, trial.weights_seed).to(device)
-        if fast:
+        if fast and settings.training.precision == "float32":  # the fast layers have no other
             network = accelerate(network)
+        network = precision.apply(network, settings.training.precision, device)
         optimizer = settings.optimizer.build(network.parameters())
         steps = math.ceil(len(dataset.train) / settings.training.batch_size)
         schedule = build_schedule(settings.schedule, optimizer, steps_per_epoch=steps, epochs=trial.epochs)
@@ -83,13 +85,6 @@ def build_network(settings: ModelSettings, dataset: datasets.Dataset, seed: int)
     """Make a network for a data set."""
     _, image_size, _, channels = dataset.train.pixels.shape
     return settings.build(classes=dataset.classes, image_size=image_size, channels=channels, seed=seed)
-
-
-def build_schedule(
-    settings: ScheduleSettings, optimizer: torch.optim.Optimizer, *, steps_per_epoch: int, epochs: int
-) -> LambdaLR:
-    """Make the schedule that settings describe; call its ``step`` after each optimizer step."""
-    return LambdaLR(optimizer, lambda step: settings.lr_factor(step / steps_per_epoch, epochs, 1 / steps_per_epoch))
 
 
 def choose_device() -> torch.device:

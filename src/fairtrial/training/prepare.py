@@ -9,10 +9,10 @@ from types import FunctionType
 from fairtrial import sources, spec
 from fairtrial.errors import StudyError
 from fairtrial.registry import NotFoundError, import_name
-from fairtrial.training import datasets
+from fairtrial.training import datasets, precision
 from fairtrial.training.kernels import compiler, library
 from fairtrial.training.kernels.cache import KernelsUnavailableError, UnsoundError
-from fairtrial.training.learner import build_network
+from fairtrial.training.learner import build_network, choose_device
 from fairtrial.training.loop import train
 from fairtrial.trial import TrainingLoop, Trial, TrialContext
 
@@ -100,7 +100,7 @@ def prepare(study: spec.Study, progress: datasets.DownloadProgress | None = None
     Raises:
         DataError: data are missing or damaged.
         WeightsError: a weights file does not fit its model.
-        StudyError: a training loop can't be found.
+        StudyError: a training loop can't be found, or the machine lacks a precision.
     """
     sources.forget()
     loaded: dict[spec.DataSettings, datasets.Dataset] = {}
@@ -108,6 +108,7 @@ def prepare(study: spec.Study, progress: datasets.DownloadProgress | None = None
         find(settings.training.loop, fresh=True)
         if settings.training.loop != spec.BUILT_IN:
             continue
+        precision.check(settings.training.precision, choose_device())
         if settings.data not in loaded:
             loaded[settings.data] = datasets.load(settings.data, progress=progress)
         if getattr(settings.model, "weights", None):

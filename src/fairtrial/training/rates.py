@@ -1,0 +1,74 @@
+"""Set the learning rate of each step, as a schedule's settings describe."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+
+from fairtrial.spec import ScheduleSettings
+
+
+class Schedule(Protocol):
+    """What sets the learning rate. Its state is plain data, so that a resumed trial has the same rates."""
+
+    def step(self) -> None:
+        """Set the rate of the next step; call it after each optimizer step."""
+
+    def end_epoch(self, metrics: Mapping[str, float]) -> None:
+        """Take note of an epoch's metrics, and set the rate of the next step; call it once they are all measured."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the state; the optimizer's own has the rates."""
+
+
+class FactorSchedule:
+    """Multiplies the optimizer's learning rates by the factor that settings describe.
+
+    Its state is the number of steps, and the values of the metric that the settings watch, if any.
+    """
+
+    def __init__(
+        self, settings: ScheduleSettings, optimizer: torch.optim.Optimizer, *, steps_per_epoch: int, epochs: int
+    ) -> None:
+        self._settings, self._optimizer = settings, optimizer
+        self._steps_per_epoch, self._epochs = steps_per_epoch, epochs
+        self._full = [group["lr"] for group in optimizer.param_groups]
+        self._steps, self._watched = 0, list[float]()
+        self._set()
+
+    def step(self) -> None:
+        """See `Schedule.step`."""
+        self._steps += 1
+        self._set()
+
+    def end_epoch(self, metrics: Mapping[str, float]) -> None:
+        """See `Schedule.end_epoch`."""
+        if self._settings.watched is not None:
+            self._watched.append(metrics[self._settings.watched])
+            self._set()
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `Schedule.state_dict`."""
+        return {"steps": self._steps, "watched": list(self._watched)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `Schedule.load_state_dict`."""
+        self._steps, self._watched = state["steps"], list(state["watched"])
+
+    def _set(self) -> None:
+        length = 1 / self._steps_per_epoch
+        factor = self._settings.lr_factor(self._steps / self._steps_per_epoch, self._epochs, length)
+        if self._settings.watched is not None:
+            factor *= self._settings.after_records(self._watched)
+        for group, full in zip(self._optimizer.param_groups, self._full, strict=True):
+            group["lr"] = full * factor
+
+
+def build_schedule(
+    settings: ScheduleSettings, optimizer: torch.optim.Optimizer, *, steps_per_epoch: int, epochs: int
+) -> Schedule:
+    """Make the schedule that settings describe; it sets the rate of the first step at once."""
+    return FactorSchedule(settings, optimizer, steps_per_epoch=steps_per_epoch, epochs=epochs)
