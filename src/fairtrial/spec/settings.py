@@ -206,7 +206,11 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
-    def _schedule_can_work(self) -> Self:
+    def _schedule_and_loss_can_work(self) -> Self:
         if self.training.loop == BUILT_IN and (why := self.schedule.problem(self.training.epochs, self.recorded)):
             raise PydanticCustomError("schedule", "{why}", {"why": why})
+        if self.training.label_smoothing and self.data.is_regression:
+            raise PydanticCustomError(
+                "smoothing", "training.label_smoothing: only for classes; these data have numbers"
+            )
         return self
