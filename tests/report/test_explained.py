@@ -37,9 +37,13 @@ def test_what_is_no_adam_has_no_epsilon_of_another_convention():
     assert "Keras" not in text
 
 
-def test_a_label_can_not_break_a_line():
-    text = text_of(Study(name="s", reference="a", arms={"a": {"label": "A\nB\x1b[31m"}}))
-    assert "A\\nB\\x1b[31m" in text or "A\\nB\\u001b[31m" in text
+def test_no_text_of_a_study_can_break_a_line():
+    mine = {"loop": "fairtrial.testing:simulate"}
+    schedule = {"name": "plateau", "metric": "a\nb\x1b[31m"}
+    study = Study(name="s", reference="a", arms={"a": {}}, training=mine, schedule=schedule)
+    text = explanation_text(study, explain(study, 10))
+    assert "\x1b" not in text
+    assert "a\\nb" in text
 
 
 def test_json_is_for_programs():

@@ -93,7 +93,7 @@ def test_a_tally_goes_on_from_its_state(objective):
 
 
 def test_the_recorded_loss_is_without_label_smoothing():
-    outputs, labels = torch.linspace(-2, 3, 15).reshape(3, 5), torch.tensor([0, 4, 2])
+    outputs, labels = torch.linspace(-2, 3, 15).reshape(3, 5), torch.tensor([4, 4, 2])
     smoothed = Objective(label_smoothing=0.2)
     loss = smoothed.loss(outputs, labels)
     recorded = smoothed.recorded(loss, outputs, labels)

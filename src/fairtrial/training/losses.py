@@ -142,7 +142,7 @@ class Objective:
         return mse_loss(outputs.reshape(labels.shape), labels)
 
     def recorded(self, loss: Tensor, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Compute the loss that is recorded of a training step: without label smoothing, so that arms are comparable."""
+        """Compute the loss that is recorded of a training step: without label smoothing, so arms are comparable."""
         return self.plain.loss(outputs, labels) if self.label_smoothing else loss
 
     def accumulator(self, device: torch.device) -> Accumulator:

@@ -15,8 +15,13 @@ import tensorflow as tf
 
 
 def weights_after(betas: tuple[float, float], eps: float) -> dict[str, list[float]]:
-    """The weights, which begin at 0, after some of the steps."""
-    optimizer = keras.optimizers.Adam(1e-3, beta_1=betas[0], beta_2=betas[1], epsilon=eps)
+    """The weights, which begin at 0, after some of the steps.
+
+    Keras casts plain numbers on TensorFlow by way of float32, in every precision, so that 1 - 0.999 is off by 1e-5. A
+    NumPy number keeps its float64.
+    """
+    first, second = map(np.float64, betas)
+    optimizer = keras.optimizers.Adam(1e-3, beta_1=first, beta_2=second, epsilon=eps)
     gradients = formula.gradients(max(formula.ADAM_STEPS))
     variable = keras.Variable(np.zeros(gradients.shape[1]), dtype="float64")
     found = {}
