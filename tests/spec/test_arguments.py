@@ -66,9 +66,17 @@ def test_the_arguments_are_keys_with_their_defaults_and_those_of_the_bases():
     """A default that no file can hold is None, and never passed."""
     plain = settings().model_dump(exclude_none=True)
     assert plain == {
-        **{"name": "users_arguments:Descent", "lr": 1.0, "back": 3, "how": "often", "rates": (0.1, 0.2)},
-        **{"momentum": 0, "dampening": 0, "weight_decay": 0, "nesterov": False},
-        **{"maximize": False, "differentiable": False},
+        "name": "users_arguments:Descent",
+        "lr": 1.0,
+        "back": 3,
+        "how": "often",
+        "rates": (0.1, 0.2),
+        "momentum": 0,
+        "dampening": 0,
+        "weight_decay": 0,
+        "nesterov": False,
+        "maximize": False,
+        "differentiable": False,
     }
     assert settings().arguments == {}
     assert settings(lr=1.0, back=3, rates=[0.1, 0.2]).arguments == {}

@@ -4,6 +4,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from functools import cache
+from types import new_class
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import ConfigDict, Field, PlainValidator, Strict, StrictBool, StrictStr, create_model
@@ -117,7 +118,8 @@ def settings_of(
         annotation, default = _field(parameter)
         fields[key] = (annotation if own is None else own.rebuild_annotation(), Field(default))
     if takes_any(parameters):
-        adapter = type(adapter)(adapter.__name__, (adapter,), {"model_config": ConfigDict(extra="allow")})
+        accept = {"model_config": ConfigDict(extra="allow")}
+        adapter = new_class(adapter.__name__, (adapter,), exec_body=lambda body: body.update(accept))
     module, _, qualified_name = name.partition(":")
     made = create_model(qualified_name, __base__=adapter, __module__=module, __doc__=thing.__doc__ or "", **fields)
     made.__qualname__ = qualified_name  # `name` is made of these
