@@ -167,8 +167,10 @@ PLATEAU = {
     "factor": 0.5,
     "warmup_epochs": 0.5,
 }
+CYCLE = {"name": "torch.optim.lr_scheduler:OneCycleLR", "max_lr": 0.01, "total_steps": EPOCHS * STEPS}
 FURTHER_KINDS = {
     "plateau": {"schedule": PLATEAU, "epochs": 4},
+    "a schedule by path, which moves beta1 too": {"schedule": CYCLE},
     "bfloat16, smoothed labels": {"training": {"precision": "bf16", "label_smoothing": 0.1}},
 }
 

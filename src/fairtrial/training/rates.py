@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
+from torch.optim.lr_scheduler import LRScheduler
 
 from fairtrial.spec import ScheduleSettings
+from fairtrial.training.schedules.own import OwnSchedule
 
 
 class Schedule(Protocol):
@@ -67,8 +69,35 @@ class FactorSchedule:
             group["lr"] = full * factor
 
 
+class SteppedSchedule:
+    """Steps one of torch's schedulers, or one like it, after so many optimizer steps."""
+
+    def __init__(self, scheduler: LRScheduler, every: int) -> None:
+        self._scheduler, self._every, self._steps = scheduler, every, 0
+
+    def step(self) -> None:
+        """See `Schedule.step`."""
+        self._steps += 1
+        if self._steps % self._every == 0:
+            self._scheduler.step()
+
+    def end_epoch(self, metrics: Mapping[str, float]) -> None:
+        """Do nothing: no metric is read."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `Schedule.state_dict`."""
+        return {"steps": self._steps, "scheduler": self._scheduler.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `Schedule.load_state_dict`."""
+        self._steps = state["steps"]
+        self._scheduler.load_state_dict(state["scheduler"])
+
+
 def build_schedule(
     settings: ScheduleSettings, optimizer: torch.optim.Optimizer, *, steps_per_epoch: int, epochs: int
 ) -> Schedule:
     """Make the schedule that settings describe; it sets the rate of the first step at once."""
+    if isinstance(settings, OwnSchedule):
+        return SteppedSchedule(settings.build(optimizer), steps_per_epoch if settings.per == "epoch" else 1)
     return FactorSchedule(settings, optimizer, steps_per_epoch=steps_per_epoch, epochs=epochs)
