@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, PlainValidator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
 from fairtrial.registry import DATASETS, MODELS, OPTIMIZERS, SCHEDULES, Registry, did_you_mean
@@ -189,7 +189,7 @@ class DataSettings(NamedSettings):
     validation: CountOrZero = 0
     subset_seed: CountOrZero = 0
     path: str | None = None
-    augment: Annotated[tuple[str, ...], PlainValidator(_in_order)] = ()
+    augment: Annotated[tuple[str, ...], BeforeValidator(_in_order)] = ()
     crop_padding: Count = 4
     cutout_size: Count = 16
     mixup_alpha: Positive = 0.2

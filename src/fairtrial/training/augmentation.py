@@ -1,7 +1,7 @@
 """Augment training images: whole batches at once, with random numbers that all arms of a seed share.
 
-The numbers depend on the seed of the batch order, the epoch and the batch alone, and each augmentation has its own: arms
-that differ in one share the others, and a trial that was interrupted within an epoch goes on with the same ones.
+The numbers depend on the seed of the batch order, the epoch and the batch alone, and each augmentation has its own:
+arms that differ in one share the others, and a trial that was interrupted within an epoch goes on with the same ones.
 
 crop    moves an image by up to `crop_padding` pixels each way, and fills with zeros (He et al. 2016, sect. 4.2)
 flip    mirrors an image left to right with probability 1/2

@@ -97,7 +97,7 @@ def origin(name: str) -> str:
 
 
 def digests(layout: Layout) -> tuple[str, tuple[str, ...]]:
-    """The digest of all arrays and of each: the layout's, or else those recorded by `write`; empty if there are none."""
+    """The digest of all arrays and of each: the layout's, or else those that `write` has recorded, if there are any."""
     if layout.digest:
         return layout.digest, layout.array_digests
     about = _about(layout.name)

@@ -1,4 +1,4 @@
-"""Check that the arrays of a data set that is not in the cache are what its settings say, and what a network can take."""
+"""Check the arrays of a data set that is not in the cache: they must be what its settings say and fit a network."""
 
 from typing import Any
 

@@ -110,8 +110,9 @@ def load(settings: DataSettings, *, verify: bool = True, progress: DownloadProgr
 
 def unaugmented(settings: DataSettings) -> DataSettings:
     """The settings of the same images before they are augmented."""
-    kind = type(settings)
-    return settings.model_copy(update={key: kind.model_fields[key].default for key in DataSettings.later_keys})
+    if not settings.augment:
+        return settings
+    return type(settings).model_validate(settings.model_dump(exclude=set(DataSettings.later_keys)))
 
 
 def assemble(settings: DataSettings, arrays: Arrays, digest: str) -> Dataset:

@@ -1,6 +1,5 @@
 """A folder of images by class: ``train/CLASS/...`` and ``test/CLASS/...``, or ``CLASS/...``, which is split."""
 
-import os
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -75,10 +74,8 @@ class ImageFolder(RawData):
             pixels = _pixels(path, size, gray=self.gray)
             size = size or pixels.shape[0]
             if pixels.shape[:2] != (size, size):
-                here = f"{pixels.shape[1]} x {pixels.shape[0]} pixels"
-                raise DataError(
-                    f"{path}: has {here}; without data.image_size, all must be square and of one size, here {size} x {size}"
-                )
+                here = f"{pixels.shape[1]} x {pixels.shape[0]} pixels, not {size} x {size}"
+                raise DataError(f"{path}: has {here}; set data.image_size, to which all images are scaled")
             if images is None:
                 if len(paths) * pixels.nbytes > LARGEST_DATA:
                     raise DataError(
@@ -103,7 +100,7 @@ def _classes(folder: Path) -> list[str]:
 def _entries(folder: Path) -> list[str]:
     """The names in a folder, in order, but for hidden ones."""
     try:
-        names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
+        names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
     except OSError as error:
         raise DataError(f"{folder}: can't be read ({error.strerror})") from error
     for name in names:

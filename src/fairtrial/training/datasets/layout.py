@@ -16,8 +16,8 @@ class Arrays(NamedTuple):
     """A data set in its canonical form, whatever file format it came in.
 
     Images are uint8, (images, size, size, channels), rows from the top, red before green before blue; other inputs are
-    float32 or int64, (rows, ...). Labels are class numbers from 0, (images,), uint8, or int64 for more than 256 classes;
-    for regression they are float32, (rows, targets).
+    float32 or int64, (rows, ...). Labels are class numbers from 0, (images,), uint8, or int64 for more than 256
+    classes; for regression they are float32, (rows, targets).
     """
 
     train_images: NDArray[Any]

@@ -30,8 +30,8 @@ def adapt(name: str, thing: Any) -> type[DataSettings]:
 class OwnData(FromSignature, RawData):
     """Data of anybody's: a function gives them, each time the same.
 
-    It gives (x_train, y_train, x_test, y_test), ((x_train, y_train), (x_test, y_test)), a mapping with these names, or two
-    torch data sets; or one (x, y) or one torch data set, which is split.
+    It gives (x_train, y_train, x_test, y_test), ((x_train, y_train), (x_test, y_test)), a mapping with these names, or
+    two torch data sets; or one (x, y) or one torch data set, which is split.
     """
 
     def parts(self) -> tuple[Part, Part | None]:

@@ -19,7 +19,7 @@ from fairtrial.training.datasets.layout import Pixels
 def read_batch(
     content: bytes, images: int, image_bytes: int, where: str, labels: bytes = b"labels"
 ) -> tuple[Pixels, Pixels]:
-    """Read the pixels (images, image_bytes), planes of red, green and blue, and labels (images,), under their key, of a file."""
+    """Read pixels (images, image_bytes), planes of red, green and blue, and labels (images,), by their key."""
     try:
         pickles.check(io.BytesIO(content))
         batch = _Reader(io.BytesIO(content), encoding="bytes").load()

@@ -1,4 +1,4 @@
-"""Base of data sets whose size, classes and split are known only once they were read: files, and functions of a user's."""
+"""Base of data sets whose size and classes are known only once they were read: files, and functions of a user's."""
 
 import hashlib
 from abc import abstractmethod
