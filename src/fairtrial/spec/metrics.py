@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, TypeAlias
 
 from fairtrial.spec.limits import LONGEST_NAME
@@ -167,8 +168,8 @@ def settings_needed(metric: str) -> list[str]:
     """
     number = re.match(r"eval([1-9][0-9]{0,2})_", metric)  # see limits.MOST_EVALUATIONS
     evaluations = int(number[1]) + 1 if number else 1
-    every = {"validation": True, "evaluations": evaluations, "recalibrated": True, "ema": True}
-    if not any(metric in recorded_metrics(**every, regression=regression) for regression in (False, True)):
+    every = partial(recorded_metrics, validation=True, evaluations=evaluations, recalibrated=True, ema=True)
+    if metric not in {*every(), *every(regression=True)}:
         return []
     prefixes = {RECALIBRATED: "training.recalibrate_batch_norm", EMA: "training.ema"}
     needed = ["training.evaluations_last_epoch"] if number else []

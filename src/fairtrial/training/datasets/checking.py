@@ -24,15 +24,18 @@ def checked(settings: DataSettings, *, verify: bool) -> tuple[Arrays, str]:
         _check_counts(settings, part, named[f"{part}_images"], named[f"{part}_labels"])
     inputs = [_inputs(named[name], f"{settings.name}: {name}") for name in ("train_images", "test_images")]
     if inputs[0].shape[1:] != inputs[1].shape[1:] or inputs[0].dtype != inputs[1].dtype:
-        train, test = (one.shape[1:] if one.dtype == inputs[0].dtype else one.dtype for one in inputs)
+        train, test = (f"{one.dtype} {one.shape[1:]}" for one in inputs)
         raise DataError(f"{settings.name}: training images are {train}, test images {test}")
     as_labels = _numbers if settings.is_regression else _classes
-    labels = [as_labels(named[name], f"{settings.name}: {name}", settings) for name in ("train_labels", "test_labels")]
+    labels: list[NDArray[Any]] = [
+        as_labels(named[name], f"{settings.name}: {name}", settings) for name in ("train_labels", "test_labels")
+    ]
     if settings.is_regression:
-        _check_targets(*labels, settings)
+        _check_targets(labels[0], labels[1], settings)
     else:
-        labels = _check_classes(*labels, settings)
-    arrays = Arrays(inputs[0], labels[0], inputs[1], labels[1])
+        labels = _check_classes(labels[0], labels[1], settings)
+    parts = (inputs[0], labels[0], inputs[1], labels[1])
+    arrays = Arrays(*(np.require(array, requirements=("C", "W")) for array in parts))  # as torch wants them
     if settings.sha256 and not verify:
         return arrays, settings.sha256
     found = digest(*arrays)
@@ -83,7 +86,7 @@ def _inputs(array: NDArray[Any], where: str) -> NDArray[Any]:
 def _finite(array: NDArray[Any], where: str) -> NDArray[np.float32]:
     with np.errstate(over="ignore"):
         floats = array.astype(np.float32)
-    bad = ~np.isfinite(floats).reshape(len(floats), -1).all(axis=1)
+    bad = np.asarray(~np.isfinite(floats).reshape(len(floats), -1).all(axis=1))
     if bad.any():
         what = "NaN" if np.isnan(floats).any() else "an infinity, or a number too large for float32,"
         raise DataError(f"{where} have {what} in {bad.sum():,} of {len(bad):,} rows, first in row {bad.argmax()}")

@@ -71,7 +71,7 @@ class ImageFolder(RawData):
         size = self.image_size
         images = None
         for number, path in enumerate(paths):
-            pixels = _pixels(path, size, gray=self.gray)
+            pixels = _pixels(path, self.image_size, gray=self.gray)
             size = size or pixels.shape[0]
             if pixels.shape[:2] != (size, size):
                 here = f"{pixels.shape[1]} x {pixels.shape[0]} pixels, not {size} x {size}"

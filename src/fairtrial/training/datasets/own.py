@@ -100,7 +100,7 @@ def _array(value: Any) -> NDArray[Any]:
     """Read an array, a tensor, a data frame's column or a picture; images of bytes get their channels last."""
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
-        array = value.detach().cpu().numpy()
+        array: NDArray[Any] = value.detach().cpu().numpy()
         if array.dtype == np.uint8 and array.ndim in {3, 4} and array.shape[-2] == array.shape[-1] != array.shape[-3]:
             return np.moveaxis(array, -3, -1) if array.ndim == 4 or array.shape[0] in {1, 3} else array
         return array

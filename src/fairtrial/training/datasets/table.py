@@ -96,7 +96,8 @@ class Table(RawData):
 
 def _standardized(train: NDArray[Any], test: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     mean, spread = train.mean(axis=0), train.std(axis=0)
-    spread[spread <= 1e-12 * np.abs(mean)] = 1  # a constant, but for rounding
+    constant = np.ptp(train, axis=0) == 0  # but for rounding, its spread is 0 too
+    mean[constant], spread[constant] = train[0, constant], 1
     return (train - mean) / spread, (test - mean) / spread
 
 
@@ -195,7 +196,7 @@ class Reader:
         kind = column.type
         if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
             raise self._error(name, f"has values of type {kind}; it must have numbers")
-        values = column.to_numpy(zero_copy_only=False).astype(np.float64)
+        values: NDArray[np.float64] = column.to_numpy(zero_copy_only=False).astype(np.float64)
         if not np.isfinite(values).all():
             row = int((~np.isfinite(values)).argmax())
             raise self._error(name, f"is {values[row]:g}", row)
@@ -228,7 +229,7 @@ class Reader:
         odd = ~np.isin(values, ["train", "test"])
         if odd.any():
             raise self._error(
-                name, f'is {brief(values[odd.argmax()])!a}; it must be "train" or "test"', int(odd.argmax())
+                name, f'is {brief(str(values[odd.argmax()]))!a}; it must be "train" or "test"', int(odd.argmax())
             )
         return np.asarray(values == "test")
 
