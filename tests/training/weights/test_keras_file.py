@@ -1,4 +1,4 @@
-"""Files of Keras's, written by Keras itself (see make_keras_file.py): what a network made of them computes."""
+"""Files of Keras's, written by Keras itself (see reference/make_keras_file.py): what a network made of them computes."""
 
 import io
 import json
@@ -13,7 +13,7 @@ from fairtrial.errors import WeightsError
 from fairtrial.training.weights import fitting
 from fairtrial.training.weights.keras_file import Layer, state_dict
 
-ASSETS = Path(__file__).with_name("assets")
+REFERENCE = Path(__file__).parents[1] / "reference"
 FORMS = ("weights.h5", "whole_model.h5")
 
 
@@ -35,8 +35,8 @@ def network(classes=5):
 def test_the_network_computes_what_kerass_own_does(form):
     pytest.importorskip("h5py")
     loaded = network().eval()
-    fitting.load(loaded, ASSETS / form)
-    record = json.loads((ASSETS / "keras.json").read_text())
+    fitting.load(loaded, REFERENCE / form)
+    record = json.loads((REFERENCE / "keras_file.json").read_text())
     with torch.no_grad():
         logits = loaded(torch.tensor(record["images"]))
     np.testing.assert_allclose(logits.numpy(), record["logits"], rtol=1e-5, atol=1e-5)
@@ -46,7 +46,7 @@ def test_another_number_of_classes_keeps_the_classifier():
     pytest.importorskip("h5py")
     loaded = network(classes=3)
     before = {name: value.clone() for name, value in loaded.state_dict().items()}
-    fitting.load(loaded, ASSETS / FORMS[0])
+    fitting.load(loaded, REFERENCE / FORMS[0])
     same = {name for name, value in loaded.state_dict().items() if torch.equal(value, before[name])}
     assert same == {"8.weight", "8.bias", "1.num_batches_tracked", "3.num_batches_tracked"}
 
@@ -85,7 +85,7 @@ def test_a_file_without_a_classifier_or_with_more_layers():
 def damaged(change):
     """The bytes of the file after a change to it."""
     h5py = pytest.importorskip("h5py")
-    file = io.BytesIO((ASSETS / "weights.h5").read_bytes())
+    file = io.BytesIO((REFERENCE / "weights.h5").read_bytes())
     with h5py.File(file, "r+") as opened:
         change(opened, h5py)
     return file.getvalue()

@@ -1,9 +1,9 @@
 """Save a small network as Keras's legacy HDF5, in both of its forms, and record what it computes.
 
-Writes to assets/ beside this file. Needs Keras 3 on TensorFlow::
+Writes weights.h5, whole_model.h5 and keras_file.json beside this file. Needs Keras 3 on TensorFlow::
 
     python -m venv env && env/bin/pip install keras==3.15.1 tensorflow-cpu==2.21.0
-    env/bin/python tests/training/weights/make_keras_file.py
+    env/bin/python tests/training/reference/make_keras_file.py
 """
 
 import json
@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras.src.legacy.saving import legacy_h5_format
 
-ASSETS = Path(__file__).with_name("assets")
+HERE = Path(__file__).parent
 
 
 def network() -> keras.Model:
@@ -37,23 +37,20 @@ def network() -> keras.Model:
 
 def main() -> None:
     """Make the files."""
-    ASSETS.mkdir(exist_ok=True)
     random = np.random.default_rng(0)
     made = network()
     for variable in made.variables:
         variable.assign(random.uniform(0.5, 1.5, variable.shape))
     images = random.uniform(size=(2, 9, 9, 3)).astype(np.float32)
-    made.save(ASSETS / "whole_model.h5")  # with the weights in a group of their own
-    with h5py.File(
-        ASSETS / "weights.h5", "w"
-    ) as file:  # as save_weights of Keras 2, and the files of keras.applications
+    made.save(HERE / "whole_model.h5")  # with the weights in a group of their own
+    with h5py.File(HERE / "weights.h5", "w") as file:  # as save_weights of Keras 2, and the files of keras.applications
         legacy_h5_format.save_weights_to_hdf5_group(file, made)
     record = {
         "keras": keras.__version__,
         "images": images.transpose(0, 3, 1, 2).tolist(),
         "logits": np.asarray(made(images)).tolist(),
     }
-    (ASSETS / "keras.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
+    (HERE / "keras_file.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
