@@ -1,4 +1,4 @@
-"""Files of Keras's, written by Keras itself (see reference/make_keras_file.py): what a network made of them computes."""
+"""Files that Keras itself wrote (see reference/make_keras_file.py): what a network made of them computes."""
 
 import io
 import json
