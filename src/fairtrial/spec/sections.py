@@ -2,7 +2,7 @@
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Self
 
@@ -121,6 +121,14 @@ class ModelSettings(NamedSettings):
             [0, 1], or other inputs as `DataSettings.arrays` gives them, such as rows, float32 (batch, channels), to
             outputs (batch, classes).
         """
+
+    def fetch(self, progress: "Callable[[int, int | None, str], None] | None" = None) -> str:  # noqa: ARG002
+        """Make sure that a file of initial weights is on this machine; return its SHA-256, empty if there is none.
+
+        Raises:
+            WeightsError: it can't be fetched.
+        """
+        return ""
 
     @property
     def label(self) -> str:
