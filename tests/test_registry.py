@@ -187,7 +187,7 @@ def test_only_the_registry_imports_by_name():
 def test_validating_every_shipped_study_and_every_entry_loads_no_torch():
     code = (
         f"REQUIRED = {REQUIRED!r}"
-        + """
+        """
 import sys
 import fairtrial
 from fairtrial.loading import shipped_studies
