@@ -85,8 +85,7 @@ def test_a_loop_of_the_users_own_needs_the_number_of_steps():
     with pytest.raises(StudyError) as caught:
         explain(mine)
     assert str(caught.value) == (
-        "fairtrial.testing:simulate: how many steps an epoch has is unknown of a training loop of your own; "
-        "give --steps N"
+        "fairtrial.testing:simulate: how many steps an epoch has is unknown here; give --steps N"
     )
     [one] = explain(mine, 50)
     assert (one.steps, [step.step for step in one.adam]) == (200, [1, 10, 50, 200])

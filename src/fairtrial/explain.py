@@ -83,10 +83,10 @@ def explain(study: Study, steps_per_epoch: int | None = None) -> tuple[Explanati
 
     Args:
         study: the study.
-        steps_per_epoch: how many steps an epoch has, where a training loop is the user's own.
+        steps_per_epoch: how many steps an epoch has, where a training loop or the data are the user's own.
 
     Raises:
-        StudyError: nobody knows how many steps an epoch of the user's own training loop has.
+        StudyError: nobody knows how many steps an epoch has.
 
     Example:
         >>> first = explain(fairtrial.load("paper"))[0]
@@ -135,12 +135,11 @@ def adam_step(step: int, betas: Sequence[float], eps: float, convention: str) ->
 def _length(settings: Settings, steps: int | None) -> tuple[int, int]:
     """Steps of an epoch, and epochs."""
     training = settings.training
-    if training.loop == BUILT_IN:
+    if training.loop == BUILT_IN and settings.data.train_images:
         steps = math.ceil(settings.data.train_images / training.batch_size)
-    if steps is None:
-        raise StudyError(
-            f"{training.loop}: how many steps an epoch has is unknown of a training loop of your own; give --steps N"
-        )
+    if not steps:
+        whose = settings.data.name if training.loop == BUILT_IN else training.loop
+        raise StudyError(f"{whose}: how many steps an epoch has is unknown here; give --steps N")
     return steps, training.epochs
 
 

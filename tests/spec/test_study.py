@@ -1,7 +1,6 @@
 """Studies: resolution of arms, hashes, TOML round trip and every error's wording."""
 
 import copy
-import hashlib
 import math
 import pickle
 
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 
 from fairtrial.errors import StudyError
 from fairtrial.loading import load
+from fairtrial.registry import DATASETS
 from fairtrial.scheduler import plan
 from fairtrial.spec import Claim, Evidence, Study, content, override
 from fairtrial.spec.labels import under_labels
@@ -97,7 +97,7 @@ ERRORS = {
         "unknown key `betas` in [optimizer]: known: `name`, `lr`, `momentum`, `nesterov`, `weight_decay`",
     ),
     "kind": ({"optimizer": {"name": "adm"}}, 'optimizer.name = "adm": did you mean `adam`?'),
-    "data": ({"data": {"name": "mnist"}}, 'data.name = "mnist": known: `cifar10`, `digits`'),
+    "data": ({"data": {"name": "svhn"}}, f'data.name = "svhn": known: `{"`, `".join(DATASETS.names())}`'),
     "model": ({"model": {"name": "mobilenet"}}, 'model.name = "mobilenet": did you mean `mobilenet_v2`?'),
     "schedule": ({"schedule": {"name": "cos"}}, 'schedule.name = "cos": did you mean `cosine`?'),
     "name of a kind": ({"schedule": {"name": 5}}, "schedule.name = 5: must be a string"),

@@ -33,7 +33,7 @@ def explain(
     store: StoreOption = DEFAULT_STORE,
     steps: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Steps of an epoch, where the training loop is your own."),
+        typer.Option(metavar="N", min=1, help="Steps of an epoch, where the training loop or the data are your own."),
     ] = None,
     as_json: JSONOption = False,
 ) -> None:

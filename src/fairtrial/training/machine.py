@@ -34,7 +34,8 @@ def describe_machine(trial: Trial) -> Machine:
     computed_by = library.path() if machine.device == "cpu" else "torch's own"
     if settings.training.precision != "float32":  # torch's own by the setting, in which arms may differ
         computed_by = ""
-    return replace(machine, layers=computed_by, data=load_once(settings.data).digest)
+    data, weights = load_once(settings.data).digest, settings.model.fetch()
+    return replace(machine, layers=computed_by, data=data, weights=weights)
 
 
 @cache
