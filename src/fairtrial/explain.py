@@ -14,7 +14,8 @@ from typing import TypeVar
 from fairtrial.errors import StudyError
 from fairtrial.spec import BUILT_IN, Arm, OptimizerSettings, ScheduleSettings, Settings, Study
 
-Item, Key = TypeVar("Item"), TypeVar("Key")
+Item = TypeVar("Item")
+Key = TypeVar("Key")
 
 #: Optimizers with Adam's update, and so with both conventions.
 ADAMS = ("adam", "adamw")

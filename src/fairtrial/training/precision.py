@@ -50,7 +50,7 @@ def apply(network: nn.Module, precision: str, device: torch.device) -> nn.Module
                 outputs = forward(*args, **kwargs)
             return outputs.float() if isinstance(outputs, torch.Tensor) else outputs
 
-        network.forward = in_bfloat16  # type: ignore[method-assign]
+        network.forward = in_bfloat16
     return network
 
 

@@ -22,13 +22,13 @@ def adapt(name: str, thing: Any) -> type[ScheduleSettings]:
         NotFoundError: it is neither, or reads a metric, which only `plateau` does.
     """
     torch = sys.modules.get("torch")  # whoever has a class derived from torch's has imported it
-    classes = torch.optim.lr_scheduler if torch is not None else None
-    is_schedule = classes is not None and isinstance(thing, type) and issubclass(thing, classes.LRScheduler)
-    if not callable(thing) or (isinstance(thing, type) and not is_schedule):
+    bases: tuple[type, ...] = thing.__mro__ if isinstance(thing, type) else ()
+    is_schedule = torch is not None and torch.optim.lr_scheduler.LRScheduler in bases
+    if not callable(thing) or (bases and not is_schedule):
         raise NotFoundError(
             "must be a torch.optim.lr_scheduler.LRScheduler, a function that makes one, or a ScheduleSettings"
         )
-    if is_schedule and issubclass(thing, classes.ReduceLROnPlateau):
+    if torch is not None and torch.optim.lr_scheduler.ReduceLROnPlateau in bases:
         raise NotFoundError('reads a metric; write name = "plateau"')
     first = next(iter(parameters_of(thing)), "")
     if not first:

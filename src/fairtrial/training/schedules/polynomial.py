@@ -1,5 +1,7 @@
 """A power of the time that is left."""
 
+import math
+
 from fairtrial.registry import SCHEDULES
 from fairtrial.spec.numbers import Positive
 from fairtrial.training.schedules.linear import DecaySettings
@@ -17,4 +19,4 @@ class Polynomial(DecaySettings):
 
     def left(self, done: float) -> float:
         """See `DecaySettings.left`."""
-        return (1 - done) ** self.power
+        return math.pow(1 - done, self.power)
