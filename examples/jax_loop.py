@@ -38,7 +38,7 @@ def initial_weights(seed, hidden):
 def train(trial):
     """Train on scikit-learn's digits, and report the loss and the accuracy."""
     digits = load_digits()
-    images, labels = jnp.asarray(digits.data / 16), jnp.asarray(digits.target)
+    images, labels = (digits.data / 16).astype("float32"), digits.target.astype("int32")
     adam = trial.settings.optimizer
     optimizer = optax.adam(adam.lr, b1=adam.betas[0], b2=adam.betas[1], eps=adam.eps)
     weights = initial_weights(trial.weights_seed, trial.settings.params["hidden"])

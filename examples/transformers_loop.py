@@ -12,6 +12,7 @@ from transformers import (
     BertConfig,
     BertForSequenceClassification,
     PreTrainedTokenizerFast,
+    PrinterCallback,
     Trainer,
     TrainerCallback,
     TrainingArguments,
@@ -92,6 +93,7 @@ def train(trial, report):
             save_strategy="no",
             report_to="none",
             disable_tqdm=True,
+            dataloader_pin_memory=torch.cuda.is_available(),
         )
         trainer = Trainer(
             model,
@@ -102,4 +104,5 @@ def train(trial, report):
             compute_metrics=accuracy,
             callbacks=[Report(report)],
         )
+        trainer.remove_callback(PrinterCallback)  # fairtrial shows what is reported
         trainer.train()
