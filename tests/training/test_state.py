@@ -34,6 +34,12 @@ KINDS = {
         "optimizer": ADAM,
         "training": {"evaluations_last_epoch": 3, "recalibrate_batch_norm": True, "ema": 0.9},
     },
+    "lbfgs": {"optimizer": {"name": "lbfgs", "lr": 0.01, "max_iter": 2}},
+    "muon": {"optimizer": {"name": "muon"}},
+    "by path, clipped, in parts": {
+        "optimizer": {"name": "torch.optim:NAdam", "lr": 0.01},
+        "training": {"clip_norm": 0.1, "accumulate": 3},
+    },
     "sgd, plain layers, no momentum": {"optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.0}, "plain": True},
 }
 
