@@ -11,6 +11,7 @@ from fairtrial.scheduler import plan
 from fairtrial.spec import Study
 from fairtrial.training.learner import Learner
 from fairtrial.training.loop import load_once
+from fairtrial.training.models.mobilenet_v2 import MobileNetV2
 
 
 def learner_of(model="small_cnn", **sections):
@@ -93,8 +94,7 @@ def test_optimizers_learn_a_batch(name):
         ),
         (
             {"accumulate": 20, "batch_size": 32},
-            "training.accumulate = 20: a batch of 32 images has a part of one, which batch normalization can't train on with "
-            "the stock stem",
+            "training.accumulate = 20: a batch of 32 images has a part of one, which " + MobileNetV2().no_single_image,
         ),
         ({"clip_norm": 0.0}, "training.clip_norm = 0.0: must be in (0, inf)"),
         (

@@ -112,14 +112,16 @@ class Attempt:
 
     def end(self):
         """All of the state that the last step has left, as texts."""
-        optimizer = self.learner.optimizer.state_dict()
+        whole = self.learner.optimizer.state_dict()
+        parts = whole.get("parts", [whole])  # of several optimizers as one
         return {
             "network": fingerprint(self.learner.network.state_dict()),
-            "groups": repr(optimizer["param_groups"]),
-            "moments": {
-                number: {name: described(value) for name, value in moments.items()}
-                for number, moments in optimizer["state"].items()
-            },
+            "groups": repr([optimizer["param_groups"] for optimizer in parts]),
+            "moments": [
+                {name: described(value) for name, value in moments.items()}
+                for optimizer in parts
+                for moments in optimizer["state"].values()
+            ],
             "schedule": repr(self.learner.schedule.state_dict()),
             "random": fingerprint([("", self.random[-1])]),
             "average": fingerprint(averages(self.learner)),
@@ -133,7 +135,9 @@ def averages(learner):
 
 
 def described(value):
-    """Digest a tensor together with its layout in memory."""
+    """Digest a tensor together with its layout in memory, or a list of these."""
+    if isinstance(value, list):
+        return [described(item) for item in value]
     return (fingerprint([("", value)]), value.stride()) if isinstance(value, torch.Tensor) else value
 
 
