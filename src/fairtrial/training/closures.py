@@ -42,7 +42,7 @@ def step_with_closure(
             with torch.enable_grad():
                 return gradient()[0]
 
-        optimizer.step(closure)  # type: ignore[arg-type]  (torch's own type of a closure is for floats)
+        optimizer.step(closure)  # type: ignore[arg-type]  # torch's type of a closure is one that gives a float
     return loss, outputs
 
 

@@ -91,12 +91,14 @@ class Learner:
         """Add up the gradients of a batch's parts, each weighted by its images."""
         parts = min(self.parts, len(labels))
         self.optimizer.zero_grad()
-        losses, outputs = [], []
+        losses: list[Tensor] = []
+        outputs: list[Tensor] = []
         for some_inputs, some_labels in zip(inputs.tensor_split(parts), labels.tensor_split(parts), strict=True):
             outputs.append(self.network(some_inputs))
             loss = self.objective.loss(outputs[-1], some_labels) * (len(some_labels) / len(labels))
-            loss.backward()
-            outputs[-1], losses = outputs[-1].detach(), [*losses, loss.detach()]
+            loss.backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+            outputs[-1] = outputs[-1].detach()
         return torch.stack(losses).sum(), torch.cat(outputs)
 
 

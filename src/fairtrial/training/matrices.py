@@ -29,7 +29,7 @@ class MuonAndAdamW(torch.optim.Optimizer):
             self._parts.append(torch.optim.AdamW(others, **adamw))
         super().__init__([group for part in self._parts for group in part.param_groups], {})
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Let both take a step."""
         loss = None if closure is None else closure()
         for parameter, matrix in self._matrices:
