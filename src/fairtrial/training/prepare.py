@@ -55,6 +55,8 @@ def find(name: str, *, fresh: bool = False) -> TrainingLoop:
 
 def _forgets_to_yield(loop: object) -> bool:
     """Whether a function is no generator, and can only return None and dicts."""
+    if inspect.isgeneratorfunction(loop):  # what `bridge.reporting` makes of a function that is none
+        return False
     loop = inspect.unwrap(loop) if callable(loop) else loop
     if not isinstance(loop, FunctionType) or inspect.isgeneratorfunction(loop):
         return False
