@@ -10,6 +10,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from fairtrial.spec import ModelSettings, ScheduleSettings
 from fairtrial.training import datasets
 from fairtrial.training.averages import WeightAverage
+from fairtrial.training.kernels.gains import accelerate_if_it_suits, gains
 from fairtrial.training.kernels.layers import accelerate
 from fairtrial.training.losses import Objective
 from fairtrial.trial import Trial
@@ -31,8 +32,8 @@ class Learner:
         """Make the learner of a trial before its first step; without ``fast``, it uses torch's own layers."""
         settings, device = trial.settings, choose_device()
         network = build_network(settings.model, dataset, trial.weights_seed).to(device)
-        if fast:
-            network = accelerate(network)
+        if fast and gains(network):
+            network = accelerate(network) if ":" not in settings.model.name else _suited(network, dataset, device)
         optimizer = settings.optimizer.build(network.parameters())
         steps = math.ceil(len(dataset.train) / settings.training.batch_size)
         schedule = build_schedule(settings.schedule, optimizer, steps_per_epoch=steps, epochs=trial.epochs)
@@ -54,6 +55,11 @@ class Learner:
         if self.average is not None:
             self.average.update()
         return loss.detach(), logits.detach()
+
+
+def _suited(network: nn.Module, dataset: datasets.Dataset, device: torch.device) -> nn.Module:
+    images, _ = dataset.train.batch(torch.arange(min(2, len(dataset.train))))
+    return accelerate_if_it_suits(network, images.to(device))
 
 
 def build_network(settings: ModelSettings, dataset: datasets.Dataset, seed: int) -> nn.Module:
