@@ -297,7 +297,11 @@ MODELS: "Registry[type[ModelSettings]]" = Registry(
     adapt="fairtrial.training.models.own:adapt",
 )
 DATASETS: "Registry[type[DataSettings]]" = Registry(
-    "data", "fairtrial.training.datasets", "fairtrial.spec.sections:DataSettings", default="cifar10"
+    "data",
+    "fairtrial.training.datasets",
+    "fairtrial.spec.sections:DataSettings",
+    default="cifar10",
+    adapt="fairtrial.training.datasets.own:adapt",
 )
 MEASURES: "Registry[Any]" = Registry("measure", "fairtrial.measures", "fairtrial.measures:Measure")
 EXECUTORS: "Registry[Any]" = Registry("executor", "fairtrial.executors", "fairtrial.executors.base:Executor")
