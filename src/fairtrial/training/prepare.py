@@ -56,6 +56,8 @@ def find(name: str, *, fresh: bool = False) -> TrainingLoop:
 
 def _forgets_to_yield(loop: object) -> bool:
     """Whether a function is no generator, and can only return None and dicts."""
+    if inspect.isgeneratorfunction(loop):  # what `bridge.reporting` makes of a function that is none
+        return False
     loop = inspect.unwrap(loop) if callable(loop) else loop
     if not isinstance(loop, FunctionType) or inspect.isgeneratorfunction(loop):
         return False
@@ -116,7 +118,7 @@ def prepare(study: spec.Study, progress: datasets.DownloadProgress | None = None
         if problem := settings.batches_problem(len(loaded[data].train)):
             raise StudyError(problem)
         settings.model.fetch(progress)
-        if ":" in settings.model.name:
+        if ":" in settings.model.name or not loaded[data].has_images:
             probe(settings, loaded[data])
         elif getattr(settings.model, "weights", None):
             build_network(settings.model, loaded[data], seed=0)

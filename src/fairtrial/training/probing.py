@@ -1,4 +1,4 @@
-"""Try a model by path before any training: what it takes and gives, and where its weights come from."""
+"""Try a network before any training: what it takes and gives, and where its weights come from."""
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from fairtrial.training.models.own import describe
 
 
 def probe(settings: Settings, dataset: datasets.Dataset) -> None:
-    """Make sure that a network of the user's can be trained on a data set, and that a seed gives it its weights.
+    """Make sure that a network can be trained on a data set, and that a seed gives it its weights.
 
     It gets a few training images, in training mode (as many as the smallest batch has, because batch norm refuses a
     single value) and in evaluation mode.
@@ -48,7 +48,7 @@ def _output_problem(network: nn.Module, images: Tensor, classes: int) -> str:
         try:
             outputs = network(images)
         except Exception as error:  # noqa: BLE001  (somebody's code)
-            return f"fails on images of shape {shape} in {mode} mode: {describe(error)}"
+            return f"fails on inputs of shape {shape} in {mode} mode: {describe(error)}"
     wanted = f"it must give logits of shape ({shape[0]}, {classes})"
     if not isinstance(outputs, Tensor):
         return f"gives {type(outputs).__name__} in {mode} mode; {wanted}"

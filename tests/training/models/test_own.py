@@ -241,7 +241,7 @@ def test_what_cant_be_trained_is_one_line_before_any_training(name, keys, messag
 
 def test_images_of_another_size_are_one_line():
     message = refused("Large")
-    assert message.startswith("fails on images of shape (2, 3, 32, 32) in training mode: RuntimeError: mat1 and mat2")
+    assert message.startswith("fails on inputs of shape (2, 3, 32, 32) in training mode: RuntimeError: mat1 and mat2")
     assert message.endswith(")")
 
 
@@ -249,7 +249,7 @@ def test_a_last_batch_of_one_image_is_tried_too():
     assert prepare.prepare(study("Norm"))
     message = refused("Norm", training={"batch_size": 63})
     assert message.startswith(
-        "fails on images of shape (1, 3, 32, 32) in training mode: ValueError: Expected more than 1"
+        "fails on inputs of shape (1, 3, 32, 32) in training mode: ValueError: Expected more than 1"
     )
 
 
