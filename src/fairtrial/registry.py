@@ -294,7 +294,11 @@ SCHEDULES: "Registry[type[ScheduleSettings]]" = Registry(
     adapt="fairtrial.training.schedules.own:adapt",
 )
 MODELS: "Registry[type[ModelSettings]]" = Registry(
-    "model", "fairtrial.training.models", "fairtrial.spec.sections:ModelSettings", default="mobilenet_v2"
+    "model",
+    "fairtrial.training.models",
+    "fairtrial.spec.sections:ModelSettings",
+    default="mobilenet_v2",
+    adapt="fairtrial.training.models.own:adapt",
 )
 DATASETS: "Registry[type[DataSettings]]" = Registry(
     "data",
