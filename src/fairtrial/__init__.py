@@ -17,6 +17,7 @@ TYPE_CHECKING = False  # as in `typing`, which `python -m fairtrial` must not lo
 if TYPE_CHECKING:
     from fairtrial.api import StudyResults, bench, estimate_cost, fetch_data, list_studies, load, open_results, run
     from fairtrial.callbacks import Callback
+    from fairtrial.checking import StudyCheck, check
     from fairtrial.doctor import check_installation
     from fairtrial.errors import Diverged, FairtrialError
     from fairtrial.executors.inline import InlineExecutor
@@ -64,6 +65,7 @@ __all__ = [
     "SQLStore",
     "ScheduleSettings",
     "Study",
+    "StudyCheck",
     "StudyResults",
     "TaskResults",
     "Trial",
@@ -72,6 +74,7 @@ __all__ = [
     "Verdict",
     "View",
     "bench",
+    "check",
     "check_installation",
     "compare",
     "digest_results",
@@ -96,6 +99,7 @@ __all__ = [
 _MODULES = {
     "api": ("StudyResults", "bench", "estimate_cost", "fetch_data", "list_studies", "load", "open_results", "run"),
     "callbacks": ("Callback",),
+    "checking": ("StudyCheck", "check"),
     "doctor": ("check_installation",),
     "errors": ("Diverged", "FairtrialError"),
     "executors.inline": ("InlineExecutor",),
