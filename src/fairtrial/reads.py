@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import PrivateAttr
 
 from fairtrial.spec import BUILT_IN, Settings, Study, content
+from fairtrial.spec.hashing import differing
 from fairtrial.spec.settings import REGISTRIES
-from fairtrial.spec.study import differing
 
 #: The prefix of the names of parameters.
 PARAMS = "params."

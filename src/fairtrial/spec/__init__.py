@@ -1,12 +1,13 @@
 """What a study says: sections, arms, and the TOML around them."""
 
 from fairtrial.spec.evidence import ALL_OTHERS, Claim, Evidence, JointClaim, Noise, Target
+from fairtrial.spec.hashing import FORMAT, content, digest
 from fairtrial.spec.measures import Measure, better
 from fairtrial.spec.metrics import METRICS
 from fairtrial.spec.overrides import flatten, override, parse_toml
 from fairtrial.spec.sections import DataSettings, DataSize, ModelSettings, OptimizerSettings, ScheduleSettings
 from fairtrial.spec.settings import BUILT_IN, LoopName, Settings
-from fairtrial.spec.study import FORMAT, Arm, Origin, Study, content, digest
+from fairtrial.spec.study import Arm, Origin, Study
 
 __all__ = [
     "ALL_OTHERS",

@@ -1,7 +1,5 @@
 """The study: arms under comparison, one of them the reference, over the same seeds."""
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from fairtrial import progress
 from fairtrial.errors import StudyError
 from fairtrial.registry import did_you_mean
 from fairtrial.spec.evidence import Claim, Evidence, JointClaim, MetricSettings, Noise, both_sides
+from fairtrial.spec.hashing import FORMAT, content, differing, digest
 from fairtrial.spec.imported import Imported
 from fairtrial.spec.labels import take_labels
 from fairtrial.spec.limits import MOST_TRIALS, check_table
@@ -26,9 +25,6 @@ from fairtrial.spec.overrides import Table, flatten, merge, parse_toml
 from fairtrial.spec.sections import Section
 from fairtrial.spec.settings import Settings
 from fairtrial.spec.validation import StudyFile, check_arm
-
-#: Raise it whenever the same settings come to mean another training run, so that no old trial is taken for a new one.
-FORMAT = 1
 
 #: An arm's name has no dot, so that a dotted key can name its settings.
 ARM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -66,7 +62,8 @@ class Study(Section):
     Attributes:
         name: what the store and the tables call it.
         reference: name of the arm that the others are compared with.
-        seeds: number of replicates, at most; they are the seeds 0 to ``seeds - 1``.
+        seeds: number of replicates, at most, numbered from 0; ``noise`` has the seeds of each. The keyword also takes a
+            range, such as ``{"first": 100, "count": 5}``, or a list of seeds.
         min_seeds: number of seeds that every arm is trained with. If it is below ``seeds`` the study is sequential: an
             arm whose verdict is settled gets no more.
         settings: what all arms share, unless an arm says otherwise.
@@ -119,6 +116,7 @@ class Study(Section):
         _check_trials(len(arms), file.seed_range.max)
         file.check_questions({arm.name: arm.settings for arm in arms})
         file, seeds = file.with_directions(), file.seed_range
+        file = file.model_copy(update={"noise": seeds.noise(file.noise)})
         questions = ("metrics", "evidence", "claims", "joint_claims", "reported", "noise", "imported")
         fields = {key: getattr(file, key) for key in ("name", "reference", *questions)}
         fields |= {"settings": validate(Settings, own), "arms": arms, "min_seeds": seeds.min, "seeds": seeds.max}
@@ -137,12 +135,15 @@ class Study(Section):
     def to_dict(self) -> dict[str, Any]:
         """Write the study as nested tables that `from_dict` reads back to an equal study."""
         # A crossed design has no seeds of its own: they follow from [noise], also where that is overridden later.
-        seeds = {} if self.noise.crossed else {"seeds": self._seeds}
+        listed = self.noise.listed
+        seeds = {} if self.noise.crossed else {"seeds": self._seeds if listed is None else list(listed)}
         arms = {
             arm.name: ({"label": arm.label} if arm.label else {}) | _pick(arm.settings, arm.changes)
             for arm in self.arms
         }
         questions = {key: value for key, value in self._questions.items() if value}
+        if listed is not None:
+            del questions["noise"]
         head = {"name": self.name, "reference": self.reference, **seeds}
         return {**head, **_plain(self.settings), "arms": arms, **questions}
 
@@ -294,36 +295,6 @@ class Study(Section):
             **({"joint_claims": joint} if joint else {}),
             **({"imported": self.imported.model_dump(mode="json")} if self.imported else {}),
         }
-
-
-def differing(own: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, ...]:
-    """Name the dotted keys in which two tables of settings differ."""
-    sections = [key for key in {**own, **other} if own.get(key) != other.get(key)]
-    own, other = (dict(flatten({key: one[key] for key in sections if key in one})) for one in (own, other))
-    differ = [key for key in {**own, **other} if own.get(key) != other.get(key)]
-    return tuple(key for key in differ if not isinstance(own.get(key, other.get(key)), Mapping))  # no empty table
-
-
-def content(settings: Settings) -> dict[str, Any]:
-    """Everything in settings that decides a training run: all but the paths of files and how often it is saved.
-
-    A key that a later version added is left out at its default, so that the hashes of older studies stay.
-    """
-    table = settings.model_dump(mode="json")
-    for name, section in vars(settings).items():
-        if later_keys := getattr(section, "later_keys", None):
-            for key in later_keys.difference(section.changed_later_keys()):
-                del table[name][key]
-    del table["data"]["path"], table["training"]["checkpoint_seconds"]
-    if table["model"].get("weights_sha256"):
-        del table["model"]["weights"]
-    return table
-
-
-def digest(table: Mapping[str, Any]) -> str:
-    """SHA-256, in hexadecimal, of a table written as JSON with sorted keys and no spaces."""
-    text = json.dumps(table, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _name(measure: str) -> str:
