@@ -138,7 +138,7 @@ def order_from_the_wrong_seed(trial):
     yield from trained(trial, Plan(order_from="weights_seed"))
 
 
-def order_from_the_replicate(trial):
+def order_from_the_own_seed(trial):
     yield from trained(trial, Plan(order_from="seed"))
 
 

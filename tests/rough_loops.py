@@ -43,6 +43,12 @@ def endless(trial):
     yield {}
 
 
+def endless_and_begun(trial):
+    """Say that this has begun, and never yield."""
+    Path("begun").touch()
+    yield from endless(trial)
+
+
 def endless_records(trial):
     """Yield for ever."""
     for number in itertools.count():
@@ -53,7 +59,9 @@ def forking(trial):
     """Fork, and forget that there are two processes now."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        os.fork()
+        child = os.fork()
+    if child:
+        os.waitpid(child, 0)  # it is ended at its first record
     yield from sound(trial)
 
 

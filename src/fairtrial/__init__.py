@@ -17,7 +17,8 @@ TYPE_CHECKING = False  # as in `typing`, which `python -m fairtrial` must not lo
 if TYPE_CHECKING:
     from fairtrial.api import StudyResults, bench, estimate_cost, fetch_data, list_studies, load, open_results, run
     from fairtrial.callbacks import Callback
-    from fairtrial.checking import StudyCheck, check
+    from fairtrial.checking.findings import StudyCheck
+    from fairtrial.checking.running import check
     from fairtrial.doctor import check_installation
     from fairtrial.errors import Diverged, FairtrialError
     from fairtrial.executors.inline import InlineExecutor
@@ -99,7 +100,8 @@ __all__ = [
 _MODULES = {
     "api": ("StudyResults", "bench", "estimate_cost", "fetch_data", "list_studies", "load", "open_results", "run"),
     "callbacks": ("Callback",),
-    "checking": ("StudyCheck", "check"),
+    "checking.findings": ("StudyCheck",),
+    "checking.running": ("check",),
     "doctor": ("check_installation",),
     "errors": ("Diverged", "FairtrialError"),
     "executors.inline": ("InlineExecutor",),

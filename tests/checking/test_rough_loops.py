@@ -20,7 +20,7 @@ GOOD, NOTE, BAD = CheckStatus
 
 @pytest.fixture
 def check(monkeypatch, make_study):
-    """Check a loop of this module's own in real workers that load no torch."""
+    """Check a loop of tests/rough_loops.py, which needs no torch."""
 
     def prepare(study, trials):
         loop = getattr(rough_loops, study.arms[0].settings.training.loop.partition(":")[2])
@@ -39,22 +39,21 @@ def found(check, state=BAD):
     return {finding.part: f"{finding.detail}. {finding.advice}" for finding in check.findings if finding.state is state}
 
 
-def test_a_sound_loop_is_silent_without_torch(check):
+def test_a_sound_loop_is_silent_without_torch(forked, check):
     told = check("sound")
     assert (told.sound, found(told, NOTE)) == (True, {})
 
 
 ROUGH = {
     "nothing": "ValueError: the training loop yielded nothing",
-    "strings": "must be a dictionary of metrics",
+    "strings": "a training loop must yield a dict of metrics, not str",
     "endless_records": "yielded more than its 2 epochs",
     "raising": "ZeroDivisionError: division by zero (",
-    "dying": "worker exited with status 7 before it finished",
 }
 
 
 @pytest.mark.parametrize("loop", ROUGH)
-def test_a_loop_without_proper_records_is_named(check, loop):
+def test_a_loop_without_proper_records_is_named(forked, check, loop):
     told = check(loop, epochs=2)
     assert list(found(told)) == ["records"]
     assert ROUGH[loop] in found(told)["records"]
@@ -68,7 +67,11 @@ def test_a_loop_that_never_yields_is_given_up(check):
     assert time.monotonic() - began < 60
 
 
-def test_a_loop_that_forks_is_checked_as_any_other(check):
+def test_a_loop_that_ends_its_process_is_told_as_such(check):
+    assert "a: worker exited with status 7 before it finished" in found(check("dying", arms={"a": {}}))["records"]
+
+
+def test_a_loop_that_forks_is_checked_as_any_other(forked, check):
     told = check("forking")
     assert (told.sound, found(told, NOTE)) == (True, {})
 
@@ -84,13 +87,13 @@ def test_a_loop_that_leaves_processes_behind_is_told_and_they_end(check):
         time.sleep(0.02)
 
 
-def test_what_a_loop_prints_is_counted_and_not_seen(check, capfd):
+def test_what_a_loop_prints_is_counted_and_not_seen(forked, check, capfd):
     told = check("loud", arms={"a": {}})
     assert "a: prints " in found(told, NOTE)["habits"]
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_loop_with_seeds_of_its_own_gives_every_seed_the_same_records(check):
+def test_a_loop_with_seeds_of_its_own_gives_every_seed_the_same_records(forked, check):
     told = check("own_seeds")
     assert "every seed gives the same records" in found(told)["seeds"]
 
@@ -104,23 +107,23 @@ def test_a_loop_with_seeds_of_its_own_gives_every_seed_the_same_records(check):
         ("swallowing", "goes on where trial.save asks it to stop"),
     ],
 )
-def test_what_is_wrong_with_saving_is_said(check, loop, text):
+def test_what_is_wrong_with_saving_is_said(forked, check, loop, text):
     told = check(loop)
     assert text in found(told)["resuming"]
 
 
-def test_what_is_not_saved_and_not_seen_is_noted(check):
+def test_what_is_not_saved_and_not_seen_is_noted(forked, check):
     told = check("keeping_to_itself")
     assert told.sound
     assert "no state is saved" in found(told, NOTE)["resuming"]
     assert "not known whether arms share their initial weights and order of batches" in found(told, NOTE)["pairing"]
 
 
-def test_a_few_numbers_that_are_the_same_by_chance_are_no_ignored_setting(check):
+def test_a_few_numbers_that_are_the_same_by_chance_are_no_ignored_setting(forked, check):
     assert check("coarse").sound
 
 
-def test_a_setting_that_nothing_reads_is_named(check):
+def test_a_setting_that_nothing_reads_is_named(forked, check):
     told = check("sound", arms={"a": {}, "b": {"params": {"typo": 2}}})
     assert "b gives the records of a to the bit, though params.typo differs: it is ignored" in found(told)["settings"]
     assert "it never reads params.typo" in found(told)["settings"]
@@ -128,13 +131,13 @@ def test_a_setting_that_nothing_reads_is_named(check):
     assert "never reads params.typo, in which arms differ" in found(told, NOTE)["settings"]
 
 
-def test_what_acts_later_is_noted_unless_whole_trials_were_trained(check):
+def test_what_acts_later_is_noted_unless_whole_trials_were_trained(forked, check):
     arms = {"a": {}, "b": {"schedule": {"name": "step", "milestones": [3]}}}
     assert "schedule.name" in found(check("sound", arms=arms), NOTE)["settings"]
     assert "schedule.name" in found(check("sound", epochs=2, arms=arms))["settings"]
 
 
-def test_the_table_and_json_say_the_same(check):
+def test_the_table_and_json_say_the_same(forked, check):
     told = check("never_loading", arms={"a": {}})
     assert repr(told) == told.text()
     assert told.text().splitlines()[0].startswith(f"{told.study}: 1 thing to mend (")
@@ -142,7 +145,7 @@ def test_the_table_and_json_say_the_same(check):
     assert (table["sound"], [one["part"] for one in table["findings"]]) == (False, [one.part for one in told.findings])
 
 
-def test_nothing_is_left_of_a_check(check, tmp_path, monkeypatch):
+def test_nothing_is_left_of_a_check(forked, check, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     check("sound")

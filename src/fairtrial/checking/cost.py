@@ -17,33 +17,30 @@ from fairtrial.spec import BUILT_IN, Study
 
 def check_cost(study: Study, attempts: Sequence[Attempt], threads: int) -> Iterator[Finding]:
     """Estimate the time of all trials, and say how much memory a worker had."""
+    built_in = [arm.settings.training.loop == BUILT_IN for arm in study.arms]
+    paces = {one.trial.arm: _pace(one.times) for one in attempts if one.times}
     trials = plan(study)
     slots = choose_slots(len(trials), None, threads)
-    workers = f"{count(slots.workers, 'worker')} of {count(slots.threads, 'thread')}"
-    most = max((int(one.seen.get("memory", "0")) for one in attempts), default=0)
-    memory = f"; a worker had up to {format_bytes(most >> 20 << 20)} of memory" if most else ""
-    at_most = "at most " if study.sequential else ""
-    if all(arm.settings.training.loop == BUILT_IN for arm in study.arms):
+    told, seconds = [], None
+    if all(built_in):
         seconds = estimate(study, (), threads=threads, seeds=()).seconds
-        each = ""
-    else:
-        paces = {one.trial.arm: _pace(one.times) for one in attempts if one.times}
-        rest = median(pace for _, pace in paces.values())
-        start = median(first for first, _ in paces.values())
-        lasts = [
-            first + pace * trial.epochs for trial in trials for first, pace in [paces.get(trial.arm, (start, rest))]
-        ]
-        seconds = makespan(lasts, slots.workers)
-        slow = max(paces, key=lambda arm: paces[arm][1])
-        each = (
-            f"an epoch takes {_short(rest)}" + (f" ({slow} {_short(paces[slow][1])})" if len(paces) > 1 else "") + "; "
+    elif not any(built_in):  # whose epochs were short
+        start, epoch = (median(each) for each in zip(*paces.values(), strict=True))
+        each = [paces.get(trial.arm, (start, epoch)) for trial in trials]
+        seconds = makespan(
+            [one[0] + one[1] * trial.epochs for one, trial in zip(each, trials, strict=True)], slots.workers
         )
-    total = (
-        ""
-        if seconds is None
-        else f"the study takes {at_most}about {duration(seconds)}: {count(len(trials), 'trial')}, {workers}"
-    )
-    yield Finding("cost", CheckStatus.GOOD, f"{each}{total}{memory}")
+        slow = max(paces, key=lambda arm: paces[arm][1])
+        told.append(
+            f"an epoch takes {_short(epoch)}" + (f" ({slow}: {_short(paces[slow][1])})" if len(paces) > 1 else "")
+        )
+    if seconds is not None:
+        size = f"{count(len(trials), 'trial')}, {count(slots.workers, 'worker')} of {count(slots.threads, 'thread')}"
+        told.append(f"the study takes {'at most ' if study.sequential else ''}about {duration(seconds)} ({size})")
+    if most := max((int(one.seen.get("memory", "0")) for one in attempts), default=0):
+        told.append(f"a worker had up to {format_bytes(most >> 20 << 20)} of memory")
+    if told:
+        yield Finding("cost", CheckStatus.GOOD, "; ".join(told))
 
 
 def _pace(times: Sequence[float]) -> tuple[float, float]:

@@ -66,58 +66,70 @@ def _pair(study: Study, other: Attempt, reference: Attempt) -> Iterator[Finding]
             yield Finding("pairing", NOTE, told, advice)
 
 
-def check_seeds(base: Attempt, probes: Mapping[str, Attempt]) -> Iterator[Finding]:
-    """Say what follows from each of the seeds; ``probes`` differ from the base in one of "seed", "weights", "order"."""
+def check_seeds(study: Study, base: Attempt, probes: Mapping[str, Attempt]) -> Iterator[Finding]:
+    """Say what each of the seeds decides.
+
+    Args:
+        study: whose loop.
+        base: an attempt at a trial.
+        probes: one epoch of it with another seed of the weights, of the order, and one that differs from that in the
+            loop's own seed too.
+    """
     for probe in probes.values():
         if not probe.finished:
             told = f"{base.trial.arm} fails at another seed: {first_line(probe)}"
             yield Finding("seeds", BAD, told, "A loop must train at any seed.")
             return
-    records = {name: bool(difference(base, probe, 1)) for name, probe in probes.items()}
-    weights, order = (_moved(base, probes, what) for what in (WEIGHTS, BATCH))
-    moved = {name for each in (records, weights or {}, order or {}) for name, does in each.items() if does}
-    if not moved:
+    earlier = {"weights": base, "order": base, "seed": probes["order"]}
+    records = {name: bool(difference(earlier[name], probe, 1)) for name, probe in probes.items()}
+    weights, order = (_moved(earlier, probes, what) for what in (WEIGHTS, BATCH))
+    if not any(does for each in (records, weights or {}, order or {}) for does in each.values()):
         told = "every seed gives the same records: nothing is drawn from it, and more seeds tell nothing more"
         yield Finding("seeds", BAD, told, f"{CONTRACT}.")
         return
-    wrong = [*_wrong(moved, weights or {}, order or {})]
-    for told in wrong:
-        yield Finding("seeds", BAD, told, f"{CONTRACT}.")
-    if wrong:
+    found = [*_wrong(weights or {}, order or {}), *_of_own_seed(study, records, weights or {}, order or {})]
+    yield from found or _still(weights or records, order or records)
+
+
+def _wrong(weights: Mapping[str, bool], order: Mapping[str, bool]) -> Iterator[Finding]:
+    """Say which of the two seeds decides what the other should."""
+    if order.get("weights"):
+        told = "" if order["order"] else ", and trial.order_seed does not"
+        yield Finding("seeds", BAD, f"trial.weights_seed decides the order of batches{told}", f"{CONTRACT}.")
+    if weights.get("order"):
+        told = "" if weights["weights"] else ", and trial.weights_seed does not"
+        yield Finding("seeds", BAD, f"trial.order_seed decides the initial weights{told}", f"{CONTRACT}.")
+
+
+def _of_own_seed(study: Study, *moved: Mapping[str, bool]) -> Iterator[Finding]:
+    """Say that trial.seed decides something: it is another seed only where a study varies weights and order apart."""
+    if not any(each.get("seed") for each in moved):
         return
-    still = {
-        "weights_seed": (
-            (weights or records)["weights"],
-            "initial weights that are not random, such as those of a file",
-        ),
-        "order_seed": ((order or records)["order"], "a loop that does not shuffle"),
-    }
-    for name, (follows, otherwise) in still.items():
-        if not follows:
-            yield Finding("seeds", NOTE, f"trial.{name} changes nothing", f"Right for {otherwise}.")
-    if all(follows for follows, _ in still.values()):
+    parts = zip(("the initial weights", "the order of batches"), moved[1:], strict=True)
+    what = " and ".join(what for what, each in parts if each.get("seed")) or "the records"
+    if study.noise.initial_weights or study.noise.batch_orders:
+        told = f"trial.seed decides {what}, and [noise] varies the seeds of weights and order apart"
+        yield Finding("seeds", BAD, told, f"{CONTRACT}.")
+    else:
+        advice = (
+            f"Right in this study. For one in which [noise] varies them apart: {CONTRACT[0].lower()}{CONTRACT[1:]}."
+        )
+        yield Finding("seeds", NOTE, f"trial.seed decides {what}", advice)
+
+
+def _still(weights: Mapping[str, bool], order: Mapping[str, bool]) -> Iterator[Finding]:
+    """Say which seeds change nothing, or that each decides what it should."""
+    if not weights["weights"]:
+        advice = "Right for initial weights that are not random, such as those of a file."
+        yield Finding("seeds", NOTE, "trial.weights_seed changes nothing", advice)
+    if not order["order"]:
+        yield Finding("seeds", NOTE, "trial.order_seed changes nothing", "Right for a loop that does not shuffle.")
+    if weights["weights"] and order["order"]:
         yield Finding("seeds", GOOD, "initial weights follow trial.weights_seed, the order of batches trial.order_seed")
 
 
-def _wrong(moved: set[str], weights: Mapping[str, bool], order: Mapping[str, bool]) -> Iterator[str]:
-    """Say which seeds decide what they should not."""
-    if "seed" in moved:
-        parts = ("the initial weights", weights), ("the order of batches", order)
-        what = " and ".join(what for what, each in parts if each.get("seed")) or "the records"
-        yield f"trial.seed decides {what}, and stays the same in A/A arms, with [noise] and with --confirm"
-    if order.get("weights"):
-        yield "trial.weights_seed decides the order of batches" + (
-            "" if order["order"] else ", and trial.order_seed does not"
-        )
-    if weights.get("order"):
-        yield "trial.order_seed decides the initial weights" + (
-            "" if weights["weights"] else ", and trial.weights_seed does not"
-        )
-
-
-def _moved(base: Attempt, probes: Mapping[str, Attempt], what: str) -> dict[str, bool] | None:
+def _moved(earlier: Mapping[str, Attempt], probes: Mapping[str, Attempt], what: str) -> dict[str, bool] | None:
     """Whether a digest changes with each of the seeds; None if it is not known."""
-    digests = {name: probe.digest(what) for name, probe in probes.items()}
-    if not base.digest(what) or not all(digests.values()):
+    if not all(one.digest(what) for one in (*earlier.values(), *probes.values())):
         return None
-    return {name: text != base.digest(what) for name, text in digests.items()}
+    return {name: probe.digest(what) != earlier[name].digest(what) for name, probe in probes.items()}

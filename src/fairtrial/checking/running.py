@@ -80,7 +80,7 @@ def check(
         raise StudyError(refusal(study.label))
     check_counts(epochs=epochs, threads=threads)
     limits = Limits(time_limit, memory_limit)
-    trials = tuple(_shortened(trial) for trial in plan(study) if trial.seed == 0)
+    trials = tuple(_shortened(trial) for trial in plan(study)[: len(study.arms)])
     _check_importable(trials)
     with loading.importable(study), tempfile.TemporaryDirectory(prefix="fairtrial-check-") as folder:
         workload = _workload(study, trials)
@@ -158,7 +158,7 @@ class _Check:
             whole = all(base.trial.epochs <= self.epochs for base in bases)
             self.findings += checks.check_arms(self.study, self._alike(bases), reads, whole=whole)
             self.findings += check_pairing(self.study, bases)
-            self.findings += check_seeds(bases[0], probes)
+            self.findings += check_seeds(self.study, bases[0], probes)
         self.findings += checks.check_habits([*bases, *resumed.values()])
 
     def _process(self, probe: Probe) -> Process:
@@ -292,18 +292,14 @@ def _carried(earlier: Attempt) -> dict[str, str]:
 
 
 def _at_seed(trial: Trial, weights: int, order: int) -> Trial:
-    """Copy a trial, with other seeds of noise alone."""
-    return replace(trial, noise=(trial.weights_seed + weights, trial.order_seed + order))
+    """Copy a trial, with other seeds of noise and the same seed for the loop."""
+    return replace(trial, seed=trial.own_seed, noise=(trial.weights_seed + weights, trial.order_seed + order))
 
 
 def _at_other_seeds(trial: Trial) -> dict[str, Trial]:
-    """Copy a trial with each of its three seeds changed alone."""
-    kept = _at_seed(trial, 0, 0)
-    return {
-        "seed": replace(kept, seed=trial.seed + APART),
-        "weights": _at_seed(trial, APART, 0),
-        "order": _at_seed(trial, 0, APART),
-    }
+    """Copy a trial with other seeds: of the weights alone, of the order alone, and then of the loop's own too."""
+    order = _at_seed(trial, 0, APART)
+    return {"weights": _at_seed(trial, APART, 0), "order": order, "seed": replace(order, seed=order.seed + APART)}
 
 
 def _unseeded(first: Attempt, second: Attempt) -> str:

@@ -29,7 +29,7 @@ def check_study(
 
     Trains a few epochs of each arm, several times, and records nothing. Ends with status 1 if something is wrong.
     """
-    from fairtrial.checking import check  # noqa: PLC0415  (loads SciPy)
+    from fairtrial.checking.running import check  # noqa: PLC0415  (loads SciPy)
 
     limits = {} if time_limit is None else {"time_limit": time_limit}
     loaded = api.load(study, overrides or [], store=store)

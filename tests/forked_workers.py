@@ -6,10 +6,10 @@ import pickle
 import signal
 import threading
 import warnings
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing import Pipe
+from unittest.mock import patch
 
-import pytest
 import torch
 import torch._dynamo  # which the first optimizer of a process imports, for seconds
 
@@ -66,13 +66,15 @@ def work(connection):
         os._exit(1)
 
 
-@pytest.fixture
-def forked(monkeypatch):
+@contextmanager
+def forked_workers():
     """Let checks use such workers."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     gc.freeze()  # a fork that collects garbage would copy all pages of this process
-    monkeypatch.setattr("fairtrial.checking.attempts.start_worker", ForkedWorker)
-    yield
-    gc.unfreeze()
-    torch.set_num_threads(threads)
+    try:
+        with patch("fairtrial.checking.attempts.start_worker", ForkedWorker):
+            yield
+    finally:
+        gc.unfreeze()
+        torch.set_num_threads(threads)
