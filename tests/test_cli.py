@@ -135,7 +135,8 @@ def test_figures_are_written_where_it_says(fairtrial, study):
 
 def test_ls_lists_studies_and_how_far_each_is(fairtrial, study):
     _, out, _ = fairtrial("ls")
-    assert out == "no studies in fairtrial.db yet\nstudies that ship with fairtrial: paper, quick\n"
+    shipped = "paper, paper-large-map, paper-pretrained, quick"
+    assert out == f"no studies in fairtrial.db yet\nstudies that ship with fairtrial: {shipped}\n"
     fairtrial("run", study)
     fairtrial("run", study, "--set", "seeds=1")
     _, out, _ = fairtrial("ls")

@@ -206,7 +206,7 @@ def test_the_documentation_has_the_table(registry):
     [
         ("OPTIMIZERS", ["adam", "adamw", "rmsprop", "sgd"]),
         ("SCHEDULES", ["constant", "cosine", "exponential", "linear", "step"]),
-        ("MODELS", ["mobilenet_v2", "small_cnn"]),
+        ("MODELS", ["mlp", "mobilenet_v2", "resnet18", "resnet20", "small_cnn"]),
         ("DATASETS", ["cifar10", "digits"]),
         ("CHARTS", ["differences", "test_accuracy", "training_loss"]),
         ("EXECUTORS", ["inline", "local", "ray"]),

@@ -2,7 +2,7 @@
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
@@ -120,6 +120,14 @@ class ModelSettings(NamedSettings):
             A network on the CPU, in training mode, that maps images, float32 (batch, channels, height, width) in
             [0, 1], to logits (batch, classes).
         """
+
+    def fetch(self, progress: "Callable[[int, int | None, str], None] | None" = None) -> str:  # noqa: ARG002
+        """Make sure that a file of initial weights is on this machine; return its SHA-256, empty if there is none.
+
+        Raises:
+            WeightsError: it can't be fetched.
+        """
+        return ""
 
     @property
     def label(self) -> str:

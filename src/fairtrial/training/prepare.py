@@ -111,7 +111,7 @@ def compile_layers(trials: Iterable[Trial]) -> tuple[str, ...]:
 def prepare(study: spec.Study, progress: datasets.DownloadProgress | None = None) -> tuple[datasets.Dataset, ...]:
     """Make sure that everything the trials need is available, and return the data sets of fairtrial's own loop.
 
-    Data are fetched and verified, weights files are tried, and users' training loops are imported.
+    Data and weights are fetched and verified, and users' training loops are imported.
 
     Raises:
         DataError: data are missing or damaged.
@@ -126,6 +126,7 @@ def prepare(study: spec.Study, progress: datasets.DownloadProgress | None = None
             continue
         if settings.data not in loaded:
             loaded[settings.data] = datasets.load(settings.data, progress=progress)
+        settings.model.fetch(progress)
         if getattr(settings.model, "weights", None):
             build_network(settings.model, loaded[settings.data], seed=0)
     return tuple(loaded.values())
