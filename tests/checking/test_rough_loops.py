@@ -126,9 +126,9 @@ def test_a_few_numbers_that_are_the_same_by_chance_are_no_ignored_setting(forked
 def test_a_setting_that_nothing_reads_is_named(forked, check):
     told = check("sound", arms={"a": {}, "b": {"params": {"typo": 2}}})
     assert "b gives the records of a to the bit, though params.typo differs: it is ignored" in found(told)["settings"]
-    assert "it never reads params.typo" in found(told)["settings"]
+    assert "the loop never reads params.typo" in found(told)["settings"]
     told = check("sound", arms={"a": {}, "b": {"params": {"typo": 2, "pace": 3}}})
-    assert "never reads params.typo, in which arms differ" in found(told, NOTE)["settings"]
+    assert "the loop never reads params.typo, in which arms differ" in found(told, NOTE)["settings"]
 
 
 def test_what_acts_later_is_noted_unless_whole_trials_were_trained(forked, check):

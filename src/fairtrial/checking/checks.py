@@ -106,47 +106,50 @@ def _number(record: Mapping[str, str], name: str) -> str:
     return f"{float.fromhex(record[name]):.17g}" if name in record else "missing"
 
 
-def check_arms(study: Study, groups: Sequence[Sequence[Attempt]], reads: set[str], *, whole: bool) -> Iterator[Finding]:
+def check_arms(
+    study: Study, groups: Sequence[Sequence[Attempt]], reads: set[str] | None, *, whole: bool
+) -> Iterator[Finding]:
     """Say which arms do the same, and which of the settings in which arms differ were not read.
 
     Args:
         study: whose arms.
         groups: attempts of arms that are the same to the bit; the others are like the first of each.
-        reads: what the loops have read.
+        reads: what the loops have read; None if that is not known.
         whole: whether whole trials were trained.
     """
-    wrong, unread = False, set(unread_keys(study, reads)) if reads else set()
+    unread = set[str]() if reads is None else set(unread_keys(study, reads))
+    found = []
     for first, *others in groups:
         for other in others:
             arms = other.trial.arm, first.trial.arm
-            keys = study.differing_keys(*arms)
-            if study.compares_code(*arms):
-                continue
-            said = f"{arms[0]} gives the records of {arms[1]} to the bit"
-            if not keys:
-                wrong = True
-                yield Finding("settings", BAD, f"{said}, though its seeds of noise differ", f"{CONTRACT}.")
-            elif all(map(_LATER.match, keys)) and not whole:
-                wrong = True
-                told = f"{said} so far: {listed(keys)} may act later"
-                yield Finding("settings", NOTE, told, "Raise --epochs to see it act")
-            else:
-                wrong = True
-                never = [key for key in keys if key in unread]
-                why = f"; it never reads {listed(never)}" if never else ""
-                use = " and ".join(f"trial.settings.{key}" for key in keys[:3])
-                later = (
-                    "" if whole else f" If {'it acts' if len(keys) == 1 else 'they act'} only later, raise --epochs."
-                )
-                told = f"{said}, though {listed(keys)} differ{'s' * (len(keys) == 1)}: it is ignored{why}"
-                yield Finding("settings", BAD, told, f"Use {use} in the loop.{later}")
-            unread -= set(keys)
+            if not study.compares_code(*arms):
+                keys = study.differing_keys(*arms)
+                found.append(_same(arms, keys, unread.intersection(keys), whole=whole))
+                unread -= set(keys)
     if unread:
-        wrong = True
-        told = f"never reads {listed(sorted(unread))}, in which arms differ"
-        yield Finding("settings", BAD if whole else NOTE, told, "Use it in the loop, or take it out of the arms.")
-    if not wrong and len(study.arms) > 1:
-        yield Finding("settings", GOOD, f"each of {count(len(study.arms), 'arm')} gives other records")
+        told = f"the loop never reads {listed(sorted(unread))}, in which arms differ"
+        found.append(
+            Finding("settings", BAD if whole else NOTE, told, "Use it in the loop, or take it out of the arms.")
+        )
+    if not found and len(study.arms) > 1:
+        found.append(Finding("settings", GOOD, f"each of {count(len(study.arms), 'arm')} gives other records"))
+    yield from found
+
+
+def _same(arms: tuple[str, str], keys: Sequence[str], unread: set[str], *, whole: bool) -> Finding:
+    """Say what it means that an arm is the same as another one, from which it differs in some keys."""
+    said = f"{arms[0]} gives the records of {arms[1]} to the bit"
+    if not keys:
+        return Finding("settings", BAD, f"{said}, though its seeds of noise differ", f"{CONTRACT}.")
+    if all(map(_LATER.match, keys)) and not whole:
+        return Finding(
+            "settings", NOTE, f"{said} so far: {listed(keys)} may act later", "Raise --epochs to see it act."
+        )
+    never = f"; the loop never reads {listed(sorted(unread))}" if unread else ""
+    ignored = "differs: it is ignored" if len(keys) == 1 else "differ: they are ignored"
+    use = f"Use {' and '.join(f'trial.settings.{key}' for key in keys[:3])} in the loop."
+    advice = use if whole else f"{use} If that acts only later, raise --epochs."
+    return Finding("settings", BAD, f"{said}, though {listed(keys)} {ignored}{never}", advice)
 
 
 def listed(keys: Sequence[str]) -> str:

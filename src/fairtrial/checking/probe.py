@@ -77,39 +77,35 @@ class Probe:
 
     def __call__(self, trial: TrialContext) -> Iterator[Mapping[str, float]]:
         """Train a trial; yields the loop's own records."""
-        wanted = 1 if trial.trial.hash in self.short else self.epochs
         watched = self.checkpoints.opened[0] if self.checkpoints is not None else None
-        before, stopped = _threads(), False
-        with _output_counted() as output, _observing() as seen:
+        try:
+            with _output_counted() as output:
+                yield from self._epochs(trial, watched)
+        finally:
+            gc.collect()  # a generator may leave cycles, with a data loader in them
+            if watched is not None:
+                _tell(trial, {"saved": _yes(watched.has_saved), "loaded": _yes(watched.has_loaded)})
+            seen = {"output": output.size, "children": _children(), "memory": _peak_bytes()}
+            _tell(trial, {name: str(number) for name, number in seen.items() if number})
+
+    def _epochs(self, trial: TrialContext, watched: WatchedCheckpoints | None) -> Iterator[Mapping[str, float]]:
+        wanted = 1 if trial.trial.hash in self.short else self.epochs
+        threads, stopped = _threads(), False
+        with _observing() as seen:
             try:
                 with closing(as_generator(self.loop(trial))) as records:
                     for new, record in enumerate(records, start=1):
                         done = new + (watched.loaded if watched is not None else 0)
-                        _tell(trial, {f"weights {done}": seen.weights, "threads": _changed(before, _threads())})
+                        _tell(trial, {f"weights {done}": seen.weights, "threads": _changed(threads, _threads())})
                         yield record
                         if wanted <= done < trial.epochs:  # at its last epoch a loop must end by itself
                             break
             except Stopped:
                 stopped = True
             _tell(trial, {"initial weights": seen.initial_weights, "first batch": seen.first_batch})
-        gc.collect()  # a generator may leave cycles, with a data loader in them
         if watched is not None:
             swallowed = watched.has_stopped and not stopped
-            used = {
-                "saved": watched.has_saved,
-                "loaded": watched.has_loaded,
-                "stopped": stopped,
-                "swallowed": swallowed,
-            }
-            _tell(trial, {name: "yes" for name, does in used.items() if does})
-        _tell(
-            trial,
-            {
-                "output": str(output.size) if output.size else "",
-                "children": str(count) if (count := _children()) else "",
-                "memory": str(_peak_bytes()),
-            },
-        )
+            _tell(trial, {"stopped": _yes(stopped), "swallowed": _yes(swallowed)})
 
 
 def _tell(trial: TrialContext, seen: Mapping[str, str]) -> None:
@@ -173,6 +169,10 @@ def _observing() -> AbstractContextManager[Any]:
 def _threads() -> int:
     torch: Any = sys.modules.get("torch")
     return 0 if torch is None else int(torch.get_num_threads())
+
+
+def _yes(does: bool) -> str:
+    return "yes" if does else ""
 
 
 def _changed(before: int, now: int) -> str:

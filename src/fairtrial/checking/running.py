@@ -18,6 +18,7 @@ from fairtrial.checking.cost import check_cost
 from fairtrial.checking.findings import Finding, StudyCheck
 from fairtrial.checking.pairing import check_pairing, check_seeds
 from fairtrial.checking.probe import Probe, StoppingManager
+from fairtrial.checking.repeats import Repeats, check_resuming, explain
 from fairtrial.checkpoints import CheckpointManager
 from fairtrial.doctor import CheckStatus
 from fairtrial.errors import StudyError
@@ -31,7 +32,7 @@ from fairtrial.spec import BUILT_IN, Study
 from fairtrial.spec.imported import refusal
 from fairtrial.trial import Trial
 
-GOOD, NOTE, BAD = CheckStatus
+GOOD = CheckStatus.GOOD
 
 #: Epochs of each arm, unless another number is asked for, and seconds that an attempt may take.
 EPOCHS, TIME_LIMIT = 3, 600.0
@@ -146,15 +147,17 @@ class _Check:
         """Look at what arms did that yield what they should."""
         probes, resumed = self._resumed(bases)
         differ = {base.trial.arm: text for base in bases if (text := checks.difference(base, resumed[base.trial.arm]))}
-        repeats = True
         if differ:
-            repeats = self._explain(next(base for base in bases if base.trial.arm in differ), differ, resumed)
+            base = next(base for base in bases if base.trial.arm in differ)
+            arm, text = base.trial.arm, differ.pop(base.trial.arm)
+            found = [*self._explained(base, resumed[arm], text, [*differ])]
         else:
             told = "arms give the same bits twice, in other processes and another order"
-            self.findings.append(Finding("same bits", GOOD, told))
-        self.findings += self._of_resuming(bases, resumed)
-        if repeats:  # else nothing tells a change from chance
-            reads = {key for base in bases for key in base.result.reads or ()}
+            found = [Finding("same bits", GOOD, told), *check_resuming(bases, resumed, self.epochs)]
+        self.findings += found
+        if found[0].state is GOOD:  # else nothing tells a change from chance
+            known = [base.result.reads for base in bases if base.result.reads is not None]
+            reads = {key for each in known for key in each} if known else None
             whole = all(base.trial.epochs <= self.epochs for base in bases)
             self.findings += checks.check_arms(self.study, self._alike(bases), reads, whole=whole)
             self.findings += check_pairing(self.study, bases)
@@ -197,71 +200,16 @@ class _Check:
                 break
         return probes, last
 
-    def _explain(self, base: Attempt, differ: dict[str, str], resumed: dict[str, Attempt]) -> bool:
-        """Find out why the two attempts at a trial differ; returns whether its bits depend on the break alone."""
-        trial = base.trial
+    def _explained(self, base: Attempt, resumed: Attempt, differ: str, also: Sequence[str]) -> Iterator[Finding]:
+        """Find out why the two attempts at a trial differ: train it again, twice first in a process and once later."""
         with self._process(Probe(self.workload.loop, self.epochs)) as process:
-            first = self._attempt(process, trial)
-            other = self._attempt(process, _at_other_seeds(trial)["weights"])
-            again = self._attempt(process, trial)
+            first = self._attempt(process, base.trial)
+            other = self._attempt(process, _at_other_seeds(base.trial)["weights"])
+            again = self._attempt(process, base.trial)
         with self._process(Probe(self.workload.loop, self.epochs)) as process:
-            second = self._attempt(process, trial)
-        also = [arm for arm in differ if arm != trial.arm]
+            second = self._attempt(process, base.trial)
         more = f"; so may {checks.names(also)}" if also else ""
-        if text := checks.difference(first, second):
-            told = f"{trial.arm} gives other bits in a second run{more}: {text}"
-            self.findings.append(Finding("same bits", BAD, told, _unseeded(first, second)))
-            return False
-        if text := checks.difference(first, again) or checks.difference(first, base):
-            told = f"{trial.arm} depends on what its process has trained before{more}: {text}"
-            self.findings.append(Finding("same bits", BAD, told, _kept(first, other, again)))
-            return False
-        self.findings.append(Finding("same bits", GOOD, "arms give the same bits twice without a break"))
-        now = resumed[trial.arm]
-        if not now.finished:
-            first_line = now.result.detail.partition("\n")[0]
-            advice = "Save numbers, texts, lists, dictionaries, arrays and tensors alone, and give load what save took."
-            self.findings.append(
-                Finding("resuming", BAD, f"{trial.arm} fails when it is resumed: {first_line}", advice)
-            )
-            return True
-        told = (
-            f"{trial.arm} gives other records when it is stopped after an epoch and goes on{more}: {differ[trial.arm]}"
-        )
-        advice = (
-            "Save all that later epochs depend on: model, optimizer, learning-rate schedule, every random generator, "
-            "the number of epochs done; after the yield, so that the record is saved with it."
-        )
-        self.findings.append(Finding("resuming", BAD, told, advice))
-        return True
-
-    def _of_resuming(self, bases: Sequence[Attempt], resumed: dict[str, Attempt]) -> Iterator[Finding]:
-        """Say how loops save their state, unless resuming was found to change the records."""
-        if any(
-            finding.part == "resuming" or finding.state is BAD for finding in self.findings if finding.part != "records"
-        ):
-            return
-        swallowing = [base.trial.arm for base in bases if resumed[base.trial.arm].seen.get("swallowed")]
-        if swallowing:
-            told = f"{checks.names(swallowing)}: goes on where trial.save asks it to stop"
-            yield Finding(
-                "resuming", BAD, told, "Catch Exception, not BaseException, around trial.save: Ctrl-C needs it."
-            )
-            return
-        saving = [base for base in bases if resumed[base.trial.arm].seen.get("saved")]
-        if not saving:
-            told = "no state is saved: a trial that is interrupted starts again, to the same records"
-            yield Finding("resuming", NOTE, told, "Where trials take long, call trial.load() and trial.save(state).")
-        elif [base.trial.arm for base in saving if not resumed[base.trial.arm].seen.get("loaded")]:
-            told = "a state is saved, and never loaded: a trial that is interrupted starts again"
-            yield Finding(
-                "resuming", BAD, told, "Call trial.load() before the first record, and go on from what it returns."
-            )
-        elif all(base.trial.epochs == 1 or self.epochs == 1 for base in bases):
-            yield Finding("resuming", NOTE, "one epoch was trained: there is nothing to resume", "")
-        else:
-            told = "stopped after each epoch and resumed in a new process, arms give the same records"
-            yield Finding("resuming", GOOD, told)
+        yield from explain(base, resumed, Repeats(first, second, other, again), differ, more)
 
     def _alike(self, bases: Sequence[Attempt]) -> list[list[Attempt]]:
         """Group arms that do the same to the bit, the reference first; what was not seen inside counts at two seeds."""
@@ -300,30 +248,3 @@ def _at_other_seeds(trial: Trial) -> dict[str, Trial]:
     """Copy a trial with other seeds: of the weights alone, of the order alone, and then of the loop's own too."""
     order = _at_seed(trial, 0, APART)
     return {"weights": _at_seed(trial, APART, 0), "order": order, "seed": replace(order, seed=order.seed + APART)}
-
-
-def _unseeded(first: Attempt, second: Attempt) -> str:
-    """Say what to do where two runs in new processes differ."""
-    if first.digest("initial weights") != second.digest("initial weights"):
-        return "The initial weights differ already: draw them from trial.weights_seed."
-    if first.digest("first batch") != second.digest("first batch"):
-        return "The first batch differs already: draw the order of batches from trial.order_seed."
-    return (
-        "Seed every random generator; if all are, find the operation that is not deterministic: "
-        "torch.use_deterministic_algorithms(True) names those of torch; sets of texts, threads and times are others. "
-        "A metric that is a time must be named seconds or ..._seconds."
-    )
-
-
-def _kept(first: Attempt, other: Attempt, again: Attempt) -> str:
-    """Say what to do where a trial depends on the one before it in its process."""
-    now, states = again.digest("initial weights"), other.weights
-    if now and states and now == states[max(states)]:
-        return "It goes on with the model of the trial before: build the model in the loop, not outside."
-    if first.digest("initial weights") != now:
-        return "The initial weights differ: draw them from trial.weights_seed, and build the model in the loop."
-    if first.digest("first batch") != again.digest("first batch"):
-        return (
-            "The first batch differs: draw the order of batches from trial.order_seed, and keep the data as they were."
-        )
-    return "Something is kept from trial to trial, outside the loop or in a class: build it in the loop."

@@ -1,5 +1,6 @@
 """The command that checks a study's training loop."""
 
+import os
 from typing import Annotated
 
 import typer
@@ -33,6 +34,7 @@ def check_study(
 
     limits = {} if time_limit is None else {"time_limit": time_limit}
     loaded = api.load(study, overrides or [], store=store)
+    os.environ.pop("FAIRTRIAL_STORE", None)  # workers inherit the environment, and it may hold a password
     try:
         found = check(loaded, epochs=epochs, threads=threads, memory_limit=memory_limit, **limits)
     except (KeyboardInterrupt, Terminated) as end:
