@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from fairtrial import Diverged
+from fairtrial import Diverged, reporting
 from fairtrial.trial import Machine
 
 
@@ -412,3 +412,10 @@ def machine_that_dies(trial=None):
 
 
 not_callable = 3
+
+
+@reporting
+def endless_in_a_callback(trial, report):
+    """Report an epoch, and never another one."""
+    report({"test_acc": 0.5})
+    time.sleep(600)

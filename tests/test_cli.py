@@ -261,7 +261,7 @@ REFUSALS = {
     ),
     "a data folder with the wrong files": (["run", "quick", "--set", "data.path=."], ""),
     "a data folder that is not there": (["run", "quick", "--set", "data.path=nowhere"], ""),
-    "an unknown data set": (["data", "mnist"], "mnist: no such data set; known: `cifar10`, `digits`"),
+    "an unknown data set": (["data", "svhn"], "svhn: no such data set; known: `cifar10`, `cifar100`, "),
     "a wrong source": (["data", "cifar10", "--from", "."], ""),
     "no store": (["table", "quick"], "no store at fairtrial.db"),
     "a store that is no database": (["ls", "--store", "broken.toml"], "the store broken.toml can't be opened"),

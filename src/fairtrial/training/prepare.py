@@ -11,7 +11,7 @@ import torch
 from fairtrial import sources, spec
 from fairtrial.errors import StudyError
 from fairtrial.registry import NotFoundError, import_name
-from fairtrial.training import datasets
+from fairtrial.training import augmentation, datasets
 from fairtrial.training.kernels import compiler, library
 from fairtrial.training.kernels.cache import KernelsUnavailableError, UnsoundError
 from fairtrial.training.learner import build_network
@@ -71,6 +71,8 @@ def find(name: str, *, fresh: bool = False) -> TrainingLoop:
 
 def _forgets_to_yield(loop: object) -> bool:
     """Whether a function is no generator, and can only return None and dicts."""
+    if inspect.isgeneratorfunction(loop):  # what `bridge.reporting` makes of a function that is none
+        return False
     loop = inspect.unwrap(loop) if callable(loop) else loop
     if not isinstance(loop, FunctionType) or inspect.isgeneratorfunction(loop):
         return False
@@ -124,9 +126,13 @@ def prepare(study: spec.Study, progress: datasets.DownloadProgress | None = None
         find(settings.training.loop, fresh=True)
         if settings.training.loop != spec.BUILT_IN:
             continue
-        if settings.data not in loaded:
-            loaded[settings.data] = datasets.load(settings.data, progress=progress)
+        data = datasets.unaugmented(settings.data)
+        if data not in loaded:
+            loaded[data] = datasets.load(data, progress=progress)
+        augmentation.check(settings.data, loaded[data])
+        if problem := settings.batches_problem(len(loaded[data].train)):
+            raise StudyError(problem)
         settings.model.fetch(progress)
         if getattr(settings.model, "weights", None):
-            build_network(settings.model, loaded[settings.data], seed=0)
+            build_network(settings.model, loaded[data], seed=0)
     return tuple(loaded.values())
