@@ -12,6 +12,7 @@ from fairtrial.spec import ModelSettings, ScheduleSettings
 from fairtrial.training import datasets
 from fairtrial.training.averages import WeightAverage
 from fairtrial.training.closures import has_modes, step_with_closure
+from fairtrial.training.kernels.gains import accelerate_if_it_suits, gains
 from fairtrial.training.kernels.layers import accelerate
 from fairtrial.training.losses import Objective
 from fairtrial.trial import Trial
@@ -38,8 +39,8 @@ class Learner:
         network = build_network(settings.model, dataset, trial.weights_seed).to(device)
         if settings.optimizer.uses_closure:  # many of these flatten weights and gradients, which other layouts forbid
             network = network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        if fast:
-            network = accelerate(network)
+        if fast and gains(network):
+            network = accelerate(network) if ":" not in settings.model.name else _suited(network, dataset, device)
         optimizer = settings.optimizer.build(network.parameters())
         if has_modes(optimizer):
             optimizer.train()  # type: ignore[attr-defined]
@@ -100,6 +101,11 @@ class Learner:
             losses.append(loss.detach())
             outputs[-1] = outputs[-1].detach()
         return torch.stack(losses).sum(), torch.cat(outputs)
+
+
+def _suited(network: nn.Module, dataset: datasets.Dataset, device: torch.device) -> nn.Module:
+    images, _ = dataset.train.batch(torch.arange(min(2, len(dataset.train))))
+    return accelerate_if_it_suits(network, images.to(device))
 
 
 def build_network(settings: ModelSettings, dataset: datasets.Dataset, seed: int) -> nn.Module:
