@@ -81,10 +81,11 @@ def check(
         raise StudyError(refusal(study.label))
     check_counts(epochs=epochs, threads=threads)
     limits = Limits(time_limit, memory_limit)
-    trials = tuple(_shortened(trial) for trial in plan(study)[: len(study.arms)])
+    trials = plan(study)[: len(study.arms)]
     _check_importable(trials)
     with loading.importable(study), tempfile.TemporaryDirectory(prefix="fairtrial-check-") as folder:
         workload = _workload(study, trials)
+        trials = tuple(map(_shortened, trials))
         return _Check(study, trials, workload, epochs, limits, threads or 1, Path(folder)).run()
 
 
@@ -108,14 +109,18 @@ def _check_importable(trials: Sequence[Trial]) -> None:
 
 
 def _shortened(trial: Trial) -> Trial:
-    """Give a trial of fairtrial's own loop a few images, which it is known to treat as many."""
-    settings = trial.settings
-    few = {"train": BATCHES * settings.training.batch_size, "test": TEST_IMAGES}
-    if settings.training.loop != BUILT_IN or settings.data.train_images <= few["train"]:
+    """Give a trial of fairtrial's own loop, whose data are prepared, a few images; it is known to treat them as many."""
+    settings, data = trial.settings, trial.settings.data
+    if settings.training.loop != BUILT_IN:
         return trial
-    few["test"] = min(few["test"], settings.data.test_images)
-    data = settings.data.model_copy(update=few)
-    return replace(trial, settings=settings.model_copy(update={"data": data}))
+    train, test = data.train_images, data.test_images
+    if train is None or test is None:  # known only once they are loaded
+        from fairtrial.training import datasets  # noqa: PLC0415
+
+        loaded = datasets.load(data, verify=False)
+        train, test = len(loaded.train), len(loaded.test)
+    few = {"train": min(train, BATCHES * settings.training.batch_size), "test": min(test, TEST_IMAGES)}
+    return replace(trial, settings=settings.model_copy(update={"data": data.model_copy(update=few)}))
 
 
 @dataclass
