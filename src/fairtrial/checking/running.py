@@ -109,7 +109,7 @@ def _check_importable(trials: Sequence[Trial]) -> None:
 
 
 def _shortened(trial: Trial) -> Trial:
-    """Give a trial of fairtrial's own loop, whose data are prepared, a few images; it is known to treat them as many."""
+    """Give a trial of fairtrial's own loop, whose data are prepared, a few images: it treats them as it does many."""
     settings, data = trial.settings, trial.settings.data
     if settings.training.loop != BUILT_IN:
         return trial
