@@ -98,4 +98,4 @@ def test_real_workers_find_the_same():
     for fault, sound in (("sound", True), ("unseeded_weights", False)):
         check = fairtrial.check(a_study(f"faulty_loops:{fault}"), epochs=2)
         assert check.sound is sound
-    assert FAULTS["unseeded_weights"][1] in found(check)["same bits"]
+    assert "draw them from trial.weights_seed" in found(check)["same bits"]
