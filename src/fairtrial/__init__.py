@@ -16,7 +16,10 @@ import importlib
 TYPE_CHECKING = False  # as in `typing`, which `python -m fairtrial` must not look for yet; see `__main__`
 if TYPE_CHECKING:
     from fairtrial.api import StudyResults, bench, estimate_cost, fetch_data, list_studies, load, open_results, run
+    from fairtrial.bridge import reporting
     from fairtrial.callbacks import Callback
+    from fairtrial.checking.findings import StudyCheck
+    from fairtrial.checking.running import check
     from fairtrial.doctor import check_installation
     from fairtrial.errors import Diverged, FairtrialError
     from fairtrial.executors.inline import InlineExecutor
@@ -64,6 +67,7 @@ __all__ = [
     "SQLStore",
     "ScheduleSettings",
     "Study",
+    "StudyCheck",
     "StudyResults",
     "TaskResults",
     "Trial",
@@ -72,6 +76,7 @@ __all__ = [
     "Verdict",
     "View",
     "bench",
+    "check",
     "check_installation",
     "compare",
     "digest_results",
@@ -89,13 +94,17 @@ __all__ = [
     "merge_stores",
     "open_results",
     "open_tasks",
+    "reporting",
     "run",
 ]
 
 #: The module of each name; it is imported when the name is first used, so that `import fairtrial` costs nothing.
 _MODULES = {
     "api": ("StudyResults", "bench", "estimate_cost", "fetch_data", "list_studies", "load", "open_results", "run"),
+    "bridge": ("reporting",),
     "callbacks": ("Callback",),
+    "checking.findings": ("StudyCheck",),
+    "checking.running": ("check",),
     "doctor": ("check_installation",),
     "errors": ("Diverged", "FairtrialError"),
     "executors.inline": ("InlineExecutor",),

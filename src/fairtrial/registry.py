@@ -287,10 +287,18 @@ OPTIMIZERS: "Registry[type[OptimizerSettings]]" = Registry(
     adapt="fairtrial.training.optimizers.own:adapt",
 )
 SCHEDULES: "Registry[type[ScheduleSettings]]" = Registry(
-    "schedule", "fairtrial.training.schedules", "fairtrial.spec.sections:ScheduleSettings", default="constant"
+    "schedule",
+    "fairtrial.training.schedules",
+    "fairtrial.spec.sections:ScheduleSettings",
+    default="constant",
+    adapt="fairtrial.training.schedules.own:adapt",
 )
 MODELS: "Registry[type[ModelSettings]]" = Registry(
-    "model", "fairtrial.training.models", "fairtrial.spec.sections:ModelSettings", default="mobilenet_v2"
+    "model",
+    "fairtrial.training.models",
+    "fairtrial.spec.sections:ModelSettings",
+    default="mobilenet_v2",
+    adapt="fairtrial.training.models.own:adapt",
 )
 DATASETS: "Registry[type[DataSettings]]" = Registry(
     "data",

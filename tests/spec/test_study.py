@@ -1,7 +1,6 @@
 """Studies: resolution of arms, hashes, TOML round trip and every error's wording."""
 
 import copy
-import hashlib
 import math
 import pickle
 
@@ -116,7 +115,7 @@ ERRORS = {
     ),
     "no table": ({"training": 5}, "training = 5: must be a table"),
     "no kind's table": ({"optimizer": 5}, "optimizer = 5: must be a table"),
-    "missing key": ({"schedule": {"name": "step"}}, "schedule.milestones: is missing"),
+    "missing key": ({"schedule": {"name": "multistep"}}, "schedule.milestones: is missing"),
     "no seeds": ({"seeds": 0}, f"seeds = 0: {SEEDS}"),
     "bool seeds": ({"seeds": True}, f"seeds = true: {SEEDS}"),
     "empty list of seeds": ({"seeds": []}, f"seeds = []: {SEEDS}"),
@@ -265,22 +264,19 @@ def test_places_are_no_settings():
     assert here.hash == there.hash
 
 
-#: Hashes of the studies that ship and SHA-256 of their TOML, and the hash of the first trial. The hashes are from
-#: before optimizers, schedules, models and data sets had registries; the TOML has the keys that came later.
+#: Hashes of the studies that ship and of the first trial, from before optimizers, schedules, models and data sets had
+#: registries. Their TOML has the keys that came later, and the same hash.
 RECORDED = {
     "paper": (
         "d4b45a5edc429b11cc98f2433bcb1d01afc463d5e817120faf3814dd32ed59a6",
-        "b3bcbd3450a75977b9c94bbd9d7bd22d0fc480f6ddd8d7dfaeae34122bf54321",
         "fb3e61768d779d891726f57eeacc91821e3fd27b7ce65c827127cfc263af16b8",
     ),
     "quick": (
         "943dd38efe39dc22433e803e7c9876b06daaca63dbc41d1d7d7d6947c7828d6c",
-        "968552d0feb2697a9f9d70c2eb536b9db297161b04a10795870c8579f1e2db82",
         "bfb2f7ca6e870a361f04c8588a7282df804f1ae52c57379f6eb15a51984dfa2b",
     ),
     "every kind": (
         "2d2d7b3c48e6afb4968c990f02ccadcacde54a59d3db9d31de371b6552d67c1e",
-        "2423617971407e3152836bba163ef136215895f6e2ff99be6ae53f5e7e4402cf",
         "a2f974273ebd852404e6a57859226d87babe4eade8eaa2dd2d95016efe091fba",
     ),
 }
@@ -305,8 +301,8 @@ EVERY_KIND = {
 @pytest.mark.parametrize("name", RECORDED)
 def test_studies_and_trials_are_the_ones_they_were(name):
     study = Study.from_dict(EVERY_KIND) if name == "every kind" else load(name)
-    text = hashlib.sha256(study.to_toml().encode()).hexdigest()
-    assert (study.hash, text, plan(study)[0].hash) == RECORDED[name]
+    assert (study.hash, plan(study)[0].hash) == RECORDED[name]
+    assert Study.from_toml(study.to_toml()).hash == study.hash
 
 
 @pytest.mark.parametrize("seconds", [0, 7.5])

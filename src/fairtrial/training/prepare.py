@@ -6,20 +6,37 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from types import FunctionType
 
+import torch
+
 from fairtrial import sources, spec
 from fairtrial.errors import StudyError
 from fairtrial.registry import NotFoundError, import_name
-from fairtrial.training import augmentation, datasets
+from fairtrial.training import augmentation, datasets, precision
 from fairtrial.training.kernels import compiler, library
 from fairtrial.training.kernels.cache import KernelsUnavailableError, UnsoundError
-from fairtrial.training.learner import build_network
+from fairtrial.training.learner import build_network, choose_device
 from fairtrial.training.loop import train
+from fairtrial.training.probing import probe
 from fairtrial.trial import TrainingLoop, Trial, TrialContext
 
 
 def run(trial: TrialContext) -> Iterator[Mapping[str, float]]:
-    """Run a trial with the training loop that its settings name; return each epoch's metrics."""
-    return find(trial.settings.training.loop)(trial)
+    """Run a trial with the training loop that its settings name; return each epoch's metrics.
+
+    A user's loop may set torch's number of threads: the next trial of this process has its own again.
+    """
+    name = trial.settings.training.loop
+    epochs = find(name)(trial)
+    return _restoring_threads(epochs) if name != spec.BUILT_IN and isinstance(epochs, Iterator) else epochs
+
+
+def _restoring_threads(epochs: Iterator[Mapping[str, float]]) -> Iterator[Mapping[str, float]]:
+    threads = torch.get_num_threads()
+    try:
+        yield from epochs
+    finally:
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
 
 
 def find(name: str, *, fresh: bool = False) -> TrainingLoop:
@@ -55,6 +72,8 @@ def find(name: str, *, fresh: bool = False) -> TrainingLoop:
 
 def _forgets_to_yield(loop: object) -> bool:
     """Whether a function is no generator, and can only return None and dicts."""
+    if inspect.isgeneratorfunction(loop):  # what `bridge.reporting` makes of a function that is none
+        return False
     loop = inspect.unwrap(loop) if callable(loop) else loop
     if not isinstance(loop, FunctionType) or inspect.isgeneratorfunction(loop):
         return False
@@ -95,12 +114,13 @@ def compile_layers(trials: Iterable[Trial]) -> tuple[str, ...]:
 def prepare(study: spec.Study, progress: datasets.DownloadProgress | None = None) -> tuple[datasets.Dataset, ...]:
     """Make sure that everything the trials need is available, and return the data sets of fairtrial's own loop.
 
-    Data and weights are fetched and verified, and users' training loops are imported.
+    Data and weights are fetched and verified, users' models are tried, and their training loops are imported.
 
     Raises:
         DataError: data are missing or damaged.
         WeightsError: a weights file does not fit its model.
-        StudyError: a training loop can't be found.
+        StudyError: a training loop can't be found, the machine lacks a precision, or a user's model can't be trained on
+            the data.
     """
     sources.forget()
     loaded: dict[spec.DataSettings, datasets.Dataset] = {}
@@ -108,6 +128,7 @@ def prepare(study: spec.Study, progress: datasets.DownloadProgress | None = None
         find(settings.training.loop, fresh=True)
         if settings.training.loop != spec.BUILT_IN:
             continue
+        precision.check(settings.training.precision, choose_device())
         data = datasets.unaugmented(settings.data)
         if data not in loaded:
             loaded[data] = datasets.load(data, progress=progress)
@@ -118,6 +139,8 @@ def prepare(study: spec.Study, progress: datasets.DownloadProgress | None = None
         if problem := settings.batches_problem(len(loaded[data].train)):
             raise StudyError(problem)
         settings.model.fetch(progress)
-        if getattr(settings.model, "weights", None):
+        if ":" in settings.model.name or not loaded[data].has_images:
+            probe(settings, loaded[data])
+        elif getattr(settings.model, "weights", None):
             build_network(settings.model, loaded[data], seed=0)
     return tuple(loaded.values())
