@@ -147,7 +147,8 @@ def _unlike(ours: Machine, theirs: Machine, other: str) -> Iterator[str]:
     ]
     for name, own, reference in parts:
         if own != reference:
-            yield f"{name.replace('_', ' ')}: {own or 'none'}, but {reference or 'none'} in {other}"
+            missing = "not fairtrial's" if name == "layers" else "none"
+            yield f"{name.replace('_', ' ')}: {own or missing}, but {reference or missing} in {other}"
 
 
 def _unproved(ours: TrialResult, theirs: TrialResult, other: str) -> Iterator[str]:

@@ -65,7 +65,7 @@ def find(name: str, *, fresh: bool = False) -> TrainingLoop:
     if _forgets_to_yield(loop):
         raise StudyError(
             f'training.loop = "{name}": must be a generator that yields a dict of metrics after each epoch, such as '
-            '{"train_loss": 0.3, "test_acc": 0.8}; it has no yield'
+            '{"train_loss": 0.3, "test_acc": 0.8}; it has no yield (from callbacks: see fairtrial.reporting)'
         )
     return loop  # what it yields is checked record by record
 
