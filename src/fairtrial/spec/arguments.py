@@ -117,7 +117,8 @@ def settings_of(
             continue
         annotation, default = _field(parameter)
         if own is not None:  # it keeps its type, which None may not be of: then a study must say it
-            annotation, default = own.rebuild_annotation(), PydanticUndefined if default is None else default
+            must_be_said = default is None and own.default is not None
+            annotation, default = own.rebuild_annotation(), PydanticUndefined if must_be_said else default
         fields[key] = (annotation, Field(default))
     if takes_any(parameters):
         accept = {"model_config": ConfigDict(extra="allow")}

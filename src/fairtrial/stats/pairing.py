@@ -19,8 +19,8 @@ RESULT = "final_"
 #: Settings that determine these two in fairtrial's own training loop. Where arms differ in one of them, the
 #: fingerprints must differ. The arms can still be compared: their pairs only share less of the noise.
 _DETERMINED_BY: Mapping[str, Callable[[Settings], object]] = {
-    "initial_weights": lambda settings: (content(settings)["model"] | {"dropout": None}, settings.data.name),
-    "batch_order": lambda settings: (settings.data.name, settings.data.train_images, settings.training.epochs),
+    "initial_weights": lambda settings: (content(settings)["model"] | {"dropout": None}, _data(settings, None)),
+    "batch_order": lambda settings: (_data(settings, settings.data.train_images), settings.training.epochs),
 }
 
 _WORDS = {"initial_weights": "model or data", "batch_order": "training images or epochs"}
@@ -115,6 +115,12 @@ def _differing(ours: TrialResult, theirs: TrialResult) -> list[str]:
     """Name the fingerprints that both trials have and that differ, except results."""
     both = {name for name in ours.fingerprints.keys() & theirs.fingerprints.keys() if not name.startswith(RESULT)}
     return sorted(name for name in both if ours.fingerprints[name] != theirs.fingerprints[name])
+
+
+def _data(settings: Settings, images: int | None) -> tuple[object, ...]:
+    """The data as far as the fingerprints depend on them: all settings where these alone don't tell their size."""
+    data = settings.data
+    return (data.name, images) if data.size else (content(settings)["data"],)
 
 
 def _reason(study: Study, name: str, arm: str, other: str) -> str:

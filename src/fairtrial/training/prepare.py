@@ -133,6 +133,9 @@ def prepare(study: spec.Study, progress: datasets.DownloadProgress | None = None
         if data not in loaded:
             loaded[data] = datasets.load(data, progress=progress)
         augmentation.check(settings.data, loaded[data])
+        if settings.model.needs_images and not loaded[data].has_images:
+            advice = 'use another, such as model.name = "mlp"'
+            raise StudyError(f'model.name = "{settings.model.name}": takes images, and {data.name} has none; {advice}')
         if problem := settings.batches_problem(len(loaded[data].train)):
             raise StudyError(problem)
         settings.model.fetch(progress)
