@@ -6,6 +6,8 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from types import FunctionType
 
+import torch
+
 from fairtrial import sources, spec
 from fairtrial.errors import StudyError
 from fairtrial.registry import NotFoundError, import_name
@@ -19,8 +21,22 @@ from fairtrial.trial import TrainingLoop, Trial, TrialContext
 
 
 def run(trial: TrialContext) -> Iterator[Mapping[str, float]]:
-    """Run a trial with the training loop that its settings name; return each epoch's metrics."""
-    return find(trial.settings.training.loop)(trial)
+    """Run a trial with the training loop that its settings name; return each epoch's metrics.
+
+    A user's loop may set torch's number of threads: the next trial of this process has its own again.
+    """
+    name = trial.settings.training.loop
+    epochs = find(name)(trial)
+    return _restoring_threads(epochs) if name != spec.BUILT_IN and isinstance(epochs, Iterator) else epochs
+
+
+def _restoring_threads(epochs: Iterator[Mapping[str, float]]) -> Iterator[Mapping[str, float]]:
+    threads = torch.get_num_threads()
+    try:
+        yield from epochs
+    finally:
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
 
 
 def find(name: str, *, fresh: bool = False) -> TrainingLoop:
@@ -49,7 +65,7 @@ def find(name: str, *, fresh: bool = False) -> TrainingLoop:
     if _forgets_to_yield(loop):
         raise StudyError(
             f'training.loop = "{name}": must be a generator that yields a dict of metrics after each epoch, such as '
-            '{"train_loss": 0.3, "test_acc": 0.8}; it has no yield'
+            '{"train_loss": 0.3, "test_acc": 0.8}; it has no yield (from callbacks: see fairtrial.reporting)'
         )
     return loop  # what it yields is checked record by record
 
@@ -117,6 +133,9 @@ def prepare(study: spec.Study, progress: datasets.DownloadProgress | None = None
         if data not in loaded:
             loaded[data] = datasets.load(data, progress=progress)
         augmentation.check(settings.data, loaded[data])
+        if settings.model.needs_images and not loaded[data].has_images:
+            advice = 'use another, such as model.name = "mlp"'
+            raise StudyError(f'model.name = "{settings.model.name}": takes images, and {data.name} has none; {advice}')
         if problem := settings.batches_problem(len(loaded[data].train)):
             raise StudyError(problem)
         settings.model.fetch(progress)
