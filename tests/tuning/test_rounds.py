@@ -229,3 +229,23 @@ def test_plan_knows_how_far_an_interrupted_tuning_is(study, monkeypatch):
     interrupt(study, "high-12", monkeypatch)
     ended = sum("-" in arm for arm, *_ in seeds_trained()) - 1
     assert ft.estimate_cost(study).missing == 2 * TRIALS + 6 - ended
+
+
+def test_fairtrials_own_loop_is_tuned_on_the_images_that_it_holds_out():
+    runs = run(
+        Study.from_dict(
+            {
+                "name": "own",
+                "reference": "adam",
+                "seeds": 1,
+                "data": {"name": "digits", "train": 64, "test": 50, "validation": 50},
+                "model": {"name": "small_cnn", "width": 4},
+                "training": {"epochs": 1, "batch_size": 32},
+                "tuning": {"sampler": "grid", "space": {"optimizer": {"lr": [1e-6, 1e-2]}}, "metric": "final_val_loss"},
+                "arms": {"adam": {}, "sgd": {"optimizer": {"name": "sgd"}}},
+            }
+        )
+    )
+    assert runs.trained == 2 * 2 + 2
+    assert {arm.settings.optimizer.lr for arm in runs.study.arms} <= {1e-6, 1e-2}
+    assert all("val_loss" in record.metrics for result in runs.results for record in result.epochs)
