@@ -122,7 +122,7 @@ def numbers():
     """Numbers in studies."""
     yield "seeds", text("seeds = 2", "seeds = 1000000000000"), "a study has at most 1,000,000"
     yield "range", text("seeds = 2", "seeds = {min = 2, max = 1000000000000}"), "a study has at most 1,000,000"
-    yield "list of seeds", text("seeds = 2", "seeds = [1, 2]"), "must be an integer of at least 1, or a range"
+    yield "list of seeds", text("seeds = 2", "seeds = [1, 1]"), "seed 1 is listed twice"
     yield "crossed", text("seeds = 2", "noise = {initial_weights = 10000000, batch_orders = 10000000}"), "at most"
     yield "digits", text("seeds = 2", f"seeds = {DIGITS}"), "an integer of more than 4,300 digits"
     yield "hexadecimal", text("seeds = 2", f"seeds = {HEX}"), "seeds: an integer of 16,000 bits; integers must fit in"

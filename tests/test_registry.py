@@ -123,8 +123,11 @@ def test_a_users_class_is_named_by_its_module(users_module):
     [
         ("my_optimizers:Desent", "my_optimizers has no Desent"),
         ("my_optimisers:Descent", "no module named my_optimisers beside the study or installed"),
-        ("my_optimizers:Other", "must be an OptimizerSettings of fairtrial.spec.sections"),
-        ("my_optimizers:something", "must be an OptimizerSettings of fairtrial.spec.sections"),
+        ("my_optimizers:Other", "must be a torch.optim.Optimizer, a function that makes one, or an OptimizerSettings"),
+        (
+            "my_optimizers:something",
+            "must be a torch.optim.Optimizer, a function that makes one, or an OptimizerSettings",
+        ),
         ("my_optimizers:NoBuild", "must define build"),
         ("__main__:Descent", "must be in a module that workers can import, not in the running script"),
         (":Descent", "must be a name or module:Name"),

@@ -48,14 +48,17 @@ class NotFoundError(Exception):
 class Registry(Generic[T]):
     """The entries of one kind, by name: the modules of `home` define them, from the class ``"module:Name"`` in `base`.
 
+    What a study names that is not of this class is given to ``adapt``, if there is one: a ``"module:function"`` that
+    gets the name and the thing, and returns such a class of it or raises `NotFoundError`.
+
     Example:
         >>> OPTIMIZERS.get("adamm")
         Traceback (most recent call last):
         fairtrial.registry.UnknownNameError: optimizer.name = "adamm": did you mean `adam`?
     """
 
-    def __init__(self, kind: str, home: str, base: str, default: str = "") -> None:
-        self.kind, self.home, self.base, self.default = kind, home, base, default
+    def __init__(self, kind: str, home: str, base: str, default: str = "", adapt: str = "") -> None:
+        self.kind, self.home, self.base, self.default, self.adapt = kind, home, base, default, adapt
         self._entries: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
@@ -115,6 +118,8 @@ class Registry(Generic[T]):
             raise NotFoundError("must be in a module that workers can import, not in the running script")
         with on_path(_FOLDER.get() or Path.cwd()):
             entry, base = import_name(name, fresh=True), import_name(self.base)
+        if not _fits(entry, base) and self.adapt:
+            return import_name(self.adapt)(name, entry)  # type: ignore[no-any-return]
         if not _fits(entry, base):
             module, _, needed = self.base.partition(":")
             article = "an" if needed[0] in "AEIOU" else "a"
@@ -275,7 +280,11 @@ def _as_toml(value: object) -> str:
 
 
 OPTIMIZERS: "Registry[type[OptimizerSettings]]" = Registry(
-    "optimizer", "fairtrial.training.optimizers", "fairtrial.spec.sections:OptimizerSettings", default="adam"
+    "optimizer",
+    "fairtrial.training.optimizers",
+    "fairtrial.spec.sections:OptimizerSettings",
+    default="adam",
+    adapt="fairtrial.training.optimizers.own:adapt",
 )
 SCHEDULES: "Registry[type[ScheduleSettings]]" = Registry(
     "schedule", "fairtrial.training.schedules", "fairtrial.spec.sections:ScheduleSettings", default="constant"

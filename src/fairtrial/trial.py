@@ -67,6 +67,11 @@ class Trial:
         return self.seed if self.noise is None else self.noise[1]
 
     @property
+    def own_seed(self) -> int:
+        """The seed that training loops get: that of weights and order, or the replicate where these two differ."""
+        return self.weights_seed if self.weights_seed == self.order_seed else self.seed
+
+    @property
     def epochs(self) -> int:
         """Epochs to train, from the settings."""
         return self.settings.training.epochs
@@ -126,8 +131,8 @@ class TrialContext:
 
     @property
     def seed(self) -> int:
-        """The replicate."""
-        return self.trial.seed
+        """The seed of the initial weights and of the order of batches; the replicate where these two differ."""
+        return self.trial.own_seed
 
     @property
     def settings(self) -> Settings:

@@ -75,6 +75,10 @@ def test_toml_numbers_are_numbers():
     assert study.settings.optimizer == Adam(lr=1.0, eps=1e-8)
 
 
+SEEDS = (
+    "must be an integer of at least 1, a range such as {min = 3, max = 12} or {first = 100, count = 5}, or a list such "
+    "as [3, 17, 42]"
+)
 ERRORS = {
     "betas": ({"optimizer": {"betas": [0.9, 1.2]}}, "optimizer.betas[1] = 1.2: must be in [0, 1)"),
     "arm's betas": (
@@ -112,11 +116,9 @@ ERRORS = {
     "no table": ({"training": 5}, "training = 5: must be a table"),
     "no kind's table": ({"optimizer": 5}, "optimizer = 5: must be a table"),
     "missing key": ({"schedule": {"name": "step"}}, "schedule.milestones: is missing"),
-    "no seeds": ({"seeds": 0}, "seeds = 0: must be an integer of at least 1, or a range such as {min = 3, max = 12}"),
-    "bool seeds": (
-        {"seeds": True},
-        "seeds = true: must be an integer of at least 1, or a range such as {min = 3, max = 12}",
-    ),
+    "no seeds": ({"seeds": 0}, f"seeds = 0: {SEEDS}"),
+    "bool seeds": ({"seeds": True}, f"seeds = true: {SEEDS}"),
+    "empty list of seeds": ({"seeds": []}, f"seeds = []: {SEEDS}"),
     "name": ({"name": "a b"}, 'name = "a b": must be a name of letters, digits, `_`, `-` and `.`'),
     "reference": ({"reference": "aa"}, 'reference = "aa": no arm has that name; did you mean `a`?'),
     "no arms": ({"arms": {}}, "arms: must be a table with at least one arm, such as [arms.baseline]"),

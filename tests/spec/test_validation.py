@@ -144,11 +144,12 @@ def test_the_papers_claims_are_true_of_the_papers_own_table():
 
 
 LOOP = {"training": {"loop": "m:f"}}
+SEEDS = (
+    "must be an integer of at least 1, a range such as {min = 3, max = 12} or {first = 100, count = 5}, or a list such "
+    "as [3, 17, 42]"
+)
 ERRORS = {
-    "seeds as text": (
-        {"seeds": "3"},
-        'seeds = "3": must be an integer of at least 1, or a range such as {min = 3, max = 12}',
-    ),
+    "seeds as text": ({"seeds": "3"}, f'seeds = "3": {SEEDS}'),
     "one end": ({"seeds": {"max": 3}}, "seeds.min: is missing"),
     "an end that is none": ({"seeds": {"min": 0, "max": 3}}, "seeds.min = 0: must be an integer of at least 1"),
     "another end": (

@@ -12,7 +12,7 @@ from fairtrial.scheduler import plan
 from fairtrial.training import datasets, loop
 from fairtrial.training.evaluation import evaluate
 from fairtrial.training.fingerprints import fingerprint
-from fairtrial.training.learner import Accumulator, Learner
+from fairtrial.training.learner import Learner
 from fairtrial.training.loop import batch_order
 from fairtrial.trial import TrialContext
 
@@ -240,10 +240,3 @@ def test_batch_order_is_a_permutation_of_its_own_for_each_seed_and_epoch():
 def test_batch_order_is_what_it_was_in_earlier_releases():
     """Recorded: a change here is a change of every study's numbers, and asks for a new `spec.FORMAT`."""
     assert batch_order(0, 1, 12).tolist() == [7, 2, 4, 11, 0, 6, 1, 8, 9, 3, 5, 10]
-
-
-def test_a_tally_weighs_batches_by_their_images():
-    tally = Accumulator.empty(torch.device("cpu"))
-    tally.add(torch.tensor(1.0), torch.tensor([[1.0, 0.0]] * 3), torch.tensor([0, 0, 1]))
-    tally.add(torch.tensor(3.0), torch.tensor([[1.0, 0.0]]), torch.tensor([1]))
-    assert tally.read("train") == {"train_loss": 1.5, "train_acc": 0.5}

@@ -59,7 +59,8 @@ def this_command() -> str:
 
 def run_with_seeds(study: str, overrides: Sequence[str], store: str, least: int, most: int) -> str:
     """Write the command that runs a study, as it was named, with a range of seeds instead of its own number."""
-    others = [text for text in overrides if not text.replace(".", "=").replace(" ", "").startswith("seeds=")]
+    seeds = [text for text in overrides if text.replace(".", "=").replace(" ", "").startswith("seeds=")]
+    others = [text for text in overrides if text not in seeds or "first" in text]
     return run_again(study, [*others, f"seeds={{min = {least}, max = {most}}}"], store)
 
 

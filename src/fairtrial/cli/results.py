@@ -169,7 +169,7 @@ def say_how_to_go_on(named: Named, study: Study, verdict: "StudyVerdict") -> Non
     undecided = [row for row in verdict.comparisons if row.more_seeds]
     more = [row.more_seeds for row in undecided if row.more_seeds and row.arm not in verdict.spent]
     one_look = study.evidence.final or study.evidence.unpaired
-    if more and not study.sequential and not one_look and not study.noise.crossed:
+    if more and not study.sequential and not one_look and not study.noise.crossed and not study.noise.listed:
         seeds, horizon = study.seeds, verdict.looks[-1]
         total = seeds + max(more)
         line = run_with_seeds(*named, seeds + 1, horizon if total <= horizon else seeds + 2 * max(more))

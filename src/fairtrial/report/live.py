@@ -80,7 +80,7 @@ class ProgressDisplay(Callback):
         self._stop_downloads()
         self._trials = trials
         self._names = {
-            trial.hash: f"trial {number}/{len(trials)} {trial.arm} seed {trial.seed}"
+            trial.hash: f"trial {number}/{len(trials)} {trial.arm} seed {trial.own_seed}"
             for number, trial in enumerate(trials, start=1)
         }
         self._forecast, self._next_estimate = Forecast(missing), 0.0

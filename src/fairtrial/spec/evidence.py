@@ -239,6 +239,8 @@ class Noise(Section):
     initial_weights: Count | None = None
     batch_orders: Count | None = None
     first_seed: Annotated[Count, at_most(LARGEST_SEED)] | None = None
+    #: The seeds of a study that lists them; its file has them under ``seeds``.
+    listed: tuple[int, ...] | None = None
 
     @property
     def crossed(self) -> int | None:
@@ -256,6 +258,8 @@ class Noise(Section):
             >>> Noise(first_seed=1000).of(2)
             (1002, 1002)
         """
+        if self.listed is not None:
+            return self.listed[seed], self.listed[seed]
         first, weights, orders = self.first_seed or 0, self.initial_weights, self.batch_orders
         if weights is None or orders is None:
             return first + (0 if weights else seed), first + (0 if orders else seed)

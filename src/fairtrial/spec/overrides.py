@@ -12,6 +12,7 @@ from fairtrial.registry import did_you_mean
 from fairtrial.spec.limits import check_table
 from fairtrial.spec.messages import brief
 from fairtrial.spec.sections import DataSettings
+from fairtrial.spec.seeds import overridden
 from fairtrial.spec.settings import REGISTRIES
 
 #: What a TOML table holds.
@@ -84,8 +85,8 @@ def override(table: Table, assignments: Sequence[str]) -> dict[str, Any]:
         arms = table.get("arms")
         if parts[0] == "arms" and len(parts) > 1 and isinstance(arms, Mapping) and parts[1] not in arms:
             raise StudyError(f"--set {key.strip()}: no arm is named {parts[1]}; {did_you_mean(parts[1], arms)}")
-        if isinstance(changes.get("seeds"), Mapping) and not isinstance(result.get("seeds", 1), Mapping):
-            result["seeds"] = dict.fromkeys(("min", "max"), result.get("seeds", 1))  # seeds = 3, and then seeds.max=5
+        if "seeds" in changes:
+            result["seeds"] = changes["seeds"] = overridden(result.get("seeds", 1), changes["seeds"])
         result = merge(result, changes, where="--set ")
     return result
 

@@ -181,6 +181,11 @@ class DataSettings(NamedSettings):
         return Path(sys.modules[cls.__module__].__file__ or "").parent, cls.__module__
 
     @property
+    def is_regression(self) -> bool:
+        """Whether there are numbers to predict, not classes."""
+        return False
+
+    @property
     def train_images(self) -> int:
         """Number of images that a trial trains on: ``train``, or all but those held out."""
         return self.train or self.size.train - self.validation

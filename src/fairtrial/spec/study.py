@@ -64,7 +64,8 @@ class Study(Section):
     Attributes:
         name: what the store and the tables call it.
         reference: name of the arm that the others are compared with.
-        seeds: number of replicates, at most; they are the seeds 0 to ``seeds - 1``.
+        seeds: number of replicates, at most, numbered from 0; ``noise`` has the seeds of each. The keyword also takes a
+            range, such as ``{"first": 100, "count": 5}``, or a list of seeds.
         min_seeds: number of seeds that every arm is trained with. If it is below ``seeds`` the study is sequential: an
             arm whose verdict is settled gets no more.
         settings: what all arms share, unless an arm says otherwise.
@@ -117,6 +118,7 @@ class Study(Section):
         _check_trials(len(arms), file.seed_range.max)
         file.check_questions({arm.name: arm.settings for arm in arms})
         file, seeds = file.with_directions(), file.seed_range
+        file = file.model_copy(update={"noise": seeds.noise(file.noise)})
         questions = ("metrics", "evidence", "claims", "joint_claims", "reported", "noise", "imported")
         fields = {key: getattr(file, key) for key in ("name", "reference", *questions)}
         fields |= {"settings": validate(Settings, own), "arms": arms, "min_seeds": seeds.min, "seeds": seeds.max}
@@ -135,12 +137,15 @@ class Study(Section):
     def to_dict(self) -> dict[str, Any]:
         """Write the study as nested tables that `from_dict` reads back to an equal study."""
         # A crossed design has no seeds of its own: they follow from [noise], also where that is overridden later.
-        seeds = {} if self.noise.crossed else {"seeds": self._seeds}
+        listed = self.noise.listed
+        seeds = {} if self.noise.crossed else {"seeds": self._seeds if listed is None else list(listed)}
         arms = {
             arm.name: ({"label": arm.label} if arm.label else {}) | _pick(arm.settings, arm.changes)
             for arm in self.arms
         }
         questions = {key: value for key, value in self._questions.items() if value}
+        if listed is not None:
+            del questions["noise"]
         head = {"name": self.name, "reference": self.reference, **seeds}
         return {**head, **_plain(self.settings), "arms": arms, **questions}
 

@@ -4,9 +4,9 @@ import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from pydantic import BeforeValidator, ValidationInfo, field_validator, model_validator
+from pydantic import ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from fairtrial.errors import StudyError
@@ -27,8 +27,7 @@ from fairtrial.spec.imported import Imported
 from fairtrial.spec.measures import better, find_measure, measures_of
 from fairtrial.spec.messages import show
 from fairtrial.spec.metrics import PERCENT, UNITS, Direction, Metric, Unit, may_be_metric, own_unit, settings_needed
-from fairtrial.spec.numbers import Count
-from fairtrial.spec.sections import Section
+from fairtrial.spec.seeds import SeedRange, Seeds
 from fairtrial.spec.settings import BUILT_IN, Settings
 
 if TYPE_CHECKING:  # study imports this module
@@ -39,38 +38,13 @@ Asks = TypeVar("Asks", Evidence, AlsoMeasure, Target)
 HasTarget = TypeVar("HasTarget", Evidence, Claim)
 
 
-def _as_range(seeds: object) -> object:
-    if type(seeds) is int and seeds >= 1:
-        return {"min": seeds, "max": seeds}
-    if isinstance(seeds, Mapping):
-        return seeds
-    raise PydanticCustomError("seeds", "must be an integer of at least 1, or a range such as {min = 3, max = 12}")
-
-
-class SeedRange(Section):
-    """Least and greatest number of seeds, equal unless the study is sequential."""
-
-    min: Count
-    max: Count
-
-    @model_validator(mode="after")
-    def _in_order(self) -> "SeedRange":
-        if self.min > self.max:
-            raise PydanticCustomError(
-                "seeds",
-                "min = {min} must not exceed max = {max}; give both, such as {example}",
-                {"min": self.min, "max": self.max, "example": "{min = 3, max = 12}"},
-            )
-        return self
-
-
 class StudyFile(Settings):
     """A study file as it is written: the settings that all arms share, and everything else."""
 
     name: Name
     reference: Name
     arms: Any
-    seeds: Annotated[SeedRange | None, BeforeValidator(_as_range)] = None
+    seeds: Seeds = None
     noise: Noise = Noise()
     metrics: Mapping[str, MetricSettings] = {}
     evidence: Evidence = Evidence()
@@ -89,15 +63,17 @@ class StudyFile(Settings):
 
     @property
     def seed_range(self) -> SeedRange:
-        """Least and greatest number of seeds.
+        """The seeds of the study.
 
         Raises:
             StudyError: not the number of a crossed design.
         """
+        if self.noise.listed is not None:
+            raise StudyError(f"noise.listed: write seeds = {show(list(self.noise.listed))}, beside the study's name")
         crossed = self.noise.crossed
         seeds = self.seeds or SeedRange(min=crossed or 1, max=crossed or 1)
         if crossed is not None and not seeds.min == seeds.max == crossed:
-            stated = seeds.min if seeds.min == seeds.max else seeds.model_dump()
+            stated = seeds.min if seeds.min == seeds.max else {"min": seeds.min, "max": seeds.max}
             raise StudyError(
                 f"seeds = {show(stated)}: the crossed design in [noise] has {self.noise.initial_weights} times "
                 f"{self.noise.batch_orders} = {crossed} seeds; leave seeds out"

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from fairtrial.spec.metrics import EMA, RECALIBRATED
 from fairtrial.spec.settings import Training
 from fairtrial.training import datasets
 from fairtrial.training.averages import recalibrated
-from fairtrial.training.learner import Accumulator, Learner
+from fairtrial.training.learner import Learner
+from fairtrial.training.losses import Accumulator, Objective
 
 #: Images per forward pass of an evaluation: enough to keep the cores busy, few enough to stay in their caches.
 EVALUATION_BATCH = 500
@@ -20,15 +20,22 @@ RECALIBRATION_BATCHES = 100
 
 @torch.inference_mode()
 def evaluate(
-    network: nn.Module, images: datasets.ImageSet, device: torch.device, indices: Tensor | None = None
+    network: nn.Module,
+    images: datasets.ImageSet,
+    device: torch.device,
+    indices: Tensor | None = None,
+    objective: Objective = Objective(),  # noqa: B008  (immutable)
 ) -> Accumulator:
-    """Measure loss and accuracy in evaluation mode, on all images or some, then return the network to training mode."""
+    """Measure loss and accuracy in evaluation mode, on all images or some, then return the network to training mode.
+
+    Label smoothing is for training, and is left out here.
+    """
     network.eval()
-    tally = Accumulator.empty(device)
+    tally = objective.accumulator(device)
     for rows in torch.split(torch.arange(len(images)) if indices is None else indices, EVALUATION_BATCH):
         inputs, labels = (tensor.to(device) for tensor in images.batch(rows))
-        logits = network(inputs)
-        tally.add(cross_entropy(logits, labels), logits, labels)
+        outputs = network(inputs)
+        tally.add(objective.plain.loss(outputs, labels), outputs, labels)
     network.train()
     return tally
 
@@ -37,7 +44,7 @@ def evaluate_all(learner: Learner, held_out: Mapping[str, datasets.ImageSet], pr
     """Evaluate on all held-out images: ``{prefix}test_loss`` and so on."""
     metrics: dict[str, float] = {}
     for name, images in held_out.items():
-        metrics |= evaluate(learner.network, images, learner.device).read(prefix + name)
+        metrics |= evaluate(learner.network, images, learner.device, objective=learner.objective).read(prefix + name)
     return metrics
 
 
@@ -60,7 +67,7 @@ def evaluate_epoch(
         inputs = (dataset.train.batch(batch)[0].to(learner.device) for batch in full)
         with recalibrated(learner.network, inputs):
             metrics |= evaluate_all(learner, held_out, RECALIBRATED)
-            tally = evaluate(learner.network, dataset.train, learner.device, torch.cat(full))
+            tally = evaluate(learner.network, dataset.train, learner.device, torch.cat(full), learner.objective)
             metrics |= tally.read(f"{RECALIBRATED}train")
     if learner.average is not None:
         with learner.average.applied():

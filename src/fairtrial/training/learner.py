@@ -1,43 +1,18 @@
-"""The training step, what it changes and what it counts."""
+"""The training step, and what it changes."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import LambdaLR
 
 from fairtrial.spec import ModelSettings, ScheduleSettings
 from fairtrial.training import datasets
 from fairtrial.training.averages import WeightAverage
 from fairtrial.training.kernels.layers import accelerate
+from fairtrial.training.losses import Objective
 from fairtrial.trial import Trial
-
-
-@dataclass
-class Accumulator:
-    """Loss and accuracy over the images so far, summed on their device and read rarely."""
-
-    loss: Tensor
-    correct: Tensor
-    images: int = 0
-
-    @classmethod
-    def empty(cls, device: torch.device) -> "Accumulator":
-        """Start from nothing."""
-        loss, correct = (torch.zeros((), dtype=dtype, device=device) for dtype in (torch.float64, torch.int64))
-        return cls(loss, correct)
-
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Count one batch: mean loss in nats, shape (); logits, (batch, classes); labels, (batch,)."""
-        self.loss += loss.double() * len(labels)
-        self.correct += (logits.argmax(dim=1) == labels).sum()
-        self.images += len(labels)
-
-    def read(self, name: str) -> dict[str, float]:
-        """Read mean loss and accuracy as ``{name}_loss`` and ``{name}_acc``."""
-        return {f"{name}_loss": self.loss.item() / self.images, f"{name}_acc": self.correct.item() / self.images}
 
 
 @dataclass(frozen=True)
@@ -49,6 +24,7 @@ class Learner:
     schedule: LambdaLR
     device: torch.device
     average: WeightAverage | None = None
+    objective: Objective = field(default_factory=Objective)
 
     @classmethod
     def build(cls, trial: Trial, dataset: datasets.Dataset, *, fast: bool = True) -> "Learner":
@@ -61,15 +37,16 @@ class Learner:
         steps = math.ceil(len(dataset.train) / settings.training.batch_size)
         schedule = build_schedule(settings.schedule, optimizer, steps_per_epoch=steps, epochs=trial.epochs)
         decay = settings.training.ema
-        return cls(network, optimizer, schedule, device, None if decay is None else WeightAverage(network, decay))
+        average = None if decay is None else WeightAverage(network, decay)
+        return cls(network, optimizer, schedule, device, average, Objective.of(settings))
 
     def step(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Take one step on images (batch, channels, height, width) and labels (batch,).
+        """Take one step on images (batch, channels, height, width) and labels as in `Objective`.
 
-        Returns mean loss in nats, shape (), and logits, shape (batch, classes), both before the step.
+        Returns the mean loss, shape (), and the outputs, such as logits (batch, classes), both before the step.
         """
         logits = self.network(inputs)
-        loss = cross_entropy(logits, labels)
+        loss = self.objective.loss(logits, labels)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()

@@ -69,7 +69,7 @@ def train(trial: TrialContext) -> Iterator[dict[str, float]]:
         metrics |= position.evaluations | evaluate_epoch(learner, trial.settings.training, dataset, batches)
         evaluation = position.evaluation_seconds + perf_counter() - trained
         yield metrics | {"train_seconds": position.seconds, "eval_seconds": evaluation}
-        position = TrainingPosition.before(position.epoch + 1, learner.device)
+        position = TrainingPosition.before(position.epoch + 1, learner)
         if position.epoch <= trial.epochs:
             state.save(trial, learner, position)
     trial.fingerprint(final_weights=fingerprint(learner.network.state_dict()))

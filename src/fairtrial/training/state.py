@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from fairtrial.training import tensors as _tensors  # noqa: F401  (lets checkpoints hold tensors)
-from fairtrial.training.learner import Accumulator, Learner
+from fairtrial.training.learner import Learner
+from fairtrial.training.losses import Accumulator
 from fairtrial.trial import TrialContext
 
 
@@ -27,14 +28,13 @@ class TrainingPosition:
     evaluation_seconds: float = 0.0  # and how long that took
 
     @classmethod
-    def before(cls, epoch: int, device: torch.device) -> "TrainingPosition":
+    def before(cls, epoch: int, learner: Learner) -> "TrainingPosition":
         """Make the position before an epoch's first batch."""
-        return cls(epoch, 0, Accumulator.empty(device), 0.0, {})
+        return cls(epoch, 0, learner.objective.accumulator(learner.device), 0.0, {})
 
 
 def save(trial: TrialContext, learner: Learner, position: TrainingPosition) -> None:
     """Save a trial's state after the position's last batch; see `TrialContext.save` for errors."""
-    tally = position.tally
     trial.save(
         {
             "network": learner.network.state_dict(),
@@ -42,7 +42,7 @@ def save(trial: TrialContext, learner: Learner, position: TrainingPosition) -> N
             "schedule": learner.schedule.state_dict(),
             "epoch": position.epoch,
             "batch": position.batch,
-            "tally": {"loss": tally.loss, "correct": tally.correct, "images": tally.images},
+            "tally": position.tally.state_dict(),
             "seconds": position.seconds,
             "random": position.random,
             "evaluations": position.evaluations,
@@ -60,14 +60,14 @@ def load(trial: TrialContext, learner: Learner) -> TrainingPosition:
     """
     state: dict[str, Any] | None = trial.load()
     if state is None:
-        return TrainingPosition.before(1, learner.device)
+        return TrainingPosition.before(1, learner)
     learner.network.load_state_dict(state["network"])
     learner.optimizer.load_state_dict(state["optimizer"])
     learner.schedule.load_state_dict(state["schedule"])
     if learner.average is not None:
         learner.average.load_state_dict(state["average"])
-    saved = state["tally"]
-    tally = Accumulator(saved["loss"].to(learner.device), saved["correct"].to(learner.device), saved["images"])
+    tally = learner.objective.accumulator(learner.device)
+    tally.load_state_dict(state["tally"])
     return TrainingPosition(
         epoch=state["epoch"],
         batch=state["batch"],
