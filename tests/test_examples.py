@@ -11,6 +11,7 @@ import pytest
 FOLDER = Path(__file__).parents[1] / "examples"
 #: What an example prints, as a pattern.
 PRINTS = {
+    "grid.toml": r"eps from 1e-8 to 0\.01: best and worst differ by",
     "judge_arrays.py": r"low_beta2: worse .*\nlarge_eps: equivalent ",
     "own_loop.toml": r"slow is worse than usual by",
     "own_optimizer.py": r"signum(:| is) ",

@@ -208,7 +208,7 @@ def test_the_documentation_has_the_table(registry):
         ("SCHEDULES", ["constant", "cosine", "exponential", "linear", "step"]),
         ("MODELS", ["mobilenet_v2", "small_cnn"]),
         ("DATASETS", ["cifar10", "digits"]),
-        ("CHARTS", ["differences", "test_accuracy", "training_loss"]),
+        ("CHARTS", ["differences", "heat_map", "sensitivity", "test_accuracy", "training_loss"]),
         ("EXECUTORS", ["inline", "local", "ray"]),
     ],
 )
