@@ -279,7 +279,7 @@ def hanging():
 def pickles():
     """Pickles in data sets and weights, and other weights."""
     from fairtrial.training.datasets.pickled import read_batch
-    from fairtrial.training.models.mobilenet_v2 import weights
+    from fairtrial.training.weights import files
 
     colliding = [bytes([0x8A, 11]) + (number * (2**61 - 1)).to_bytes(11, "little") + b"N" for number in range(50_000)]
     large = {
@@ -299,7 +299,7 @@ def pickles():
     yield "array of bytes", from_weights(zipped(memory)), "damaged, not a file of torch's, or one that"
     yield "name", from_weights(zipped(pickle.dumps({LONG: 1}, 2))), "... is a int"
     for name, said in SPECIAL.items():
-        yield name, partial(weights.read, Path(special(f"{name}.pth"))), said
+        yield name, partial(files.read, Path(special(f"{name}.pth"))), said
     yield "safetensors", from_weights(b"\xff" * 7 + b"\0{", "w.safetensors"), "damaged, or not a safetensors file"
     deep = (400_000).to_bytes(8, "little") + b"[" * 400_000
     yield "deep safetensors", from_weights(deep, "w.safetensors"), "damaged, or not a safetensors file"
@@ -307,11 +307,13 @@ def pickles():
 
 def from_weights(content, name="w.pt"):
     """Read weights."""
-    from fairtrial.training.models.mobilenet_v2 import weights
+    from torch import nn
+
+    from fairtrial.training.weights import files
 
     def read():
         Path(name).write_bytes(content)
-        weights.read(Path(name))
+        files.decode(files.read(Path(name)), Path(name), nn.Module())
 
     return read
 

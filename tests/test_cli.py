@@ -135,7 +135,8 @@ def test_figures_are_written_where_it_says(fairtrial, study):
 
 def test_ls_lists_studies_and_how_far_each_is(fairtrial, study):
     _, out, _ = fairtrial("ls")
-    assert out == "no studies in fairtrial.db yet\nstudies that ship with fairtrial: paper, quick\n"
+    shipped = "paper, paper-large-map, paper-pretrained, quick"
+    assert out == f"no studies in fairtrial.db yet\nstudies that ship with fairtrial: {shipped}\n"
     fairtrial("run", study)
     fairtrial("run", study, "--set", "seeds=1")
     _, out, _ = fairtrial("ls")
@@ -260,7 +261,7 @@ REFUSALS = {
     ),
     "a data folder with the wrong files": (["run", "quick", "--set", "data.path=."], ""),
     "a data folder that is not there": (["run", "quick", "--set", "data.path=nowhere"], ""),
-    "an unknown data set": (["data", "mnist"], "mnist: no such data set; known: `cifar10`, `digits`"),
+    "an unknown data set": (["data", "svhn"], "svhn: no such data set; known: `cifar10`, `cifar100`, "),
     "a wrong source": (["data", "cifar10", "--from", "."], ""),
     "no store": (["table", "quick"], "no store at fairtrial.db"),
     "a store that is no database": (["ls", "--store", "broken.toml"], "the store broken.toml can't be opened"),

@@ -29,6 +29,7 @@ BEFORE = replace(
     processor="AMD EPYC",
     layers=COMPILED,
     data="d" * 64,
+    weights="f" * 64,
     code=CODE,
 )
 
@@ -47,6 +48,7 @@ DIFFERENCES = {
         f"layers {COMPILED}, now {COMPILED.replace('12', '13')}",
     ),
     "data": ({"data": "e" * 64}, "data dddddddddddd, now eeeeeeeeeeee"),
+    "weights": ({"weights": "e" * 64}, "weights ffffffffffff, now eeeeeeeeeeee"),
     "code": ({"code": CODE | {"my_loop.py": "c" * 64}}, "other code: my_loop.py has changed since seed 0"),
     "a package": ({"code": CODE | {"timm": "1.0.4"}}, "other code: timm has changed from 1.0.3 to 1.0.4 since seed 0"),
     "two": ({"threads": 2, "data": "e" * 64}, "threads 1, now 2; data dddddddddddd, now eeeeeeeeeeee"),
@@ -57,6 +59,7 @@ HARMLESS = {
     "another NumPy": {"versions": BEFORE.versions | {"numpy": "2.4"}},
     "torch is not known": {"versions": {"fairtrial": "0.1"}},
     "data are not known": {"data": ""},
+    "weights are not known": {"weights": ""},
     "code is not known": {"code": {}},
     "another commit": {"git_commit": "abc"},
 }

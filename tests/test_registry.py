@@ -84,13 +84,22 @@ def test_an_unknown_name_is_an_error_with_the_nearest(section):
         registry.get("qqqqqq")
 
 
+#: What entries can't do without.
+REQUIRED = {
+    "step": {"milestones": [1]},
+    "npz": {"path": "."},
+    "image_folder": {"path": "."},
+    "table": {"path": ".", "target": "y"},
+}
+
+
 @pytest.mark.parametrize("section", REGISTRIES)
 def test_every_entry_documents_itself_and_knows_its_name(section):
     registry = REGISTRIES[section]
     for name in registry.names():
         entry = registry.get(name)
         assert entry.__doc__
-        required = {"milestones": [1]} if name == "step" else {}
+        required = REQUIRED.get(name, {})
         assert entry(**required).name == name
         assert entry(**required).model_dump()["name"] == name
         assert f'| `"{name}"`' in registry.table()
@@ -176,7 +185,9 @@ def test_only_the_registry_imports_by_name():
 
 
 def test_validating_every_shipped_study_and_every_entry_loads_no_torch():
-    code = """
+    code = (
+        f"REQUIRED = {REQUIRED!r}"
+        """
 import sys
 import fairtrial
 from fairtrial.loading import shipped_studies
@@ -186,11 +197,11 @@ for name in shipped_studies():
     fairtrial.load(name)
 for section, registry in REGISTRIES.items():
     for name in registry.names():
-        more = {"milestones": [1]} if name == "step" else {}
-        table = {section: {"name": name, **more}}
+        table = {section: {"name": name, **REQUIRED.get(name, {})}}
         fairtrial.Study(name="s", reference="a", arms={"a": {}}, **table).to_toml()
 assert "torch" not in sys.modules
 """
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -206,8 +217,8 @@ def test_the_documentation_has_the_table(registry):
     [
         ("OPTIMIZERS", ["adam", "adamw", "rmsprop", "sgd"]),
         ("SCHEDULES", ["constant", "cosine", "exponential", "linear", "step"]),
-        ("MODELS", ["mobilenet_v2", "small_cnn"]),
-        ("DATASETS", ["cifar10", "digits"]),
+        ("MODELS", ["mlp", "mobilenet_v2", "resnet18", "resnet20", "small_cnn"]),
+        ("DATASETS", ["cifar10", "cifar100", "digits", "fashion_mnist", "image_folder", "mnist", "npz", "table"]),
         ("CHARTS", ["differences", "heat_map", "sensitivity", "test_accuracy", "training_loss"]),
         ("EXECUTORS", ["inline", "local", "ray"]),
     ],

@@ -20,6 +20,7 @@ from fairtrial.spec.limits import LARGEST_FILE, LARGEST_WEIGHTS, LONGEST_TEXT
 from fairtrial.spec.messages import brief, show
 from fairtrial.spec.tasks import of_task, task_names
 from fairtrial.store.base import StoredStudy
+from fairtrial.training.weights.published import is_name
 
 _LABEL = re.compile(r"(?P<name>[^@]+)@(?P<hash>[0-9a-f]{4,64})")
 
@@ -199,7 +200,7 @@ def _resolve_table(table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     data, model = table.get("data"), table.get("model")
     if isinstance(data, Mapping) and isinstance(data.get("path"), str):
         result["data"] = {**data, "path": str(_absolute(folder / data["path"], "data.path"))}
-    if isinstance(model, Mapping) and isinstance(model.get("weights"), str):
+    if isinstance(model, Mapping) and isinstance(model.get("weights"), str) and not is_name(model["weights"]):
         path = _absolute(folder / model["weights"], "model.weights")
         pinned = {} if "weights_sha256" in model else {"weights_sha256": _sha256(path)}
         result["model"] = {**model, **pinned, "weights": str(path)}
@@ -211,10 +212,11 @@ def _resolve_overrides(overrides: Sequence[str]) -> list[str]:
     resolved: list[str] = []
     for text in overrides:
         key, equals, value = (part.strip() for part in text.partition("="))
-        if not equals or not key.endswith(("data.path", "model.weights")):
+        name = value.strip("'\"")
+        if not equals or not key.endswith(("data.path", "model.weights")) or is_name(name):
             resolved.append(text)
             continue
-        path = _absolute(Path(value.strip("'\"")), f"--set {brief(key)}")
+        path = _absolute(Path(name), f"--set {brief(key)}")
         resolved.append(f"{key}={json.dumps(str(path))}")
         if key.endswith("model.weights"):
             resolved.append(f"{key}_sha256={json.dumps(_sha256(path))}")

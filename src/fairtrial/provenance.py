@@ -84,7 +84,7 @@ class RunConditions:
 
     def __init__(self, results: Iterable[TrialResult], anew: Collection[str] = ()) -> None:
         self._shared: dict[str, set[str]] = {}
-        self._data: dict[str, set[str]] = {}
+        self._files: dict[tuple[str, str], set[str]] = {}
         self._code = _EarlierCode()
         for result in results:
             kept = result.trial not in anew
@@ -94,15 +94,16 @@ class RunConditions:
         """Add the conditions of a trial that has started; nodes of one cluster can differ, too."""
         for name, value in machine.conditions.items():
             self._shared.setdefault(name, set()).add(value)
-        self._data.setdefault(arm, set()).add(machine.data)
+        for kind, digest in (("data", machine.data), ("weights", machine.weights)):
+            self._files.setdefault((kind, arm), set()).add(digest)
         self._code.add(arm, seed, machine.code)
 
     def differences(self, trial: Trial, machine: Machine) -> tuple[str, ...]:
         """List how the conditions of a trial that starts differ from earlier ones: ``("torch 2.12.0, now 2.13.0",)``.
 
         Compared are versions of fairtrial and torch, threads, the processor (or accelerator) and what computes the
-        layers, the user's own code, and the data's digest with that of trials of the same arm. An unknown condition is
-        no difference.
+        layers, the user's own code, and the digests of data and of weights files with those of trials of the same arm.
+        An unknown condition is no difference.
         """
         found = []
         for name, now in machine.conditions.items():
@@ -110,9 +111,10 @@ class RunConditions:
                 value for value in self._shared.get(name, ()) if kind_of_condition(value) != kind_of_condition(now)
             }
             found += [f"{name} {_either(before)}, now {now}"] if before else []
-        before = self._data.get(trial.arm, set()) - {"", machine.data}
-        if before and machine.data:
-            found.append(f"data {_either({value[:12] for value in before})}, now {machine.data[:12]}")
+        for kind, digest in (("data", machine.data), ("weights", machine.weights)):
+            before = self._files.get((kind, trial.arm), set()) - {"", digest}
+            if before and digest:
+                found.append(f"{kind} {_either({value[:12] for value in before})}, now {digest[:12]}")
         if code := ", ".join(self._code.differences(trial.arm, machine.code)):
             found.append(f"other code: {code}")
         return tuple(found)

@@ -293,7 +293,11 @@ MODELS: "Registry[type[ModelSettings]]" = Registry(
     "model", "fairtrial.training.models", "fairtrial.spec.sections:ModelSettings", default="mobilenet_v2"
 )
 DATASETS: "Registry[type[DataSettings]]" = Registry(
-    "data", "fairtrial.training.datasets", "fairtrial.spec.sections:DataSettings", default="cifar10"
+    "data",
+    "fairtrial.training.datasets",
+    "fairtrial.spec.sections:DataSettings",
+    default="cifar10",
+    adapt="fairtrial.training.datasets.own:adapt",
 )
 MEASURES: "Registry[Any]" = Registry("measure", "fairtrial.measures", "fairtrial.measures:Measure")
 EXECUTORS: "Registry[Any]" = Registry("executor", "fairtrial.executors", "fairtrial.executors.base:Executor")

@@ -275,6 +275,7 @@ class Machine:
         layers: what computes the layers of fairtrial's own loop, such as ``"compiled kernels (g++ 12.2.0, AVX-512)"``;
             others give the same results to rounding, not to the bit. Empty for a user's loop.
         data: digest of the decoded data set that fairtrial's own loop trains on. Empty for a user's loop.
+        weights: digest of the file of initial weights, if the model names one.
         code: digests of the user's own code that the trial ran, by file, and versions of the packages that it imports;
             see `sources.code_of`. Empty where all of it is fairtrial's.
     """
@@ -287,6 +288,7 @@ class Machine:
     git_commit: str | None = None
     layers: str = ""
     data: str = ""
+    weights: str = ""
     code: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from fairtrial.errors import StudyError
 from fairtrial.loading import load
+from fairtrial.registry import DATASETS
 from fairtrial.scheduler import plan
 from fairtrial.spec import Claim, Evidence, Study, content, override
 from fairtrial.spec.labels import under_labels
@@ -97,7 +98,7 @@ ERRORS = {
         "unknown key `betas` in [optimizer]: known: `name`, `lr`, `momentum`, `nesterov`, `weight_decay`",
     ),
     "kind": ({"optimizer": {"name": "adm"}}, 'optimizer.name = "adm": did you mean `adam`?'),
-    "data": ({"data": {"name": "mnist"}}, 'data.name = "mnist": known: `cifar10`, `digits`'),
+    "data": ({"data": {"name": "svhn"}}, f'data.name = "svhn": known: `{"`, `".join(DATASETS.names())}`'),
     "model": ({"model": {"name": "mobilenet"}}, 'model.name = "mobilenet": did you mean `mobilenet_v2`?'),
     "schedule": ({"schedule": {"name": "cos"}}, 'schedule.name = "cos": did you mean `cosine`?'),
     "name of a kind": ({"schedule": {"name": 5}}, "schedule.name = 5: must be a string"),
@@ -269,17 +270,17 @@ def test_places_are_no_settings():
 RECORDED = {
     "paper": (
         "d4b45a5edc429b11cc98f2433bcb1d01afc463d5e817120faf3814dd32ed59a6",
-        "517721d310c4d209a792e405b7d00153ceb6d4b8a4fb3fa7bd11324de4073061",
+        "b3bcbd3450a75977b9c94bbd9d7bd22d0fc480f6ddd8d7dfaeae34122bf54321",
         "fb3e61768d779d891726f57eeacc91821e3fd27b7ce65c827127cfc263af16b8",
     ),
     "quick": (
         "943dd38efe39dc22433e803e7c9876b06daaca63dbc41d1d7d7d6947c7828d6c",
-        "96f19d1497e6effdffcf6c3f4c0a396f3bdbb132413c75a784b8000498bbfc83",
+        "968552d0feb2697a9f9d70c2eb536b9db297161b04a10795870c8579f1e2db82",
         "bfb2f7ca6e870a361f04c8588a7282df804f1ae52c57379f6eb15a51984dfa2b",
     ),
     "every kind": (
         "2d2d7b3c48e6afb4968c990f02ccadcacde54a59d3db9d31de371b6552d67c1e",
-        "35d0bec8728c9da5e0057bcce259b584503a9504e955e5fbe356e71b175a73c9",
+        "2423617971407e3152836bba163ef136215895f6e2ff99be6ae53f5e7e4402cf",
         "a2f974273ebd852404e6a57859226d87babe4eade8eaa2dd2d95016efe091fba",
     ),
 }

@@ -12,6 +12,8 @@ from fairtrial.errors import StudyError
 
 #: Bytes of a study file, and of a file of weights.
 LARGEST_FILE, LARGEST_WEIGHTS = 2**20, 2**30
+#: Bytes of the files of a data set that a study names, and how many files there may be.
+LARGEST_DATA, MOST_DATA_FILES = 2**31, 1_000_000
 #: Characters of a name or key, of an arm's label, and of any other text.
 LONGEST_NAME, LONGEST_LABEL, LONGEST_TEXT = 128, 256, 2**16
 #: Tables and lists within each other, entries of one list, and values in all.

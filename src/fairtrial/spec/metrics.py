@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, TypeAlias
 
 from fairtrial.spec.limits import LONGEST_NAME
@@ -74,6 +75,8 @@ _OWN: dict[str, Unit] = {
     "eval_seconds": SECONDS,
 }
 METRICS = tuple(_OWN)
+#: What the own loop records of predicted numbers, in place of accuracies: mean absolute error and R2.
+_OF_NUMBERS = ("mae", "r2")
 _VARIANT = re.compile(rf"(eval[1-9][0-9]*_|{RECALIBRATED}|{EMA})")
 
 #: What the last word of any metric's name implies: the better direction, and how many decimals people expect. Whether
@@ -84,6 +87,8 @@ _BY_LAST_WORD: dict[str, tuple[Unit, Direction]] = {
     "loss": (LOSS, "lower"),
     "seconds": (SECONDS, "lower"),
     "error": (PLAIN, "lower"),
+    "mae": (PLAIN, "lower"),
+    "r2": (PLAIN, "higher"),
 }
 
 #: Words in the names of metrics that people record as fractions or in percent.
@@ -127,7 +132,7 @@ class Metric:
 
 
 def recorded_metrics(
-    *, validation: bool, evaluations: int = 1, recalibrated: bool = False, ema: bool = False
+    *, validation: bool, evaluations: int = 1, recalibrated: bool = False, ema: bool = False, regression: bool = False
 ) -> tuple[str, ...]:
     """List the metrics that fairtrial's own loop records.
 
@@ -136,6 +141,7 @@ def recorded_metrics(
         evaluations: how often the last epoch is evaluated; all but the last evaluation have a prefix.
         recalibrated: whether there are evaluations with recomputed statistics of batch norm.
         ema: whether there are evaluations with averaged weights.
+        regression: whether numbers are predicted, which have an absolute error and R2 in place of an accuracy.
 
     Example:
         >>> recorded_metrics(validation=False, ema=True)[-2:]
@@ -144,9 +150,13 @@ def recorded_metrics(
     plain = tuple(name for name in METRICS if validation or not name.startswith("val_"))
     held_out = [name for name in plain if name.startswith(("test_", "val_"))]
     variants = {f"eval{number}_": held_out for number in range(1, evaluations)}
-    variants |= {RECALIBRATED: ["train_loss", "train_acc", *held_out]} if recalibrated else {}
+    variants |= {RECALIBRATED: [*plain[:2], *held_out]} if recalibrated else {}
     variants |= {EMA: held_out} if ema else {}
-    return (*plain, *(f"{prefix}{name}" for prefix, names in variants.items() for name in names))
+    names = (*plain, *(f"{prefix}{name}" for prefix, of_it in variants.items() for name in of_it))
+    if not regression:
+        return names
+    kinds = ((name, _OF_NUMBERS if name.endswith("_acc") else (name.rpartition("_")[2],)) for name in names)
+    return tuple(f"{name.rpartition('_')[0]}_{kind}" for name, of_it in kinds for kind in of_it)
 
 
 def settings_needed(metric: str) -> list[str]:
@@ -158,7 +168,8 @@ def settings_needed(metric: str) -> list[str]:
     """
     number = re.match(r"eval([1-9][0-9]{0,2})_", metric)  # see limits.MOST_EVALUATIONS
     evaluations = int(number[1]) + 1 if number else 1
-    if metric not in recorded_metrics(validation=True, evaluations=evaluations, recalibrated=True, ema=True):
+    every = partial(recorded_metrics, validation=True, evaluations=evaluations, recalibrated=True, ema=True)
+    if metric not in {*every(), *every(regression=True)}:
         return []
     prefixes = {RECALIBRATED: "training.recalibrate_batch_norm", EMA: "training.ema"}
     needed = ["training.evaluations_last_epoch"] if number else []

@@ -2,14 +2,14 @@
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
-from fairtrial.registry import DATASETS, MODELS, OPTIMIZERS, SCHEDULES, Registry
+from fairtrial.registry import DATASETS, MODELS, OPTIMIZERS, SCHEDULES, Registry, did_you_mean
 from fairtrial.spec.numbers import Count, CountOrZero, NonNegative, Positive
 
 if TYPE_CHECKING:
@@ -111,15 +111,24 @@ class ModelSettings(NamedSettings):
         """Build the network with its initial weights.
 
         Args:
-            classes: number of logits.
-            image_size: height and width of the images in pixels.
-            channels: channels of the images.
+            classes: number of outputs: logits, or the numbers to predict.
+            image_size: height and width of the images in pixels; 1 where the inputs are no images.
+            channels: channels of the images; of other inputs, how many numbers each is made of.
             seed: the only source of the initial weights; the global random state is left alone.
 
         Returns:
             A network on the CPU, in training mode, that maps images, float32 (batch, channels, height, width) in
-            [0, 1], to logits (batch, classes).
+            [0, 1], or other inputs as `DataSettings.arrays` gives them, such as rows, float32 (batch, channels), to
+            outputs (batch, classes).
         """
+
+    def fetch(self, progress: "Callable[[int, int | None, str], None] | None" = None) -> str:  # noqa: ARG002
+        """Make sure that a file of initial weights is on this machine; return its SHA-256, empty if there is none.
+
+        Raises:
+            WeightsError: it can't be fetched.
+        """
+        return ""
 
     @property
     def label(self) -> str:
@@ -139,12 +148,30 @@ class DataSize(NamedTuple):
     test: int
 
 
+#: What can be done to training images, in the order in which it is done.
+AUGMENTATIONS = ("crop", "flip", "cutout", "mixup")
+
+
+def _in_order(value: object) -> object:
+    """Read ``"none"``, one name or a list of names, and put them in the order of `AUGMENTATIONS`."""
+    names = () if value == "none" else [value] if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise PydanticCustomError("augment", "must be a list of names, such as {example}", {"example": _EXAMPLE})
+    for name in names:
+        if name not in AUGMENTATIONS:
+            raise PydanticCustomError("augment", "{hint}", {"hint": did_you_mean(name, AUGMENTATIONS)})
+    return tuple(sorted(set(names), key=AUGMENTATIONS.index))
+
+
+_EXAMPLE = '["crop", "flip"]'
+
+
 class DataSettings(NamedSettings):
-    """Base of data sets' settings: which images, and how many of them.
+    """Base of data sets' settings: which images, and how many of them. What is said of images is true of rows, too.
 
     Attributes:
-        size: how many images the whole set has.
-        class_names: names of the labels 0, 1, ...
+        size: how many images the whole set has; None if that is known only once it was read.
+        class_names: names of the labels 0, 1, ...; none if they are numbered.
         sha256: digest of the four arrays' bytes, one after the other; if stated, it is checked before a study.
         train: number of training images, drawn class-balanced; by default all that are not held out.
         test: number of test images, drawn class-balanced; all by default.
@@ -153,11 +180,16 @@ class DataSettings(NamedSettings):
             question and not of the noise.
         path: a folder or archive to read the data from. It is no part of any hash: whatever the source, the decoded
             arrays must be the same to the bit.
+        augment: what is done to training images, see `fairtrial.training.augmentation`.
+        crop_padding: pixels by which ``"crop"`` moves an image at most.
+        cutout_size: side of the square that ``"cutout"`` blanks, in pixels.
+        mixup_alpha: both parameters of the beta distribution of ``"mixup"``.
     """
 
     registry: ClassVar[Registry[Any]] = DATASETS
-    size: ClassVar[DataSize]
-    class_names: ClassVar[tuple[str, ...]]
+    later_keys: ClassVar[frozenset[str]] = frozenset({"augment", "crop_padding", "cutout_size", "mixup_alpha"})
+    size: ClassVar[DataSize | None] = None
+    class_names: ClassVar[tuple[str, ...]] = ()
     sha256: ClassVar[str] = ""
 
     train: Count | None = None
@@ -165,6 +197,10 @@ class DataSettings(NamedSettings):
     validation: CountOrZero = 0
     subset_seed: CountOrZero = 0
     path: str | None = None
+    augment: Annotated[tuple[str, ...], BeforeValidator(_in_order)] = ()
+    crop_padding: Count = 4
+    cutout_size: Count = 16
+    mixup_alpha: Positive = 0.2
 
     @abstractmethod
     def arrays(self) -> "tuple[ArrayLike, ArrayLike, ArrayLike, ArrayLike]":
@@ -172,7 +208,9 @@ class DataSettings(NamedSettings):
 
         Returns:
             Training images, training labels, test images, test labels. Images are uint8, (images, size, size) or
-            (images, size, size, channels); labels are class numbers from 0, (images,).
+            (images, size, size, channels); anything else that a network takes is floats or integers, of which it gets
+            the rows as they are: float32 or int64, (rows, ...). Labels are class numbers from 0, (images,); for
+            regression they are numbers, (rows,) or (rows, targets).
         """
 
     @classmethod
@@ -186,23 +224,33 @@ class DataSettings(NamedSettings):
         return False
 
     @property
-    def train_images(self) -> int:
-        """Number of images that a trial trains on: ``train``, or all but those held out."""
-        return self.train or self.size.train - self.validation
+    def class_count(self) -> int | None:
+        """How many classes there are; None if that is known only once the data were read."""
+        return len(self.class_names) or None
 
     @property
-    def test_images(self) -> int:
-        """Number of images that a trial is tested on."""
-        return self.test or self.size.test
+    def train_images(self) -> int | None:
+        """Number of images that a trial trains on: ``train``, or all but those held out; None if not known yet."""
+        return self.train or (self.size.train - self.validation if self.size else None)
+
+    @property
+    def test_images(self) -> int | None:
+        """Number of images that a trial is tested on; None if not known yet."""
+        return self.test or (self.size.test if self.size else None)
+
+    def too_many(self, size: DataSize) -> str:
+        """Say what asks for more images than a set of this size has; empty if nothing does."""
+        held_out = "train + validation" if self.train else "validation"
+        for key, wanted, kind, available in (
+            (held_out, (self.train or 1) + self.validation, "training", size.train),
+            ("test", self.test or size.test, "test", size.test),
+        ):
+            if wanted > available:
+                return f"{key} = {wanted}: {self.name} has {available} {kind} images"
+        return ""
 
     @model_validator(mode="after")
     def _counts_fit(self) -> Self:
-        held_out = "train + validation" if self.train else "validation"
-        for key, wanted, kind, available in (
-            (held_out, (self.train or 1) + self.validation, "training", self.size.train),
-            ("test", self.test_images, "test", self.size.test),
-        ):
-            if wanted > available:
-                context = {"key": key, "wanted": wanted, "name": self.name, "available": available, "kind": kind}
-                raise PydanticCustomError("too_many", "{key} = {wanted}: {name} has {available} {kind} images", context)
+        if self.size and (problem := self.too_many(self.size)):
+            raise PydanticCustomError("too_many", "{problem}", {"problem": problem})
         return self

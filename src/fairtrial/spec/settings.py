@@ -156,6 +156,7 @@ class Settings(Section):
         training = self.training
         return recorded_metrics(
             validation=self.data.validation > 0,
+            regression=self.data.is_regression,
             evaluations=training.evaluations_last_epoch,
             recalibrated=training.recalibrate_batch_norm,
             ema=training.ema is not None,
@@ -166,30 +167,30 @@ class Settings(Section):
         """Names of the training loop and the sections: registered ones, or ``module:Name`` of the user's own."""
         return (self.training.loop, *(getattr(self, section).name for section in REGISTRIES))
 
+    def batches_problem(self, images: int) -> str:
+        """Say why fairtrial's own loop can't train on batches of so many training images; empty if it can."""
+        batch_size, evaluations = self.training.batch_size, self.training.evaluations_last_epoch
+        if self.training.loop != BUILT_IN:
+            return ""
+        if (images % batch_size or batch_size) == 1 and self.model.no_single_image:
+            why = f"leave a batch of one, which {self.model.no_single_image}"
+            return f"training.batch_size = {batch_size}: {images} training images {why}"
+        if evaluations > (batches := math.ceil(images / batch_size)):
+            return f"training.evaluations_last_epoch = {evaluations}: must not exceed the {batches} batches of an epoch"
+        return ""
+
     @model_validator(mode="after")
     def _rules_across_sections(self) -> Self:
         if self.params and self.training.loop == BUILT_IN:
             raise PydanticCustomError(
                 "params", "params: fairtrial's own training loop takes none; name yours in training.loop"
             )
-        images, batch_size = self.data.train_images, self.training.batch_size
-        if (images % batch_size or batch_size) == 1 and self.training.loop == BUILT_IN and self.model.no_single_image:
-            raise PydanticCustomError(
-                "last_batch",
-                "training.batch_size = {batch_size}: {images} training images leave a batch of one, which {why}",
-                {"batch_size": batch_size, "images": images, "why": self.model.no_single_image},
-            )
+        if self.data.train_images and (problem := self.batches_problem(self.data.train_images)):
+            raise PydanticCustomError("batches", "{problem}", {"problem": problem})
         ours = [key for key in self.training.changed_later_keys() if key in Training.evaluation_keys]
         if self.training.loop != BUILT_IN and ours:
             raise PydanticCustomError(
                 "own_loop", "training.{key}: only fairtrial's own training loop has it; see params", {"key": ours[0]}
-            )
-        batches, evaluations = math.ceil(images / batch_size), self.training.evaluations_last_epoch
-        if self.training.loop == BUILT_IN and evaluations > batches:
-            raise PydanticCustomError(
-                "evaluations",
-                "training.evaluations_last_epoch = {evaluations}: must not exceed the {batches} batches of an epoch",
-                {"evaluations": evaluations, "batches": batches},
             )
         if self.schedule.warmup_epochs > self.training.epochs:
             raise PydanticCustomError(

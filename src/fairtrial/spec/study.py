@@ -23,6 +23,7 @@ from fairtrial.spec.measures import Measure, find_measure
 from fairtrial.spec.messages import show, validate
 from fairtrial.spec.metrics import Metric
 from fairtrial.spec.overrides import Table, flatten, merge, parse_toml
+from fairtrial.spec.pinned import pinned
 from fairtrial.spec.sections import Section
 from fairtrial.spec.settings import Settings
 from fairtrial.spec.validation import StudyFile, check_arm
@@ -101,7 +102,7 @@ class Study(Section):
 
     def __init__(self, **table: Any) -> None:
         check_table(table)
-        plain = expand(_as_tables(table))
+        plain = expand(pinned(_as_tables(table)))
         file = validate(StudyFile, plain)
         own = {key: plain[key] for key in Settings.model_fields if key in plain}
         labels, tables = take_labels(_check_tables(file.arms))

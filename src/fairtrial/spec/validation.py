@@ -120,6 +120,9 @@ class StudyFile(Settings):
         self._check_further_questions(words, len(arms))
         self._check_unpaired()
         _check_floor(self.with_directions().evidence, self.declared)
+        built_in = [arm.data for arm in arms.values() if arm.training.loop == BUILT_IN]
+        if evidence.lost_below == "chance" and not all(data.class_count for data in built_in):
+            raise StudyError('evidence.lost_below = "chance": needs data.classes, the number of classes')
         if evidence.against is not None:
             found = find_measure(evidence.metric, declared=self.declared)
             _check_level(found.unit if found else None, evidence.against.value, "evidence.against")
@@ -253,6 +256,9 @@ class Vocabulary:
     def _check(self, name: str, where: str, needed: Collection[str] | None, known: Collection[str]) -> None:
         """Check a name by the metrics that it needs (None: no such name), against the names that are known."""
         missing = [one for one in needed or () if self._known and one not in self._metrics]
+        if any(one.endswith("_acc") for one in missing) and "test_r2" in self._metrics:
+            advice = 'write "final_test_loss" or "final_test_r2"'
+            raise StudyError(f"{where} = {show(name)}: the task is regression, which has no accuracy; {advice}")
         settings = list(dict.fromkeys(key for one in missing for key in settings_needed(one)))
         within = [own for one in missing if (own := one.removeprefix("eval1_")) != one and own in self._metrics]
         if within and not settings:

@@ -90,7 +90,11 @@ def _data(arms: Sequence[Settings]) -> str | None:
     if differ or not _uses(arms, lambda arm: arm.data):
         return None
     train, test = first.train_images, first.test_images
-    return f"{'all' if (train, test) == first.size else f'{train:,} training and {test:,} test images'} of {first.name}"
+    if (train, test) in {first.size, (None, None)}:
+        return f"all of {first.name}"
+    if train is None or test is None:
+        return f"data of {first.name}"
+    return f"{train:,} training and {test:,} test images of {first.name}"
 
 
 def _model(arms: Sequence[Settings]) -> str | None:

@@ -41,6 +41,7 @@ def learned(study: Study, settings: Settings, trial: TrialResult) -> bool | None
 def _chance(settings: Settings, trial: TrialResult) -> float | None:
     """The floor at chance level; None if a user's loop did not record it."""
     if settings.training.loop == BUILT_IN:
-        return above_chance(1 / len(settings.data.class_names))
+        classes = settings.data.class_count
+        return above_chance(1 / classes) if classes else None
     recorded = [record.metrics[CHANCE] for record in trial.epochs if CHANCE in record.metrics]
     return above_chance(recorded[-1]) if recorded else None

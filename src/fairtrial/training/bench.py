@@ -130,8 +130,9 @@ def overhead(trial: Trial, steps: int = 60) -> float:
     Loading data and building the model count as overhead; a real trial spreads them over many more steps.
     """
     settings, data = trial.settings.model_dump(), trial.settings.data
-    size = min(steps * settings["training"]["batch_size"], data.train_images)
-    settings["data"] |= {"train": size, "test": min(2000, data.test_images)}
+    loaded = datasets.load(data, verify=False)
+    size = min(steps * settings["training"]["batch_size"], len(loaded.train))
+    settings["data"] |= {"train": size, "test": min(2000, len(loaded.test))}
     settings["training"]["epochs"] = 1
     short = Trial(trial.arm, trial.seed, spec.Settings.model_validate(settings))
     seconds = []

@@ -58,8 +58,7 @@ class Learner:
 
 def build_network(settings: ModelSettings, dataset: datasets.Dataset, seed: int) -> nn.Module:
     """Make a network for a data set."""
-    _, image_size, _, channels = dataset.train.pixels.shape
-    return settings.build(classes=dataset.classes, image_size=image_size, channels=channels, seed=seed)
+    return settings.build(classes=dataset.classes, image_size=dataset.image_size, channels=dataset.channels, seed=seed)
 
 
 def build_schedule(

@@ -13,6 +13,7 @@ from fairtrial import spec
 from fairtrial.errors import Diverged
 from fairtrial.training import datasets, state
 from fairtrial.training.allocator import keep_freed_memory
+from fairtrial.training.augmentation import augment
 from fairtrial.training.evaluation import evaluate_all, evaluate_epoch, evaluations_within, held_out_sets
 from fairtrial.training.fingerprints import fingerprint
 from fairtrial.training.learner import Learner
@@ -89,7 +90,7 @@ def _train_epoch(
     order: Sequence[Tensor],
 ) -> dict[str, float]:
     """Train an epoch from a position to its end, and update the position; return ``train_loss`` and ``train_acc``."""
-    device, tally = learner.device, position.tally
+    device, tally, data = learner.device, position.tally, trial.settings.data
     evaluations = evaluations_within(trial.settings.training, position.epoch, len(order))
     reported = started = perf_counter()
     noise = np.random.SeedSequence([trial.order_seed, _NOISE, position.epoch]).generate_state(1, np.uint64)[0]
@@ -98,6 +99,16 @@ def _train_epoch(
         state.set_random_state(position.random, device)
         for indices in order[position.batch :]:
             inputs, labels = (tensor.to(device) for tensor in dataset.train.batch(indices))
+            if data.augment:
+                inputs, labels = augment(
+                    inputs,
+                    labels,
+                    data,
+                    classes=dataset.classes,
+                    seed=trial.order_seed,
+                    epoch=position.epoch,
+                    batch=position.batch,
+                )
             tally.add(*learner.step(inputs, labels), labels)
             position.batch += 1
             is_check = position.batch % CHECK_STEPS == 0 or position.batch == len(order)
@@ -122,7 +133,11 @@ def _train_epoch(
     return metrics
 
 
-@lru_cache(maxsize=4)
 def load_once(settings: spec.DataSettings) -> datasets.Dataset:
-    """Load a data set once per process; `prepare.prepare` has verified it."""
+    """Load a data set once per process, however it is augmented; `prepare.prepare` has verified it."""
+    return _load(datasets.unaugmented(settings))
+
+
+@lru_cache(maxsize=4)
+def _load(settings: spec.DataSettings) -> datasets.Dataset:
     return datasets.load(settings, verify=False)

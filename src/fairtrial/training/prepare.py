@@ -9,7 +9,7 @@ from types import FunctionType
 from fairtrial import sources, spec
 from fairtrial.errors import StudyError
 from fairtrial.registry import NotFoundError, import_name
-from fairtrial.training import datasets
+from fairtrial.training import augmentation, datasets
 from fairtrial.training.kernels import compiler, library
 from fairtrial.training.kernels.cache import KernelsUnavailableError, UnsoundError
 from fairtrial.training.learner import build_network
@@ -95,7 +95,7 @@ def compile_layers(trials: Iterable[Trial]) -> tuple[str, ...]:
 def prepare(study: spec.Study, progress: datasets.DownloadProgress | None = None) -> tuple[datasets.Dataset, ...]:
     """Make sure that everything the trials need is available, and return the data sets of fairtrial's own loop.
 
-    Data are fetched and verified, weights files are tried, and users' training loops are imported.
+    Data and weights are fetched and verified, and users' training loops are imported.
 
     Raises:
         DataError: data are missing or damaged.
@@ -108,8 +108,13 @@ def prepare(study: spec.Study, progress: datasets.DownloadProgress | None = None
         find(settings.training.loop, fresh=True)
         if settings.training.loop != spec.BUILT_IN:
             continue
-        if settings.data not in loaded:
-            loaded[settings.data] = datasets.load(settings.data, progress=progress)
+        data = datasets.unaugmented(settings.data)
+        if data not in loaded:
+            loaded[data] = datasets.load(data, progress=progress)
+        augmentation.check(settings.data, loaded[data])
+        if problem := settings.batches_problem(len(loaded[data].train)):
+            raise StudyError(problem)
+        settings.model.fetch(progress)
         if getattr(settings.model, "weights", None):
-            build_network(settings.model, loaded[settings.data], seed=0)
+            build_network(settings.model, loaded[data], seed=0)
     return tuple(loaded.values())

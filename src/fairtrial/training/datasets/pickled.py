@@ -1,4 +1,4 @@
-"""Read one batch file of the python version of CIFAR-10 without running anything in it.
+"""Read one batch file of the python version of CIFAR-10 or CIFAR-100 without running anything in it.
 
 Those files are pickles, and `pickle.load` calls whatever a pickle names. The files need only three names, all NumPy's.
 Here they mean small records that only store their arguments; the array is built from them. Any other name is refused.
@@ -16,18 +16,20 @@ from fairtrial.training import pickles
 from fairtrial.training.datasets.layout import Pixels
 
 
-def read_batch(content: bytes, images: int, image_bytes: int, where: str) -> tuple[Pixels, Pixels]:
-    """Read the pixels (images, image_bytes), planes of red, green and blue, and labels (images,) of one batch file."""
+def read_batch(
+    content: bytes, images: int, image_bytes: int, where: str, labels: bytes = b"labels"
+) -> tuple[Pixels, Pixels]:
+    """Read pixels (images, image_bytes), planes of red, green and blue, and labels (images,), by their key."""
     try:
         pickles.check(io.BytesIO(content))
         batch = _Reader(io.BytesIO(content), encoding="bytes").load()
     except Exception as error:  # a damaged pickle raises almost anything
         raise DataError(
-            f"{where}: not a batch of CIFAR-10 ({brief(' '.join(str(error).split()) or type(error).__name__, 200)})"
+            f"{where}: not a batch of CIFAR images ({brief(' '.join(str(error).split()) or type(error).__name__, 200)})"
         ) from error
     if not isinstance(batch, dict):
         raise DataError(f"{where}: holds a {type(batch).__name__}, expected a dictionary")
-    return (_pixels(batch.get(b"data"), (images, image_bytes), where), _labels(batch.get(b"labels"), images, where))
+    return (_pixels(batch.get(b"data"), (images, image_bytes), where), _labels(batch.get(labels), images, where))
 
 
 class _Dtype:

@@ -4,15 +4,15 @@ Every draw orders all candidates and takes the first ones. So a smaller subset i
 seed: 10,000 images are the 5,000 and 5,000 more, not 10,000 others.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fairtrial.spec.sections import DataSettings
-from fairtrial.training.datasets.layout import Pixels
 
 Indices = NDArray[np.int64]
+Labels = NDArray[Any]
 
 # Each draw has its own random stream, so that its count does not affect the other draws.
 _TRAIN, _TEST, _VALIDATION = 1, 2, 3
@@ -26,7 +26,7 @@ class Choice(NamedTuple):
     validation: Indices | None
 
 
-def choose(settings: DataSettings, train_labels: Pixels, test_labels: Pixels) -> Choice:
+def choose(settings: DataSettings, train_labels: Labels, test_labels: Labels) -> Choice:
     """Choose the parts that a study's data section asks for; its counts must fit the labels.
 
     The validation images are drawn first, from the training set: they don't depend on ``train``, and no training image
@@ -44,7 +44,7 @@ def choose(settings: DataSettings, train_labels: Pixels, test_labels: Pixels) ->
     return Choice(train, test, validation)
 
 
-def balanced_order(candidates: Indices, labels: Pixels, stream: int, seed: int) -> Indices:
+def balanced_order(candidates: Indices, labels: Labels, stream: int, seed: int) -> Indices:
     """Order candidates so that every beginning of the order is as class-balanced as possible.
 
     The classes take turns, in an order drawn once; within a class the images come in random order. Counts per
@@ -67,5 +67,11 @@ def balanced_order(candidates: Indices, labels: Pixels, stream: int, seed: int) 
     return order
 
 
-def _first(count: int, candidates: Indices, labels: Pixels, stream: int, seed: int) -> Indices:
+def random_keys(number: int, stream: int, seed: int) -> NDArray[np.uint64]:
+    """Draw a random key for each of so many images, as `balanced_order` does."""
+    keys: NDArray[np.uint64] = np.random.PCG64(np.random.SeedSequence([stream, seed])).random_raw(number)
+    return keys
+
+
+def _first(count: int, candidates: Indices, labels: Labels, stream: int, seed: int) -> Indices:
     return np.sort(balanced_order(candidates, labels, stream, seed)[:count])

@@ -10,6 +10,15 @@ from pydantic_core import PydanticCustomError
 from fairtrial.registry import MODELS
 from fairtrial.spec.numbers import BelowOne, Interval, Positive
 from fairtrial.spec.sections import ModelSettings
+from fairtrial.training.datasets.download import DownloadProgress, silent
+from fairtrial.training.weights.published import (
+    KERAS_SUFFIX,
+    MOBILENET_V2,
+    Published,
+    ScalingName,
+    digest_of,
+    problem,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -25,12 +34,16 @@ class MobileNetV2(ModelSettings):
         flavor: whose initial weights, batch-norm constants and padding: ``"torchvision"`` or ``"keras"``.
         width: width multiplier of all layers.
         dropout: rate before the classifier. The paper has none.
-        weights: a file of initial weights, safetensors or torch's own; relative to the study file.
+        weights: initial weights: published ones by their name (see `published`), or a file, safetensors, torch's own or
+            Keras's, relative to the study file.
         weights_sha256: digest of that file. Filled in when the study is read; set it to pin the file.
+        scaling: how pixels are scaled: ``"unit"``, from 0 to 1; ``"symmetric"``, from -1 to 1; ``"imagenet"``, to mean
+            0 and variance 1 over ImageNet. By default as published weights were trained, and ``"unit"`` with others.
     """
 
     #: Files and hashes use the older spelling of this key, so that hashes never change.
     other_spellings: ClassVar[Mapping[str, str]] = {"flavor": "flavour"}
+    later_keys: ClassVar[frozenset[str]] = frozenset({"scaling"})
 
     stem: Literal["stock", "cifar"] = "stock"
     flavor: Literal["torchvision", "keras"] = "torchvision"
@@ -38,12 +51,14 @@ class MobileNetV2(ModelSettings):
     dropout: BelowOne = 0.0
     weights: str | None = None
     weights_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    scaling: ScalingName | None = None
 
     @property
     def label(self) -> str:
         """Name, stem, and other settings that differ from the default."""
         width = f", width {self.width:g}" if self.width != 1 else ""
         start = ", from given weights" if self.weights or self.weights_sha256 else ""
+        start = f", from {self.published.name}" if self.published else start
         return f"{self.name} with {self.stem} stem{width}{start}"
 
     @property
@@ -62,14 +77,34 @@ class MobileNetV2(ModelSettings):
             >>> sum(parameter.numel() for parameter in network.parameters())
             2236682
         """
-        from fairtrial.training.models.mobilenet_v2 import weights  # noqa: PLC0415  (settings are read without torch)
-        from fairtrial.training.models.mobilenet_v2.flavors import make_network  # noqa: PLC0415
+        from fairtrial.training.models.mobilenet_v2.flavors import make_network  # noqa: PLC0415  (no torch)
         from fairtrial.training.models.mobilenet_v2.network import Network  # noqa: PLC0415
+        from fairtrial.training.weights import fitting  # noqa: PLC0415
 
         network = make_network(lambda: Network(self, classes=classes, channels=channels), self.flavor, seed)
-        if self.weights is not None:
-            weights.load(network, Path(self.weights), sha256=self.weights_sha256)
+        if (path := self._weights_path()) is not None:
+            fitting.load(network, path, sha256=self.weights_sha256, published=self.published)
         return network
+
+    @property
+    def published(self) -> Published | None:
+        """The published weights that `weights` names, if it does."""
+        return MOBILENET_V2.get(self.weights or "")
+
+    @property
+    def pixels(self) -> ScalingName:
+        """How pixels are scaled, whether stated or not."""
+        return self.scaling or (self.published.scaling if self.published else "unit")
+
+    def fetch(self, progress: DownloadProgress | None = None) -> str:
+        """See `ModelSettings.fetch`."""
+        path = self._weights_path(progress)
+        return "" if path is None else digest_of(path)
+
+    def _weights_path(self, progress: DownloadProgress | None = None) -> Path | None:
+        if self.published is not None:
+            return self.published.fetch(progress or silent)
+        return None if self.weights is None else Path(self.weights)
 
     @model_validator(mode="before")
     @classmethod
@@ -86,4 +121,14 @@ class MobileNetV2(ModelSettings):
     def _digest_needs_a_file(self) -> Self:
         if self.weights_sha256 and not self.weights:
             raise PydanticCustomError("no_weights", "weights_sha256 is given but weights is not")
+        return self
+
+    @model_validator(mode="after")
+    def _weights_fit(self) -> Self:
+        found = problem(self.weights or "", MOBILENET_V2, library=self.flavor, has_width_1=self.width == 1)
+        if not found and (self.weights or "").endswith(KERAS_SUFFIX) and self.flavor != "keras":
+            found = 'is of Keras\'s, for flavor = "keras": padding and batch norm differ'
+        if found:
+            context = {"weights": self.weights, "problem": found}
+            raise PydanticCustomError("weights", 'weights = "{weights}": {problem}', context)
         return self

@@ -129,10 +129,17 @@ FLAVORS: dict[Literal["torchvision", "keras"], Flavor] = {
 
 
 def make_network(make: Callable[[], nn.Module], flavor: Literal["torchvision", "keras"], seed: int) -> nn.Module:
+    """Make a network with a library's initial weights."""
+    return make_from_seed(make, FLAVORS[flavor].initialize, seed)
+
+
+def make_from_seed(
+    make: Callable[[], nn.Module], initialize: Callable[[nn.Module, torch.Generator], None], seed: int
+) -> nn.Module:
     """Make a network on the CPU, channels last, whose initial weights depend on the seed only."""
     with torch.device("meta"):  # torch would initialize the layers from the global generator
         network = make()
     network.to(torch.float32).to_empty(device="cpu")
-    FLAVORS[flavor].initialize(network, torch.Generator(device="cpu").manual_seed(seed))
+    initialize(network, torch.Generator(device="cpu").manual_seed(seed))
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's types
     return network

@@ -5,6 +5,7 @@ from torch import nn
 
 from fairtrial.training.models.mobilenet_v2 import MobileNetV2
 from fairtrial.training.models.mobilenet_v2.flavors import FLAVORS, Flavor, round_to_eights
+from fairtrial.training.weights.scaling import Scaling
 
 #: (expansion t, channels c, blocks n, stride of the first block s) of each stage: table 2 of the paper.
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -71,11 +72,12 @@ class Network(nn.Module):
                 features.append(InvertedResidual(flavor, inputs, outputs, stride=stride, expansion=expansion))
                 inputs, stride = outputs, 1
         features.append(ConvNormActivation(flavor, inputs, last, kernel=1))
+        self.scaling = Scaling(settings.pixels, channels=channels)
         self.features = nn.Sequential(*features)
         self.classifier = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(last, classes))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Map images (batch, channels, height, width) to logits (batch, classes)."""
-        pooled = self.features(images).mean(dim=(2, 3))
+        pooled = self.features(self.scaling(images)).mean(dim=(2, 3))
         logits: torch.Tensor = self.classifier(pooled)
         return logits

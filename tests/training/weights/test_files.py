@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fairtrial.errors import WeightsError
-from fairtrial.training.models.mobilenet_v2 import MobileNetV2, weights
+from fairtrial.training.models.mobilenet_v2 import MobileNetV2
+from fairtrial.training.weights import files, fitting
 
 State = dict[str, torch.Tensor]
 SUFFIXES = (".safetensors", ".pt", ".pth")
+CLASSIFIER = ("classifier.1.weight", "classifier.1.bias")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -47,6 +49,10 @@ def save(state: State, path: Path) -> Path:
     else:
         torch.save(state, path)
     return path
+
+
+def read(path: Path) -> State:
+    return files.decode(files.read(path), path, nn.Module())
 
 
 def refused(path: Path, message: str, **settings: object) -> None:
@@ -88,7 +94,17 @@ def test_another_number_of_classes_keeps_the_seeded_classifier(tmp_path: Path, s
     loaded = build(save(state, tmp_path / f"imagenet{suffix}"), seed=5).state_dict()
     seeded = build(seed=5).state_dict()
     for name, value in loaded.items():
-        expected = seeded if name in weights.CLASSIFIER else state
+        expected = seeded if name in CLASSIFIER else state
+        assert torch.equal(value, expected[name]), name
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_file_without_a_classifier_keeps_the_seeded_one(tmp_path: Path, suffix: str) -> None:
+    state = {name: value for name, value in trained().items() if name not in CLASSIFIER}
+    loaded = build(save(state, tmp_path / f"headless{suffix}"), seed=5).state_dict()
+    seeded = build(seed=5).state_dict()
+    for name, value in loaded.items():
+        expected = seeded if name in CLASSIFIER else state
         assert torch.equal(value, expected[name]), name
 
 
@@ -121,8 +137,8 @@ def test_another_number_of_classes_keeps_the_seeded_classifier(tmp_path: Path, s
             "2 of another shape, the first is classifier.1.weight: (7, 9) in the file, (10, 1280) in the model",
         ),
         (
-            lambda state: [state.pop(name) for name in weights.CLASSIFIER],
-            "2 missing, the first is classifier.1.weight",
+            lambda state: state.pop("classifier.1.weight"),
+            "1 missing, the first is classifier.1.weight",
         ),
         (
             lambda state: (state.pop("features.0.0.weight"), state.update({"conv": torch.zeros(1)})),
@@ -141,7 +157,7 @@ def test_a_refused_file_changes_nothing(tmp_path: Path) -> None:
     before = {name: value.clone() for name, value in network.state_dict().items()}
     state["features.0.0.weight"] = torch.zeros(1)
     with pytest.raises(WeightsError):
-        weights.load(network, save(state, tmp_path / "weights.pt"))
+        fitting.load(network, save(state, tmp_path / "weights.pt"))
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
@@ -159,8 +175,8 @@ def test_no_such_file(tmp_path: Path) -> None:
 
 
 def test_unknown_kind_of_file(tmp_path: Path) -> None:
-    (tmp_path / "weights.h5").touch()
-    refused(tmp_path / "weights.h5", "the name of a weights file must end in one of .safetensors, .pt, .pth")
+    (tmp_path / "weights.bin").touch()
+    refused(tmp_path / "weights.bin", "the name of a weights file must end in one of .safetensors, .pt, .pth, .h5")
 
 
 @pytest.mark.parametrize(
@@ -214,7 +230,7 @@ def test_a_truncated_file(good: tuple[bytes, Path], data: st.DataObject) -> None
     content, path = good
     path.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
     with pytest.raises(WeightsError, match=re.escape(f"{path}: damaged")):
-        weights.read(path)
+        read(path)
 
 
 @settings(deadline=None, max_examples=30)
@@ -225,7 +241,7 @@ def test_a_damaged_file_is_read_or_refused(good: tuple[bytes, Path], data: st.Da
     place = data.draw(st.integers(0, len(content) - 1))
     path.write_bytes(content[:place] + bytes([content[place] ^ data.draw(st.integers(1, 255))]) + content[place + 1 :])
     with contextlib.suppress(WeightsError):
-        assert all(isinstance(value, torch.Tensor) for value in weights.read(path).values())
+        assert all(isinstance(value, torch.Tensor) for value in read(path).values())
 
 
 @settings(deadline=None, max_examples=30)
@@ -234,4 +250,4 @@ def test_any_bytes(good: tuple[bytes, Path], content: bytes) -> None:
     path = good[1]
     path.write_bytes(content)
     with pytest.raises(WeightsError, match=re.escape(f"{path}: ")):
-        weights.read(path)
+        read(path)
