@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from fairtrial import Diverged
+from fairtrial import Diverged, reporting
 from fairtrial.trial import Machine
 
 
@@ -395,3 +395,29 @@ def machine_that_dies(trial=None):
 
 
 not_callable = 3
+
+
+def tunable(trial):
+    """Be best at the learning rate `best`; the rate `fatal`, and those above it, diverge or raise."""
+    rate, params = trial.settings.optimizer.lr, trial.settings.params
+    with Path("seeds.txt").open("a") as file:
+        file.write(f"{trial.arm} {trial.seed} {trial.weights_seed} {trial.order_seed}\n")
+    if "FAIRTRIAL_TEST_INTERRUPT" in os.environ and trial.arm == os.environ["FAIRTRIAL_TEST_INTERRUPT"]:
+        signal.raise_signal(signal.SIGINT)
+    if rate >= params.get("fatal", math.inf):
+        raise Diverged("the rate was too high")
+    if rate >= params.get("fails", math.inf):
+        raise RuntimeError("boom")
+    random.seed(f"{trial.arm} {trial.seed}")
+    for _ in range(trial.epochs):
+        accuracy = 0.8 - 0.02 * math.log10(rate / params.get("best", 1e-3)) ** 2
+        # What is best on the test set is another rate: it must not choose.
+        test = 0.7 + 0.01 * math.log10(rate) + random.gauss(0, 0.001)
+        yield {"train_loss": 1.0, "val_acc": accuracy, "val_loss": 1 - accuracy, "test_acc": test, "chance": 0.1}
+
+
+@reporting
+def endless_in_a_callback(trial, report):
+    """Report an epoch, and never another one."""
+    report({"test_acc": 0.5})
+    time.sleep(600)

@@ -16,6 +16,7 @@ import importlib
 TYPE_CHECKING = False  # as in `typing`, which `python -m fairtrial` must not look for yet; see `__main__`
 if TYPE_CHECKING:
     from fairtrial.api import StudyResults, bench, estimate_cost, fetch_data, list_studies, load, open_results, run
+    from fairtrial.bridge import reporting
     from fairtrial.callbacks import Callback
     from fairtrial.doctor import check_installation
     from fairtrial.errors import Diverged, FairtrialError
@@ -89,12 +90,14 @@ __all__ = [
     "merge_stores",
     "open_results",
     "open_tasks",
+    "reporting",
     "run",
 ]
 
 #: The module of each name; it is imported when the name is first used, so that `import fairtrial` costs nothing.
 _MODULES = {
     "api": ("StudyResults", "bench", "estimate_cost", "fetch_data", "list_studies", "load", "open_results", "run"),
+    "bridge": ("reporting",),
     "callbacks": ("Callback",),
     "doctor": ("check_installation",),
     "errors": ("Diverged", "FairtrialError"),

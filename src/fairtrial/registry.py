@@ -290,7 +290,11 @@ SCHEDULES: "Registry[type[ScheduleSettings]]" = Registry(
     "schedule", "fairtrial.training.schedules", "fairtrial.spec.sections:ScheduleSettings", default="constant"
 )
 MODELS: "Registry[type[ModelSettings]]" = Registry(
-    "model", "fairtrial.training.models", "fairtrial.spec.sections:ModelSettings", default="mobilenet_v2"
+    "model",
+    "fairtrial.training.models",
+    "fairtrial.spec.sections:ModelSettings",
+    default="mobilenet_v2",
+    adapt="fairtrial.training.models.own:adapt",
 )
 DATASETS: "Registry[type[DataSettings]]" = Registry(
     "data",

@@ -22,7 +22,16 @@ class Descent(torch.optim.SGD):
 
 
 def make(params, lr, **more):
+    more.pop("names", None)
     return torch.optim.SGD(params, lr=lr, **more)
+
+
+def make_sam(params, base_optimizer, lr=0.1):
+    pass
+
+
+def make_of_model(model, params, lr=0.1):
+    pass
 
 
 def make_other(params, lr=0.1):
@@ -110,10 +119,19 @@ def test_a_function_with_keywords_takes_any_key():
     assert error("make") == "optimizer.lr: is missing"
 
 
+def test_what_the_thing_itself_refuses_is_an_error_of_the_study():
+    assert error("make", lr=0.5, momentun=0.9).startswith("optimizer: users_arguments:make: ")
+    assert error("make", lr=0.5, momentun=0.9).endswith("got an unexpected keyword argument 'momentun'")
+    assert error("make_other") == "optimizer: users_arguments:make_other: gave a list, not a torch.optim.Optimizer"
+    assert error(momentum=-1.0) == "optimizer: users_arguments:Descent: Invalid momentum value: -1.0"
+
+
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
         ("no_rate", "must take the parameters first, and a learning rate `lr`"),
+        ("make_sam", "wraps another optimizer; name a function that makes both"),
+        ("make_of_model", "takes the model, not only its parameters"),
         ("underscore", "its argument `_beta` can't be set in a study; name a function that gives it"),
         ("Shadow", "its argument `build` can't be set in a study; name a function that gives it"),
     ],
@@ -137,7 +155,7 @@ def test_a_study_of_them_is_written_and_read_and_its_hash_stays():
 def test_settings_are_pickled_copied_hashed_and_compared():
     one = settings(back=2, rates=[0.5, 0.5])
     assert pickle.loads(pickle.dumps(one)) == one
-    assert pickle.loads(pickle.dumps(settings("make", lr=0.5, other="x"))) == settings("make", lr=0.5, other="x")
+    assert pickle.loads(pickle.dumps(settings("make", lr=0.5, names="x"))) == settings("make", lr=0.5, names="x")
     assert copy.deepcopy(one) is copy.copy(one) is one
     assert hash(one) == hash(settings(back=2, rates=[0.5, 0.5]))
     assert one != settings(back=3, rates=[0.5, 0.5])

@@ -270,17 +270,17 @@ def test_places_are_no_settings():
 RECORDED = {
     "paper": (
         "d4b45a5edc429b11cc98f2433bcb1d01afc463d5e817120faf3814dd32ed59a6",
-        "b3bcbd3450a75977b9c94bbd9d7bd22d0fc480f6ddd8d7dfaeae34122bf54321",
+        "fa159d5fc860f267929e9b41042f9b5df4226932292515accf24f2558613882e",
         "fb3e61768d779d891726f57eeacc91821e3fd27b7ce65c827127cfc263af16b8",
     ),
     "quick": (
         "943dd38efe39dc22433e803e7c9876b06daaca63dbc41d1d7d7d6947c7828d6c",
-        "968552d0feb2697a9f9d70c2eb536b9db297161b04a10795870c8579f1e2db82",
+        "def073464d10b4d4811c1834f8453cbd7c3e6e78e09c5c647cb946608dfa7e2f",
         "bfb2f7ca6e870a361f04c8588a7282df804f1ae52c57379f6eb15a51984dfa2b",
     ),
     "every kind": (
         "2d2d7b3c48e6afb4968c990f02ccadcacde54a59d3db9d31de371b6552d67c1e",
-        "2423617971407e3152836bba163ef136215895f6e2ff99be6ae53f5e7e4402cf",
+        "a1db86ccd3ea46696c683b20ad39a7065dafcceb080de4d0c006a73cda48116f",
         "a2f974273ebd852404e6a57859226d87babe4eade8eaa2dd2d95016efe091fba",
     ),
 }

@@ -18,6 +18,13 @@ def test_it_is_what_the_docstring_says():
     assert fairtrial.fingerprint is fingerprint
 
 
+def test_arrays_count_as_tensors_even_if_they_can_not_be_written():
+    arrays = {name: tensor.numpy() for name, tensor in TENSORS.items()}
+    arrays["w"].flags.writeable = False  # as JAX's are
+    assert fingerprint(arrays) == fingerprint(TENSORS)
+    assert fingerprint({"w": arrays["w"].T}) == fingerprint({"w": TENSORS["w"].T})
+
+
 @pytest.mark.parametrize(
     "other",
     [

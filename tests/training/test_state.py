@@ -34,6 +34,12 @@ KINDS = {
         "optimizer": ADAM,
         "training": {"evaluations_last_epoch": 3, "recalibrate_batch_norm": True, "ema": 0.9},
     },
+    "lbfgs": {"optimizer": {"name": "lbfgs", "lr": 0.01, "max_iter": 2}},
+    "muon": {"optimizer": {"name": "muon"}},
+    "by path, clipped, in parts": {
+        "optimizer": {"name": "torch.optim:NAdam", "lr": 0.01},
+        "training": {"clip_norm": 0.1, "accumulate": 3},
+    },
     "sgd, plain layers, no momentum": {"optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.0}, "plain": True},
 }
 
@@ -106,14 +112,16 @@ class Attempt:
 
     def end(self):
         """All of the state that the last step has left, as texts."""
-        optimizer = self.learner.optimizer.state_dict()
+        whole = self.learner.optimizer.state_dict()
+        parts = whole.get("parts", [whole])  # of several optimizers as one
         return {
             "network": fingerprint(self.learner.network.state_dict()),
-            "groups": repr(optimizer["param_groups"]),
-            "moments": {
-                number: {name: described(value) for name, value in moments.items()}
-                for number, moments in optimizer["state"].items()
-            },
+            "groups": repr([optimizer["param_groups"] for optimizer in parts]),
+            "moments": [
+                {name: described(value) for name, value in moments.items()}
+                for optimizer in parts
+                for moments in optimizer["state"].values()
+            ],
             "schedule": repr(self.learner.schedule.state_dict()),
             "random": fingerprint([("", self.random[-1])]),
             "average": fingerprint(averages(self.learner)),
@@ -127,7 +135,9 @@ def averages(learner):
 
 
 def described(value):
-    """Digest a tensor together with its layout in memory."""
+    """Digest a tensor together with its layout in memory, or a list of these."""
+    if isinstance(value, list):
+        return [described(item) for item in value]
     return (fingerprint([("", value)]), value.stride()) if isinstance(value, torch.Tensor) else value
 
 

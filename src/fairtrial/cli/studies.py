@@ -1,5 +1,9 @@
 """Commands that list studies and print one."""
 
+import shlex
+from pathlib import Path
+from typing import Annotated
+
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -8,10 +12,11 @@ from rich.text import Text
 from fairtrial import api, loading
 from fairtrial.api import DEFAULT_STORE
 from fairtrial.cli.options import OverridesOption, StoreOption, StudyArgument
-from fairtrial.cli.output import out, out_document
+from fairtrial.cli.output import out, out_document, say
 from fairtrial.errors import StoreDamagedError
 from fairtrial.spec import parse_toml
 from fairtrial.store.url import redact_url
+from fairtrial.templates import TEMPLATES, write_template
 from fairtrial.text import one_line, visible
 
 app = typer.Typer()
@@ -41,3 +46,25 @@ def list_studies(store: StoreOption = DEFAULT_STORE) -> None:
     out(f"studies that ship with fairtrial: {', '.join(loading.shipped_studies())}")
     if damage := next((study.damage for study in stored if study.damage), ""):
         raise StoreDamagedError(f"the store {redact_url(store)} is damaged: {damage}")
+
+
+@app.command()
+def new(
+    kind: Annotated[
+        str | None, typer.Argument(metavar="KIND", help="What you train with; without it, the kinds are listed.")
+    ] = None,
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Where to write them; made if there is none.")
+    ] = Path(),
+) -> None:
+    """Write a study and its training loop to start from; nothing is overwritten."""
+    if kind is None:
+        for name, template in TEMPLATES.items():
+            out(f"{name:<14}{template.about}")
+        return
+    template = write_template(kind, folder)
+    study, loop = (one_line(str(folder / name)) for name in template.files)
+    out(f"wrote {study} and {loop}; next: fairtrial run {one_line(shlex.quote(str(folder / template.files[0])))}")
+    if missing := template.missing:
+        packages, are = " and ".join(missing), "is" if len(missing) == 1 else "are"
+        say(f"{loop} needs {packages}, which {are} not installed: pip install {' '.join(missing)}")

@@ -128,7 +128,9 @@ def settings_of(
 
 
 def parameters_of(thing: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """Read the arguments of a function, or of a class with what its ``**keywords`` pass to its bases.
+    """Read the arguments of a function, or of a class with what its ``**keywords`` can pass to its bases.
+
+    What a base requires, the class gives it.
 
     Raises:
         NotFoundError: the signature can't be read, as with some functions that are written in C.
@@ -140,7 +142,8 @@ def parameters_of(thing: Callable[..., Any]) -> dict[str, inspect.Parameter]:
         while takes_any(found) and above:
             found = {key: one for key, one in found.items() if one.kind != one.VAR_KEYWORD}
             _, *inherited = inspect.signature(above.pop(0)).parameters.values()
-            found = {one.name: one for one in inherited} | found
+            found |= {one.name: one for one in inherited if one.default is not one.empty and one.name not in found}
+            found |= {one.name: one for one in inherited if one.kind == one.VAR_KEYWORD}
     except (TypeError, ValueError) as error:
         raise NotFoundError("its arguments can't be read; name a function that calls it") from error
     is_open = not isinstance(thing, type)

@@ -65,6 +65,8 @@ class OptimizerSettings(NamedSettings):
     """
 
     registry: ClassVar[Registry[Any]] = OPTIMIZERS
+    #: Whether the optimizer's ``step`` gets a closure, which evaluates loss and gradient of the batch again.
+    uses_closure: ClassVar[bool] = False
 
     lr: Positive
 

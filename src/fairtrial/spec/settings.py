@@ -22,7 +22,7 @@ from fairtrial.registry import DATASETS, MODELS, OPTIMIZERS, SCHEDULES, Registry
 from fairtrial.sources import describe
 from fairtrial.spec.limits import LONGEST_LABEL, MOST_EPOCHS, MOST_EVALUATIONS
 from fairtrial.spec.metrics import recorded_metrics
-from fairtrial.spec.numbers import Count, Decay, NonNegative, at_most
+from fairtrial.spec.numbers import Count, Decay, NonNegative, Positive, at_most
 from fairtrial.spec.sections import DataSettings, ModelSettings, OptimizerSettings, ScheduleSettings, Section
 
 #: The name of fairtrial's own training loop.
@@ -81,6 +81,9 @@ class Training(Section):
         loop: ``"fairtrial"``, ``"module:function"`` or, in Python, a function. Most other keys are for fairtrial's own.
         evaluations_last_epoch: how often the last epoch is evaluated, at equal distances, the last time at its end.
         recalibrate_batch_norm: evaluate each epoch also with statistics of batch norm recomputed from training batches.
+        clip_norm: greatest norm of a step's whole gradient, which is scaled down to it (Pascanu et al. 2013), if any.
+        accumulate: into how many parts, as equal as can be, a batch is split to save memory. Their gradients are added
+            up before the step, so only batch norm, which sees the parts, makes a difference.
         ema: decay, a step, of a moving average of the weights, with which each epoch is evaluated too; None for none.
         checkpoint_seconds: least seconds between two checkpoints, of any loop; by default as many as keep the cost of
             saving below 2% of a trial's time, and at most ten minutes. It is no part of any hash: it changes no result.
@@ -89,13 +92,17 @@ class Training(Section):
 
     #: Keys of fairtrial's own loop that only add evaluations, and change no bit of a training.
     evaluation_keys: ClassVar[frozenset[str]] = frozenset({"evaluations_last_epoch", "recalibrate_batch_norm", "ema"})
-    later_keys: ClassVar[frozenset[str]] = evaluation_keys | {"code"}
+    #: Further keys that only fairtrial's own loop has.
+    loop_keys: ClassVar[frozenset[str]] = evaluation_keys | {"clip_norm", "accumulate"}
+    later_keys: ClassVar[frozenset[str]] = loop_keys | {"code"}
 
     epochs: Annotated[Count, at_most(MOST_EPOCHS)] = 10
     batch_size: Count = 64
     evaluations_last_epoch: Annotated[Count, at_most(MOST_EVALUATIONS)] = 1
     recalibrate_batch_norm: StrictBool = False
     ema: Decay | None = None
+    clip_norm: Positive | None = None
+    accumulate: Count = 1
     checkpoint_seconds: NonNegative | None = None
     loop: Annotated[str, PlainValidator(_loop_name), PlainSerializer(str)] = BUILT_IN
     code: Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)] | None = None
@@ -175,6 +182,12 @@ class Settings(Section):
         if (images % batch_size or batch_size) == 1 and self.model.no_single_image:
             why = f"leave a batch of one, which {self.model.no_single_image}"
             return f"training.batch_size = {batch_size}: {images} training images {why}"
+        if (parts := self.training.accumulate) > batch_size:
+            return f"training.accumulate = {parts}: must not exceed training.batch_size = {batch_size}"
+        for size in (min(images, batch_size), images % batch_size):
+            if parts > 1 and size and size // min(parts, size) == 1 and self.model.no_single_image:
+                why = f"has a part of one, which {self.model.no_single_image}"
+                return f"training.accumulate = {parts}: a batch of {size} images {why}"
         if evaluations > (batches := math.ceil(images / batch_size)):
             return f"training.evaluations_last_epoch = {evaluations}: must not exceed the {batches} batches of an epoch"
         return ""
@@ -187,7 +200,7 @@ class Settings(Section):
             )
         if self.data.train_images and (problem := self.batches_problem(self.data.train_images)):
             raise PydanticCustomError("batches", "{problem}", {"problem": problem})
-        ours = [key for key in self.training.changed_later_keys() if key in Training.evaluation_keys]
+        ours = [key for key in self.training.changed_later_keys() if key in Training.loop_keys]
         if self.training.loop != BUILT_IN and ours:
             raise PydanticCustomError(
                 "own_loop", "training.{key}: only fairtrial's own training loop has it; see params", {"key": ours[0]}

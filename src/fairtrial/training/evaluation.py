@@ -9,6 +9,7 @@ from fairtrial.spec.metrics import EMA, RECALIBRATED
 from fairtrial.spec.settings import Training
 from fairtrial.training import datasets
 from fairtrial.training.averages import recalibrated
+from fairtrial.training.closures import evaluated_weights
 from fairtrial.training.learner import Learner
 from fairtrial.training.losses import Accumulator, Objective
 
@@ -60,6 +61,13 @@ def evaluate_epoch(
         order: the epoch's training batches, by their positions; the first full ones recalibrate batch norm, and on
             their images ``recalibrated_train_loss`` and ``recalibrated_train_acc`` are measured.
     """
+    with evaluated_weights(learner.optimizer, learner.network):
+        return _evaluate_in_all_ways(learner, training, dataset, order)
+
+
+def _evaluate_in_all_ways(
+    learner: Learner, training: Training, dataset: datasets.Dataset, order: Sequence[Tensor]
+) -> dict[str, float]:
     held_out = held_out_sets(dataset)
     metrics = evaluate_all(learner, held_out)
     if training.recalibrate_batch_norm:

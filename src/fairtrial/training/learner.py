@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from fairtrial.spec import ModelSettings, ScheduleSettings
 from fairtrial.training import datasets
 from fairtrial.training.averages import WeightAverage
+from fairtrial.training.closures import has_modes, step_with_closure
+from fairtrial.training.kernels.gains import accelerate_if_it_suits, gains
 from fairtrial.training.kernels.layers import accelerate
 from fairtrial.training.losses import Objective
 from fairtrial.trial import Trial
@@ -25,35 +28,84 @@ class Learner:
     device: torch.device
     average: WeightAverage | None = None
     objective: Objective = field(default_factory=Objective)
+    uses_closure: bool = False
+    parts: int = 1  # of a batch, one after the other
+    clip_norm: float | None = None
 
     @classmethod
     def build(cls, trial: Trial, dataset: datasets.Dataset, *, fast: bool = True) -> "Learner":
         """Make the learner of a trial before its first step; without ``fast``, it uses torch's own layers."""
         settings, device = trial.settings, choose_device()
         network = build_network(settings.model, dataset, trial.weights_seed).to(device)
-        if fast:
-            network = accelerate(network)
+        if settings.optimizer.uses_closure:  # many of these flatten weights and gradients, which other layouts forbid
+            network = network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        if fast and gains(network):
+            network = accelerate(network) if ":" not in settings.model.name else _suited(network, dataset, device)
         optimizer = settings.optimizer.build(network.parameters())
+        if has_modes(optimizer):
+            optimizer.train()  # type: ignore[attr-defined]
         steps = math.ceil(len(dataset.train) / settings.training.batch_size)
         schedule = build_schedule(settings.schedule, optimizer, steps_per_epoch=steps, epochs=trial.epochs)
         decay = settings.training.ema
-        average = None if decay is None else WeightAverage(network, decay)
-        return cls(network, optimizer, schedule, device, average, Objective.of(settings))
+        return cls(
+            network,
+            optimizer,
+            schedule,
+            device,
+            average=None if decay is None else WeightAverage(network, decay),
+            objective=Objective.of(settings),
+            uses_closure=settings.optimizer.uses_closure,
+            parts=settings.training.accumulate,
+            clip_norm=settings.training.clip_norm,
+        )
 
     def step(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Take one step on images (batch, channels, height, width) and labels as in `Objective`.
 
         Returns the mean loss, shape (), and the outputs, such as logits (batch, classes), both before the step.
         """
-        logits = self.network(inputs)
-        loss = self.objective.loss(logits, labels)
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
+        gradient = partial(self._gradient, inputs, labels)
+        if self.uses_closure:
+            loss, outputs = step_with_closure(self.optimizer, gradient, self.network, self.device)
+        else:
+            loss, outputs = gradient()
+            self.optimizer.step()
         self.schedule.step()
         if self.average is not None:
             self.average.update()
-        return loss.detach(), logits.detach()
+        return loss, outputs
+
+    def _gradient(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Put the gradient of the mean loss into the parameters; return the loss and the outputs."""
+        if self.parts == 1:
+            outputs = self.network(inputs)
+            loss = self.objective.loss(outputs, labels)
+            self.optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+        else:
+            loss, outputs = self._accumulate(inputs, labels)
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_norm)
+        return loss.detach(), outputs.detach()
+
+    def _accumulate(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Add up the gradients of a batch's parts, each weighted by its images."""
+        parts = min(self.parts, len(labels))
+        self.optimizer.zero_grad()
+        losses: list[Tensor] = []
+        outputs: list[Tensor] = []
+        for some_inputs, some_labels in zip(inputs.tensor_split(parts), labels.tensor_split(parts), strict=True):
+            outputs.append(self.network(some_inputs))
+            loss = self.objective.loss(outputs[-1], some_labels) * (len(some_labels) / len(labels))
+            loss.backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+            outputs[-1] = outputs[-1].detach()
+        return torch.stack(losses).sum(), torch.cat(outputs)
+
+
+def _suited(network: nn.Module, dataset: datasets.Dataset, device: torch.device) -> nn.Module:
+    images, _ = dataset.train.batch(torch.arange(min(2, len(dataset.train))))
+    return accelerate_if_it_suits(network, images.to(device))
 
 
 def build_network(settings: ModelSettings, dataset: datasets.Dataset, seed: int) -> nn.Module:

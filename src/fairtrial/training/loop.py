@@ -14,9 +14,11 @@ from fairtrial.errors import Diverged
 from fairtrial.training import datasets, state
 from fairtrial.training.allocator import keep_freed_memory
 from fairtrial.training.augmentation import augment
+from fairtrial.training.closures import evaluated_weights
 from fairtrial.training.evaluation import evaluate_all, evaluate_epoch, evaluations_within, held_out_sets
 from fairtrial.training.fingerprints import fingerprint
 from fairtrial.training.learner import Learner
+from fairtrial.training.randomness import random_state, set_random_state
 from fairtrial.training.state import TrainingPosition
 from fairtrial.trial import TrialContext
 
@@ -73,7 +75,8 @@ def train(trial: TrialContext) -> Iterator[dict[str, float]]:
         position = TrainingPosition.before(position.epoch + 1, learner)
         if position.epoch <= trial.epochs:
             state.save(trial, learner, position)
-    trial.fingerprint(final_weights=fingerprint(learner.network.state_dict()))
+    with evaluated_weights(learner.optimizer, learner.network):
+        trial.fingerprint(final_weights=fingerprint(learner.network.state_dict()))
 
 
 def batch_order(seed: int, epoch: int, images: int) -> Tensor:
@@ -96,7 +99,7 @@ def _train_epoch(
     noise = np.random.SeedSequence([trial.order_seed, _NOISE, position.epoch]).generate_state(1, np.uint64)[0]
     with torch.random.fork_rng():  # dropout uses the global state, which is the user's
         torch.manual_seed(int(noise >> np.uint64(1)))
-        state.set_random_state(position.random, device)
+        set_random_state(position.random, device)
         for indices in order[position.batch :]:
             inputs, labels = (tensor.to(device) for tensor in dataset.train.batch(indices))
             if data.augment:
@@ -119,11 +122,12 @@ def _train_epoch(
                 reported = perf_counter()
             if position.batch in evaluations:
                 before = perf_counter()
-                position.evaluations |= evaluate_all(learner, held_out_sets(dataset), evaluations[position.batch])
+                with evaluated_weights(learner.optimizer, learner.network):
+                    position.evaluations |= evaluate_all(learner, held_out_sets(dataset), evaluations[position.batch])
                 took = perf_counter() - before
                 position.evaluation_seconds, started = position.evaluation_seconds + took, started + took
             if trial.checkpoint_due:
-                position.random = state.random_state(device)
+                position.random = random_state(device)
                 tally.loss.item()  # waits for an accelerator, whose time counts
                 position.seconds += perf_counter() - started
                 state.save(trial, learner, position)

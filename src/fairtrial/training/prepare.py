@@ -14,6 +14,7 @@ from fairtrial.training.kernels import compiler, library
 from fairtrial.training.kernels.cache import KernelsUnavailableError, UnsoundError
 from fairtrial.training.learner import build_network
 from fairtrial.training.loop import train
+from fairtrial.training.probing import probe
 from fairtrial.trial import TrainingLoop, Trial, TrialContext
 
 
@@ -55,6 +56,8 @@ def find(name: str, *, fresh: bool = False) -> TrainingLoop:
 
 def _forgets_to_yield(loop: object) -> bool:
     """Whether a function is no generator, and can only return None and dicts."""
+    if inspect.isgeneratorfunction(loop):  # what `bridge.reporting` makes of a function that is none
+        return False
     loop = inspect.unwrap(loop) if callable(loop) else loop
     if not isinstance(loop, FunctionType) or inspect.isgeneratorfunction(loop):
         return False
@@ -95,12 +98,12 @@ def compile_layers(trials: Iterable[Trial]) -> tuple[str, ...]:
 def prepare(study: spec.Study, progress: datasets.DownloadProgress | None = None) -> tuple[datasets.Dataset, ...]:
     """Make sure that everything the trials need is available, and return the data sets of fairtrial's own loop.
 
-    Data and weights are fetched and verified, and users' training loops are imported.
+    Data and weights are fetched and verified, users' models are tried, and their training loops are imported.
 
     Raises:
         DataError: data are missing or damaged.
         WeightsError: a weights file does not fit its model.
-        StudyError: a training loop can't be found.
+        StudyError: a training loop can't be found, or a user's model can't be trained on the data.
     """
     sources.forget()
     loaded: dict[spec.DataSettings, datasets.Dataset] = {}
@@ -115,6 +118,8 @@ def prepare(study: spec.Study, progress: datasets.DownloadProgress | None = None
         if problem := settings.batches_problem(len(loaded[data].train)):
             raise StudyError(problem)
         settings.model.fetch(progress)
-        if getattr(settings.model, "weights", None):
+        if ":" in settings.model.name or not loaded[data].has_images:
+            probe(settings, loaded[data])
+        elif getattr(settings.model, "weights", None):
             build_network(settings.model, loaded[data], seed=0)
     return tuple(loaded.values())

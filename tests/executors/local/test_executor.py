@@ -154,6 +154,13 @@ def test_a_trial_that_takes_too_long_has_failed_and_is_not_tried_again(dying_stu
     assert ends(messages)["b"].outcome is Outcome.FINISHED
 
 
+def test_it_is_told_where_a_training_was_that_has_a_thread_of_its_own(make_study):
+    (trial,) = plan(make_study(seeds=1, arms={"a": {}}))
+    messages = execute(LocalExecutor(1, time_limit=1.5), loops.endless_in_a_callback, [trial])
+    assert stories(messages)["a"] == [Started, 1, Outcome.FAILED]
+    assert "in endless_in_a_callback" in ends(messages)["a"].detail
+
+
 def test_a_trial_that_asks_for_too_much_memory_has_failed(dying_study):
     messages = execute(LocalExecutor(1, memory_limit=2 << 30), loops.dying, dying_study("much memory"))
     assert stories(messages)["bad"] == [Started, 1, Started, 1, Outcome.FAILED]

@@ -136,7 +136,7 @@ def main(pipe: int, crash_log: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the runner to handle
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # a terminal may stop background processes that write to it
     faulthandler.enable(crash_log)
-    faulthandler.register(WHERE, crash_log, all_threads=False)
+    faulthandler.register(WHERE, crash_log)  # of all threads: `bridge.reporting` trains in one of its own
     if sys.platform == "linux":
         # The kernel kills this process with its parent: the pipe's end is noticed only if native code lets threads run.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

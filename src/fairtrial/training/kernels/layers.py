@@ -21,7 +21,7 @@ from fairtrial.training.kernels.library import Activation, Chain, ChainUnit, Con
 from fairtrial.training.models.mobilenet_v2.flavors import BiasedBatchNorm2d, OneSidedConv2d
 
 _PLAIN = {Tensor, nn.Parameter}
-_ACTIVATIONS: dict[type[nn.Module], Activation] = {nn.ReLU: Activation.RELU, nn.ReLU6: Activation.RELU6}
+ACTIVATIONS: dict[type[nn.Module], Activation] = {nn.ReLU: Activation.RELU, nn.ReLU6: Activation.RELU6}
 
 #: A dense convolution with more input channels than this is left to torch: windows would take too much memory.
 MOST_WINDOW_CHANNELS = 4
@@ -106,7 +106,7 @@ _FAST: dict[type[nn.Module], type[nn.Module]] = {
     nn.BatchNorm2d: FastBatchNorm2d,
     BiasedBatchNorm2d: FastBiasedBatchNorm2d,
 }
-_CHAINED = {*_FAST.values(), *_ACTIVATIONS}
+_CHAINED = {*_FAST.values(), *ACTIVATIONS}
 _CONVS, _NORMS = (FastConv2d, FastOneSidedConv2d), (FastBatchNorm2d, FastBiasedBatchNorm2d)
 
 
@@ -179,7 +179,7 @@ class _Part:
         if _is_hooked(layer):
             return False
         last = self.triples[-1] if self.triples else Triple()
-        activation = _ACTIVATIONS.get(type(layer))
+        activation = ACTIVATIONS.get(type(layer))
         if isinstance(layer, _CONVS) and kind_of(layer) is not None:
             self.triples.append(Triple(layer))
         elif isinstance(layer, _NORMS):

@@ -3,6 +3,8 @@
 import math
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from pydantic import StrictBool
+
 from fairtrial.registry import OPTIMIZERS
 from fairtrial.spec.numbers import BelowOne, NonNegative, Positive
 from fairtrial.spec.sections import OptimizerSettings
@@ -33,6 +35,7 @@ class Adam(OptimizerSettings):
         eps: added to the denominator.
         eps_convention: to which denominator.
         weight_decay: L2 penalty, added to the gradient.
+        amsgrad: divide by the greatest v so far in place of the last (Reddi et al. 2018).
 
     Example:
         >>> import torch
@@ -42,18 +45,20 @@ class Adam(OptimizerSettings):
     """
 
     torch_class: ClassVar = "Adam"
+    later_keys: ClassVar = frozenset({"amsgrad"})
 
     lr: Positive = 1e-3
     betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
     eps: NonNegative = 1e-8
     eps_convention: Literal["torch", "keras"] = "torch"
     weight_decay: NonNegative = 0.0
+    amsgrad: StrictBool = False
 
     def build(self, parameters: "Iterable[torch.nn.Parameter]") -> "torch.optim.Optimizer":
         """Make torch's optimizer with its fused kernels, which read and write each parameter once."""
         import torch  # noqa: PLC0415  (settings are read without it)
 
-        arguments = self.model_dump(include={"lr", "betas", "eps", "weight_decay"})
+        arguments = self.model_dump(include={"lr", "betas", "eps", "weight_decay", "amsgrad"})
         optimizer: torch.optim.Optimizer = getattr(torch.optim, self.torch_class)(parameters, fused=True, **arguments)
         if self.eps_convention == "keras":
             _use_epsilon_hat(optimizer)

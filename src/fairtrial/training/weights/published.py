@@ -1,6 +1,7 @@
 """Weights that libraries publish: names, addresses, what is known of their content, and where they are kept."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,30 +85,26 @@ class Published:
         return path
 
 
+def of_torchvision(name: str, url: str, mebibytes: float) -> Published:
+    """Describe weights of torchvision's by what it says of them; it rounds sizes to a thousandth of a mebibyte.
+
+    Example:
+        >>> of_torchvision("torchvision:V1", "https://download.pytorch.org/models/resnet18-f37072fd.pth", 44.661).sha256
+        'f37072fd'
+    """
+    digits = re.search(r"-([0-9a-f]{8,64})\.[a-z]+$", url)
+    size = int((mebibytes + 0.001) * 2**20)
+    return Published(name, "torchvision", url, size, digits[1] if digits else "", is_exact=False, scaling="imagenet")
+
+
 _TORCHVISION, _KERAS = "https://download.pytorch.org/models/", "https://storage.googleapis.com/tensorflow/"
 
-#: MobileNetV2's, of width 1. torchvision states sizes to a thousandth of a mebibyte, rounded here to more.
+#: MobileNetV2's, of width 1.
 MOBILENET_V2: Mapping[str, Published] = {
     one.name: one
     for one in (
-        Published(
-            name="torchvision:IMAGENET1K_V1",
-            library="torchvision",
-            url=f"{_TORCHVISION}mobilenet_v2-b0353104.pth",
-            size=int(13.556 * 2**20),
-            sha256="b0353104",
-            is_exact=False,
-            scaling="imagenet",
-        ),
-        Published(
-            name="torchvision:IMAGENET1K_V2",
-            library="torchvision",
-            url=f"{_TORCHVISION}mobilenet_v2-7ebf99e0.pth",
-            size=int(13.599 * 2**20),
-            sha256="7ebf99e0",
-            is_exact=False,
-            scaling="imagenet",
-        ),
+        of_torchvision("torchvision:IMAGENET1K_V1", f"{_TORCHVISION}mobilenet_v2-b0353104.pth", 13.555),
+        of_torchvision("torchvision:IMAGENET1K_V2", f"{_TORCHVISION}mobilenet_v2-7ebf99e0.pth", 13.598),
         Published(
             name="keras:imagenet",
             library="keras",
