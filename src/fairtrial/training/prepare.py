@@ -9,10 +9,10 @@ from types import FunctionType
 from fairtrial import sources, spec
 from fairtrial.errors import StudyError
 from fairtrial.registry import NotFoundError, import_name
-from fairtrial.training import augmentation, datasets
+from fairtrial.training import augmentation, datasets, precision
 from fairtrial.training.kernels import compiler, library
 from fairtrial.training.kernels.cache import KernelsUnavailableError, UnsoundError
-from fairtrial.training.learner import build_network
+from fairtrial.training.learner import build_network, choose_device
 from fairtrial.training.loop import train
 from fairtrial.training.probing import probe
 from fairtrial.trial import TrainingLoop, Trial, TrialContext
@@ -103,7 +103,8 @@ def prepare(study: spec.Study, progress: datasets.DownloadProgress | None = None
     Raises:
         DataError: data are missing or damaged.
         WeightsError: a weights file does not fit its model.
-        StudyError: a training loop can't be found, or a user's model can't be trained on the data.
+        StudyError: a training loop can't be found, the machine lacks a precision, or a user's model can't be trained on
+            the data.
     """
     sources.forget()
     loaded: dict[spec.DataSettings, datasets.Dataset] = {}
@@ -111,6 +112,7 @@ def prepare(study: spec.Study, progress: datasets.DownloadProgress | None = None
         find(settings.training.loop, fresh=True)
         if settings.training.loop != spec.BUILT_IN:
             continue
+        precision.check(settings.training.precision, choose_device())
         data = datasets.unaugmented(settings.data)
         if data not in loaded:
             loaded[data] = datasets.load(data, progress=progress)
