@@ -117,9 +117,7 @@ def test_to_read_says_what_the_store_has_instead(mine, file):
 
 
 def test_an_unknown_name_lists_the_known_ones(mine):
-    with pytest.raises(
-        StudyNotFoundError, match=r"qick: no file, no study .*; known: paper, .*, sensitivity, mine$"
-    ):
+    with pytest.raises(StudyNotFoundError, match=r"qick: no file, no study .*; known: paper, .*, sensitivity, mine$"):
         loading.load("qick", [], stored(mine))
     with pytest.raises(StudyNotFoundError, match=rf"mine@ffff: .*; known: paper, .*, sensitivity, {mine.label}$"):
         loading.load("mine@ffff", [], stored(mine))
