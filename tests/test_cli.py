@@ -160,6 +160,15 @@ def test_the_forms_of_a_studys_name(fairtrial, study):
     assert json.loads(out)["hash"] == load(study).hash
 
 
+def test_explain_says_what_the_numbers_mean(fairtrial, study):
+    _, out, _ = fairtrial("explain", "paper", "--set", "optimizer.eps_convention=keras")
+    assert "as torch would read this number, it is Keras's 3.16e-10 at step 1" in " ".join(out.split())
+    _, out, _ = fairtrial("explain", "paper", "--json")
+    assert json.loads(out)["explanations"][0]["steps"] == 7820
+    assert refused(fairtrial, "explain", study).endswith("how many steps an epoch has is unknown here; give --steps N")
+    assert fairtrial("explain", study, "--steps", "20")[0] == 0
+
+
 def test_show_prints_a_study_that_can_be_run(fairtrial, tmp_path):
     _, out, _ = fairtrial("show", "paper", "--set", "seeds=3")
     (tmp_path / "copy.toml").write_text(out)

@@ -59,7 +59,7 @@ def commands(page):
 COMMANDS = sorted({shlex.join(words): words for page in PAGES for words in commands(page)}.items())
 GROUP = typer.main.get_command(cli.app)
 #: Commands that only read what is in the store, or in the package: they take no time and change nothing.
-READING = {"claims", "digest", "export", "judge", "ls", "plot", "show", "table", "verdict"}
+READING = {"claims", "digest", "explain", "export", "judge", "ls", "plot", "show", "table", "verdict"}
 
 
 def test_there_are_commands_to_check():

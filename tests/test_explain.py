@@ -89,3 +89,10 @@ def test_a_loop_of_the_users_own_needs_the_number_of_steps():
     )
     [one] = explain(mine, 50)
     assert (one.steps, [step.step for step in one.adam]) == (200, [1, 10, 50, 200])
+
+
+def test_steps_that_are_known_are_not_given():
+    with pytest.raises(StudyError, match=r"^--steps 50: not needed, the data and training.batch_size of s tell$"):
+        explain(study({"a": {}}), 50)
+    arms = {"a": {}, "b": {"training": {"loop": "fairtrial.testing:simulate"}}}
+    assert [one.steps_per_epoch for one in explain(study(arms), 50)] == [782, 50]

@@ -87,13 +87,17 @@ def explain(study: Study, steps_per_epoch: int | None = None) -> tuple[Explanati
         steps_per_epoch: how many steps an epoch has, where a training loop or the data are the user's own.
 
     Raises:
-        StudyError: nobody knows how many steps an epoch has.
+        StudyError: nobody knows how many steps an epoch has, or they are given though all are known.
 
     Example:
         >>> first = explain(fairtrial.load("paper"))[0]
         >>> first.steps, first.averages[1].horizon
         (7820, 1000)
     """
+    if steps_per_epoch is not None and all(_known(arm.settings) for arm in study.arms):
+        raise StudyError(
+            f"--steps {steps_per_epoch}: not needed, the data and training.batch_size of {study.name} tell"
+        )
     arms = _alike(study.arms, lambda arm: (arm.settings.optimizer, *_length(arm.settings, steps_per_epoch)))
     return tuple(_explain(alike, *key) for key, alike in arms)
 
@@ -136,12 +140,16 @@ def adam_step(step: int, betas: Sequence[float], eps: float, convention: str) ->
 def _length(settings: Settings, steps: int | None) -> tuple[int, int]:
     """Steps of an epoch, and epochs."""
     training = settings.training
-    if training.loop == BUILT_IN and settings.data.train_images:
-        steps = math.ceil(settings.data.train_images / training.batch_size)
-    if not steps:
+    if not (steps := _known(settings) or steps):
         whose = settings.data.name if training.loop == BUILT_IN else training.loop
         raise StudyError(f"{whose}: how many steps an epoch has is unknown here; give --steps N")
     return steps, training.epochs
+
+
+def _known(settings: Settings) -> int | None:
+    """Steps of an epoch of fairtrial's own loop, if the number of images is known."""
+    images = settings.data.train_images if settings.training.loop == BUILT_IN else None
+    return math.ceil(images / settings.training.batch_size) if images else None
 
 
 def _alike(items: Iterable[Item], key: Callable[[Item], Key]) -> list[tuple[Key, list[Item]]]:

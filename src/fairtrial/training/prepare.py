@@ -6,6 +6,8 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from types import FunctionType
 
+import torch
+
 from fairtrial import sources, spec
 from fairtrial.errors import StudyError
 from fairtrial.registry import NotFoundError, import_name
@@ -19,8 +21,22 @@ from fairtrial.trial import TrainingLoop, Trial, TrialContext
 
 
 def run(trial: TrialContext) -> Iterator[Mapping[str, float]]:
-    """Run a trial with the training loop that its settings name; return each epoch's metrics."""
-    return find(trial.settings.training.loop)(trial)
+    """Run a trial with the training loop that its settings name; return each epoch's metrics.
+
+    A user's loop may set torch's number of threads: the next trial of this process has its own again.
+    """
+    name = trial.settings.training.loop
+    epochs = find(name)(trial)
+    return _restoring_threads(epochs) if name != spec.BUILT_IN and isinstance(epochs, Iterator) else epochs
+
+
+def _restoring_threads(epochs: Iterator[Mapping[str, float]]) -> Iterator[Mapping[str, float]]:
+    threads = torch.get_num_threads()
+    try:
+        yield from epochs
+    finally:
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
 
 
 def find(name: str, *, fresh: bool = False) -> TrainingLoop:
