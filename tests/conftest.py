@@ -82,6 +82,15 @@ def inline(monkeypatch):
 
 
 @pytest.fixture
+def forked():
+    """Let checks of loops fork their workers; tests/checking has real ones too."""
+    from forked_workers import forked_workers  # loads torch
+
+    with forked_workers():
+        yield
+
+
+@pytest.fixture
 def make_study():
     """Build a study of quick loops; keywords are top-level keys."""
 

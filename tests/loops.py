@@ -206,6 +206,23 @@ def leave_a_child():
         file.write(f"{child}\n")
 
 
+def forking(trial):
+    """Fork in the second epoch, and forget that there are two of them now; both go on, and end as `end` says."""
+    for epoch, metrics in enumerate(good(trial), start=1):
+        child = os.fork() if epoch == 2 else 1
+        if epoch == 2 and child:
+            os.waitpid(child, 0)
+        if child == 0:
+            end = trial.settings.params.get("end")
+            if end == "sys.exit":
+                sys.exit(0)
+            if end == "raises":
+                raise RuntimeError("in a fork")
+            if end == "returns":
+                return
+        yield metrics
+
+
 def parenting(trial):
     """Fork a child, then hold the interpreter's lock in native code and never let go."""
     leave_a_child()
@@ -395,6 +412,25 @@ def machine_that_dies(trial=None):
 
 
 not_callable = 3
+
+
+def tunable(trial):
+    """Be best at the learning rate `best`; the rate `fatal`, and those above it, diverge or raise."""
+    rate, params = trial.settings.optimizer.lr, trial.settings.params
+    with Path("seeds.txt").open("a") as file:
+        file.write(f"{trial.arm} {trial.seed} {trial.weights_seed} {trial.order_seed}\n")
+    if "FAIRTRIAL_TEST_INTERRUPT" in os.environ and trial.arm == os.environ["FAIRTRIAL_TEST_INTERRUPT"]:
+        signal.raise_signal(signal.SIGINT)
+    if rate >= params.get("fatal", math.inf):
+        raise Diverged("the rate was too high")
+    if rate >= params.get("fails", math.inf):
+        raise RuntimeError("boom")
+    random.seed(f"{trial.arm} {trial.seed}")
+    for _ in range(trial.epochs):
+        accuracy = 0.8 - 0.02 * math.log10(rate / params.get("best", 1e-3)) ** 2
+        # What is best on the test set is another rate: it must not choose.
+        test = 0.7 + 0.01 * math.log10(rate) + random.gauss(0, 0.001)
+        yield {"train_loss": 1.0, "val_acc": accuracy, "val_loss": 1 - accuracy, "test_acc": test, "chance": 0.1}
 
 
 @reporting

@@ -135,7 +135,7 @@ def test_figures_are_written_where_it_says(fairtrial, study):
 
 def test_ls_lists_studies_and_how_far_each_is(fairtrial, study):
     _, out, _ = fairtrial("ls")
-    shipped = "paper, paper-large-map, paper-pretrained, quick"
+    shipped = "paper, paper-large-map, paper-pretrained, quick, schedules, schedules-adam"
     assert out == f"no studies in fairtrial.db yet\nstudies that ship with fairtrial: {shipped}\n"
     fairtrial("run", study)
     fairtrial("run", study, "--set", "seeds=1")
@@ -158,6 +158,15 @@ def test_the_forms_of_a_studys_name(fairtrial, study):
         assert json.loads(out)["hash"] == changed.hash
     _, out, _ = fairtrial("table", study, "--format", "json")
     assert json.loads(out)["hash"] == load(study).hash
+
+
+def test_explain_says_what_the_numbers_mean(fairtrial, study):
+    _, out, _ = fairtrial("explain", "paper", "--set", "optimizer.eps_convention=keras")
+    assert "as torch would read this number, it is Keras's 3.16e-10 at step 1" in " ".join(out.split())
+    _, out, _ = fairtrial("explain", "paper", "--json")
+    assert json.loads(out)["explanations"][0]["steps"] == 7820
+    assert refused(fairtrial, "explain", study).endswith("how many steps an epoch has is unknown here; give --steps N")
+    assert fairtrial("explain", study, "--steps", "20")[0] == 0
 
 
 def test_show_prints_a_study_that_can_be_run(fairtrial, tmp_path):

@@ -59,7 +59,7 @@ def commands(page):
 COMMANDS = sorted({shlex.join(words): words for page in PAGES for words in commands(page)}.items())
 GROUP = typer.main.get_command(cli.app)
 #: Commands that only read what is in the store, or in the package: they take no time and change nothing.
-READING = {"claims", "digest", "export", "judge", "ls", "plot", "show", "table", "verdict"}
+READING = {"claims", "digest", "explain", "export", "judge", "ls", "plot", "show", "table", "verdict"}
 
 
 def test_there_are_commands_to_check():
@@ -103,8 +103,11 @@ def recorded(tmp_path_factory):
     (folder / "mine.toml").write_text(MINE)
     shutil.copytree(ROOT / "examples", folder / "examples")
     paper = override(load("paper").to_dict(), ["training.loop=fairtrial.testing:simulate", "seeds=3"])
+    [tuned] = [text for page, text in STUDIES if page == "tuning.md"]
+    simulated = ["training.loop=fairtrial.testing:simulate", "params.best_lr=1e-3", "tuning.trials=2"]
+    (folder / "tuned.toml").write_text(Study.from_dict(override(parse_toml(tuned), simulated)).to_toml())
     with SQLStore(str(folder / "fairtrial.db")) as store:
-        for study in (load(folder / "mine.toml"), Study.from_dict(paper)):
+        for study in (load(folder / "mine.toml"), Study.from_dict(paper), load(folder / "tuned.toml")):
             fairtrial.run(study, store=store, executor=executor())
     return folder
 

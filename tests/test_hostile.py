@@ -176,6 +176,8 @@ def test_nothing_hostile_gets_out_of_any_command(fairtrial_command):
     assert fairtrial.load("shown.toml") == fairtrial.load("evil.toml")
     assert "evil@" in fairtrial_command("ls")[0]
     fairtrial_command("digest", "evil.toml")
+    assert fairtrial_command("explain", "evil.toml", "--steps", "5")[0]
+    json.loads(fairtrial_command("explain", "evil.toml", "--steps", "5", "--json")[0])
 
 
 def test_nothing_hostile_gets_out_of_runs_made_elsewhere(fairtrial_command):

@@ -34,7 +34,14 @@ def mine(file):
 
 
 def test_shipped_studies_are_valid_and_named_as_their_files():
-    assert loading.shipped_studies() == ["paper", "paper-large-map", "paper-pretrained", "quick"]
+    assert loading.shipped_studies() == [
+        "paper",
+        "paper-large-map",
+        "paper-pretrained",
+        "quick",
+        "schedules",
+        "schedules-adam",
+    ]
     assert [loading.load(name).name for name in loading.shipped_studies()] == loading.shipped_studies()
 
 
@@ -109,9 +116,11 @@ def test_to_read_says_what_the_store_has_instead(mine, file):
 
 
 def test_an_unknown_name_lists_the_known_ones(mine):
-    with pytest.raises(StudyNotFoundError, match=r"qick: no file, no study .*; known: paper, .*, quick, mine$"):
+    with pytest.raises(
+        StudyNotFoundError, match=r"qick: no file, no study .*; known: paper, .*, schedules-adam, mine$"
+    ):
         loading.load("qick", [], stored(mine))
-    with pytest.raises(StudyNotFoundError, match=rf"mine@ffff: .*; known: paper, .*, quick, {mine.label}$"):
+    with pytest.raises(StudyNotFoundError, match=rf"mine@ffff: .*; known: paper, .*, schedules-adam, {mine.label}$"):
         loading.load("mine@ffff", [], stored(mine))
 
 

@@ -87,6 +87,7 @@ def test_an_unknown_name_is_an_error_with_the_nearest(section):
 #: What entries can't do without.
 REQUIRED = {
     "step": {"milestones": [1]},
+    "multistep": {"milestones": [1]},
     "npz": {"path": "."},
     "image_folder": {"path": "."},
     "table": {"path": ".", "target": "y"},
@@ -222,7 +223,10 @@ def test_the_documentation_has_the_table(registry):
                 *("muon", "nadam", "radam", "rmsprop", "rprop", "sgd"),
             ],
         ),
-        ("SCHEDULES", ["constant", "cosine", "exponential", "linear", "step"]),
+        (
+            "SCHEDULES",
+            ["constant", "cosine", "exponential", "linear", "multistep", "onecycle", "plateau", "polynomial", "step"],
+        ),
         ("MODELS", ["mlp", "mobilenet_v2", "resnet18", "resnet20", "small_cnn"]),
         ("DATASETS", ["cifar10", "cifar100", "digits", "fashion_mnist", "image_folder", "mnist", "npz", "table"]),
         ("CHARTS", ["differences", "test_accuracy", "training_loss"]),

@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from fairtrial.training.learner import build_schedule
 from fairtrial.training.optimizers.sgd import SGD
+from fairtrial.training.rates import build_schedule
 
 STEPS = 60
 
@@ -35,4 +35,17 @@ def rates(settings, steps_per_epoch=4, epochs=5):
         seen.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         schedule.step()
+    return np.array(seen)
+
+
+def torch_rates(scheduler, per="epoch", steps_per_epoch=4, epochs=5, **arguments):
+    """The same of one of torch's own schedulers, stepped after each epoch or step."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=2.0)
+    schedule = scheduler(optimizer, **arguments)
+    seen = []
+    for step in range(1, steps_per_epoch * epochs + 1):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if (per == "step" or step % steps_per_epoch == 0) and step < steps_per_epoch * epochs:
+            schedule.step()
     return np.array(seen)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from fairtrial.api import StudyResults, bench, estimate_cost, fetch_data, list_studies, load, open_results, run
     from fairtrial.bridge import reporting
     from fairtrial.callbacks import Callback
+    from fairtrial.checking.findings import StudyCheck
+    from fairtrial.checking.running import check
     from fairtrial.doctor import check_installation
     from fairtrial.errors import Diverged, FairtrialError
     from fairtrial.executors.inline import InlineExecutor
@@ -65,6 +67,7 @@ __all__ = [
     "SQLStore",
     "ScheduleSettings",
     "Study",
+    "StudyCheck",
     "StudyResults",
     "TaskResults",
     "Trial",
@@ -73,6 +76,7 @@ __all__ = [
     "Verdict",
     "View",
     "bench",
+    "check",
     "check_installation",
     "compare",
     "digest_results",
@@ -99,6 +103,8 @@ _MODULES = {
     "api": ("StudyResults", "bench", "estimate_cost", "fetch_data", "list_studies", "load", "open_results", "run"),
     "bridge": ("reporting",),
     "callbacks": ("Callback",),
+    "checking.findings": ("StudyCheck",),
+    "checking.running": ("check",),
     "doctor": ("check_installation",),
     "errors": ("Diverged", "FairtrialError"),
     "executors.inline": ("InlineExecutor",),

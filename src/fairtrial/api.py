@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from fairtrial import loading
 from fairtrial.callbacks import Callback
-from fairtrial.errors import FairtrialError, ReportError, StoreMissingError, StudyError
+from fairtrial.errors import FairtrialError, ReportError, StoreMissingError, StudyError, StudyNotFoundError
 from fairtrial.executors.base import Executor
 from fairtrial.history import History
 from fairtrial.runner import run_study
@@ -19,6 +19,7 @@ from fairtrial.spec.labels import under_labels
 from fairtrial.store.base import Store, StoredStudy
 from fairtrial.store.opening import opened_store
 from fairtrial.trial import Outcome, TrialResult, digest_results
+from fairtrial.tuning import tune, tuning_trials_ended
 
 if TYPE_CHECKING:  # slow to load, and needed by one function each
     import pandas as pd
@@ -219,7 +220,7 @@ def run(
     retry_failed: bool = False,
     force: bool = False,
 ) -> StudyResults:
-    """Train the missing trials of a study.
+    """Train the missing trials of a study; if it has ``[tuning]``, tune its arms first.
 
     Every finished epoch is in the store. After Ctrl-C, a crash or an error, call this again to resume.
 
@@ -252,9 +253,20 @@ def run(
     if executor is not None and (isinstance(executor, type) or not hasattr(executor, "open")):
         raise FairtrialError(f"executor = {executor!r}: must be an executor, such as fairtrial.LocalExecutor()")
     with opened_store(store) as opened, loading.importable(study):
-        trained = run_study(
-            study, store=opened, executor=executor, callbacks=callbacks, retry_failed=retry_failed, force=force
-        )
+
+        def train(one: Study) -> int:
+            return run_study(
+                one, store=opened, executor=executor, callbacks=callbacks, retry_failed=retry_failed, force=force
+            )
+
+        def say(text: str) -> None:
+            for callback in callbacks:
+                callback.on_warning(None, text)
+
+        trained = 0
+        if study.untuned:
+            study, trained = tune(study, opened, train, say)
+        trained += train(study)
         return StudyResults(study, tuple(opened.results(study)), trained, opened.history(study))
 
 
@@ -274,6 +286,8 @@ def open_results(
     """
     with opened_store(store, create=False) as opened:
         found = study if isinstance(study, Study) else loading.load_recorded(study, overrides, opened.studies())
+        if found.untuned:
+            found = loading.found_tuned(found, opened.studies())
         return StudyResults(found, tuple(opened.results(found)), history=opened.history(found))
 
 
@@ -307,12 +321,26 @@ def estimate_cost(
 
     if spread is not None and not (math.isfinite(spread) and spread > 0):
         raise FairtrialError(f"spread = {spread}: must be a positive number")
+    tuned = 0
     try:
         found = open_results(study, store=store)
     except StoreMissingError:
         found = StudyResults(study, ())
+    except StudyNotFoundError:  # not tuned yet
+        found = StudyResults(study, ())
+        with opened_store(store, create=False) as opened, loading.importable(study):
+            tuned = tuning_trials_ended(study, opened)
+    study = found.study
     with loading.importable(study):
-        return estimate(study, found.results, history=found.history, workers=workers, threads=threads, spread=spread)
+        return estimate(
+            study,
+            found.results,
+            history=found.history,
+            workers=workers,
+            threads=threads,
+            spread=spread,
+            tuned=tuned,
+        )
 
 
 def fetch_data(

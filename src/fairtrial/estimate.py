@@ -47,6 +47,7 @@ class Estimate:
     step_ms: float | None  # milliseconds per training step, as measured; None if nothing was timed
     seconds: float | None  # wall time of the missing trials; None if unknown: a user's loop that has never run
     bytes: int  # how much the store will grow
+    tuning_trials: int = 0  # of the study's, those that tune its arms
     spread: float | None = None  # standard deviation of a paired difference, in the metric's unit; None if unknown
     seed_options: tuple[SeedOption, ...] = ()  # other numbers of seeds; none for a study with one arm
 
@@ -60,15 +61,16 @@ def estimate(
     threads: int | None = None,
     spread: float | None = None,
     seeds: Sequence[int] = (3, 5, 8, 12, 20),
+    tuned: int = 0,
 ) -> Estimate:
     """Estimate the cost of a study's missing trials, and of other numbers of seeds.
 
     For fairtrial's own loop, a few steps and one evaluation are timed, after the data are downloaded. A trial of a
     user's loop is assumed to take as long as finished trials of the same arm did, or of any arm. Workers, threads and
     spread are those of `fairtrial.api.estimate_cost`. Each other number of seeds is at least 2; a crossed design has
-    its own number and no other.
+    its own number and no other. Of a study whose arms have yet to be tuned, ``tuned`` tuning trials have ended.
     """
-    estimator = _Estimator(study, results, history, workers, threads)
+    estimator = _Estimator(study, results, history, workers, threads, tuned)
     cost = estimator.cost()
     if len(study.arms) == 1:
         return cost
@@ -96,20 +98,23 @@ class _Estimator:
     history: History | None
     workers: int | None
     threads: int | None
+    tuned: int = 0  # tuning trials that have ended
     timings: dict[str, tuple[float, float]] = field(default_factory=dict)  # seconds of a step and of a trial, by kind
 
     def cost(self, seeds: int | None = None) -> Estimate:
         """What the missing trials will cost, or would with a fixed number of seeds."""
         ended = {(result.arm, result.seed) for result in self.results if result.outcome is not None}
         possible = self._possible() if seeds is None else self._planned(seeds)
-        missing = [self.arms[arm] for arm, seed in possible if (arm, seed) not in ended]
+        missing = [self.arms[arm] for arm in self._tuning[self.tuned :]]
+        missing += [self.arms[arm] for arm, seed in possible if (arm, seed) not in ended]
         slots = choose_slots(len(missing), self.workers, self.threads)
         built_in = [arm for arm in missing if arm.settings.training.loop == BUILT_IN]
         self._time(built_in, slots.threads)
         seconds = [self._seconds(arm) for arm in missing]
         known = [value for value in seconds if value is not None]
         return Estimate(
-            trials=len(possible),
+            trials=len(self._tuning) + len(possible),
+            tuning_trials=len(self._tuning),
             missing=len(missing),
             workers=slots.workers,
             threads=slots.threads,
@@ -141,6 +146,15 @@ class _Estimator:
             pace = bench.pace(Trial(arm.name, 0, arm.settings), threads=threads)
             data = datasets.load(arm.settings.data, verify=False)
             self.timings[kind] = pace.step_seconds, pace.trial_seconds(arm.settings, data)
+
+    @cached_property
+    def _tuning(self) -> Sequence[str]:
+        """The arm of each tuning trial that the study needs first, in about the order in which they are trained."""
+        tuning = self.study.tuning
+        if tuning is None or not self.study.untuned:
+            return ()
+        arms = [arm for arm in self.arms if arm not in self.study.twins]
+        return [arm for _ in range(tuning.budget(self.study.reference) * tuning.seeds.max) for arm in arms]
 
     @cached_property
     def arms(self) -> Mapping[str, Arm]:

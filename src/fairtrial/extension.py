@@ -57,6 +57,8 @@ def _metric(study: Study) -> str:
 
 
 def _results(study: Study, runs: Runs, metric: str) -> Iterator[TrialResult]:
+    if study.untuned:
+        raise RunsError(f"{study.label}: its arms have yet to be tuned; to add runs to them, leave [tuning] out")
     trials = {(trial.arm, trial.seed): trial for trial in plan(study)}
     arms, rules, now = _arms(study, runs), RecordRules.of(study), datetime.now(UTC)
     source = one_line(runs.question.source.name)

@@ -41,6 +41,7 @@ class Question:
         measures: the measures of all of them.
         noise: the keys of [noise].
         code: of measures of the user's own, by their names: a digest of the code that they come from.
+        tuning: whether its arms are candidates of a tuning round, which asks nothing of a comparison's.
     """
 
     arms: tuple[str, ...]
@@ -50,6 +51,7 @@ class Question:
     measures: tuple[MeasureKey, ...]
     noise: Mapping[str, Any]
     code: Mapping[str, str] = field(default_factory=dict)
+    tuning: bool = False
 
     @classmethod
     def of(cls, study: Study) -> "Question":
@@ -70,6 +72,7 @@ class Question:
             ),
             measures=tuple(dict.fromkeys(keys)),
             noise=study.noise.model_dump(mode="json", exclude_none=True),
+            tuning=study.tuning_round is not None,
             code={name: digest(code) for name in named if (code := code_of([name]))},
         )
 
@@ -80,7 +83,7 @@ class Question:
 
     def to_json(self) -> dict[str, Any]:
         """Write it as JSON can."""
-        table = asdict(self)
+        table = {key: value for key, value in asdict(self).items() if key != "tuning" or value}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in table.items()}
 
     @cached_property
@@ -112,7 +115,7 @@ class Question:
         """Whether it compares two of the same arms, or the same single arm with a constant, on whatever seeds."""
         if len(self.arms) == len(other.arms) == 1:
             return self.arms == other.arms and ("against" in self.evidence) == ("against" in other.evidence)
-        return len({*self.arms} & {*other.arms}) > 1
+        return self.tuning is other.tuning and len({*self.arms} & {*other.arms}) > 1
 
 
 @dataclass(frozen=True)

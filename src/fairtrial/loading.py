@@ -15,7 +15,7 @@ from typing import Any
 from fairtrial.errors import StudyError, StudyNotFoundError
 from fairtrial.files import open_regular, read_bounded, size_text
 from fairtrial.registry import names_from, on_path
-from fairtrial.spec import Origin, Study, override, parse_toml
+from fairtrial.spec import LoopName, Origin, Study, override, parse_toml
 from fairtrial.spec.limits import LARGEST_FILE, LARGEST_WEIGHTS, LONGEST_TEXT
 from fairtrial.spec.messages import brief, show
 from fairtrial.spec.tasks import of_task, task_names
@@ -65,6 +65,8 @@ def load_recorded(source: str | Path, overrides: Sequence[str], stored: Sequence
     if named and not overrides and not _is_file(source):
         return _rebuild(named[0])
     study = load(source, overrides, stored)
+    if study.untuned:
+        return found_tuned(study, stored)
     if any(study.hash == known.hash for known in stored):
         return study
     same_name = ", ".join(known.label for known in stored if known.name == study.name)
@@ -72,10 +74,44 @@ def load_recorded(source: str | Path, overrides: Sequence[str], stored: Sequence
     raise StudyNotFoundError(f"{study.label} has not been run in this store{hint}")
 
 
+def found_tuned(study: Study, stored: Sequence[StoredStudy]) -> Study:
+    """What tuning made of a study; raises a `StudyNotFoundError` where it has not been tuned."""
+    found = find_tuned(study, stored)
+    if found is None:
+        raise StudyNotFoundError(f"{study.label} has not been tuned to the end in this store: run it first")
+    return found
+
+
+def find_tuned(study: Study, stored: Sequence[StoredStudy]) -> Study | None:
+    """Find what tuning made of a study, among the studies of a store; None if it has not been tuned there."""
+    for one in stored:
+        if one.name == study.name and study.hash in one.toml:
+            tuning = parse_toml(one.toml).get("tuning", {})
+            if tuning.get("of") == study.hash and "found" in tuning:
+                return made_of(study, Study.from_toml(one.toml), {arm.name: arm.name for arm in study.arms})
+    return None
+
+
+def made_of(study: Study, made: Study, arms: Mapping[str, str]) -> Study:
+    """Give a study that was made of another one's table what no table has: its origin, and loops that are functions.
+
+    ``arms`` names for each arm the one of the other study that it was made of.
+    """
+    loops = {name: study.arm(arm).settings.training.loop for name, arm in arms.items()}
+    if any(isinstance(loop, LoopName) for loop in loops.values()):
+        own = []
+        for arm in made.arms:
+            training = arm.settings.training.model_copy(update={"loop": loops[arm.name]})
+            own.append(arm.model_copy(update={"settings": arm.settings.model_copy(update={"training": training})}))
+        made = made.model_copy(update={"arms": tuple(own)})
+    return made.with_origin(study.origin)
+
+
 @contextmanager
 def importable(study: Study) -> Iterator[None]:
     """Find modules beside a study's file, after all others, if the study names something of the user's own."""
     names = [name for arm in study.arms for name in arm.settings.entries]
+    names += [] if study.tuning is None else [study.tuning.metric]
     names += [study.evidence.metric, *(also.metric for also in study.evidence.also or ())]
     names += [claim.metric for claim in study.claims]
     users = any(":" in name and not name.startswith("fairtrial.") for name in names)

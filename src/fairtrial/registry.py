@@ -287,7 +287,11 @@ OPTIMIZERS: "Registry[type[OptimizerSettings]]" = Registry(
     adapt="fairtrial.training.optimizers.own:adapt",
 )
 SCHEDULES: "Registry[type[ScheduleSettings]]" = Registry(
-    "schedule", "fairtrial.training.schedules", "fairtrial.spec.sections:ScheduleSettings", default="constant"
+    "schedule",
+    "fairtrial.training.schedules",
+    "fairtrial.spec.sections:ScheduleSettings",
+    default="constant",
+    adapt="fairtrial.training.schedules.own:adapt",
 )
 MODELS: "Registry[type[ModelSettings]]" = Registry(
     "model",

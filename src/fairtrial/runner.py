@@ -81,6 +81,8 @@ def run_study(
         >>> with SQLStore("fairtrial.db") as store:                                   # doctest: +SKIP
         ...     run_study(fairtrial.load("quick"), store=store)
     """
+    if study.untuned:
+        raise StudyError(f"{study.label}: its arms have yet to be tuned: run it with fairtrial.run, or fairtrial run")
     executor = LocalExecutor() if executor is None else executor
     stays = FINAL if retry_failed else tuple(Outcome)
     trained, lost = set[str](), set[str]()

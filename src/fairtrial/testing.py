@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 MACHINE = Machine(versions={}, processor="simulated", device="simulated", threads=1, system="simulated")
 
 # Streams of random numbers that must not run into each other.
-_WEIGHTS, _ORDER, _NOISE, _FATE, _REST = range(5)
+_WEIGHTS, _ORDER, _NOISE, _FATE, _REST, _VALIDATION = range(6)
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,7 @@ class SimulatedArm:
     seconds: float = 10.0  # reported time of an epoch, on average
     seconds_sd: float = 0.01  # standard deviation of a trial's pace, as a fraction of that
     sleep: float = 0.0  # seconds for which an epoch really sleeps
+    best_lr: float = 0.0  # the learning rate at which the mean is reached, 2 points less a squared decade; 0: any
     arm: str = ""  # a name, for arms that differ in nothing else
 
     @classmethod
@@ -90,7 +91,8 @@ def simulate(trial: TrialContext) -> Iterator[dict[str, float]]:
     All arms of a seed share its effects of weights and order, and report that by fingerprints, as trained arms do.
 
     Yields:
-        After each epoch what fairtrial's own loop reports: losses, accuracies and times.
+        After each epoch what fairtrial's own loop reports: losses, accuracies and times; with ``best_lr`` those of a
+        validation split too.
 
     Raises:
         Diverged, RuntimeError: the arm's parameters make the trial diverge, or fail.
@@ -104,7 +106,11 @@ def simulate(trial: TrialContext) -> Iterator[dict[str, float]]:
     fails = trial.seed in arm.fail_seeds or second < arm.fail_rate
     shared = arm.weights_sd * _rng(_WEIGHTS, trial.weights_seed).standard_normal()
     shared += arm.order_sd * _rng(_ORDER, trial.order_seed).standard_normal()
-    final = arm.mean + shared + arm.noise_sd * float(_NOISES[arm.noise](_rng(_NOISE, *own), (1,))[0])
+    mean = arm.mean
+    if arm.best_lr:
+        mean -= 0.02 * math.log10(trial.settings.optimizer.lr / arm.best_lr) ** 2
+    validation = mean + shared + arm.noise_sd * _rng(_VALIDATION, *own).standard_normal()
+    final = mean + shared + arm.noise_sd * float(_NOISES[arm.noise](_rng(_NOISE, *own), (1,))[0])
     gap, pace = _rng(_REST, *own).standard_normal(2)
     gap, seconds = arm.gap + arm.gap_sd * gap, arm.seconds * math.exp(arm.seconds_sd * pace)
     for epoch in range(1, trial.epochs + 1):
@@ -116,7 +122,11 @@ def simulate(trial: TrialContext) -> Iterator[dict[str, float]]:
         if arm.sleep:
             time.sleep(arm.sleep)
         part = math.expm1(-arm.rate * epoch / trial.epochs) / math.expm1(-arm.rate)
-        yield _record(part * final, part * (final + gap), seconds)
+        record = _record(part * final, part * (final + gap), seconds)
+        if arm.best_lr:
+            found = _record(part * validation, part * validation, seconds)
+            record |= {"val_acc": found["test_acc"], "val_loss": found["test_loss"]}
+        yield record
 
 
 def simulated_study(

@@ -101,6 +101,15 @@ def test_trials_start_in_the_order_of_submission(make, trials, side_by_side):
     assert (waiting, unfinished) == ([], [])
 
 
+@pytest.mark.parametrize("end", ["goes on", "sys.exit", "raises", "returns"])
+def test_a_fork_that_comes_back_out_of_the_loop_reports_nothing(make, make_study, end):
+    trials = plan(make_study(arms={"a": {"params": {"end": end}}}))
+    messages = execute(make(), loops.forking, trials)
+    epochs = [message.record.epoch for message in messages if isinstance(message, EpochFinished)]
+    assert sorted(epochs) == [1, 1, 2, 2, 3, 3]
+    assert [message.outcome for message in messages if isinstance(message, Ended)] == [Outcome.FINISHED] * 2
+
+
 def test_every_end_of_a_loop_is_an_outcome(make, mixed_study):
     arms = {trial.hash: trial.arm for trial in plan(mixed_study)}
     ends = [message for message in execute(make(), loops.mixed, plan(mixed_study)) if isinstance(message, Ended)]

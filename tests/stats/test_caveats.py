@@ -4,9 +4,12 @@ import pytest
 
 import fairtrial
 from builders import make_results, make_study
+from fairtrial.spec.labels import under_labels
+from fairtrial.stats.alerts import alerts
 from fairtrial.stats.caveats import held_fixed, of_metric, of_records
 from fairtrial.stats.comparison import compare
 from fairtrial.stats.paired import PairedData
+from fairtrial.stats.tuned import tuning_alerts
 
 
 def test_the_learning_rate_comes_first():
@@ -79,3 +82,44 @@ def test_trials_without_the_metric_are_named():
     curve = lambda arm, seed, epoch: {"test_acc": 0.5} if arm == "a" else {"speed": 1.0}  # noqa: E731
     found = PairedData.of(study, make_results(study, curve, skip={("b", 0)}), "best_test_acc", None)
     assert list(of_records(study, found)) == ["Finished without reporting this metric: b seed 1, b seed 2."]
+
+
+TUNED = {
+    "trials": 20,
+    "space": {"optimizer": {"lr": {"log": [1e-5, 1e-1]}}},
+    "of": "0" * 64,
+    "found": {"a": {"optimizer.lr": 0.002}, "b": {"optimizer.lr": 0.09}},
+    "lost": {"b": 3},
+}
+ARMS = {"a": {"optimizer": {"lr": 0.002}}, "b": {"optimizer": {"lr": 0.09, "eps": 1e-4}, "label": "B, tuned"}}
+
+
+def test_of_tuned_arms_it_is_said_to_what_and_on_what_budget():
+    tuned, also = held_fixed(make_study(ARMS, data={"validation": 500}, tuning=TUNED))
+    assert tuned == (
+        "Each arm was tuned by final_val_acc, on the validation split: 20 values of each (tpe), at 1 seed that the "
+        "comparison does not use. a to optimizer.lr = 0.002; b to optimizer.lr = 0.09. 3 of the 20 of b gave no "
+        "number, for they diverged or failed, and counted as the worst."
+    )
+    assert also.startswith("Also the same for every arm: 4 epochs")
+
+
+def test_a_rate_that_was_not_tuned_is_still_the_same_for_every_arm():
+    space = {"optimizer": {"weight_decay": [0.0, 0.1]}}
+    found = {name: {"optimizer.weight_decay": 0.0} for name in ("a", "b")}
+    arms = {"a": {}, "b": {"optimizer": {"eps": 1e-4}}}
+    study = make_study(arms, data={"validation": 500}, tuning={"trials": 2, "space": space, "found": found})
+    assert held_fixed(study)[1].startswith("The learning rate was 0.001 for every arm")
+
+
+def test_the_edge_of_a_range_is_said_before_all_verdicts_under_the_labels_of_arms():
+    study = make_study(ARMS, data={"validation": 500}, tuning=TUNED)
+    [said] = tuning_alerts(under_labels(study))
+    assert said == (
+        "B, tuned: the best optimizer.lr, 0.09, is at the edge of what was tried (1e-05 to 0.1): a wider range may "
+        "have a better one, and change its verdict."
+    )
+    mixed = make_study(ARMS, data={"validation": 500}, tuning=TUNED | {"mixed": ["torch"]})
+    assert "ran under other conditions than others (torch)" in next(tuning_alerts(mixed))
+    assert said.replace("B, tuned", "b") in alerts(study, ())
+    assert not [*tuning_alerts(make_study({"a": {}, "b": {"optimizer": {"eps": 1e-4}}}))]

@@ -6,6 +6,7 @@ import torch
 from sklearn.metrics import mean_absolute_error, r2_score
 
 from fairtrial.errors import StudyError
+from fairtrial.spec import Study
 from fairtrial.training.losses import ClassAccumulator, Objective
 
 CPU = torch.device("cpu")
@@ -89,3 +90,18 @@ def test_a_tally_goes_on_from_its_state(objective):
         one.add(objective.loss(*batch), *batch)
     assert tally.read("x") == other.read("x")
     assert tally.images == 12
+
+
+def test_the_recorded_loss_is_without_label_smoothing():
+    outputs, labels = torch.linspace(-2, 3, 15).reshape(3, 5), torch.tensor([4, 4, 2])
+    smoothed = Objective(label_smoothing=0.2)
+    loss = smoothed.loss(outputs, labels)
+    recorded = smoothed.recorded(loss, outputs, labels)
+    assert recorded.item() == pytest.approx(softmax_losses(outputs, np.eye(5)[labels]).mean(), rel=1e-6)
+    assert recorded != loss
+    assert Objective().recorded(loss, outputs, labels) is loss
+
+
+def test_the_trials_settings_say_how_much_labels_are_smoothed():
+    study = Study(name="s", reference="a", training={"label_smoothing": 0.1}, arms={"a": {}})
+    assert Objective.of(study.settings) == Objective(label_smoothing=0.1)

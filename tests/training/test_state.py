@@ -44,7 +44,7 @@ KINDS = {
 }
 
 
-def trial_of(*, optimizer, model=None, training=None, plain=False, epochs=EPOCHS):
+def trial_of(*, optimizer, model=None, training=None, plain=False, epochs=EPOCHS, schedule=None):
     """A trial with everything that has a state: dropout, a schedule, a held-out split. `plain` is for `run`."""
     study = spec.Study.from_dict(
         {
@@ -53,7 +53,7 @@ def trial_of(*, optimizer, model=None, training=None, plain=False, epochs=EPOCHS
             "data": {"name": "digits", "train": 70, "test": 30, "validation": 20},
             "model": {"width": 0.35, "dropout": 0.4} | (model or {}),
             "training": {"epochs": epochs, "batch_size": 32, "checkpoint_seconds": 0} | (training or {}),
-            "schedule": {"name": "cosine", "warmup_epochs": 0.5},
+            "schedule": schedule or {"name": "cosine", "warmup_epochs": 0.5},
             "optimizer": optimizer,
             "arms": {"a": {}},
         }
@@ -165,6 +165,41 @@ def test_a_trial_that_is_stopped_at_any_step_ends_as_if_it_had_not_been(kind, mo
             same(resumed, whole)
         else:  # stopped after the very last step: nothing but the evaluation was left
             assert (resumed.records, resumed.fingerprints) == (whole.records, whole.fingerprints)
+
+
+SMALL = {"name": "small_cnn", "width": 8}
+#: A rate that drops after the second epoch and each later one, because nothing ever improves by all of its value.
+PLATEAU = {
+    "name": "plateau",
+    "metric": "val_loss",
+    "patience": 0,
+    "threshold": 1.0,
+    "factor": 0.5,
+    "warmup_epochs": 0.5,
+}
+CYCLE = {"name": "torch.optim.lr_scheduler:OneCycleLR", "max_lr": 0.01, "total_steps": EPOCHS * STEPS}
+FURTHER_KINDS = {
+    "plateau": {"schedule": PLATEAU, "epochs": 4},
+    "a schedule by path, which moves beta1 too": {"schedule": CYCLE},
+    "bfloat16, smoothed labels": {"training": {"precision": "bf16", "label_smoothing": 0.1}},
+}
+
+
+@pytest.mark.parametrize("kind", FURTHER_KINDS)
+def test_settings_that_have_a_state_or_round_otherwise_resume_to_the_same_bits(kind, monkeypatch):
+    trial = trial_of(optimizer=ADAM, model=SMALL, **FURTHER_KINDS[kind])
+    whole = Attempt(trial, monkeypatch)
+    for steps in range(1, trial.epochs * STEPS):
+        Attempt(trial, monkeypatch, stop_after=steps)
+        same(Attempt(trial, monkeypatch), whole)
+
+
+def test_the_rate_of_a_plateau_drops_and_a_resumed_trial_knows_it(monkeypatch):
+    trial = trial_of(optimizer=ADAM, model=SMALL, **FURTHER_KINDS["plateau"])
+    for _ in range(4 * STEPS):
+        last = Attempt(trial, monkeypatch, stop_after=1)
+    assert last.learner.schedule.state_dict()["steps"] == 4 * STEPS
+    assert last.learner.optimizer.param_groups[0]["lr"] == 1e-3 * 0.25
 
 
 @pytest.mark.parametrize("kind", ["adam", "adam, keras", "sgd"])

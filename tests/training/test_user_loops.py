@@ -6,16 +6,18 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import loops
 from fairtrial.api import open_results
 from fairtrial.callbacks import Callback
 from fairtrial.errors import ProvenanceError, StudyError
 from fairtrial.executors.inline import InlineExecutor
+from fairtrial.scheduler import plan
 from fairtrial.spec import LoopName, Study
 from fairtrial.store.sql import SQLStore
 from fairtrial.training import prepare
-from fairtrial.trial import Outcome
+from fairtrial.trial import Outcome, TrialContext
 from workloads import run
 
 
@@ -178,3 +180,16 @@ def test_what_only_turns_out_when_it_runs_is_said_plainly(make_study):
     assert {result.detail.partition("\n")[0] for result in done.results} == {
         "TypeError: a training loop must be a generator that yields a dict after each epoch; it returned None"
     }
+
+
+def setting_threads(trial):
+    torch.set_num_threads(3)
+    yield {"test_acc": 0.5}
+
+
+def test_threads_that_a_loop_sets_are_its_own(make_study):
+    """Else the next trial of the process would run under another number, and the study would be refused for that."""
+    before = torch.get_num_threads()
+    (trial, *_) = plan(make_study(training={"loop": setting_threads, "epochs": 1}))
+    assert list(prepare.run(TrialContext(trial))) == [{"test_acc": 0.5}]
+    assert torch.get_num_threads() == before

@@ -11,7 +11,7 @@ from fairtrial.api import DEFAULT_STORE
 from fairtrial.cli import options
 from fairtrial.cli.output import command_line, complain, console, out, say, this_command
 from fairtrial.cli.results import print_view, say_how_to_go_on
-from fairtrial.errors import StoreMissingError, Terminated
+from fairtrial.errors import StoreMissingError, StudyNotFoundError, Terminated
 from fairtrial.report.live import ProgressDisplay
 from fairtrial.spec import Study
 from fairtrial.store.url import redact_url
@@ -69,7 +69,8 @@ def run(
                 runs = api.run(
                     loaded, store=store, executor=chosen, callbacks=[display], retry_failed=retry_failed, force=force
                 )
-            found = _print_results(runs, *commands[loaded.label])
+            named_so = [line.replace(loaded.label, runs.study.label) for line in commands[loaded.label]]  # if tuned now
+            found = _print_results(runs, *named_so)
             done.append(runs)
     except (KeyboardInterrupt, Terminated) as end:
         say(f"interrupted; every finished epoch is in {redact_url(store)}. To resume:\n  {this_command()}")
@@ -145,7 +146,7 @@ def _say_what_looks_leave(studies: Sequence[Study], store: str) -> None:
     for study in studies:
         try:
             history = api.open_results(study, store=store).history
-        except StoreMissingError:
+        except (StoreMissingError, StudyNotFoundError):  # nothing was run, or tuned, yet
             return
         spent = standing(study, history, study.evidence.metric, study.evidence.target).reasons
         if spent:

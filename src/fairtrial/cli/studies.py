@@ -11,8 +11,8 @@ from rich.text import Text
 
 from fairtrial import api, loading
 from fairtrial.api import DEFAULT_STORE
-from fairtrial.cli.options import OverridesOption, StoreOption, StudyArgument
-from fairtrial.cli.output import out, out_document, say
+from fairtrial.cli.options import JSONOption, OverridesOption, StoreOption, StudyArgument
+from fairtrial.cli.output import console, out, out_document, say
 from fairtrial.errors import StoreDamagedError
 from fairtrial.spec import parse_toml
 from fairtrial.store.url import redact_url
@@ -27,6 +27,29 @@ def show(study: StudyArgument, overrides: OverridesOption = None, store: StoreOp
     """Print a study as TOML, with every default written out."""
     toml = api.load(study, overrides or [], store=store).to_toml()
     out_document(visible(toml).encode())  # escapes as TOML has them, so the study stays the same
+
+
+@app.command()
+def explain(
+    study: StudyArgument,
+    overrides: OverridesOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    steps: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Steps of an epoch, where the training loop or the data are your own."),
+    ] = None,
+    as_json: JSONOption = False,
+) -> None:
+    """Explain what the numbers of each arm's optimizer mean.
+
+    Horizons of averages in steps, bias correction over the run, and epsilon in torch's and in Keras's convention.
+    """
+    from fairtrial.explain import explain as explain_study  # noqa: PLC0415
+    from fairtrial.report.explained import explanation_json, explanation_text  # noqa: PLC0415
+
+    loaded = api.load(study, overrides or [], store=store)
+    explanations = explain_study(loaded, steps)
+    out(explanation_json(loaded, explanations) if as_json else explanation_text(loaded, explanations, console().width))
 
 
 @app.command("ls")

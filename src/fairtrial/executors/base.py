@@ -24,12 +24,14 @@ carry the trial's id: its hash. A session promises:
   them to save their state, and waits a little for it.
 * Threads. All methods are called from one thread. Trials may be submitted while messages are read.
 * End. `messages` ends when every submitted trial has ended.
+* Forks. A process that a training loop has forked, and that comes back out of the loop, is ended and reports nothing.
 * Results. Records depend on the trial alone: whatever the executor, the same numbers.
 
 Progress within an epoch goes to `Workload.on_progress` at once, and not through `messages`, which in this process has
 no turn before the epoch is over. It may be dropped, and nothing depends on it.
 """
 
+import os
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing
@@ -39,6 +41,7 @@ from typing import Protocol, TypeAlias
 
 from fairtrial.checkpoints import CheckpointManager, TrialCheckpoints
 from fairtrial.errors import CheckpointError, Diverged, RecordError, StudyError
+from fairtrial.executors.forks import end_if_forked, only_in
 from fairtrial.executors.records import NO_RULES, RecordRules, UnitError
 from fairtrial.executors.slots import Slots
 from fairtrial.spec.messages import show
@@ -209,7 +212,7 @@ def run_trial(
     outcome, detail = Outcome.FINISHED, ""
     reported: dict[str, str] = {}
     try:
-        with closing(_records(trial, _as_generator(loop(context)), checkpoints, rules)) as records:
+        with closing(_records(trial, as_generator(loop(context)), checkpoints, rules)) as records:
             for record in records:
                 yield from _news(context, reported, checkpoints)
                 yield EpochFinished(trial.hash, record)
@@ -247,15 +250,17 @@ def _records(
 ) -> Generator[EpochRecord, None, None]:
     """Number and check what a training loop yields, after the records that were saved with its state."""
     records: list[EpochRecord] = checkpoints.records if checkpoints is not None else []
-    epoch = 0
-    with closing(epochs):
+    epoch, owner = 0, os.getpid()
+    with only_in(owner), closing(epochs):
         try:
             for metrics in epochs:
+                end_if_forked(owner)
                 yield from records[epoch:]
                 epoch = len(records) + 1
                 records.append(EpochRecord(trial.arm, trial.seed, epoch, _checked(trial, metrics, epoch, rules)))
                 yield records[-1]
         except Exception:
+            end_if_forked(owner)
             yield from records[epoch:]  # loaded records count, whatever happened since
             raise
     yield from records[epoch:]
@@ -265,7 +270,7 @@ def _records(
         raise ValueError(missing)
 
 
-def _as_generator(epochs: object) -> Generator[Mapping[str, float], None, None]:
+def as_generator(epochs: object) -> Generator[Mapping[str, float], None, None]:
     """Give any iterator the close method that generators have; refuse what a loop without ``yield`` returns."""
     if isinstance(epochs, Mapping) or not isinstance(epochs, Iterable):
         raise TypeError(

@@ -17,10 +17,13 @@ if TYPE_CHECKING:  # the module itself loads torch
 
 
 def plan_text(study: Study, cost: Estimate, store: str) -> str:
-    """Write an estimate in three lines."""
+    """Write an estimate in a few lines."""
     done = cost.trials - cost.missing
     at_most = "at most " if study.sequential and cost.missing else ""
     lines = [f"{study.label}: {at_most}{count(cost.trials, 'trial')}, {done} done, {cost.missing} to train"]
+    if cost.tuning_trials and study.tuning:
+        values = count(study.tuning.budget(study.reference), "value")
+        lines.append(f"tuning: {cost.tuning_trials} of these trials try {values} of each arm")
     if cost.missing:
         workers = f"{count(cost.workers, 'worker')} of {count(cost.threads, 'thread')}"
         timed = f" ({cost.step_ms:.0f} ms a step, timed just now)" if cost.step_ms else ""

@@ -44,7 +44,14 @@ def under_labels(study: "Study") -> "Study":
         for claim in study.claims
     )
     reported = {labels[arm]: figures for arm, figures in study.reported.items()}
-    changes = {"reference": labels[study.reference], "arms": arms, "claims": claims, "reported": reported}
+    changes: dict[str, Any] = {
+        "reference": labels[study.reference],
+        "arms": arms,
+        "claims": claims,
+        "reported": reported,
+    }
+    if study.tuning is not None:
+        changes["tuning"] = study.tuning.under(labels)
     copy = study.model_copy(update=changes)
     for key in copy.__dict__.keys() - type(study).model_fields:  # cached, from the names
         del copy.__dict__[key]

@@ -1,10 +1,11 @@
 """Base classes of the sections of a study: of optimizers, schedules, models and data sets."""
 
+import math
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
@@ -80,11 +81,14 @@ class ScheduleSettings(NamedSettings):
 
     Attributes:
         warmup_epochs: epochs, fractions allowed, over which the rate rises linearly from 0.
+        per: whether the rate changes at every step, or only at the start of an epoch.
     """
 
     registry: ClassVar[Registry[Any]] = SCHEDULES
+    later_keys: ClassVar[frozenset[str]] = frozenset({"per"})
 
     warmup_epochs: NonNegative = 0.0
+    per: Literal["step", "epoch"] = "step"
 
     @abstractmethod
     def after_warmup(self, epoch: float, epochs: int) -> float:
@@ -99,14 +103,34 @@ class ScheduleSettings(NamedSettings):
             step: length of one step in epochs. The warm-up counts the next step as done, so that the first step has a
                 rate above 0 and the last one of the warm-up the full rate.
         """
+        epoch, step = self.changes_at(epoch, step)
         warm = min(1.0, (epoch + step) / self.warmup_epochs) if self.warmup_epochs else 1.0
         return warm * self.after_warmup(epoch, epochs)
+
+    def changes_at(self, epoch: float, step: float) -> tuple[float, float]:
+        """Tell when the rate last changed, in epochs, and how long it stays as it is: a step, or a whole epoch."""
+        return (math.floor(epoch), 1.0) if self.per == "epoch" else (epoch, step)
+
+    @property
+    def watched(self) -> str | None:
+        """The metric that the schedule reads after each epoch, such as ``"train_loss"``; None if it reads none."""
+        return None
+
+    def after_records(self, values: Sequence[float]) -> float:  # noqa: ARG002
+        """Compute a further factor from the watched metric's value of each epoch so far."""
+        return 1.0
+
+    def problem(self, epochs: int, recorded: Sequence[str]) -> str:  # noqa: ARG002
+        """Say what can't work in a training of so many epochs that records these metrics; empty if all can."""
+        return ""
 
 
 class ModelSettings(NamedSettings):
     """Base of models' settings."""
 
     registry: ClassVar[Registry[Any]] = MODELS
+    #: Whether it takes nothing but images.
+    needs_images: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, *, classes: int, image_size: int, channels: int, seed: int) -> "torch.nn.Module":
@@ -219,6 +243,11 @@ class DataSettings(NamedSettings):
     def origin(cls) -> tuple[Path, str]:
         """Name where the arrays come from: a folder, and a name for it."""
         return Path(sys.modules[cls.__module__].__file__ or "").parent, cls.__module__
+
+    @property
+    def label(self) -> str:
+        """The data in a few words, for the notes beside verdicts."""
+        return self.name
 
     @property
     def is_regression(self) -> bool:

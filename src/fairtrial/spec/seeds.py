@@ -72,6 +72,16 @@ class SeedRange(Section):
             raise PydanticCustomError("seeds", f"must be at most {LARGEST_SEED:,}")
         return self
 
+    @property
+    def written(self) -> int | list[int] | dict[str, int]:
+        """The seeds as a study file has them."""
+        if self.listed is not None:
+            return list(self.listed)
+        first = {} if self.first is None else {"first": self.first}
+        if self.min < self.max:
+            return {**first, "min": self.min, "max": self.max}
+        return {**first, "count": self.max} if first else self.max
+
     def noise(self, noise: Noise) -> Noise:
         """What varies with the seed, given ``[noise]``, which may say itself with which seed it begins.
 

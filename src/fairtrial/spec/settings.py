@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Annotated, Any, ClassVar, Self, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
 from pydantic import (
     BeforeValidator,
@@ -22,7 +22,7 @@ from fairtrial.registry import DATASETS, MODELS, OPTIMIZERS, SCHEDULES, Registry
 from fairtrial.sources import describe
 from fairtrial.spec.limits import LONGEST_LABEL, MOST_EPOCHS, MOST_EVALUATIONS
 from fairtrial.spec.metrics import recorded_metrics
-from fairtrial.spec.numbers import Count, Decay, NonNegative, Positive, at_most
+from fairtrial.spec.numbers import BelowOne, Count, Decay, NonNegative, Positive, at_most
 from fairtrial.spec.sections import DataSettings, ModelSettings, OptimizerSettings, ScheduleSettings, Section
 
 #: The name of fairtrial's own training loop.
@@ -84,6 +84,8 @@ class Training(Section):
         clip_norm: greatest norm of a step's whole gradient, which is scaled down to it (Pascanu et al. 2013), if any.
         accumulate: into how many parts, as equal as can be, a batch is split to save memory. Their gradients are added
             up before the step, so only batch norm, which sees the parts, makes a difference.
+        label_smoothing: share of a label that is spread evenly over all classes (Szegedy et al. 2016, section 7).
+        precision: of the network's arithmetic; ``"bf16"`` is torch's autocast to bfloat16, and ``"tf32"`` needs a GPU.
         ema: decay, a step, of a moving average of the weights, with which each epoch is evaluated too; None for none.
         checkpoint_seconds: least seconds between two checkpoints, of any loop; by default as many as keep the cost of
             saving below 2% of a trial's time, and at most ten minutes. It is no part of any hash: it changes no result.
@@ -93,7 +95,7 @@ class Training(Section):
     #: Keys of fairtrial's own loop that only add evaluations, and change no bit of a training.
     evaluation_keys: ClassVar[frozenset[str]] = frozenset({"evaluations_last_epoch", "recalibrate_batch_norm", "ema"})
     #: Further keys that only fairtrial's own loop has.
-    loop_keys: ClassVar[frozenset[str]] = evaluation_keys | {"clip_norm", "accumulate"}
+    loop_keys: ClassVar[frozenset[str]] = evaluation_keys | {"clip_norm", "accumulate", "label_smoothing", "precision"}
     later_keys: ClassVar[frozenset[str]] = loop_keys | {"code"}
 
     epochs: Annotated[Count, at_most(MOST_EPOCHS)] = 10
@@ -103,6 +105,8 @@ class Training(Section):
     ema: Decay | None = None
     clip_norm: Positive | None = None
     accumulate: Count = 1
+    label_smoothing: BelowOne = 0.0
+    precision: Literal["float32", "bf16", "tf32"] = "float32"
     checkpoint_seconds: NonNegative | None = None
     loop: Annotated[str, PlainValidator(_loop_name), PlainSerializer(str)] = BUILT_IN
     code: Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)] | None = None
@@ -210,5 +214,15 @@ class Settings(Section):
                 "warmup",
                 "schedule.warmup_epochs = {warmup}: must not exceed training.epochs = {epochs}",
                 {"warmup": self.schedule.warmup_epochs, "epochs": self.training.epochs},
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _schedule_and_loss_can_work(self) -> Self:
+        if self.training.loop == BUILT_IN and (why := self.schedule.problem(self.training.epochs, self.recorded)):
+            raise PydanticCustomError("schedule", "{why}", {"why": why})
+        if self.training.label_smoothing and self.data.is_regression:
+            raise PydanticCustomError(
+                "smoothing", "training.label_smoothing: only for classes; these data have numbers"
             )
         return self

@@ -25,6 +25,7 @@ from fairtrial.spec.overrides import Table, flatten, merge, parse_toml
 from fairtrial.spec.pinned import pinned
 from fairtrial.spec.sections import Section
 from fairtrial.spec.settings import Settings
+from fairtrial.spec.tuning import Tuning, check_tuning, check_tuning_seeds
 from fairtrial.spec.validation import StudyFile, check_arm
 
 #: An arm's name has no dot, so that a dotted key can name its settings.
@@ -76,6 +77,8 @@ class Study(Section):
         reported: what a paper reports, by arm and measure; see `figure`.
         noise: which sources of noise vary with the seed.
         imported: where its runs come from, if they were made elsewhere.
+        tuning: how each arm is tuned before arms are compared; see `untuned`.
+        tuning_round: of a study whose arms are candidates of such a tuning, the round's number.
 
     Example:
         >>> arms = {"default": {}, "low": {"optimizer": {"betas": [0.9, 0.95]}}}
@@ -97,6 +100,8 @@ class Study(Section):
     reported: Mapping[str, Mapping[str, float]] = {}
     noise: Noise = Noise()
     imported: Imported | None = None
+    tuning: Tuning | None = None
+    tuning_round: int | None = None
 
     def __init__(self, **table: Any) -> None:
         check_table(table)
@@ -118,8 +123,12 @@ class Study(Section):
         file.check_questions({arm.name: arm.settings for arm in arms})
         file, seeds = file.with_directions(), file.seed_range
         file = file.model_copy(update={"noise": seeds.noise(file.noise)})
+        if file.tuning is not None:
+            written = {name: merge(own, changes) for name, changes in tables.items()}
+            check_tuning(file.tuning, tables, written, {arm.name: arm.settings for arm in arms})
+            check_tuning_seeds(file.tuning, file.noise, seeds.max)
         questions = ("metrics", "evidence", "claims", "joint_claims", "reported", "noise", "imported")
-        fields = {key: getattr(file, key) for key in ("name", "reference", *questions)}
+        fields = {key: getattr(file, key) for key in ("name", "reference", "tuning", "tuning_round", *questions)}
         fields |= {"settings": validate(Settings, own), "arms": arms, "min_seeds": seeds.min, "seeds": seeds.max}
         super().__init__(**fields)
 
@@ -222,6 +231,11 @@ class Study(Section):
         return self.arm(arm).settings.training.code != self.arm(other).settings.training.code
 
     @property
+    def untuned(self) -> bool:
+        """Whether its arms have yet to be tuned: only then is it known which trials compare them."""
+        return self.tuning is not None and self.tuning.found is None
+
+    @property
     def sequential(self) -> bool:
         """Whether the number of seeds depends on their results."""
         return self.min_seeds < self.seeds
@@ -295,6 +309,8 @@ class Study(Section):
             "claims": [claim.model_dump(mode="json", exclude_none=True) for claim in self.claims],
             **({"joint_claims": joint} if joint else {}),
             **({"imported": self.imported.model_dump(mode="json")} if self.imported else {}),
+            **({"tuning": self.tuning.model_dump(mode="json", exclude_none=True)} if self.tuning else {}),
+            **({"tuning_round": self.tuning_round} if self.tuning_round else {}),
         }
 
 

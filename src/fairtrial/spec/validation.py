@@ -27,8 +27,10 @@ from fairtrial.spec.imported import Imported
 from fairtrial.spec.measures import better, find_measure, measures_of
 from fairtrial.spec.messages import show
 from fairtrial.spec.metrics import PERCENT, UNITS, Direction, Metric, Unit, may_be_metric, own_unit, settings_needed
+from fairtrial.spec.numbers import Count
 from fairtrial.spec.seeds import SeedRange, Seeds
 from fairtrial.spec.settings import BUILT_IN, Settings
+from fairtrial.spec.tuning import Tuning
 
 if TYPE_CHECKING:  # study imports this module
     from fairtrial.spec.study import Study
@@ -52,6 +54,8 @@ class StudyFile(Settings):
     claims: tuple[Claim, ...] = ()
     joint_claims: tuple[JointClaim, ...] = ()
     imported: Imported | None = None
+    tuning: Tuning | None = None
+    tuning_round: Count | None = None
 
     @field_validator("claims", mode="before")
     @classmethod
@@ -109,6 +113,7 @@ class StudyFile(Settings):
         words = Vocabulary(list(arms.values()), self.declared)
         for name in self.metrics:
             words.check_metric(name, self.metrics[name])
+        self._check_tuning(words)
         evidence = self.evidence
         words.check_measure(evidence.metric, "evidence.metric")
         words.check_direction(evidence.metric, evidence.direction, "evidence")
@@ -153,6 +158,11 @@ class StudyFile(Settings):
             check_arm(arm, arms, f"reported.{arm}")
             for measure in figures:
                 words.check_measure(measure, f"reported.{arm}: key")
+
+    def _check_tuning(self, words: "Vocabulary") -> None:
+        if self.tuning is not None:
+            words.check_measure(self.tuning.metric, "tuning.metric")
+            words.check_direction(self.tuning.metric, self.tuning.direction, "tuning")
 
     def _check_unpaired(self) -> None:
         """Check that a study of unpaired runs asks for nothing that only paired ones can answer."""

@@ -11,6 +11,7 @@ from fairtrial.spec.metrics import Unit
 from fairtrial.stats.identical import identical_arms
 from fairtrial.stats.joined import by_arm
 from fairtrial.stats.paired import PairedData, seed_list
+from fairtrial.stats.tuned import tuning_alerts
 from fairtrial.stats.verdicts import Comparison, Verdict
 from fairtrial.trial import CHOSEN, Outcome, TrialResult, kind_of_condition
 
@@ -38,6 +39,7 @@ def alerts(study: Study, results: Sequence[TrialResult]) -> tuple[str, ...]:
         *(() if study.imported else _ended_early(study, finished)),
         *identical_arms(study, results),
         *_unread(study, own),
+        *tuning_alerts(study),
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from fairtrial.measures import measure
 from fairtrial.spec import BUILT_IN, Settings, Study
 from fairtrial.stats.paired import PairedData
+from fairtrial.stats.tuned import is_tuned, tuned_to
 from fairtrial.trial import Outcome, TrialResult
 
 #: Parameters that may be the learning rate of a user's own training loop.
@@ -12,7 +13,7 @@ _RATES = ("lr", "learning_rate")
 
 
 def held_fixed(study: Study, results: Iterable[TrialResult] = ()) -> tuple[str, ...]:
-    """Name the settings that all arms share and that could have mattered, the learning rate first.
+    """Name what arms were tuned to, and the settings that they share and that could have mattered, the rate first.
 
     The number of epochs is the one that finished trials recorded, and is not named if they differ in it. Of a user's
     own training loop fairtrial knows only the epochs, the parameters, and the sections in which its arms differ; it may
@@ -29,9 +30,10 @@ def held_fixed(study: Study, results: Iterable[TrialResult] = ()) -> tuple[str, 
     parts = [
         part for part in (_epochs(arms, recorded), _batch(arms), _schedule(arms), _data(arms), _model(arms)) if part
     ]
-    rate = _learning_rate(arms)
-    also = f"{'Also the' if rate else 'The'} same for every arm: {', '.join(parts)}." if parts else None
-    return tuple(sentence for sentence in (rate, also) if sentence)
+    tuned = tuned_to(study)
+    rate = None if is_tuned(study, "optimizer.lr", *(f"params.{key}" for key in _RATES)) else _learning_rate(arms)
+    also = f"{'Also the' if rate or tuned else 'The'} same for every arm: {', '.join(parts)}." if parts else None
+    return tuple(sentence for sentence in (tuned, rate, also) if sentence)
 
 
 def of_metric(metric: str) -> tuple[str, ...]:
@@ -91,10 +93,10 @@ def _data(arms: Sequence[Settings]) -> str | None:
         return None
     train, test = first.train_images, first.test_images
     if (train, test) in {first.size, (None, None)}:
-        return f"all of {first.name}"
+        return f"all of {first.label}"
     if train is None or test is None:
-        return f"data of {first.name}"
-    return f"{train:,} training and {test:,} test images of {first.name}"
+        return f"data of {first.label}"
+    return f"{train:,} training and {test:,} test images of {first.label}"
 
 
 def _model(arms: Sequence[Settings]) -> str | None:

@@ -39,6 +39,9 @@ def confirmation(study: Study, results: Sequence[TrialResult], *, history: Histo
     table["arms"] = {name: changes for name, changes in table["arms"].items() if name in leaders}
     for key in ("claims", "joint_claims", "reported"):
         table.pop(key, None)
+    if "tuning" in table:  # the arms keep the settings that they were tuned to
+        own_ranges = table["tuning"].get("arms", {})
+        table["tuning"]["arms"] = {name: ranges for name, ranges in own_ranges.items() if name in leaders}
     table["name"] = f"{study.name}-confirmation"
     own, first = Question.of(study), FRESH_SEEDS
     asked = [] if history is None else [question for question in history.asked if question != own]

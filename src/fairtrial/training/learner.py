@@ -6,15 +6,15 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 
-from fairtrial.spec import ModelSettings, ScheduleSettings
-from fairtrial.training import datasets
+from fairtrial.spec import ModelSettings
+from fairtrial.training import datasets, precision
 from fairtrial.training.averages import WeightAverage
 from fairtrial.training.closures import has_modes, step_with_closure
 from fairtrial.training.kernels.gains import accelerate_if_it_suits, gains
 from fairtrial.training.kernels.layers import accelerate
 from fairtrial.training.losses import Objective
+from fairtrial.training.rates import Schedule, build_schedule
 from fairtrial.trial import Trial
 
 
@@ -24,7 +24,7 @@ class Learner:
 
     network: nn.Module
     optimizer: torch.optim.Optimizer
-    schedule: LambdaLR
+    schedule: Schedule
     device: torch.device
     average: WeightAverage | None = None
     objective: Objective = field(default_factory=Objective)
@@ -36,11 +36,13 @@ class Learner:
     def build(cls, trial: Trial, dataset: datasets.Dataset, *, fast: bool = True) -> "Learner":
         """Make the learner of a trial before its first step; without ``fast``, it uses torch's own layers."""
         settings, device = trial.settings, choose_device()
+        precision.check(settings.training.precision, device)
         network = build_network(settings.model, dataset, trial.weights_seed).to(device)
         if settings.optimizer.uses_closure:  # many of these flatten weights and gradients, which other layouts forbid
             network = network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        if fast and gains(network):
+        if fast and settings.training.precision == "float32" and gains(network):  # the fast layers have no other
             network = accelerate(network) if ":" not in settings.model.name else _suited(network, dataset, device)
+        network = precision.apply(network, settings.training.precision, device)
         optimizer = settings.optimizer.build(network.parameters())
         if has_modes(optimizer):
             optimizer.train()  # type: ignore[attr-defined]
@@ -62,7 +64,8 @@ class Learner:
     def step(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Take one step on images (batch, channels, height, width) and labels as in `Objective`.
 
-        Returns the mean loss, shape (), and the outputs, such as logits (batch, classes), both before the step.
+        Returns the mean loss without label smoothing, shape (), and the outputs, such as logits (batch, classes), both
+        before the step.
         """
         gradient = partial(self._gradient, inputs, labels)
         if self.uses_closure:
@@ -73,7 +76,7 @@ class Learner:
         self.schedule.step()
         if self.average is not None:
             self.average.update()
-        return loss, outputs
+        return self.objective.recorded(loss, outputs, labels), outputs
 
     def _gradient(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Put the gradient of the mean loss into the parameters; return the loss and the outputs."""
@@ -111,13 +114,6 @@ def _suited(network: nn.Module, dataset: datasets.Dataset, device: torch.device)
 def build_network(settings: ModelSettings, dataset: datasets.Dataset, seed: int) -> nn.Module:
     """Make a network for a data set."""
     return settings.build(classes=dataset.classes, image_size=dataset.image_size, channels=dataset.channels, seed=seed)
-
-
-def build_schedule(
-    settings: ScheduleSettings, optimizer: torch.optim.Optimizer, *, steps_per_epoch: int, epochs: int
-) -> LambdaLR:
-    """Make the schedule that settings describe; call its ``step`` after each optimizer step."""
-    return LambdaLR(optimizer, lambda step: settings.lr_factor(step / steps_per_epoch, epochs, 1 / steps_per_epoch))
 
 
 def choose_device() -> torch.device:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fairtrial import spec
 from fairtrial.errors import Diverged
-from fairtrial.training import datasets, state
+from fairtrial.training import datasets, precision, state
 from fairtrial.training.allocator import keep_freed_memory
 from fairtrial.training.augmentation import augment
 from fairtrial.training.closures import evaluated_weights
@@ -67,9 +67,11 @@ def train(trial: TrialContext) -> Iterator[dict[str, float]]:
     while position.epoch <= trial.epochs:
         order = batch_order(trial.order_seed, position.epoch, len(dataset.train))
         batches = torch.split(order, trial.settings.training.batch_size)
-        metrics = _train_epoch(trial, learner, position, dataset, batches)
-        trained = perf_counter()
-        metrics |= position.evaluations | evaluate_epoch(learner, trial.settings.training, dataset, batches)
+        with precision.in_force(trial.settings.training.precision, learner.device):
+            metrics = _train_epoch(trial, learner, position, dataset, batches)
+            trained = perf_counter()
+            metrics |= position.evaluations | evaluate_epoch(learner, trial.settings.training, dataset, batches)
+        learner.schedule.end_epoch(metrics)
         evaluation = position.evaluation_seconds + perf_counter() - trained
         yield metrics | {"train_seconds": position.seconds, "eval_seconds": evaluation}
         position = TrainingPosition.before(position.epoch + 1, learner)

@@ -116,7 +116,7 @@ class Objective:
     @classmethod
     def of(cls, settings: Settings) -> "Objective":
         """The objective that a trial's settings describe."""
-        return cls(regression=settings.data.is_regression)
+        return cls(settings.data.is_regression, settings.training.label_smoothing)
 
     @property
     def plain(self) -> "Objective":
@@ -140,6 +140,10 @@ class Objective:
                 f"model: its outputs have shape {tuple(outputs.shape)}; they must be {tuple(labels.shape)}"
             )
         return mse_loss(outputs.reshape(labels.shape), labels)
+
+    def recorded(self, loss: Tensor, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Compute the loss that is recorded of a training step: without label smoothing, so arms are comparable."""
+        return self.plain.loss(outputs, labels) if self.label_smoothing else loss
 
     def accumulator(self, device: torch.device) -> Accumulator:
         """Make an empty accumulator of this objective's metrics."""

@@ -32,6 +32,8 @@ def describe_machine(trial: Trial) -> Machine:
     if settings.training.loop != BUILT_IN:
         return machine
     computed_by = library.path() if machine.device == "cpu" else "torch's own"
+    if settings.training.precision != "float32":  # torch's own by the setting, in which arms may differ
+        computed_by = ""
     data, weights = load_once(settings.data).digest, settings.model.fetch()
     return replace(machine, layers=computed_by, data=data, weights=weights)
 

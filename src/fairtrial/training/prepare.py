@@ -6,21 +6,37 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from types import FunctionType
 
+import torch
+
 from fairtrial import sources, spec
 from fairtrial.errors import StudyError
 from fairtrial.registry import NotFoundError, import_name
-from fairtrial.training import augmentation, datasets
+from fairtrial.training import augmentation, datasets, precision
 from fairtrial.training.kernels import compiler, library
 from fairtrial.training.kernels.cache import KernelsUnavailableError, UnsoundError
-from fairtrial.training.learner import build_network
+from fairtrial.training.learner import build_network, choose_device
 from fairtrial.training.loop import train
 from fairtrial.training.probing import probe
 from fairtrial.trial import TrainingLoop, Trial, TrialContext
 
 
 def run(trial: TrialContext) -> Iterator[Mapping[str, float]]:
-    """Run a trial with the training loop that its settings name; return each epoch's metrics."""
-    return find(trial.settings.training.loop)(trial)
+    """Run a trial with the training loop that its settings name; return each epoch's metrics.
+
+    A user's loop may set torch's number of threads: the next trial of this process has its own again.
+    """
+    name = trial.settings.training.loop
+    epochs = find(name)(trial)
+    return _restoring_threads(epochs) if name != spec.BUILT_IN and isinstance(epochs, Iterator) else epochs
+
+
+def _restoring_threads(epochs: Iterator[Mapping[str, float]]) -> Iterator[Mapping[str, float]]:
+    threads = torch.get_num_threads()
+    try:
+        yield from epochs
+    finally:
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
 
 
 def find(name: str, *, fresh: bool = False) -> TrainingLoop:
@@ -49,7 +65,7 @@ def find(name: str, *, fresh: bool = False) -> TrainingLoop:
     if _forgets_to_yield(loop):
         raise StudyError(
             f'training.loop = "{name}": must be a generator that yields a dict of metrics after each epoch, such as '
-            '{"train_loss": 0.3, "test_acc": 0.8}; it has no yield'
+            '{"train_loss": 0.3, "test_acc": 0.8}; it has no yield (from callbacks: see fairtrial.reporting)'
         )
     return loop  # what it yields is checked record by record
 
@@ -103,7 +119,8 @@ def prepare(study: spec.Study, progress: datasets.DownloadProgress | None = None
     Raises:
         DataError: data are missing or damaged.
         WeightsError: a weights file does not fit its model.
-        StudyError: a training loop can't be found, or a user's model can't be trained on the data.
+        StudyError: a training loop can't be found, the machine lacks a precision, or a user's model can't be trained on
+            the data.
     """
     sources.forget()
     loaded: dict[spec.DataSettings, datasets.Dataset] = {}
@@ -111,10 +128,14 @@ def prepare(study: spec.Study, progress: datasets.DownloadProgress | None = None
         find(settings.training.loop, fresh=True)
         if settings.training.loop != spec.BUILT_IN:
             continue
+        precision.check(settings.training.precision, choose_device())
         data = datasets.unaugmented(settings.data)
         if data not in loaded:
             loaded[data] = datasets.load(data, progress=progress)
         augmentation.check(settings.data, loaded[data])
+        if settings.model.needs_images and not loaded[data].has_images:
+            advice = 'use another, such as model.name = "mlp"'
+            raise StudyError(f'model.name = "{settings.model.name}": takes images, and {data.name} has none; {advice}')
         if problem := settings.batches_problem(len(loaded[data].train)):
             raise StudyError(problem)
         settings.model.fetch(progress)

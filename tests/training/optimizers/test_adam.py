@@ -1,6 +1,9 @@
 """Adam and AdamW against float64 NumPy readings of their papers' formulas."""
 
+import importlib.util
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +11,11 @@ import torch
 
 from fairtrial.training.optimizers.adam import Adam, AdamW
 from trajectories import STEPS, descend, gradients
+
+REFERENCE = Path(__file__).parents[1] / "reference"
+found = importlib.util.spec_from_file_location("reference_formula", REFERENCE / "formula.py")
+formula = importlib.util.module_from_spec(found)
+found.loader.exec_module(formula)
 
 
 def adam_as_the_paper_writes_it(theta, grads, lr, beta1, beta2, eps):
@@ -94,3 +102,21 @@ def test_adamw_decays_apart_from_the_gradient():
         theta = theta - 1e-3 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
     settings = AdamW(weight_decay=0.1)
     np.testing.assert_allclose(descend(settings, grads), theta, rtol=1e-11)
+
+
+@pytest.mark.parametrize("number", range(len(formula.ADAMS)))
+def test_the_keras_convention_is_keras_over_a_thousand_steps(number):
+    """Against Keras itself, as ``reference/make_adam.py`` has recorded it; in torch's convention it is another."""
+    recorded = json.loads((REFERENCE / "adam.json").read_text(encoding="utf-8"))["weights"][number]
+    settings = formula.ADAMS[number]
+    ends = {}
+    for convention in ("keras", "torch"):
+        weights = torch.nn.Parameter(torch.zeros(12, dtype=torch.float64))
+        optimizer = Adam(lr=1e-3, eps_convention=convention, **settings).build([weights])
+        for step, gradient in enumerate(formula.gradients(1000), start=1):
+            weights.grad = torch.from_numpy(gradient)
+            optimizer.step()
+            if convention == "keras" and step in formula.ADAM_STEPS:
+                np.testing.assert_allclose(weights.detach().numpy(), recorded[str(step)], rtol=1e-9, atol=1e-16)
+        ends[convention] = weights.detach().numpy().copy()
+    assert np.abs(ends["torch"] / ends["keras"] - 1).max() > 1e-3

@@ -91,3 +91,26 @@ def write(path: Path, versions: dict[str, str], **parts: object) -> None:
             body = "[\n" + ",\n".join(json.dumps(case, separators=(",", ":")) for case in part) + "\n]"
         lines.append(f"{json.dumps(name)}: {body}")
     path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+
+
+#: Adam's settings in the recorded runs: the paper's arms, and Keras's own defaults.
+ADAMS = (
+    {"betas": (0.9, 0.999), "eps": 1e-8},
+    {"betas": (0.95, 0.999), "eps": 1e-8},
+    {"betas": (0.9, 0.99), "eps": 1e-8},
+    {"betas": (0.9, 0.999), "eps": 1e-6},
+    {"betas": (0.99, 0.9999), "eps": 1e-7},
+    {"betas": (0.9, 0.999), "eps": 1e-7},
+)
+#: Steps after which its weights are recorded.
+ADAM_STEPS = (1, 10, 100, 1000)
+
+
+def gradients(steps: int, weights: int = 12) -> Array:
+    """Gradients for an optimizer, (steps, weights): each weight's are an eighth as large as those of the one before.
+
+    The smallest are near 1e-10, far below the epsilons, and the largest near 1.
+    """
+    step, weight = np.arange(steps)[:, None], np.arange(weights)[None, :]
+    waves = ((step * 7919 + weight * 104_729 + step * step * 31) % 2003 - 700) / 1301
+    return np.asarray(waves * np.ldexp(1.0, -3 * weight))

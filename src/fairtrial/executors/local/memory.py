@@ -1,5 +1,6 @@
 """Memory limits, and recognizing and describing errors of running out of memory."""
 
+import re
 import resource
 import traceback
 
@@ -7,6 +8,11 @@ from fairtrial.executors.limits import format_bytes
 
 #: Part of the plain RuntimeError that PyTorch's CPU allocator raises.
 _TORCH_ON_CPU = "DefaultCPUAllocator: can't allocate memory"
+
+#: How PyTorch passes on that a process of a data loader had no memory left, whatever the error's type becomes.
+_IN_LOADER = re.compile(r"Caught \w*MemoryError in DataLoader worker")
+#: And that one was killed, which the kernel does for lack of memory, and hardly anybody else.
+_LOADER_KILLED = re.compile(r"DataLoader worker \(pid [0-9]+\) is killed by signal: Killed")
 
 
 def limit_memory(limit: int | None) -> None:
@@ -23,18 +29,19 @@ def limit_memory(limit: int | None) -> None:
 
 def ran_out_of_memory(error: BaseException) -> bool:
     """Check whether an exception means that there was no memory left, on the CPU or on a GPU."""
-    return isinstance(error, MemoryError) or _on_gpu(error) or _TORCH_ON_CPU in str(error)
+    in_loader = _IN_LOADER.match(str(error)) is not None or bool(_killed_loader(error))
+    return isinstance(error, MemoryError) or _on_gpu(error) or in_loader or _TORCH_ON_CPU in str(error)
 
 
 def hit_limit(error: BaseException, limit: int | None) -> bool:
     """Check whether running out of memory means this process's own limit in bytes, and not that of the machine."""
-    return limit is not None and not _on_gpu(error)
+    return limit is not None and not _on_gpu(error) and not _killed_loader(error)
 
 
 def describe(error: BaseException, limit: int | None) -> str:
     """Say that memory ran out, under which limit in bytes if any, with the traceback below."""
     if limit is None or not hit_limit(error, limit):
-        text = str(error).strip().partition("\n")[0]
+        text = _killed_loader(error) or str(error).strip().partition("\n")[0]
         what = f"out of memory: {text}" if text else "out of memory"
     else:
         what = f"memory limit of {format_bytes(limit)} reached"
@@ -44,3 +51,9 @@ def describe(error: BaseException, limit: int | None) -> str:
 def _on_gpu(error: BaseException) -> bool:
     """Check for torch's error by its name, because this process need not import torch."""
     return any(base.__name__ == "OutOfMemoryError" for base in type(error).__mro__)
+
+
+def _killed_loader(error: BaseException) -> str:
+    """What PyTorch says of a data loader's process that was killed, in this error or its cause; empty if it was not."""
+    texts = (str(one) for one in (error, error.__cause__, error.__context__) if one is not None)
+    return next((found[0] for text in texts if (found := _LOADER_KILLED.search(text))), "")

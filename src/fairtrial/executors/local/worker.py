@@ -78,9 +78,15 @@ class Outbox:
         self._connection = connection
         self._lock = threading.Lock()
         self._next_progress = 0.0
+        self._owner = os.getpid()
 
     def send(self, report: Report | None) -> None:
-        """Send a report, or None as a sign of life; end this process if the parent is gone."""
+        """Send a report, or None as a sign of life; end this process if the parent is gone.
+
+        What a training loop has forked sends nothing: two processes would write into each other's reports.
+        """
+        if os.getpid() != self._owner:
+            return
         try:
             with self._lock:
                 self._connection.send(report)

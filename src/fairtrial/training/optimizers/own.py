@@ -9,8 +9,8 @@ from pydantic_core import PydanticCustomError
 from fairtrial.errors import StudyError
 from fairtrial.registry import NotFoundError
 from fairtrial.spec.arguments import FromSignature, parameters_of, settings_of
+from fairtrial.spec.messages import brief
 from fairtrial.spec.sections import OptimizerSettings
-from fairtrial.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,11 +18,19 @@ if TYPE_CHECKING:
     import torch
 
 _SECOND = "needs second derivatives (backward with create_graph), which fairtrial's training step doesn't compute"
+_MATRICES = (
+    'takes matrices alone, or groups that say which weights are; write optimizer.name = "muon", or name a function '
+    "that makes the groups"
+)
 #: Classes that a training step can't use though their arguments look as if it could, by name, and why.
 _REFUSED = {
     "SparseAdam": "is for sparse gradients, and those of fairtrial's training step are dense",
     "AdaHessian": _SECOND,
     "SophiaH": _SECOND,
+    "LoRARite": "is for pairs of low-rank matrices",
+    **dict.fromkeys(
+        ["Muon", "AdaGO", "AdaMuon", "DistributedMuon", "MuonClip", "NorMuon", "SpectralSphere"], _MATRICES
+    ),
 }
 #: What an optimizer takes in place of parameters, or beside them, if it is made of more than these.
 _MADE_OF = {
@@ -81,7 +89,9 @@ class OwnOptimizer(FromSignature, OptimizerSettings):
         try:
             made = self.thing(parameters, **self.arguments)
         except Exception as error:
-            raise StudyError(f"{self.name}: {one_line(str(error))}") from error
+            raise StudyError(f"{self.name}: {brief(str(error), 200)}") from error
         if not isinstance(made, torch.optim.Optimizer):
             raise StudyError(f"{self.name}: gave a {type(made).__name__}, not a torch.optim.Optimizer")
+        if not all("lr" in group for group in made.param_groups):
+            raise StudyError(f"{self.name}: keeps no learning rate in its groups, where a schedule could set it")
         return made

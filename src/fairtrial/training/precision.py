@@ -1,0 +1,82 @@
+"""The precision of a training: float32, bfloat16 by torch's autocast, or TF32 on the tensor cores of a GPU.
+
+Weights, their updates, losses and everything that is recorded stay float32 (sums of losses float64) in all of them.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from fairtrial.errors import StudyError
+
+#: The first compute capability of NVIDIA's GPUs that has bfloat16 and TF32 in its tensor cores.
+_AMPERE = (8, 0)
+
+
+def check(precision: str, device: torch.device) -> None:
+    """Refuse a precision that a device does not have.
+
+    Raises:
+        StudyError: saying what is needed, and what can be written instead.
+    """
+    if precision == "float32" or (precision == "bf16" and device.type == "cpu"):
+        return
+    if device.type == "cpu":
+        has, instead = "this machine trains on its CPU", '"float32" or "bf16"'
+    elif torch.cuda.get_device_capability(device) >= _AMPERE:
+        return
+    else:
+        has, instead = f"this one is {torch.cuda.get_device_name(device)}", '"float32"'
+    raise StudyError(
+        f'training.precision = "{precision}": needs an NVIDIA GPU of compute capability 8.0 or higher, and {has}; '
+        f"write {instead}"
+    )
+
+
+def apply(network: nn.Module, precision: str, device: torch.device) -> nn.Module:
+    """Let a network compute its outputs in bfloat16 if that is the precision; they are returned as float32.
+
+    Each pass is an autocast of its own, because autocast keeps the rounded weights for as long as it lasts, and a step
+    changes the weights.
+    """
+    if precision == "bf16":
+        forward = network.forward
+
+        def in_bfloat16(*args: Any, **kwargs: Any) -> Any:
+            with torch.autocast(device.type, dtype=torch.bfloat16):
+                outputs = forward(*args, **kwargs)
+            return outputs.float() if isinstance(outputs, torch.Tensor) else outputs
+
+        network.forward = in_bfloat16
+    return network
+
+
+@contextmanager
+def in_force(precision: str, device: torch.device) -> Iterator[None]:
+    """Set, for a while, how a GPU multiplies float32 numbers; as TF32 only if that is the precision.
+
+    cuDNN also chooses algorithms that give the same bits each time, since a trial that resumes must give those that it
+    would have given. On the CPU there is nothing to set.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    tf32 = precision == "tf32"
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    wanted = [
+        (matmul, "allow_tf32", tf32),
+        (cudnn, "allow_tf32", tf32),
+        (cudnn, "deterministic", True),
+        (cudnn, "benchmark", False),
+    ]
+    before = [getattr(owner, name) for owner, name, _ in wanted]
+    try:
+        for owner, name, value in wanted:
+            setattr(owner, name, value)
+        yield
+    finally:
+        for (owner, name, _), value in zip(wanted, before, strict=True):
+            setattr(owner, name, value)
