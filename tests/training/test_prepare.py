@@ -3,7 +3,7 @@
 import pytest
 
 from fairtrial import spec
-from fairtrial.errors import StudyError, WeightsError
+from fairtrial.errors import WeightsError
 from fairtrial.scheduler import plan
 from fairtrial.training import prepare
 from fairtrial.training.kernels import compiler, library
@@ -49,19 +49,3 @@ def test_weights_that_do_not_fit_are_told_before_any_trial(tmp_path):
     path.write_bytes(b"no tensors")
     with pytest.raises(WeightsError, match=r"w\.safetensors"):
         prepare.prepare(study(model={"weights": str(path)}))
-
-
-def table(tmp_path, **model):
-    lines = [f"{number},{number % 7},{number % 2}" for number in range(40)]
-    (tmp_path / "t.csv").write_text("a,b,y\n" + "\n".join(lines) + "\n")
-    data = {"name": "table", "path": str(tmp_path / "t.csv"), "target": "y"}
-    return study(data=data, model=model, training={"epochs": 1, "batch_size": 8})
-
-
-def test_a_network_for_images_cant_have_rows_of_a_table(tmp_path):
-    assert prepare.prepare(table(tmp_path, name="mlp", hidden=[4]))
-    with pytest.raises(StudyError) as caught:
-        prepare.prepare(table(tmp_path, name="small_cnn"))
-    assert str(caught.value).startswith(
-        'model.name = "small_cnn": fails on inputs of shape (2, 2) in training mode: RuntimeError: Expected 3D'
-    )
