@@ -16,11 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fairtrial
+import loops
 from fairtrial.bridge import reporting
 from fairtrial.checkpoints import CheckpointManager
-from fairtrial.errors import Diverged, Stopped
+from fairtrial.errors import Diverged, Stopped, StudyError
 from fairtrial.executors.base import Ended, EpochFinished, run_trial
 from fairtrial.scheduler import plan
+from fairtrial.training import prepare
 from fairtrial.trial import Machine, Outcome
 
 
@@ -418,6 +420,24 @@ def test_a_trial_ends_as_that_of_a_generator_does(trial, records, error, outcome
     _, end = trained(train, trial)
     assert end.outcome is outcome
     assert detail in end.detail
+
+
+def test_a_generator_is_refused():
+    """Else it would train nothing, and report nothing."""
+    with pytest.raises(TypeError, match="good yields; remove the decorator, or report where it yields"):
+        reporting(loops.good)
+
+
+def test_studies_find_it_and_one_without_the_decorator_is_told_of_it(monkeypatch):
+    assert prepare.find("loops:endless_in_a_callback") is loops.endless_in_a_callback
+    monkeypatch.setattr(loops, "plain", callback_alone, raising=False)
+    with pytest.raises(StudyError, match=r"it has no yield \(from callbacks: see fairtrial.reporting\)"):
+        prepare.find("loops:plain")
+
+
+def callback_alone(trial, report):
+    """Lack the decorator."""
+    report({"test_acc": 0.5})
 
 
 def test_it_is_named_as_its_function():

@@ -7,6 +7,7 @@ at the same time: whoever trains waits while a record is dealt with, as a genera
 import contextvars
 import ctypes
 import functools
+import inspect
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -39,6 +40,7 @@ def reporting(loop: Callable[[TrialContext, Report], object]) -> TrainingLoop:
         loop: called with the trial and with ``report``. What it returns is ignored. Name it in ``training.loop``.
 
     Raises:
+        TypeError: the function is a generator, which needs no ``report``.
         RuntimeError: (``report``) the training has ended.
 
     Example:
@@ -51,6 +53,8 @@ def reporting(loop: Callable[[TrialContext, Report], object]) -> TrainingLoop:
         >>> list(train(ft.TrialContext(ft.Trial("baseline", 0, study.arms[0].settings))))[0]
         {'test_acc': 0.5}
     """
+    if inspect.isgeneratorfunction(loop):
+        raise TypeError(f"reporting: {loop.__name__} yields; remove the decorator, or report where it yields")
 
     @functools.wraps(loop)
     def train(trial: TrialContext) -> Iterator[Mapping[str, float]]:

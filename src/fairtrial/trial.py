@@ -273,7 +273,8 @@ class Machine:
         system: operating system and release.
         git_commit: of the study file's folder, if it is a repository; followed by ``+`` if it has uncommitted changes.
         layers: what computes the layers of fairtrial's own loop, such as ``"compiled kernels (g++ 12.2.0, AVX-512)"``;
-            others give the same results to rounding, not to the bit. Empty for a user's loop.
+            others give the same results to rounding, not to the bit. Empty for a user's loop, and in a precision
+            that only torch's own have.
         data: digest of the decoded data set that fairtrial's own loop trains on. Empty for a user's loop.
         weights: digest of the file of initial weights, if the model names one.
         code: digests of the user's own code that the trial ran, by file, and versions of the packages that it imports;

@@ -37,6 +37,13 @@ def test_what_is_no_adam_has_no_epsilon_of_another_convention():
     assert "Keras" not in text
 
 
+def test_a_schedule_that_tells_nothing_beforehand_is_said_to():
+    schedule = {"name": "torch.optim.lr_scheduler:CosineAnnealingWarmRestarts", "T_0": 2}
+    text = text_of(Study(name="s", reference="a", arms={"a": {}, "b": {"schedule": schedule}}))
+    assert "learning rate of a (constant): 0.001 throughout" in text
+    assert "learning rate of b: its scheduler tells only as it is stepped" in text
+
+
 def test_no_text_of_a_study_can_break_a_line():
     mine = {"loop": "fairtrial.testing:simulate"}
     schedule = {"name": "plateau", "metric": "a\nb\x1b[31m"}

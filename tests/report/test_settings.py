@@ -102,3 +102,29 @@ def test_adams_settings_are_shown_of_a_loop_whose_arms_differ_in_them_and_of_tho
         ("0.999", "0.9", "-"),
         ("1e-8", "1e-8", "-"),
     ]
+
+
+def test_three_betas_are_no_epsilon_and_any_key_of_a_function_has_a_column(tmp_path, monkeypatch):
+    (tmp_path / "users_of_settings.py").write_text(
+        "import torch\n"
+        "def three(params, lr=1e-3, betas=(0.9, 0.99, 0.999), eps=1e-6, etas=(0.5, 1.2), **more):\n"
+        "    return torch.optim.SGD(params, lr=lr)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    name = "users_of_settings:three"
+    arms = {
+        "a": {},
+        "b": {"optimizer": {"name": name}},
+        "c": {"optimizer": {"name": name, "betas": [0.8, 0.9, 0.7], "more": 2}},
+    }
+    summary = summarize(make_study(arms), [])
+    assert [column.cells for column in adam_columns(summary)] == [
+        ("0.9", "-", "-"),
+        ("0.999", "-", "-"),
+        ("1e-8", "1e-6", "1e-6"),
+    ]
+    assert differing(arms) == {
+        "optimizer": ("adam", name, name),
+        "betas": ("-", "[0.9, 0.99, 0.999]", "[0.8, 0.9, 0.7]"),
+        "more": ("-", "-", "2"),
+    }

@@ -38,6 +38,10 @@ def make_other(params, lr=0.1):
     return params
 
 
+def rate_by_itself(params, lr=None):
+    return torch.optim.SGD(params, lr=0.1 if lr is None else lr)
+
+
 def no_rate(params, beta=0.1):
     pass
 
@@ -117,6 +121,12 @@ def test_a_function_with_keywords_takes_any_key():
     assert Study(name="s", reference="a", optimizer=made, arms={"a": {}}).settings.optimizer == made
     assert "must be a finite number" in error("make", lr=0.5, momentum={"a": 1})
     assert error("make") == "optimizer.lr: is missing"
+
+
+def test_a_key_of_the_sections_own_is_never_none():
+    """All else that reads a learning rate would meet it."""
+    assert error("rate_by_itself") == "optimizer.lr: is missing"
+    assert settings("rate_by_itself", lr=0.5).arguments == {"lr": 0.5}
 
 
 def test_what_the_thing_itself_refuses_is_an_error_of_the_study():

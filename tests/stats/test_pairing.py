@@ -171,7 +171,7 @@ def test_whatever_else_differs_within_a_seed_is_said_once_with_its_seeds():
         "threads: 2, but 1 in a (seed 0).",
         "processor: another, but a processor in a (seed 1).",
         "device: a GPU, but cpu in a (seed 1).",
-        "layers: compiled, but none in a (seed 1).",
+        "layers: compiled, but not fairtrial's in a (seed 1).",
         "system: Plan 9, but Linux in a (seed 1).",
         "git commit: abc, but none in a (seed 1).",
     )

@@ -76,6 +76,9 @@ def _sentences(one: Explanation) -> Iterator[str]:
     for rates in one.rates:
         of = "" if len(rates.arms) == len(one.arms) else f" of {', '.join(map(one_line, rates.arms))}"
         yield f"learning rate{of} ({one_line(rates.schedule.name)}): {_course(rates)}"
+    told = {arm for rates in one.rates for arm in rates.arms}
+    if stepped := [one_line(arm) for arm in one.arms if arm not in told]:
+        yield f"learning rate of {', '.join(stepped)}: its scheduler tells only as it is stepped"
     for average in one.averages:
         yield _average(average, one)
     if one.adam:

@@ -44,7 +44,7 @@ def adam_columns(summary: StudySummary) -> tuple[SettingColumn, ...]:
     own_loop = all(arm.settings["training"]["loop"] == BUILT_IN for arm in summary.arms)
     if not own_loop and all(optimizer == optimizers[0] for optimizer in optimizers):
         optimizers = [{} for _ in summary.arms]
-    values = [(*optimizer.get("betas", (None, None)), optimizer.get("eps")) for optimizer in optimizers]
+    values = [(*(_pair(optimizer.get("betas")) or (None, None)), optimizer.get("eps")) for optimizer in optimizers]
     titles = {"beta1": "beta1", "beta2": "beta2", "eps": "epsilon"}
     return tuple(map(SettingColumn, titles.keys(), titles.values(), zip(*values, strict=True)))
 
@@ -54,13 +54,21 @@ def differing_columns(summary: StudySummary) -> tuple[SettingColumn, ...]:
     tables = [arm.settings for arm in summary.arms]
     sections = [name for name in _SECTIONS if any(one.get(name) != tables[0].get(name) for one in tables)]
     flat = [dict(flatten({name: one[name] for name in sections if name in one})) for one in tables]
+    for arm in flat:
+        if _pair(arm.get("optimizer.betas")):  # has columns of its own
+            del arm["optimizer.betas"]
     every = dict.fromkeys(key for section in sections for arm in flat for key in arm if key.startswith(f"{section}."))
-    keys = [key for key in every if key not in {"optimizer.betas", "optimizer.eps"} and _differ(flat, key)]
+    keys = [key for key in every if key != "optimizer.eps" and _differ(flat, key)]
     short = Counter(map(_title, keys))
     titles = [_title(key) if short[_title(key)] == 1 else key for key in keys]
     return tuple(
         SettingColumn(key, title, tuple(arm.get(key) for arm in flat)) for key, title in zip(keys, titles, strict=True)
     )
+
+
+def _pair(betas: object) -> Sequence[object] | None:
+    """The decay rates of two averages; None for those of any other number."""
+    return betas if isinstance(betas, list | tuple) and len(betas) == 2 else None
 
 
 def write(value: object) -> str:
@@ -92,7 +100,8 @@ def _default(arm: Mapping[str, Any], key: str) -> object:
         return None
     kind = REGISTRIES[section].get(arm[f"{section}.name"])
     fields = {kind.other_spellings.get(key, key): field for key, field in kind.model_fields.items()}
-    return fields[name].default
+    default = fields[name].default if name in fields else None  # a function may take any key
+    return list(default) if isinstance(default, tuple) else default
 
 
 def _title(key: str) -> str:

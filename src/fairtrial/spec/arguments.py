@@ -116,7 +116,10 @@ def settings_of(
                 raise NotFoundError(f"its argument `{key}` can't be set in a study; name a function that gives it")
             continue
         annotation, default = _field(parameter)
-        fields[key] = (annotation if own is None else own.rebuild_annotation(), Field(default))
+        if own is not None:  # it keeps its type, which None may not be of: then a study must say it
+            must_be_said = default is None and own.default is not None
+            annotation, default = own.rebuild_annotation(), PydanticUndefined if must_be_said else default
+        fields[key] = (annotation, Field(default))
     if takes_any(parameters):
         accept = {"model_config": ConfigDict(extra="allow")}
         adapter = new_class(adapter.__name__, (adapter,), exec_body=lambda body: body.update(accept))

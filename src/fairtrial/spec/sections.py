@@ -129,6 +129,8 @@ class ModelSettings(NamedSettings):
     """Base of models' settings."""
 
     registry: ClassVar[Registry[Any]] = MODELS
+    #: Whether it takes nothing but images.
+    needs_images: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, *, classes: int, image_size: int, channels: int, seed: int) -> "torch.nn.Module":
@@ -241,6 +243,11 @@ class DataSettings(NamedSettings):
     def origin(cls) -> tuple[Path, str]:
         """Name where the arrays come from: a folder, and a name for it."""
         return Path(sys.modules[cls.__module__].__file__ or "").parent, cls.__module__
+
+    @property
+    def label(self) -> str:
+        """The data in a few words, for the notes beside verdicts."""
+        return self.name
 
     @property
     def is_regression(self) -> bool:

@@ -93,10 +93,10 @@ def _data(arms: Sequence[Settings]) -> str | None:
         return None
     train, test = first.train_images, first.test_images
     if (train, test) in {first.size, (None, None)}:
-        return f"all of {first.name}"
+        return f"all of {first.label}"
     if train is None or test is None:
-        return f"data of {first.name}"
-    return f"{train:,} training and {test:,} test images of {first.name}"
+        return f"data of {first.label}"
+    return f"{train:,} training and {test:,} test images of {first.label}"
 
 
 def _model(arms: Sequence[Settings]) -> str | None:

@@ -19,8 +19,8 @@ RESULT = "final_"
 #: Settings that determine these two in fairtrial's own training loop. Where arms differ in one of them, the
 #: fingerprints must differ. The arms can still be compared: their pairs only share less of the noise.
 _DETERMINED_BY: Mapping[str, Callable[[Settings], object]] = {
-    "initial_weights": lambda settings: (content(settings)["model"] | {"dropout": None}, settings.data.name),
-    "batch_order": lambda settings: (settings.data.name, settings.data.train_images, settings.training.epochs),
+    "initial_weights": lambda settings: (content(settings)["model"] | {"dropout": None}, _data(settings, None)),
+    "batch_order": lambda settings: (_data(settings, settings.data.train_images), settings.training.epochs),
 }
 
 _WORDS = {"initial_weights": "model or data", "batch_order": "training images or epochs"}
@@ -117,6 +117,12 @@ def _differing(ours: TrialResult, theirs: TrialResult) -> list[str]:
     return sorted(name for name in both if ours.fingerprints[name] != theirs.fingerprints[name])
 
 
+def _data(settings: Settings, images: int | None) -> tuple[object, ...]:
+    """The data as far as the fingerprints depend on them: all settings where these alone don't tell their size."""
+    data = settings.data
+    return (data.name, images) if data.size else (content(settings)["data"],)
+
+
 def _reason(study: Study, name: str, arm: str, other: str) -> str:
     """Say why a fingerprint must differ: an A/A arm has its own noise, or the settings under test decide it."""
     if {arm, other} & study.twins.keys():
@@ -141,7 +147,8 @@ def _unlike(ours: Machine, theirs: Machine, other: str) -> Iterator[str]:
     ]
     for name, own, reference in parts:
         if own != reference:
-            yield f"{name.replace('_', ' ')}: {own or 'none'}, but {reference or 'none'} in {other}"
+            missing = "not fairtrial's" if name == "layers" else "none"
+            yield f"{name.replace('_', ' ')}: {own or missing}, but {reference or missing} in {other}"
 
 
 def _unproved(ours: TrialResult, theirs: TrialResult, other: str) -> Iterator[str]:

@@ -65,7 +65,7 @@ def find(name: str, *, fresh: bool = False) -> TrainingLoop:
     if _forgets_to_yield(loop):
         raise StudyError(
             f'training.loop = "{name}": must be a generator that yields a dict of metrics after each epoch, such as '
-            '{"train_loss": 0.3, "test_acc": 0.8}; it has no yield'
+            '{"train_loss": 0.3, "test_acc": 0.8}; it has no yield (from callbacks: see fairtrial.reporting)'
         )
     return loop  # what it yields is checked record by record
 
@@ -133,10 +133,13 @@ def prepare(study: spec.Study, progress: datasets.DownloadProgress | None = None
         if data not in loaded:
             loaded[data] = datasets.load(data, progress=progress)
         augmentation.check(settings.data, loaded[data])
+        if settings.model.needs_images and not loaded[data].has_images:
+            advice = 'use another, such as model.name = "mlp"'
+            raise StudyError(f'model.name = "{settings.model.name}": takes images, and {data.name} has none; {advice}')
         if problem := settings.batches_problem(len(loaded[data].train)):
             raise StudyError(problem)
         settings.model.fetch(progress)
-        if ":" in settings.model.name or not loaded[data].has_images:
+        if ":" in settings.model.name:
             probe(settings, loaded[data])
         elif getattr(settings.model, "weights", None):
             build_network(settings.model, loaded[data], seed=0)

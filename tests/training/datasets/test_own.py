@@ -179,6 +179,7 @@ def with_(array, where, value):
         ((X, Y, X[:, :3], Y), r"training images are float32 \(4,\), test images float32 \(3,\)"),
         ((with_(X, (7, 1), np.nan), Y, X, Y), "train_images have NaN in 1 of 30 rows, first in row 7"),
         ((X, Y, with_(X, 3, np.inf), Y), "test_images have an infinity, .* in 1 of 30 rows, first in row 3"),
+        ((with_(X, 7, np.nan), Y), "inputs have NaN in 1 of 30 rows, first in row 7"),
         ((with_(X, 0, 1e300), Y, X, Y), "a number too large for float32"),
         ((X, Y + 1, X, Y), "train_labels run to 3, and none is 0; number them from 0"),
         ((X, Y - 1, X, Y), "train_labels run from -1 to 1; they must begin with 0"),

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 from sklearn.preprocessing import StandardScaler
 
-from fairtrial.errors import DataError
+from fairtrial.errors import DataError, StudyError
 from fairtrial.scheduler import plan
 from fairtrial.spec import Study
 from fairtrial.training import datasets, loop, prepare
@@ -185,3 +185,49 @@ def test_a_nested_column(tmp_path):
 def test_a_target_is_a_name_or_some(target):
     with pytest.raises(ValidationError, match="must be the name of a column, or a list of different ones"):
         Table(path="t.csv", target=target)
+
+
+def regression(folder, monkeypatch, **table):
+    monkeypatch.chdir(folder)
+    FRAME.drop(columns="fold").to_csv("houses.csv", index=False)
+    data = {"name": "table", "path": "houses.csv", "target": "price", "task": "regression"}
+    table = {"evidence": {"metric": "final_test_r2"}, "arms": {"a": {}, "b": {"optimizer": {"lr": 0.1}}}} | table
+    return Study(name="s", reference="a", data=data, **{"model": {"name": "mlp", "hidden": [4]}} | table)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"evidence": {}}, 'evidence.metric = "best_test_acc": the task is regression, which has no accuracy; write'),
+        ({"evidence": {"metric": "final_val_r2"}}, r"is recorded only with data\.validation"),
+        (
+            {"evidence": {"metric": "final_test_r2", "direction": "lower"}},
+            "final_test_r2 is better higher; leave it out",
+        ),
+        ({"evidence": {"metric": "final_test_r2", "lost_below": "chance"}}, "final_test_r2 is no accuracy"),
+    ],
+)
+def test_measures_follow_the_task(tmp_path, monkeypatch, change, message):
+    with pytest.raises(StudyError, match=message):
+        regression(tmp_path, monkeypatch, **change)
+
+
+def test_chance_needs_a_known_number_of_classes(tmp_path):
+    path = written(tmp_path, "a,y\n1,2\n")
+    table = {"name": "s", "reference": "a", "arms": {"a": {}}, "evidence": {"lost_below": "chance"}}
+    data = {"name": "table", "path": path, "target": "y"}
+    with pytest.raises(StudyError, match=r"needs data\.classes, the number of classes"):
+        Study(**table, data=data)
+    assert Study(**table, data=data | {"classes": 2}).settings.data.class_count == 2
+
+
+def test_a_model_of_images_is_refused_before_any_training(tmp_path, monkeypatch):
+    study = regression(tmp_path, monkeypatch, model={"name": "small_cnn"})
+    with pytest.raises(StudyError, match=r'^model\.name = "small_cnn": takes images, and table has none; use another'):
+        prepare.prepare(study)
+
+
+def test_batches_are_checked_once_the_rows_are_counted(tmp_path, monkeypatch):
+    study = regression(tmp_path, monkeypatch, training={"batch_size": 40, "evaluations_last_epoch": 3})
+    with pytest.raises(StudyError, match="evaluations_last_epoch = 3: must not exceed the 2 batches of an epoch"):
+        prepare.prepare(study)

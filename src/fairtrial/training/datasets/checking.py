@@ -80,10 +80,11 @@ def _inputs(array: NDArray[Any], where: str) -> NDArray[Any]:
         if array.dtype == np.uint64 and array.max(initial=0) >= 2**63:
             raise DataError(f"{where} have integers of more than 63 bits")
         return array.astype(np.int64)
-    return _finite(array, where)
+    return finite(array, where)
 
 
-def _finite(array: NDArray[Any], where: str) -> NDArray[np.float32]:
+def finite(array: NDArray[Any], where: str) -> NDArray[np.float32]:
+    """Read numbers as float32; a `DataError` names the first row that has one which is not finite."""
     with np.errstate(over="ignore"):
         floats = array.astype(np.float32)
     bad = np.asarray(~np.isfinite(floats).reshape(len(floats), -1).all(axis=1))
@@ -97,7 +98,7 @@ def _numbers(labels: NDArray[Any], where: str, _: DataSettings) -> NDArray[np.fl
     """Targets of regression, (rows, targets)."""
     if labels.dtype.kind not in "fiub" or labels.ndim > 2:
         raise DataError(f"{where} are {labels.dtype} {labels.shape}; they must be numbers, (rows,) or (rows, targets)")
-    return _finite(labels.reshape(len(labels), -1), where)
+    return finite(labels.reshape(len(labels), -1), where)
 
 
 def _check_targets(train: NDArray[Any], test: NDArray[Any], settings: DataSettings) -> None:

@@ -17,6 +17,7 @@ from fairtrial.spec.limits import LARGEST_DATA
 from fairtrial.spec.numbers import Count, Decay
 from fairtrial.spec.sections import DataSettings
 from fairtrial.training.datasets import subsets
+from fairtrial.training.datasets.checking import finite
 from fairtrial.training.datasets.layout import Arrays
 
 # The random stream of the split; those of `subsets` are 1 to 3.
@@ -68,6 +69,11 @@ class RawData(DataSettings):
         """Read the training set and the test set; the second is None if the first one is to be split."""
 
     @property
+    def label(self) -> str:
+        """See `DataSettings.label`."""
+        return f"{self.name} {Path(self.path).name}" if self.path else self.name
+
+    @property
     def is_regression(self) -> bool:
         """See `DataSettings.is_regression`."""
         return self.task == "regression"
@@ -91,6 +97,8 @@ class RawData(DataSettings):
         """Split a set into a training and a test set."""
         if len(whole.inputs) != len(whole.labels):
             raise DataError(f"{self.name}: {len(whole.inputs):,} inputs, but {len(whole.labels):,} labels")
+        if whole.inputs.dtype.kind == "f":  # here, because the parts have other row numbers
+            finite(whole.inputs, f"{self.name}: inputs")
         is_test = test_rows(whole.labels, self.test_share, self.subset_seed, stratified=not self.is_regression)
         if is_test.all() or not is_test.any():
             raise DataError(f"{self.name}: {len(is_test)} rows can't be split into a training and a test set")

@@ -1,6 +1,6 @@
 """A small convolutional network, for studies that take minutes."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from fairtrial.registry import MODELS
 from fairtrial.spec.numbers import BelowOne, Count, at_most
@@ -20,6 +20,8 @@ class SmallCNN(ModelSettings):
         width: channels of the first convolution.
         dropout: rate before the classifier.
     """
+
+    needs_images: ClassVar[bool] = True
 
     width: Annotated[Count, at_most(4096)] = 32
     dropout: BelowOne = 0.0

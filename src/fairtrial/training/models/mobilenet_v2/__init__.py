@@ -41,6 +41,8 @@ class MobileNetV2(ModelSettings):
             0 and variance 1 over ImageNet. By default as published weights were trained, and ``"unit"`` with others.
     """
 
+    needs_images: ClassVar[bool] = True
+
     #: Files and hashes use the older spelling of this key, so that hashes never change.
     other_spellings: ClassVar[Mapping[str, str]] = {"flavor": "flavour"}
     later_keys: ClassVar[frozenset[str]] = frozenset({"scaling"})

@@ -19,6 +19,8 @@ class ResNet(ModelSettings):
         width: channels of the first stage; each later one has twice as many.
     """
 
+    needs_images: ClassVar[bool] = True
+
     #: Blocks of each stage.
     blocks: ClassVar[tuple[int, ...]]
     #: Whether a shortcut that changes the shape is a 1x1 convolution (option B of section 3.3), or skips pixels and
