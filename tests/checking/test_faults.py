@@ -1,9 +1,12 @@
 """Each fault that can be planted in a training loop is found, and a sound loop is silent."""
 
+from unittest.mock import patch
+
 import pytest
 
 import fairtrial
 from fairtrial.doctor import CheckStatus
+from forked_workers import ForkedWorker
 
 GOOD, NOTE, BAD = CheckStatus
 
@@ -32,6 +35,14 @@ def test_a_sound_loop_is_silent(forked):
     parts = ["records", "same bits", "resuming", "settings", "pairing", "seeds", "cost"]
     assert [finding.part for finding in check.findings] == parts
     assert check.attempts == 2 + 3 + 3 * 2
+
+
+def test_one_arm_is_killed_after_its_first_epoch_and_all_are_stopped_after_each(forked):
+    starts = []
+    with patch("fairtrial.checking.attempts.start_worker", lambda *job: starts.append(1) or ForkedWorker(*job)):
+        check = fairtrial.check(a_study("faulty_loops:only_killed_it_forgets"))
+    assert "default gives other records when it is stopped after an epoch and goes on: " in found(check)["resuming"]
+    assert len(starts) == 1 + 3 + 2  # straight; one a link; two to find out why
 
 
 FAULTS = {
@@ -98,4 +109,4 @@ def test_real_workers_find_the_same():
     for fault, sound in (("sound", True), ("unseeded_weights", False)):
         check = fairtrial.check(a_study(f"faulty_loops:{fault}"), epochs=2)
         assert check.sound is sound
-    assert FAULTS["unseeded_weights"][1] in found(check)["same bits"]
+    assert "draw them from trial.weights_seed" in found(check)["same bits"]

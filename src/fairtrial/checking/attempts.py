@@ -35,6 +35,7 @@ class Attempt:
         seen: what was seen of the loop, by name; see `probe`.
         times: seconds from the start to each record.
         refused: whether the first record was not what the study needs.
+        died: whether its process did.
     """
 
     trial: Trial
@@ -42,6 +43,7 @@ class Attempt:
     seen: dict[str, str] = field(default_factory=dict)
     times: list[float] = field(default_factory=list)
     refused: bool = False
+    died: bool = False
 
     @property
     def finished(self) -> bool:
@@ -116,6 +118,7 @@ class _Heard:
     outcome: Outcome | None = None
     detail: str = ""
     refused: bool = False
+    died: bool = False
     began: float = field(default_factory=monotonic)
     records: list[EpochFinished] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
@@ -138,7 +141,7 @@ class _Heard:
                 before, told, after = str(error).partition(f", arm {self.trial.arm}, seed {self.trial.seed}: ")
                 self.outcome, self.detail, self.refused = Outcome.FAILED, after if told else before, True
             case WorkerDied(cause):
-                self.outcome, self.detail = Outcome.FAILED, cause
+                self.outcome, self.detail, self.died = Outcome.FAILED, cause, True
 
     def attempt(self) -> Attempt:
         trial = self.trial
@@ -160,4 +163,4 @@ class _Heard:
             fingerprints=own,
             reads=self.reads,
         )
-        return Attempt(trial, result, seen, self.times, self.refused)
+        return Attempt(trial, result, seen, self.times, self.refused, self.died)

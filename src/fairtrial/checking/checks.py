@@ -1,7 +1,7 @@
 """What attempts at a study's trials say of its training loop: each function looks at one part."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from math import isfinite
 
 from fairtrial.checking.attempts import Attempt
@@ -95,15 +95,18 @@ def difference(one: Attempt, other: Attempt, most: int | None = None) -> str:
             return f"the model's weights after epoch {epoch} differ"
         if differ:
             name = next(name for name in differ if name != "weights")
-            return f"{name} of epoch {epoch} is {_number(own, name)} and {_number(its, name)}"
+            return f"{name} of epoch {epoch} is {' and '.join(_numbers(own.get(name), its.get(name)))}"
     if len(ours) != len(theirs):
         return f"there are {len(ours)} and {len(theirs)} records"
     outcomes = one.result.outcome, other.result.outcome
     return "" if most is not None or outcomes[0] is outcomes[1] else f"one {outcomes[0]}, the other {outcomes[1]}"
 
 
-def _number(record: Mapping[str, str], name: str) -> str:
-    return f"{float.fromhex(record[name]):.17g}" if name in record else "missing"
+def _numbers(*texts: str | None) -> list[str]:
+    """Write two numbers that differ with as few digits as show it."""
+    values = [None if text is None else float.fromhex(text) for text in texts]
+    short = ["missing" if value is None else f"{value:.4g}" for value in values]
+    return short if short[0] != short[1] else ["missing" if value is None else f"{value:.17g}" for value in values]
 
 
 def check_arms(

@@ -7,6 +7,7 @@ import gc
 import io
 import os
 import resource
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
@@ -42,14 +43,20 @@ class WatchedCheckpoints(TrialCheckpoints):
             super().save(state)
         except Stopped:
             self.has_stopped = True
+            if isinstance(self.checkpoints, StoppingManager) and self.trial.hash in self.checkpoints.killed:
+                os.kill(os.getpid(), signal.SIGKILL)
             raise
 
 
 @dataclass(frozen=True)
 class StoppingManager(CheckpointManager):
-    """Checkpoints of a trial that is asked to stop as soon as it has yielded a record, unless it shall go on."""
+    """Checkpoints of a trial that is asked to stop as soon as it has yielded a record, unless it shall go on.
+
+    Trials whose hash is in ``killed`` are killed instead, as soon as their state is written.
+    """
 
     goes_on: bool = False
+    killed: frozenset[str] = frozenset()
     opened: list[WatchedCheckpoints] = field(default_factory=list, compare=False, repr=False)  # the last attempt's
 
     def open(self, trial: Trial, asked_to_stop: Callable[[], bool] = lambda: False) -> WatchedCheckpoints:

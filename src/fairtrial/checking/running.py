@@ -184,6 +184,7 @@ class _Check:
     def _resumed(self, bases: Sequence[Attempt]) -> tuple[dict[str, Attempt], dict[str, Attempt]]:
         """Train the first arm at other seeds, then all arms in reverse order, with a new process after each epoch.
 
+        What is stopped is asked to, as by Ctrl-C; but after every other epoch the last arm is killed.
         A loop that saves nothing is not stopped: its second attempt ends in the first of these processes.
         """
         probes: dict[str, Attempt] = {}
@@ -191,13 +192,16 @@ class _Check:
         waiting = [base.trial for base in reversed(bases)]
         links = min(self.epochs, max(trial.epochs for trial in waiting))
         for link in progress.steps(range(1, links + 1), "resumed epochs"):
-            manager = StoppingManager(str(self.folder / "resumed"), goes_on=link == links)
+            goes_on, killed = link == links, frozenset({waiting[-1].hash} if link % 2 else ())
+            manager = StoppingManager(str(self.folder / "resumed"), goes_on=goes_on, killed=killed)
             others = _at_other_seeds(bases[0].trial) if link == 1 else {}
             short = frozenset(trial.hash for trial in others.values())
             with self._process(Probe(self.workload.loop, self.epochs, short, manager)) as process:
                 probes |= {name: self._attempt(process, trial) for name, trial in others.items()}
                 for trial in waiting:
                     now = self._attempt(process, trial)
+                    if now.died and trial.hash in killed:
+                        now.seen |= {"saved": "yes", "stopped": "yes"}
                     now.seen = now.seen | _carried(last[trial.arm]) if trial.arm in last else now.seen
                     last[trial.arm] = now
             waiting = [trial for trial in waiting if last[trial.arm].seen.get("stopped")]
