@@ -121,3 +121,14 @@ def test_tuning_needs_images_that_are_held_out():
     arms = {"a": {}, "b": {"data": {"validation": 0}}}
     with pytest.raises(StudyError, match=r"tuning: b holds no images out to tune on; set data.validation"):
         Study.from_dict(table(arms=arms))
+
+
+def test_an_arm_with_an_optimizer_by_path_is_tuned_as_any_other():
+    arms = {"a": {}, "b": {"optimizer": {"name": "torch.optim:NAdam"}}}
+    untuned = Study.from_dict(table(arms=arms)).to_dict()
+    found = {"a": {"optimizer.lr": 0.01}, "b": {"optimizer.lr": 0.02}}
+    for name, values in found.items():
+        untuned["arms"][name].setdefault("optimizer", {})["lr"] = values["optimizer.lr"]
+    study = Study.from_dict(untuned | {"tuning": untuned["tuning"] | {"found": found}})
+    assert [arm.settings.optimizer.lr for arm in study.arms] == [0.01, 0.02]
+    assert (study.untuned, Study.from_toml(study.to_toml())) == (False, study)

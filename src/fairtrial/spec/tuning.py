@@ -311,11 +311,11 @@ def _check_found(tuning: Tuning, settings: Mapping[str, Settings]) -> None:
         found = (tuning.found or {}).get(name)
         if found is None or {*found} != {*tuning.space_of(name)}:
             raise StudyError(f"tuning.found.{name}: must have a value of each tuned key")
+        table = one.model_dump(mode="json")
         for key, value in found.items():
             section, _, field = key.partition(".")
-            table = getattr(one, section) if section != "params" else None
-            has = one.params.get(field) if table is None else getattr(table, field)
-            if (list(has) if isinstance(has, tuple) else has) != (list(value) if isinstance(value, tuple) else value):
+            has = table[section].get(field)
+            if has != (list(value) if isinstance(value, tuple) else value):
                 raise StudyError(
                     f"tuning.found.{name}: {key} = {show(value)}, but the arm has {show(has)}; to compare other "
                     "settings, leave [tuning] out"
