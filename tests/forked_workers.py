@@ -5,7 +5,6 @@ import os
 import pickle
 import signal
 import threading
-import warnings
 from contextlib import contextmanager, suppress
 from multiprocessing import Pipe
 from unittest.mock import patch
@@ -13,6 +12,7 @@ from unittest.mock import patch
 import torch
 import torch._dynamo  # which the first optimizer of a process imports, for seconds
 
+import loops
 from fairtrial.executors.local import worker
 from fairtrial.executors.session import WorkerDied
 
@@ -23,9 +23,7 @@ class ForkedWorker:
     def __init__(self, job, environment, limits):
         self.connection, theirs = Pipe()
         self.alive = True
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of forks of a process with threads: the child starts none that matter
-            self._child = os.fork()
+        self._child = loops.fork()
         if self._child == 0:
             self.connection.close()
             work(theirs)

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 from fairtrial import Diverged, reporting
@@ -26,7 +27,7 @@ def good(trial):
     pace = trial.settings.params.get("pace", 1)
     for epoch in range(1, trial.epochs + 1):
         trial.progress(1, 2, train_acc=0.5)
-        acc = 1 - math.exp(-pace * epoch / 5) + trial.seed / 100
+        acc = 1 - math.exp(-pace * epoch / 5) + trial.seed % 100 / 100  # fresh seeds begin at 1000
         yield {
             "train_loss": 2 / (pace * epoch),
             "train_acc": acc,
@@ -207,9 +208,9 @@ def leave_a_child():
 
 
 def forking(trial):
-    """Fork in the second epoch, and forget that there are two of them now; both go on, and end as `end` says."""
+    """Fork in the second epoch, and forget that there are two of them now; the second ends as `end` says."""
     for epoch, metrics in enumerate(good(trial), start=1):
-        child = os.fork() if epoch == 2 else 1
+        child = fork() if epoch == 2 else 1
         if epoch == 2 and child:
             os.waitpid(child, 0)
         if child == 0:
@@ -221,6 +222,13 @@ def forking(trial):
             if end == "returns":
                 return
         yield metrics
+
+
+def fork():
+    """Fork a process that may have threads, which newer Pythons warn of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return os.fork()
 
 
 def parenting(trial):

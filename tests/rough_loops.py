@@ -7,8 +7,10 @@ import random
 import subprocess
 import sys
 import time
-import warnings
+from multiprocessing import resource_tracker
 from pathlib import Path
+
+import loops
 
 
 def sound(trial):
@@ -57,9 +59,7 @@ def endless_records(trial):
 
 def forking(trial):
     """Fork, and forget that there are two processes now."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        child = os.fork()
+    child = loops.fork()
     if child:
         os.waitpid(child, 0)  # it is ended at its first record
     yield from sound(trial)
@@ -69,6 +69,12 @@ def leaving(trial):
     """Leave a process behind."""
     with Path("left").open("a") as file:
         file.write(f"{subprocess.Popen(['sleep', '600']).pid}\n")
+    yield from sound(trial)
+
+
+def with_helpers(trial):
+    """Start what multiprocessing keeps."""
+    resource_tracker.ensure_running()
     yield from sound(trial)
 
 
@@ -95,6 +101,12 @@ def raising(trial):
     """Meet an error."""
     yield {"test_acc": 0.5}
     raise ZeroDivisionError("division by zero")
+
+
+def hostile(trial):
+    """Meet an error whose text a terminal would obey."""
+    yield {"test_acc": 0.5}
+    raise ValueError("\x1b[2J\x07\u202e")
 
 
 def dying(trial):

@@ -135,7 +135,7 @@ def test_figures_are_written_where_it_says(fairtrial, study):
 
 def test_ls_lists_studies_and_how_far_each_is(fairtrial, study):
     _, out, _ = fairtrial("ls")
-    shipped = "paper, paper-large-map, paper-pretrained, quick, schedules, schedules-adam"
+    shipped = "paper, paper-large-map, paper-pretrained, quick, schedules, schedules-adam, sensitivity"
     assert out == f"no studies in fairtrial.db yet\nstudies that ship with fairtrial: {shipped}\n"
     fairtrial("run", study)
     fairtrial("run", study, "--set", "seeds=1")

@@ -149,17 +149,21 @@ def test_python_in_the_documents_parses_and_names_what_there_is(page, text):
 def test_the_replication_tells_what_its_records_say():
     folder = ROOT / "docs" / "replication"
     page, records = (folder / "README.md").read_text(encoding="utf-8"), pd.read_parquet(folder / "records.parquet")
-    best = 100 * records.groupby(["arm", "seed"])[["test_acc", "train_acc"]].max()
+    planned = records[records["seed"] < 12]  # the further three seeds are exploratory
+    best = 100 * planned.groupby(["arm", "seed"])[["test_acc", "train_acc"]].max()
     table, verdicts = (page.partition(f"## {name}")[2] for name in ("Table", "Verdicts"))
     behind = best["test_acc"].unstack("arm")
     for arm, of_arm in best.groupby("arm"):
         row = next(line for line in table.splitlines() if line.strip().startswith(arm))
         test, train = (f"{of_arm[name].mean():.2f} ± {of_arm[name].std():.2f}" for name in ("test_acc", "train_acc"))
         assert f"{test} {train}" in re.sub(" +", " ", row)
-        assert row.endswith(f"{len(of_arm)}/15")
+        assert row.endswith(f"{len(of_arm)}/12")
         differences = (behind[arm] - behind["baseline"]).dropna()
         assert arm == "baseline" or re.search(rf"{arm} +{len(differences)} +{differences.mean():.2f} ", verdicts)
     assert f"their {len(records)} epochs" in page
+    further = 100 * records.groupby(["arm", "seed"])["test_acc"].max().unstack("arm")
+    for arm in ("high_beta1", "large_eps"):
+        assert f"{arm}: undecided ({(further[arm] - further['baseline']).mean():.2f} points better so far" in page
     losses = (
         records[records["epoch"] == 10]
         .pivot(index="seed", columns="arm", values="train_loss")

@@ -14,6 +14,7 @@ from fairtrial.templates import TEMPLATES
 FOLDER = Path(__file__).parents[1] / "examples"
 #: What an example prints, as a pattern.
 PRINTS = {
+    "grid.toml": r"eps from 1e-8 to 0\.01: best and worst differ by",
     "jax_loop.toml": r"low_beta2(:| is) ",
     "judge_arrays.py": r"low_beta2: worse .*\nlarge_eps: equivalent ",
     "keras_loop.toml": r"low_beta2(:| is) ",

@@ -301,7 +301,7 @@ def test_the_live_view_shows_escapes(fairtrial_command, terminal):
 
 @pytest.mark.parametrize("by_variable", [True, False])
 @pytest.mark.parametrize("place", ["postgresql:/ada:s3cret@host/runs", "postgres//ada:s3cret@h/d", "ada:s3cret@h"])
-@pytest.mark.parametrize("command", ["run", "plan", "table", "plot", "export", "ls", "doctor"])
+@pytest.mark.parametrize("command", ["run", "plan", "check", "table", "plot", "export", "ls", "doctor"])
 def test_no_command_shows_the_password_of_a_mistyped_store(fairtrial_command, monkeypatch, command, place, by_variable):
     monkeypatch.setattr("fairtrial.doctor._layers", lambda: ("good", ""))  # slow, and about something else
     words = [command] if command in {"ls", "doctor"} else [command, "evil.toml"]

@@ -96,8 +96,9 @@ def test_runs_that_share_no_seeds_are_not_paired():
 def test_seeds_that_some_arms_lack_are_left_out_and_named():
     view = judged(FRAME.drop([8, 9]))
     assert view.data.comparisons[0].seeds == 3
-    assert "Only 3 of 5 seeds are those of every arm, and only these are compared: 2 of adam are left out" in alerts(
-        view
+    assert (
+        "Only 3 of 5 seeds are those of every arm, and only these are compared. Left out: 2 runs of adam ("
+        in alerts(view)
     )
 
 

@@ -41,6 +41,7 @@ def test_shipped_studies_are_valid_and_named_as_their_files():
         "quick",
         "schedules",
         "schedules-adam",
+        "sensitivity",
     ]
     assert [loading.load(name).name for name in loading.shipped_studies()] == loading.shipped_studies()
 
@@ -116,11 +117,9 @@ def test_to_read_says_what_the_store_has_instead(mine, file):
 
 
 def test_an_unknown_name_lists_the_known_ones(mine):
-    with pytest.raises(
-        StudyNotFoundError, match=r"qick: no file, no study .*; known: paper, .*, schedules-adam, mine$"
-    ):
+    with pytest.raises(StudyNotFoundError, match=r"qick: no file, no study .*; known: paper, .*, sensitivity, mine$"):
         loading.load("qick", [], stored(mine))
-    with pytest.raises(StudyNotFoundError, match=rf"mine@ffff: .*; known: paper, .*, schedules-adam, {mine.label}$"):
+    with pytest.raises(StudyNotFoundError, match=rf"mine@ffff: .*; known: paper, .*, sensitivity, {mine.label}$"):
         loading.load("mine@ffff", [], stored(mine))
 
 

@@ -181,6 +181,7 @@ def _verdict(runs: StudyResults, metric: str | None) -> "View[StudyVerdict]":
     from fairtrial.stats.comparison import compare  # noqa: PLC0415
     from fairtrial.stats.noise import split_noise  # noqa: PLC0415
     from fairtrial.stats.questions import answer_questions  # noqa: PLC0415
+    from fairtrial.stats.sensitivity import sensitivities  # noqa: PLC0415
 
     noise = split_noise(runs.study, runs.results, metric=metric)
     asked = [also.metric for also in runs.study.evidence.also or ()]
@@ -189,7 +190,7 @@ def _verdict(runs: StudyResults, metric: str | None) -> "View[StudyVerdict]":
     answers = answer_questions(runs.study, runs.results, found) if planned else ()
     if metric in asked:
         return View(answers[asked.index(metric)].verdicts[0], noise)
-    return View(found, noise, answers)
+    return View(found, noise, answers, sensitivities(runs.study, found))
 
 
 def load(source: str | Path, overrides: Sequence[str] = (), *, store: str | Path | Store | None = None) -> Study:

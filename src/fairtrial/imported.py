@@ -280,14 +280,14 @@ class _Importing:
         by = "row" if self._question.by_row else "seed"
         paired = f"Runs are paired by {by}; whether those of one {by} share initial weights and data is unknown."
         if len(every) > len(self._shared):
-            left = [f"{len(runs) - len(self._shared)} of {brief(arm)}" for arm, runs in self._by_arm.items()]
-            left = [text for text in left if not text.startswith("0 ")]
+            alone = {brief(arm): len(runs) - len(self._shared) for arm, runs in self._by_arm.items()}
+            left = [f"{_counted(number, 'run')} of {arm}" for arm, number in alone.items() if number]
             failed = sum(run.ended == "failed" for run in self._all.runs if run.seed not in self._shared)
             more = f" and of {len(left) - _NAMED} more arms" if left[_NAMED:] else ""
             lacking = [brief(arm) for arm, runs in self._by_arm.items() if len(runs) < len(every)]
             paired += (
-                f" Only {len(self._shared)} of {len(every)} seeds are those of every arm, and only these are compared: "
-                f"{', '.join(left[:_NAMED])}{more} are left out (not in {', '.join(lacking[:_NAMED])}"
+                f" Only {len(self._shared)} of {len(every)} seeds are those of every arm, and only these are compared. "
+                f"Left out: {', '.join(left[:_NAMED])}{more} (not in {', '.join(lacking[:_NAMED])}"
                 f"{', ...' if lacking[_NAMED:] else ''}; a run that failed needs a row without a value)."
             )
             paired += f" Of these, {_counted(failed, 'run')} failed, which counts for nothing here." if failed else ""

@@ -28,9 +28,10 @@ def check(monkeypatch, make_study):
 
     monkeypatch.setattr(running, "_workload", prepare)
 
-    def run(loop, epochs=4, arms=None, **options):
+    def run(loop, epochs=4, arms=None, table=(), **options):
         training = {"epochs": epochs, "loop": f"rough_loops:{loop}"}
-        return fairtrial.check(make_study(training=training, **({"arms": arms} if arms else {})), **options)
+        arms = {"arms": arms} if arms else {}
+        return fairtrial.check(make_study(training=training, **arms, **dict(table)), **options)
 
     return run
 
@@ -42,6 +43,27 @@ def found(check, state=BAD):
 def test_a_sound_loop_is_silent_without_torch(forked, check):
     told = check("sound")
     assert (told.sound, found(told, NOTE)) == (True, {})
+
+
+@pytest.mark.parametrize(
+    "table", [{"seeds": {"first": 100, "count": 3}}, {"seeds": {"min": 3, "max": 6}}, {"noise": {"initial_weights": 1}}]
+)
+def test_a_sound_loop_is_silent_whatever_the_seeds(forked, check, table):
+    told = check("sound", table=table)
+    assert (told.sound, found(told, NOTE)) == (True, {})
+
+
+def test_an_arm_with_the_settings_of_another_is_told_from_it_by_its_seeds(forked, check):
+    table = {"evidence": {"aa": True}, "arms": {"a": {}, "again": {}}}
+    assert check("sound", table=table).sound
+    told = found(check("own_seeds", table=table))
+    assert "again gives the records of a to the bit, though its seeds of noise differ" in told["settings"]
+
+
+def test_what_a_loop_says_reaches_no_terminal_as_it_is(forked, check):
+    told = check("hostile", arms={"a": {}})
+    assert r"\u001b[2J" in told.text()
+    assert not any(char in told.text() for char in "\x1b\x07\u202e")
 
 
 ROUGH = {
@@ -85,6 +107,10 @@ def test_a_loop_that_leaves_processes_behind_is_told_and_they_end(check):
     while any(Path(f"/proc/{pid}").exists() for pid in left):
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_what_multiprocessing_keeps_is_not_left_behind(forked, check):
+    assert found(check("with_helpers", arms={"a": {}}, epochs=1), NOTE).get("habits") is None
 
 
 def test_what_a_loop_prints_is_counted_and_not_seen(forked, check, capfd):

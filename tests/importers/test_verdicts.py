@@ -1,5 +1,6 @@
 """What a user gets of each library's files: a verdict, beside the same numbers judged by hand with SciPy."""
 
+import json
 import re
 import shlex
 import shutil
@@ -69,4 +70,22 @@ def test_the_commands_of_the_page_find_the_difference(asset, place, tmp_path, mo
     with pytest.raises(SystemExit) as end:
         cli.main()
     assert not end.value.code
-    assert "sgd is worse than adam by" in " ".join(capsys.readouterr().out.split())
+    printed = " ".join(capsys.readouterr().out.split())
+    assert re.search(rf"\(`{place}`\) \| (.*) \|$", page, flags=re.MULTILINE)[1] in printed
+    if place == "wandb":
+        (shown,) = re.findall(r"((?:^    .*\n|\n)*)^and notes below it", page, flags=re.MULTILINE)
+        assert printed.startswith(" ".join(shown.split()))
+
+
+def test_the_page_says_what_scipy_says_and_which_versions_wrote_the_files():
+    page = (Path(__file__).parents[2] / "docs" / "trackers.md").read_text()
+    low, high = stats.ttest_rel(tracked.final_values("sgd"), tracked.final_values("adam")).confidence_interval(0.95)
+    assert f"which gives {low:.4f} to {high:.4f}" in page
+    assert all(str(tracked.final_values(arm)) in page for arm in tracked.OPTIMIZERS)
+    versions = json.loads((Path(__file__).parent / "assets" / "versions.json").read_text())
+    named = dict(re.findall(r"^\| ([\w&]+) ([\d.]+)[, ]", page, flags=re.MULTILINE))
+    libraries = {"W&B": "wandb", "MLflow": "mlflow-skinny", "Lightning": "pytorch-lightning"}
+    assert len(named) == 7
+    assert {name: number for name, number in named.items() if name != "Optuna"} == {
+        name: versions[libraries.get(name, name.lower())] for name in named if name != "Optuna"
+    }

@@ -76,6 +76,14 @@ def test_weights_are_told_by_the_head_of_their_digest():
     assert differing(arms) == {"weights": ("-", "12345678")}
 
 
+def test_data_files_are_told_by_the_head_of_their_digest(tmp_path):
+    arms = {}
+    for arm in ("a", "b"):
+        (tmp_path / f"{arm}.npz").write_text(arm)
+        arms[arm] = {"data": {"name": "npz", "path": str(tmp_path / f"{arm}.npz")}}
+    assert [len(cell) for cell in differing(arms)["data.path_sha256"]] == [8, 8]
+
+
 def test_a_users_own_setting_that_is_called_like_another_names_its_place():
     summary = summarize(make_study({"a": {}, "b": {"optimizer": {"lr": 0.01}}}), [])
     own = [{"lr": 1, "name": "x"}, {"lr": 2, "name": "y"}]

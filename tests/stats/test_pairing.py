@@ -184,6 +184,17 @@ def test_an_arm_without_a_pair_has_no_caveats():
     assert pairing_caveats(study, "b", [], other="a") == ()
 
 
+def test_other_files_explain_other_weights_and_orders(tmp_path):
+    """How many rows and columns a file has is not known from the settings."""
+    for name in ("one.csv", "two.csv"):
+        (tmp_path / name).write_text(f"a,y\n{name},2\n")
+    data = {"name": "table", "target": "y", "path": str(tmp_path / "one.csv")}
+    different = {"initial_weights": "x", "batch_order": "y"}
+    for arm, explained in (({"data": {"path": str(tmp_path / "two.csv")}}, True), ({"optimizer": {"lr": 1.0}}, False)):
+        study = make_study({"a": {}, "b": arm}, seeds=1, data=data)
+        assert (conflicts(study, results_of(study, fingerprints={("b", 0): different})) == []) is explained
+
+
 def test_other_data_explain_other_weights_and_orders():
     """A data set may have other channels, classes and counts, for which the model and the order are drawn otherwise."""
     study = make_study({"a": {}, "b": {"data": {"name": "digits"}}}, seeds=1)

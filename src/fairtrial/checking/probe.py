@@ -192,8 +192,17 @@ def _children() -> int:
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError, ValueError, IndexError):
             state, parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
-            count += int(parent) == own and state != "Z"
+            count += int(parent) == own and state != "Z" and int(folder.name) not in _helpers()
     return count
+
+
+def _helpers() -> set[int]:
+    """Processes that multiprocessing keeps for later ones."""
+    modules: Any = sys.modules
+    tracker = getattr(modules.get("multiprocessing.resource_tracker"), "_resource_tracker", None)
+    server = getattr(modules.get("multiprocessing.forkserver"), "_forkserver", None)
+    found = getattr(tracker, "_pid", None), getattr(server, "_forkserver_pid", None)
+    return {pid for pid in found if pid is not None}
 
 
 def _peak_bytes() -> int:

@@ -174,7 +174,7 @@ def _notes(names: Sequence[str], directions: Sequence[str], started: Sequence[An
     if pruned := states["PRUNED"]:
         notes.append(f"{pruned} of {len(started)} trials were pruned for their bad results; they count as failed.")
     if waiting := states["WAITING"]:
-        notes.append(f"{waiting} trials that were never started are left out.")
+        notes.append(f"{waiting} {'trials' if waiting > 1 else 'trial'} never started left out.")
     return notes
 
 

@@ -32,7 +32,7 @@ class SettingColumn:
         return tuple(_NULLS.get(self.key, NOTHING) if value is None else self._cell(value) for value in self.values)
 
     def _cell(self, value: object) -> str:
-        return str(value)[:8] if self.key == "model.weights_sha256" else write(value)
+        return str(value)[:8] if self.key in {"model.weights_sha256", "data.path_sha256"} else write(value)
 
 
 def adam_columns(summary: StudySummary) -> tuple[SettingColumn, ...]:

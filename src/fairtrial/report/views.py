@@ -11,11 +11,13 @@ from fairtrial.report.grid import Grid, grid, printable
 from fairtrial.report.html import html
 from fairtrial.report.questions import answer_grid, answer_table
 from fairtrial.report.screen import screen_text
+from fairtrial.report.sensitivity import sensitivity_grid, sensitivity_table
 from fairtrial.report.verdicts import noise_grid, verdict_grid, verdict_table
 from fairtrial.stats.claims import StudyClaims
 from fairtrial.stats.comparison import StudyVerdict
 from fairtrial.stats.noise import ArmNoise
 from fairtrial.stats.questions import Answer
+from fairtrial.stats.sensitivity import Sensitivity
 from fairtrial.stats.summary import StudySummary
 
 Data = TypeVar("Data", bound=StudySummary | StudyVerdict | StudyClaims)
@@ -31,6 +33,7 @@ class View(Generic[Data]):
         data: what `summarize`, `compare` or `check_claims` returned.
         noise: for verdicts, what `fairtrial.stats.noise.split_noise` returned; shown below them.
         answers: for verdicts, what `fairtrial.stats.questions.answer_questions` returned; shown below them.
+        settings: for verdicts, what `fairtrial.stats.sensitivity.sensitivities` returned; shown below them.
 
     Example:
         >>> from fairtrial.stats.comparison import compare
@@ -40,9 +43,16 @@ class View(Generic[Data]):
         b is better than a
     """
 
-    def __init__(self, data: Data, noise: Sequence[ArmNoise] = (), answers: Sequence[Answer] = ()) -> None:
+    def __init__(
+        self,
+        data: Data,
+        noise: Sequence[ArmNoise] = (),
+        answers: Sequence[Answer] = (),
+        settings: Sequence[Sensitivity] = (),
+    ) -> None:
         self.data = data
         self.answers = tuple(answers)
+        self.settings = tuple(settings)
         self.labeled: View[Data] | None = None  # the same with labels for names of arms, which people read instead
         self._noise = noise
 
@@ -91,6 +101,8 @@ class View(Generic[Data]):
             table = verdict_table(self.data, self._noise)
             if self.answers:
                 table["questions"] = [answer_table(answer) for answer in self.answers]
+            if self.settings:
+                table["sensitivity"] = [sensitivity_table(each) for each in self.settings]
         return json.dumps(table, indent=2, allow_nan=False) + "\n"
 
     def csv(self) -> str:
@@ -122,4 +134,5 @@ class View(Generic[Data]):
             return [claims_grid(self.data, screen=screen)]
         noise = [noise_grid(self.data, self._noise)] if self._noise else []
         answers = [answer_grid(answer, self.data, screen=screen) for answer in self.answers]
-        return [verdict_grid(self.data, screen=screen), *answers, *noise]
+        settings = [sensitivity_grid(self.data, self.settings)] if self.settings else []
+        return [verdict_grid(self.data, screen=screen), *settings, *answers, *noise]

@@ -21,6 +21,8 @@ DEEPEST, MOST_ENTRIES, MOST_VALUES = 32, 10_000, 200_000
 #: Trials of a study: its arms times its seeds.
 MOST_TRIALS = 1_000_000
 MOST_TASKS = 100
+#: Arms that a grid makes, and values of one of its settings.
+MOST_GRID_ARMS = 1_000
 MOST_EPOCHS = 1_000_000
 MOST_EVALUATIONS = 1_000
 #: The largest seed that every part of a study, and every program that reads JSON, has to the digit.

@@ -29,14 +29,17 @@ def pinned(study: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(data, Mapping):
         result["data"] = _pinned(data, name, "data.path")
     if isinstance(arms, Mapping):
-        result["arms"] = {arm: _pinned_arm(table, name, f"arms.{arm}.data.path") for arm, table in arms.items()}
+        result["arms"] = {arm: _pinned_arm(one, shared, f"arms.{arm}.data.path") for arm, one in arms.items()}
     return result
 
 
-def _pinned_arm(arm: Any, name: object, where: str) -> Any:
+def _pinned_arm(arm: Any, shared: Mapping[str, Any], where: str) -> Any:
     data = arm.get("data") if isinstance(arm, Mapping) else None
     if not isinstance(data, Mapping):
         return arm
+    name = shared.get("name", DATASETS.default)
+    if data.get("name", name) != name and "path" in shared:  # other data at the same path, whose digest it lacks
+        data = {"path": shared["path"], **data}
     return {**arm, "data": _pinned(data, data.get("name", name), where)}
 
 

@@ -14,6 +14,7 @@ from fairtrial import progress
 from fairtrial.errors import StudyError
 from fairtrial.registry import did_you_mean
 from fairtrial.spec.evidence import Claim, Evidence, JointClaim, MetricSettings, Noise, both_sides
+from fairtrial.spec.grids import expand
 from fairtrial.spec.hashing import FORMAT, content, differing, digest
 from fairtrial.spec.imported import Imported
 from fairtrial.spec.labels import take_labels
@@ -56,7 +57,8 @@ class Arm(Section):
 class Study(Section):
     """One controlled comparison: frozen, with a content hash.
 
-    The keyword arguments are the keys of a study file, checked as a file is. Sections may be tables or objects.
+    The keyword arguments are the keys of a study file, checked as a file is. Sections may be tables or objects. A
+    ``grid`` is written out as arms; see `fairtrial.spec.grids`.
 
     Raises:
         StudyError: naming the key, where it is and what is allowed.
@@ -105,7 +107,7 @@ class Study(Section):
 
     def __init__(self, **table: Any) -> None:
         check_table(table)
-        plain = pinned(_as_tables(table))
+        plain = expand(pinned(_as_tables(table)))
         file = validate(StudyFile, plain)
         own = {key: plain[key] for key in Settings.model_fields if key in plain}
         labels, tables = take_labels(_check_tables(file.arms))

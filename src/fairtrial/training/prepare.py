@@ -139,7 +139,7 @@ def prepare(study: spec.Study, progress: datasets.DownloadProgress | None = None
         if problem := settings.batches_problem(len(loaded[data].train)):
             raise StudyError(problem)
         settings.model.fetch(progress)
-        if ":" in settings.model.name or not loaded[data].has_images:
+        if ":" in settings.model.name:
             probe(settings, loaded[data])
         elif getattr(settings.model, "weights", None):
             build_network(settings.model, loaded[data], seed=0)

@@ -33,9 +33,12 @@ def probe(settings: Settings, dataset: datasets.Dataset) -> None:
 
 def _weights_problem(one: nn.Module, other: nn.Module) -> str:
     first, second = one.state_dict(), other.state_dict()
-    if one is other or any(value.data_ptr() == second[name].data_ptr() != 0 for name, value in first.items()):
+    places = {value.data_ptr() for value in second.values()} - {0}
+    if one is other or any(value.data_ptr() in places for value in first.values()):
         return "gives the same network twice, which trials would share; make a new one in each call"
-    different = [name for name, value in first.items() if not torch.equal(value, second[name])]
+    if not any(parameter.requires_grad for parameter in one.parameters()):
+        return "has no weights to train"
+    different = [name for name, value in first.items() if name not in second or not torch.equal(value, second[name])]
     if different:
         return f"two networks of one seed differ in {different[0]}; draw initial weights from torch's global generator"
     return ""

@@ -34,6 +34,22 @@ print(cluster.ray.get(cluster.ray.remote(lambda: 1).remote()), flush=True)
 sys.stdin.read()
 """
 
+TOO_SLOW = """
+import psutil, ray._private.services
+from fairtrial.errors import FairtrialError
+from fairtrial.executors.ray.cluster import RayCluster
+
+def too_slow(*_):
+    print(*(process.pid for process in psutil.Process().children(recursive=True)), flush=True)
+    raise Exception("The current node timed out during startup.")  # as Ray raises it
+
+ray._private.services.get_node = too_slow
+try:
+    RayCluster(None, 1)
+except FairtrialError as error:
+    print(error)
+"""
+
 
 @pytest.fixture
 def folder(monkeypatch):
@@ -91,6 +107,16 @@ def test_all_processes_of_a_ray_of_ours_end_with_a_parent_that_is_killed(folder)
         assert len(ray) >= 5
         parent.kill()
     assert_gone(ray, folder)
+
+
+def test_a_start_that_takes_too_long_is_one_line_and_leaves_nothing(folder):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-c", TOO_SLOW]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    numbers, line = done.stdout.splitlines()
+    assert line == "Ray can't be started here: The current node timed out during startup."
+    assert len(numbers.split()) >= 3
+    assert_gone([psutil.Process(number) for number in map(int, numbers.split()) if psutil.pid_exists(number)], folder)
 
 
 def assert_gone(processes, folder):

@@ -52,6 +52,14 @@ def test_another_file_is_another_study_wherever_it_is(tmp_path):
 
 
 @pytest.mark.usefixtures("files")
+def test_an_arm_that_reads_the_same_path_as_other_data_is_pinned_too():
+    made = study(a={}, b={"data": {"name": "image_folder"}}, c={"data": {"train": 9}})
+    assert len({arm.settings.data.path_sha256 for arm in made.arms}) == 1
+    assert made.settings.data.path_sha256 is not None
+    assert Study.from_toml(made.to_toml()).hash == made.hash
+
+
+@pytest.mark.usefixtures("files")
 def test_a_file_that_changes_is_found_when_it_is_read(tmp_path):
     settings = study().settings.data
     (tmp_path / "two.npz").replace("one.npz")

@@ -96,6 +96,20 @@ class Large(Net):
         self.hidden = nn.Linear(4 * 16 * 16, 8)
 
 
+class Lazy(nn.Sequential):
+    def __init__(self, num_classes):
+        super().__init__(nn.Flatten(), nn.LazyLinear(num_classes))
+
+
+class Weightless(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.num_classes = num_classes
+
+    def forward(self, x):
+        return x[:, 0, 0, : self.num_classes]
+
+
 class Pointwise(nn.Sequential):
     def __init__(self, num_classes, in_channels=3):
         conv = nn.Conv2d(in_channels, 8, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU()
@@ -225,6 +239,8 @@ def test_it_trains_and_is_the_same_to_the_bit_again():
         ("Fixed", {"width": 7}, "gives float32 (2, 7) in training mode; it must give logits of shape (2, 10)"),
         ("Pair", {}, "gives tuple in training mode; it must give logits of shape (2, 10)"),
         ("NotANumber", {}, "gives numbers that are not finite in training mode"),
+        ("Lazy", {}, "has lazy layers, which draw their weights in the first step; name their sizes"),
+        ("Weightless", {}, "has no weights to train"),
         ("nothing", {}, "gave str, not a torch.nn.Module"),
         ("fails", {}, f"can't be made: ValueError: hidden must be 16 (users_models.py, line {RAISES})"),
         ("shared", {}, "gives the same network twice, which trials would share; make a new one in each call"),

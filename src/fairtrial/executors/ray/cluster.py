@@ -81,7 +81,9 @@ class RayCluster:
                     self.ray.init(address, **options)
                     undo.callback(self.ray.shutdown)
                 self._closing = undo.pop_all()
-        except (self.ray.exceptions.RayError, OSError, RuntimeError, ValueError, SystemExit) as error:
+        except FairtrialError:
+            raise
+        except (Exception, SystemExit) as error:  # a bare one, if a node takes too long to start
             lines = str(error).strip().splitlines() or [type(error).__name__]
             what = "Ray can't be started here" if address is None else f"no Ray cluster at {address}"
             token = "" if address is None else "; one that asks for a token needs RAY_AUTH_MODE=token here too"

@@ -57,16 +57,18 @@ def private_ray(ray: Any, cores: int, **options: Any) -> Iterator[None]:
     folder = tempfile.mkdtemp(prefix="ray-", dir=temporary)
     with _cleaned_up(folder) as numbers, _token():
         try:
-            with _on_loopback():
-                ray.init(
-                    "local",
-                    num_cpus=cores,
-                    object_store_memory=OBJECT_STORE,
-                    include_dashboard=False,
-                    _temp_dir=f"{folder}/r",  # below ours: Ray opens its own to everybody
-                    **options,
-                )
-            numbers.write(f"{' '.join(map(str, _processes_of(folder)))}\n")
+            try:
+                with _on_loopback():
+                    ray.init(
+                        "local",
+                        num_cpus=cores,
+                        object_store_memory=OBJECT_STORE,
+                        include_dashboard=False,
+                        _temp_dir=f"{folder}/r",  # below ours: Ray opens its own to everybody
+                        **options,
+                    )
+            finally:  # a start that failed leaves processes, too
+                numbers.write(f"{' '.join(map(str, _processes_of(folder)))}\n")
             yield
         finally:
             ray.shutdown()

@@ -18,7 +18,7 @@ from fairtrial.spec import Study
 from fairtrial.trial import TrialResult
 
 Data = TypeVar("Data")
-Drawing: TypeAlias = alt.LayerChart | alt.HConcatChart
+Drawing: TypeAlias = alt.LayerChart | alt.HConcatChart | alt.ConcatChart
 Format: TypeAlias = Literal["png", "svg", "pdf"]
 
 

@@ -76,7 +76,7 @@ def draw_differences(study: Study, data: Differences) -> alt.LayerChart:
     """Draw a row for each arm: mean and interval above, seeds below them, the verdict to the right."""
     found, shown = data.found, measure(data.found.metric)
     title = f"Differences from {found.reference}: {shown.label}"
-    head = header(title, *_warnings(found), f"{study.label}. {_caption(data)}", _remark(found))
+    head = header(title, *warnings(found), f"{study.label}. {_caption(data)}", remark(found))
     x = alt.X(
         "x:Q",
         title=chart_text(f"Arm minus {found.reference} ({found.unit.difference})".removesuffix(" ()")),
@@ -139,7 +139,8 @@ def _caption(data: Differences) -> str:
     return f"Point and bar: mean and {percent(1 - data.found.interval_alpha)} interval, for all arms together. {seeds}."
 
 
-def _remark(found: StudyVerdict) -> str:
+def remark(found: StudyVerdict) -> str:
+    """Say which way is better, and what the margin is."""
     way = f"{'Higher' if found.larger_is_better else 'Lower'} is better."
     if found.margin is None:
         return way
@@ -148,7 +149,7 @@ def _remark(found: StudyVerdict) -> str:
     return f"{way} Shaded: {within_margin(found)}."
 
 
-def _warnings(found: StudyVerdict) -> Iterator[str]:
+def warnings(found: StudyVerdict) -> Iterator[str]:
     """What can make the verdicts false, in a line or two; the verdicts themselves say all of it."""
     said = [*(["Exploratory."] if found.exploratory else []), *found.alerts[:1]]
     yield from textwrap.wrap(" ".join(said), LINE, max_lines=2, placeholder=" ...")

@@ -84,6 +84,10 @@ class OwnModel(FromSignature, ModelSettings):
             raise StudyError(f"{self.where}: can't be made: {describe(error)}") from error
         if not isinstance(network, torch.nn.Module):
             raise StudyError(f"{self.where}: gave {type(network).__name__}, not a torch.nn.Module")
+        if any(map(torch.nn.parameter.is_lazy, (*network.parameters(), *network.buffers()))):
+            raise StudyError(
+                f"{self.where}: has lazy layers, which draw their weights in the first step; name their sizes"
+            )
         published = self._published()
         if self.weights is not None:
             path = Path(self.weights) if published is None else published.fetch()

@@ -1,0 +1,191 @@
+"""Sensitivity curves: the measure against each setting that takes several values, with intervals and a smooth curve."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import altair as alt
+
+from fairtrial.errors import ReportError
+from fairtrial.history import History
+from fairtrial.measures import measure
+from fairtrial.registry import CHARTS
+from fairtrial.report.charts import Chart
+from fairtrial.report.charts.differences import difference_data, remark, warnings
+from fairtrial.report.style import CROSS, WIDTH, Rows, chart_text, frame, header, over
+from fairtrial.report.words import percent
+from fairtrial.spec import Study
+from fairtrial.stats.comparison import StudyVerdict
+from fairtrial.stats.paired import fate
+from fairtrial.stats.sensitivity import Level, Sensitivity, sensitivities
+from fairtrial.trial import TrialResult
+
+#: Pixels of a panel's height, and of its width where there are several, two in a row.
+HEIGHT, NARROW = 260, 350
+
+#: Color and shape of a level by its verdict, from Okabe and Ito's palette.
+LOOKS: Mapping[str, tuple[str, str]] = {
+    "reference": ("#000000", "diamond"),
+    "better": ("#009E73", "triangle-up"),
+    "equivalent": ("#0072B2", "circle"),
+    "non-inferior": ("#0072B2", "circle"),
+    "undecided": ("#8c8c8c", "square"),
+    "worse": ("#D55E00", "triangle-down"),
+}
+
+#: What people call settings whose names are short.
+WORDS = {"lr": "learning rate", "eps": "epsilon"}
+
+
+@dataclass(frozen=True)
+class SensitivityData:
+    """A study's verdicts, how its measure depends on each setting, and the differences of each arm by seed."""
+
+    found: StudyVerdict
+    settings: tuple[Sensitivity, ...]
+    by_seed: Mapping[str, Mapping[int, float]]
+
+
+def sensitivity_data(
+    study: Study, results: Sequence[TrialResult], *, history: History | None = None
+) -> SensitivityData:
+    """Collect what the verdicts say of each setting.
+
+    Raises:
+        ReportError: no setting takes three values, or no arm has a difference.
+    """
+    data = difference_data(study, results, history=history)
+    settings = sensitivities(study, data.found)
+    if not settings:
+        raise ReportError("no setting takes three values or more with all others as in the reference")
+    return SensitivityData(data.found, settings, {arm.arm: arm.by_seed for arm in data.arms})
+
+
+def draw_sensitivity(study: Study, data: SensitivityData) -> alt.ConcatChart:
+    """Draw a panel for each setting: points with intervals, the seeds, and the curve with its band."""
+    found = data.found
+    names = " and ".join(dict.fromkeys(words_of(each) for each in data.settings))
+    title = f"Sensitivity to {names}: {measure(found.metric).label}"
+    head = header(title, *warnings(found), f"{study.label}. {_caption(data)}", remark(found))
+    width = WIDTH if len(data.settings) == 1 else NARROW
+    panels = [
+        alt.LayerChart(layer=list(_panel(data, each, first=at % 2 == 0)), width=width, height=HEIGHT)
+        for at, each in enumerate(data.settings)
+    ]
+    return alt.ConcatChart(concat=panels, columns=2, spacing=24, title=head, config=frame())
+
+
+def words_of(found: Sensitivity) -> str:
+    """Name a setting as people do: ``learning rate``, ``beta2``."""
+    return WORDS.get(found.name, found.name)
+
+
+def _panel(data: SensitivityData, each: Sensitivity, *, first: bool) -> Iterator[alt.Chart]:
+    found, factor = data.found, data.found.unit.factor
+    unit = f" ({found.unit.difference})".removesuffix(" ()")
+    title = chart_text(f"Difference from {found.reference}{unit}") if first else None
+    domain = alt.Scale(domain=_domain(data), nice=True, zero=False)
+    x = _x(each)
+    y, low = (alt.Y(f"{key}:Q", title=title, scale=domain) for key in ("y", "low"))
+    if found.margin is not None:
+        start = 0.0 if found.one_sided and not found.larger_is_better else -found.margin * factor
+        end = 0.0 if found.one_sided and found.larger_is_better else found.margin * factor
+        band = alt.Chart().mark_rect(color="#0072B2", opacity=0.12)
+        yield over([{"low": start, "high": end}], band).encode(y=low, y2="high:Q")
+    yield over([{"y": 0.0}], alt.Chart().mark_rule(color="#333333", strokeWidth=1)).encode(y=y)
+    if each.curve is not None:
+        curve: Rows = [
+            {"x": _place(value, each), "y": mean * factor, "low": below * factor, "high": above * factor}
+            for value, mean, below, above in zip(*vars(each.curve).values(), strict=True)
+        ]
+        yield over(curve, alt.Chart().mark_area(color="#000000", opacity=0.13)).encode(x, low, alt.Y2("high:Q"))
+        yield over(curve, alt.Chart().mark_line(color="#000000", strokeWidth=1.6)).encode(x, y)
+    yield from _levels(data, each, x, y, low)
+
+
+def _levels(data: SensitivityData, each: Sensitivity, x: alt.X, y: alt.Y, low: alt.Y) -> Iterator[alt.Chart]:
+    """Draw what was measured: seeds, intervals, means by their verdicts, and where trials were lost."""
+    factor = data.found.unit.factor
+    bars: Rows = [
+        {"x": _place(level.value, each), "low": level.interval[0] * factor, "high": level.interval[1] * factor}
+        for level in each.levels
+        if level.interval and level.verdict != "reference"
+    ]
+    seeds: Rows = [
+        {"x": _place(level.value, each), "seed": seed, "y": value * factor}
+        for level in each.levels
+        for seed, value in data.by_seed.get(level.arm, {}).items()
+    ]
+    points: Rows = [
+        {"x": _place(level.value, each), "y": level.difference * factor, "verdict": level.verdict, "arm": level.arm}
+        for level in each.levels
+        if level.difference is not None and not level.lost and level.verdict in LOOKS
+    ]
+    yield over(seeds, alt.Chart().mark_point(color="#555555", size=14, opacity=0.55, strokeWidth=0.8)).encode(x, y)
+    yield over(bars, alt.Chart().mark_rule(color="#000000", strokeWidth=1.5)).encode(x, low, alt.Y2("high:Q"))
+    used = [word for word in LOOKS if any(word == level.verdict for one in data.settings for level in one.levels)]
+    legend = alt.Legend(title=None, orient="right", symbolSize=60, labelFontSize=11)
+    color = alt.Color("verdict:N", scale=alt.Scale(domain=used, range=[LOOKS[word][0] for word in used]), legend=legend)
+    shape = alt.Shape("verdict:N", scale=alt.Scale(domain=used, range=[LOOKS[word][1] for word in used]), legend=legend)
+    yield over(points, alt.Chart().mark_point(filled=True, opacity=1, size=75)).encode(x, y, color, shape)
+    lost = [_lost(level, each, data) for level in each.levels if level.lost or level.verdict == "refused"]
+    if lost:
+        yield over(lost, alt.Chart().mark_point(shape=CROSS, size=60, color="#D55E00", opacity=1)).encode(x, y)
+        text = alt.Chart().mark_text(fontSize=10, color="#333333", dy=-10, lineBreak="\n")
+        yield over(lost, text).encode(x, y, text="words:N")
+
+
+def _lost(level: Level, each: Sensitivity, data: SensitivityData) -> dict[str, object]:
+    """Mark a level that lost trials at its mean, or on the frame's worse side if none is left."""
+    at = level.difference
+    low, high = _domain(data)
+    worst = low if data.found.larger_is_better else high
+    words = ", ".join(f"{number} {fate(how)}" for how, number in level.lost.items()) or "refused"
+    y = worst if at is None else at * data.found.unit.factor
+    return {"x": _place(level.value, each), "y": y, "words": words, "arm": level.arm}
+
+
+def _place(value: float, each: Sensitivity) -> float:
+    return 1.0 - value if each.scale == "log below one" else value
+
+
+def _x(each: Sensitivity) -> alt.X:
+    """The axis of a setting, with its own values as ticks."""
+    values = [level.value for level in each.levels]
+    name, places = words_of(each), [_place(value, each) for value in values]
+    low, high = min(places), max(places)
+    if each.scale == "linear":
+        padding = 0.04 * (high - low)
+        scale = alt.Scale(domain=(low - padding, high + padding), nice=False, zero=False)
+        axis = alt.Axis(values=places, labelExpr="format(datum.value, '.6~g')", grid=False, labelOverlap="parity")
+        return alt.X("x:Q", title=chart_text(name), scale=scale, axis=axis)
+    padding = (high / low) ** 0.05
+    below_one = each.scale == "log below one"
+    scale = alt.Scale(type="log", domain=(low / padding, high * padding), nice=False, reverse=below_one)
+    small = min(values) < 0.001 or max(values) >= 1e5
+    kind = "1 - datum.value, '.6~g'" if below_one else "datum.value, '~e'" if small else "datum.value, '.6~g'"
+    axis = alt.Axis(values=places, labelExpr=f"format({kind})", grid=False, labelOverlap="parity")
+    of = f" of 1 - {name}" if below_one else ""
+    return alt.X("x:Q", title=chart_text(f"{name} (log scale{of})"), scale=scale, axis=axis)
+
+
+def _domain(data: SensitivityData) -> tuple[float, float]:
+    """Span all that is drawn, in all panels, and zero, with some padding."""
+    factor, margin = data.found.unit.factor, data.found.margin or 0.0
+    ends = [-margin, margin]
+    for each in data.settings:
+        ends += [*each.curve.low, *each.curve.high] if each.curve else []
+        for level in each.levels:
+            ends += [*(level.interval or ()), *data.by_seed.get(level.arm, {}).values()]
+    padding = 0.05 * (max(ends) - min(ends)) or 1.0 / factor
+    return (min(ends) - padding) * factor, (max(ends) + padding) * factor
+
+
+def _caption(data: SensitivityData) -> str:
+    if not any(each.curve for each in data.settings):
+        return "Points: means; small circles: one seed each."
+    level = percent(1 - data.found.interval_alpha)
+    return f"Points: means with {level} intervals for all arms at once. Line: smoothing spline, with its {level} band."
+
+
+_ABOUT = "The measure against each setting that takes three values or more, with intervals and a smooth curve."
+CHARTS.register("sensitivity")(Chart("sensitivity", sensitivity_data, draw_sensitivity, _ABOUT, has_verdicts=True))
