@@ -108,6 +108,7 @@ def test_other_files(contents, tmp_path, change, message):
         (gzip.compress(bytes(10**8)), r"not an IDX file of bytes \(2, 3\)"),  # unpacked no further than is needed
         (idx(np.zeros((2, 3), np.uint8))[:-9], "not a readable gzip file"),
     ],
+    ids=["no gzip", "no header", "another shape", "too long", "cut off"],  # a gzip file has the time in it
 )
 def test_what_is_no_idx_file(content, message):
     with pytest.raises(DataError, match=message):
