@@ -10,6 +10,7 @@ from fairtrial.errors import StudyError
 from fairtrial.explain import adam_step, averages_of, explain
 from fairtrial.loading import load
 from fairtrial.registry import OPTIMIZERS
+from fairtrial.report.explained import explanation_text
 from fairtrial.spec import Study
 from fairtrial.training.optimizers.adam import Adam
 
@@ -96,3 +97,20 @@ def test_steps_that_are_known_are_not_given():
         explain(study({"a": {}}), 50)
     arms = {"a": {}, "b": {"training": {"loop": "fairtrial.testing:simulate"}}}
     assert [one.steps_per_epoch for one in explain(study(arms), 50)] == [782, 50]
+
+
+def test_an_alpha_that_is_no_decay_is_no_average():
+    assert not averages_of(OPTIMIZERS.get("asgd")())
+    assert [one.key for one in averages_of(OPTIMIZERS.get("rmsprop")())] == ["alpha"]
+
+
+def test_muons_momentum_averages_gradients():
+    """Its steps do not add up: each is scaled by itself."""
+    text = explanation_text(muon := study({"a": {"optimizer": {"name": "muon"}}}), explain(muon), 200)
+    assert "momentum = 0.95: average of gradients, over about 20 steps" in text
+
+
+def test_the_step_with_the_highest_rate_of_a_training_too_long_to_look_at_every_step():
+    training, schedule = {"epochs": 20, "batch_size": 50}, {"name": "cosine", "warmup_epochs": 1}
+    (found,) = explain(study({"a": {}}, training=training, schedule=schedule))
+    assert (found.steps, found.rates[0].highest, found.rates[0].highest_at) == (20_000, 1e-3, 1_000)

@@ -115,8 +115,9 @@ def averages_of(optimizer: OptimizerSettings) -> tuple[Average, ...]:
     if isinstance(betas, Sequence) and len(betas) > 1:
         of = ("gradients", "their squares") if optimizer.name in _SQUARES else ("", "")
         found += [("beta1", of[0], betas[0]), ("beta2", of[1], betas[1])]
-    squared = "squared gradients" if optimizer.name == "rmsprop" else ""
-    found += [(key, of, getattr(optimizer, key, None)) for key, of in (("momentum", ""), ("alpha", squared))]
+    found.append(("momentum", "gradients" if optimizer.name == "muon" else "", getattr(optimizer, "momentum", None)))
+    if optimizer.name == "rmsprop":  # others have an alpha that is no decay
+        found.append(("alpha", "squared gradients", getattr(optimizer, "alpha", None)))
     return tuple(
         Average(key, of, decay, _round(1 / (1 - decay)), math.ceil(math.log(NO_BIAS) / math.log(decay)))
         for key, of, decay in found
@@ -193,11 +194,10 @@ def _rates(arms: Sequence[Arm], lr: float, schedule: ScheduleSettings, steps: in
         return lr * schedule.lr_factor(step / steps, epochs, 1 / steps)
 
     try:
-        looks = range(0, total, math.ceil(total / MOST_LOOKS))
-        found = [rate(step) for step in looks]
-        highest = max(found)
-        at = looks[found.index(highest)] + 1
-        return Rates(_labels(arms), schedule, found[0], highest, at, rate(total - 1))
+        stride = math.ceil(total / MOST_LOOKS)
+        near = max(range(0, total, stride), key=rate)  # the first one
+        highest = max(range(max(0, near - stride + 1), min(total, near + stride)), key=rate)
+        return Rates(_labels(arms), schedule, rate(0), rate(highest), highest + 1, rate(total - 1))
     except NotImplementedError:
         return None
 

@@ -16,11 +16,11 @@ from fairtrial.errors import StudyError, StudyNotFoundError
 from fairtrial.files import open_regular, read_bounded, size_text
 from fairtrial.registry import names_from, on_path
 from fairtrial.spec import LoopName, Origin, Study, override, parse_toml
+from fairtrial.spec.hashing import is_name
 from fairtrial.spec.limits import LARGEST_FILE, LARGEST_WEIGHTS, LONGEST_TEXT
 from fairtrial.spec.messages import brief, show
 from fairtrial.spec.tasks import of_task, task_names
 from fairtrial.store.base import StoredStudy
-from fairtrial.training.weights.published import is_name
 
 _LABEL = re.compile(r"(?P<name>[^@]+)@(?P<hash>[0-9a-f]{4,64})")
 

@@ -46,6 +46,10 @@ def no_rate(params, beta=0.1):
     pass
 
 
+def load_part(train: bool = True):
+    pass
+
+
 def underscore(params, _beta, lr=0.1):
     pass
 
@@ -188,3 +192,9 @@ def test_keywords_of_a_class_are_those_of_its_bases():
     assert {key: one.default for key, one in found.items() if key != "first"} == {"width": 1, "depth": 3}
     assert not takes_any(found)
     assert takes_any(parameters_of(lambda **more: None))
+
+
+def test_an_argument_that_means_something_else_than_the_key_of_its_name():
+    message = "its argument `train` is True by default, which is also the name of a key that can't be that"
+    with pytest.raises(StudyError, match=message):
+        Study(name="s", reference="a", data={"name": "users_arguments:load_part"}, arms={"a": {}})

@@ -122,3 +122,16 @@ def test_tensors_are_restored_in_place_also_after_an_error():
     assert tensor.data_ptr() == address
     assert tensor[0] == 1.0
     assert tensor[1].isnan()
+
+
+def test_an_average_follows_tensors_that_others_have_replaced():
+    """As optimizers do by ``weight.data = ...``, and networks of their buffers."""
+    network = nn.BatchNorm1d(1)
+    average = WeightAverage(network, 1e-9)
+    network.weight.data = torch.full((1,), 3.0)
+    network.running_mean = torch.full((1,), 4.0)
+    average.update()
+    network.weight.data = torch.full((1,), 5.0)
+    with average.applied():
+        assert (network.weight.item(), network.running_mean.item()) == pytest.approx((3.0, 4.0))
+    assert network.weight.item() == 5.0

@@ -176,3 +176,22 @@ def test_other_optimizers_have_no_modes():
     network = make_network()
     with evaluated_weights(torch.optim.SGD(network.parameters()), network):
         pass
+
+
+@pytest.mark.parametrize("change", ["weights", "gradients"])
+def test_an_optimizer_that_changes_something_before_it_asks_gets_a_new_evaluation(change):
+    class Asks(torch.optim.SGD):
+        def step(self, closure):
+            if change == "gradients":
+                self.zero_grad()
+            with torch.no_grad():
+                for one in self.param_groups[0]["params"]:
+                    one.add_(0.1 if change == "weights" else 0.0)
+            closure()
+            super().step()
+
+    network, seen = make_network(), []
+    before = [one.detach().clone() for one in network.parameters()]
+    step_with_closure(Asks(network.parameters(), lr=0.1), gradient_of(network, seen), network, CPU)
+    assert len(seen) == 2
+    assert not any(torch.equal(one, other) for one, other in zip(network.parameters(), before, strict=True))

@@ -105,3 +105,13 @@ def test_the_recorded_loss_is_without_label_smoothing():
 def test_the_trials_settings_say_how_much_labels_are_smoothed():
     study = Study(name="s", reference="a", training={"label_smoothing": 0.1}, arms={"a": {}})
     assert Objective.of(study.settings) == Objective(label_smoothing=0.1)
+
+
+def test_r2_of_targets_that_differ_little_from_each_other():
+    targets = 1e7 + 2 * torch.randn(200, 1, generator=torch.manual_seed(0))
+    outputs = targets + torch.randn(200, 1, generator=torch.manual_seed(1))
+    tally = Objective(regression=True).accumulator(CPU)
+    for some, labels in zip(outputs.split(16), targets.split(16), strict=True):
+        tally.add(torch.tensor(1.0), some, labels)
+    expected = r2_score(targets.double().numpy(), outputs.double().numpy())
+    assert tally.read("test")["test_r2"] == pytest.approx(expected, rel=1e-12)

@@ -96,7 +96,7 @@ def _course(rates: Rates) -> str:
 def _average(average: Average, one: Explanation) -> str:
     horizon, full = (f"{steps:,.0f} steps{_epochs(steps, one)}" for steps in (average.horizon, average.full_after))
     head = f"{average.key} = {write(average.decay)}: "
-    if average.key == "momentum":
+    if average.key == "momentum" and not average.of:
         return f"{head}steps add up over about {horizon}, steady ones to {average.horizon:,.3g} times one"
     never = ", after the end of this training" if average.full_after > one.steps else ""
     of = f"average of {average.of}" if average.of else "an average"

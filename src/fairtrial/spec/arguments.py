@@ -7,7 +7,17 @@ from functools import cache
 from types import new_class
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
-from pydantic import ConfigDict, Field, PlainValidator, Strict, StrictBool, StrictStr, create_model
+from pydantic import (
+    ConfigDict,
+    Field,
+    PlainValidator,
+    Strict,
+    StrictBool,
+    StrictStr,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+)
 from pydantic_core import PydanticCustomError, PydanticUndefined
 
 from fairtrial.registry import DATASETS, MODELS, OPTIMIZERS, SCHEDULES, NotFoundError
@@ -119,6 +129,7 @@ def settings_of(
         if own is not None:  # it keeps its type, which None may not be of: then a study must say it
             must_be_said = default is None and own.default is not None
             annotation, default = own.rebuild_annotation(), PydanticUndefined if must_be_said else default
+            _check_means_the_same(key, annotation, default)
         fields[key] = (annotation, Field(default))
     if takes_any(parameters):
         accept = {"model_config": ConfigDict(extra="allow")}
@@ -128,6 +139,17 @@ def settings_of(
     made.__qualname__ = qualified_name  # `name` is made of these
     made.thing, made.argument_names = staticmethod(thing), frozenset(fields)
     return made
+
+
+def _check_means_the_same(key: str, annotation: Any, default: object) -> None:
+    """Refuse an argument whose own default the section's key of that name can't be: it means something else."""
+    if default is PydanticUndefined:
+        return
+    try:
+        TypeAdapter(annotation).validate_python(default)
+    except ValidationError as error:
+        why = "which is also the name of a key that can't be that; name a function that has no such argument"
+        raise NotFoundError(f"its argument `{key}` is {default!r} by default, {why}") from error
 
 
 def parameters_of(thing: Callable[..., Any]) -> dict[str, inspect.Parameter]:

@@ -12,6 +12,16 @@ from fairtrial.spec.settings import Settings
 FORMAT = 1
 
 
+def is_name(weights: str) -> bool:
+    """Tell a name of published weights from a path; a file of such a name can be written as ``./keras:mine.h5``.
+
+    Example:
+        >>> is_name("keras:imagenet"), is_name("weights/mine.pt")
+        (True, False)
+    """
+    return weights.startswith(("torchvision:", "keras:"))
+
+
 def content(settings: Settings) -> dict[str, Any]:
     """Everything in settings that decides a training run: all but the paths of files and how often it is saved.
 
@@ -23,7 +33,7 @@ def content(settings: Settings) -> dict[str, Any]:
             for key in later_keys.difference(section.changed_later_keys()):
                 del table[name][key]
     del table["data"]["path"], table["training"]["checkpoint_seconds"]
-    if table["model"].get("weights_sha256"):
+    if table["model"].get("weights_sha256") and not is_name(table["model"]["weights"]):  # a name says more than a file
         del table["model"]["weights"]
     return table
 

@@ -83,7 +83,8 @@ class Training(Section):
         recalibrate_batch_norm: evaluate each epoch also with statistics of batch norm recomputed from training batches.
         clip_norm: greatest norm of a step's whole gradient, which is scaled down to it (Pascanu et al. 2013), if any.
         accumulate: into how many parts, as equal as can be, a batch is split to save memory. Their gradients are added
-            up before the step, so only batch norm, which sees the parts, makes a difference.
+            up before the step, so only batch norm, which sees the parts, and dropout, which draws for each, make a
+            difference beyond rounding.
         label_smoothing: share of a label that is spread evenly over all classes (Szegedy et al. 2016, section 7).
         precision: of the network's arithmetic; ``"bf16"`` is torch's autocast to bfloat16, and ``"tf32"`` needs a GPU.
         ema: decay, a step, of a moving average of the weights, with which each epoch is evaluated too; None for none.

@@ -19,15 +19,20 @@ class WeightAverage:
     of its initial weights (the form of TensorFlow's ``tf.train.ExponentialMovingAverage``).
 
     Args:
-        network: what is averaged. Its tensors may change their values, but must stay the same objects.
+        network: what is averaged.
         decay: in (0, 1); the average reaches back about ``1 / (1 - decay)`` steps.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self._decay = decay
         self._steps = 0
-        self._current = [of.detach() for of in network.state_dict().values() if of.is_floating_point()]
+        self._network = network
         self._average = [tensor.clone() for tensor in self._current]
+
+    @property
+    def _current(self) -> list[Tensor]:
+        """The network's tensors as they are: an optimizer, or a network's own code, may have put others in place."""
+        return [of.detach() for of in self._network.state_dict().values() if of.is_floating_point()]
 
     def update(self) -> None:
         """Take the network's present weights into the average."""
@@ -38,8 +43,9 @@ class WeightAverage:
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Give the network the average for a while."""
-        with restored(self._current):
-            _copy(self._average, self._current)
+        current = self._current
+        with restored(current):
+            _copy(self._average, current)
             yield
 
     def state_dict(self) -> dict[str, Any]:

@@ -20,13 +20,14 @@ def step_with_closure(
     """Let an optimizer take a step that may evaluate the batch again, and return the first evaluation.
 
     Every evaluation sees the same dropout, and batch norm keeps the statistics of the first, as if there were only one.
-    An optimizer such as L-BFGS evaluates first where it is, and gets what has been computed. One with a method
-    ``first_step``, such as SAM (Foret et al. 2021), moves the weights before it asks, so each of its calls computes.
+    An optimizer such as L-BFGS evaluates first where it is, and gets what has been computed. One that has moved the
+    weights or changed the gradients before it asks, such as SAM (Foret et al. 2021), which all with a method
+    ``first_step`` are taken to do, gets a new evaluation.
     """
     moves_first = hasattr(optimizer, "first_step")
     before = random_state(device)
     loss, outputs = gradient()
-    answers = iter([] if moves_first else [loss])
+    answers, computed = iter([] if moves_first else [loss]), _versions(network)
     with ExitStack() as at_the_end:
 
         @cache
@@ -36,7 +37,8 @@ def step_with_closure(
 
         def closure() -> Tensor:
             for known in answers:
-                return known
+                if _versions(network) == computed:
+                    return known
             keep()
             set_random_state(before, device)
             with torch.enable_grad():
@@ -44,6 +46,16 @@ def step_with_closure(
 
         optimizer.step(closure)  # type: ignore[arg-type]  # torch's type of a closure is one that gives a float
     return loss, outputs
+
+
+def _versions(network: nn.Module) -> list[tuple[int | None, ...]]:
+    """Which weights and gradients a network has: torch counts the changes of each tensor but those by ``data``."""
+    pairs = ((one, one.grad) for one in network.parameters())
+    return [(_version(one), None if grad is None else id(grad), _version(grad)) for one, grad in pairs]
+
+
+def _version(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor._version  # noqa: SLF001  (torch has no other name for it)
 
 
 def has_modes(optimizer: torch.optim.Optimizer) -> bool:

@@ -72,8 +72,9 @@ class RegressionAccumulator(Accumulator):
 
     absolute: Tensor  # sums over the rows, shape (targets,): of the absolute errors,
     squared: Tensor  # the squared errors,
-    total: Tensor  # the targets
-    squares: Tensor  # and their squares
+    first: Tensor  # not a sum but the first row's targets, from which deviations are exact where the mean is large
+    total: Tensor  # the targets less the first's
+    squares: Tensor  # and the squares of these
 
     def add(self, loss: Tensor, outputs: Tensor, labels: Tensor) -> None:
         """Count one batch: mean loss, shape (); outputs and labels, (batch, targets)."""
@@ -82,8 +83,9 @@ class RegressionAccumulator(Accumulator):
         self.loss = self.loss + loss.double() * len(labels)
         self.absolute = self.absolute + errors.abs().sum(0)
         self.squared = self.squared + errors.square().sum(0)
-        self.total = self.total + values.sum(0)
-        self.squares = self.squares + values.square().sum(0)
+        self.first = self.first if self.images else values[0]
+        self.total = self.total + (values - self.first).sum(0)
+        self.squares = self.squares + (values - self.first).square().sum(0)
         self.images += len(labels)
 
     def read(self, name: str) -> dict[str, float]:

@@ -17,6 +17,7 @@ from fairtrial.training.kernels.cache import KernelsUnavailableError, UnsoundErr
 from fairtrial.training.learner import build_network, choose_device
 from fairtrial.training.loop import train
 from fairtrial.training.probing import probe
+from fairtrial.training.schedules.own import OwnSchedule
 from fairtrial.trial import TrainingLoop, Trial, TrialContext
 
 
@@ -138,8 +139,10 @@ def prepare(study: spec.Study, progress: datasets.DownloadProgress | None = None
             raise StudyError(f'model.name = "{settings.model.name}": takes images, and {data.name} has none; {advice}')
         if problem := settings.batches_problem(len(loaded[data].train)):
             raise StudyError(problem)
+        if isinstance(settings.schedule, OwnSchedule):  # only the scheduler knows which values it takes
+            settings.schedule.build(settings.optimizer.build([torch.nn.Parameter(torch.zeros(2, 2))]))
         settings.model.fetch(progress)
-        if ":" in settings.model.name:
+        if ":" in settings.model.name + settings.data.name or settings.data.size is None:  # nobody has tried the two
             probe(settings, loaded[data])
         elif getattr(settings.model, "weights", None):
             build_network(settings.model, loaded[data], seed=0)

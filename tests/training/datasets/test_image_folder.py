@@ -101,3 +101,10 @@ def test_it_is_a_folder_of_classes(tmp_path, folder):
         load(tmp_path / "one")
     with pytest.raises(DataError, match='its labels are classes; task = "regression" has no meaning'):
         load(folder[0], task="regression")
+
+
+def test_images_of_16_bits(folder):
+    path, _ = folder
+    Image.fromarray(np.full((6, 6), 40_000, np.uint16)).save(path / "train/ant/1.png")
+    with pytest.raises(DataError, match=r"ant/1\.png: has more than 8 bits a pixel; save it with 8"):
+        load(path)

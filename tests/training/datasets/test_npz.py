@@ -6,8 +6,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from fairtrial.errors import DataError
-from fairtrial.training import datasets
+from fairtrial.errors import DataError, StudyError
+from fairtrial.spec import Study
+from fairtrial.training import datasets, prepare
 from fairtrial.training.datasets.npz import Npz, read_npz
 
 IMAGES, LABELS = np.random.default_rng(0).integers(0, 256, (12, 4, 4, 3), np.uint8), np.arange(12) % 3
@@ -84,3 +85,25 @@ def test_names_that_say_nothing(tmp_path):
         DataError, match=r"has the arrays 'a', 'b'; it must have x_train, y_train, x_test, y_test or x, y"
     ):
         datasets.load(Npz(path=str(tmp_path / "a.npz")))
+
+
+def test_a_path_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    np.savez(tmp_path / "a.npz", x=IMAGES, y=LABELS)
+    study = Study(name="s", reference="a", data={"name": "npz", "path": "~/a.npz"}, arms={"a": {}})
+    assert len(datasets.load(study.arms[0].settings.data).train) == 10
+
+
+@pytest.mark.parametrize(("shape", "model"), [((40, 1, 8, 6), "mlp"), ((40, 3, 2, 2), "small_cnn")])
+def test_images_that_a_model_cant_take_are_one_line_before_any_training(tmp_path, shape, model):
+    np.savez(tmp_path / "a.npz", x=np.ones(shape, np.float32), y=np.arange(40) % 2)
+    study = Study(
+        name="s",
+        reference="a",
+        data={"name": "npz", "path": str(tmp_path / "a.npz")},
+        model={"name": model},
+        training={"batch_size": 8},
+        arms={"a": {}},
+    )
+    with pytest.raises(StudyError, match=f'model.name = "{model}": fails on inputs of shape'):
+        prepare.prepare(study)

@@ -37,6 +37,11 @@ class Squares(torch.utils.data.Dataset):
         return torch.full((1, 6, 6), float(index % 2)), index % 2
 
 
+def drawn(rows=30):
+    labels = np.arange(rows) % 3
+    return np.random.permutation(labels[:, None] * 1.0), labels
+
+
 values = [1, 2]
 """
 STUDY = """
@@ -218,3 +223,11 @@ def test_labels_beyond_the_classes_that_were_declared():
     assert given((X, Y), classes=5).classes == 5
     with pytest.raises(DataError, match="train_labels run from 0 to 2; with 2 classes they must be 0 to 1"):
         given((X, Y), classes=2)
+
+
+def test_data_that_are_drawn_anew_in_each_call(folder):
+    """Each worker calls the function, so the trials of a seed would not share them."""
+    (folder / "drawn.toml").write_text(study_of('{ name = "my_arrays:drawn" }'))
+    study = load(folder / "drawn.toml")
+    with pytest.raises(DataError, match="my_arrays:drawn: gives other data each time; seed the random numbers"):
+        datasets.load(study.arms[0].settings.data)

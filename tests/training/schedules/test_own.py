@@ -10,6 +10,7 @@ from fairtrial.errors import StudyError
 from fairtrial.explain import explain
 from fairtrial.registry import SCHEDULES
 from fairtrial.spec import Study
+from fairtrial.training import prepare
 from trajectories import rates, torch_rates
 
 WARM_RESTARTS = "torch.optim.lr_scheduler:CosineAnnealingWarmRestarts"
@@ -98,3 +99,18 @@ def test_its_rates_are_not_explained_because_only_stepping_it_tells():
     assert one.rates == ()
     with pytest.raises(NotImplementedError):
         SCHEDULES.get(WARM_RESTARTS)(T_0=3).lr_factor(0.0, 5)
+
+
+def test_what_a_scheduler_refuses_is_one_line_before_any_training():
+    cycle = {"name": "torch.optim.lr_scheduler:CyclicLR", "base_lr": 0.001, "max_lr": 0.1}
+    refused = Study(
+        name="s",
+        reference="a",
+        data={"name": "digits"},
+        model={"name": "mlp"},
+        optimizer={"name": "lbfgs"},
+        schedule=cycle,
+        arms={"a": {}},
+    )
+    with pytest.raises(StudyError, match='lr_scheduler:CyclicLR": optimizer must support momentum'):
+        prepare.prepare(refused)

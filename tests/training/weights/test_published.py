@@ -10,6 +10,7 @@ import torch
 
 from fairtrial.errors import StudyError, WeightsError
 from fairtrial.loading import load
+from fairtrial.scheduler import plan
 from fairtrial.spec import Study
 from fairtrial.training import machine, prepare
 from fairtrial.training.datasets.download import UnreachableError, WebArchive
@@ -189,3 +190,12 @@ def test_scaling_reaches_the_network():
 def test_a_path_may_look_like_a_name():
     assert published.is_name("keras:imagenet")
     assert not published.is_name("./keras:imagenet.h5")
+
+
+def test_a_name_is_not_hashed_as_a_file_of_the_same_content():
+    """Pixels are scaled as published weights were trained; those of a file are not."""
+    weights = {"name": TORCHVISION, "file": "copy.pth"}
+    arms = {arm: {"model": {"weights": one, "weights_sha256": "b0353104" + "0" * 56}} for arm, one in weights.items()}
+    study = Study(name="s", reference="name", arms=arms)
+    name, file = (trial.hash for trial in plan(study) if trial.seed == 0)
+    assert name != file

@@ -92,7 +92,8 @@ class Dataset:
 def load(settings: DataSettings, *, verify: bool = True, progress: DownloadProgress | None = None) -> Dataset:
     """Load a data set and take the parts that a study asks for; fetch it first if it isn't cached.
 
-    With ``verify``, hash the arrays and check the settings' path. Once per study is enough; workers pass False.
+    With ``verify``, hash the arrays and check the settings' path. Once per study is enough; workers pass False. A
+    user's own data are then read twice: each process reads them anew, and all trials must get the same.
 
     Raises:
         DataError: the data are damaged, unavailable, or not what their class declares.
@@ -105,7 +106,10 @@ def load(settings: DataSettings, *, verify: bool = True, progress: DownloadProgr
     if isinstance(settings, FetchedData):
         arrays = settings.fetched(verify=verify, progress=progress)
         return assemble(settings, arrays, cache.digests(settings.layout)[0])
-    return assemble(settings, *checked(settings, verify=verify))
+    arrays, digest = checked(settings, verify=verify)
+    if verify and ":" in settings.name and checked(settings, verify=True)[1] != digest:
+        raise DataError(f"{settings.name}: gives other data each time; seed the random numbers that it draws")
+    return assemble(settings, arrays, digest)
 
 
 def unaugmented(settings: DataSettings) -> DataSettings:

@@ -42,7 +42,7 @@ class ImageFolder(RawData):
 
     def parts(self) -> tuple[Part, Part | None]:
         """See `RawData.parts`; classes are numbered in the order of the training folders' names."""
-        path = Path(self.path or "")
+        path = Path(self.path or "").expanduser()
         if self.is_regression:
             raise DataError(f'{self.name}: its labels are classes; task = "regression" has no meaning')
         if not path.is_dir():
@@ -126,6 +126,8 @@ def _pixels(path: Path, size: int | None, *, gray: bool) -> Pixels:
         with open_regular(path) as file, Image.open(file, formats=_FORMATS) as opened:
             if opened.width * opened.height > _MOST_PIXELS:
                 raise DataError(f"{path}: has {opened.width} x {opened.height} pixels, more than are read")
+            if opened.mode.startswith(("I", "F")):  # which Pillow cuts off at 255
+                raise DataError(f"{path}: has more than 8 bits a pixel; save it with 8")
             image: Image.Image = opened.convert("L" if gray else "RGB")
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: not a readable image ({brief(' '.join(str(error).split()), 200)})") from error

@@ -28,7 +28,7 @@ class Npz(RawData):
 
     def parts(self) -> tuple[Part, Part | None]:
         """See `RawData.parts`."""
-        path = Path(self.path or "")
+        path = Path(self.path or "").expanduser()
         return named_parts(read_npz(read_pinned(path, self.path_sha256), str(path)), str(path))
 
 

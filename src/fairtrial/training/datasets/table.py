@@ -58,7 +58,7 @@ class Table(RawData):
 
     def parts(self) -> tuple[Part, Part | None]:
         """See `RawData.parts`."""
-        path = Path(self.path or "")
+        path = Path(self.path or "").expanduser()
         table = read_table(read_pinned(path, self.path_sha256), path)
         columns = Reader(str(path), table)
         inputs = columns.numbers(self._features(columns))

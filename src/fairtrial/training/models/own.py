@@ -14,10 +14,11 @@ from pydantic_core import PydanticCustomError
 from fairtrial.errors import StudyError
 from fairtrial.registry import NotFoundError, did_you_mean
 from fairtrial.spec.arguments import FromSignature, parameters_of, settings_of, takes_any
+from fairtrial.spec.hashing import is_name
 from fairtrial.spec.messages import brief
 from fairtrial.spec.sections import ModelSettings
 from fairtrial.training.datasets.download import DownloadProgress, silent
-from fairtrial.training.weights.published import Published, digest_of, is_name, of_torchvision
+from fairtrial.training.weights.published import Published, digest_of, of_torchvision
 
 if TYPE_CHECKING:
     import torch

@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 from fairtrial.errors import StudyError
 from fairtrial.registry import NotFoundError
 from fairtrial.spec.arguments import FromSignature, parameters_of, settings_of
+from fairtrial.spec.messages import brief
 from fairtrial.spec.sections import ScheduleSettings
 
 if TYPE_CHECKING:
@@ -52,10 +53,13 @@ class OwnSchedule(FromSignature, ScheduleSettings):
         raise NotImplementedError(f"{self.name} gives its rates only as it is stepped")
 
     def build(self, optimizer: "torch.optim.Optimizer") -> "torch.optim.lr_scheduler.LRScheduler":
-        """Make the scheduler; a `StudyError` if what was made is none."""
+        """Make the scheduler; a `StudyError` if it refuses its arguments or the optimizer, or what was made is none."""
         import torch  # noqa: PLC0415  (settings are read without it)
 
-        made = self.thing(optimizer, **self.arguments)
+        try:
+            made = self.thing(optimizer, **self.arguments)
+        except Exception as error:
+            raise StudyError(f'schedule.name = "{self.name}": {brief(str(error), 200)}') from error
         if not isinstance(made, torch.optim.lr_scheduler.LRScheduler):
             raise StudyError(
                 f'schedule.name = "{self.name}": gave {type(made).__name__}, not a torch.optim.lr_scheduler.LRScheduler'

@@ -10,6 +10,7 @@ from typing import Literal
 from fairtrial.errors import WeightsError
 from fairtrial.files import open_regular
 from fairtrial.registry import did_you_mean
+from fairtrial.spec.hashing import is_name
 from fairtrial.training.datasets import cache
 from fairtrial.training.datasets.download import DownloadProgress, UnreachableError, WebArchive, silent
 
@@ -125,16 +126,6 @@ def digest_of(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""
-
-
-def is_name(weights: str) -> bool:
-    """Tell a name from a path; a file of such a name can be written as ``./keras:mine.h5``.
-
-    Example:
-        >>> is_name("keras:imagenet"), is_name("weights/mine.pt")
-        (True, False)
-    """
-    return weights.startswith(("torchvision:", "keras:"))
 
 
 def problem(weights: str, known: Mapping[str, Published], *, library: str, has_width_1: bool) -> str:
