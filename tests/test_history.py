@@ -6,7 +6,8 @@ import pytest
 
 from builders import make_study
 from fairtrial import sources
-from fairtrial.history import History, Question, Registered, arm_digests, planned_looks
+from fairtrial.history import History, Registered
+from fairtrial.question import Question, arm_digests, planned_looks
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
 CLAIM = {"id": "1", "text": "b beats a", "arm": "b", "against": "a", "metric": "best_test_acc", "direction": "higher"}
@@ -182,6 +183,42 @@ def test_the_same_question_on_other_seeds_is_exploratory_but_for_one_confirmatio
     assert repeated(on_seeds(2, 2), first) == ("these seeds of noise overlap those of an earlier study",)
     assert repeated(on_seeds(2, 2), on_seeds(0, metric="seconds")) == ()
     assert repeated(on_seeds(2, 2), on_seeds(0, arms="ac")) == ()
+
+
+def tuned(rates, first=0, number=1):
+    """The stage of a study whose arms a and b were tuned to these rates."""
+    found = {arm: {"optimizer.lr": rate} for arm, rate in zip("ab", rates, strict=True)}
+    arms = {arm: {"optimizer": {"eps": 1e-8 * ord(arm), "lr": rate}} for arm, rate in zip("ab", rates, strict=True)}
+    tuning = {"trials": 2, "space": {"optimizer": {"lr": {"log": [1e-4, 1.0]}}}, "found": found}
+    sections = {"data": {"name": "digits", "validation": 100}, "noise": {"first_seed": first} if first else {}}
+    return stage(make_study(arms, tuning=tuning, **sections), number=number)
+
+
+def test_arms_that_are_tuned_again_after_a_look_are_the_same_question():
+    first = tuned([0.1, 0.01])
+    assert Question.from_json(first.question.to_json()) == first.question
+    other = ("these arms were tuned to other values, and compared, before",)
+    assert repeated(tuned([0.1, 0.02], number=2), first) == other
+    assert repeated(tuned([0.3, 0.02], number=2), first) == other
+    assert repeated(first, tuned([0.1, 0.02], number=2)) == ()  # it was asked first
+    assert repeated(tuned([0.3, 0.02], 5, 2), first) == ("1 other set of seeds was asked the same before",)
+    again = tuned([0.3, 0.02], 1000, 2)
+    assert repeated(again, first) == ()
+    assert "Another set of seeds was asked the same before" in "".join(
+        history(again, beside=[first]).alerts("a", again.question.measures[0])
+    )
+    assert repeated(tuned([0.3, 0.02], 2000, 3), first, again) == ("2 other sets of seeds were asked the same before",)
+
+
+def test_a_list_of_seeds_that_gets_more_at_its_end_is_the_same_plan_and_any_other_list_is_not():
+    def listed(seeds):
+        return Question.of(ab(seeds=seeds))
+
+    first = listed([3, 17, 42])
+    assert first.shares_arms(listed([3, 17, 42, 5]))
+    assert listed([0, 1, 2, 9]).shares_arms(listed(3))
+    for other in ([3, 17, 5], [17, 3, 42], [17, 42, 3, 5], 4):
+        assert not first.shares_arms(listed(other))
 
 
 def test_what_no_error_rate_covers_is_an_alert():

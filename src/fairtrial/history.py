@@ -3,21 +3,13 @@
 A stage is one look at trials, or a plan of looks, by one study; each run of a study registers its own.
 """
 
-import json
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property, lru_cache
-from typing import Any, TypeAlias
+from typing import Any
 
-from fairtrial.sources import code_of
-from fairtrial.spec import ALL_OTHERS, Evidence, Noise, Study, Target, content, digest
-from fairtrial.spec.measures import find_measure
-from fairtrial.spec.settings import Training
-
-#: A measure with the target that it needs, as text: what two stages must share to be looks at the same differences.
-MeasureKey: TypeAlias = str
+from fairtrial.question import MeasureKey, Question, arm_digests, measure_asked, measure_key, same_claims
+from fairtrial.spec import ALL_OTHERS, Study
 
 #: Why verdicts are exploratory of a study that was not run, or not since another one passed over it.
 NOT_COUNTED = "this study was never run, so its look is not counted; run it first"
@@ -27,95 +19,6 @@ FRESH_SEEDS = 1_000
 
 #: Keys of [evidence] that change no standard: the measure is compared by its key, and `final` only spends alpha.
 _NO_STANDARD = frozenset({"metric", "target", "final"})
-
-
-@dataclass(frozen=True)
-class Question:
-    """What a study asks of its trials. Arms are digests of their settings, the reference first; names do not matter.
-
-    Attributes:
-        arms: the digests; arms with the same settings get a number.
-        seeds: the least and the greatest number of seeds.
-        evidence: the keys of [evidence] that are set.
-        claims: the claims without ids and texts, and with digests for arms.
-        measures: the measures of all of them.
-        noise: the keys of [noise].
-        code: of measures of the user's own, by their names: a digest of the code that they come from.
-        tuning: whether its arms are candidates of a tuning round, which asks nothing of a comparison's.
-    """
-
-    arms: tuple[str, ...]
-    seeds: tuple[int, int]
-    evidence: Mapping[str, Any]
-    claims: tuple[Mapping[str, Any], ...]
-    measures: tuple[MeasureKey, ...]
-    noise: Mapping[str, Any]
-    code: Mapping[str, str] = field(default_factory=dict)
-    tuning: bool = False
-
-    @classmethod
-    def of(cls, study: Study) -> "Question":
-        """The question of a study."""
-        arms = arm_digests(study)
-        claims = [claim.model_dump(mode="json", exclude={"id", "text"}, exclude_none=True) for claim in study.claims]
-        own = study.evidence
-        keys = [measure_key(own.metric, own.target)]
-        keys += [measure_key(claim.metric, claim.target or own.target) for claim in study.claims]
-        keys += [measure_key(also.metric, own.target) for also in own.also or ()]
-        named = [own.metric, *(one.metric for one in study.claims), *(one.metric for one in own.also or ())]
-        return cls(
-            arms=tuple(arms.values()),
-            seeds=(study.min_seeds, study.seeds),
-            evidence=own.model_dump(mode="json", exclude_none=True),
-            claims=tuple(
-                {**one, **{key: arms.get(one[key], one[key]) for key in ("arm", "against")}} for one in claims
-            ),
-            measures=tuple(dict.fromkeys(keys)),
-            noise=study.noise.model_dump(mode="json", exclude_none=True),
-            tuning=study.tuning_round is not None,
-            code={name: digest(code) for name in named if (code := code_of([name]))},
-        )
-
-    @classmethod
-    def from_json(cls, table: Mapping[str, Any]) -> "Question":
-        """Read what `to_json` wrote."""
-        return cls(**{**table, **{key: tuple(table[key]) for key in ("arms", "seeds", "claims", "measures")}})
-
-    def to_json(self) -> dict[str, Any]:
-        """Write it as JSON can."""
-        table = {key: value for key, value in asdict(self).items() if key != "tuning" or value}
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in table.items()}
-
-    @cached_property
-    def key(self) -> str:
-        """SHA-256 of all of it."""
-        return digest(self.to_json())
-
-    @property
-    def looks(self) -> tuple[int, ...]:
-        """The planned numbers of seeds."""
-        return planned_looks(*self.seeds)
-
-    @property
-    def spends_all(self) -> bool:
-        """Whether it leaves no error rate for a look after it: a range is a whole plan, and two keys say so."""
-        return self.seeds[0] < self.seeds[1] or bool(self.evidence.get("final")) or self.evidence.get("paired") is False
-
-    @cached_property
-    def noise_seeds(self) -> frozenset[tuple[int, int]]:
-        """The seeds of initial weights and of the order of batches that its trials have."""
-        noise = Noise.model_validate(dict(self.noise))
-        return frozenset(noise.of(seed) for seed in range(self.seeds[1]))
-
-    def shares_arms(self, other: "Question") -> bool:
-        """Whether another question compares the same arms over the same seeds: two of them, or one with a constant."""
-        return self.noise == other.noise and self.asks_alike(other)
-
-    def asks_alike(self, other: "Question") -> bool:
-        """Whether it compares two of the same arms, or the same single arm with a constant, on whatever seeds."""
-        if len(self.arms) == len(other.arms) == 1:
-            return self.arms == other.arms and ("against" in self.evidence) == ("against" in other.evidence)
-        return self.tuning is other.tuning and len({*self.arms} & {*other.arms}) > 1
 
 
 @dataclass(frozen=True)
@@ -192,7 +95,7 @@ class History:
         if said := self._asked_first(key, pairs):
             return (said,)
         evidence = self.own.question.evidence
-        asked = [stage for stage in measured if _measure_of(stage.question.evidence) == key]
+        asked = [stage for stage in measured if measure_asked(stage.question.evidence) == key]
         return tuple(
             said
             for name in _standards(evidence, asked)
@@ -236,7 +139,10 @@ class History:
         """
         if any(self._other_seeds(measure, overlap=True)):
             return ("these seeds of noise overlap those of an earlier study",)
-        sets = {one.noise_seeds for one in self._other_seeds(measure, overlap=False)}
+        if any(one.noise_seeds & self.own.question.noise_seeds for one in self._otherwise_tuned(measure)):
+            return ("these arms were tuned to other values, and compared, before",)
+        before = (*self._other_seeds(measure, overlap=False), *self._otherwise_tuned(measure))
+        sets = {one.noise_seeds for one in before}
         number = sum(not any(one < other for other in sets) for one in sets)  # a study that was extended has one set
         if not number or (number == 1 and self._confirms):
             return ()
@@ -250,7 +156,8 @@ class History:
                 f"{number} other arm{' was' if number == 1 else 's were'} compared with these trials of {reference} in "
                 "other studies of this store; no error rate covers all of them together."
             )
-        if self._confirms and any(self._other_seeds(measure, overlap=False)) and not self.repeated(measure):
+        before = (*self._other_seeds(measure, overlap=False), *self._otherwise_tuned(measure))
+        if self._confirms and before and not self.repeated(measure):
             yield (
                 "Another set of seeds was asked the same before: the error rate is that of these seeds alone, "
                 f"from {own.noise['first_seed']} on."
@@ -261,7 +168,7 @@ class History:
         own, found = self.own.question, set[str]()
         for stage in self.beside if len(own.arms) > 1 else ():
             arms = stage.question.arms
-            if stage.question.noise == own.noise and own.arms[0] in arms and measure in stage.question.measures:
+            if own.same_noise(stage.question) and own.arms[0] in arms and measure in stage.question.measures:
                 found |= {*arms[1:]} if arms[0] == own.arms[0] else {arms[0]}
         return found - {*own.arms}
 
@@ -269,9 +176,17 @@ class History:
         own = self.own.question
         for stage in self.beside:
             one = stage.question
-            asked = measure in one.measures and one.asks_alike(own) and one.noise != own.noise
+            asked = measure in one.measures and one.asks_alike(own) and not one.same_noise(own)
             if asked and stage.number < self.own.number and bool(one.noise_seeds & own.noise_seeds) is overlap:
                 yield one
+
+    def _otherwise_tuned(self, measure: MeasureKey) -> Iterator[Question]:
+        """What was asked before of the same arms, tuned to other values."""
+        own, seen = self.own.question, {*self.own.earlier}
+        for stage in (*(one for one in self.before if one.number in seen), *self.beside):
+            earlier = stage.number < self.own.number and measure in stage.question.measures
+            if earlier and own.retunes(stage.question):
+                yield stage.question
 
     @property
     def _confirms(self) -> bool:
@@ -294,54 +209,11 @@ class History:
             pairs = {name: (arms[claim.arm], arms[name]) for name in others}
             made = [stage for stage in stages if own in stage.question.claims]
             found.append(_said(f"claim {claim.id} was made", made, pairs))
-        same = [stage for stage in stages if _same(stage.question.claims, self.own.question.claims)]
+        same = [stage for stage in stages if same_claims(stage.question.claims, self.own.question.claims)]
         found += [_said("other claims were withdrawn", same, everyone)] if study.claims and not any(found) else []
         alike = [stage for stage in stages if stage.question.evidence["alpha"] == study.evidence.alpha]
         found += [_said(_words("alpha", self.own.question.evidence), alike, everyone)] if study.claims else []
         return tuple(said for said in found if said)
-
-
-@lru_cache(maxsize=8)
-def arm_digests(study: Study) -> Mapping[str, str]:
-    """The digest of each arm's settings, the reference first; arms with the same settings get a number.
-
-    Keys that change no training are left out, see `family_digest`, unless it is these in which arms differ.
-    """
-    order = sorted(study.arms, key=lambda arm: arm.name != study.reference)
-    whole = {arm.name: content(arm.settings) for arm in order}
-    exact, alike = ({name: make(one) for name, one in whole.items()} for make in (digest, family_digest))
-    chosen = alike if len({*alike.values()}) == len({*exact.values()}) else exact
-    digests, known = {}, Counter[str]()
-    for name, own in chosen.items():
-        digests[name], known[own] = f"{own}+{known[own]}" if known[own] else own, known[own] + 1
-    return digests
-
-
-def family_digest(settings: Mapping[str, Any]) -> str:
-    """The digest of an arm's `content` without the keys that only add evaluations, and change no bit of a training."""
-    training = {key: value for key, value in settings["training"].items() if key not in Training.evaluation_keys}
-    return digest({**settings, "training": training})
-
-
-def measure_key(metric: str, target: Target | None) -> MeasureKey:
-    """Name a measure, and the target if it needs one."""
-    found = find_measure(metric)
-    needed = target.model_dump(mode="json") if found and found.needs_target and target else None
-    return json.dumps([found.name if found else metric, needed])
-
-
-def planned_looks(least: int, most: int) -> tuple[int, ...]:
-    """Numbers of seeds after which a study is evaluated: each from the least on. One seed shows no spread."""
-    return tuple(range(max(least, 2), most + 1))
-
-
-def _same(some: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> bool:
-    return all(one in others for one in some) and all(one in some for one in others)
-
-
-def _measure_of(evidence: Mapping[str, Any]) -> MeasureKey:
-    read = Evidence.model_validate({key: evidence[key] for key in ("metric", "target") if key in evidence})
-    return measure_key(read.metric, read.target)
 
 
 def _standards(evidence: Mapping[str, Any], stages: Iterable[Registered]) -> Iterator[str]:

@@ -10,7 +10,8 @@ from functools import partial
 import pytest
 
 from fairtrial.errors import StoreError, StoreLockedError
-from fairtrial.history import NOT_COUNTED, Question, arm_digests
+from fairtrial.history import NOT_COUNTED
+from fairtrial.question import Question, arm_digests
 from fairtrial.scheduler import plan
 from fairtrial.spec import Origin
 from fairtrial.store.sql import SQLStore

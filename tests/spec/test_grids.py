@@ -169,3 +169,9 @@ def test_a_reference_that_is_not_there_or_an_arm_of_another_meaning():
         make("optimizer.lr = [1e-4, 1e-3]", 'name = "x"\nreference = "lr_1e3"')
     with pytest.raises(StudyError, match=r"arms\.lr_1e-4: the grid makes an arm of that name with other settings"):
         make("optimizer.lr = [1e-4, 1e-3]", f"{HEAD}[arms.lr_1e-4]\noptimizer.lr = 0.5")
+
+
+def test_a_grid_can_not_have_both_the_betas_and_one_of_them():
+    grid = {"optimizer": {"betas": [[0.9, 0.99], [0.9, 0.999]], "beta1": [0.8, 0.9]}}
+    with pytest.raises(StudyError, match=r"grid\.optimizer: has betas as well as beta1, which is one of them"):
+        Study.from_dict({"name": "s", "reference": "default", "arms": {"default": {}}, "grid": grid})

@@ -115,6 +115,13 @@ def test_wrong_tuning_is_an_error_that_says_what_is_allowed(changes, message):
     assert "\n" not in str(raised.value)
 
 
+def test_a_round_of_the_test_set_is_refused_because_its_looks_do_not_count():
+    plain = {key: value for key, value in table().items() if key != "tuning"}
+    with pytest.raises(StudyError, match="tuning_round: final_test_acc is not of the validation split"):
+        Study.from_dict(plain | {"tuning_round": 1, "evidence": {"metric": "final_test_acc"}})
+    assert Study.from_dict(plain | {"tuning_round": 1, "evidence": {"metric": "final_val_acc"}}).tuning_round == 1
+
+
 def test_tuning_needs_images_that_are_held_out():
     with pytest.raises(StudyError, match=r'final_val_acc": is recorded only with data.validation'):
         Study.from_dict(table(data={"name": "digits"}))

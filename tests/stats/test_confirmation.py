@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 import pytest
 
 from fairtrial.errors import StudyError
-from fairtrial.history import History, Question, Registered
+from fairtrial.history import History, Registered
+from fairtrial.question import Question
 from fairtrial.scheduler import plan
 from fairtrial.stats.comparison import compare
 from fairtrial.stats.confirmation import confirmation

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from fairtrial import history
+from fairtrial import question
 from fairtrial.estimate import estimate
 from fairtrial.report.views import View
 from fairtrial.stats import boundary
@@ -25,7 +25,7 @@ def calls_of(function, *args):
         nonlocal count
         count += event in {"call", "c_call"}
 
-    history.arm_digests.cache_clear()
+    question.arm_digests.cache_clear()
     sys.setprofile(profile)
     try:
         function(*args)
@@ -49,7 +49,7 @@ def studies():
 @pytest.mark.parametrize(
     "read",
     [
-        lambda study, results: history.arm_digests(study),
+        lambda study, results: question.arm_digests(study),
         summarize,
         lambda study, results: View(summarize(study, results)).text(100),
         lambda study, results: estimate(study, results, spread=0.01, workers=1, threads=1),

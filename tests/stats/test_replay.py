@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fairtrial.history import History, Question, Registered
+from fairtrial.history import History, Registered
+from fairtrial.question import Question
 from fairtrial.scheduler import Scheduler
 from fairtrial.spec import Study
 from fairtrial.stats import sequential

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.interpolate import make_smoothing_spline
 
+from fairtrial.report.sensitivity import sensitivity_grid
 from fairtrial.spec import Study
 from fairtrial.stats.comparison import compare
 from fairtrial.stats.looks import LookPlan
@@ -143,6 +144,20 @@ def test_a_value_that_lost_trials_is_shown_and_in_no_curve():
     others = [level.interval for level in mean.levels if not level.lost]
     assert mean.spread[1] == pytest.approx(max(high for _, high in others) - min(low for low, _ in others))
     assert "mean_0p75" not in mean.best
+
+
+def test_a_reference_that_lost_trials_is_shown_and_in_no_curve():
+    study, _ = make()
+    results = [
+        replace(one, epochs=one.epochs[:1], outcome=Outcome.DIVERGED) if (one.arm, one.seed) == ("default", 1) else one
+        for one in simulated_results(study)
+    ]
+    found = compare(study, results)
+    (mean,) = sensitivities(study, found)
+    assert [(level.value, dict(level.lost)) for level in mean.levels if level.lost] == [(0.8, {"diverged": 1})]
+    assert "default" not in mean.best
+    (said,) = sensitivity_grid(found, [mean]).lead
+    assert "reference (1 diverged) at 0.8" in said
 
 
 def test_without_intervals_there_is_no_curve_and_with_two_values_no_sensitivity():

@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from fairtrial.history import History, Question, Registered
+from fairtrial.history import History, Registered
+from fairtrial.question import Question
 from fairtrial.stats.claims import check_claims
 from fairtrial.stats.comparison import compare
 from fairtrial.stats.judge import judge

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from builders import make_results, make_study, with_aa_arm
-from fairtrial.history import Question
+from fairtrial.question import Question
 from fairtrial.report.verdicts import sentence, verdict_grid, verdict_table
 from fairtrial.report.views import View
 from fairtrial.spec.imported import Imported

@@ -197,6 +197,14 @@ def test_a_comparison_on_the_measure_that_tuned_is_no_second_look():
     assert not runs.verdict().data.exploratory
 
 
+def test_who_tunes_again_after_a_look_is_told():
+    assert not run(with_tuning(trials=3)).verdict().data.exploratory
+    again = run(with_tuning(trials=3, sampler_seed=1))
+    assert again.verdict().data.exploratory == ("these arms were tuned to other values, and compared, before",)
+    moved = with_tuning(trials=3, sampler_seed=2).to_dict() | {"seeds": {"first": 300, "count": 3}}
+    assert run(Study.from_dict(moved)).verdict().data.exploratory
+
+
 def test_a_loop_that_is_a_function_stays_one():
     from loops import tunable
 

@@ -27,7 +27,7 @@ def _sentence(data: StudyVerdict, found: Sensitivity) -> Iterator[str]:
         yield f"{ends}: best and worst differ by {data.unit.between(*found.spread)} {data.unit.difference}".rstrip()
     else:
         yield f"{ends}: best and worst differ by at most {data.unit.amount(found.spread[1])}"
-    compared = [level for level in found.levels if level.verdict != "reference"]
+    compared = [level for level in found.levels if level.verdict != "reference" or level.lost]
     for word, levels in groupby(compared, key=_word):
         yield f"{word} at {_range(list(levels))}"
     if found.best:

@@ -169,6 +169,9 @@ def _read(grid: object) -> tuple[str, list[Axis]]:
         found += [(section, key, _values(f"grid.{section}.{key}", given)) for key, given in keys.items()]
     if not found:
         raise StudyError("grid: names no setting; write one below [grid], such as optimizer.lr = [1e-4, 1e-3]")
+    optimizer = {key for section, key, _ in found if section == "optimizer"}
+    if "betas" in optimizer and (both := sorted(optimizer & {*BETAS})):
+        raise StudyError(f"grid.optimizer: has betas as well as {both[0]}, which is one of them; write one of the two")
     _check_number([len(values) for _, _, values in found], design)
     keys = [_key(section, key) for section, key, _ in found]
     return design, [

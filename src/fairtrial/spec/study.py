@@ -238,6 +238,17 @@ class Study(Section):
         return self.tuning is not None and self.tuning.found is None
 
     @property
+    def tuned(self) -> bool:
+        """Whether its arms have the settings that tuning found."""
+        return self.tuning is not None and self.tuning.found is not None
+
+    def before_tuning(self, name: str) -> Settings:
+        """The settings of an arm as they were before it was tuned."""
+        arm, found = self.arm(name), (self.tuning and self.tuning.found) or {}
+        own = _pick(arm.settings, [key for key in arm.changes if key not in found.get(name, {})])
+        return validate(Settings, merge(_plain(self.settings), own), f"arms.{name}")
+
+    @property
     def sequential(self) -> bool:
         """Whether the number of seeds depends on their results."""
         return self.min_seeds < self.seeds

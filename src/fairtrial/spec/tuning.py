@@ -286,6 +286,20 @@ def _check_measure(tuning: Tuning, settings: Mapping[str, Settings]) -> None:
             )
 
 
+def check_round(metric: str) -> None:
+    """Check that a tuning round, whose looks don't count for the comparison, has a measure of the validation split.
+
+    Raises:
+        StudyError: it has another one.
+    """
+    found = find_measure(metric)
+    if found is None or not found.metrics or not all(map(_of_validation, found.metrics)):
+        raise StudyError(
+            f"tuning_round: {metric} is not of the validation split; tuning rounds are made by [tuning], and no study "
+            "of your own needs this key"
+        )
+
+
 def _of_validation(metric: str) -> bool:
     words = {*re.split(r"[^a-z]+", metric.lower())}
     return bool(words & {"val", "valid", "validation"}) and "test" not in words

@@ -30,7 +30,7 @@ from fairtrial.spec.metrics import PERCENT, UNITS, Direction, Metric, Unit, may_
 from fairtrial.spec.numbers import Count
 from fairtrial.spec.seeds import SeedRange, Seeds
 from fairtrial.spec.settings import BUILT_IN, Settings
-from fairtrial.spec.tuning import Tuning
+from fairtrial.spec.tuning import Tuning, check_round
 
 if TYPE_CHECKING:  # study imports this module
     from fairtrial.spec.study import Study
@@ -163,6 +163,8 @@ class StudyFile(Settings):
         if self.tuning is not None:
             words.check_measure(self.tuning.metric, "tuning.metric")
             words.check_direction(self.tuning.metric, self.tuning.direction, "tuning")
+        if self.tuning_round is not None:
+            check_round(self.evidence.metric)
 
     def _check_unpaired(self) -> None:
         """Check that a study of unpaired runs asks for nothing that only paired ones can answer."""

@@ -22,7 +22,8 @@ import numpy as np
 from scipy import special
 
 from fairtrial.errors import StudyError
-from fairtrial.history import History, measure_key
+from fairtrial.history import History
+from fairtrial.question import measure_key
 from fairtrial.spec import ALL_OTHERS, Claim, Study, Target
 from fairtrial.spec.metrics import RELATIVE, Unit
 from fairtrial.stats import caveats

@@ -9,7 +9,8 @@ from functools import cached_property
 import numpy as np
 
 from fairtrial.errors import StudyError
-from fairtrial.history import History, measure_key, planned_looks
+from fairtrial.history import History
+from fairtrial.question import measure_key, planned_looks
 from fairtrial.spec import Evidence, Study
 from fairtrial.spec.evidence import both_sides
 from fairtrial.spec.metrics import Unit
@@ -30,9 +31,6 @@ from fairtrial.stats.unpaired_runs import compare_runs, spread_of_runs
 from fairtrial.stats.variance import estimate
 from fairtrial.stats.verdicts import Comparison, Failures, Verdict
 from fairtrial.trial import TrialResult
-
-#: The plan of a study with one seed, which never comes to a look.
-_NEVER = (3,)
 
 
 @dataclass(frozen=True)
@@ -303,7 +301,7 @@ class _Comparing:
                 data.differences(reference, arms, seeds),
                 bound,
                 self._alpha,
-                self._standing.looks or _NEVER,
+                self._standing.looks or (3,),  # a study with one seed never comes to a look
                 arms=arms,
                 larger_is_better=self._evidence.larger_is_better,
                 pooling=self._evidence.pooling or "guarded",

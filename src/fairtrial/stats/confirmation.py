@@ -7,7 +7,8 @@ can: the new study compares it with the reference alone, as if for the first tim
 from collections.abc import Sequence
 
 from fairtrial.errors import StudyError
-from fairtrial.history import FRESH_SEEDS, History, Question
+from fairtrial.history import FRESH_SEEDS, History
+from fairtrial.question import Question
 from fairtrial.spec import Origin, Study
 from fairtrial.stats.best import ranking
 from fairtrial.stats.comparison import compare

@@ -185,7 +185,7 @@ def level_of(arm: str, value: float, row: Comparison | None, found: StudyVerdict
     """Say what was found for one arm; without a comparison it is the reference."""
     lost = found.lost.get(arm, {})
     if row is None:
-        return Level(arm, value, 0.0, (0.0, 0.0), "reference", {})
+        return Level(arm, value, 0.0, (0.0, 0.0), "reference", lost)
     word: Word = "refused" if arm in found.refused else row.verdict.value
     return Level(arm, value, row.mean_difference, row.interval, word, lost)
 

@@ -13,7 +13,8 @@ and is exploratory.
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from fairtrial.history import History, Registered, arm_digests, measure_key, planned_looks
+from fairtrial.history import History, Registered
+from fairtrial.question import arm_digests, measure_key, planned_looks
 from fairtrial.spec import Study, Target
 from fairtrial.stats.looks import REMAINDER, Stage
 

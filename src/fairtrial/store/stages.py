@@ -8,7 +8,8 @@ from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
 
-from fairtrial.history import History, Question, Registered, arm_digests, family_digest
+from fairtrial.history import History, Registered
+from fairtrial.question import Question, arm_digests, family_digest
 from fairtrial.scheduler import plan
 from fairtrial.spec import Study
 from fairtrial.store import queries, schema
@@ -65,8 +66,9 @@ def history(connection: Connection, study: Study, now: datetime) -> History:
 
 
 def _sharing_an_arm(connection: Connection, question: Question) -> list[Registered]:
-    """The stages on one or more of the same arms, in order."""
-    return [stage for stage in all_stages(connection) if {*stage.question.arms} & {*question.arms}]
+    """The stages on one or more of the same arms, as they are or before they were tuned, in order."""
+    own = {*question.arms, *question.untuned}
+    return [stage for stage in all_stages(connection) if own & {*stage.question.arms, *stage.question.untuned}]
 
 
 def all_stages(connection: Connection) -> list[Registered]:

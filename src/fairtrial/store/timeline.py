@@ -14,7 +14,8 @@ from typing import TypeAlias
 
 from sqlalchemy import Connection, delete, insert, update
 
-from fairtrial.history import Question, Registered, family_digest
+from fairtrial.history import Registered
+from fairtrial.question import Question, family_digest
 from fairtrial.store import queries, schema
 from fairtrial.store.stages import current_stage, stored_stages, to_row
 
