@@ -188,18 +188,17 @@ def _shown(epoch: int, steps: int) -> Iterator[int]:
 
 
 def _rates(arms: Sequence[Arm], lr: float, schedule: ScheduleSettings, steps: int, epochs: int) -> Rates | None:
+    if not schedule.known_beforehand:
+        return None
     total = steps * epochs
 
     def rate(step: int) -> float:
         return lr * schedule.lr_factor(step / steps, epochs, 1 / steps)
 
-    try:
-        stride = math.ceil(total / MOST_LOOKS)
-        near = max(range(0, total, stride), key=rate)  # the first one
-        highest = max(range(max(0, near - stride + 1), min(total, near + stride)), key=rate)
-        return Rates(_labels(arms), schedule, rate(0), rate(highest), highest + 1, rate(total - 1))
-    except NotImplementedError:
-        return None
+    stride = math.ceil(total / MOST_LOOKS)
+    near = max(range(0, total, stride), key=rate)  # the first one
+    highest = max(range(max(0, near - stride + 1), min(total, near + stride)), key=rate)
+    return Rates(_labels(arms), schedule, rate(0), rate(highest), highest + 1, rate(total - 1))
 
 
 def _round(value: float) -> float:

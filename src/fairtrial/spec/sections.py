@@ -90,6 +90,9 @@ class ScheduleSettings(NamedSettings):
     warmup_epochs: NonNegative = 0.0
     per: Literal["step", "epoch"] = "step"
 
+    #: Whether `lr_factor` tells the rate without a training; if not, only stepping the scheduler does.
+    known_beforehand: ClassVar[bool] = True
+
     @abstractmethod
     def after_warmup(self, epoch: float, epochs: int) -> float:
         """Compute the factor of the learning rate after ``epoch`` of ``epochs`` epochs, without the warm-up."""

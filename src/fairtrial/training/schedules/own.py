@@ -1,7 +1,7 @@
 """Schedules by path: the others of torch, and anybody's of their kind."""
 
 import sys
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
@@ -39,6 +39,8 @@ def adapt(name: str, thing: Any) -> type[ScheduleSettings]:
 
 class OwnSchedule(FromSignature, ScheduleSettings):
     """A scheduler of anybody's; its keys are its arguments, and `per` says how often it is stepped."""
+
+    known_beforehand: ClassVar[bool] = False
 
     @model_validator(mode="after")
     def _no_warmup(self) -> Self:
