@@ -135,7 +135,7 @@ def test_a_key_of_the_sections_own_is_never_none():
 
 def test_what_the_thing_itself_refuses_is_an_error_of_the_study():
     assert error("make", lr=0.5, momentun=0.9).startswith("optimizer: users_arguments:make: ")
-    assert error("make", lr=0.5, momentun=0.9).endswith("got an unexpected keyword argument 'momentun'")
+    assert error("make", lr=0.5, momentun=0.9).endswith("argument 'momentun' (users_arguments.py, line 14)")
     assert error("make_other") == "optimizer: users_arguments:make_other: gave a list, not a torch.optim.Optimizer"
     assert error(momentum=-1.0) == "optimizer: users_arguments:Descent: Invalid momentum value: -1.0"
 

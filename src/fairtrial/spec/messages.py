@@ -1,6 +1,8 @@
 """Validates tables with pydantic and words its errors: the key, where it is, what is allowed."""
 
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -70,6 +72,20 @@ def brief(text: str, most: int = 60) -> str:
         'aa...'
     """
     return one_line(text if len(text) <= most else text[: most - 3] + "...")
+
+
+def describe_error(error: Exception) -> str:
+    """Write an error of somebody's code in one line, with the last place that is not torch's own."""
+    frames = [*traceback.walk_tb(error.__traceback__)]
+    own = [(frame, line) for frame, line in frames if frame.f_globals.get("__name__", "").split(".")[0] != "torch"]
+    place = f" ({Path(own[-1][0].f_code.co_filename).name}, line {own[-1][1]})" if own else ""
+    return f"{type(error).__name__}: {brief(' '.join(str(error).split()), 200)}{place}"
+
+
+def refusal(error: Exception) -> str:
+    """Write in one line why somebody's code could not be called: its own words if it refuses, else where it broke."""
+    refuses = isinstance(error, ValueError | ImportError)
+    return brief(" ".join(str(error).split()), 200) if refuses else describe_error(error)
 
 
 def settings_keys() -> dict[str, str]:

@@ -5,9 +5,9 @@ from torch import Tensor, nn
 
 from fairtrial.errors import StudyError
 from fairtrial.spec import Settings
+from fairtrial.spec.messages import describe_error
 from fairtrial.training import datasets
 from fairtrial.training.learner import build_network
-from fairtrial.training.models.own import describe
 
 
 def probe(settings: Settings, dataset: datasets.Dataset) -> None:
@@ -51,7 +51,7 @@ def _output_problem(network: nn.Module, images: Tensor, classes: int) -> str:
         try:
             outputs = network(images)
         except Exception as error:  # noqa: BLE001  (somebody's code)
-            return f"fails on inputs of shape {shape} in {mode} mode: {describe(error)}"
+            return f"fails on inputs of shape {shape} in {mode} mode: {describe_error(error)}"
     wanted = f"it must give logits of shape ({shape[0]}, {classes})"
     if not isinstance(outputs, Tensor):
         return f"gives {type(outputs).__name__} in {mode} mode; {wanted}"

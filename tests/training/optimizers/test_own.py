@@ -29,6 +29,10 @@ def sgd(params, lr=0.1):
     return torch.optim.SGD(params, lr=lr)
 
 
+def broken(params, lr=0.1):
+    return None.SGD(params, lr=lr)
+
+
 class Negated(torch.optim.SGD):
     """Descent whose network has the weights' negatives where it is not trained."""
 
@@ -76,6 +80,7 @@ def study_of(**optimizer):
         ("torch.optim:SparseAdam", "is for sparse gradients, and those of fairtrial's training step are dense"),
         ("torch.optim:Muon", "takes matrices alone, or groups that say which weights are; write optimizer.name = "),
         ("users_own:AdaHessian", "needs second derivatives (backward with create_graph), which fairtrial's training"),
+        ("users_own:broken", "AttributeError: 'NoneType' object has no attribute 'SGD' (users_own.py, line 19)"),
         ("users_own:NoRate", "keeps no learning rate in its groups, where a schedule could set it"),
     ],
 )

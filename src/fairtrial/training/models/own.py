@@ -2,7 +2,6 @@
 
 import random
 import sys
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ from fairtrial.errors import StudyError
 from fairtrial.registry import NotFoundError, did_you_mean
 from fairtrial.spec.arguments import FromSignature, parameters_of, settings_of, takes_any
 from fairtrial.spec.hashing import is_name
-from fairtrial.spec.messages import brief
+from fairtrial.spec.messages import describe_error
 from fairtrial.spec.sections import ModelSettings
 from fairtrial.training.datasets.download import DownloadProgress, silent
 from fairtrial.training.weights.published import Published, digest_of, of_torchvision
@@ -82,7 +81,7 @@ class OwnModel(FromSignature, ModelSettings):
             with _seeded(seed):
                 network = self.thing(**self.arguments, **given)
         except Exception as error:
-            raise StudyError(f"{self.where}: can't be made: {describe(error)}") from error
+            raise StudyError(f"{self.where}: can't be made: {describe_error(error)}") from error
         if not isinstance(network, torch.nn.Module):
             raise StudyError(f"{self.where}: gave {type(network).__name__}, not a torch.nn.Module")
         if any(map(torch.nn.parameter.is_lazy, (*network.parameters(), *network.buffers()))):
@@ -130,14 +129,6 @@ class OwnModel(FromSignature, ModelSettings):
         if self.weights_sha256 and not self.weights:
             raise PydanticCustomError("no_weights", "weights_sha256 is given but weights is not")
         return self
-
-
-def describe(error: Exception) -> str:
-    """Write an error of somebody's code in one line, with the last place that is not torch's own."""
-    frames = [*traceback.walk_tb(error.__traceback__)]
-    own = [(frame, line) for frame, line in frames if frame.f_globals.get("__name__", "").split(".")[0] != "torch"]
-    place = f" ({Path(own[-1][0].f_code.co_filename).name}, line {own[-1][1]})" if own else ""
-    return f"{type(error).__name__}: {brief(' '.join(str(error).split()), 200)}{place}"
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 from fairtrial.errors import StudyError
 from fairtrial.registry import NotFoundError
 from fairtrial.spec.arguments import FromSignature, parameters_of, settings_of
-from fairtrial.spec.messages import brief
+from fairtrial.spec.messages import refusal
 from fairtrial.spec.sections import OptimizerSettings
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class OwnOptimizer(FromSignature, OptimizerSettings):
         try:
             made = self.thing(parameters, **self.arguments)
         except Exception as error:
-            raise StudyError(f"{self.name}: {brief(str(error), 200)}") from error
+            raise StudyError(f"{self.name}: {refusal(error)}") from error
         if not isinstance(made, torch.optim.Optimizer):
             raise StudyError(f"{self.name}: gave a {type(made).__name__}, not a torch.optim.Optimizer")
         if not all("lr" in group for group in made.param_groups):

@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 from fairtrial.errors import StudyError
 from fairtrial.registry import NotFoundError
 from fairtrial.spec.arguments import FromSignature, parameters_of, settings_of
-from fairtrial.spec.messages import brief
+from fairtrial.spec.messages import refusal
 from fairtrial.spec.sections import ScheduleSettings
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class OwnSchedule(FromSignature, ScheduleSettings):
         try:
             made = self.thing(optimizer, **self.arguments)
         except Exception as error:
-            raise StudyError(f'schedule.name = "{self.name}": {brief(str(error), 200)}') from error
+            raise StudyError(f'schedule.name = "{self.name}": {refusal(error)}') from error
         if not isinstance(made, torch.optim.lr_scheduler.LRScheduler):
             raise StudyError(
                 f'schedule.name = "{self.name}": gave {type(made).__name__}, not a torch.optim.lr_scheduler.LRScheduler'
