@@ -165,6 +165,13 @@ def end_process(end):  # noqa: PLR0912  (a list)
         raise MemoryError
     if end == "much memory":
         bytearray(1 << 40)
+    if end == "no room":
+        hoard = []
+        try:
+            while True:
+                hoard.append(bytearray(1 << 18))
+        except MemoryError:
+            raise ValueError("field 'target' is required for AnnAssign") from None  # as CPython's compiler once did
     if end == "torch tensors":
         import torch
 

@@ -169,9 +169,23 @@ def test_a_trial_that_asks_for_too_much_memory_has_failed(dying_study):
     assert any("in end_process" in line for line in rest)
 
 
+def test_any_error_of_a_trial_without_room_under_its_limit_is_for_lack_of_memory(dying_study):
+    messages = execute(LocalExecutor(1, memory_limit=512 << 20), loops.dying, dying_study("no room"))
+    first, *rest = ends(messages)["bad"].detail.splitlines()
+    assert first == "memory limit of 512.0 MiB reached"
+    assert any("field 'target' is required" in line for line in rest)
+
+
+def test_an_error_with_room_left_under_the_limit_is_the_trial_s_own(make_study):
+    study = make_study(seeds=1, arms={"a": {"params": {"end": "raises"}}})
+    messages = execute(LocalExecutor(1, memory_limit=512 << 20), loops.mixed, plan(study))
+    assert stories(messages)["a"] == [Started, 1, Outcome.FAILED]  # at the first attempt
+    assert ends(messages)["a"].detail.splitlines()[-1] == "RuntimeError: boom"
+
+
 def test_a_limit_that_leaves_no_room_to_begin_is_told(make_study):
-    executor = LocalExecutor(1, memory_limit=64 << 20)
-    with pytest.raises(FairtrialError, match=r"before they can start a trial: memory limit of 64\.0 MiB reached; see"):
+    executor = LocalExecutor(1, memory_limit=512 << 20)
+    with pytest.raises(FairtrialError, match=r"before they can start a trial: memory limit of 512\.0 MiB reached; see"):
         execute(executor, loops.good, plan(make_study()), machine=loops.machine_that_needs_memory)
 
 

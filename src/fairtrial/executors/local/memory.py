@@ -3,6 +3,7 @@
 import re
 import resource
 import traceback
+from pathlib import Path
 
 from fairtrial.executors.limits import format_bytes
 
@@ -13,6 +14,9 @@ _TORCH_ON_CPU = "DefaultCPUAllocator: can't allocate memory"
 _IN_LOADER = re.compile(r"Caught \w*MemoryError in DataLoader worker")
 #: And that one was killed, which the kernel does for lack of memory, and hardly anybody else.
 _LOADER_KILLED = re.compile(r"DataLoader worker \(pid [0-9]+\) is killed by signal: Killed")
+
+#: A process that is so near its limit, in bytes, has no memory left: less than Python and glibc ask for at a time.
+_NO_ROOM = 2 << 20
 
 
 def limit_memory(limit: int | None) -> None:
@@ -28,9 +32,14 @@ def limit_memory(limit: int | None) -> None:
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
-    """Check whether an exception means that there was no memory left, on the CPU or on a GPU."""
+    """Check whether an exception means that there was no memory left, on the CPU or on a GPU.
+
+    Whatever is raised where this process has no room left under its own limit counts as well: code that can't allocate
+    does not always say so, CPython's compiler included.
+    """
     in_loader = _IN_LOADER.match(str(error)) is not None or bool(_killed_loader(error))
-    return isinstance(error, MemoryError) or _on_gpu(error) or in_loader or _TORCH_ON_CPU in str(error)
+    told = isinstance(error, MemoryError) or _on_gpu(error) or in_loader or _TORCH_ON_CPU in str(error)
+    return told or _no_room()
 
 
 def hit_limit(error: BaseException, limit: int | None) -> bool:
@@ -46,6 +55,20 @@ def describe(error: BaseException, limit: int | None) -> str:
     else:
         what = f"memory limit of {format_bytes(limit)} reached"
     return f"{what}\n{''.join(traceback.format_exception(error))}"
+
+
+def _no_room() -> bool:
+    """Check whether this process's data have come up to its limit; False where the system does not tell."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    if limit == resource.RLIM_INFINITY:
+        return False
+    try:
+        data = re.search(r"^VmData:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    except OSError:  # not on Linux
+        return False
+    except MemoryError:
+        return True
+    return data is not None and limit - int(data[1]) * 1024 < _NO_ROOM
 
 
 def _on_gpu(error: BaseException) -> bool:
