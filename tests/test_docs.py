@@ -177,6 +177,34 @@ def test_the_replication_tells_what_its_records_say():
     assert set(mean["test_acc"].loc[2:].idxmax(axis="columns")) == {"low_beta2"}
 
 
+def test_the_study_of_keras_s_averages_tells_what_its_records_say():
+    folder = ROOT / "docs" / "replication"
+    page = (folder / "README.md").read_text(encoding="utf-8").partition("## Keras's averages")[2]
+    records = pd.read_parquet(folder / "keras-averages.parquet")
+    shown = ["train_acc", "test_acc", "recalibrated_test_acc", "recalibrated_train_acc"]
+    percent = 100 * records.set_index(["arm", "seed", "epoch"])[shown]
+    for (arm, seed, _), row in percent[percent.index.get_level_values("epoch") == 10].iterrows():
+        assert f"| {arm} | {seed} | " + " | ".join(f"{value:.1f}" for value in row) + " |" in page
+    epochs = {name: percent[name].unstack("epoch") for name in shown}
+    ahead = epochs["test_acc"].loc["low_beta2"] - epochs["test_acc"].loc["baseline"]
+    assert (ahead.loc[:, 5:] > 0).all(axis=None)
+    assert f"({ahead[10].mean():.2f} points better so far" in page
+    assert (epochs["test_acc"].loc[:, :4].round(1) == 10).all(axis=None)
+    cost = epochs["recalibrated_test_acc"] - epochs["test_acc"]
+    for arm, least, most in (("baseline", 10, 41), ("low_beta2", 6, 27)):
+        assert round(cost.loc[arm].loc[:, 6:].min(axis=None)) == least
+        assert round(cost.loc[arm].loc[:, 6:].max(axis=None)) == most
+    for name, sizes in (("test_acc", {18, 6}), ("recalibrated_test_acc", {6, 2})):
+        moves = epochs[name].diff(axis="columns").loc[:, 7:].abs().groupby("arm").mean().mean(axis="columns")
+        assert set(moves.round()) == sizes
+    assert (epochs["recalibrated_train_acc"] - epochs["recalibrated_test_acc"]).max(axis=None).round(1) == 4.6
+    falls = epochs["train_acc"].diff(axis="columns").min(axis="columns")
+    assert (-falls["baseline"].max().round(), -falls["baseline"].min().round()) == (6, 15)
+    assert falls["low_beta2"].min() > 0
+    of_torch = pd.read_parquet(folder / "records.parquet").pivot_table("train_acc", ["arm", "seed"], "epoch")
+    assert of_torch.diff(axis="columns").min(axis=None) > 0
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     links = re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text(encoding="utf-8"))
