@@ -29,6 +29,25 @@ def test_every_schedule_of_arms_with_one_optimizer_has_its_line():
     assert "learning rate of onecycle (onecycle): 4e-5 at step 1, 0.001 at step 2,346, 4e-9 at the last" in text
 
 
+def test_what_is_tuned_is_said_to_be_as_written():
+    table = {"validation": 200, "name": "digits", "train": 300, "test": 200}
+    arms = {"adam": {}, "sgd": {"optimizer": {"name": "sgd"}}}
+    space = {"optimizer.lr": {"log": [1e-5, 1e-1]}}
+    study = Study.from_dict(
+        {
+            "name": "tuned",
+            "reference": "adam",
+            "seeds": 2,
+            "data": table,
+            "arms": arms,
+            "tuning": {"trials": 2, "space": space},
+        }
+    )
+    said = "As written, before tuning: each arm will be compared with its best optimizer.lr."
+    assert said in " ".join(text_of(study).split())
+    assert "before tuning" not in text_of(load("paper"))
+
+
 def test_what_is_no_adam_has_no_epsilon_of_another_convention():
     arms = {"a": {"optimizer": {"name": "sgd", "momentum": 0.9}, "schedule": {"name": "plateau"}}}
     text = text_of(Study(name="s", reference="a", arms=arms))

@@ -30,7 +30,7 @@ _RMSPROP = (
 
 def explanation_text(study: Study, explanations: Sequence[Explanation], width: int = 80) -> str:
     """Write explanations for a screen of so many columns."""
-    lines = [study.label]
+    lines = [study.label, *(part for note in _before_tuning(study) for part in _wrapped(note, width, ""))]
     for one in explanations:
         lines += ["", *_wrapped(", ".join(map(one_line, one.arms)), width, ""), *_wrapped(_settings(one), width)]
         for sentence in _sentences(one):
@@ -49,6 +49,14 @@ def explanation_json(study: Study, explanations: Sequence[Explanation]) -> str:
     """Write the same for other programs. Keys may be added, never renamed or removed."""
     table = {"study": study.name, "hash": study.hash, "explanations": [_plain(one) for one in explanations]}
     return json.dumps(table, indent=2, allow_nan=False)
+
+
+def _before_tuning(study: Study) -> Iterator[str]:
+    """Say which of the numbers are not yet those that arms will be compared with."""
+    if study.tuning is not None and study.untuned:
+        spaces = [study.tuning.space_of(arm.name) for arm in study.arms]
+        keys = sorted({one_line(key) for space in spaces for key in space})
+        yield f"As written, before tuning: each arm will be compared with its best {', '.join(keys)}."
 
 
 def _plain(one: Explanation) -> dict[str, Any]:
