@@ -5,7 +5,8 @@ import os
 
 import pytest
 
-from fairtrial.spec import pinned
+from fairtrial.errors import StudyError
+from fairtrial.spec import Study, pinned
 from fairtrial.spec.pinned import path_digest
 
 
@@ -62,3 +63,33 @@ def test_a_pipe_is_not_waited_for(folder):
     os.mkfifo(folder / "pipe")
     with pytest.raises(OSError, match="not a regular file"):
         path_digest(folder)
+
+
+def table(**changes):
+    return {"name": "s", "reference": "a", "seeds": 1, "arms": {"a": {}, "b": {"optimizer": {"lr": 0.1}}}, **changes}
+
+
+def test_weights_of_a_study_in_python_are_pinned_by_their_content(tmp_path):
+    (tmp_path / "w.pt").write_bytes(b"weights")
+    weights = str(tmp_path / "w.pt")
+    first = Study.from_dict(table(model={"weights": weights}))
+    assert first.settings.model.weights_sha256 == hashlib.sha256(b"weights").hexdigest()
+    assert Study.from_dict(first.to_dict()) == first
+    (tmp_path / "w.pt").write_bytes(b"others")
+    assert Study.from_dict(table(model={"weights": weights})).hash != first.hash
+    arm = Study.from_dict(table(arms={"a": {}, "b": {"model": {"weights": weights}}})).arm("b")
+    assert arm.settings.model.weights_sha256 == hashlib.sha256(b"others").hexdigest()
+
+
+def test_weights_that_are_no_file_are_named_with_their_place(tmp_path):
+    with pytest.raises(StudyError, match=r'^arms\.b\.model\.weights = ".*none\.pt": No such file or directory$'):
+        Study.from_dict(table(arms={"a": {}, "b": {"model": {"weights": str(tmp_path / "none.pt")}}}))
+
+
+def test_an_arm_with_published_weights_does_not_inherit_the_digest_of_a_file(tmp_path):
+    (tmp_path / "w.pt").write_bytes(b"weights")
+    arms = {"a": {}, "b": {"model": {"weights": "torchvision:IMAGENET1K_V1"}}}
+    study = Study.from_dict(table(model={"weights": str(tmp_path / "w.pt")}, arms=arms))
+    assert study.arm("b").settings.model.weights_sha256 is None
+    assert study.arm("a").settings.model.weights_sha256 == hashlib.sha256(b"weights").hexdigest()
+    assert Study.from_dict(study.to_dict()).hash == study.hash == Study.from_toml(study.to_toml()).hash

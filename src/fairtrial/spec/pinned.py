@@ -1,53 +1,68 @@
-"""Pin the files that data are read from by their digests, so that another file makes another study."""
+"""Pin the files that data and weights are read from by their digests, so that another file makes another study."""
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from fairtrial.errors import StudyError
 from fairtrial.files import open_regular, size_text
 from fairtrial.registry import DATASETS, UnknownNameError
-from fairtrial.spec.limits import LARGEST_DATA, MOST_DATA_FILES
+from fairtrial.spec.hashing import is_name
+from fairtrial.spec.limits import LARGEST_DATA, LARGEST_WEIGHTS, MOST_DATA_FILES
 from fairtrial.text import one_line
 
 #: The key of data whose file or folder is pinned: its digest.
 PIN = "path_sha256"
+#: The key of a model whose file of weights is pinned: its digest.
+WEIGHTS_PIN = "weights_sha256"
 
 
 def pinned(study: Mapping[str, Any]) -> dict[str, Any]:
-    """Fill in the digest of each `data.path` in a study's table, and in its arms', where it has none yet.
+    """Fill in the digest of each `data.path` and `model.weights` in a study's table, and in its arms', that has none.
 
     Raises:
         StudyError: a file or folder can't be read, or is too large.
     """
-    data, arms = study.get("data"), study.get("arms")
+    data, model, arms = study.get("data"), study.get("model"), study.get("arms")
     shared = data if isinstance(data, Mapping) else {}
-    name = shared.get("name", DATASETS.default)
     result = dict(study)
     if isinstance(data, Mapping):
-        result["data"] = _pinned(data, name, "data.path")
+        result["data"] = _pinned(data, shared.get("name", DATASETS.default), "data.path")
+    if isinstance(model, Mapping):
+        result["model"] = _with_weights_pinned(model, "model.weights")
     if isinstance(arms, Mapping):
-        result["arms"] = {arm: _pinned_arm(one, shared, f"arms.{arm}.data.path") for arm, one in arms.items()}
+        result["arms"] = {name: _pinned_arm(arm, shared, f"arms.{name}.") for name, arm in arms.items()}
     return result
 
 
 def _pinned_arm(arm: Any, shared: Mapping[str, Any], where: str) -> Any:
-    data = arm.get("data") if isinstance(arm, Mapping) else None
-    if not isinstance(data, Mapping):
+    if not isinstance(arm, Mapping):
         return arm
-    name = shared.get("name", DATASETS.default)
-    if data.get("name", name) != name and "path" in shared:  # other data at the same path, whose digest it lacks
-        data = {"path": shared["path"], **data}
-    return {**arm, "data": _pinned(data, data.get("name", name), where)}
+    result, data = dict(arm), arm.get("data")
+    if isinstance(data, Mapping):
+        name = shared.get("name", DATASETS.default)
+        if data.get("name", name) != name and "path" in shared:  # other data at the same path, whose digest it lacks
+            data = {"path": shared["path"], **data}
+        result["data"] = _pinned(data, data.get("name", name), f"{where}data.path")
+    if isinstance(arm.get("model"), Mapping):
+        result["model"] = _with_weights_pinned(arm["model"], f"{where}model.weights")
+    return result
 
 
 def _pinned(data: Mapping[str, Any], name: object, where: str) -> Mapping[str, Any]:
     path = data.get("path")
     if not isinstance(path, str) or PIN in data or not _is_pinned_kind(name):
         return data
-    return {**data, PIN: _digest(path, where)}
+    return {**data, PIN: _digest(path, where, path_digest)}
+
+
+def _with_weights_pinned(model: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    weights = model.get("weights")
+    if not isinstance(weights, str) or is_name(weights) or WEIGHTS_PIN in model:
+        return model
+    return {**model, WEIGHTS_PIN: _digest(weights, where, weights_digest)}
 
 
 def _is_pinned_kind(name: object) -> bool:
@@ -57,12 +72,24 @@ def _is_pinned_kind(name: object) -> bool:
         return False
 
 
-def _digest(path: str, where: str) -> str:
+def _digest(path: str, where: str, digest: Callable[[Path], str]) -> str:
     try:
-        return path_digest(Path(path).expanduser())
+        return digest(Path(path).expanduser())
     except (OSError, RuntimeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise StudyError(f'{where} = "{one_line(path)}": {one_line(reason)}') from error
+
+
+def weights_digest(path: Path) -> str:
+    """SHA-256 of a file of weights.
+
+    Raises:
+        OSError: it can't be read, or is larger than allowed; ``strerror`` is the reason.
+    """
+    with open_regular(path, follow=True) as file:
+        if (size := os.fstat(file.fileno()).st_size) > LARGEST_WEIGHTS:
+            raise OSError(0, f"has {size:,} bytes, at most {size_text(LARGEST_WEIGHTS)}")
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def path_digest(path: Path) -> str:

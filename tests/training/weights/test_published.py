@@ -153,7 +153,9 @@ def test_the_digest_of_the_file_is_recorded_with_every_trial(cache, known):
         ({"weights": "mine.h5"}, 'is of Keras\'s, for flavor = "keras": padding and batch norm differ'),
     ],
 )
-def test_names_that_do_not_fit_are_one_line(model, message):
+def test_names_that_do_not_fit_are_one_line(model, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.h5").touch()
     with pytest.raises(StudyError) as caught:
         study(**model)
     assert str(caught.value) == f'model: weights = "{model["weights"]}": {message}'
