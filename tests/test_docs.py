@@ -205,6 +205,14 @@ def test_the_study_of_keras_s_averages_tells_what_its_records_say():
     assert of_torch.diff(axis="columns").min(axis=None) > 0
 
 
+def test_the_run_with_a_larger_map_tells_what_its_records_say():
+    folder = ROOT / "docs" / "replication"
+    page = (folder / "README.md").read_text(encoding="utf-8").partition("## A larger map")[2]
+    records = pd.read_csv(folder / "larger-map.csv")
+    for label, name in (("training", "train_acc"), ("test", "test_acc")):
+        assert f"| {label} (%) | " + " | ".join(f"{100 * value:.1f}" for value in records[name]) + " |" in page
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     links = re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text(encoding="utf-8"))
