@@ -2,9 +2,7 @@
 
 import codecs
 import errno
-import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -13,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from fairtrial.errors import StudyError, StudyNotFoundError
-from fairtrial.files import open_regular, read_bounded, size_text
+from fairtrial.files import read_bounded
 from fairtrial.registry import names_from, on_path
 from fairtrial.spec import LoopName, Origin, Study, override, parse_toml
 from fairtrial.spec.hashing import is_name
-from fairtrial.spec.limits import LARGEST_FILE, LARGEST_WEIGHTS, LONGEST_TEXT
+from fairtrial.spec.limits import LARGEST_FILE, LONGEST_TEXT
 from fairtrial.spec.messages import brief, show
 from fairtrial.spec.tasks import of_task, task_names
 from fairtrial.store.base import StoredStudy
@@ -227,7 +225,7 @@ def _build(text: str, name: str, origin: Origin) -> Study:
 
 
 def _resolve_table(table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Make the paths in a study file absolute, and pin each weights file by its digest unless the study states one."""
+    """Make the paths in a study file absolute."""
     result = dict(table)
     for key in ("arms", "tasks"):
         if isinstance(table.get(key), Mapping):
@@ -238,13 +236,12 @@ def _resolve_table(table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         result["data"] = {**data, "path": str(_absolute(folder / data["path"], "data.path"))}
     if isinstance(model, Mapping) and isinstance(model.get("weights"), str) and not is_name(model["weights"]):
         path = _absolute(folder / model["weights"], "model.weights")
-        pinned = {} if "weights_sha256" in model else {"weights_sha256": _sha256(path)}
-        result["model"] = {**model, **pinned, "weights": str(path)}
+        result["model"] = {**model, "weights": str(path)}
     return result
 
 
 def _resolve_overrides(overrides: Sequence[str]) -> list[str]:
-    """Make the paths in overrides absolute, from the working folder, and pin each weights file by its digest."""
+    """Make the paths in overrides absolute, from the working folder."""
     resolved: list[str] = []
     for text in overrides:
         key, equals, value = (part.strip() for part in text.partition("="))
@@ -254,8 +251,6 @@ def _resolve_overrides(overrides: Sequence[str]) -> list[str]:
             continue
         path = _absolute(Path(name), f"--set {brief(key)}")
         resolved.append(f"{key}={json.dumps(str(path))}")
-        if key.endswith("model.weights"):
-            resolved.append(f"{key}_sha256={json.dumps(_sha256(path))}")
     return resolved
 
 
@@ -264,13 +259,3 @@ def _absolute(path: Path, key: str) -> Path:
         return path.expanduser().resolve()
     except (OSError, RuntimeError, ValueError) as error:  # no home folder, a loop of links, a NUL character
         raise StudyError(f"{key} = {show(str(path))}: {error}") from error
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with open_regular(path, follow=True) as file:
-            if (size := os.fstat(file.fileno()).st_size) > LARGEST_WEIGHTS:
-                raise StudyError(f'model.weights = "{path}": has {size:,} bytes, at most {size_text(LARGEST_WEIGHTS)}')
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise StudyError(f'model.weights = "{path}": {error.strerror}') from error

@@ -2,10 +2,12 @@
 
 import hashlib
 import os
+from pathlib import Path
 
 import pytest
 
-from fairtrial.spec import pinned
+from fairtrial.errors import StudyError
+from fairtrial.spec import Study, pinned
 from fairtrial.spec.pinned import path_digest
 
 
@@ -62,3 +64,54 @@ def test_a_pipe_is_not_waited_for(folder):
     os.mkfifo(folder / "pipe")
     with pytest.raises(OSError, match="not a regular file"):
         path_digest(folder)
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """Two files of weights, each with its digest."""
+    files = {tmp_path / name: name.encode() for name in ("one.pt", "two.pt")}
+    for path, content in files.items():
+        path.write_bytes(content)
+    return [(str(path), hashlib.sha256(content).hexdigest()) for path, content in files.items()]
+
+
+def study(arms=None, **changes):
+    return Study(name="s", reference="a", arms={"a": {}, **(arms or {})}, **changes)
+
+
+def models(made):
+    return [(arm.settings.model.weights, arm.settings.model.weights_sha256) for arm in made.arms]
+
+
+def test_weights_of_a_study_that_is_built_in_python_are_pinned(weights):
+    (one, digest), (two, other) = weights
+    made = study(model={"weights": one}, arms={"b": {"model": {"weights": two}}})
+    assert models(made) == [(one, digest), (two, other)]
+    Path(one).write_bytes(b"changed")
+    assert study(model={"weights": one}, arms={"b": {"model": {"weights": two}}}).hash != made.hash
+    assert Study.from_toml(made.to_toml()) == made  # a study that has its digests reads no file
+    with pytest.raises(StudyError, match=r'^arms\.b\.model\.weights = ".*none\.pt": No such file'):
+        study(arms={"b": {"model": {"weights": "none.pt"}}})
+    with pytest.raises(StudyError, match=r'^model\.weights = ".*": Is a directory'):
+        study(model={"weights": str(Path(one).parent)}, arms={"b": {"optimizer": {"lr": 0.1}}})
+
+
+def test_a_digest_that_is_stated_stays_also_for_an_arm_that_repeats_the_path(weights):
+    stated, (one, _) = "0" * 64, weights[0]
+    arm = {"model": {"weights": one, "width": 0.5}}
+    made = study(model={"weights": one, "weights_sha256": stated}, arms={"b": arm})
+    assert models(made) == [(one, stated)] * 2
+
+
+def test_other_weights_of_an_arm_do_not_inherit_a_digest(weights):
+    (one, digest), (two, other) = weights
+    pinned_model = {"weights": one, "weights_sha256": digest, "flavor": "keras"}
+    arms = {"b": {"model": {"weights": "keras:imagenet"}}, "c": {"model": {"weights": two}}}
+    made = study(model=pinned_model, arms=arms)
+    assert models(made) == [(one, digest), ("keras:imagenet", None), (two, other)]
+    assert Study.from_toml(made.to_toml()).hash == made.hash
+
+
+def test_a_model_without_weights_says_so(weights):
+    with pytest.raises(StudyError, match="unknown key `weights`"):
+        study(model={"name": "mlp", "weights": weights[0][0]}, arms={"b": {"optimizer": {"lr": 0.1}}})
