@@ -175,6 +175,8 @@ def test_overridden_weights_are_another_study_wherever_the_study_comes_from(file
     assert one.hash != two.hash
     again = loading.load(one.label, ["model.weights=two"], stored(one))
     assert again.settings.model.weights_sha256 == hashlib.sha256(b"two").hexdigest()
+    published = loading.load(one.label, ["model.weights=torchvision:IMAGENET1K_V1"], stored(one))
+    assert published.settings.model.weights_sha256 is None
     assert again.hash == two.hash
 
 

@@ -235,7 +235,8 @@ def _resolve_table(table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     if isinstance(data, Mapping) and isinstance(data.get("path"), str):
         result["data"] = {**data, "path": str(_absolute(folder / data["path"], "data.path"))}
     if isinstance(model, Mapping) and isinstance(model.get("weights"), str) and not is_name(model["weights"]):
-        result["model"] = {**model, "weights": str(_absolute(folder / model["weights"], "model.weights"))}
+        path = _absolute(folder / model["weights"], "model.weights")
+        result["model"] = {**model, "weights": str(path)}
     return result
 
 
@@ -248,7 +249,8 @@ def _resolve_overrides(overrides: Sequence[str]) -> list[str]:
         if not equals or not key.endswith(("data.path", "model.weights")) or is_name(name):
             resolved.append(text)
             continue
-        resolved.append(f"{key}={json.dumps(str(_absolute(Path(name), f'--set {brief(key)}')))}")
+        path = _absolute(Path(name), f"--set {brief(key)}")
+        resolved.append(f"{key}={json.dumps(str(path))}")
     return resolved
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from pathlib import Path
 
 import pytest
 
@@ -65,31 +66,52 @@ def test_a_pipe_is_not_waited_for(folder):
         path_digest(folder)
 
 
-def table(**changes):
-    return {"name": "s", "reference": "a", "seeds": 1, "arms": {"a": {}, "b": {"optimizer": {"lr": 0.1}}}, **changes}
+@pytest.fixture
+def weights(tmp_path):
+    """Two files of weights, each with its digest."""
+    files = {tmp_path / name: name.encode() for name in ("one.pt", "two.pt")}
+    for path, content in files.items():
+        path.write_bytes(content)
+    return [(str(path), hashlib.sha256(content).hexdigest()) for path, content in files.items()]
 
 
-def test_weights_of_a_study_in_python_are_pinned_by_their_content(tmp_path):
-    (tmp_path / "w.pt").write_bytes(b"weights")
-    weights = str(tmp_path / "w.pt")
-    first = Study.from_dict(table(model={"weights": weights}))
-    assert first.settings.model.weights_sha256 == hashlib.sha256(b"weights").hexdigest()
-    assert Study.from_dict(first.to_dict()) == first
-    (tmp_path / "w.pt").write_bytes(b"others")
-    assert Study.from_dict(table(model={"weights": weights})).hash != first.hash
-    arm = Study.from_dict(table(arms={"a": {}, "b": {"model": {"weights": weights}}})).arm("b")
-    assert arm.settings.model.weights_sha256 == hashlib.sha256(b"others").hexdigest()
+def study(arms=None, **changes):
+    return Study(name="s", reference="a", arms={"a": {}, **(arms or {})}, **changes)
 
 
-def test_weights_that_are_no_file_are_named_with_their_place(tmp_path):
-    with pytest.raises(StudyError, match=r'^arms\.b\.model\.weights = ".*none\.pt": No such file or directory$'):
-        Study.from_dict(table(arms={"a": {}, "b": {"model": {"weights": str(tmp_path / "none.pt")}}}))
+def models(made):
+    return [(arm.settings.model.weights, arm.settings.model.weights_sha256) for arm in made.arms]
 
 
-def test_an_arm_with_published_weights_does_not_inherit_the_digest_of_a_file(tmp_path):
-    (tmp_path / "w.pt").write_bytes(b"weights")
-    arms = {"a": {}, "b": {"model": {"weights": "torchvision:IMAGENET1K_V1"}}}
-    study = Study.from_dict(table(model={"weights": str(tmp_path / "w.pt")}, arms=arms))
-    assert study.arm("b").settings.model.weights_sha256 is None
-    assert study.arm("a").settings.model.weights_sha256 == hashlib.sha256(b"weights").hexdigest()
-    assert Study.from_dict(study.to_dict()).hash == study.hash == Study.from_toml(study.to_toml()).hash
+def test_weights_of_a_study_that_is_built_in_python_are_pinned(weights):
+    (one, digest), (two, other) = weights
+    made = study(model={"weights": one}, arms={"b": {"model": {"weights": two}}})
+    assert models(made) == [(one, digest), (two, other)]
+    Path(one).write_bytes(b"changed")
+    assert study(model={"weights": one}, arms={"b": {"model": {"weights": two}}}).hash != made.hash
+    assert Study.from_toml(made.to_toml()) == made  # a study that has its digests reads no file
+    with pytest.raises(StudyError, match=r'^arms\.b\.model\.weights = ".*none\.pt": No such file'):
+        study(arms={"b": {"model": {"weights": "none.pt"}}})
+    with pytest.raises(StudyError, match=r'^model\.weights = ".*": Is a directory'):
+        study(model={"weights": str(Path(one).parent)}, arms={"b": {"optimizer": {"lr": 0.1}}})
+
+
+def test_a_digest_that_is_stated_stays_also_for_an_arm_that_repeats_the_path(weights):
+    stated, (one, _) = "0" * 64, weights[0]
+    arm = {"model": {"weights": one, "width": 0.5}}
+    made = study(model={"weights": one, "weights_sha256": stated}, arms={"b": arm})
+    assert models(made) == [(one, stated)] * 2
+
+
+def test_other_weights_of_an_arm_do_not_inherit_a_digest(weights):
+    (one, digest), (two, other) = weights
+    pinned_model = {"weights": one, "weights_sha256": digest, "flavor": "keras"}
+    arms = {"b": {"model": {"weights": "keras:imagenet"}}, "c": {"model": {"weights": two}}}
+    made = study(model=pinned_model, arms=arms)
+    assert models(made) == [(one, digest), ("keras:imagenet", None), (two, other)]
+    assert Study.from_toml(made.to_toml()).hash == made.hash
+
+
+def test_a_model_without_weights_says_so(weights):
+    with pytest.raises(StudyError, match="unknown key `weights`"):
+        study(model={"name": "mlp", "weights": weights[0][0]}, arms={"b": {"optimizer": {"lr": 0.1}}})

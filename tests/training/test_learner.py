@@ -1,6 +1,7 @@
 """The training step: gradients of a batch in parts, clipped, and optimizers that need more than a gradient."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from fairtrial.spec import Study
 from fairtrial.training.learner import Learner
 from fairtrial.training.loop import load_once
 from fairtrial.training.models.mobilenet_v2 import MobileNetV2
+from fairtrial.training.optimizers.muon import Muon
+from fairtrial.training.optimizers.sgd import SGD
 
 
 def learner_of(model="small_cnn", **sections):
@@ -68,6 +71,17 @@ def test_the_norm_of_the_whole_gradient_is_clipped(accumulate):
     assert moves[1].norm().item() == pytest.approx(0.5 * 0.01, rel=1e-3)
     assert moves[0].norm() > 2 * moves[1].norm()
     torch.testing.assert_close(moves[0] / moves[0].norm(), moves[1] / moves[1].norm(), rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["sgd", "muon"])
+def test_weights_that_the_optimizer_does_not_hold_are_not_clipped(name):
+    learner = learner_of(optimizer={"name": name, "lr": 0.5}, training={"clip_norm": 0.01})
+    weights = list(learner.network.parameters())
+    build = {"sgd": SGD, "muon": Muon}[name](lr=0.5).build
+    learner = replace(learner, optimizer=build(weights[-1:]))
+    learner.step(*batch())
+    assert weights[-1].grad.norm().item() == pytest.approx(0.01, rel=1e-3)
+    assert all(one.grad.norm() > 0.01 for one in weights[-2:-1])
 
 
 def test_a_gradient_below_the_limit_keeps_its_bits():

@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -192,6 +193,41 @@ def test_settings_that_have_a_state_or_round_otherwise_resume_to_the_same_bits(k
     for steps in range(1, trial.epochs * STEPS):
         Attempt(trial, monkeypatch, stop_after=steps)
         same(Attempt(trial, monkeypatch), whole)
+
+
+WITH_BUFFERS = """
+from torch import nn
+import torch
+
+class Net(nn.Module):
+    def __init__(self, num_classes: int):
+        super().__init__()
+        self.inner = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, num_classes))
+        self.inner.register_buffer("seen", torch.zeros(()), persistent=False)
+        self.inner.register_buffer("last", None, persistent=False)
+
+    def forward(self, inputs):
+        outputs = self.inner(inputs)
+        if self.training:
+            self.inner.seen += 1
+            self.inner.last = outputs.detach().mean(0)
+        return outputs * (1 + self.inner.seen / 10)
+"""
+
+
+def test_buffers_that_are_not_persistent_resume_to_the_same_bits(monkeypatch, tmp_path):
+    (tmp_path / "with_buffers.py").write_text(WITH_BUFFERS)
+    monkeypatch.syspath_prepend(tmp_path)
+    trial = trial_of(optimizer=ADAM)
+    model = spec.Study(name="s", reference="a", model={"name": "with_buffers:Net"}, arms={"a": {}}).settings.model
+    trial = replace(trial, settings=trial.settings.model_copy(update={"model": model}))
+    whole = Attempt(trial, monkeypatch)
+    for steps in range(1, trial.epochs * STEPS):
+        Attempt(trial, monkeypatch, stop_after=steps)
+        resumed = Attempt(trial, monkeypatch)
+        same(resumed, whole)
+        for name in ("seen", "last"):
+            assert torch.equal(getattr(resumed.learner.network.inner, name), getattr(whole.learner.network.inner, name))
 
 
 def test_the_rate_of_a_plateau_drops_and_a_resumed_trial_knows_it(monkeypatch):

@@ -120,6 +120,27 @@ def test_results_can_not_be_read_before_the_arms_are_tuned(study):
         ft.open_results(study)
 
 
+def meeting(eps):
+    """Two arms that share one of three candidates: the first is tuned in the setting that the second differs in."""
+    own = {"plain": {"optimizer": {"lr": [1e-3], "eps": eps}}}
+    tuning = {"sampler": "grid", "space": {"optimizer": {"lr": [1e-3, 1e-4]}}, "arms": own}
+    arms = {"plain": {}, "smooth": {"optimizer": {"eps": 1e-5}}}
+    return Study.from_dict(table(reference="plain", arms=arms, tuning=tuning, seeds=2))
+
+
+def test_a_candidate_that_two_arms_share_is_trained_once_and_counts_for_both():
+    runs = run(meeting(eps=[1e-8, 1e-5]))
+    assert runs.trained == 3 + 4
+    found = {"plain": {"optimizer.lr": 1e-3, "optimizer.eps": 1e-8}, "smooth": {"optimizer.lr": 1e-3}}
+    assert runs.study.tuning.found == found
+
+
+def test_arms_that_are_tuned_to_the_same_settings_are_not_compared():
+    with pytest.raises(StudyError, match=r"^tuning: the best settings of smooth are the very ones of plain, so"):
+        run(meeting(eps=[1e-5, 1e-8]))
+    assert len(seeds_trained()) == 3
+
+
 def test_an_arm_may_have_a_range_of_its_own():
     own = {"high": {"optimizer": {"lr": {"log": [1e-3, 1.0]}}}}
     runs = run(with_tuning(arms=own, trials=4))

@@ -132,17 +132,17 @@ def expand(table: Table) -> Table:
             f"reference = {show(reference)} is none"
         )
     base = _without_label(arms.get(reference, {}))
-    written = {name: _identity(own, _without_label(changes), f"arms.{name}") for name, changes in arms.items()}
+    written = {name: identity(own, changes, f"arms.{name}") for name, changes in arms.items()}
     made = {}
     for point in _points(axes, design):
         name, label = _name(point), _label(point)
         changes = _changes(own, base, point)
-        identity = _identity(own, changes, "grid")
-        if written.get(name, identity) != identity:
+        same = identity(own, changes, "grid")
+        if written.get(name, same) != same:
             raise StudyError(f"arms.{name}: the grid makes an arm of that name with other settings; rename yours")
         if name in made:
             raise StudyError(f"grid: two of its arms would be called {name}; write them as arms of their own")
-        if identity not in written.values():
+        if same not in written.values():
             made[name] = {"label": label, **changes}
     return {**rest, "arms": {**arms, **made}}
 
@@ -241,8 +241,9 @@ def _with_beta(own: Table, changes: Table, axis: Axis, value: object) -> dict[st
     return {"betas": [value if place == BETAS[axis.key] else beta for place, beta in enumerate(betas)]}
 
 
-def _identity(own: Table, changes: Table, where: str) -> str:
-    return digest(content(validate(Settings, merge(own, changes, where=f"{where}."), where)))
+def identity(own: Table, changes: Table, where: str) -> str:
+    """Digest the settings of an arm, given the study's own and what the arm changes; its label doesn't count."""
+    return digest(content(validate(Settings, merge(own, _without_label(changes), where=f"{where}."), where)))
 
 
 def _without_label(changes: Table) -> dict[str, Any]:

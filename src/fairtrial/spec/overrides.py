@@ -156,7 +156,7 @@ def merge(base: Table, changes: Table, where: str = "") -> dict[str, Any]:
 
     A section that changes its kind (``optimizer.name``, ``model.name``) inherits nothing: Adam's betas mean nothing
     to SGD, and another optimizer's learning rate would be an accident. Of data the counts stay, which every data set
-    has. The digest of a file of weights is not that of other weights.
+    has. Other weights don't inherit the digest of the file that they replace.
     """
     result = dict(base)
     for key, value in changes.items():
@@ -173,9 +173,9 @@ def merge(base: Table, changes: Table, where: str = "") -> dict[str, Any]:
             if wanted != kind:
                 shared = DataSettings.model_fields if key == "data" else ()
                 inherited = {name: inherited[name] for name in inherited if name in shared}
-            if key == "model" and "weights" in value:
-                inherited = {name: inherited[name] for name in inherited if name != "weights_sha256"}
             inherited, new = _canonical(key, kind, inherited), _canonical(key, wanted, value)
+            if key == "model" and new.get("weights", inherited.get("weights")) != inherited.get("weights"):
+                inherited = {name: inherited[name] for name in inherited if name != "weights_sha256"}
         result[key] = merge(inherited, new, where=f"{where}{key}.")
     return result
 

@@ -14,6 +14,7 @@ from fairtrial.training.closures import has_modes, step_with_closure
 from fairtrial.training.kernels.gains import accelerate_if_it_suits, gains
 from fairtrial.training.kernels.layers import accelerate
 from fairtrial.training.losses import Objective
+from fairtrial.training.matrices import MuonAndAdamW
 from fairtrial.training.rates import Schedule, build_schedule
 from fairtrial.trial import Trial
 
@@ -88,7 +89,7 @@ class Learner:
         else:
             loss, outputs = self._accumulate(inputs, labels)
         if self.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_norm)
+            nn.utils.clip_grad_norm_(_trained(self.optimizer, self.network), self.clip_norm)
         return loss.detach(), outputs.detach()
 
     def _accumulate(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,6 +105,15 @@ class Learner:
             losses.append(loss.detach())
             outputs[-1] = outputs[-1].detach()
         return torch.stack(losses).sum(), torch.cat(outputs)
+
+
+def _trained(optimizer: torch.optim.Optimizer, network: nn.Module) -> list[nn.Parameter]:
+    """List the weights that an optimizer changes: a function that makes one may leave some of the network's out."""
+    if isinstance(optimizer, MuonAndAdamW):
+        return optimizer.parameters
+    held = {id(one) for group in optimizer.param_groups for one in group["params"]}
+    weights = list(network.parameters())
+    return [one for one in weights if id(one) in held] or weights  # it may hold copies
 
 
 def _suited(network: nn.Module, dataset: datasets.Dataset, device: torch.device) -> nn.Module:

@@ -10,18 +10,22 @@ from torch import Tensor, nn
 class MuonAndAdamW(torch.optim.Optimizer):
     """Muon for parameters of two or more dimensions, as matrices with a row for each output; AdamW for the others.
 
-    The matrices are views of the parameters, so that there is one copy of each weight.
+    The matrices are views of the parameters, so that there is one copy of each weight, unless a parameter's memory has
+    gaps; its matrix is a copy, which is written back.
 
     Args:
         parameters: dense tensors on one device, which stay the same objects.
         muon: arguments of ``torch.optim.Muon``.
         adamw: arguments of ``torch.optim.AdamW``.
+
+    Attributes:
+        parameters: the tensors; those in `param_groups` are the matrices.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], muon: Mapping[str, Any], adamw: Mapping[str, Any]) -> None:
-        self._parameters = list(parameters)
-        self._matrices = [(one, nn.Parameter(as_matrix(one.detach(), one))) for one in self._parameters if one.ndim > 1]
-        others = [one for one in self._parameters if one.ndim <= 1]
+        self.parameters = list(parameters)
+        self._matrices = [(one, nn.Parameter(as_matrix(one.detach(), one))) for one in self.parameters if one.ndim > 1]
+        others = [one for one in self.parameters if one.ndim <= 1]
         self._parts: list[torch.optim.Optimizer] = []
         if self._matrices:
             self._parts.append(torch.optim.Muon([matrix for _, matrix in self._matrices], **muon))
@@ -34,14 +38,21 @@ class MuonAndAdamW(torch.optim.Optimizer):
         loss = None if closure is None else closure()
         for parameter, matrix in self._matrices:
             matrix.grad = None if parameter.grad is None else as_matrix(parameter.grad, parameter)
-        for part in self._parts:
-            part.step()
+        copied = [pair for pair in self._matrices if pair[0].data_ptr() != pair[1].data_ptr()]
+        with torch.no_grad():
+            for parameter, matrix in copied:
+                matrix.copy_(as_matrix(parameter, parameter))
+            for part in self._parts:
+                part.step()
+            for parameter, matrix in copied:
+                ordered = _in_memory_order(parameter, parameter)
+                ordered.copy_(matrix.view(ordered.shape))
         return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of the parameters."""
         del set_to_none  # as torch's other optimizers do by default
-        for parameter in self._parameters:
+        for parameter in self.parameters:
             parameter.grad = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -60,5 +71,10 @@ def as_matrix(tensor: Tensor, parameter: Tensor) -> Tensor:
 
     Muon does not depend on the order of columns.
     """
+    return _in_memory_order(tensor, parameter).flatten(1)
+
+
+def _in_memory_order(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """Order all dimensions but the first as a parameter's memory does; a view."""
     inner = sorted(range(1, parameter.ndim), key=parameter.stride, reverse=True)
-    return tensor.permute(0, *inner).flatten(1)
+    return tensor.permute(0, *inner)

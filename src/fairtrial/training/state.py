@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from fairtrial.training import tensors as _tensors  # noqa: F401  (lets checkpoints hold tensors)
 from fairtrial.training.learner import Learner
@@ -38,6 +39,7 @@ def save(trial: TrialContext, learner: Learner, position: TrainingPosition) -> N
     trial.save(
         {
             "network": learner.network.state_dict(),
+            "buffers": _other_buffers(learner.network),
             "optimizer": learner.optimizer.state_dict(),
             "schedule": learner.schedule.state_dict(),
             "epoch": position.epoch,
@@ -62,6 +64,7 @@ def load(trial: TrialContext, learner: Learner) -> TrainingPosition:
     if state is None:
         return TrainingPosition.before(1, learner)
     learner.network.load_state_dict(state["network"])
+    _restore_buffers(learner.network, state.get("buffers", {}))  # releases before 1.0 saved none
     learner.optimizer.load_state_dict(state["optimizer"])
     learner.schedule.load_state_dict(state["schedule"])
     if learner.average is not None:
@@ -77,3 +80,21 @@ def load(trial: TrialContext, learner: Learner) -> TrainingPosition:
         evaluations=state["evaluations"],
         evaluation_seconds=state["evaluation_seconds"],
     )
+
+
+def _other_buffers(network: nn.Module) -> dict[str, Tensor]:
+    """The buffers that a network's own state leaves out (``persistent=False``), by name: a step may change them too."""
+    known = network.state_dict().keys()
+    return {name: buffer for name, buffer in network.named_buffers() if name not in known}
+
+
+@torch.no_grad()
+def _restore_buffers(network: nn.Module, buffers: dict[str, Tensor]) -> None:
+    for name, value in buffers.items():
+        path, _, leaf = name.rpartition(".")
+        module = network.get_submodule(path)
+        buffer = getattr(module, leaf)
+        if buffer is not None and buffer.shape == value.shape:
+            buffer.copy_(value)  # in place, because modules may share it
+        else:
+            setattr(module, leaf, value.to(next(network.parameters()).device))

@@ -8,11 +8,13 @@ was interrupted is resumed by doing all of it again: a round whose trials have e
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from fairtrial.errors import StudyError
 from fairtrial.loading import find_tuned, made_of
 from fairtrial.scheduler import plan
-from fairtrial.spec import Study, better, digest
+from fairtrial.spec import Settings, Study, better, digest
+from fairtrial.spec.grids import identity
 from fairtrial.spec.overrides import merge
 from fairtrial.spec.tuning import Values, nested
 from fairtrial.store.base import Store
@@ -104,9 +106,12 @@ class _Tuner:
                 if candidate not in self._arms[name].results
             }
             if new:
-                one = self._round(number, new)
+                arms = {candidate: self._changes(candidate, name) for candidate, name in new.items()}
+                trained_as = self._trained_as(arms)
+                trained = {candidate: name for candidate, name in new.items() if trained_as[candidate] == candidate}
+                one = self._round(number, trained, arms)
                 yield one
-                self._learn(one, new, store.results(one))
+                self._learn(one, new, trained_as, store.results(one))
             for name, candidates in asked.items():
                 arm = self._arms[name]
                 arm.proposals.tell([arm.results[candidate] for candidate in candidates])
@@ -137,31 +142,47 @@ class _Tuner:
             "mixed": sorted(name for name, values in self._conditions.items() if len(values) > 1),
         }
         table["arms"] = {name: merge(table["arms"][name], nested(values)) for name, values in found.items()}
+        if not self._study.evidence.aa:
+            same = next(((one, as_) for one, as_ in self._trained_as(table["arms"]).items() if one != as_), None)
+            if same:
+                raise StudyError(
+                    f"tuning: the best settings of {same[0]} are the very ones of {same[1]}, so there is nothing to "
+                    "compare; leave one of the two arms out"
+                )
         return made_of(self._study, Study.from_dict(table), {arm.name: arm.name for arm in self._study.arms})
 
-    def _round(self, number: int, new: Mapping[str, str]) -> Study:
-        """The study of one round, given its candidates, each with its arm."""
+    def _changes(self, candidate: str, arm: str) -> dict[str, Any]:
+        """What a candidate changes of the study: what its arm does, and its values."""
+        return merge(self._study.to_dict()["arms"][arm], nested(self._arms[arm].values[candidate]))
+
+    def _trained_as(self, arms: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+        """Map each arm, given its changes, to the first one with the same settings: candidates of two arms may meet."""
+        table = self._study.to_dict()
+        own = {key: table[key] for key in Settings.model_fields if key in table}
+        first: dict[str, str] = {}
+        return {name: first.setdefault(identity(own, changes, f"arms.{name}"), name) for name, changes in arms.items()}
+
+    def _round(self, number: int, new: Mapping[str, str], arms: Mapping[str, Mapping[str, Any]]) -> Study:
+        """The study of one round, given its candidates, each with its arm, and their changes."""
         table, noise, seeds = self._study.to_dict(), self._tuning.noise, self._tuning.seeds.max
         kept = ("data", "model", "training", "optimizer", "schedule", "params", "metrics")
         evidence = {"metric": self._tuning.metric, "direction": self._tuning.direction}
-        arms = {
-            candidate: merge({**table["arms"][arm], "label": candidate}, nested(self._arms[arm].values[candidate]))
-            for candidate, arm in new.items()
-        }
         one = Study.from_dict(
             {key: table[key] for key in kept if key in table}
             | {
                 "name": f"{self._study.name}-tuning-{number}",
                 "reference": next(iter(new)),
                 "seeds": list(noise.listed) if noise.listed else {"first": noise.first_seed or 0, "count": seeds},
-                "arms": arms,
+                "arms": {candidate: {**arms[candidate], "label": candidate} for candidate in new},
                 "evidence": {key: value for key, value in evidence.items() if value is not None},
                 "tuning_round": number,
             }
         )
         return made_of(self._study, one, new)
 
-    def _learn(self, one: Study, new: Mapping[str, str], results: Sequence[TrialResult]) -> None:
+    def _learn(
+        self, one: Study, new: Mapping[str, str], trained_as: Mapping[str, str], results: Sequence[TrialResult]
+    ) -> None:
         """Take the mean over seeds of each candidate; without a value at one of them it has none."""
         measure = one.measure(self._tuning.metric)
         values: dict[str, list[float | None]] = {candidate: [] for candidate in new}
@@ -171,7 +192,7 @@ class _Tuner:
             finished = result.outcome is Outcome.FINISHED
             values[result.arm].append(measure.of(result.epochs) if finished else None)
         for candidate, name in new.items():
-            known = [value for value in values[candidate] if value is not None]
+            known = [value for value in values[trained_as[candidate]] if value is not None]
             complete = len(known) == one.seeds
             self._arms[name].results[candidate] = math.fsum(known) / len(known) if complete else None
 
