@@ -85,7 +85,7 @@ def test_where_failures_and_numbers_say_the_opposite_the_first_line_has_both():
     arms = {"a": {"diverge_seeds": list(range(8))}, "sound": {"mean": 0.6}}
     said = sentences(verdict(arms, seeds=20))["sound"]
     assert re.fullmatch(
-        r"sound: undecided, \d+\.\d\d points worse \(95% interval -\d+\.\d\d to -\d+\.\d\d\) where both have a result, "
+        r"sound: undecided, \d+\.\d\d points worse \(95% interval \d+\.\d\d to \d+\.\d\d\) where both have a result, "
         r"but a fails more often \(it at 0 of 20 seeds, a at 8, p 0\.\d{3}\)",
         said,
     )
@@ -426,3 +426,14 @@ def test_more_seeds_are_named_only_where_the_plan_or_the_error_rate_has_them(see
     (row,) = data.comparisons
     assert row.more_seeds
     assert ("more seed" in sentence(data, row)) is said
+
+
+@pytest.mark.parametrize("metric", ["final_test_acc", "final_test_loss"])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_interval_is_in_the_direction_of_its_sentence(metric, sign):
+    found = compare(study := simulated_study({"a": {}, "b": {}}, seeds=3), simulated_results(study))
+    larger, mean = metric.endswith("acc"), 0.01 * sign
+    found = replace(found, larger_is_better=larger)
+    row = replace(found.comparisons[0], mean_difference=mean, interval=(mean - 0.02, mean + 0.02))
+    word = "better" if (mean > 0) == larger else "worse"
+    assert f"1.00 points {word} so far, 95% interval -1.00 to 3.00" in sentence(found, row)

@@ -82,6 +82,7 @@ ERRORS = {
     "not allowed": ({"space": {"optimizer": {"eps": {"linear": [-1.0, 1.0]}}}}, "eps = -1.0: must be in [0, inf)"),
     "a name": ({"space": {"optimizer": {"name": ["adam", "sgd"]}}}, "is what arms are compared on"),
     "data": ({"space": {"data": {"train": [100, 200]}}}, "is what arms are compared on, and can't be tuned"),
+    "a file": ({"space": {"model": {"weights": ["a.pt", "b.pt"]}}}, "tuning.space.model.weights: files can't be tuned"),
     "too deep": ({"space": {"optimizer": {"lr": {"deep": [1, 2]}}}}, "must be a section and a key"),
     "the arm's own": ({"space": {"optimizer": {"eps": [1e-8, 1e-6]}}}, "arms.b.optimizer.eps: is tuned, so the arm"),
     "unknown arm": ({"arms": {"c": SPACE}}, "tuning.arms.c: no arm has that name; the study has a, b"),

@@ -58,8 +58,9 @@ def _verdict(data: StudyVerdict, row: Comparison) -> str:
         return f"{row.arm}: undecided, no seed has a result of it and {data.against}"
     unit, level = data.unit, f"{percent(1 - data.interval_alpha)} interval"
     mean, (low, high) = row.mean_difference, row.interval or (0.0, 0.0)
-    if not data.larger_is_better:  # turned so that more is better
-        mean, low, high = -mean, -high, -low
+    if mean < 0:  # turned as the sentence says it: above 0 is better if it says better, and worse if it says worse
+        low, high = -high, -low
+    mean = mean if data.larger_is_better else -mean
     size = f"{unit.amount(abs(mean))} {'better' if mean > 0 else 'worse'}" if mean else "no difference"
     failed = row.failures is not None and (row.failures.arm or row.failures.reference)
     where = (" where both have a result" if data.paired else " in runs with a result") if failed else ""
@@ -67,8 +68,7 @@ def _verdict(data: StudyVerdict, row: Comparison) -> str:
         interval = f", {level} {unit.between(low, high)}" if row.interval else ""
         return f"{_by_failures(data, row)}; {size}{interval}{where}"
     if row.verdict in {Verdict.BETTER, Verdict.WORSE}:
-        ends = unit.between(low, high) if row.verdict is Verdict.BETTER else unit.between(-high, -low)
-        by = f"by {unit.amount(abs(mean))} ({level} {ends})"
+        by = f"by {unit.amount(abs(mean))} ({level} {unit.between(low, high)})"
         return f"{row.arm} is {row.verdict.value} than {data.against} {by}{where}"
     interval = f", {level} {unit.between(low, high)}" if row.interval else ""
     if row.verdict in {Verdict.EQUIVALENT, Verdict.NON_INFERIOR}:

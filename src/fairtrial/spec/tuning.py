@@ -262,6 +262,8 @@ def _check_key(key: str, tuning: Tuning, arm: str, changes: Table) -> None:
         raise StudyError(f"tuning.space.{key}: must be a section and a key, such as optimizer.lr")
     if section == "data" or name == "name" or key in {"training.loop", "training.code"}:
         raise StudyError(f"tuning.space.{key}: is what arms are compared on, and can't be tuned")
+    if key in {"model.weights", "model.weights_sha256"}:
+        raise StudyError(f"tuning.space.{key}: files can't be tuned; write an arm for each, such as [arms.mine]")
     if tuning.found is None and name in changes.get(section, {}):
         raise StudyError(
             f"arms.{arm}.{key}: is tuned, so the arm can't set it; leave it out, or give the arm a range of its own in "

@@ -20,6 +20,9 @@ import torch
 def halves(optimizer, every: int = 3):
     return torch.optim.lr_scheduler.StepLR(optimizer, every, 0.5)
 
+def warmed(optimizer, warmup_epochs: float = 2.0):
+    return torch.optim.lr_scheduler.LinearLR(optimizer, 0.1, total_iters=int(warmup_epochs))
+
 def nothing(optimizer):
     return None
 
@@ -55,6 +58,14 @@ def test_a_function_of_the_users_own(users_module):
     np.testing.assert_array_equal(
         rates(settings), torch_rates(torch.optim.lr_scheduler.StepLR, "step", step_size=2, gamma=0.5)
     )
+
+
+@pytest.mark.parametrize("given", [{}, {"warmup_epochs": 3.0}])
+def test_a_function_may_have_a_warm_up_of_its_own(users_module, given):
+    settings = study(name="my_schedules:warmed", **given).settings.schedule
+    steps = int(given.get("warmup_epochs", 2))
+    expected = torch_rates(torch.optim.lr_scheduler.LinearLR, "step", start_factor=0.1, total_iters=steps)
+    np.testing.assert_array_equal(rates(settings), expected)
 
 
 @pytest.mark.parametrize(

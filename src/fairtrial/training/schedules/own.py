@@ -44,7 +44,7 @@ class OwnSchedule(FromSignature, ScheduleSettings):
 
     @model_validator(mode="after")
     def _no_warmup(self) -> Self:
-        if self.warmup_epochs:
+        if self.warmup_epochs and "warmup_epochs" not in self.argument_names:
             raise PydanticCustomError(
                 "own_schedule", "warmup_epochs is for fairtrial's own schedules; name a function that adds a warm-up"
             )
