@@ -23,7 +23,7 @@ from fairtrial.failpoints import failpoint
 from fairtrial.trial import EpochRecord, Trial
 
 #: Version of the files below.
-CHECKPOINT_FORMAT = 3
+CHECKPOINT_FORMAT = 4
 
 #: Checkpoints of a trial that are kept: the last, and the previous one in case the last turns out damaged.
 KEPT = 2

@@ -64,7 +64,7 @@ def load(trial: TrialContext, learner: Learner) -> TrainingPosition:
     if state is None:
         return TrainingPosition.before(1, learner)
     learner.network.load_state_dict(state["network"])
-    _restore_buffers(learner.network, state.get("buffers", {}))  # releases before 1.0 saved none
+    _restore_buffers(learner.network, state["buffers"])
     learner.optimizer.load_state_dict(state["optimizer"])
     learner.schedule.load_state_dict(state["schedule"])
     if learner.average is not None:
