@@ -213,6 +213,18 @@ def test_the_run_with_a_larger_map_tells_what_its_records_say():
         assert f"| {label} (%) | " + " | ".join(f"{100 * value:.1f}" for value in records[name]) + " |" in page
 
 
+def test_the_page_of_schedules_tells_what_its_records_say():
+    page = (ROOT / "docs" / "schedules.md").read_text(encoding="utf-8")
+    records = pd.read_parquet(ROOT / "docs" / "schedules.parquet")
+    last = 100 * records[records["epoch"] == 10].set_index(["arm", "seed"])[["train_acc", "test_acc"]].unstack("arm")
+    assert len(last) == 5
+    for arm in ("step", "cosine", "onecycle", "warmup_cosine"):
+        behind = (last["test_acc"]["constant"] - last["test_acc"][arm]).mean()
+        assert re.search(rf"{arm}[ :].*{behind:.2f} points", page)
+    fits = [f"{last['train_acc'][arm].mean():.0f}%" for arm in ("constant", "step", "onecycle", "cosine")]
+    assert [at for at in map(page.find, fits) if at >= 0] == sorted(map(page.find, fits))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     links = re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text(encoding="utf-8"))
