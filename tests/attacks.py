@@ -101,7 +101,7 @@ def files():
         path = special(f"{name}.toml")
         yield f"study {name}", partial(ft.load, path), said
         yield f"tasks {name}", partial(ft.load_tasks, path), said
-    for name, said in {"pipe": "not a regular file", "zero": "not a regular file", "large": "at most 1 GiB"}.items():
+    for name, said in {"pipe": "not a regular file", "zero": "not a regular file", "large": "more than 1 GiB"}.items():
         path = special(f"{name}.pt")
         yield f"weights {name}", overridden(f"model.weights={path}"), said
         yield f"weights {name} of a file", from_file(f'model.weights = "{path}"\n{STUDY}'.encode()), said

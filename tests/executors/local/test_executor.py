@@ -286,7 +286,7 @@ def test_a_suspended_parent_does_not_take_its_workers_for_silent(script):
     process, pids = script
     for pid in (process.pid, *pids):
         os.kill(pid, signal.SIGSTOP)
-    time.sleep(4)
+    time.sleep(11)
     for pid in (process.pid, *pids):
         os.kill(pid, signal.SIGCONT)
     time.sleep(2)
@@ -405,7 +405,7 @@ from workloads import opened, patient
 print("begun", flush=True)
 study = Study.from_dict({"name": "s", "reference": "a", "seeds": 2, "arms": {"a": {}}})
 try:
-    with opened(patient(LocalExecutor(2), 3), loops.LOOP) as session:
+    with opened(patient(LocalExecutor(2), 10), loops.LOOP) as session:
         for trial in plan(study):
             session.submit(trial)
         for message in session.messages():
