@@ -225,6 +225,23 @@ def test_the_page_of_schedules_tells_what_its_records_say():
     assert [at for at in map(page.find, fits) if at >= 0] == sorted(map(page.find, fits))
 
 
+def test_the_sensitivity_to_betas_and_epsilon_is_that_of_its_records():
+    results = fairtrial.judge_runs(
+        ROOT / "docs" / "sensitivity.parquet",
+        arm="arm",
+        seed="seed",
+        epoch="epoch",
+        measure="final_recalibrated_test_acc",
+        reference="default",
+        margin=0.02,
+    )
+    verdicts = {row.arm: row.verdict.value for row in results.data.comparisons}
+    worse = {arm for arm, verdict in verdicts.items() if verdict == "worse"}
+    assert worse == {"eps_1e-3", "eps_0p01"}
+    assert {arm for arm, verdict in verdicts.items() if verdict == "undecided"} == {"beta2_0p9"}
+    assert len(verdicts) == 12
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     links = re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text(encoding="utf-8"))
