@@ -240,6 +240,10 @@ def test_the_sensitivity_to_betas_and_epsilon_is_that_of_its_records():
     assert worse == {"eps_1e-3", "eps_0p01"}
     assert {arm for arm, verdict in verdicts.items() if verdict == "undecided"} == {"beta2_0p9"}
     assert len(verdicts) == 12
+    records = pd.read_parquet(ROOT / "docs" / "sensitivity.parquet")
+    for name, mean in (("test_acc", 8), ("recalibrated_test_acc", 2)):
+        moves = 100 * records.pivot_table(name, ["arm", "seed"], "epoch").diff(axis="columns").abs()
+        assert round(moves[5].mean()) == mean
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -180,13 +180,6 @@ def test_overridden_weights_are_another_study_wherever_the_study_comes_from(file
     assert again.hash == two.hash
 
 
-def test_an_override_that_names_published_weights_drops_the_digest_of_the_file_before(file, tmp_path):
-    (tmp_path / "one").write_bytes(b"one")
-    one = loading.load(file, ["model.weights=one"])
-    again = loading.load(one.label, ["model.weights=torchvision:IMAGENET1K_V1"], stored(one))
-    assert again.settings.model.weights_sha256 is None
-
-
 def test_overridden_paths_are_relative_to_where_the_user_stands(file, tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")

@@ -106,7 +106,7 @@ class _Tuner:
                 if candidate not in self._arms[name].results
             }
             if new:
-                arms = {candidate: self._changes(candidate, name) for candidate, name in new.items()}
+                arms = self._changes(new)
                 trained_as = self._trained_as(arms)
                 trained = {candidate: name for candidate, name in new.items() if trained_as[candidate] == candidate}
                 one = self._round(number, trained, arms)
@@ -143,17 +143,20 @@ class _Tuner:
         }
         table["arms"] = {name: merge(table["arms"][name], nested(values)) for name, values in found.items()}
         if not self._study.evidence.aa:
-            same = next(((one, as_) for one, as_ in self._trained_as(table["arms"]).items() if one != as_), None)
-            if same:
-                raise StudyError(
-                    f"tuning: the best settings of {same[0]} are the very ones of {same[1]}, so there is nothing to "
-                    "compare; leave one of the two arms out"
-                )
+            for name, first in self._trained_as(table["arms"]).items():
+                if name != first:
+                    raise StudyError(
+                        f"tuning: the best settings of {name} are the very ones of {first}, so there is nothing to "
+                        "compare; leave one of the two arms out"
+                    )
         return made_of(self._study, Study.from_dict(table), {arm.name: arm.name for arm in self._study.arms})
 
-    def _changes(self, candidate: str, arm: str) -> dict[str, Any]:
-        """What a candidate changes of the study: what its arm does, and its values."""
-        return merge(self._study.to_dict()["arms"][arm], nested(self._arms[arm].values[candidate]))
+    def _changes(self, new: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+        """What candidates, each with its arm, change of the study: what the arm does, and their values."""
+        arms = self._study.to_dict()["arms"]
+        return {
+            candidate: merge(arms[arm], nested(self._arms[arm].values[candidate])) for candidate, arm in new.items()
+        }
 
     def _trained_as(self, arms: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         """Map each arm, given its changes, to the first one with the same settings: candidates of two arms may meet."""
