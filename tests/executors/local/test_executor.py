@@ -307,11 +307,11 @@ def test_workers_that_never_begin_are_an_error(make_study):
 
 
 def test_one_trial_before_which_workers_always_die_is_an_error_though_others_begin(make_study):
-    trials = plan(make_study(seeds=12, arms={"a": {}, "bad": {"params": {"x": 1}}}))
+    trials = plan(make_study(seeds=200, arms={"a": {}, "bad": {"params": {"x": 1}}}))
     trials = [trial for trial in trials if trial.arm == "a" or trial.seed == 0]
     with pytest.raises(FairtrialError, match=r"before they can start a trial: worker exited with status 7"):
         execute(LocalExecutor(2), loops.slow, trials, machine=loops.machine_that_dies_for_some)
-    assert Path("begun").stat().st_size < 12  # it does not come up only when nothing else is left
+    assert Path("begun").stat().st_size < 200  # it does not come up only when nothing else is left
 
 
 def test_a_worker_that_dies_between_trials_is_replaced(make_study):
