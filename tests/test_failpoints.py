@@ -17,7 +17,7 @@ from fairtrial.trial import Outcome
 
 pytestmark = pytest.mark.slow
 
-PATIENCE = 120  # seconds after which a test gives up; nothing waits that long unless it is broken
+PATIENCE = 600  # seconds after which a test gives up; nothing waits that long unless it is broken
 NEVER = 1_000_000
 EPOCHS = 2
 EVERY_HIT = bool(os.environ.get("EVERY_HIT"))  # takes some minutes: else the first hits, one in the middle and the last
