@@ -134,7 +134,7 @@ def test_what_a_given_up_worker_says_later_never_reaches_the_store(store, make_s
     arms = {"a": {}, "bad": {"params": {"end": "stop", "times": 1}}}
     study = make_study(seeds=1, arms=arms, training={"epochs": 3, "loop": "loops:dying"})
     watcher = Reviving()
-    executor = Instead(patient(LocalExecutor(2), 10), loop=loops.dying, machine=loops.machine, set_up=None)
+    executor = Instead(patient(LocalExecutor(2)), loop=loops.dying, machine=loops.machine, set_up=None)
     done = run(study, store=store, executor=executor, watcher=watcher)
     while (late := given_up[0].connection.recv()) is None:
         pass

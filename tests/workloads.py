@@ -72,7 +72,7 @@ def run(study, *, store, executor=None, watcher=None, settled=None, **options):
     return Done(trained, store.results(study))
 
 
-def patient(executor, seconds):
-    """Let an executor wait for silent workers only so long."""
-    executor.limits = replace(executor.limits, silence=seconds)
+def patient(executor):
+    """Let an executor wait for silent workers 10 s and no longer; on a busy machine a sound one needs some of them."""
+    executor.limits = replace(executor.limits, silence=10)
     return executor

@@ -190,20 +190,20 @@ def test_a_limit_that_leaves_no_room_to_begin_is_told(make_study):
 
 
 def test_a_stopped_worker_is_given_up_and_killed(dying_study):
-    executor = patient(LocalExecutor(2), 10)
+    executor = patient(LocalExecutor(2))
     messages = execute(executor, loops.dying, dying_study("stop", times=1))
     assert stories(messages)["bad"] == [Started, 1, Started, *WELL, Outcome.FINISHED]
     assert gone([int(Path("stopped").read_text())])
 
 
 def test_a_worker_that_stops_twice_has_failed(dying_study):
-    executor = patient(LocalExecutor(1), 10)
+    executor = patient(LocalExecutor(1))
     lines = ends(execute(executor, loops.dying, dying_study("stop")))["bad"].detail.splitlines()
     assert lines == ["worker was silent for 10 s", "previous attempt: worker was silent for 10 s"]
 
 
 def test_a_worker_that_holds_the_interpreter_in_native_code_says_where(dying_study):
-    executor = patient(LocalExecutor(1), 10)
+    executor = patient(LocalExecutor(1))
     first, *trace = ends(execute(executor, loops.dying, dying_study("hold the lock")))["bad"].detail.splitlines()
     assert first == "worker was silent for 10 s"
     assert [line for line in trace if "was silent" in line] == ["previous attempt: worker was silent for 10 s"]
@@ -260,7 +260,7 @@ def test_what_a_given_up_worker_still_says_is_not_heard(dying_study, monkeypatch
 
     monkeypatch.setattr(WorkerProcess, "close", let_live)
     story = []
-    with opened(patient(LocalExecutor(1), 10), loops.dying) as session:
+    with opened(patient(LocalExecutor(1)), loops.dying) as session:
         _, bad, other = dying_study("stop", times=1)
         submit(session, bad)
         for message in session.messages():
@@ -405,7 +405,7 @@ from workloads import opened, patient
 print("begun", flush=True)
 study = Study.from_dict({"name": "s", "reference": "a", "seeds": 2, "arms": {"a": {}}})
 try:
-    with opened(patient(LocalExecutor(2), 10), loops.LOOP) as session:
+    with opened(patient(LocalExecutor(2)), loops.LOOP) as session:
         for trial in plan(study):
             session.submit(trial)
         for message in session.messages():

@@ -93,7 +93,7 @@ def test_limits_hold_here_too(trials, end, what, attempts):
 
 
 def test_a_stopped_worker_is_given_up_here_too(trials):
-    messages = execute(patient(RayOfTwo(), 10), loops.dying, trials("dying", "stop"))
+    messages = execute(patient(RayOfTwo()), loops.dying, trials("dying", "stop"))
     assert story(messages, "bad") == ["Started", 1, "Started", 1, "Ended"]
     ends = {arm(message): message for message in messages if isinstance(message, Ended)}
     assert (ends["bad"].outcome, ends["bad"].detail.splitlines()[0]) == (Outcome.FAILED, "worker was silent for 10 s")
