@@ -89,7 +89,7 @@ _THEMES: Mapping[Theme, _Inks] = {
         diverging=("#D55E00", "#ffffff", "#0072B2"),
     ),
     "dark": _Inks(
-        page="#16181c",
+        page="#14171a",
         ink="#f2f2f2",
         text="#cfd2d6",
         faint="#8a8f96",

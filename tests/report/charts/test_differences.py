@@ -91,7 +91,7 @@ def test_every_number_is_drawn_in_points():
 def test_rows_are_in_the_order_of_the_file():
     study, results = make()
     _, whole = layers(study, results)
-    scales = [layer["encoding"]["y"]["scale"]["domain"] for layer in whole["layer"] if "y" in layer["encoding"]]
+    scales = [layer["encoding"]["y"]["sort"] for layer in whole["layer"] if "y" in layer["encoding"]]
     assert scales[0] == ["low", "near", "half"]
 
 

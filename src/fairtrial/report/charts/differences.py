@@ -186,7 +186,6 @@ def _rows(data: Differences, axes: tuple[alt.X, alt.X], domain: Span, width: flo
         "arm:N",
         sort=list(names.values()),
         title=None,
-        scale=alt.Scale(domain=list(names.values()), padding=0.1),
         axis=alt.Axis(domain=False, ticks=False, labelLimit=280, labelPadding=10, grid=False),
     )
     up, down = (-7, 8) if roomy else (0, 0)
