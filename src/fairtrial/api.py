@@ -155,7 +155,7 @@ class StudyResults:
         """
         from fairtrial.report.page.folder import write_report  # noqa: PLC0415
 
-        return write_report(self.study, self.results, Path(folder), self.history)
+        return write_report(self.study, self.with_snapshots(tensors=False).results, Path(folder), self.history)
 
     def to_pandas(self) -> "pd.DataFrame":
         """Make a data frame with a row for each epoch record and the columns of `export`.

@@ -117,6 +117,9 @@ def _data(material: Material) -> Iterator[tuple[str, bytes]]:
     if named.results:
         yield f"{DATA}/trials.csv", export(named.study, named.results, "csv", rows="trials")
         yield f"{DATA}/trials.parquet", export(named.study, named.results, "parquet", rows="trials")
+    if any(result.snapshots for result in named.results):
+        yield f"{DATA}/snapshots.csv", export(named.study, named.results, "csv", rows="snapshots")
+        yield f"{DATA}/snapshots.parquet", export(named.study, named.results, "parquet", rows="snapshots")
 
 
 def _make(folder: Path) -> None:

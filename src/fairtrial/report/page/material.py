@@ -7,7 +7,9 @@ from typing import TypeVar
 
 from fairtrial.errors import ReportError
 from fairtrial.history import History
+from fairtrial.measures import measure
 from fairtrial.registry import CHARTS
+from fairtrial.report.chart_options import ChartOptions
 from fairtrial.report.charts import Figure, draw
 from fairtrial.report.views import View, verdict_view
 from fairtrial.scheduler import plan
@@ -113,12 +115,26 @@ class Material:
                 found[name] = figure
         return found
 
-    def chart(self, name: str) -> Figure | None:
+    def chart(self, name: str, options: ChartOptions | None = None) -> Figure | None:
         """Draw one chart; None if there are no data for it."""
+        shown = self.shown
         try:
-            return draw([name], self.shown.study, self.shown.results, history=self.shown.history)[0]
+            return draw([name], shown.study, shown.results, history=shown.history, options=options)[0]
         except ReportError:
             return None
+
+    @cached_property
+    def verdict_plots(self) -> tuple[tuple[str, Figure], ...]:
+        """The verdict plot of the study's measure, and those of the other measures of its table, after their labels."""
+        own, shown = self.shown.study.evidence.metric, []
+        asked = [own, *(also.metric for also in self.shown.study.evidence.also or ())]
+        for name in dict.fromkeys([*asked, *(each.name for each in self.shown.summary.measures)]):
+            figure = self.chart("differences", ChartOptions(measure=None if name == own else name))
+            if figure is not None:
+                label = measure(name).label
+                label = f"{label[:1].upper()}{label[1:]}"
+                shown.append((label if name in asked else f"{label} (not set beforehand)", figure))
+        return tuple(shown)
 
     @cached_property
     def recorded(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
+from fairtrial.digests import digest_results
 from fairtrial.measures import measure
 from fairtrial.report.charts import Figure
 from fairtrial.report.claims import claims_grid
@@ -19,7 +20,7 @@ from fairtrial.report.words import count
 from fairtrial.spec.metrics import Metric
 from fairtrial.stats.joined import join
 from fairtrial.text import one_line
-from fairtrial.trial import Outcome, digest_results
+from fairtrial.trial import Outcome
 
 #: Where charts that this module does not name belong, by how their names begin; others are in the section of curves.
 _PLACES = {
@@ -79,10 +80,8 @@ def _warnings(material: Material) -> Iterator[Item]:
 def verdict_section(material: Material) -> Section:
     """The verdict plot, and the verdicts with their numbers."""
     found = material.shown.verdict
-    plots = (
-        [(measure(found.data.metric).label, material.charts["differences"])] if "differences" in material.charts else []
-    )
-    items: list[Item] = [Charts("verdict-plot", tuple(plots))] if plots else []
+    plots = material.verdict_plots
+    items: list[Item] = [Charts("verdict-plot", plots)] if plots else []
     items += [Table(_without_alerts(grid, material)) for grid in found.grids()]
     items += _others(material, "verdicts", {"differences"})
     return Section("verdicts", "Verdicts", tuple(items))
