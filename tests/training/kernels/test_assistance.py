@@ -219,6 +219,7 @@ def test_a_trial_is_the_same_if_cores_come_and_go_between_its_steps(monkeypatch)
         ], dict(context.fingerprints)
 
     alone = epochs()
+    assert not any("helped_seconds" in record for record in loop.train(TrialContext(trial)))
     step, numbers = Learner.step, cycle((2, 1, 3, 2, 1, 1))
 
     def step_with_other_cores(learner, inputs, labels):
@@ -227,3 +228,17 @@ def test_a_trial_is_the_same_if_cores_come_and_go_between_its_steps(monkeypatch)
 
     monkeypatch.setattr(Learner, "step", step_with_other_cores)
     assert epochs() == alone
+    assert all(0 < record["helped_seconds"] < 600 for record in loop.train(TrialContext(trial)))
+
+
+def test_seconds_with_help_are_counted(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(assistance, "monotonic", lambda: now)
+    before = assistance.helped_seconds()
+    for cores, seconds in ((1, 5.0), (2, 3.0), (3, 4.0), (1, 9.0), (2, 1.0)):
+        assistance.use_cores(cores)
+        now += seconds
+    assert assistance.helped_seconds() - before == 8.0
+    assistance.use_cores(1)
+    now += 1.0
+    assert assistance.helped_seconds() - before == 8.0

@@ -6,8 +6,10 @@ as one thread does. Whoever runs trials sets the number, at any moment and from 
 """
 
 import os
+from time import monotonic
 
 _cores = 1
+_since, _before = 0.0, 0.0  # when there was more than one core last, and for how many seconds earlier
 
 
 def use_cores(number: int) -> None:
@@ -19,13 +21,19 @@ def use_cores(number: int) -> None:
         2
         >>> use_cores(1)
     """
-    global _cores  # noqa: PLW0603  # one number a process, like torch's own number of threads
-    _cores = max(1, number)
+    global _cores, _since, _before  # one number a process, like torch's own number of threads
+    now, _before = monotonic(), helped_seconds()
+    _cores, _since = max(1, number), now
 
 
 def cores() -> int:
     """Return the number of cores that the kernels may use, with the one that calls them."""
     return _cores
+
+
+def helped_seconds() -> float:
+    """Return for how many seconds this process has had more than one core, all in all."""
+    return _before + (monotonic() - _since if _cores > 1 else 0.0)
 
 
 def _stay_alone() -> None:
