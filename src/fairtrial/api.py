@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fairtrial import loading
 from fairtrial.digests import digest_results
@@ -125,20 +125,22 @@ class StudyResults:
         results = tuple(replace(result, arm=labels[result.arm]) for result in self.results)
         return replace(self, study=under_labels(self.study), results=results)
 
-    def plot(self, name: str) -> "Figure":
-        """Draw one chart, such as ``"test_accuracy"``.
+    def plot(self, name: str, **options: Any) -> "Figure":
+        """Draw one chart, such as ``"test_accuracy"``, with the options of `plots`."""
+        return self.plots(name, **options)[0]
+
+    def plots(self, *names: str, **options: Any) -> "tuple[Figure, ...]":
+        """Draw charts, or curves of recorded metrics; by default all with data. Options: `report.chart_options`.
 
         Raises:
-            ReportError: there is no such chart, or no data for it.
+            ReportError: there is no such chart, no data for it, or it does not take an option.
         """
-        return self.plots(name)[0]
-
-    def plots(self, *names: str) -> "tuple[Figure, ...]":
-        """Draw several charts; by default all that have data."""
+        from fairtrial.report.chart_options import ChartOptions  # noqa: PLC0415
         from fairtrial.report.charts import draw  # noqa: PLC0415
 
         labeled = self._labeled().with_snapshots(tensors=False)
-        return draw(names, labeled.study, labeled.results, history=self.history)
+        chosen = ChartOptions.of(self.study, **options)
+        return draw(names, labeled.study, labeled.results, history=self.history, options=chosen)
 
     def to_pandas(self) -> "pd.DataFrame":
         """Make a data frame with a row for each epoch record and the columns of `export`.

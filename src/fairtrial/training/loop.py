@@ -17,6 +17,7 @@ from fairtrial.training.augmentation import augment
 from fairtrial.training.closures import evaluated_weights
 from fairtrial.training.evaluation import along_the_way, evaluate_all, evaluate_epoch, evaluations_within, held_out_sets
 from fairtrial.training.fingerprints import fingerprint
+from fairtrial.training.kernels.assistance import helped_seconds
 from fairtrial.training.learner import Learner
 from fairtrial.training.losses import Accumulator
 from fairtrial.training.randomness import random_state, set_random_state
@@ -48,8 +49,9 @@ def train(trial: TrialContext) -> Iterator[dict[str, float]]:
     Yields:
         After each epoch: ``train_loss`` and ``train_acc`` over the epoch's training batches, each measured before its
         step, as in Keras; ``test_loss``, ``test_acc`` and, with a validation set, ``val_loss``, ``val_acc`` in
-        evaluation mode; ``train_seconds``, the sum over an interrupted epoch's attempts, and ``eval_seconds``. Losses
-        are cross entropies in nats, accuracies fractions. Where a study asks for them, the same of other evaluations:
+        evaluation mode; ``train_seconds``, the sum over an interrupted epoch's attempts, and ``eval_seconds``; where
+        idle cores have helped, ``helped_seconds``, for how long. Losses are cross entropies in nats, accuracies
+        fractions. Where a study asks for them, the same of other evaluations:
         ``recalibrated_test_acc``, ``ema_test_acc`` and, in the last epoch, ``eval1_test_acc`` and so on; see
         `evaluation`.
 
@@ -69,6 +71,7 @@ def train(trial: TrialContext) -> Iterator[dict[str, float]]:
     steps = -(-len(dataset.train) // trial.settings.training.batch_size)
     xray = trial.xray(learner.optimizer, learner.network, steps_per_epoch=steps)
     while position.epoch <= trial.epochs:
+        helped = helped_seconds()
         order = batch_order(trial.order_seed, position.epoch, len(dataset.train))
         batches = torch.split(order, trial.settings.training.batch_size)
         with precision.in_force(trial.settings.training.precision, learner.device):
@@ -77,7 +80,8 @@ def train(trial: TrialContext) -> Iterator[dict[str, float]]:
             metrics |= position.evaluations | evaluate_epoch(learner, trial.settings.training, dataset, batches)
         learner.schedule.end_epoch(metrics)
         evaluation = position.evaluation_seconds + perf_counter() - trained
-        yield metrics | {"train_seconds": position.seconds, "eval_seconds": evaluation}
+        metrics |= {"train_seconds": position.seconds, "eval_seconds": evaluation}
+        yield metrics | ({"helped_seconds": helped} if (helped := helped_seconds() - helped) else {})
         position = TrainingPosition.before(position.epoch + 1, learner)
         if position.epoch <= trial.epochs:
             state.save(trial, learner, position)
