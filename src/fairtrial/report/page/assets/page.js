@@ -199,9 +199,8 @@
       addTooltips(spec);
       this.zooms = this.zooming ? addZoom(spec) : [];
       fit(spec, this.picture.width || Number(this.picture.getAttribute("width")), this.space());
-      spec.config = { ...spec.config, aria: false };
-      if (!isDark()) return spec;
-      return { ...darken(spec), config: this.content.dark ? { ...this.content.dark, aria: false } : lighten(darken(spec.config)) };
+      spec.config = { ...(isDark() ? this.content.dark : spec.config), aria: false };
+      return spec;
     }
 
     space() { return this.element.clientWidth || innerWidth; }
