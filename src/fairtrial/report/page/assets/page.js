@@ -219,9 +219,18 @@
       this.result?.finalize();
       this.result = result;
       this.live.replaceChildren(frame);
+      this.shrink(frame.querySelector("svg"));
       this.element.classList.add("drawn");
       this.width = this.space();
       if (this.live.scrollWidth > this.live.clientWidth + 1) this.live.tabIndex = 0; else this.live.removeAttribute("tabindex");
+    }
+
+    // A chart that is still a little too wide is scaled down; one that is much too wide is scrolled.
+    shrink(svg) {
+      const width = Number(svg?.getAttribute("width")), height = Number(svg?.getAttribute("height")), space = this.space();
+      if (!(width > space) || width > 1.6 * space) return;
+      svg.setAttribute("width", space);
+      svg.setAttribute("height", (height * space) / width);
     }
 
     step(kind) {
