@@ -24,9 +24,9 @@ from fairtrial.trial import Outcome
 
 #: Where charts that this module does not name belong, by how their names begin; others are in the section of curves.
 _PLACES = {
-    "verdicts": ("differences", "sensitivity", "heat_map", "history", "sequential", "noise"),
-    "overfitting": ("train_test", "train_against", "generalization", "gap", "overfitting"),
-    "cost": ("time", "cost", "seconds"),
+    "verdicts": ("differences", "history", "sensitivity", "heat_map", "noise"),
+    "overfitting": ("overfitting", "train_test", "generalization", "gap"),
+    "cost": ("time", "cost"),
 }
 
 #: Up to so many kinds of machines are listed at once; more on demand.
@@ -245,11 +245,12 @@ def origin_section(material: Material) -> Section:
 
 
 def _others(material: Material, place: str, used: set[str]) -> list[Item]:
-    return [
-        Charts(f"chart-{name}", ((figure.name, figure),))
-        for name, figure in material.charts.items()
-        if name not in used and name not in material.recorded and _place(name) == place
-    ]
+    """The charts of a place, in the order in which `_PLACES` has them."""
+    starts = _PLACES[place]
+    names = [name for name in material.charts if _place(name) == place and name not in {*used, *material.recorded}]
+    names.sort(key=lambda name: next(at for at, start in enumerate(starts) if name.startswith(start)))
+    figures = [material.charts[name] for name in names]
+    return [Charts(f"chart-{figure.name}", ((figure.name, figure),)) for figure in figures]
 
 
 def _place(name: str) -> str | None:

@@ -69,7 +69,7 @@
         const rows = rowsOf(spec, unit.data ?? data);
         if (type === "line" && view.layer && measured(unit.encoding?.y) && rows.length && rows.length <= 3000) {
           const encoding = { x: unit.encoding.x, y: unit.encoding.y };
-          const layer = { mark: { type: "point", opacity: 0, size: 130, tooltip: { content: "data" } }, encoding };
+          const layer = { mark: { type: "point", opacity: 0, size: 130, clip: true, tooltip: { content: "data" } }, encoding };
           if (unit.data) layer.data = unit.data;
           more.push(layer);
         }
@@ -88,9 +88,9 @@
     if (color) encoding.color = color;
     if (strokeDash) encoding.strokeDash = strokeDash;
     const data = { values: visible(rows) };
-    target.view.layer.push({ data, mark: { type: "line", strokeWidth: 0.9, opacity: 0.55 }, encoding });
+    target.view.layer.push({ data, mark: { type: "line", strokeWidth: 0.9, opacity: 0.55, clip: true }, encoding });
     const { strokeDash: _, ...points } = encoding;
-    target.view.layer.push({ data, mark: { type: "point", opacity: 0, size: 80, tooltip: { content: "data" } }, encoding: points });
+    target.view.layer.push({ data, mark: { type: "point", opacity: 0, size: 80, clip: true, tooltip: { content: "data" } }, encoding: points });
   }
 
   function addZoom(spec) {
