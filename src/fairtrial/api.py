@@ -264,10 +264,17 @@ def run(
                 callback.on_warning(None, text)
 
         trained = 0
-        if study.untuned:
-            study, trained = tune(study, opened, train, say)
-        trained += train(study)
-        return StudyResults(study, tuple(opened.results(study)), trained, opened.history(study))
+        try:
+            if study.untuned:
+                study, trained = tune(study, opened, train, say)
+            trained += train(study)
+            runs = StudyResults(study, tuple(opened.results(study)), trained, opened.history(study))
+            for callback in callbacks:
+                callback.on_results(runs)
+        finally:
+            for callback in callbacks:
+                callback.on_close()
+        return runs
 
 
 def open_results(

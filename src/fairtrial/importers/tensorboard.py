@@ -50,7 +50,9 @@ def open_events(given: Given) -> Source:
         by_folder.setdefault(path.parent, []).append(path)
     if not by_folder:
         raise RunsError(f"{brief(str(root), 200)}: has no event files (their names contain .tfevents.)")
-    folders = _joined(root, {path: _scan(path, files) for path, files in by_folder.items()})
+    found = {path: _scan(path, files) for path, files in by_folder.items()}
+    runs_of = {path: folder for path, folder in found.items() if folder.log.scalars or folder.log.settings}
+    folders = _joined(root, runs_of or found)  # without those that have only texts, such as a study's verdicts
     several = sum(bool(folder.repeats) for folder in folders)
     notes = ["Event files don't say how a run ended; one that was cut off counts as it stands."]
     notes += note_on_repeats({tag for folder in folders for tag in folder.log.repeated})
