@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fairtrial.callbacks import Callback
     from fairtrial.checking.findings import StudyCheck
     from fairtrial.checking.running import check
+    from fairtrial.digests import digest_results
     from fairtrial.doctor import check_installation
     from fairtrial.errors import Diverged, FairtrialError
     from fairtrial.executors.inline import InlineExecutor
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from fairtrial.trackers.tensorboard import TensorBoardTracker
     from fairtrial.trackers.wandb import WandbTracker
     from fairtrial.training.fingerprints import fingerprint
-    from fairtrial.trial import EpochRecord, Machine, Outcome, Trial, TrialContext, TrialResult, digest_results
+    from fairtrial.trial import EpochRecord, Machine, Outcome, Snapshot, Trial, TrialContext, TrialResult
 
 __version__ = "0.1.0"
 
@@ -70,6 +71,7 @@ __all__ = [
     "RayExecutor",
     "SQLStore",
     "ScheduleSettings",
+    "Snapshot",
     "Study",
     "StudyCheck",
     "StudyResults",
@@ -111,6 +113,7 @@ _MODULES = {
     "callbacks": ("Callback",),
     "checking.findings": ("StudyCheck",),
     "checking.running": ("check",),
+    "digests": ("digest_results",),
     "doctor": ("check_installation",),
     "errors": ("Diverged", "FairtrialError"),
     "executors.inline": ("InlineExecutor",),
@@ -138,7 +141,7 @@ _MODULES = {
     "trackers.tensorboard": ("TensorBoardTracker",),
     "trackers.wandb": ("WandbTracker",),
     "training.fingerprints": ("fingerprint",),
-    "trial": ("EpochRecord", "Machine", "Outcome", "Trial", "TrialContext", "TrialResult", "digest_results"),
+    "trial": ("EpochRecord", "Machine", "Outcome", "Snapshot", "Trial", "TrialContext", "TrialResult"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -2,6 +2,8 @@
 
 import hashlib
 import re
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +17,8 @@ from fairtrial.trial import EpochRecord, Outcome, Trial
 if TYPE_CHECKING:
     import wandb
 
-#: Seconds to wait for the server where a run begins; W&B's own are 90. Less than the end of a run may be delayed.
-_INIT_SECONDS = 6.0
+#: Seconds to wait for the server where a run begins (W&B's own are 90), and to find out whether there is one.
+_INIT_SECONDS, _PROBE_SECONDS = 8.0, 5.0
 _LONGEST = 120
 _LONGEST_DETAIL = 5000
 
@@ -59,6 +61,7 @@ class _Backend(Backend):
     def __init__(self, project: str, mode: Any) -> None:
         super().__init__("W&B")
         self._project, self._mode = project, mode
+        self._is_checked = False  # whether the server answers
         self._runs: dict[str, wandb.Run] = {}
         self._steps: dict[str, int] = {}  # the last one of each run
 
@@ -106,11 +109,29 @@ class _Backend(Backend):
             "settings": wandb.Settings(**quiet, init_timeout=_INIT_SECONDS, finish_timeout=EXIT_SECONDS),
             **run,
         }
+        if self._mode == "online" and not self._is_checked:
+            self._is_checked = True
+            if not _answers(wandb.setup().settings.base_url):
+                self._keep_here()
         try:
             return wandb.init(mode=self._mode, **options)
         except wandb.errors.CommError:
             if self._mode == "offline":
                 raise
-            self._mode = "offline"
-            self.notes.append("W&B does not answer; runs are kept in the folder wandb, for `wandb sync`")
-            return wandb.init(mode=self._mode, **options)
+            self._keep_here()  # under another name, for W&B still holds this one
+            return wandb.init(mode=self._mode, **options | {"id": f"{options['id']}-kept"})
+
+    def _keep_here(self) -> None:
+        self._mode = "offline"
+        self.notes.append("W&B does not answer; runs are kept in the folder wandb, for `wandb sync`")
+
+
+def _answers(url: str) -> bool:
+    """Tell whether a server answers, whatever it says."""
+    try:
+        with urllib.request.urlopen(url, timeout=_PROBE_SECONDS):  # noqa: S310  (the user's own W&B)
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except (OSError, ValueError):
+        return False
