@@ -79,7 +79,9 @@ class StudyResults:
         Raises:
             ReportError: no such measure.
         """
-        return self._view(lambda runs: _verdict(runs, metric))
+        from fairtrial.report.views import verdict_view  # noqa: PLC0415
+
+        return self._view(lambda runs: verdict_view(runs.study, runs.results, runs.history, metric))
 
     def confirmation(self) -> Study:
         """Build a study that compares the leading arm with the reference on fresh seeds.
@@ -191,23 +193,6 @@ class StudyResults:
         return self.table()._repr_html_()
 
 
-def _verdict(runs: StudyResults, metric: str | None) -> "View[StudyVerdict]":
-    from fairtrial.report.views import View  # noqa: PLC0415
-    from fairtrial.stats.comparison import compare  # noqa: PLC0415
-    from fairtrial.stats.noise import split_noise  # noqa: PLC0415
-    from fairtrial.stats.questions import answer_questions  # noqa: PLC0415
-    from fairtrial.stats.sensitivity import sensitivities  # noqa: PLC0415
-
-    noise = split_noise(runs.study, runs.results, metric=metric)
-    asked = [also.metric for also in runs.study.evidence.also or ()]
-    planned = metric is None or metric in asked
-    found = compare(runs.study, runs.results, metric=None if planned else metric, history=runs.history)
-    answers = answer_questions(runs.study, runs.results, found) if planned else ()
-    if metric in asked:
-        return View(answers[asked.index(metric)].verdicts[0], noise)
-    return View(found, noise, answers, sensitivities(runs.study, found))
-
-
 def load(source: str | Path, overrides: Sequence[str] = (), *, store: str | Path | Store | None = None) -> Study:
     """Load a study.
 
@@ -266,6 +251,7 @@ def run(
         >>> runs  # doctest: +SKIP
         <StudyResults quick@943dd38e: 10 of 10 trials>
     """
+    from fairtrial.callbacks import closing  # noqa: PLC0415
     from fairtrial.runner import run_study  # noqa: PLC0415  (what only reads results does without it)
     from fairtrial.tuning import tune  # noqa: PLC0415
 
@@ -284,17 +270,14 @@ def run(
                 callback.on_warning(None, text)
 
         trained = 0
-        try:
+        with closing(callbacks):
             if study.untuned:
                 study, trained = tune(study, opened, train, say)
             trained += train(study)
             runs = StudyResults(study, tuple(opened.results(study)), trained, opened.history(study), store)
             for callback in callbacks:
                 callback.on_results(runs)
-        finally:
-            for callback in callbacks:
-                callback.on_close()
-        return runs
+            return runs
 
 
 def open_results(

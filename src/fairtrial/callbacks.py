@@ -1,6 +1,7 @@
 """Callbacks: called while a study runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from fairtrial.executors.slots import Slots
@@ -50,3 +51,13 @@ class Callback:
 
     def on_close(self) -> None:
         """A call of `fairtrial.run` is over, also if an error or Ctrl-C ended it; nothing is called after this."""
+
+
+@contextmanager
+def closing(callbacks: Sequence[Callback]) -> Iterator[None]:
+    """Tell callbacks when a call is over, whatever ended it."""
+    try:
+        yield
+    finally:
+        for callback in callbacks:
+            callback.on_close()

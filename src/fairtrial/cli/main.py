@@ -41,7 +41,7 @@ COMMANDS = (
         "Print the tracebacks of failed trials, and how all other runs without a comparable number were lost.",
     ),
     Entry("plot", "results", "plot", "Draw charts of a study as PNG, SVG and PDF."),
-    Entry("export", "results", "export", "Write every epoch record, or every trial."),
+    Entry("export", "results", "export", "Write every epoch record, every trial, or every snapshot."),
     Entry("digest", "results", "digest_study", "Print a digest of the results."),
     Entry("judge", "judge", "judge", "Judge runs that were made elsewhere: is a difference real, or luck?"),
     Entry(
@@ -84,7 +84,7 @@ class Command(TyperCommand):
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
         """Parse the arguments."""
         optional = {option.opts[0] for option in self.params if str(option.metavar).startswith("[")}
-        following = [*args[1:], "-"]
+        following = [*args, "-"][1:]
         args = [
             f"{arg}=" if arg in optional and after.startswith("-") else arg
             for arg, after in zip(args, following, strict=True)

@@ -15,6 +15,8 @@ from fairtrial.files import open_regular
 from fairtrial.importers.protobuf import fields, floats, of_field, signed, text
 from fairtrial.spec.messages import brief
 
+#: In the name of a file in which fairtrial itself notes a study's verdicts for TensorBoard: no run of anything.
+NO_RUN = ".fairtrial-verdicts."
 #: Bytes of an event that is read; larger ones, such as graphs, are passed over.
 _LARGEST = 2**24
 #: Bytes of an event whose content is checked as well as its length: scalars are smaller, and images would take long.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fairtrial.errors import RunsError
 from fairtrial.importers.base import Given, Importer, Source
-from fairtrial.importers.event_files import EventLog
+from fairtrial.importers.event_files import NO_RUN, EventLog
 from fairtrial.importers.folders import files_in, has_files, labels_of, naturally
 from fairtrial.importers.tracked import Run, Steps, note_on_repeats, source_of
 from fairtrial.importers.yaml_files import load_yaml
@@ -50,9 +50,7 @@ def open_events(given: Given) -> Source:
         by_folder.setdefault(path.parent, []).append(path)
     if not by_folder:
         raise RunsError(f"{brief(str(root), 200)}: has no event files (their names contain .tfevents.)")
-    found = {path: _scan(path, files) for path, files in by_folder.items()}
-    runs_of = {path: folder for path, folder in found.items() if folder.log.scalars or folder.log.settings}
-    folders = _joined(root, runs_of or found)  # without those that have only texts, such as a study's verdicts
+    folders = _joined(root, {path: _scan(path, files) for path, files in by_folder.items()})
     several = sum(bool(folder.repeats) for folder in folders)
     notes = ["Event files don't say how a run ended; one that was cut off counts as it stands."]
     notes += note_on_repeats({tag for folder in folders for tag in folder.log.repeated})
@@ -66,7 +64,7 @@ def open_events(given: Given) -> Source:
 
 
 def _is_event_file(name: str) -> bool:
-    return ".tfevents." in name and not name.endswith(".profile-empty")
+    return ".tfevents." in name and not name.endswith(".profile-empty") and NO_RUN not in name
 
 
 def _scan(path: Path, files: list[Path]) -> _Folder:

@@ -25,15 +25,19 @@ _NUMBERS = count()
 class EventWriter:
     """One event file of a run. What an earlier file of the folder has from a step on can be declared void.
 
+    Args:
+        folder: the run's; it is made if there is none.
+        kind: a part of the file's name, such as `fairtrial.importers.event_files.NO_RUN`.
+
     Example:
         >>> with EventWriter(Path("runs/adam")) as writer:
         ...     writer.start(1)
         ...     writer.scalars(1, {"test_acc": 0.75})
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, kind: str = ".fairtrial.") -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        name = f"events.out.tfevents.{int(time.time()):010d}.fairtrial.{os.getpid()}.{next(_NUMBERS)}"
+        name = f"events.out.tfevents.{int(time.time()):010d}{kind}{os.getpid()}.{next(_NUMBERS)}"
         self._file: BinaryIO = (folder / name).open("xb")
         self._write(_bytes(3, b"brain.Event:2"))
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fairtrial.errors import FairtrialError
+from fairtrial.importers.event_files import NO_RUN
 from fairtrial.spec import Study
 from fairtrial.trackers.base import DETAIL, OUTCOME, STUDY, TRIAL, Backend, Tracker, parameters
 from fairtrial.trackers.event_writer import FAILURE, SUCCESS, EventWriter
@@ -67,7 +68,7 @@ class _Backend(Backend):
 
     def conclude(self, study: Study, verdicts: Sequence[str]) -> None:
         """Write the verdicts as text, in a folder beside those of the arms."""
-        with EventWriter(self._folder / _safe(study.label) / "verdicts") as writer:
+        with EventWriter(self._folder / _safe(study.label) / "verdicts", NO_RUN) as writer:
             writer.start(0)
             writer.text("verdicts", "\n".join(f"- {_plain(verdict)}" for verdict in verdicts))
 

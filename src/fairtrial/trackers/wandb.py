@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import wandb
 
 #: Seconds to wait for the server where a run begins (W&B's own are 90), and to find out whether there is one.
-_INIT_SECONDS, _PROBE_SECONDS = 8.0, 5.0
+_INIT_SECONDS, _PROBE_SECONDS = 8.0, 3.0
 _LONGEST = 120
 _LONGEST_DETAIL = 5000
 
