@@ -81,7 +81,7 @@ class StudyResults:
         """
         from fairtrial.report.views import verdict_view  # noqa: PLC0415
 
-        return self._view(lambda runs: verdict_view(runs.study, runs.results, runs.history, metric))
+        return self._view(lambda runs: verdict_view(runs.study, runs.results, metric, runs.history))
 
     def confirmation(self) -> Study:
         """Build a study that compares the leading arm with the reference on fresh seeds.
@@ -143,6 +143,19 @@ class StudyResults:
         labeled = self._labeled().with_snapshots(tensors=False)
         chosen = ChartOptions.of(self.study, **options)
         return draw(names, labeled.study, labeled.results, history=self.history, options=chosen)
+
+    def report(self, folder: str | Path) -> list[Path]:
+        """Write a report into a folder: a page that needs no network, figures, tables and data; finished or not.
+
+        Returns:
+            The files, the page first.
+
+        Raises:
+            ReportError: the folder can't be written, or holds other files than an earlier report.
+        """
+        from fairtrial.report.page.folder import write_report  # noqa: PLC0415
+
+        return write_report(self.study, self.with_snapshots(tensors=False).results, Path(folder), self.history)
 
     def to_pandas(self) -> "pd.DataFrame":
         """Make a data frame with a row for each epoch record and the columns of `export`.

@@ -26,6 +26,27 @@ from fairtrial.trial import TrialResult
 Data = TypeVar("Data", bound=StudySummary | StudyVerdict | StudyClaims)
 
 
+def verdict_view(
+    study: Study, results: Sequence[TrialResult], metric: str | None, history: History | None
+) -> "View[StudyVerdict]":
+    """Compare arms, and answer the study's further questions.
+
+    Args:
+        study: the study.
+        results: of its trials.
+        metric: another measure than the study's own; None for that.
+        history: what was asked of these trials before.
+    """
+    noise = split_noise(study, results, metric=metric)
+    asked = [also.metric for also in study.evidence.also or ()]
+    planned = metric is None or metric in asked
+    found = compare(study, results, metric=None if planned else metric, history=history)
+    answers = answer_questions(study, results, found) if planned else ()
+    if metric in asked:
+        return View(answers[asked.index(metric)].verdicts[0], noise)
+    return View(found, noise, answers, sensitivities(study, found))
+
+
 class View(Generic[Data]):
     """A study's table, verdicts or tested claims, as people and programs read them.
 
@@ -139,17 +160,3 @@ class View(Generic[Data]):
         answers = [answer_grid(answer, self.data, screen=screen) for answer in self.answers]
         settings = [sensitivity_grid(self.data, self.settings)] if self.settings else []
         return [verdict_grid(self.data, screen=screen), *settings, *answers, *noise]
-
-
-def verdict_view(
-    study: Study, results: Sequence[TrialResult], history: History | None, metric: str | None = None
-) -> View[StudyVerdict]:
-    """Compare each arm with the reference, and answer the study's further questions; see `StudyResults.verdict`."""
-    noise = split_noise(study, results, metric=metric)
-    asked = [also.metric for also in study.evidence.also or ()]
-    planned = metric is None or metric in asked
-    found = compare(study, results, metric=None if planned else metric, history=history)
-    answers = answer_questions(study, results, found) if planned else ()
-    if metric in asked:
-        return View(answers[asked.index(metric)].verdicts[0], noise)
-    return View(found, noise, answers, sensitivities(study, found))
