@@ -14,7 +14,7 @@ import warnings
 from pathlib import Path
 
 from fairtrial import Diverged, reporting
-from fairtrial.trial import Machine
+from fairtrial.trial import Machine, Snapshot
 
 
 def machine(trial=None):
@@ -453,3 +453,53 @@ def endless_in_a_callback(trial, report):
     """Report an epoch, and never another one."""
     report({"test_acc": 0.5})
     time.sleep(600)
+
+
+#: The numbers of cores that this process was told, the last of them now.
+CORES = [1]
+
+
+def use_cores(number):
+    """Take a number of cores down."""
+    CORES.append(number)
+
+
+def seeing_cores(trial):
+    """Yield the number of cores whenever it has become another: as many times as there are epochs."""
+    seen = trial.settings.params.get("first", 1)
+    for _ in range(trial.epochs):
+        deadline = time.monotonic() + 60
+        while CORES[-1] == seen and time.monotonic() < deadline:
+            time.sleep(0.01)
+        seen = CORES[-1]
+        yield {"train_loss": 1.0, "cores": seen}
+
+
+def once_there_is_go(trial):
+    """Wait for a file named go."""
+    while not Path("go").exists():
+        time.sleep(0.01)
+    yield {"train_loss": 1.0, "cores": CORES[-1]}
+
+
+def seeing_or_waiting(trial):
+    """Be `seeing_cores` for the arm `a`, or else `once_there_is_go`."""
+    return (seeing_cores if trial.arm == "a" else once_there_is_go)(trial)
+
+
+def snapping(trial):
+    """Take two snapshots an epoch, and save its state; with "crash", die once in the third epoch."""
+    done = trial.load() or 0
+    progress = trial.xray_progress
+    for epoch in range(done + 1, trial.epochs + 1):
+        for _ in range(2 if trial.xray_wanted else 0):
+            progress.steps += 1
+            statistics = {"eps_1": progress.steps / 3, "odd": float("inf")}
+            parts = {"linear": statistics}, {"0.weight": statistics}
+            progress.snapshots.append(
+                Snapshot(trial.arm, trial.seed, epoch, progress.steps, statistics, *parts, ("no cosine",))
+            )
+        if epoch == 3 and "crash" in trial.settings.params and not done:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield {"train_loss": 1 / epoch, "test_acc": 0.5}
+        trial.save(epoch)

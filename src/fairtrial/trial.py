@@ -1,6 +1,6 @@
 """Trials, the context that their training loops get, and their results."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -8,6 +8,9 @@ from functools import cached_property
 from typing import Any, Protocol, TypeAlias
 
 from fairtrial.reads import RecordedSettings
+from fairtrial.registry import import_name
+from fairtrial.snapshots import Snapshot as Snapshot  # noqa: PLC0414  (public as `fairtrial.trial.Snapshot`)
+from fairtrial.snapshots import XrayProgress
 from fairtrial.spec import BUILT_IN, FORMAT, Settings, content, digest
 
 #: Packages whose version can change a trial's numbers.
@@ -81,6 +84,7 @@ class Checkpoints(Protocol):
     """Checkpoints of one attempt at a trial; `TrialContext.save` and `TrialContext.load` use them."""
 
     fingerprints: dict[str, str]  # what the attempt has reported; saved and loaded with its state
+    xray: XrayProgress  # likewise
 
     @property
     def due(self) -> bool:
@@ -100,11 +104,15 @@ class TrialContext:
         trial: what to train.
         checkpoints: where the state is saved; None to save nothing.
         on_progress: called with the batches done in an epoch, batches in all, and metrics.
+        xray: whether `xray` does anything.
 
     Attributes:
         trial: what to train; its arm, seeds, settings and epochs are attributes of the context too.
         fingerprints: what this attempt has reported by `fingerprint` so far.
         reads: what a user's loop has read of the settings so far; see `reads`. None for fairtrial's own.
+        xray_progress: the snapshots that this attempt has taken so far.
+        xray_wanted: whether the user wants snapshots.
+        on_epoch_end: called by `end_epoch`.
 
     Example:
         >>> def train(trial: TrialContext) -> Iterator[dict[str, float]]:
@@ -117,12 +125,17 @@ class TrialContext:
         trial: Trial,
         checkpoints: Checkpoints | None = None,
         on_progress: Callable[[int, int, Mapping[str, float]], None] | None = None,
+        *,
+        xray: bool = True,
     ) -> None:
         self.reads: set[str] | None = None if trial.settings.training.loop == BUILT_IN else set()
         self.trial = trial if self.reads is None else _recorded(trial, self.reads)
         self.fingerprints = {} if checkpoints is None else checkpoints.fingerprints
         self._checkpoints = checkpoints
         self._on_progress = on_progress
+        self.xray_progress = XrayProgress() if checkpoints is None else checkpoints.xray
+        self.xray_wanted = xray
+        self.on_epoch_end: Callable[[int], None] | None = None
 
     @property
     def arm(self) -> str:
@@ -236,6 +249,33 @@ class TrialContext:
                 raise ValueError(f"fingerprint {name} is empty")
         self.fingerprints.update(digests)
 
+    def xray(self, optimizer: Any, network: Any = None, *, steps_per_epoch: int | None = None) -> Any:
+        """Take snapshots of an optimizer's state from now on; they change no result. `fairtrial xray` shows them.
+
+        Call it once the optimizer is made, and again if the loop makes another one.
+
+        Args:
+            optimizer: a ``torch.optim.Optimizer``.
+            network: the ``torch.nn.Module`` that it trains; it names the tensors and the kinds of layers.
+            steps_per_epoch: steps of the optimizer in each epoch. By default they are counted in the first, whose last
+                step then has no statistics of its update.
+
+        Returns:
+            The `fairtrial.training.xray.Xray`, which a loop may ignore.
+
+        Example:
+            >>> optimizer = torch.optim.Adam(network.parameters(), lr=trial.settings.optimizer.lr)  # doctest: +SKIP
+            >>> trial.xray(optimizer, network)                                                      # doctest: +SKIP
+        """
+        attach = import_name("fairtrial.training.xray:attach")  # of a layer above, which alone knows torch
+        return attach(self, optimizer, network, steps_per_epoch=steps_per_epoch)
+
+    def end_epoch(self, epoch: int) -> None:
+        """Note that the loop has yielded the record of an epoch; executors call it, and a loop need not."""
+        self.xray_progress.epochs = epoch
+        if self.on_epoch_end is not None:
+            self.on_epoch_end(epoch)
+
 
 def _recorded(trial: Trial, reads: set[str]) -> Trial:
     """Copy a trial, so that what is read of its settings is added to a set; to compute its hash is no reading."""
@@ -323,6 +363,7 @@ class TrialResult:
         fingerprints: digests by name that the last attempt reported; see `TrialContext.fingerprint`.
         forced: what differed from the study's earlier trials, where the user chose to continue all the same.
         reads: what a user's training loop read of its settings, see `reads`; None where that is not known.
+        snapshots: of its optimizer's state, by rising step; only if they were asked for, see `Store.snapshots`.
     """
 
     arm: str
@@ -337,37 +378,9 @@ class TrialResult:
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     forced: str = ""
     reads: tuple[str, ...] | None = None
+    snapshots: tuple[Snapshot, ...] = ()
 
     @property
     def continued(self) -> str:
         """Under which other conditions the user chose to continue: ``forced`` without what a merge noted."""
         return self.forced.partition(CHOSEN)[0].removesuffix("; ")
-
-
-def digest_results(results: Iterable[TrialResult]) -> str:
-    """Digest the results of a study's trials, in any order: SHA-256 in hexadecimal, the same for the same results.
-
-    Arm, seed, outcome, fingerprints and all records count, and how a trial diverged. Times and machines do not; neither
-    does the message of a failure, which names files, limits and signals of one machine.
-    """
-    return digest({result.trial: _reproducible(result) for result in results})
-
-
-def _reproducible(result: TrialResult) -> dict[str, Any]:
-    return {
-        "arm": result.arm,
-        "seed": result.seed,
-        "outcome": result.outcome,
-        "seen": result.detail if result.outcome is Outcome.DIVERGED else "",
-        "fingerprints": dict(result.fingerprints),
-        "epochs": [[one.epoch, reproducible(one)] for one in result.epochs],
-    }
-
-
-def reproducible(record: EpochRecord) -> dict[str, str]:
-    """Write the metrics of an epoch but its times, to the bit."""
-    return {name: float(value).hex() for name, value in record.metrics.items() if not _is_time(name)}
-
-
-def _is_time(metric: str) -> bool:
-    return metric == "seconds" or metric.endswith("_seconds")

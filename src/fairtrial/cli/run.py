@@ -32,6 +32,7 @@ def run(
             help="Continue although versions, threads, processor, data, your code or the study's file have changed.",
         ),
     ] = False,
+    xray: Annotated[bool, typer.Option("--xray/--no-xray", help="Take snapshots of the optimizers' states.")] = True,
     confirm: Annotated[
         bool,
         typer.Option("--confirm", help="Run the study's leading arm and its reference again, on fresh seeds."),
@@ -63,7 +64,13 @@ def run(
         for loaded in studies:
             with ProgressDisplay(console()) as display:
                 runs = api.run(
-                    loaded, store=store, executor=chosen, callbacks=[display], retry_failed=retry_failed, force=force
+                    loaded,
+                    store=store,
+                    executor=chosen,
+                    callbacks=[display],
+                    retry_failed=retry_failed,
+                    force=force,
+                    xray=xray,
                 )
             named_so = [line.replace(loaded.label, runs.study.label) for line in commands[loaded.label]]  # if tuned now
             found = _print_results(runs, *named_so)
