@@ -169,8 +169,8 @@ def xray_section(material: Material) -> Section:
     )
     if not items:
         how = (
-            " `fairtrial run` takes them unless it is told --no-xray; a loop of your own calls trial.xray(optimizer). Runs "
-            "that were trained without stay as they are; see docs/xray.md."
+            " `fairtrial run` takes them unless it is told --no-xray; a loop of your own calls trial.xray(optimizer). "
+            "Runs that were trained without stay as they are; see docs/xray.md."
         )
         how = "" if material.named.study.imported else how
         items = (words(f"These runs have no snapshots of the optimizer's state.{how}", look="note"),)
