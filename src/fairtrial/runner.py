@@ -140,7 +140,7 @@ def compose_workload(
     on_progress: Callable[[Progressed], None],
 ) -> Workload:
     """Check that all that the trials need exists, and collect it for the executor; only this imports torch."""
-    from fairtrial.training import datasets, machine, prepare  # noqa: PLC0415
+    from fairtrial.training import datasets, devices, machine, prepare  # noqa: PLC0415
 
     prepare.prepare(study, progress=on_download)
     notes = prepare.compile_layers(trials)
@@ -151,8 +151,9 @@ def compose_workload(
         tuple(trials),
         checkpoints,
         set_up=machine.set_up_worker,
-        gpus=machine.gpus(),
-        environment=machine.show_one_gpu,
+        gpus=devices.gpus(),
+        environment=devices.show_one_gpu,
+        device_memory=devices.memory,
         data=NodeData(partial(datasets.gather, data), partial(datasets.install, data)) if data else None,
         rules=RecordRules.of(study),
         notes=notes,

@@ -45,7 +45,7 @@ from fairtrial.executors.forks import end_if_forked, only_in
 from fairtrial.executors.records import NO_RULES, RecordRules, UnitError
 from fairtrial.executors.slots import Slots
 from fairtrial.spec.messages import show
-from fairtrial.trial import EpochRecord, Machine, Outcome, TrainingLoop, Trial, TrialContext
+from fairtrial.trial import EpochRecord, Machine, Outcome, TrainingLoop, Trial, TrialContext, Turn
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,7 @@ class Workload:
     set_up: Callable[[int], None] | None = None  # called first in each worker process, with its number of threads
     gpus: int = 0  # of this machine
     environment: Callable[[int], Mapping[str, str]] | None = None  # variables of a local worker, by its number from 0
+    device_memory: Callable[[], tuple[int, int]] | None = None  # of a worker's GPU: bytes free, and taken by the worker
     data: NodeData | None = None
     rules: RecordRules = NO_RULES  # for the records of training loops
     notes: tuple[str, ...] = ()  # what the user should know before trials start
@@ -203,31 +204,69 @@ def run_trial(
     read (`CheckpointError`), where a record breaks the rules of all (`RecordError`), or where ``pass_on`` says that an
     exception ends the process, not just the trial.
     """
-    yield Started(trial.hash, machine, datetime.now(UTC))
+    run = _Run(trial, loop, machine, checkpoints, rules, pass_on)
+    with closing(run.messages(TrialContext(trial, checkpoints, run.reporting(on_progress)))) as messages:
+        for message in messages:
+            if not isinstance(message, Turn):
+                yield message
 
-    def progress(batch: int, batches: int, metrics: Mapping[str, float]) -> None:
-        on_progress(Progressed(trial.hash, batch, batches, metrics))
 
-    context = TrialContext(trial, checkpoints, progress)
-    outcome, detail = Outcome.FINISHED, ""
-    reported: dict[str, str] = {}
-    try:
-        with closing(_records(trial, as_generator(loop(context)), checkpoints, rules)) as records:
-            for record in records:
-                yield from _news(context, reported, checkpoints)
-                yield EpochFinished(trial.hash, record)
-    except (CheckpointError, RecordError):
-        raise
-    except Diverged as divergence:
-        outcome, detail = Outcome.DIVERGED, divergence.where
-    except Exception as error:
-        if pass_on(error):
+def run_in_turns(
+    trial: Trial,
+    loop: TrainingLoop,
+    machine: Machine,
+    checkpoints: TrialCheckpoints | None = None,
+    rules: RecordRules = NO_RULES,
+    *,
+    on_progress: Callable[[Progressed], None] = lambda _progress: None,
+    pass_on: Callable[[Exception], bool] = lambda _error: False,
+) -> Generator[Message | Turn, None, None]:
+    """Run one trial beside others of this process: as `run_trial`, but with a `Turn` wherever another may go on."""
+    run = _Run(trial, loop, machine, checkpoints, rules, pass_on)
+    return run.messages(TrialContext(trial, checkpoints, run.reporting(on_progress), in_turns=True))
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What `run_trial` is given."""
+
+    trial: Trial
+    loop: TrainingLoop
+    machine: Machine
+    checkpoints: TrialCheckpoints | None
+    rules: RecordRules
+    pass_on: Callable[[Exception], bool]
+
+    def reporting(self, on_progress: Callable[[Progressed], None]) -> Callable[[int, int, Mapping[str, float]], None]:
+        """Make what a training loop calls with its progress."""
+        return lambda batch, batches, metrics: on_progress(Progressed(self.trial.hash, batch, batches, metrics))
+
+    def messages(self, context: TrialContext) -> Generator[Message | Turn, None, None]:
+        """Run the trial."""
+        yield Started(self.trial.hash, self.machine, datetime.now(UTC))
+        outcome, detail = Outcome.FINISHED, ""
+        reported: dict[str, str] = {}
+        try:
+            epochs = as_generator(self.loop(context))  # a loop that is no generator may raise here
+            with closing(_records(self.trial, epochs, self.checkpoints, self.rules)) as records:
+                for record in records:
+                    if isinstance(record, Turn):
+                        yield record
+                        continue
+                    yield from _news(context, reported, self.checkpoints)
+                    yield EpochFinished(self.trial.hash, record)
+        except (CheckpointError, RecordError):
             raise
-        first = traceback.format_exception_only(error)[-1].partition("\n")[0]
-        outcome, detail = Outcome.FAILED, f"{first}\n{''.join(traceback.format_exception(error))}"
-    yield from _news(context, reported, checkpoints)
-    reads = None if context.reads is None else tuple(sorted(context.reads))
-    yield Ended(trial.hash, outcome, detail, datetime.now(UTC), reads)
+        except Diverged as divergence:
+            outcome, detail = Outcome.DIVERGED, divergence.where
+        except Exception as error:
+            if self.pass_on(error):
+                raise
+            first = traceback.format_exception_only(error)[-1].partition("\n")[0]
+            outcome, detail = Outcome.FAILED, f"{first}\n{''.join(traceback.format_exception(error))}"
+        yield from _news(context, reported, self.checkpoints)
+        reads = None if context.reads is None else tuple(sorted(context.reads))
+        yield Ended(self.trial.hash, outcome, detail, datetime.now(UTC), reads)
 
 
 def _news(
@@ -244,10 +283,10 @@ def _news(
 
 def _records(
     trial: Trial,
-    epochs: Generator[Mapping[str, float], None, None],
+    epochs: Generator[Mapping[str, float] | Turn, None, None],
     checkpoints: TrialCheckpoints | None,
     rules: RecordRules,
-) -> Generator[EpochRecord, None, None]:
+) -> Generator[EpochRecord | Turn, None, None]:
     """Number and check what a training loop yields, after the records that were saved with its state."""
     records: list[EpochRecord] = checkpoints.records if checkpoints is not None else []
     epoch, owner = 0, os.getpid()
@@ -255,6 +294,9 @@ def _records(
         try:
             for metrics in epochs:
                 end_if_forked(owner)
+                if isinstance(metrics, Turn):
+                    yield metrics
+                    continue
                 yield from records[epoch:]
                 epoch = len(records) + 1
                 records.append(EpochRecord(trial.arm, trial.seed, epoch, _checked(trial, metrics, epoch, rules)))
@@ -270,7 +312,7 @@ def _records(
         raise ValueError(missing)
 
 
-def as_generator(epochs: object) -> Generator[Mapping[str, float], None, None]:
+def as_generator(epochs: object) -> Generator[Mapping[str, float] | Turn, None, None]:
     """Give any iterator the close method that generators have; refuse what a loop without ``yield`` returns."""
     if isinstance(epochs, Mapping) or not isinstance(epochs, Iterable):
         raise TypeError(

@@ -1,7 +1,6 @@
 """Describe and set up the process that trains."""
 
 import importlib.metadata
-import os
 import platform
 from dataclasses import replace
 from functools import cache
@@ -11,8 +10,9 @@ import torch
 import fairtrial
 from fairtrial import sources
 from fairtrial.spec import BUILT_IN
+from fairtrial.training import devices
+from fairtrial.training.devices import choose_device
 from fairtrial.training.kernels import compiler, library
-from fairtrial.training.learner import choose_device
 from fairtrial.training.loop import load_once
 from fairtrial.trial import Machine, Trial
 
@@ -45,7 +45,7 @@ def _unchanging() -> Machine:
     return Machine(
         versions={"fairtrial": fairtrial.__version__, "python": platform.python_version(), **versions},
         processor=compiler.processor()["model name"],
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        device=devices.describe(device),
         threads=torch.get_num_threads(),
         system=platform.platform(),
     )
@@ -55,20 +55,3 @@ def set_up_worker(threads: int) -> None:
     """Set up a worker before its first trial."""
     torch.set_num_threads(threads)
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32, on CUDA too
-
-
-def gpus() -> int:
-    """Count the CUDA devices that this process sees."""
-    return torch.cuda.device_count() if torch.cuda.is_available() else 0
-
-
-def show_one_gpu(worker: int) -> dict[str, str]:
-    """Make the environment in which a worker (from 0) sees one of this process's CUDA devices; more workers share them.
-
-    Not measured: none of this has been run on a machine with CUDA.
-    """
-    count = gpus()
-    if not count:
-        return {}
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
-    return {"CUDA_VISIBLE_DEVICES": visible.split(",")[worker % count]}

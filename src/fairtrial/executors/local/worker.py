@@ -63,12 +63,21 @@ class WorkerJob:
     checkpoints: CheckpointManager | None
     memory_limit: int | None
     rules: RecordRules = NO_RULES
+    device_memory: Callable[[], tuple[int, int]] | None = None  # bytes that are free, and that this process has taken
 
     @classmethod
     def of(cls, workload: Workload, threads: int, memory_limit: int | None) -> Self:
         """Take what a worker needs from a workload."""
         set_up = None if workload.set_up is None else partial(workload.set_up, threads)
-        return cls(workload.loop, workload.machine, set_up, workload.checkpoints, memory_limit, workload.rules)
+        return cls(
+            workload.loop,
+            workload.machine,
+            set_up,
+            workload.checkpoints,
+            memory_limit,
+            workload.rules,
+            workload.device_memory,
+        )
 
 
 class Outbox:
@@ -77,7 +86,7 @@ class Outbox:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._lock = threading.Lock()
-        self._next_progress = 0.0
+        self._next_progress: dict[str, float] = {}  # of each trial, on the monotonic clock
         self._owner = os.getpid()
 
     def send(self, report: Report | None) -> None:
@@ -103,8 +112,8 @@ class Outbox:
     def progress(self, progress: Progressed) -> None:
         """Send progress as plain numbers, unless the last was sent just now."""
         now = monotonic()
-        if now >= self._next_progress:
-            self._next_progress = now + SECONDS_A_REPORT
+        if now >= self._next_progress.get(progress.trial_id, 0.0):
+            self._next_progress[progress.trial_id] = now + SECONDS_A_REPORT
             self.send(replace(progress, metrics={name: float(value) for name, value in progress.metrics.items()}))
 
 
@@ -121,6 +130,11 @@ class Inbox:
         content = self._queue.get()
         return None if content == STOP else pickle.loads(content)  # noqa: S301  (from the parent, over our own pipe)
 
+    @property
+    def has_some(self) -> bool:
+        """Whether there is something to get without waiting."""
+        return not self._queue.empty()
+
     def listen(self) -> None:
         """Receive until the parent is gone; then end this process, whatever it is doing."""
         try:
@@ -133,10 +147,11 @@ class Inbox:
             os._exit(ABANDONED)
 
 
-def main(pipe: int, crash_log: int) -> None:
+def main(pipe: int, crash_log: int, work: Callable[[Outbox, Inbox], None] | None = None) -> None:
     """Work until the parent asks this process to stop, closes the pipe, or dies; both arguments are file descriptors.
 
-    The crash log gets the Python traceback if native code crashes, or on `WHERE`.
+    The crash log gets the Python traceback if native code crashes, or on `WHERE`. The work is to run one trial after
+    another, or what is given.
     """
     streams.install()  # a training loop's output that can't be written must not end its trial
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the runner to handle
@@ -153,7 +168,7 @@ def main(pipe: int, crash_log: int) -> None:
     outbox, inbox = Outbox(connection), Inbox(connection)
     for thread in (inbox.listen, outbox.beat):
         threading.Thread(target=thread, name=f"fairtrial-{thread.__name__}", daemon=True).start()
-    _work(outbox, inbox)
+    (work or _work)(outbox, inbox)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # threads that the training loop has left running must not delay the exit
