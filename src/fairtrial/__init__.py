@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from fairtrial.callbacks import Callback
     from fairtrial.checking.findings import StudyCheck
     from fairtrial.checking.running import check
+    from fairtrial.digests import digest_results
     from fairtrial.doctor import check_installation
     from fairtrial.errors import Diverged, FairtrialError
+    from fairtrial.executors.auto import AutoExecutor
+    from fairtrial.executors.cuda.executor import CudaExecutor
     from fairtrial.executors.inline import InlineExecutor
     from fairtrial.executors.local.executor import LocalExecutor
     from fairtrial.executors.ray.executor import RayExecutor
@@ -44,13 +47,15 @@ if TYPE_CHECKING:
     from fairtrial.store.sql import SQLStore
     from fairtrial.tasks import TaskResults, load_tasks, open_tasks
     from fairtrial.training.fingerprints import fingerprint
-    from fairtrial.trial import EpochRecord, Machine, Outcome, Trial, TrialContext, TrialResult, digest_results
+    from fairtrial.trial import EpochRecord, Machine, Outcome, Snapshot, Trial, TrialContext, TrialResult
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AutoExecutor",
     "Callback",
     "Comparison",
+    "CudaExecutor",
     "DataSettings",
     "DataSize",
     "Diverged",
@@ -66,6 +71,7 @@ __all__ = [
     "RayExecutor",
     "SQLStore",
     "ScheduleSettings",
+    "Snapshot",
     "Study",
     "StudyCheck",
     "StudyResults",
@@ -105,9 +111,12 @@ _MODULES = {
     "callbacks": ("Callback",),
     "checking.findings": ("StudyCheck",),
     "checking.running": ("check",),
+    "digests": ("digest_results",),
     "doctor": ("check_installation",),
     "errors": ("Diverged", "FairtrialError"),
     "executors.inline": ("InlineExecutor",),
+    "executors.auto": ("AutoExecutor",),
+    "executors.cuda.executor": ("CudaExecutor",),
     "executors.local.executor": ("LocalExecutor",),
     "executors.ray.executor": ("RayExecutor",),
     "judging": ("extend_study", "import_runs", "judge_runs"),
@@ -129,7 +138,7 @@ _MODULES = {
     "store.sql": ("SQLStore",),
     "tasks": ("TaskResults", "load_tasks", "open_tasks"),
     "training.fingerprints": ("fingerprint",),
-    "trial": ("EpochRecord", "Machine", "Outcome", "Trial", "TrialContext", "TrialResult", "digest_results"),
+    "trial": ("EpochRecord", "Machine", "Outcome", "Snapshot", "Trial", "TrialContext", "TrialResult"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -1,18 +1,24 @@
 """Arguments and options that commands share."""
 
 import inspect
+import os
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
 from fairtrial.errors import FairtrialError
-from fairtrial.executors.base import Executor
 from fairtrial.executors.limits import parse_bytes, parse_seconds
 from fairtrial.registry import EXECUTORS, UnknownNameError
 
+if TYPE_CHECKING:
+    from fairtrial.executors.base import Executor
+
 T = TypeVar("T")
+
+#: Chooses the device; see `fairtrial.training.devices`, whose import would take a second.
+DEVICE_VARIABLE = "FAIRTRIAL_DEVICE"
 
 StudyArgument = Annotated[
     str,
@@ -79,7 +85,30 @@ ExecutorOption = Annotated[
     typer.Option(
         "--executor",
         metavar="NAME",
-        help="Where trials run: local (worker processes on this machine), ray (a cluster) or inline (this process).",
+        help="Where trials run: auto (this machine, its GPUs if there are any), local (worker processes), cuda (GPUs, "
+        "with many trials each), ray (a cluster) or inline (this process).",
+    ),
+]
+TrialsPerGpuOption = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, help="Trials to run side by side on each GPU; by default 16, if it has memory."),
+]
+
+
+def _choose_device(name: str | None) -> str | None:
+    """Choose the device of this process and of all that it starts; training checks the name."""
+    if name is not None:
+        os.environ[DEVICE_VARIABLE] = name
+    return name
+
+
+DeviceOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        callback=_choose_device,
+        help="Where to train: cpu, cuda (all GPUs), cuda:1 (that one) or mps; by default all GPUs, if there are any. "
+        f"{DEVICE_VARIABLE} chooses it, too.",
     ),
 ]
 AddressOption = Annotated[
@@ -139,7 +168,7 @@ UnitOption = Annotated[
 ]
 
 
-def make_executor(name: str, **options: object) -> Executor:
+def make_executor(name: str, **options: object) -> "Executor":
     """Construct an executor; an unknown one, or an option that requires another one, is a FairtrialError."""
     given = {option: value for option, value in options.items() if value is not None}
     try:

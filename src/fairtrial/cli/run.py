@@ -7,22 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fairtrial import api, signals, tasks
-from fairtrial.api import DEFAULT_STORE
 from fairtrial.cli import options
 from fairtrial.cli.output import command_line, complain, console, out, say, this_command
 from fairtrial.cli.results import print_view, say_how_to_go_on
 from fairtrial.errors import StoreMissingError, StudyNotFoundError, Terminated
 from fairtrial.report.live import ProgressDisplay
 from fairtrial.spec import Study
-from fairtrial.store.url import redact_url
+from fairtrial.store.url import DEFAULT_STORE, redact_url
 
 if TYPE_CHECKING:
     from fairtrial.stats.comparison import StudyVerdict
 
-app = typer.Typer()
 
-
-@app.command()
 def run(
     study: options.StudyArgument,
     overrides: options.OverridesOption = None,
@@ -36,6 +32,7 @@ def run(
             help="Continue although versions, threads, processor, data, your code or the study's file have changed.",
         ),
     ] = False,
+    xray: Annotated[bool, typer.Option("--xray/--no-xray", help="Take snapshots of the optimizers' states.")] = True,
     confirm: Annotated[
         bool,
         typer.Option("--confirm", help="Run the study's leading arm and its reference again, on fresh seeds."),
@@ -44,14 +41,22 @@ def run(
     threads: options.ThreadsOption = None,
     time_limit: options.TimeLimitOption = None,
     memory_limit: options.MemoryLimitOption = None,
-    executor: options.ExecutorOption = "local",
+    executor: options.ExecutorOption = "auto",
+    trials_per_gpu: options.TrialsPerGpuOption = None,
+    device: options.DeviceOption = None,  # noqa: ARG001  (its callback has chosen it)
     address: options.AddressOption = None,
     checkpoints: options.CheckpointsOption = None,
 ) -> None:
     """Train the missing trials of a study, or of each of its tasks, and print the results."""
     limits = {"time_limit": time_limit, "memory_limit": memory_limit}
     chosen = options.make_executor(
-        executor, workers=workers, threads=threads, address=address, checkpoints=checkpoints, **limits
+        executor,
+        workers=workers,
+        threads=threads,
+        trials_per_gpu=trials_per_gpu,
+        address=address,
+        checkpoints=checkpoints,
+        **limits,
     )
     by_task = {} if confirm else tasks.load_tasks(study, overrides or [])
     if confirm:
@@ -67,7 +72,13 @@ def run(
         for loaded in studies:
             with ProgressDisplay(console()) as display:
                 runs = api.run(
-                    loaded, store=store, executor=chosen, callbacks=[display], retry_failed=retry_failed, force=force
+                    loaded,
+                    store=store,
+                    executor=chosen,
+                    callbacks=[display],
+                    retry_failed=retry_failed,
+                    force=force,
+                    xray=xray,
                 )
             named_so = [line.replace(loaded.label, runs.study.label) for line in commands[loaded.label]]  # if tuned now
             found = _print_results(runs, *named_so)
@@ -108,7 +119,6 @@ def _print_results(runs: api.StudyResults, plot: str, failures: str) -> "StudyVe
     return found
 
 
-@app.command("plan")
 def plan_study(
     study: options.StudyArgument,
     overrides: options.OverridesOption = None,
@@ -116,6 +126,7 @@ def plan_study(
     *,
     workers: options.WorkersOption = None,
     threads: options.ThreadsOption = None,
+    device: options.DeviceOption = None,  # noqa: ARG001  (its callback has chosen it)
     spread: Annotated[
         float | None,
         typer.Option(

@@ -4,7 +4,8 @@ The runner opens an `Executor` for a study's `Workload`, submits trials to the `
 carry the trial's id: its hash. A session promises:
 
 * Order. The messages of one trial are one `Started`, its `EpochFinished` records by rising epoch, and one `Ended`;
-  in between, `Fingerprinted` whenever the trial's fingerprints have changed. Messages of different trials may mix. A
+  in between, `Fingerprinted` whenever the trial's fingerprints have changed, and `SnapshotTaken` by rising step, before
+  the record of its epoch. Messages of different trials may mix. A
   trial whose worker died may restart, with a `Started` in place of its `Ended`; its records then restart from the first
   epoch, and no message of the earlier attempt follows.
 * Pauses. None where no other message is waiting: a good moment to write the earlier ones to the store.
@@ -35,7 +36,7 @@ import os
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol, TypeAlias
 
@@ -45,7 +46,7 @@ from fairtrial.executors.forks import end_if_forked, only_in
 from fairtrial.executors.records import NO_RULES, RecordRules, UnitError
 from fairtrial.executors.slots import Slots
 from fairtrial.spec.messages import show
-from fairtrial.trial import EpochRecord, Machine, Outcome, TrainingLoop, Trial, TrialContext, Turn
+from fairtrial.trial import EpochRecord, Machine, Outcome, Snapshot, TrainingLoop, Trial, TrialContext, Turn
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,14 @@ class Fingerprinted:
 
     trial_id: str
     fingerprints: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class SnapshotTaken:
+    """A trial has taken a snapshot of its optimizer's state."""
+
+    trial_id: str
+    snapshot: Snapshot
 
 
 @dataclass(frozen=True)
@@ -105,7 +114,7 @@ class Progressed:
     metrics: Mapping[str, float]
 
 
-Message: TypeAlias = Started | Fingerprinted | EpochFinished | Ended | Warned
+Message: TypeAlias = Started | Fingerprinted | SnapshotTaken | EpochFinished | Ended | Warned
 
 
 @dataclass(frozen=True)
@@ -135,6 +144,7 @@ class Workload:
     rules: RecordRules = NO_RULES  # for the records of training loops
     notes: tuple[str, ...] = ()  # what the user should know before trials start
     on_progress: Callable[[Progressed], None] = lambda _progress: None  # called with progress within epochs
+    xray: bool = True  # whether trials take snapshots of their optimizers
 
 
 class Session(AbstractContextManager["Session"], Protocol):
@@ -188,6 +198,7 @@ def run_trial(
     *,
     on_progress: Callable[[Progressed], None] = lambda _progress: None,
     pass_on: Callable[[Exception], bool] = lambda _error: False,
+    xray: bool = True,
 ) -> Generator[Message, None, None]:
     """Run one trial and turn what its training loop does into messages.
 
@@ -197,17 +208,19 @@ def run_trial(
     records than it has epochs. Closing this generator closes the training loop. What the study expects of records is in
     ``rules``.
 
-    Fingerprints come before the record of the epoch in which the loop reported them, or before the trial's end. The
-    records of a checkpoint that the loop has loaded come before its own first one.
+    Fingerprints and snapshots come before the record of their epoch, or before the trial's end. The records of a
+    checkpoint that the loop has loaded come before its own first one.
 
     A trial has no end where the loop was asked to stop (it raises `Stopped`), where checkpoints can't be written or
     read (`CheckpointError`), where a record breaks the rules of all (`RecordError`), or where ``pass_on`` says that an
     exception ends the process, not just the trial.
     """
-    run = _Run(trial, loop, machine, checkpoints, rules, pass_on)
-    with closing(run.messages(TrialContext(trial, checkpoints, run.reporting(on_progress)))) as messages:
+    turns = run_in_turns(
+        trial, loop, machine, checkpoints, rules, on_progress=on_progress, pass_on=pass_on, xray=xray, in_turns=False
+    )
+    with closing(turns) as messages:
         for message in messages:
-            if not isinstance(message, Turn):
+            if not isinstance(message, Turn):  # there is none; this says so to a type checker
                 yield message
 
 
@@ -220,74 +233,72 @@ def run_in_turns(
     *,
     on_progress: Callable[[Progressed], None] = lambda _progress: None,
     pass_on: Callable[[Exception], bool] = lambda _error: False,
+    xray: bool = True,
+    in_turns: bool = True,
 ) -> Generator[Message | Turn, None, None]:
     """Run one trial beside others of this process: as `run_trial`, but with a `Turn` wherever another may go on."""
-    run = _Run(trial, loop, machine, checkpoints, rules, pass_on)
-    return run.messages(TrialContext(trial, checkpoints, run.reporting(on_progress), in_turns=True))
+    yield Started(trial.hash, machine, datetime.now(UTC))
 
+    def progress(batch: int, batches: int, metrics: Mapping[str, float]) -> None:
+        on_progress(Progressed(trial.hash, batch, batches, metrics))
 
-@dataclass(frozen=True)
-class _Run:
-    """What `run_trial` is given."""
-
-    trial: Trial
-    loop: TrainingLoop
-    machine: Machine
-    checkpoints: TrialCheckpoints | None
-    rules: RecordRules
-    pass_on: Callable[[Exception], bool]
-
-    def reporting(self, on_progress: Callable[[Progressed], None]) -> Callable[[int, int, Mapping[str, float]], None]:
-        """Make what a training loop calls with its progress."""
-        return lambda batch, batches, metrics: on_progress(Progressed(self.trial.hash, batch, batches, metrics))
-
-    def messages(self, context: TrialContext) -> Generator[Message | Turn, None, None]:
-        """Run the trial."""
-        yield Started(self.trial.hash, self.machine, datetime.now(UTC))
-        outcome, detail = Outcome.FINISHED, ""
-        reported: dict[str, str] = {}
-        try:
-            epochs = as_generator(self.loop(context))  # a loop that is no generator may raise here
-            with closing(_records(self.trial, epochs, self.checkpoints, self.rules)) as records:
-                for record in records:
-                    if isinstance(record, Turn):
-                        yield record
-                        continue
-                    yield from _news(context, reported, self.checkpoints)
-                    yield EpochFinished(self.trial.hash, record)
-        except (CheckpointError, RecordError):
+    context = TrialContext(trial, checkpoints, progress, xray=xray, in_turns=in_turns)
+    outcome, detail = Outcome.FINISHED, ""
+    told = _Told()
+    try:
+        with closing(_records(context, as_generator(loop(context)), checkpoints, rules)) as records:
+            for record in records:
+                if isinstance(record, Turn):
+                    yield record
+                    continue
+                yield from _news(context, told, checkpoints)
+                yield EpochFinished(trial.hash, record)
+    except (CheckpointError, RecordError):
+        raise
+    except Diverged as divergence:
+        outcome, detail = Outcome.DIVERGED, divergence.where
+    except Exception as error:
+        if pass_on(error):
             raise
-        except Diverged as divergence:
-            outcome, detail = Outcome.DIVERGED, divergence.where
-        except Exception as error:
-            if self.pass_on(error):
-                raise
-            first = traceback.format_exception_only(error)[-1].partition("\n")[0]
-            outcome, detail = Outcome.FAILED, f"{first}\n{''.join(traceback.format_exception(error))}"
-        yield from _news(context, reported, self.checkpoints)
-        reads = None if context.reads is None else tuple(sorted(context.reads))
-        yield Ended(self.trial.hash, outcome, detail, datetime.now(UTC), reads)
+        first = traceback.format_exception_only(error)[-1].partition("\n")[0]
+        outcome, detail = Outcome.FAILED, f"{first}\n{''.join(traceback.format_exception(error))}"
+    yield from _news(context, told, checkpoints)
+    reads = None if context.reads is None else tuple(sorted(context.reads))
+    yield Ended(trial.hash, outcome, detail, datetime.now(UTC), reads)
+
+
+@dataclass
+class _Told:
+    """What has been reported of a trial so far: its fingerprints, and how many snapshots."""
+
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    snapshots: int = 0
 
 
 def _news(
-    context: TrialContext, reported: dict[str, str], checkpoints: TrialCheckpoints | None
-) -> Iterator[Warned | Fingerprinted]:
-    """Report once what is wrong with checkpoints, and fingerprints that have changed."""
+    context: TrialContext, told: _Told, checkpoints: TrialCheckpoints | None
+) -> Iterator[Warned | Fingerprinted | SnapshotTaken]:
+    """Report once what is wrong with checkpoints, fingerprints that have changed, and new snapshots."""
     if checkpoints is not None and checkpoints.warning:
         yield Warned(context.trial.hash, checkpoints.warning)
         checkpoints.warning = ""
-    if context.fingerprints != reported:
-        reported.update(context.fingerprints)
-        yield Fingerprinted(context.trial.hash, dict(reported))
+    if context.fingerprints != told.fingerprints:
+        told.fingerprints.update(context.fingerprints)
+        yield Fingerprinted(context.trial.hash, dict(told.fingerprints))
+    new = context.xray_progress.snapshots[told.snapshots :]
+    told.snapshots += len(new)
+    for snapshot in new:
+        yield SnapshotTaken(context.trial.hash, snapshot)
 
 
 def _records(
-    trial: Trial,
+    context: TrialContext,
     epochs: Generator[Mapping[str, float] | Turn, None, None],
     checkpoints: TrialCheckpoints | None,
     rules: RecordRules,
 ) -> Generator[EpochRecord | Turn, None, None]:
     """Number and check what a training loop yields, after the records that were saved with its state."""
+    trial = context.trial
     records: list[EpochRecord] = checkpoints.records if checkpoints is not None else []
     epoch, owner = 0, os.getpid()
     with only_in(owner), closing(epochs):
@@ -299,6 +310,7 @@ def _records(
                     continue
                 yield from records[epoch:]
                 epoch = len(records) + 1
+                context.on_epoch_end(epoch)
                 records.append(EpochRecord(trial.arm, trial.seed, epoch, _checked(trial, metrics, epoch, rules)))
                 yield records[-1]
         except Exception:

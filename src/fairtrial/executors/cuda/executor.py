@@ -119,9 +119,8 @@ class CudaSession(QueuedSession):
                 ready = wait([*numbers], 0)
                 if not ready:
                     yield None
-                    left = min(
-                        (process.seconds_left() for process in self._processes.values()), default=SECONDS_A_CHECK
-                    )
+                    limits = (process.seconds_left() for process in self._processes.values())
+                    left = min(limits, default=SECONDS_A_CHECK)
                     ready = wait([*numbers], min(SECONDS_A_CHECK, max(0.0, left)))
                 yield from self._read([numbers[connection] for connection in ready if connection in numbers])
                 self._assign()

@@ -123,7 +123,9 @@ def _work(outbox: Outbox, inbox: Inbox) -> None:
     def start(trial: Trial) -> Turned:
         checkpoints = job.checkpoints.open(trial, inbox.stop.is_set) if job.checkpoints else None
         machine, report = job.machine(trial), outbox.progress
-        return run_in_turns(trial, job.loop, machine, checkpoints, job.rules, on_progress=report, pass_on=ends_process)
+        return run_in_turns(
+            trial, job.loop, machine, checkpoints, job.rules, on_progress=report, pass_on=ends_process, xray=job.xray
+        )
 
     try:
         if job.set_up is not None:
