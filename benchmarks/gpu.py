@@ -13,10 +13,14 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+
 import fairtrial
+from fairtrial.scheduler import plan
+from fairtrial.training import devices, loop
+from fairtrial.trial import Trial, TrialContext, Turn
 
 STUDY = {
     "name": "rates",
@@ -33,51 +37,26 @@ STUDY = {
 }
 
 
-def trials(count: int, **training: object) -> list[object]:
+def trials(count: int, **training: object) -> list[Trial]:
     """Make trials of the paper's network that differ in arm and seed."""
-    from fairtrial.scheduler import plan
-
     table = STUDY | {"seeds": -(-count // 4), "training": STUDY["training"] | training}
     return list(plan(fairtrial.Study.from_dict(table)))[:count]
 
 
 def rate(count: int, seconds: float, **training: object) -> dict[str, float]:
-    """Let trials take turns for some seconds, once all have settled; returns what was measured."""
-    import torch
-
-    from fairtrial.training import devices, loop
-    from fairtrial.trial import TrialContext, Turn
-
-    device = devices.choose_device()
-    on_gpu = device.type == "cuda"
+    """Let trials take turns for some seconds, once all have recorded their steps; returns what was measured."""
+    on_gpu = devices.choose_device().type == "cuda"
     begun = time.perf_counter()
-    running: list[Iterator[object]] = []
+    running = []
     for trial in trials(count, **training):
-        context = TrialContext(trial, in_turns=True, xray=False)
-        running.append(loop.train(context))
+        running.append(loop.train(TrialContext(trial, in_turns=True, xray=False)))
         for _ in range(4):
             next(running[-1])
-    if on_gpu:
-        torch.cuda.synchronize()
+    _wait(on_gpu)
     ready = time.perf_counter() - begun
-
-    def turns(until: float) -> int:
-        steps = 0
-        while time.perf_counter() < until:
-            worked = False
-            for one in running:
-                item = next(one)
-                steps += item is Turn.OVER
-                worked |= item is not Turn.WAITS
-            if not worked:
-                time.sleep(0.0001)
-        if on_gpu:
-            torch.cuda.synchronize()
-        return steps
-
-    turns(time.perf_counter() + seconds / 4)
+    _turns(running, seconds / 4, on_gpu)
     start = time.perf_counter()
-    steps = turns(start + seconds)
+    steps, asleep = _turns(running, seconds, on_gpu)
     took = time.perf_counter() - start
     gib = torch.cuda.memory_reserved() / 2**30 if on_gpu else 0.0
     for one in running:
@@ -85,13 +64,28 @@ def rate(count: int, seconds: float, **training: object) -> dict[str, float]:
     running.clear()
     if on_gpu:
         torch.cuda.empty_cache()
-    return {
-        "trials": count,
-        "steps_per_second": steps / took,
-        "gib": gib,
-        "gib_per_trial": gib / count,
-        "ready_s": ready,
-    }
+    measured = {"trials": count, "steps_per_second": steps / took, "gib": gib, "gib_per_trial": gib / count}
+    return measured | {"python_waited": asleep / took, "ready_seconds": ready}
+
+
+def _turns(running: list, seconds: float, on_gpu: bool) -> tuple[int, float]:
+    """Give each trial its turn for some seconds; returns steps, and the seconds in which all had to wait."""
+    until = time.perf_counter() + seconds
+    steps, asleep = 0, 0.0
+    while time.perf_counter() < until:
+        items = [next(one) for one in running]
+        steps += items.count(Turn.OVER)
+        if items.count(Turn.WAITS) == len(items):
+            before = time.perf_counter()
+            time.sleep(0.0001)
+            asleep += time.perf_counter() - before
+    _wait(on_gpu)
+    return steps, asleep
+
+
+def _wait(on_gpu: bool) -> None:
+    if on_gpu:
+        torch.cuda.synchronize()
 
 
 def rates(counts: list[int], seconds: float) -> None:
@@ -99,35 +93,28 @@ def rates(counts: list[int], seconds: float) -> None:
     for count in counts:
         print(json.dumps({"precision": "float32", **rate(count, seconds)}), flush=True)
     best = 16 if 16 in counts else counts[-1]
-    for precision in ("tf32", "bf16"):
+    for precision in ("tf32", "bf16") if len(counts) > 1 else ():
         try:
             print(json.dumps({"precision": precision, **rate(best, seconds, precision=precision)}), flush=True)
         except fairtrial.FairtrialError as error:
             print(f"{precision}: {error}")
 
 
-def digests(counts: list[int], again: bool) -> bool:
-    """Run one study with so many trials side by side; returns whether all digests are equal."""
-    overrides = ["seeds=4", "training.epochs=2", "data.train=600", "data.test=300"]
-    study = fairtrial.load("paper", [*overrides, 'data.name="digits"'])
-    found = {}
+def digests(counts: list[int]) -> bool:
+    """Run one study with so many trials side by side, and once more; returns whether all digests are equal."""
+    overrides = ["seeds=4", "training.epochs=2", "data.train=600", "data.test=300", 'data.name="digits"']
+    study = fairtrial.load("paper", overrides)
+    found = set()
     with tempfile.TemporaryDirectory() as folder:
-        for number, count in enumerate([*counts, *([counts[-1]] if again else [])]):
+        for number, count in enumerate([*counts, counts[-1]]):
             begun = time.perf_counter()
-            executor = fairtrial.CudaExecutor(count)
-            runs = fairtrial.run(study, store=Path(folder) / f"{number}.db", executor=executor)
-            took = time.perf_counter() - begun
-            found[number] = runs.digest()
+            runs = fairtrial.run(study, store=Path(folder) / f"{number}.db", executor=fairtrial.CudaExecutor(count))
+            found.add(runs.digest())
+            line = {"trials_per_gpu": count, "digest": runs.digest(), "seconds": time.perf_counter() - begun}
             outcomes = [str(one.outcome) for one in runs.results]
             failures = [one.detail for one in runs.results if one.detail][:1]
-            line = {
-                "trials_per_gpu": count,
-                "digest": found[number],
-                "seconds": took,
-                "finished": outcomes.count("finished"),
-            }
-            print(json.dumps(line), *failures, flush=True)
-    return len(set(found.values())) == 1
+            print(json.dumps(line | {"finished": outcomes.count("finished")}), *failures, flush=True)
+    return len(found) == 1
 
 
 def main() -> None:
@@ -140,11 +127,9 @@ def main() -> None:
     given = parser.parse_args()
     if given.device:
         os.environ["FAIRTRIAL_DEVICE"] = given.device
-    sys.path.insert(0, str(Path(__file__).parent))
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     if given.what == "rates":
         rates(given.counts or [1, 4, 8, 16, 32], given.seconds)
-    elif not digests(given.counts or [1, 4, 16], again=True):
+    elif not digests(given.counts or [1, 4, 16]):
         sys.exit("the digests differ")
 
 

@@ -58,7 +58,7 @@ def run_study(
             `scheduler.Scheduler`.
         store: contains earlier results, and gets the new ones.
         executor: runs the trials; by default this machine, its GPUs if there are any. Workers do not import the script
-            that calls this: it needs no ``if __name__ == "__main__"``, and a training loop must be in a module of its own.
+            that calls this: it needs no ``if __name__ == "__main__"``, a training loop must be in a module.
         callbacks: called as the study runs.
         retry_failed: run failed trials again. Diverged ones are results, and stay.
         force: continue although versions of torch or fairtrial, threads, processor, layers, data or the user's own code

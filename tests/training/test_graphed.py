@@ -119,7 +119,7 @@ def test_a_regression_too(operations, recorded, tmp_path):
     rows = torch.rand(60, 4, generator=torch.Generator().manual_seed(0))
     lines = ["a,b,c,y", *(",".join(f"{x:.4f}" for x in row) for row in rows.tolist())]
     (tmp_path / "t.csv").write_text("\n".join(lines))
-    data = {"name": "table", "path": str(tmp_path / "t.csv"), "target": "y", "task": "regression", "test": 20}
+    data = {"name": "table", "path": str(tmp_path / "t.csv"), "target": "y", "task": "regression"}
     trial = make(
         data=data,
         model={"name": "mlp"},
