@@ -230,7 +230,7 @@ def test_the_documentation_has_the_table(registry):
         ("MODELS", ["mlp", "mobilenet_v2", "resnet18", "resnet20", "small_cnn"]),
         ("DATASETS", ["cifar10", "cifar100", "digits", "fashion_mnist", "image_folder", "mnist", "npz", "table"]),
         ("CHARTS", ["differences", "heat_map", "sensitivity", "test_accuracy", "training_loss"]),
-        ("EXECUTORS", ["inline", "local", "ray"]),
+        ("EXECUTORS", ["auto", "cuda", "inline", "local", "ray"]),
     ],
 )
 def test_a_fresh_process_knows_every_entry(registry, names):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fairtrial import loading
 from fairtrial.digests import digest_results
@@ -79,7 +79,9 @@ class StudyResults:
         Raises:
             ReportError: no such measure.
         """
-        return self._view(lambda runs: _verdict(runs, metric))
+        from fairtrial.report.views import verdict_view  # noqa: PLC0415
+
+        return self._view(lambda runs: verdict_view(runs.study, runs.results, metric, runs.history))
 
     def confirmation(self) -> Study:
         """Build a study that compares the leading arm with the reference on fresh seeds.
@@ -125,20 +127,35 @@ class StudyResults:
         results = tuple(replace(result, arm=labels[result.arm]) for result in self.results)
         return replace(self, study=under_labels(self.study), results=results)
 
-    def plot(self, name: str) -> "Figure":
-        """Draw one chart, such as ``"test_accuracy"``.
+    def plot(self, name: str, **options: Any) -> "Figure":
+        """Draw one chart, such as ``"test_accuracy"``, with the options of `plots`."""
+        return self.plots(name, **options)[0]
+
+    def plots(self, *names: str, **options: Any) -> "tuple[Figure, ...]":
+        """Draw charts, or curves of recorded metrics; by default all with data. Options: `report.chart_options`.
 
         Raises:
-            ReportError: there is no such chart, or no data for it.
+            ReportError: there is no such chart, no data for it, or it does not take an option.
         """
-        return self.plots(name)[0]
-
-    def plots(self, *names: str) -> "tuple[Figure, ...]":
-        """Draw several charts; by default all that have data."""
+        from fairtrial.report.chart_options import ChartOptions  # noqa: PLC0415
         from fairtrial.report.charts import draw  # noqa: PLC0415
 
         labeled = self._labeled().with_snapshots(tensors=False)
-        return draw(names, labeled.study, labeled.results, history=self.history)
+        chosen = ChartOptions.of(self.study, **options)
+        return draw(names, labeled.study, labeled.results, history=self.history, options=chosen)
+
+    def report(self, folder: str | Path) -> list[Path]:
+        """Write a report into a folder: a page that needs no network, figures, tables and data; finished or not.
+
+        Returns:
+            The files, the page first.
+
+        Raises:
+            ReportError: the folder can't be written, or holds other files than an earlier report.
+        """
+        from fairtrial.report.page.folder import write_report  # noqa: PLC0415
+
+        return write_report(self.study, self.with_snapshots(tensors=False).results, Path(folder), self.history)
 
     def to_pandas(self) -> "pd.DataFrame":
         """Make a data frame with a row for each epoch record and the columns of `export`.
@@ -187,23 +204,6 @@ class StudyResults:
 
     def _repr_html_(self) -> str:
         return self.table()._repr_html_()
-
-
-def _verdict(runs: StudyResults, metric: str | None) -> "View[StudyVerdict]":
-    from fairtrial.report.views import View  # noqa: PLC0415
-    from fairtrial.stats.comparison import compare  # noqa: PLC0415
-    from fairtrial.stats.noise import split_noise  # noqa: PLC0415
-    from fairtrial.stats.questions import answer_questions  # noqa: PLC0415
-    from fairtrial.stats.sensitivity import sensitivities  # noqa: PLC0415
-
-    noise = split_noise(runs.study, runs.results, metric=metric)
-    asked = [also.metric for also in runs.study.evidence.also or ()]
-    planned = metric is None or metric in asked
-    found = compare(runs.study, runs.results, metric=None if planned else metric, history=runs.history)
-    answers = answer_questions(runs.study, runs.results, found) if planned else ()
-    if metric in asked:
-        return View(answers[asked.index(metric)].verdicts[0], noise)
-    return View(found, noise, answers, sensitivities(runs.study, found))
 
 
 def load(source: str | Path, overrides: Sequence[str] = (), *, store: str | Path | Store | None = None) -> Study:

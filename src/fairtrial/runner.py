@@ -157,6 +157,7 @@ def compose_workload(
         gpus=devices.gpus(),
         environment=devices.show_one_gpu,
         device_memory=devices.memory,
+        use_cores=machine.sharing_cores(study),
         data=NodeData(partial(datasets.gather, data), partial(datasets.install, data)) if data else None,
         rules=RecordRules.of(study),
         notes=notes,

@@ -40,7 +40,11 @@ def without_seconds(records):
 def train(trial):
     """Train a trial alone; return what it tells, to the bit."""
     context = TrialContext(trial)
-    return without_seconds(loop.train(context)), context.fingerprints
+    return told(loop.train(context), context)
+
+
+def told(records, context):
+    return without_seconds(records), context.fingerprints, context.xray_progress.snapshots
 
 
 @pytest.fixture
@@ -115,6 +119,19 @@ def test_recorded_steps_give_the_same_bits_as_single_operations(case, operations
     assert train(trial) == expected
 
 
+def test_the_x_ray_sees_the_steps_that_it_sees_otherwise_and_changes_none(operations, recorded, monkeypatch):
+    trial = make(training={"epochs": 3, "batch_size": 16})
+    seldom = train(trial)
+    monkeypatch.setattr("fairtrial.training.xray_schedule.SPACING", 1)
+    expected = train(trial)
+    recorded()
+    records, fingerprints, snapshots = train(trial)
+    assert (records, fingerprints) == seldom[:2] == expected[:2]
+    assert snapshots == expected[2]
+    assert [one.step for one in snapshots] == [1, 2, 5, 10, 15]
+    assert all({"train_loss", "test_loss", "update_rms_over_lr"} <= set(one.overall) for one in snapshots)
+
+
 def test_a_regression_too(operations, recorded, tmp_path):
     rows = torch.rand(60, 4, generator=torch.Generator().manual_seed(0))
     lines = ["a,b,c,y", *(",".join(f"{x:.4f}" for x in row) for row in rows.tolist())]
@@ -149,7 +166,7 @@ def test_trials_that_take_turns_give_the_bits_that_each_gives_alone(recorded):
                 turns += 1
             else:
                 records[index].append(item)
-    assert [(without_seconds(records[index]), contexts[index].fingerprints) for index in records] == expected
+    assert [told(records[index], contexts[index]) for index in records] == expected
     assert turns >= 4 * 2 * 5
 
 
@@ -161,8 +178,8 @@ def test_single_operations_of_trials_that_take_turns_give_their_bits(operations)
     both = [
         [one for one in pair if one is not None and not isinstance(one, Turn)] for pair in itertools.zip_longest(*loops)
     ]
-    records = [without_seconds(pair[index] for pair in both if pair) for index in range(2)]
-    assert [(one, context.fingerprints) for one, context in zip(records, contexts, strict=True)] == expected
+    records = [[pair[index] for pair in both if pair] for index in range(2)]
+    assert [told(one, context) for one, context in zip(records, contexts, strict=True)] == expected
 
 
 @pytest.mark.parametrize("stop", [1, 2, 4, 5, 6, 9])
@@ -178,7 +195,7 @@ def test_an_interrupted_trial_gives_the_same_bits(case, stop, operations, record
     attempt = manager.open(trial)
     messages = list(run_trial(trial, loop.train, MACHINE, attempt))
     records = [message.record.metrics for message in messages if isinstance(message, EpochFinished)]
-    assert (without_seconds(records), attempt.fingerprints) == expected
+    assert (without_seconds(records), attempt.fingerprints, attempt.xray.snapshots) == expected
 
 
 def test_a_trial_diverges_at_the_same_batch(operations, recorded):

@@ -1,11 +1,13 @@
 """Evaluate a network: as it is, with batch-norm statistics recomputed, and with averaged weights."""
 
 from collections.abc import Mapping, Sequence
+from time import perf_counter
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from fairtrial.spec import ModelSettings
 from fairtrial.spec.metrics import EMA, RECALIBRATED
 from fairtrial.spec.settings import Training
 from fairtrial.training import datasets
@@ -13,11 +15,14 @@ from fairtrial.training.averages import recalibrated
 from fairtrial.training.closures import evaluated_weights
 from fairtrial.training.learner import Learner
 from fairtrial.training.losses import Accumulator, Objective
+from fairtrial.training.xray import Xray
 
 #: Images per forward pass of an evaluation: enough to keep the cores busy, few enough to stay in their caches.
 EVALUATION_BATCH = 500
 #: The same on a GPU, which has more to fill.
 EVALUATION_BATCH_OF_GPU = 1000
+#: Test images of which an x-ray measures the loss along the way.
+SAMPLE = 128
 #: Training batches from which statistics of batch norm are recomputed: of 64 images, they leave a variance within 2%.
 RECALIBRATION_BATCHES = 100
 
@@ -120,6 +125,32 @@ def _evaluate_in_all_ways(
         with learner.average.applied():
             sums |= evaluate_all(learner, held_out, EMA, measure)
     return sums
+
+
+def along_the_way(learner: Learner, model: ModelSettings, dataset: datasets.Dataset) -> dict[str, float]:
+    """Measure the loss on up to `SAMPLE` test images, evenly spaced, for an x-ray; training goes on as if it had not.
+
+    Of a model of the user's own nothing is measured: its evaluation might change it.
+    """
+    if ":" in model.name:
+        return {}
+    images = len(dataset.test)
+    some = torch.arange(0, images, -(-images // SAMPLE))
+    with evaluated_weights(learner.optimizer, learner.network):
+        tally = evaluate(learner.network, dataset.test, learner.device, some, learner.objective)
+    return {"test_loss": tally.read("test")["test_loss"]}
+
+
+def add_losses(
+    xray: Xray, learner: Learner, tally: Accumulator, model: ModelSettings, dataset: datasets.Dataset
+) -> None:
+    """Add the losses so far to the snapshot that was just taken."""
+    begun = perf_counter()
+    losses = along_the_way(learner, model, dataset)
+    xray.add_losses(train_loss=tally.read("train")["train_loss"], **losses)
+    if not losses:
+        xray.note("test loss along the way: not measured of a model of your own, which its evaluation might change")
+    xray.seconds += perf_counter() - begun
 
 
 def evaluated_images(training: Training, dataset: datasets.Dataset) -> int:

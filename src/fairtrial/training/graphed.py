@@ -20,12 +20,13 @@ from fairtrial.spec import BUILT_IN, Settings
 from fairtrial.training import datasets, state
 from fairtrial.training.augmentation import augment
 from fairtrial.training.checks import CHECK_STEPS, REPORT_SECONDS, check_loss
-from fairtrial.training.evaluation import evaluation_batch, read_all
+from fairtrial.training.evaluation import add_losses, evaluation_batch, read_all
 from fairtrial.training.graphs import Mark, Recorder, Repeated
 from fairtrial.training.learner import Learner
 from fairtrial.training.losses import Accumulator, ClassAccumulator, Objective
 from fairtrial.training.randomness import random_state
 from fairtrial.training.state import TrainingPosition
+from fairtrial.training.xray import Xray
 from fairtrial.trial import TrialContext, Turn
 
 #: Steps between two marks in a trial's work, and marks that may be ahead of the device. Few, so that a trial which is
@@ -58,7 +59,10 @@ def why_not_recorded(settings: Settings) -> str:
 
 
 def prepare_optimizer(learner: Learner, settings: Settings) -> None:
-    """Let an optimizer, which may have been restored, keep on the device what changes from step to step."""
+    """Let an optimizer, which may have been restored, keep on the device what changes from step to step.
+
+    NAdam, Adamax and RAdam round otherwise then: so a GPU has them this way whether or not their steps are recorded.
+    """
     changes = settings.schedule.name != "constant"
     for group in learner.optimizer.param_groups:
         if "capturable" in group and learner.device.type == "cuda":
@@ -86,12 +90,14 @@ class RecordedTraining:
         learner: what it trains, at its position.
         dataset: with all its tensors on the learner's device.
         recorder: records the trial's work.
+        xray: of the trial; the steps that it looks at are taken by single operations.
     """
 
-    def __init__(self, trial: TrialContext, learner: Learner, dataset: datasets.Dataset, recorder: Recorder) -> None:
+    def __init__(
+        self, trial: TrialContext, learner: Learner, dataset: datasets.Dataset, recorder: Recorder, xray: Xray
+    ) -> None:
         self._trial, self._learner, self._dataset, self._recorder = trial, learner, dataset, recorder
-        self._data = trial.settings.data
-        prepare_optimizer(learner, trial.settings)
+        self._data, self._xray = trial.settings.data, xray
         self._norms = [
             one
             for one in learner.network.modules()
@@ -130,6 +136,9 @@ class RecordedTraining:
         started = perf_counter()
         for index in range(position.batch, len(batches)):
             self._step(position, on_device[starts[index] : starts[index] + batches[index]])
+            if self._xray.fresh:
+                add_losses(self._xray, learner, position.tally, trial.settings.model, self._dataset)
+            started += self._xray.spent()
             if position.batch % CHECK_STEPS == 0 or position.batch == len(batches):
                 self._checks.append(_Check(position.batch, position.tally.on_host(), self._recorder.mark()))
             self._read_checks(position, len(batches))
@@ -190,7 +199,9 @@ class RecordedTraining:
         if self._data.augment:
             self._augment(position, rows)
         images = position.tally.images + size
-        loss, outputs, labels = self._steps[size]()
+        step = self._steps[size]
+        by_calls = self._xray.due or not step.was_done
+        loss, outputs, labels = step.plainly() if by_calls else self._xray.unseen(step)
         if not self._in_graph:
             position.tally.add(loss, outputs, labels)
         position.tally.images = images  # a graph doesn't count

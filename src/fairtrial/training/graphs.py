@@ -166,19 +166,23 @@ class Repeated(Generic[T]):
 
     def __init__(self, recorder: Recorder, action: Callable[[], T]) -> None:
         self._recorder, self._action = recorder, action
-        self._was_done = False
+        self.was_done = False
         self._recording: Recording[T] | None = None
 
     def __call__(self) -> T:
         """Do it once; what is returned is valid until the next time."""
+        if not self.was_done:
+            return self.plainly()
         if self._recording is not None:
             self._recording.repeat()
-            return self._recording.result
-        if not self._was_done:
-            self._was_done = True
-            return self._action()
-        self._recording = self._recorder.record(self._action)
+        else:
+            self._recording = self._recorder.record(self._action)
         return self._recording.result
+
+    def plainly(self) -> T:
+        """Do it once by its single operations, which gives the same bits."""
+        self.was_done = True
+        return self._action()
 
 
 def recorder_for(device: torch.device) -> Recorder | None:

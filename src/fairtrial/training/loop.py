@@ -18,6 +18,7 @@ from fairtrial.training.closures import evaluated_weights
 from fairtrial.training.devices import choose_device
 from fairtrial.training.evaluation import (
     Evaluate,
+    add_losses,
     evaluate,
     evaluate_all,
     evaluate_epoch,
@@ -26,14 +27,16 @@ from fairtrial.training.evaluation import (
     read_all,
 )
 from fairtrial.training.fingerprints import fingerprint
-from fairtrial.training.graphed import RecordedTraining, why_not_recorded
+from fairtrial.training.graphed import RecordedTraining, prepare_optimizer, why_not_recorded
 from fairtrial.training.graphs import recorder_for
+from fairtrial.training.kernels.assistance import helped_seconds
 from fairtrial.training.learner import Learner
 from fairtrial.training.losses import Accumulator
 from fairtrial.training.placement import on_device
 from fairtrial.training.randomness import random_state, set_random_state
 from fairtrial.training.state import TrainingPosition
 from fairtrial.training.surroundings import Surroundings, surrounded
+from fairtrial.training.xray import Xray
 from fairtrial.trial import TrialContext, Turn
 
 # Independent streams of random numbers. The initial weights take the seed itself.
@@ -57,8 +60,9 @@ def train(trial: TrialContext) -> Iterator[dict[str, float] | Turn]:
     Yields:
         After each epoch: ``train_loss`` and ``train_acc`` over the epoch's training batches, each measured before its
         step, as in Keras; ``test_loss``, ``test_acc`` and, with a validation set, ``val_loss``, ``val_acc`` in
-        evaluation mode; ``train_seconds``, the sum over an interrupted epoch's attempts, and ``eval_seconds``. Losses
-        are cross entropies in nats, accuracies fractions. Where a study asks for them, the same of other evaluations:
+        evaluation mode; ``train_seconds``, the sum over an interrupted epoch's attempts, and ``eval_seconds``; where
+        idle cores have helped, ``helped_seconds``, for how long. Losses are cross entropies in nats, accuracies
+        fractions. Where a study asks for them, the same of other evaluations:
         ``recalibrated_test_acc``, ``ema_test_acc`` and, in the last epoch, ``eval1_test_acc`` and so on; see
         `evaluation`. In between, a `Turn` after each step if the trial takes turns with others; then times include
         theirs.
@@ -83,9 +87,15 @@ def _train(trial: TrialContext) -> Generator[dict[str, float] | Turn, None, None
     )
     position = state.load(trial, learner)
     recorder = None if why_not_recorded(settings) else recorder_for(device)
-    recorded = None if recorder is None else RecordedTraining(trial, learner, dataset, recorder)
+    if recorder is not None or (device.type == "cuda" and not why_not_recorded(settings)):
+        prepare_optimizer(learner, settings)  # whether or not graphs are on: they must not change the bits
+    xray = trial.xray(
+        learner.optimizer, learner.network, steps_per_epoch=-(-len(dataset.train) // settings.training.batch_size)
+    )
+    recorded = None if recorder is None else RecordedTraining(trial, learner, dataset, recorder, xray)
     measure = evaluate if recorded is None else recorded.evaluate
     while position.epoch <= trial.epochs:
+        helped = helped_seconds()
         order = batch_order(trial.order_seed, position.epoch, len(dataset.train))
         batches = torch.split(order, settings.training.batch_size)
         within = {
@@ -94,7 +104,7 @@ def _train(trial: TrialContext) -> Generator[dict[str, float] | Turn, None, None
         }
         with _own_random_numbers(trial, position, device):
             if recorded is None:
-                yield from _train_epoch(trial, learner, position, dataset, order=batches, evaluations=within)
+                yield from _train_epoch(trial, learner, position, dataset, order=batches, evaluations=within, xray=xray)
             else:
                 yield from recorded.train(position, order, within)
         metrics = position.tally.read("train")
@@ -105,7 +115,8 @@ def _train(trial: TrialContext) -> Generator[dict[str, float] | Turn, None, None
         metrics |= position.evaluations | read_all(sums)
         learner.schedule.end_epoch(metrics)
         evaluation = position.evaluation_seconds + perf_counter() - trained
-        yield metrics | {"train_seconds": position.seconds, "eval_seconds": evaluation}
+        metrics |= {"train_seconds": position.seconds, "eval_seconds": evaluation}
+        yield metrics | ({"helped_seconds": helped} if (helped := helped_seconds() - helped) else {})
         position = TrainingPosition.before(position.epoch + 1, learner)
         if position.epoch <= trial.epochs:
             state.save(trial, learner, position)
@@ -145,6 +156,7 @@ def _train_epoch(
     *,
     order: Sequence[Tensor],
     evaluations: Mapping[int, Callable[[], dict[str, Accumulator]]],
+    xray: Xray,
 ) -> Generator[Turn, None, None]:
     """Train an epoch from a position to its end, operation by operation, and update the position."""
     device, tally, data = learner.device, position.tally, trial.settings.data
@@ -163,6 +175,9 @@ def _train_epoch(
             )
         tally.add(*learner.step(inputs, labels), labels)
         position.batch += 1
+        if xray.fresh:
+            add_losses(xray, learner, tally, trial.settings.model, dataset)
+        started += xray.spent()
         if position.batch % CHECK_STEPS == 0 or position.batch == len(order):
             check_loss(tally, position.epoch, position.batch)
         if perf_counter() - reported > REPORT_SECONDS:
