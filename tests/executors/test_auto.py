@@ -52,7 +52,5 @@ def test_trials_a_gpu_without_a_gpu():
 @pytest.mark.parametrize("other", [{"workers": 2}, {"memory_limit": 1 << 30}])
 def test_what_excludes_each_other(other):
     (name,) = other
-    with pytest.raises(
-        FairtrialError, match=rf"^trials_per_gpu: excludes {name}, which is of processes with one"
-    ):
+    with pytest.raises(FairtrialError, match=rf"^trials_per_gpu: excludes {name}, which is of processes with one"):
         AutoExecutor(trials_per_gpu=2, **other)
