@@ -4,8 +4,6 @@ import time
 from pathlib import Path
 
 import loops
-from fairtrial.training import graphs, loop
-from fairtrial.training.kernels import library
 from fairtrial.trial import Turn
 
 #: The trials that run in this process.
@@ -86,6 +84,9 @@ def saving(trial):
 
 def recorded(trial):
     """Train by recorded steps on a CPU, too."""
+    from fairtrial.training import graphs, loop  # the other loops need no torch, whose import takes a second
+    from fairtrial.training.kernels import library
+
     library.load = lambda dtype: None  # of which the stand-in sees no operations
     loop.recorder_for = lambda device: graphs.recorder_for(device) or graphs.OperationRecorder()
     yield from loop.train(trial)

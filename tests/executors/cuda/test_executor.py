@@ -21,13 +21,16 @@ from fairtrial.testing import Instead
 from fairtrial.trial import Outcome
 from workloads import arm, execute, opened, submit
 
+#: The settings of a second arm.
+OTHER = {"optimizer": {"lr": 0.01}}
+
 
 @pytest.fixture
 def trials(make_study):
     """Trials of fairtrial's own loop, which alone takes turns; the tests give the session another."""
 
     def make(seeds=2, **arms):
-        study = make_study(seeds=seeds, training={"epochs": 3}, arms=arms or {"a": {}, "b": {"params": {"x": 1}}})
+        study = make_study(seeds=seeds, training={"epochs": 3}, arms=arms or {"a": {}, "b": OTHER})
         return plan(study)
 
     return make
@@ -83,13 +86,13 @@ def test_where_memory_runs_out_all_go_on_with_fewer_beside(trials):
 
 
 def test_what_has_memory_only_alone_is_run_alone(trials):
-    messages = execute(CudaExecutor(4), turns.filling_gpu, trials(a={}, big={"params": {"x": 1}}))
+    messages = execute(CudaExecutor(4), turns.filling_gpu, trials(a={}, big=OTHER))
     assert sorted(ends(messages)) == [("a", Outcome.FINISHED)] * 2 + [("big", Outcome.FINISHED)] * 2
     assert warnings(messages)[-1].endswith("with 2 trials in one process; they go on 1 at a time")
 
 
 def test_an_error_of_cuda_counts_only_against_the_trial_that_meets_it_alone(trials):
-    messages = execute(CudaExecutor(4), turns.breaking_gpu, trials(a={}, bad={"params": {"x": 1}}))
+    messages = execute(CudaExecutor(4), turns.breaking_gpu, trials(a={}, bad=OTHER))
     assert sorted(ends(messages)) == [("a", Outcome.FINISHED)] * 2 + [("bad", Outcome.FAILED)] * 2
     details = [one.detail for one in messages if isinstance(one, Ended) and one.outcome is Outcome.FAILED]
     error = "RuntimeError: CUDA error: an illegal memory access was encountered\n"
@@ -98,7 +101,7 @@ def test_an_error_of_cuda_counts_only_against_the_trial_that_meets_it_alone(tria
 
 
 def test_a_time_limit_ends_one_trial_and_the_others_go_on(trials):
-    messages = execute(CudaExecutor(4, time_limit=1.0), turns.slow, trials(seeds=1, a={}, slow={"params": {"x": 1}}))
+    messages = execute(CudaExecutor(4, time_limit=1.0), turns.slow, trials(seeds=1, a={}, slow=OTHER))
     assert sorted(ends(messages)) == [("a", Outcome.FINISHED), ("slow", Outcome.FAILED)]
     (detail,) = [one.detail for one in messages if isinstance(one, Ended) and one.detail]
     assert detail.startswith("time limit of 1s exceeded in epoch 1")
@@ -106,7 +109,7 @@ def test_a_time_limit_ends_one_trial_and_the_others_go_on(trials):
 
 def test_all_save_their_states_when_they_are_asked_to_stop_and_go_on_from_there(make_study, tmp_path):
     options = {"epochs": 3, "checkpoint_seconds": 3600}
-    study = make_study(seeds=2, training=options, arms={"a": {}, "b": {"params": {"x": 1}}})
+    study = make_study(seeds=2, training=options, arms={"a": {}, "b": OTHER})
     executor = Instead(CudaExecutor(4), loop=turns.saving, machine=loops.machine, set_up=None)
     with SQLStore("s.db") as store:
         with pytest.raises(KeyboardInterrupt):
@@ -135,8 +138,8 @@ def InterruptAfter(epochs):  # noqa: N802  (reads as a class, which it makes)
 
 
 def test_leaving_early_ends_the_process(trials):
-    with opened(CudaExecutor(2), turns.slow, trials=tuple(trials(slow={}, a={"params": {"x": 1}}))) as session:
-        submit(session, *trials(slow={}, a={"params": {"x": 1}}))
+    with opened(CudaExecutor(2), turns.slow, trials=tuple(trials(slow={}, a=OTHER))) as session:
+        submit(session, *trials(slow={}, a=OTHER))
         messages = session.messages()
         while not isinstance(next(messages), Started):
             pass
