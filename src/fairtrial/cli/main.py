@@ -41,7 +41,13 @@ COMMANDS = (
         "Print the tracebacks of failed trials, and how all other runs without a comparable number were lost.",
     ),
     Entry("plot", "results", "plot", "Draw charts of a study as PNG, SVG and PDF."),
-    Entry("export", "results", "export", "Write every epoch record, or every trial."),
+    Entry("export", "results", "export", "Write every epoch record, every trial, or every snapshot."),
+    Entry(
+        "xray",
+        "xray",
+        "xray",
+        "Show what each arm's optimizer did: how much epsilon and the betas mattered, in words and tables.",
+    ),
     Entry("digest", "results", "digest_study", "Print a digest of the results."),
     Entry("judge", "judge", "judge", "Judge runs that were made elsewhere: is a difference real, or luck?"),
     Entry(

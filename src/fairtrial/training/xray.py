@@ -309,7 +309,7 @@ def _lacking(whole: Sums, overall: Mapping[str, float], optimizer: str) -> list[
     if "update_rms_over_lr" not in overall:
         notes.append("update over the learning rate: the learning rate is 0 or unknown")
     if not whole.gradient:
-        notes.append(f"cosine and noise scale: {optimizer} keeps no exp_avg, or has taken no step before")
+        notes.append(f"cosine and noise scale: {optimizer} has no average of gradients from before this step")
     elif "noise_scale" not in overall:
         notes.append("noise scale: one step does not tell gradient and noise apart here")
     return notes
