@@ -229,7 +229,13 @@ def test_the_documentation_has_the_table(registry):
         ),
         ("MODELS", ["mlp", "mobilenet_v2", "resnet18", "resnet20", "small_cnn"]),
         ("DATASETS", ["cifar10", "cifar100", "digits", "fashion_mnist", "image_folder", "mnist", "npz", "table"]),
-        ("CHARTS", ["differences", "heat_map", "sensitivity", "test_accuracy", "training_loss"]),
+        (
+            "CHARTS",
+            [
+                *("differences", "heat_map", "sensitivity", "test_accuracy", "training_loss"),
+                *("xray_epsilon", "xray_layers", "xray_losses", "xray_sqrt_vhat", "xray_updates"),
+            ],
+        ),
         ("EXECUTORS", ["inline", "local", "ray"]),
     ],
 )

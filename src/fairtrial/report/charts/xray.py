@@ -96,7 +96,7 @@ def _lines(study: Study, data: XrayCharts, panel: _Panel, size: Size, *, axis: b
     color, dash, shape = channels([arm.name for arm in study.arms], study.reference)
     y = alt.Y("y:Q", title=panel.axis if axis else "", scale=_scale([row["y"] for row in rows], log=panel.log))
     if panel.log:
-        y = y.axis(alt.Axis(format="~e", tickCount=5))
+        y = y.axis(alt.Axis(format="~g", tickCount=5))
     x = _epochs(data)
     line = alt.Chart().mark_line(strokeWidth=1.7)
     dot = alt.Chart().mark_point(filled=True, opacity=1, size=22)
@@ -200,7 +200,7 @@ def _bands(one: ArmXray, data: XrayCharts, scale: alt.Scale, size: Size, *, firs
     x = _epochs(data)
 
     def y(field: str) -> alt.Y:
-        axis = alt.Axis(format="~e", tickCount=6)
+        axis = alt.Axis(format="~g", tickCount=6)
         return alt.Y(f"{field}:Q", title="sqrt(vhat)" if first else "", scale=scale, axis=axis)
 
     layers = [
@@ -219,8 +219,7 @@ def _bands(one: ArmXray, data: XrayCharts, scale: alt.Scale, size: Size, *, firs
 
 def _words_root(study: Study, data: XrayCharts) -> Words:
     lines = (
-        f"{study.name}. Line: median over the weights that have had a gradient; dark band: the middle half; light band: "
-        "5% to 95%.",
+        f"{study.name}. Line: median over the weights that have had a gradient; bands: 25% to 75%, and 5% to 95%.",
         "Dashed: epsilon. It matters where it comes near the bands.",
         *_remarks(data),
     )
@@ -239,8 +238,8 @@ _SHARES = tuple(
 
 def _words_epsilon(study: Study, data: XrayCharts) -> Words:
     lines = (
-        f"{study.name}. Share of the weights that have had a gradient. Above 10% of sqrt(vhat), epsilon shortens a step "
-        "by more than 9%; above 100%, by more than half.",
+        f"{study.name}. Share of the weights that have had a gradient.",
+        "Above 10% of sqrt(vhat), epsilon shortens a step by more than 9%; above 100%, by more than half.",
         *_remarks(data),
     )
     shares = {one.arm: one.last.overall["eps_over_10pct"] for one in data.arms if "eps_over_10pct" in one.last.overall}
@@ -257,8 +256,8 @@ _UPDATES = (
 
 def _words_updates(study: Study, data: XrayCharts) -> Words:
     lines = (
-        f"{study.name}. Left: how many learning rates a step changes a weight by. Middle: norm of a step over that of "
-        "the weights.",
+        f"{study.name}. Left: how many learning rates a step changes a weight by.",
+        "Middle: norm of a step over that of the weights.",
         "Right: 0 where a gradient has nothing to do with those before it.",
         *_remarks(data),
     )
