@@ -132,7 +132,7 @@ def test_one_arm_is_shown_at_all_its_moments(study):
     assert one.count("| large\\_eps | ") == 5 + 2
     assert all_arms.count("| large\\_eps | ") == 4 + 2
     assert "baseline" not in one
-    with pytest.raises(ReportError, match=r'^arm "large_esp": did you mean large_eps\?'):
+    with pytest.raises(ReportError, match=r'^arm "large_esp": did you mean `large_eps`\?'):
         runs.xray("large_esp")
 
 

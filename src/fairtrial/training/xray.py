@@ -331,7 +331,7 @@ def _is_within(frame: FrameType | None, other: FrameType) -> bool:
 
 
 def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".partition("\n")[0]
+    return f"{type(error).__name__}: {error}".partition("\n")[0][:300]
 
 
 def attach(
