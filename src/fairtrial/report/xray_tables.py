@@ -1,6 +1,6 @@
 """The x-ray of a study as tables: for people, for other programs, and with its sentences above."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, TypeAlias
 
 from fairtrial.report.csv_text import csv_text
@@ -47,12 +47,18 @@ _KINDS: tuple[tuple[str, str, Callable[[Statistics], str]], ...] = (
     ("no_gradient", "no\ngradient", _share("no_gradient")),
     *(one for one in _OVERALL if one[0] not in {"noise_scale", "train_loss", "test_loss"}),
 )
+#: What the columns mean, each with the column whose presence it needs.
 _LEGEND = (
-    "eps > 10%: share of coordinates that have had a gradient in which epsilon exceeds 10% of sqrt(vhat).",
-    "update / lr: root mean square of a step's change over the learning rate.",
-    "update / weight: norm of that change over the norm of the weights.",
-    "signal: mean of |mhat| / sqrt(vhat); cosine: of the averaged gradient and the fresh one; noise scale: in batches.",
-    "test loss: of up to 128 test images.",
+    (
+        "eps_over_10pct",
+        "eps > 10%: share of coordinates that have had a gradient in which epsilon exceeds 10% of sqrt(vhat).",
+    ),
+    ("update_rms_over_lr", "update / lr: root mean square of a step's change over the learning rate."),
+    ("update_over_weight", "update / weight: norm of that change over the norm of the weights."),
+    ("signal", "signal: mean of |mhat| / sqrt(vhat)."),
+    ("cosine", "cosine: of the averaged gradient and the fresh one."),
+    ("noise_scale", "noise scale: gradient noise scale, in batches."),
+    ("test_loss", "test loss: of up to 128 test images."),
 )
 
 
@@ -73,7 +79,9 @@ def xray_grids(data: StudyXray) -> list[Grid]:
         *((key, head, _of_moment(write)) for key, head, write in _OVERALL),
     ]
     used = [one for one in written if one[0] in {"arm", "moment"} or any(one[2](row) != NOTHING for row in rows)]
-    first = Grid(f"{name}: x-ray", columns(rows, used), tuple(_notes(data)), lead=sentences(data))
+    first = Grid(
+        f"{name}: x-ray", columns(rows, used), tuple(_notes(data, {one[0] for one in used})), lead=sentences(data)
+    )
     kinds = [(one.arm, kind, each) for one in data.arms[:MOST_ARMS] for kind, each in one.last.kinds.items()]
     if not kinds:
         return [first]
@@ -104,8 +112,8 @@ def _shown(one: ArmXray, *, whole: bool) -> list[Moment]:
     return [moment for moment in one.moments if moment.step in wanted]
 
 
-def _notes(data: StudyXray) -> Iterator[str]:
-    yield from _LEGEND
+def _notes(data: StudyXray, shown: Collection[str]) -> Iterator[str]:
+    yield from (text for column, text in _LEGEND if column in shown)
     if lines := list(missing(data)):
         yield ""
         yield from lines
