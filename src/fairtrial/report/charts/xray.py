@@ -200,7 +200,7 @@ def _bands(one: ArmXray, data: XrayCharts, scale: alt.Scale, size: Size, *, firs
     x = _epochs(data)
 
     def y(field: str) -> alt.Y:
-        axis = alt.Axis(format="~g", tickCount=6)
+        axis = alt.Axis(format="~e", tickCount=6)
         return alt.Y(f"{field}:Q", title="sqrt(vhat)" if first else "", scale=scale, axis=axis)
 
     layers = [
