@@ -241,13 +241,10 @@ def test_nothing_hostile_gets_out_of_runs_made_elsewhere(fairtrial_command):
         ["table", "evil.toml", "--format", TERMINAL],
         ["verdict", "evil.toml", "--metric", TERMINAL],
         ["plot", "evil.toml", TERMINAL],
-<<<<<<< HEAD
         ["xray", "evil.toml", "--arm", TERMINAL],
         ["xray", TERMINAL],
-=======
         ["report", TERMINAL],
         ["report", "evil.toml", "--out", f"fairtrial.db/{TERMINAL}"],
->>>>>>> main
         [TERMINAL],
     ],
 )
@@ -365,11 +362,9 @@ def test_the_live_view_shows_escapes(fairtrial_command, terminal):
 
 @pytest.mark.parametrize("by_variable", [True, False])
 @pytest.mark.parametrize("place", ["postgresql:/ada:s3cret@host/runs", "postgres//ada:s3cret@h/d", "ada:s3cret@h"])
-<<<<<<< HEAD
-@pytest.mark.parametrize("command", ["run", "plan", "check", "table", "plot", "export", "xray", "ls", "doctor"])
-=======
-@pytest.mark.parametrize("command", ["run", "plan", "check", "table", "plot", "report", "export", "ls", "doctor"])
->>>>>>> main
+@pytest.mark.parametrize(
+    "command", ["run", "plan", "check", "table", "plot", "report", "export", "xray", "ls", "doctor"]
+)
 def test_no_command_shows_the_password_of_a_mistyped_store(fairtrial_command, monkeypatch, command, place, by_variable):
     monkeypatch.setattr("fairtrial.doctor._layers", lambda: ("good", ""))  # slow, and about something else
     words = [command] if command in {"ls", "doctor"} else [command, "evil.toml"]

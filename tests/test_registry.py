@@ -233,13 +233,9 @@ def test_the_documentation_has_the_table(registry):
         (
             "CHARTS",
             [
-<<<<<<< HEAD
-                *("differences", "heat_map", "sensitivity", "test_accuracy", "training_loss"),
-                *("xray_epsilon", "xray_layers", "xray_losses", "xray_sqrt_vhat", "xray_updates"),
-=======
                 *("differences", "generalization_gap", "heat_map", "history", "noise", "overfitting", "seeds"),
                 *("sensitivity", "test_accuracy", "time_accuracy", "training_loss"),
->>>>>>> main
+                *("xray_epsilon", "xray_layers", "xray_losses", "xray_sqrt_vhat", "xray_updates"),
             ],
         ),
         ("EXECUTORS", ["inline", "local", "ray"]),

@@ -14,12 +14,9 @@ from fairtrial.report.questions import answer_grid, answer_table
 from fairtrial.report.screen import screen_text
 from fairtrial.report.sensitivity import sensitivity_grid, sensitivity_table
 from fairtrial.report.verdicts import noise_grid, verdict_grid, verdict_table
-<<<<<<< HEAD
 from fairtrial.report.xray import StudyXray
 from fairtrial.report.xray_tables import xray_csv, xray_grids, xray_table
-=======
 from fairtrial.spec import Study
->>>>>>> main
 from fairtrial.stats.claims import StudyClaims
 from fairtrial.stats.comparison import StudyVerdict, compare
 from fairtrial.stats.noise import ArmNoise, split_noise
