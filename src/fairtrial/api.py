@@ -16,7 +16,7 @@ from fairtrial.scheduler import plan
 from fairtrial.spec import Study
 from fairtrial.spec.labels import under_labels
 from fairtrial.store.base import Store, StoredStudy
-from fairtrial.store.opening import opened_store
+from fairtrial.store.opening import opened_store, read_snapshots
 from fairtrial.store.url import DEFAULT_STORE as DEFAULT_STORE  # noqa: PLC0414  (others import it from here)
 from fairtrial.trial import Outcome, TrialResult
 
@@ -106,8 +106,7 @@ class StudyResults:
         """Read `TrialResult.snapshots` from the store; without ``tensors``, those of single tensors are left out."""
         if self.store is None or any(result.snapshots for result in self.results):
             return self
-        with opened_store(self.store, create=False) as opened:
-            found = opened.snapshots([one.trial for one in self.results], tensors=tensors)
+        found = read_snapshots(self.store, [one.trial for one in self.results], tensors=tensors)
         return replace(self, results=tuple(replace(one, snapshots=found.get(one.trial, ())) for one in self.results))
 
     def xray(self, arm: str | None = None) -> "View[StudyXray]":
@@ -150,7 +149,9 @@ class StudyResults:
         from fairtrial.report.chart_options import ChartOptions  # noqa: PLC0415
         from fairtrial.report.charts import draw  # noqa: PLC0415
 
-        labeled = self._labeled().with_snapshots(tensors=False)
+        labeled = self._labeled()
+        if not names or any(name.startswith("xray_") or ":" in name for name in names):
+            labeled = labeled.with_snapshots(tensors=False)
         chosen = ChartOptions.of(self.study, **options)
         return draw(names, labeled.study, labeled.results, history=self.history, options=chosen)
 
