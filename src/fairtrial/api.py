@@ -3,13 +3,13 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fairtrial import loading
+from fairtrial.callbacks import Callback, closing
 from fairtrial.digests import digest_results
-from fairtrial.errors import FairtrialError, ReportError, StoreMissingError, StudyError, StudyNotFoundError
+from fairtrial.errors import FairtrialError, StoreMissingError, StudyError, StudyNotFoundError
 from fairtrial.history import History
 from fairtrial.progress import progress_text
 from fairtrial.scheduler import plan
@@ -23,7 +23,6 @@ from fairtrial.trial import Outcome, TrialResult
 if TYPE_CHECKING:  # slow to load, and needed by one function each
     import pandas as pd
 
-    from fairtrial.callbacks import Callback
     from fairtrial.estimate import Estimate
     from fairtrial.executors.base import Executor
     from fairtrial.report.charts import Figure
@@ -174,11 +173,9 @@ class StudyResults:
         Raises:
             ReportError: pandas is not installed.
         """
-        try:
-            import pandas as pd  # noqa: PLC0415
-        except ImportError as error:
-            raise ReportError("to_pandas needs pandas: pip install pandas") from error
-        return pd.read_parquet(BytesIO(self.records("parquet")))
+        from fairtrial.report.export import data_frame  # noqa: PLC0415
+
+        return data_frame(self.records("parquet"))
 
     def export(self, path: str | Path, rows: str = "epochs") -> None:
         """Write every epoch record to a CSV, Parquet or JSON file; the path's suffix decides.
@@ -241,7 +238,7 @@ def run(
     *,
     store: str | Path | Store = DEFAULT_STORE,
     executor: "Executor | None" = None,
-    callbacks: "Sequence[Callback]" = (),
+    callbacks: Sequence[Callback] = (),
     retry_failed: bool = False,
     force: bool = False,
     xray: bool = True,
@@ -293,10 +290,14 @@ def run(
                 callback.on_warning(None, text)
 
         trained = 0
-        if study.untuned:
-            study, trained = tune(study, opened, train, say)
-        trained += train(study)
-        return StudyResults(study, tuple(opened.results(study)), trained, opened.history(study), store)
+        with closing(callbacks):
+            if study.untuned:
+                study, trained = tune(study, opened, train, say)
+            trained += train(study)
+            runs = StudyResults(study, tuple(opened.results(study)), trained, opened.history(study), store)
+            for callback in callbacks:
+                callback.on_results(runs)
+            return runs
 
 
 def open_results(
