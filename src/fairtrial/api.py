@@ -175,7 +175,7 @@ class StudyResults:
         """
         from fairtrial.report.export import data_frame  # noqa: PLC0415
 
-        return data_frame(self.records("parquet"))
+        return data_frame(lambda: self.records("parquet"))
 
     def export(self, path: str | Path, rows: str = "epochs") -> None:
         """Write every epoch record to a CSV, Parquet or JSON file; the path's suffix decides.

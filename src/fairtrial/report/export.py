@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -147,10 +147,10 @@ def _parquet(columns: Sequence[str], rows: Sequence[Row], study: Study) -> bytes
     return out.getvalue()
 
 
-def data_frame(content: bytes) -> "pd.DataFrame":
-    """Make a data frame of what `export` wrote as Parquet; a ReportError if pandas is not installed."""
+def data_frame(write: Callable[[], bytes]) -> "pd.DataFrame":
+    """Make a data frame of what a function writes as Parquet; a ReportError if pandas is not installed."""
     try:
         import pandas as pd  # noqa: PLC0415  (optional)
     except ImportError as error:
         raise ReportError("to_pandas needs pandas: pip install pandas") from error
-    return pd.read_parquet(BytesIO(content))
+    return pd.read_parquet(BytesIO(write()))
