@@ -13,6 +13,7 @@ from fairtrial.training.averages import WeightAverage
 from fairtrial.training.closures import has_modes, step_with_closure
 from fairtrial.training.devices import choose_device
 from fairtrial.training.kernels.gains import accelerate_if_it_suits, gains
+from fairtrial.training.kernels.gpu import accelerate_on_gpu
 from fairtrial.training.kernels.layers import accelerate
 from fairtrial.training.losses import Objective
 from fairtrial.training.matrices import MuonAndAdamW
@@ -42,9 +43,12 @@ class Learner:
         network = build_network(settings.model, dataset, trial.weights_seed).to(device)
         if settings.optimizer.uses_closure:  # many of these flatten weights and gradients, which other layouts forbid
             network = network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        only = settings.training.precision == "float32" and device.type == "cpu"  # the fast layers have no other
-        if fast and only and gains(network):
-            network = accelerate(network) if ":" not in settings.model.name else _suited(network, dataset, device)
+        if fast and settings.training.precision == "float32" and gains(network):  # the fast layers have no other
+            own = ":" in settings.model.name
+            if device.type == "cpu":
+                network = _suited(network, dataset, device) if own else accelerate(network)
+            elif device.type == "cuda" and not own:
+                network = accelerate_on_gpu(network)
         network = precision.apply(network, settings.training.precision, device)
         optimizer = settings.optimizer.build(network.parameters())
         if has_modes(optimizer):

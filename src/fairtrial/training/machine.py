@@ -14,7 +14,7 @@ from fairtrial.measures import compares_times
 from fairtrial.spec import BUILT_IN, Study
 from fairtrial.training import devices
 from fairtrial.training.devices import choose_device
-from fairtrial.training.kernels import compiler, library
+from fairtrial.training.kernels import compiler, fused, library
 from fairtrial.training.kernels.assistance import use_cores
 from fairtrial.training.loop import load_once
 from fairtrial.trial import Machine, Trial
@@ -34,7 +34,7 @@ def describe_machine(trial: Trial) -> Machine:
     machine = replace(describe_process(), code=sources.code_of(settings.entries))
     if settings.training.loop != BUILT_IN:
         return machine
-    computed_by = library.path() if machine.device == "cpu" else "torch's own"
+    computed_by = {"cpu": library.path, "cuda": fused.path}.get(choose_device().type, lambda: "torch's own")()
     if settings.training.precision != "float32":  # torch's own by the setting, in which arms may differ
         computed_by = ""
     data, weights = load_once(settings.data).digest, settings.model.fetch()

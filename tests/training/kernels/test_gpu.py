@@ -5,15 +5,20 @@ TRITON_INTERPRET=1 pytest tests/training/kernels/test_gpu.py        where Triton
 
 import copy
 import pickle
+from importlib.metadata import version
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from fairtrial.scheduler import plan
+from fairtrial.spec import Study
 from fairtrial.training.kernels import fused, gpu
 from fairtrial.training.kernels.gpu import GpuSequential, Parts, accelerate_on_gpu
 from fairtrial.training.kernels.layers import FastSequential, accelerate
+from fairtrial.training.learner import Learner
+from fairtrial.training.loop import load_once
 from fairtrial.training.models.mobilenet_v2 import MobileNetV2
 from fairtrial.training.models.mobilenet_v2.flavors import BiasedBatchNorm2d, OneSidedConv2d
 from fast_layers import images, scramble
@@ -280,3 +285,25 @@ def test_tiles_cover_all_pixels_once(pixels, channels):
     assert (tiling.splits - 1) * tiling.chunk < pixels <= tiling.splits * tiling.chunk
     assert tiling.constants["SLOTS"] >= tiling.splits
     assert tiling.channels & (tiling.channels - 1) == tiling.pixels & (tiling.pixels - 1) == 0
+
+
+def test_the_path_says_what_computes(monkeypatch):
+    monkeypatch.setenv("FAIRTRIAL_KERNELS", "off")
+    assert fused.path() == "torch's own"
+    assert not fused.is_available()
+    monkeypatch.delenv("FAIRTRIAL_KERNELS")
+    assert fused.path() == (f"Triton's programs ({version('triton')})" if fused.is_available() else "torch's own")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_learners_on_a_gpu_have_these_layers():
+    study = Study(
+        name="s",
+        reference="a",
+        data={"name": "digits", "train": 100, "test": 20},
+        model={"name": "mobilenet_v2"},
+        arms={"a": {}},
+    )
+    (trial,) = plan(study)[:1]
+    learner = Learner.build(trial, load_once(trial.settings.data))
+    assert any(isinstance(one, GpuSequential) for one in learner.network.modules())

@@ -3,7 +3,9 @@
 All tensors are float32 and of images, shape (batch, channels, height, width), with channels last in memory.
 """
 
+import importlib.metadata
 import importlib.util
+import os
 from dataclasses import dataclass
 from functools import cache
 from math import ceil
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fairtrial.training.kernels import chains, programs
+from fairtrial.training.kernels.compiler import SWITCH
 from fairtrial.training.kernels.library import Activation, Shape
 from fairtrial.training.models.mobilenet_v2.flavors import BiasedBatchNorm2d
 
@@ -90,8 +93,13 @@ class Norm:
 
 
 def is_available() -> bool:
-    """Whether Triton is installed."""
-    return importlib.util.find_spec("triton") is not None
+    """Whether Triton is installed, and ``FAIRTRIAL_KERNELS=off`` does not ask for torch's own layers."""
+    return os.environ.get(SWITCH, "").lower() != "off" and importlib.util.find_spec("triton") is not None
+
+
+def path() -> str:
+    """Describe a GPU's layers: ``"Triton's programs (3.6.0)"``, or ``"torch's own"``."""
+    return f"Triton's programs ({importlib.metadata.version('triton')})" if is_available() else "torch's own"
 
 
 def is_interpreted() -> bool:
