@@ -1,7 +1,7 @@
 """The Python interface: load a study, run it, read its results. The command line calls the same functions."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
@@ -12,6 +12,7 @@ from fairtrial.callbacks import Callback, closing
 from fairtrial.digests import digest_results
 from fairtrial.errors import FairtrialError, ReportError, StoreMissingError, StudyError, StudyNotFoundError
 from fairtrial.history import History
+from fairtrial.report.words import progress_text as progress_text  # noqa: PLC0414  (others import it from here)
 from fairtrial.scheduler import plan
 from fairtrial.spec import Study
 from fairtrial.spec.labels import under_labels
@@ -233,6 +234,7 @@ def run(
     callbacks: Sequence[Callback] = (),
     retry_failed: bool = False,
     force: bool = False,
+    progress: bool | None = None,
     xray: bool = True,
 ) -> StudyResults:
     """Train the missing trials of a study; if it has ``[tuning]``, tune its arms first.
@@ -249,6 +251,8 @@ def run(
         force: continue although versions of torch or fairtrial, threads, processor, layers, data or your code differ
             from those of the study's earlier trials, or although the study's file was changed before its study was
             complete. Each trial records it.
+        progress: show how far the study is: as a bar in a notebook, as text on standard error elsewhere. By default in
+            notebooks alone.
         xray: take snapshots of the optimizers' states, which change no result; see `StudyResults.with_snapshots`.
 
     Raises:
@@ -264,6 +268,7 @@ def run(
         >>> runs  # doctest: +SKIP
         <StudyResults quick@943dd38e: 10 of 10 trials>
     """
+    from fairtrial.report.notebook import progress_callbacks  # noqa: PLC0415
     from fairtrial.runner import run_study  # noqa: PLC0415  (what only reads results does without it)
     from fairtrial.tuning import tune  # noqa: PLC0415
 
@@ -271,6 +276,7 @@ def run(
         raise StudyError(f"run({study!r}): needs a study, such as fairtrial.load({study!r})")
     if executor is not None and (isinstance(executor, type) or not hasattr(executor, "open")):
         raise FairtrialError(f"executor = {executor!r}: must be an executor, such as fairtrial.LocalExecutor()")
+    callbacks = (*progress_callbacks(progress), *callbacks)
     with opened_store(store) as opened, loading.importable(study):
 
         def train(one: Study) -> int:
@@ -390,11 +396,3 @@ def bench(study: Study, *, threads: int = 1) -> "Bench":
 
     with loading.importable(study):
         return training_bench.bench(study, threads=threads)
-
-
-def progress_text(trials: int, outcomes: Mapping[Outcome, int], started: int, *, sequential: bool) -> str:
-    """Write how far a study is: ``7 of 10 trials, 1 diverged, 1 interrupted or running``."""
-    parts = [f"{sum(outcomes.values())} of {'at most ' if sequential else ''}{trials} trials"]
-    parts += [f"{number} {outcome}" for outcome, number in outcomes.items() if number and outcome != Outcome.FINISHED]
-    parts += [f"{started} interrupted or running"] if started else []
-    return ", ".join(parts)

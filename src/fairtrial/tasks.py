@@ -17,12 +17,18 @@ if TYPE_CHECKING:
     from fairtrial.stats.comparison import StudyVerdict
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TaskResults:
-    """The results of each task's study, by the task's name."""
+    """The results of each task's study, by the task's name. A notebook shows them as their verdicts."""
 
     name: str
     tasks: Mapping[str, StudyResults]
+
+    def __repr__(self) -> str:
+        return f"<TaskResults {self.name}: {', '.join(self.tasks)}>"
+
+    def _repr_html_(self) -> str:
+        return self.verdict()._repr_html_()
 
     @property
     def study(self) -> Study:
