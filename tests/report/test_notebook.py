@@ -153,7 +153,7 @@ def test_everything_shows_itself_on_a_real_kernel(execute):
         assert output.data["text/plain"]
     assert "&lt;b&gt;worse&lt;/b&gt;" in book.cells[5].outputs[0].data["text/html"]
     (chart,) = book.cells[7].outputs
-    kinds = {kind.partition(".v")[0] for kind in chart.data}
+    kinds = {kind.rpartition(".v")[0] or kind for kind in chart.data}
     assert kinds == {"application/vnd.vegalite", "image/png", "text/plain"}
 
 
