@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from fairtrial.scheduler import plan
 from fairtrial.trial import EpochRecord, Outcome
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+EXAMPLE = Path(__file__).parents[2] / "examples" / "first_study.ipynb"
 STUDY = """
 import fairtrial as ft
 study = ft.Study(
@@ -175,3 +177,22 @@ def test_an_interrupt_ends_clean_on_a_real_kernel(execute):
     progress, error = book.cells[1].outputs
     assert "interrupted; every finished epoch is in the store" in progress.data["text/html"]
     assert error.ename == "KeyboardInterrupt"
+
+
+def words(book):
+    """The verdicts in words, from the cell that shows them."""
+    (cell,) = [cell for cell in book.cells if cell.source == "runs.verdict()"]
+    text = cell.outputs[0].data["text/plain"]
+    return re.findall(r"^  (\w+)(?: is|:) (better|worse|equivalent|undecided)", text, flags=re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_the_first_study_gives_the_verdicts_that_it_shows(execute):
+    import nbformat
+
+    kept = nbformat.read(EXAMPLE, as_version=4)
+    shown = words(kept)
+    assert {arm for arm, _ in shown} == {"low_beta2", "slow"}
+    assert all(cell.outputs for cell in kept.cells if cell.cell_type == "code" and "ft.Study(" not in cell.source)
+    again = nbformat.from_dict(json.loads(json.dumps(kept)))
+    assert words(execute(again)) == shown
