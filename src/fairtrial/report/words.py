@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from fairtrial.spec.grids import value_text
-from fairtrial.trial import Outcome
 
 #: Stands where there is no such setting or no number.
 NOTHING = "-"
@@ -118,11 +117,3 @@ def notes_by_arm(notes: Mapping[str, Sequence[str]], shared: Sequence[str] = ())
     for line, having in names.items():
         together.setdefault(", ".join(having), []).append(line)
     return [f"{having}: {' '.join(lines)}" for having, lines in together.items()]
-
-
-def progress_text(trials: int, outcomes: Mapping[Outcome, int], started: int, *, sequential: bool) -> str:
-    """Write how far a study is: ``7 of 10 trials, 1 diverged, 1 interrupted or running``."""
-    parts = [f"{sum(outcomes.values())} of {'at most ' if sequential else ''}{trials} trials"]
-    parts += [f"{number} {outcome}" for outcome, number in outcomes.items() if number and outcome != Outcome.FINISHED]
-    parts += [f"{started} interrupted or running"] if started else []
-    return ", ".join(parts)
