@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperCommand
 
 import fairtrial
-from fairtrial.cli import check, gate, judge, machine, results, run, stores, studies
+from fairtrial.cli import check, gate, judge, machine, results, run, serve, stores, studies
 from fairtrial.cli.output import complain, console, out
 from fairtrial.errors import FairtrialError
 from fairtrial.progress import shown_by
@@ -61,7 +61,7 @@ class Command(TyperCommand):
         return super().parse_args(ctx, args)
 
 
-for group in (run, check, results, judge, gate, studies, stores, machine):
+for group in (run, serve, check, results, judge, gate, studies, stores, machine):
     for command in group.app.registered_commands:
         command.cls = Command
     app.add_typer(group.app)

@@ -1,0 +1,54 @@
+"""The command that serves the live page."""
+
+from typing import Annotated
+
+import typer
+
+from fairtrial import signals
+from fairtrial.api import DEFAULT_STORE
+from fairtrial.cli.options import StoreOption
+from fairtrial.cli.output import say
+from fairtrial.errors import Terminated
+
+app = typer.Typer()
+
+PortOption = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=0, max=65535, help="The port of the live page, by default 8484; 0 is any free one."),
+]
+
+
+@app.command()
+def serve(
+    store: StoreOption = DEFAULT_STORE,
+    *,
+    port: PortOption = None,
+    host: Annotated[
+        str,
+        typer.Option(metavar="ADDRESS", help="Where to listen; by default only this machine can open the page."),
+    ] = "127.0.0.1",
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A further host name by which browsers may open the page; repeatable."),
+    ] = None,
+) -> None:
+    """Show the store's studies in a browser, live: progress, curves, verdicts, workers, failures.
+
+    Only reads, and anybody who can reach the address can see it. Ctrl-C ends it.
+    """
+    import socket  # noqa: PLC0415  (with the rest: no other command needs it)
+
+    from fairtrial.store.watching import WatchedStore  # noqa: PLC0415  (loads SQLAlchemy)
+    from fairtrial.web.server import PORT, Server, address, is_open, listen  # noqa: PLC0415  (loads Altair)
+
+    with WatchedStore(store):  # a store that is not there is a mistake now; later it may come and go
+        pass
+    with listen(host, PORT if port is None else port) as listening:
+        names = [*(allow_host or []), *([socket.gethostname(), socket.getfqdn(), host] if is_open(listening) else [])]
+        say(f"live page: {address(listening)}   (Ctrl-C ends it)")
+        if is_open(listening):
+            say("other machines can open it, too; there is no password")
+        try:
+            Server.of(store, *names, say=say).serve_on(listening)
+        except (KeyboardInterrupt, Terminated) as end:
+            raise typer.Exit(signals.exit_status(end)) from None
