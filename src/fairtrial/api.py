@@ -8,23 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from fairtrial import loading
-from fairtrial.callbacks import Callback
 from fairtrial.errors import FairtrialError, ReportError, StoreMissingError, StudyError, StudyNotFoundError
-from fairtrial.executors.base import Executor
 from fairtrial.history import History
-from fairtrial.runner import run_study
 from fairtrial.scheduler import plan
 from fairtrial.spec import Study
 from fairtrial.spec.labels import under_labels
 from fairtrial.store.base import Store, StoredStudy
 from fairtrial.store.opening import opened_store
+from fairtrial.store.url import DEFAULT_STORE as DEFAULT_STORE  # noqa: PLC0414  (others import it from here)
 from fairtrial.trial import Outcome, TrialResult, digest_results
-from fairtrial.tuning import tune, tuning_trials_ended
 
 if TYPE_CHECKING:  # slow to load, and needed by one function each
     import pandas as pd
 
+    from fairtrial.callbacks import Callback
     from fairtrial.estimate import Estimate
+    from fairtrial.executors.base import Executor
     from fairtrial.report.charts import Figure
     from fairtrial.report.views import View
     from fairtrial.stats.claims import StudyClaims
@@ -34,9 +33,6 @@ if TYPE_CHECKING:  # slow to load, and needed by one function each
     from fairtrial.training.datasets import FetchedDataset
 
 Data = TypeVar("Data", bound="StudySummary | StudyVerdict | StudyClaims")
-
-#: The store that is used unless another is named.
-DEFAULT_STORE = "fairtrial.db"
 
 
 @dataclass(frozen=True, repr=False)
@@ -216,8 +212,8 @@ def run(
     study: Study,
     *,
     store: str | Path | Store = DEFAULT_STORE,
-    executor: Executor | None = None,
-    callbacks: Sequence[Callback] = (),
+    executor: "Executor | None" = None,
+    callbacks: "Sequence[Callback]" = (),
     retry_failed: bool = False,
     force: bool = False,
 ) -> StudyResults:
@@ -249,6 +245,9 @@ def run(
         >>> runs  # doctest: +SKIP
         <StudyResults quick@943dd38e: 10 of 10 trials>
     """
+    from fairtrial.runner import run_study  # noqa: PLC0415  (what only reads results does without it)
+    from fairtrial.tuning import tune  # noqa: PLC0415
+
     if not isinstance(study, Study):
         raise StudyError(f"run({study!r}): needs a study, such as fairtrial.load({study!r})")
     if executor is not None and (isinstance(executor, type) or not hasattr(executor, "open")):
@@ -319,6 +318,7 @@ def estimate_cost(
         spread: standard deviation of a paired difference, in the metric's unit; by default that of earlier results.
     """
     from fairtrial.estimate import estimate  # noqa: PLC0415
+    from fairtrial.tuning import tuning_trials_ended  # noqa: PLC0415
 
     if spread is not None and not (math.isfinite(spread) and spread > 0):
         raise FairtrialError(f"spread = {spread}: must be a positive number")

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fairtrial.api import DEFAULT_STORE, StudyResults, open_results
+from fairtrial.api import StudyResults, open_results
 from fairtrial.errors import RunsError, StoreError
 from fairtrial.scheduler import plan
 from fairtrial.spec import Study
@@ -13,6 +13,7 @@ from fairtrial.stats.identical import same_records
 from fairtrial.store.base import Writer, add_result
 from fairtrial.store.opening import opened_store
 from fairtrial.store.sql import SQLStore
+from fairtrial.store.url import DEFAULT_STORE
 from fairtrial.trial import TrialResult
 
 if TYPE_CHECKING:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fairtrial import loading
-from fairtrial.api import DEFAULT_STORE, StudyResults, open_results
+from fairtrial.api import StudyResults, open_results
 from fairtrial.spec import Study
 from fairtrial.store.base import Store
+from fairtrial.store.url import DEFAULT_STORE
 
 if TYPE_CHECKING:
     from fairtrial.report.views import View

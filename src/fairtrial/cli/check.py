@@ -6,15 +6,12 @@ from typing import Annotated
 import typer
 
 from fairtrial import api, signals
-from fairtrial.api import DEFAULT_STORE
 from fairtrial.cli import options
 from fairtrial.cli.output import console, out, say
 from fairtrial.errors import Terminated
+from fairtrial.store.url import DEFAULT_STORE
 
-app = typer.Typer()
 
-
-@app.command("check")
 def check_study(
     study: options.StudyArgument,
     overrides: options.OverridesOption = None,

@@ -10,27 +10,21 @@ import typer
 from rich.console import Console
 
 from fairtrial import api, judging, signals
-from fairtrial.api import DEFAULT_STORE
 from fairtrial.cli import options
-from fairtrial.cli.output import complain, console, out, out_document, say, show_traceback, this_command
+from fairtrial.cli.output import GATE_ERROR, complain, console, out, out_document, say, show_traceback, this_command
 from fairtrial.errors import FairtrialError, Terminated
 from fairtrial.report.live import ProgressDisplay
 from fairtrial.spec import Study
-from fairtrial.store.url import redact_url
+from fairtrial.store.url import DEFAULT_STORE, redact_url
 
 if TYPE_CHECKING:
     from fairtrial.stats.gate import Gate
 
-app = typer.Typer()
-
-#: The exit status where nothing was decided because of an error: 0 to 2 are decisions.
-ERROR = 3
 
 #: Ends of names of tables of runs, which are no studies.
 _TABLES = (".csv", ".tsv", ".parquet", ".json", ".jsonl", ".ndjson", ".csv.gz")
 
 
-@app.command()
 def gate(
     source: Annotated[
         str,
@@ -129,13 +123,13 @@ def gate(
         _write(found, markdown, junit)
     except FairtrialError as error:
         complain(str(error))
-        raise typer.Exit(ERROR) from None
+        raise typer.Exit(GATE_ERROR) from None
     except (KeyboardInterrupt, Terminated) as end:
         say(f"interrupted; every finished epoch is in {redact_url(store)}. To resume:\n  {this_command()}")
         raise typer.Exit(signals.exit_status(end)) from None
     except Exception as error:  # noqa: BLE001  (a traceback alone would end with status 1, which says worse)
         show_traceback(type(error), error, error.__traceback__)
-        raise typer.Exit(ERROR) from None
+        raise typer.Exit(GATE_ERROR) from None
     raise typer.Exit(found.exit_code)
 
 

@@ -5,13 +5,11 @@ from typing import Annotated
 import typer
 
 from fairtrial import api, judging
-from fairtrial.api import DEFAULT_STORE
 from fairtrial.cli import options
 from fairtrial.cli.output import command_line, say
 from fairtrial.cli.results import TextFormat, print_view
 from fairtrial.errors import RunsError
-
-app = typer.Typer()
+from fairtrial.store.url import DEFAULT_STORE
 
 SourceArgument = Annotated[
     str,
@@ -21,7 +19,6 @@ SourceArgument = Annotated[
 ]
 
 
-@app.command()
 def judge(
     source: SourceArgument,
     arm: options.ArmOption = None,
@@ -57,7 +54,6 @@ def judge(
     print_view(view, form)
 
 
-@app.command("import")
 def import_(
     source: SourceArgument,
     arm: options.ArmOption = None,

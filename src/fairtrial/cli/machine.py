@@ -6,15 +6,12 @@ from typing import Annotated
 import typer
 
 from fairtrial import api
-from fairtrial.api import DEFAULT_STORE
 from fairtrial.cli.options import JSONOption, OverridesOption, StoreOption, ThreadsOption
 from fairtrial.cli.output import console, out
 from fairtrial.report.live import DownloadBar
+from fairtrial.store.url import DEFAULT_STORE
 
-app = typer.Typer()
 
-
-@app.command()
 def bench(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="The study whose first arm is timed.")] = "paper",
     overrides: OverridesOption = None,
@@ -31,7 +28,6 @@ def bench(
     out(costs.to_json(measured) if as_json else costs.bench_text(measured))
 
 
-@app.command("doctor")
 def check_installation(
     store: StoreOption = DEFAULT_STORE,
     address: Annotated[
@@ -57,7 +53,6 @@ def check_installation(
         raise typer.Exit(1)
 
 
-@app.command()
 def data(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The data set, such as cifar10.")],
     source: Annotated[

@@ -3,14 +3,16 @@
 import inspect
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
 from fairtrial.errors import FairtrialError
-from fairtrial.executors.base import Executor
 from fairtrial.executors.limits import parse_bytes, parse_seconds
 from fairtrial.registry import EXECUTORS, UnknownNameError
+
+if TYPE_CHECKING:
+    from fairtrial.executors.base import Executor
 
 T = TypeVar("T")
 
@@ -93,6 +95,10 @@ CheckpointsOption = Annotated[
         help="Folder or URL for the checkpoints of running trials, shared by all nodes; by default beside the store.",
     ),
 ]
+PortOption = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=0, max=65535, help="The live page's port, by default 8484; 0 is any free one."),
+]
 #: Of runs that were made elsewhere.
 ArmOption = Annotated[
     str | None,
@@ -139,7 +145,7 @@ UnitOption = Annotated[
 ]
 
 
-def make_executor(name: str, **options: object) -> Executor:
+def make_executor(name: str, **options: object) -> "Executor":
     """Construct an executor; an unknown one, or an option that requires another one, is a FairtrialError."""
     given = {option: value for option, value in options.items() if value is not None}
     try:

@@ -6,16 +6,22 @@ import sys
 import traceback
 from collections.abc import Sequence
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-
-from fairtrial.api import DEFAULT_STORE
-from fairtrial.store.url import redact_url, redact_words
+from fairtrial.store.url import DEFAULT_STORE, redact_url, redact_words
 from fairtrial.text import one_line, visible
 
+if TYPE_CHECKING:
+    from rich.console import Console
 
-def console() -> Console:
+#: The exit status of the gate where nothing was decided because of an error: 0 to 2 are decisions.
+GATE_ERROR = 3
+
+
+def console() -> "Console":
     """Make a console on standard error."""
+    from rich.console import Console  # noqa: PLC0415  (not needed by every command)
+
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 

@@ -6,20 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
-from rich.console import Console
 
 from fairtrial import api, tasks
-from fairtrial.api import DEFAULT_STORE
 from fairtrial.cli.options import JSONOption, OverridesOption, StoreOption, StudyArgument
 from fairtrial.cli.output import complain, out, out_document, run_again, run_with_seeds, say
 from fairtrial.errors import ReportError
 from fairtrial.spec import Study
+from fairtrial.store.url import DEFAULT_STORE
 
 if TYPE_CHECKING:
     from fairtrial.report.views import View
     from fairtrial.stats.comparison import StudyVerdict
 
-app = typer.Typer()
 _FORMAT = typer.Option("--format", help="Output format.")
 TextFormat = Annotated[Literal["text", "markdown", "latex", "json"], _FORMAT]
 TableFormat = Annotated[Literal["text", "markdown", "latex", "json", "csv"], _FORMAT]
@@ -28,7 +26,6 @@ ExportFormat = Annotated[Literal["csv", "parquet", "json"], _FORMAT]
 Named: TypeAlias = tuple[str, Sequence[str], str]
 
 
-@app.command()
 def table(
     study: StudyArgument,
     overrides: OverridesOption = None,
@@ -39,7 +36,6 @@ def table(
     print_view(api.open_results(study, overrides or [], store=store).table(), form)
 
 
-@app.command()
 def verdict(
     study: StudyArgument,
     overrides: OverridesOption = None,
@@ -66,7 +62,6 @@ def verdict(
         raise typer.Exit(1)
 
 
-@app.command()
 def claims(
     study: StudyArgument,
     overrides: OverridesOption = None,
@@ -80,7 +75,6 @@ def claims(
     print_view(api.open_results(study, overrides or [], store=store).claims(), form)
 
 
-@app.command()
 def failures(
     study: StudyArgument,
     overrides: OverridesOption = None,
@@ -102,7 +96,6 @@ def failures(
         out(f"{found.study.label}: no run was lost: none failed or diverged, and each has the study's measure")
 
 
-@app.command()
 def plot(
     study: StudyArgument,
     charts: Annotated[
@@ -125,7 +118,6 @@ def plot(
             out(str(path))
 
 
-@app.command()
 def export(
     study: StudyArgument,
     overrides: OverridesOption = None,
@@ -148,7 +140,6 @@ def export(
         out_document(content)
 
 
-@app.command("digest")
 def digest_study(study: StudyArgument, overrides: OverridesOption = None, store: StoreOption = DEFAULT_STORE) -> None:
     """Print a digest of the results.
 
@@ -180,6 +171,8 @@ def say_how_to_go_on(named: Named, study: Study, verdict: "StudyVerdict") -> Non
 
 def print_view(view: "View[Any]", form: str = "text") -> None:
     """Print results in a format; text fits the screen."""
+    from rich.console import Console  # noqa: PLC0415  (beside what computes them)
+
     screen = Console()
     text = view.write(form, width=screen.width, color=screen.is_terminal and not screen.is_dumb_terminal)
     print(text, end="")  # noqa: T201  (colors are escape codes, and views hold no others)

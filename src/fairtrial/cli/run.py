@@ -7,22 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fairtrial import api, signals, tasks
-from fairtrial.api import DEFAULT_STORE
 from fairtrial.cli import options
 from fairtrial.cli.output import command_line, complain, console, out, say, this_command
 from fairtrial.cli.results import print_view, say_how_to_go_on
 from fairtrial.errors import StoreMissingError, StudyNotFoundError, Terminated
 from fairtrial.report.live import ProgressDisplay
 from fairtrial.spec import Study
-from fairtrial.store.url import redact_url
+from fairtrial.store.url import DEFAULT_STORE, redact_url
 
 if TYPE_CHECKING:
     from fairtrial.stats.comparison import StudyVerdict
 
-app = typer.Typer()
 
-
-@app.command()
 def run(
     study: options.StudyArgument,
     overrides: options.OverridesOption = None,
@@ -108,7 +104,6 @@ def _print_results(runs: api.StudyResults, plot: str, failures: str) -> "StudyVe
     return found
 
 
-@app.command("plan")
 def plan_study(
     study: options.StudyArgument,
     overrides: options.OverridesOption = None,

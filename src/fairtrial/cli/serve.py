@@ -1,24 +1,19 @@
 """The command that serves the live page."""
 
+import socket
 from typing import Annotated
 
 import typer
 
 from fairtrial import signals
 from fairtrial.api import DEFAULT_STORE
-from fairtrial.cli.options import StoreOption
+from fairtrial.cli.options import PortOption, StoreOption
 from fairtrial.cli.output import say
 from fairtrial.errors import Terminated
-
-app = typer.Typer()
-
-PortOption = Annotated[
-    int | None,
-    typer.Option(metavar="N", min=0, max=65535, help="The port of the live page, by default 8484; 0 is any free one."),
-]
+from fairtrial.store.watching import WatchedStore
+from fairtrial.web.server import HOST, PORT, Server, address, is_open, listen
 
 
-@app.command()
 def serve(
     store: StoreOption = DEFAULT_STORE,
     *,
@@ -26,21 +21,17 @@ def serve(
     host: Annotated[
         str,
         typer.Option(metavar="ADDRESS", help="Where to listen; by default only this machine can open the page."),
-    ] = "127.0.0.1",
+    ] = HOST,
     allow_host: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="A further host name by which browsers may open the page; repeatable."),
     ] = None,
 ) -> None:
-    """Show the store's studies in a browser, live: progress, curves, verdicts, workers, failures.
+    """Show the store's studies in a browser, live.
 
-    Only reads, and anybody who can reach the address can see it. Ctrl-C ends it.
+    Progress, curves, verdicts, running trials, failures. It only reads; whoever can reach the address can see it.
+    Ctrl-C ends it.
     """
-    import socket  # noqa: PLC0415  (with the rest: no other command needs it)
-
-    from fairtrial.store.watching import WatchedStore  # noqa: PLC0415  (loads SQLAlchemy)
-    from fairtrial.web.server import PORT, Server, address, is_open, listen  # noqa: PLC0415  (loads Altair)
-
     with WatchedStore(store):  # a store that is not there is a mistake now; later it may come and go
         pass
     with listen(host, PORT if port is None else port) as listening:

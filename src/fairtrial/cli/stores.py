@@ -5,22 +5,18 @@ from typing import Annotated, Literal
 import typer
 
 from fairtrial import api, loading, maintenance
-from fairtrial.api import DEFAULT_STORE
 from fairtrial.cli.options import CheckpointsOption, StoreOption
 from fairtrial.cli.output import command_line, out, say
 from fairtrial.errors import FairtrialError, StoreConflictError
 from fairtrial.files import size_text
 from fairtrial.store.merging import Merged
-from fairtrial.store.url import redact_url
+from fairtrial.store.url import DEFAULT_STORE, redact_url
 from fairtrial.text import one_line
-
-app = typer.Typer()
 
 #: Of more contradictions than these, only the number is shown.
 _SHOWN = 10
 
 
-@app.command()
 def merge(
     others: Annotated[
         list[str], typer.Argument(metavar="OTHER...", help="The stores to add: SQLite files or PostgreSQL URLs.")
@@ -66,7 +62,6 @@ def merged_text(merged: Merged) -> str:
     return text
 
 
-@app.command("rm")
 def remove(
     study: Annotated[
         str, typer.Argument(metavar="STUDY", help="NAME or NAME@HASH of a study in the store, as fairtrial ls has it.")
@@ -102,7 +97,6 @@ def removed_text(removed: maintenance.Removed, *, done: bool) -> str:
     return f"{text}. Its looks at these arms and seeds stay counted."
 
 
-@app.command()
 def gc(
     store: StoreOption = DEFAULT_STORE,
     *,

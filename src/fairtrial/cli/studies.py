@@ -10,26 +10,21 @@ from rich.table import Table
 from rich.text import Text
 
 from fairtrial import api, loading
-from fairtrial.api import DEFAULT_STORE
 from fairtrial.cli.options import JSONOption, OverridesOption, StoreOption, StudyArgument
 from fairtrial.cli.output import console, out, out_document, say
 from fairtrial.errors import StoreDamagedError
 from fairtrial.spec import parse_toml
-from fairtrial.store.url import redact_url
+from fairtrial.store.url import DEFAULT_STORE, redact_url
 from fairtrial.templates import TEMPLATES, write_template
 from fairtrial.text import one_line, visible
 
-app = typer.Typer()
 
-
-@app.command()
 def show(study: StudyArgument, overrides: OverridesOption = None, store: StoreOption = DEFAULT_STORE) -> None:
     """Print a study as TOML, with every default written out."""
     toml = api.load(study, overrides or [], store=store).to_toml()
     out_document(visible(toml).encode())  # escapes as TOML has them, so the study stays the same
 
 
-@app.command()
 def explain(
     study: StudyArgument,
     overrides: OverridesOption = None,
@@ -52,7 +47,6 @@ def explain(
     out(explanation_json(loaded, explanations) if as_json else explanation_text(loaded, explanations, console().width))
 
 
-@app.command("ls")
 def list_studies(store: StoreOption = DEFAULT_STORE) -> None:
     """List the studies in the store and how far each one is."""
     stored = api.list_studies(store)
@@ -71,7 +65,6 @@ def list_studies(store: StoreOption = DEFAULT_STORE) -> None:
         raise StoreDamagedError(f"the store {redact_url(store)} is damaged: {damage}")
 
 
-@app.command()
 def new(
     kind: Annotated[
         str | None, typer.Argument(metavar="KIND", help="What you train with; without it, the kinds are listed.")

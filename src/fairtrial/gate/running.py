@@ -8,7 +8,7 @@ from pathlib import Path
 from time import monotonic
 
 from fairtrial import api
-from fairtrial.api import DEFAULT_STORE, StudyResults
+from fairtrial.api import StudyResults
 from fairtrial.callbacks import Callback
 from fairtrial.errors import StudyError
 from fairtrial.executors.base import Executor
@@ -24,6 +24,7 @@ from fairtrial.stats.comparison import compare
 from fairtrial.stats.gate import Decision, Gate
 from fairtrial.store.base import Store, Writer, add_result
 from fairtrial.store.opening import opened_store
+from fairtrial.store.url import DEFAULT_STORE
 from fairtrial.trial import Trial, TrialResult
 
 #: How many changes a month a gate is taken to judge: one a working day.

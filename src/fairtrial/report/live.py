@@ -276,7 +276,8 @@ class ComputationBar:
     #: Seconds of a command, and of one computation, before anything is shown.
     PATIENCE, SHORTEST = 2.0, 0.3
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, patience: float = PATIENCE) -> None:
+        self._patience = patience
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
         self._progress = Progress(*columns, console=console, transient=True, disable=not moves(console))
         self._since = perf_counter()
@@ -297,7 +298,7 @@ class ComputationBar:
             self._stop()
         elif self._task is not None:
             self._progress.update(self._task, completed=done)
-        elif now - self._since > self.PATIENCE and now - self._began > self.SHORTEST and not self._progress.disable:
+        elif now - self._since > self._patience and now - self._began > self.SHORTEST and not self._progress.disable:
             self._task = self._progress.add_task(one_line(what), total=total, completed=done)
             self._progress.start()
 

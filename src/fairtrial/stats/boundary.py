@@ -27,7 +27,6 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
-from scipy import optimize
 
 from fairtrial import progress
 from fairtrial.stats.looks import LookPlan
@@ -114,6 +113,8 @@ class Boundary:
         An arm stops at the first look at which the interval excludes zero, or after the last. That is the bias-adjusted
         estimate of Whitehead (1986, Biometrika 73, 573-581), from simulated studies of equal spread.
         """
+        from scipy import optimize  # noqa: PLC0415  (takes a tenth of a second to load, and few plans need it)
+
         plan, level = self.plan, self.level(alpha)
         means, scales = (array[:CORRECTIONS] for array in _paths(plan.arms - len(plan.apart), plan.looks, plan.pooling))
         critical = [float(plan.critical(level, j, np.array(plan.df(seeds)))) for j, seeds in enumerate(plan.looks)]

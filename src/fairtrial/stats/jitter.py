@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from fairtrial.measures import within_last_epoch
 from fairtrial.spec import Study
@@ -147,7 +147,7 @@ def split_variance(differences: FloatArray) -> Split | None:
     within = sum(float(((rows - mean) ** 2).sum()) for rows, mean in zip(rest, means, strict=True)) / df / (points - 1)
     if not within > 0.0:
         return None
-    upper, lower = stats.f.ppf([0.975, 0.025], effective, effective * (points - 1))
+    upper, lower = special.fdtri(effective, effective * (points - 1), [0.975, 0.025])
     ratios = [max(0.0, (between / within / quantile - 1) / points) for quantile in (upper, 1.0, lower)]
     largest, share, least = (float(1 / (1 + ratio)) for ratio in ratios)
     return Split(math.sqrt(within), math.sqrt(within * ratios[1]), share, (least, largest))

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy import integrate, optimize, special
+from scipy import special
 
 from fairtrial.stats.boundary import boundary
 from fairtrial.stats.looks import LookPlan, next_share
@@ -56,17 +56,19 @@ def detectable(plan: LookPlan, alpha: float, look: int, power: float = 0.8) -> f
 
 
 def _noncentrality(df: int, critical: float, power: float) -> float:
-    """The noncentrality at which |t| exceeds its critical value with this probability."""
+    """The noncentrality at which |t| exceeds its critical value with this probability, by bisection.
 
-    def lacking(noncentrality: float) -> float:
-        return _power(df, critical, noncentrality) - power
-
-    if lacking(0.0) >= 0.0:
+    SciPy's root finders and quadrature would do, but take a tenth of a second to load, which every small study's
+    verdict would wait for.
+    """
+    if _power(df, critical, 0.0) >= power:
         return 0.0
-    high = 1.0
-    while lacking(high) < 0.0:
-        high *= 2.0
-    return float(optimize.brentq(lacking, 0.0, high, xtol=1e-12, rtol=1e-13))
+    low, high = 0.0, 1.0
+    while _power(df, critical, high) < power:
+        low, high = high, 2.0 * high
+    while low < (middle := (low + high) / 2.0) < high:
+        low, high = (middle, high) if _power(df, critical, middle) < power else (low, middle)
+    return high
 
 
 def _power(df: int, critical: float, noncentrality: float) -> float:
@@ -74,16 +76,21 @@ def _power(df: int, critical: float, noncentrality: float) -> float:
 
     SciPy's noncentral t gives NaN in the far lower tail (1.17), which two-sided power needs.
     """
+    scales, weights = _scales(df)
+    tails = special.ndtr(noncentrality - critical * scales) + special.ndtr(-noncentrality - critical * scales)
+    return float(weights @ tails)
+
+
+@lru_cache(maxsize=256)
+def _scales(df: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Nodes and weights for means over the scale chi / sqrt(df), by Gauss and Legendre's quadrature."""
     log_constant = math.log(2.0) + df / 2 * math.log(df / 2) - math.lgamma(df / 2)
-
-    def weighted(scale: float) -> float:
-        density = math.exp(log_constant + (df - 1) * math.log(scale) - df * scale**2 / 2)
-        found = special.ndtr(noncentrality - critical * scale) + special.ndtr(-noncentrality - critical * scale)
-        return float(density * found)
-
     reach = 12.0 / math.sqrt(2.0 * df)  # 12 standard deviations of the scale around 1; beyond, the density vanishes
-    total, _ = integrate.quad(weighted, max(1.0 - reach, 0.0), 1.0 + reach, epsabs=1e-13, epsrel=1e-12, limit=200)
-    return float(total)
+    nodes, weights = np.polynomial.legendre.leggauss(200)
+    low, high = max(1.0 - reach, 0.0), 1.0 + reach
+    scales = low + (high - low) / 2.0 * (nodes + 1.0)
+    density = np.exp(log_constant + (df - 1) * np.log(scales) - df * scales**2 / 2)
+    return scales, (high - low) / 2.0 * weights * density
 
 
 def further_seeds(

@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
-from scipy.interpolate import CubicSpline
 
 from fairtrial.spec import Study, content, flatten
 from fairtrial.stats.comparison import StudyVerdict
@@ -267,6 +266,8 @@ def spline_weights(places: FloatArray, at: FloatArray, amount: float) -> FloatAr
         at: where the curve is wanted, within the places.
         amount: 0 for a curve through all values, infinite for a straight line.
     """
+    from scipy.interpolate import CubicSpline  # noqa: PLC0415  (slow to load, and only grids need it)
+
     basis = CubicSpline(places, np.eye(len(places)), bc_type="natural")
     roughness, axes = _roughness(places)
     found: FloatArray = basis(at) @ (axes * _kept(roughness, amount)) @ axes.T
@@ -294,6 +295,8 @@ def smoothing(places: FloatArray, values: FloatArray, noise: float) -> float:
 
 def _roughness(places: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Eigenvalues, ascending, and eigenvectors of the integral of a natural spline's squared second derivative."""
+    from scipy.interpolate import CubicSpline  # noqa: PLC0415  (slow to load, and only grids need it)
+
     steps = np.diff(places)
     bends = CubicSpline(places, np.eye(len(places)), bc_type="natural")(places, 2)  # linear between the places
     squares = np.zeros((len(places), len(places)))  # integrals of products of such lines

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
-from scipy import optimize, special
+from scipy import special
 
 from fairtrial.stats.variance import FloatArray, IntArray
 
@@ -65,6 +65,8 @@ def satterthwaite(first: int, second: int, share: FloatArray | float) -> FloatAr
 @lru_cache(maxsize=8192)
 def level(first: int, second: int, alpha: float) -> float:
     """Solve for the level of Welch's critical values, for ``first <= second``; 0 if they are not to be used at all."""
+    from scipy import optimize  # noqa: PLC0415  (takes a tenth of a second to load, and few plans need it)
+
     errors = _Errors(first, second, alpha)
 
     def excess(log_level: float) -> float:
@@ -120,6 +122,8 @@ def detectable(first: int, second: int, share: float, alpha: float, power: float
         >>> round(detectable(400, 400, 0.5, 0.05), 2)  # the normal quantiles of 97.5% and 80%, added
         2.81
     """
+    from scipy import optimize  # noqa: PLC0415  (takes a tenth of a second to load, and few plans need it)
+
     errors = _Errors(first, second, alpha)
     critical_values = critical(first, second, errors.shares(share), alpha) * errors.scales(share)
     total = first + second

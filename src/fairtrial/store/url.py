@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus, unquote, urlsplit
 
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
-
 from fairtrial.errors import StoreError
+
+if TYPE_CHECKING:  # SQLAlchemy takes a tenth of a second to load, and passwords are hidden without it
+    from sqlalchemy import URL
+
+#: The store that is used unless another is named.
+DEFAULT_STORE = "fairtrial.db"
 
 HIDDEN = "***"
 
@@ -71,11 +75,14 @@ class DatabaseURL:
     """A database's URL, as the user wrote it and for SQLAlchemy; both may contain a password."""
 
     text: str
-    url: URL
+    url: "URL"
 
     @classmethod
     def of(cls, text: str) -> "DatabaseURL":
         """Parse a file's path or a URL; a `StoreError` if it is neither."""
+        from sqlalchemy import URL, make_url  # noqa: PLC0415  (slow to load)
+        from sqlalchemy.exc import ArgumentError  # noqa: PLC0415
+
         if "://" not in text:
             if _CONNECTION_STRING.search(text):
                 raise StoreError("--store: looks like a connection string; write postgresql://USER@HOST/DATABASE")
