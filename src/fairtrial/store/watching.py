@@ -9,6 +9,7 @@ compared with theirs, as everywhere.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, func, select
@@ -193,7 +194,7 @@ class WatchedStore(SQLStore):
         """Read the results of trials that have begun, by hash, a few in each transaction."""
         for start in range(0, len(trials), TRIALS_PER_READ):
             part = trials[start : start + TRIALS_PER_READ]
-            yield from self._read(lambda connection, part=part: queries.results(connection, part))
+            yield from self._read(partial(queries.results, hashes=part))
 
 
 _STUDIES = (

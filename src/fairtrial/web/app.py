@@ -3,10 +3,10 @@
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
+from importlib.metadata import version
 from importlib.resources import files
 
-import vl_convert
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -73,7 +73,9 @@ class _Pages:
 
     async def home(self, _request: Request) -> Response:
         """The page of all studies."""
-        page = render("home.html", title="Studies", at_home=True, charts=False, store=self._hub.reader.name, versions=_versions())
+        page = render(
+            "home.html", title="Studies", at_home=True, charts=False, store=self._hub.reader.name, versions=_versions()
+        )
         return HTMLResponse(page)
 
     async def study(self, request: Request) -> Response:
@@ -160,4 +162,4 @@ def _own() -> dict[str, str]:
 def _versions() -> dict[str, str]:
     """A version of each file, which its address has, so that a browser may keep it."""
     digests = {name: hashlib.sha256(text.encode()).hexdigest()[:12] for name, text in _own().items()}
-    return digests | {"vega.js": vl_convert.__version__}
+    return digests | {"vega.js": version("vl-convert-python")}

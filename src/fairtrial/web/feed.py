@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
 from markupsafe import Markup
 
@@ -93,7 +94,9 @@ class StudyFeed:
                     self._study, self._unreadable = rebuild(stored), ""
                 except FairtrialError as error:  # another release's study, or modules of a user's that are not here
                     self._unreadable = str(error)
-                    return {"status": render("status.html", state="unreadable", detail=self._unreadable, label=stored.label)}
+                    return {
+                        "status": render("status.html", state="unreadable", detail=self._unreadable, label=stored.label)
+                    }
             self._note(store.marks(self._study.hash))
         running = store.is_running(self._study.hash)
         return self._parts(self._study, running)
@@ -134,7 +137,10 @@ class StudyFeed:
         state = _state(found, running=running)
         labels = {arm.name: arm.label or arm.name for arm in study.arms}
         trials = [mark for mark in self._marks if mark.open]
-        workers = [(mark, labels.get(mark.arm, mark.arm), epochs.get(mark.arm, 0), self._reports.get(mark.trial)) for mark in trials[:WORKERS]]
+        workers = [
+            (mark, labels.get(mark.arm, mark.arm), epochs.get(mark.arm, 0), self._reports.get(mark.trial))
+            for mark in trials[:WORKERS]
+        ]
         return {
             "status": render("status.html", state=state, detail="", label=study.label),
             "progress": render(
@@ -148,7 +154,13 @@ class StudyFeed:
                 seeds=study.seeds,
                 least=study.min_seeds,
             ),
-            "workers": render("workers.html", workers=workers, more=len(trials) - len(workers), running=running, complete=found.complete),
+            "workers": render(
+                "workers.html",
+                workers=workers,
+                more=len(trials) - len(workers),
+                running=running,
+                complete=found.complete,
+            ),
             "events": render("events.html", events=list(self._events)[::-1]),
         }
 
@@ -174,7 +186,9 @@ class StudyFeed:
 
     def _slow_parts(self, runs: StudyResults) -> dict[str, Callable[[], Markup]]:
         study = runs.study
-        parts = {"verdicts": lambda: self._verdict(runs)} if len(study.arms) > 1 or study.evidence.further_questions else {}
+        parts = (
+            {"verdicts": lambda: self._verdict(runs)} if len(study.arms) > 1 or study.evidence.further_questions else {}
+        )
         parts["table"] = lambda: _grids(runs.table())
         if study.claims:
             parts["claims"] = lambda: _grids(runs.claims())
@@ -217,7 +231,7 @@ def _or_reason(make: Callable[[], Markup]) -> Markup:
         return render("reason.html", reason=one_line(str(error)))
 
 
-def _grids(view: "View[object]") -> Markup:  # type: ignore[type-var]
+def _grids(view: View[Any]) -> Markup:
     return render("grids.html", grids=[_shortened(grid) for grid in view.grids()])
 
 

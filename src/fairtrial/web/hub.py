@@ -175,7 +175,11 @@ class Hub:
             feed.stale = True  # the next look says what is wrong with the store
         except Exception as error:  # noqa: BLE001
             self._say(f"the live page: {type(error).__name__}: {error}")
-            topic.put("part", "verdicts", {"name": "verdicts", "html": "<p>These can't be shown: an error of fairtrial's.</p>"})
+            topic.put(
+                "part",
+                "verdicts",
+                {"name": "verdicts", "html": "<p>These can't be shown: an error of fairtrial's.</p>"},
+            )
         took = time.monotonic() - began
         topic.draw_after = time.monotonic() + max(DRAW, took / DRAW_SHARE - took)
 

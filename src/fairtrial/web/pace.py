@@ -148,6 +148,10 @@ def _pace(marks: Sequence[Mark], running: Sequence[Mark], now: datetime) -> floa
         if mark.ended is not None and mark.started is not None
     ]
     if not paces:  # within an epoch, half of it is done on average
-        paces = [(now - mark.started).total_seconds() / (mark.epochs + 0.5) for mark in running if mark.started and mark.epochs]
+        paces = [
+            (now - mark.started).total_seconds() / (mark.epochs + 0.5)
+            for mark in running
+            if mark.started and mark.epochs
+        ]
     found = [pace for pace in paces if pace >= 0]
     return median(found) if found else None

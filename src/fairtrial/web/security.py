@@ -77,7 +77,7 @@ class Guard:
 
         try:
             await (self._refusal(scope) or self._app)(scope, receive, send_guarded)
-        except Exception as error:  # noqa: BLE001  (a client must not see it, and the server must go on)
+        except Exception as error:
             place = _place(error)
             self._say(f"the live page: {scope['path']}: {type(error).__name__}: {error}{place}")
             if started:

@@ -25,7 +25,7 @@ def listen(host: str = HOST, port: int = PORT) -> socket.socket:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, _, _, _, address = found[0]
-        return socket.create_server(address[:2], family=family, backlog=128)  # type: ignore[arg-type]
+        return socket.create_server(address[:2], family=family, backlog=128)
     except (OSError, UnicodeError) as error:
         raise FairtrialError(_why_not(error, host, port)) from error
 
