@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from browser import chromium, visit  # noqa: F401  (fixtures)
 from fairtrial.cli import main as cli
 from fairtrial.executors.inline import InlineExecutor
 from fairtrial.executors.ray.cluster import RayCluster

@@ -1,0 +1,377 @@
+// Draws the charts of a page and makes its controls work. No eval, no network, no markup made of text.
+"use strict";
+(() => {
+  // Colors of charts on a light background, and what stands for them on a dark one.
+  const DARK = {
+    "white": "#14171a", "#ffffff": "#14171a", "#000000": "#f2f4f6", "black": "#f2f4f6", "#333333": "#c9d0d6",
+    "#444444": "#b3bac1", "#666666": "#a0a8af", "#555555": "#a9b1b8", "#888888": "#8a939b", "#e6e6e6": "#2d3338",
+    "#0072b2": "#3f9ad6",
+  };
+  // What rows of charts call things, in words; the rest of their keys are for drawing only.
+  const WORDS = {
+    arm: "Arm", epoch: "Epoch", seed: "Seed", mean: "Mean", low: "Lowest", high: "Highest", n: "Seeds",
+    words: "Verdict", y: "Value", value: "Value", verdict: "Verdict", step: "Step", seeds: "Seeds",
+  };
+  const SILENT = new Set(["marked", "last", "at", "label", "end", "first", "detail"]);
+  const root = document.documentElement;
+  root.classList.add("js");
+
+  const stored = (key, value) => {
+    try {
+      if (value === undefined) return localStorage.getItem(key);
+      localStorage.setItem(key, value);
+    } catch { /* a page from disk may have no storage */ }
+    return null;
+  };
+  const prefersDark = matchMedia("(prefers-color-scheme: dark)");
+  const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : prefersDark.matches);
+  const charts = new Map();
+  const hiddenArms = new Set();
+
+  function walk(node, change) {
+    if (Array.isArray(node)) { node.forEach((each) => walk(each, change)); return; }
+    if (node === null || typeof node !== "object") return;
+    change(node);
+    for (const [key, value] of Object.entries(node)) if (key !== "datasets" && key !== "values") walk(value, change);
+  }
+
+  function darken(node) {
+    if (typeof node === "string") return DARK[node.toLowerCase()] ?? node;
+    if (Array.isArray(node)) return node.map(darken);
+    if (node === null || typeof node !== "object") return node;
+    return Object.fromEntries(Object.entries(node).map(([key, value]) =>
+      [key, key === "datasets" || key === "values" || key === "data" || key === "domain" ? value : darken(value)]));
+  }
+
+  // Inks that a chart leaves to Vega, which takes black.
+  function lighten(config) {
+    const ink = DARK["#333333"], names = { labelColor: ink, titleColor: ink };
+    const text = { axis: names, header: names, legend: names, title: { color: ink, subtitleColor: ink }, text: { color: ink } };
+    const all = { ...config };
+    for (const [key, value] of Object.entries(text)) all[key] = { ...value, ...config?.[key] };
+    return all;
+  }
+
+  const parsed = (values) => (typeof values === "string" ? JSON.parse(values) : values);
+  const visible = (rows) => (Array.isArray(rows) ? rows.filter((row) => !hiddenArms.has(row?.arm)) : rows);
+
+  function rowsOf(spec, data) {
+    if (!data) return [];
+    const rows = data.name && spec.datasets ? spec.datasets[data.name] : data.values;
+    return Array.isArray(rows) ? rows : [];
+  }
+
+  const measured = (channel) => channel?.field && channel.type === "quantitative" && channel.scale !== null;
+  const typeOf = (mark) => (typeof mark === "string" ? mark : mark?.type);
+  const marked = (unit, more) => { unit.mark = { ...(typeof unit.mark === "string" ? { type: unit.mark } : unit.mark), ...more }; };
+
+  // Views that plot numbers: each has layers, or is a layer itself.
+  function plots(spec) {
+    const found = [];
+    const look = (node, inherited) => {
+      const data = node.data ?? inherited;
+      for (const key of ["hconcat", "vconcat", "concat"]) (node[key] ?? []).forEach((each) => look(each, data));
+      if (node.spec) look(node.spec, data);
+      if (node.layer) {
+        const units = node.layer.filter((unit) => unit.mark && (measured(unit.encoding?.x) || measured(node.encoding?.x)));
+        if (units.length) found.push({ view: node, units, data });
+      } else if (node.mark && measured(node.encoding?.x)) found.push({ view: node, units: [node], data });
+    };
+    look(spec, undefined);
+    return found;
+  }
+
+  // Points carry what a reader sees on hovering; a line has invisible ones, for it is one thing to Vega.
+  function addTooltips(spec) {
+    for (const { view, units, data } of plots(spec)) {
+      const more = [];
+      for (const unit of units) {
+        if (unit.mark.tooltip !== undefined || unit.encoding?.tooltip) continue;
+        const type = typeOf(unit.mark);
+        if (["point", "circle", "square", "rule", "bar", "rect", "tick"].includes(type)) marked(unit, { tooltip: { content: "data" } });
+        const rows = rowsOf(spec, unit.data ?? data);
+        if (type === "line" && view.layer && measured(unit.encoding?.y) && rows.length && rows.length <= 3000) {
+          const encoding = { x: unit.encoding.x, y: unit.encoding.y };
+          const layer = { mark: { type: "point", opacity: 0, size: 130, tooltip: { content: "data" } }, encoding };
+          if (unit.data) layer.data = unit.data;
+          more.push(layer);
+        }
+      }
+      if (view.layer) view.layer.push(...more);
+    }
+  }
+
+  function addSeeds(spec, rows) {
+    const target = plots(spec).find(({ view, units }) => view.layer && units.some((unit) => typeOf(unit.mark) === "line" && measured(unit.encoding?.y)));
+    if (!target) return;
+    const line = target.units.find((unit) => typeOf(unit.mark) === "line" && unit.encoding.y.field === "mean")
+      ?? target.units.find((unit) => typeOf(unit.mark) === "line" && measured(unit.encoding?.y));
+    const { x, y, color, strokeDash } = line.encoding;
+    const encoding = { x: { ...x, field: "x" }, y: { ...y, field: "y" }, detail: { field: "seed", type: "nominal" } };
+    if (color) encoding.color = color;
+    if (strokeDash) encoding.strokeDash = strokeDash;
+    const data = { values: visible(rows) };
+    target.view.layer.push({ data, mark: { type: "line", strokeWidth: 0.9, opacity: 0.55 }, encoding });
+    const { strokeDash: _, ...points } = encoding;
+    target.view.layer.push({ data, mark: { type: "point", opacity: 0, size: 80, tooltip: { content: "data" } }, encoding: points });
+  }
+
+  function addZoom(spec) {
+    const names = [];
+    plots(spec).forEach(({ view, units }, at) => {
+      const unit = units.find((each) => measured(each.encoding?.y)) ?? units[0];
+      const encodings = measured(unit.encoding?.y) ? ["x", "y"] : ["x"];
+      const name = `zoom${at}`;
+      const translate = matchMedia("(pointer: coarse)").matches ? false : undefined;
+      const select = { type: "interval", encodings, zoom: "wheel![event.ctrlKey || event.metaKey || event.shiftKey]" };
+      if (translate === false) select.translate = false;
+      unit.params = [...(unit.params ?? []), { name, select, bind: "scales" }];
+      names.push({ name, fields: encodings.map((channel) => unit.encoding[channel].field) });
+      for (const each of view.layer ?? [view]) {
+        if (each.mark && typeOf(each.mark) !== "text") marked(each, { clip: true });
+        for (const channel of ["x", "y"]) if (each.encoding?.[channel]?.scale?.clamp) each.encoding[channel].scale = { ...each.encoding[channel].scale, clamp: false };
+      }
+    });
+    return names;
+  }
+
+  // Narrow a chart to the space there is: plots shrink, and what stood side by side stands one below the other.
+  function fit(spec, natural, space) {
+    if (natural <= space) return;
+    if (spec.hconcat) { spec.vconcat = spec.hconcat; delete spec.hconcat; }
+    const single = !spec.vconcat && !spec.concat;
+    walk(spec, (node) => {
+      if (typeof node.width !== "number" || node.width <= 200 || !(node.layer || node.mark || node.spec)) return;
+      const before = node.width;
+      node.width = Math.max(150, single ? before - (natural - space) : Math.min(before, space - 90));
+      walk(node.layer ?? node.spec ?? node, (part) => {
+        const x = part.encoding?.x;
+        if (x && typeof x.value === "number" && x.value > before - 1) part.encoding.x = { ...x, value: x.value - before + node.width };
+      });
+    });
+    if (typeof spec.columns === "number") spec.columns = 1;
+  }
+
+  let bubble = null;
+  function tooltip(_handler, event, item, value) {
+    const hide = value === null || value === undefined || value === "" || (typeof value === "object" && !Object.keys(value).length);
+    if (!bubble) {
+      bubble = document.createElement("div");
+      bubble.className = "chart-tooltip";
+      document.body.append(bubble);
+    }
+    bubble.hidden = hide;
+    if (hide) return;
+    bubble.replaceChildren(describe(value));
+    const box = bubble.getBoundingClientRect();
+    const left = Math.min(event.clientX + 14, innerWidth - box.width - 6);
+    const above = event.clientY - box.height - 12;
+    bubble.style.left = `${Math.max(6, left)}px`;
+    bubble.style.top = `${above > 6 ? above : event.clientY + 16}px`;
+  }
+
+  function describe(value) {
+    const table = document.createElement("table");
+    const rows = typeof value === "object" ? Object.entries(value) : [["", value]];
+    const named = new Set(rows.map(([key]) => key));
+    for (const [key, each] of rows) {
+      if (SILENT.has(key) || typeof each === "boolean" || each === null || (key.startsWith("_") && key.length > 1)) continue;
+      if (key === "x" && named.has("epoch")) continue;
+      const row = table.insertRow();
+      const head = document.createElement("th");
+      head.textContent = key === "x" ? "Value" : WORDS[key] ?? key.replaceAll("_", " ");
+      row.append(head);
+      row.insertCell().textContent = typeof each === "number" && !Number.isInteger(each) ? Number(each.toPrecision(4)).toString() : String(each);
+    }
+    return table;
+  }
+
+  const refuse = () => Promise.reject(new Error("a chart loads nothing"));
+  const loader = { load: refuse, sanitize: refuse, http: refuse, file: refuse, options: {} };
+
+  class Chart {
+    constructor(element) {
+      this.element = element;
+      this.live = element.querySelector(".chart-live");
+      this.picture = element.querySelector(".chart-static img");
+      this.content = JSON.parse(element.querySelector("[data-content]").textContent);
+      this.zooming = false;
+      this.seeds = false;
+      this.turn = Promise.resolve();
+      const tools = element.querySelector(".chart-tools");
+      tools.hidden = false;
+      const zoom = tools.querySelector("[data-zoom]");
+      if (!plots(this.content.spec).length) zoom.hidden = true;
+      zoom.addEventListener("click", () => {
+        this.zooming = !this.zooming;
+        zoom.setAttribute("aria-pressed", String(this.zooming));
+        tools.querySelector(".zooming").hidden = !this.zooming;
+        this.draw();
+      });
+      tools.querySelector("[data-seeds]")?.addEventListener("change", (event) => { this.seeds = event.target.checked; this.draw(); });
+      for (const step of tools.querySelectorAll("[data-step]")) step.addEventListener("click", () => this.step(step.dataset.step));
+    }
+
+    spec() {
+      const spec = structuredClone(this.content.spec);
+      const datasets = Object.entries(spec.datasets ?? {}).map(([name, values]) => [name, visible(parsed(values))]);
+      spec.datasets = Object.fromEntries(datasets);
+      walk(spec, (node) => { if (node.data?.values) node.data = { ...node.data, values: visible(parsed(node.data.values)) }; });
+      walk(spec, (node) => { if (node.data?.format?.type === "json") node.data = (({ format, ...data }) => data)(node.data); });
+      if (this.seeds) addSeeds(spec, this.content.seeds);
+      addTooltips(spec);
+      this.zooms = this.zooming ? addZoom(spec) : [];
+      fit(spec, this.picture.width || Number(this.picture.getAttribute("width")), this.space());
+      spec.config = { ...spec.config, aria: false };
+      return isDark() ? { ...darken(spec), config: lighten(darken(spec.config)) } : spec;
+    }
+
+    space() { return this.element.clientWidth || innerWidth; }
+
+    draw() {
+      this.turn = this.turn.then(() => this.drawn()).catch((error) => console.error(error));
+      return this.turn;
+    }
+
+    async drawn() {
+      const options = { mode: "vega-lite", renderer: "svg", actions: false, ast: true, defaultStyle: false, tooltip, loader };
+      this.live.hidden = false;
+      const frame = document.createElement("div");
+      frame.setAttribute("aria-hidden", "true"); // the element around it has the words, the table below the numbers
+      const result = await window.vegaEmbed(frame, this.spec(), options);
+      this.result?.finalize();
+      this.result = result;
+      this.live.replaceChildren(frame);
+      this.element.classList.add("drawn");
+      this.width = this.space();
+      if (this.live.scrollWidth > this.live.clientWidth + 1) this.live.tabIndex = 0; else this.live.removeAttribute("tabindex");
+    }
+
+    step(kind) {
+      const view = this.result?.view;
+      if (!view) return;
+      if (kind === "reset") { this.draw(); return; }
+      for (const { name, fields } of this.zooms) {
+        fields.forEach((field, at) => {
+          if (at > 0 && (kind === "left" || kind === "right")) return;
+          const signal = `${name}_${field}`;
+          let ends;
+          try { ends = view.signal(signal) ?? this.domain(view, name, at); } catch { return; }
+          if (!ends) return;
+          const [low, high] = ends, width = high - low, middle = (low + high) / 2;
+          const shift = kind === "left" ? -0.2 * width : kind === "right" ? 0.2 * width : 0;
+          const half = (width / 2) * (kind === "in" ? 0.7 : kind === "out" ? 1 / 0.7 : 1);
+          view.signal(signal, [middle - half + shift, middle + half + shift]);
+        });
+      }
+      view.runAsync();
+    }
+
+    domain(view, name, at) {
+      const number = name.replace("zoom", "");
+      const channel = at ? "y" : "x";
+      for (const scale of [`concat_${number}_${channel}`, `concat_0_${channel}`, channel]) {
+        try { return view.scale(scale).domain(); } catch { /* another name */ }
+      }
+      return null;
+    }
+  }
+
+  const near = "IntersectionObserver" in window
+    ? new IntersectionObserver((entries) => {
+      for (const entry of entries) {
+        const chart = charts.get(entry.target);
+        if (!entry.isIntersecting || !chart || chart.result) continue;
+        near.unobserve(entry.target);
+        chart.draw();
+      }
+    }, { rootMargin: "600px" })
+    : null;
+
+  const redraw = () => charts.forEach((chart) => { if (chart.result) chart.draw(); });
+
+  function inkSwatches() {
+    for (const line of document.querySelectorAll("[data-ink]")) {
+      const ink = line.dataset.ink;
+      line.setAttribute("stroke", isDark() ? DARK[ink.toLowerCase()] ?? ink : ink);
+    }
+  }
+
+  function startTheme(button) {
+    const label = () => {
+      button.textContent = isDark() ? "Light" : "Dark";
+      button.setAttribute("aria-label", `Use ${isDark() ? "light" : "dark"} colors`);
+    };
+    button.hidden = false;
+    button.addEventListener("click", () => {
+      root.dataset.theme = isDark() ? "light" : "dark";
+      stored("fairtrial-theme", root.dataset.theme);
+      label();
+      inkSwatches();
+      redraw();
+    });
+    prefersDark.addEventListener("change", () => { label(); inkSwatches(); redraw(); });
+    label();
+  }
+
+  function startArms(panel) {
+    const boxes = [...panel.querySelectorAll("[data-arm]")];
+    const changed = () => {
+      for (const box of boxes) if (box.checked) hiddenArms.delete(box.dataset.arm); else hiddenArms.add(box.dataset.arm);
+      redraw();
+    };
+    for (const box of boxes) {
+      if (hiddenArms.has(box.dataset.arm)) box.checked = false;
+      box.addEventListener("change", changed);
+    }
+    for (const [name, on] of [["[data-arms-all]", true], ["[data-arms-none]", false]]) {
+      panel.querySelector(name)?.addEventListener("click", () => { boxes.forEach((box) => { box.checked = on; }); changed(); });
+    }
+  }
+
+  function startChoices(choices) {
+    const select = choices.querySelector("select");
+    if (!select) return;
+    select.closest(".chooser").hidden = false;
+    select.addEventListener("change", () => {
+      for (const choice of choices.querySelectorAll("[data-choice]")) choice.classList.toggle("chosen", choice.dataset.choice === select.value);
+    });
+  }
+
+  // Start what is new below an element: a page that changes parts of itself calls this for each.
+  function start(within = document) {
+    const fresh = (selector) => [...within.querySelectorAll(selector)].filter((element) => {
+      if (element.dataset.started) return false;
+      element.dataset.started = "yes";
+      return true;
+    });
+    fresh("[data-theme-toggle]").forEach(startTheme);
+    fresh("[data-arms]").forEach(startArms);
+    fresh("[data-choices]").forEach(startChoices);
+    for (const [element, chart] of charts) if (!element.isConnected) { chart.result?.finalize(); charts.delete(element); }
+    for (const element of fresh("[data-chart]")) {
+      const chart = new Chart(element);
+      charts.set(element, chart);
+      if (near) near.observe(element); else chart.draw();
+    }
+    inkSwatches();
+  }
+
+  // Replace a chart's content, drawing it in place: no flash, and its zoom and seeds stay as they are.
+  function update(element, content) {
+    const chart = charts.get(element);
+    if (!chart) return;
+    chart.content = content;
+    if (chart.result) chart.draw();
+  }
+
+  let resizing = 0;
+  addEventListener("resize", () => {
+    clearTimeout(resizing);
+    resizing = setTimeout(() => charts.forEach((chart) => { if (chart.result && Math.abs(chart.space() - chart.width) > 8) chart.draw(); }), 150);
+  });
+  const chosen = stored("fairtrial-theme");
+  if (chosen === "dark" || chosen === "light") root.dataset.theme = chosen;
+  window.fairtrialPage = { start, update, drawAll: () => Promise.all([...charts.values()].map((chart) => chart.draw())) };
+  start();
+})();

@@ -1,0 +1,98 @@
+"""Charts as markup: words, numbers, and nothing that a text could break."""
+
+import json
+import re
+
+import jinja2
+import pytest
+
+from fairtrial.report.charts import draw
+from fairtrial.report.page import arm_controls, environment, figure_markup, render, vega_script
+from fairtrial.report.page.assets import in_page
+from fairtrial.report.page.behind import ROWS, behind, seed_rows
+from fairtrial.report.views import View
+from fairtrial.stats.summary import summarize
+from report.page.pages import EVIL, labeled, small_study
+
+
+def content_of(markup):
+    return json.loads(re.search(r"data-content>(.*?)</script>", markup)[1])
+
+
+def test_every_value_is_escaped_and_a_missing_one_is_an_error():
+    assert environment().autoescape is True
+    assert environment().from_string("{{ x }}").render(x="<b>") == "&lt;b&gt;"
+    with pytest.raises(jinja2.UndefinedError, match="'x' is undefined"):
+        environment().from_string("{{ x }}").render()
+    with pytest.raises(jinja2.UndefinedError):
+        render("arms.html")
+
+
+def test_a_grid_has_class_names_instead_of_styles():
+    study, results = small_study()
+    (grid,) = View(summarize(study, results)).grids()
+    page = environment().from_string("{{ grid | grid }}").render(grid=grid)
+    assert "style=" not in page
+    assert '<th scope="col" class="head left">arm</th>' in page
+    assert 'class="scroll" tabindex="0" role="region"' in page
+
+
+def test_a_chart_has_words_a_picture_and_its_data():
+    study, results = small_study()
+    (figure,) = draw(["test_accuracy"], study, results)
+    markup = figure_markup(figure, study, "a b")
+    assert 'id="a_b"' in markup
+    assert '<h3 id="a_b-title">Test accuracy per epoch</h3>' in markup
+    assert len(re.findall(r'alt="[^"]+"|aria-label="Test accuracy[^"]+"', markup)) >= 2
+    assert 'src="data:image/svg+xml;base64,' in markup
+    assert "title" not in content_of(markup)["spec"]
+
+
+def test_the_table_behind_learning_curves_has_their_numbers():
+    study, results = small_study()
+    (figure,) = draw(["test_accuracy"], study, results)
+    table = behind(figure, study)
+    assert table.head == ("arm", "epoch", "mean (%)", "lowest (%)", "highest (%)", "seeds")
+    own = [result.epochs[2].metrics["test_acc"] for result in results if result.arm == "low_beta2"]
+    row = next(row for row in table.rows if row[:2] == ("low_beta2", "3"))
+    assert [float(cell) for cell in row[2:]] == pytest.approx(
+        [20 * sum(own), 100 * min(own), 100 * max(own), 5], rel=1e-4
+    )
+    points = seed_rows(figure, study)
+    assert len(points) == 3 * 5 * 8 + 4 * 8
+    assert {point["y"] for point in points if point["arm"] == "low_beta2" and point["x"] == 3} == {100 * x for x in own}
+
+
+def test_the_table_behind_the_verdicts_has_every_seed():
+    study, results = small_study()
+    (figure,) = draw(["differences"], study, results)
+    rows = behind(figure, study).rows
+    assert [row[0] for row in rows] == ["high_beta1", "low_beta2", "wild"]
+    assert rows[2][3] == "undecided; 1 diverged"
+    assert [row[4].count(":") for row in rows] == [5, 5, 4]
+
+
+def test_a_long_table_says_what_it_leaves_out():
+    study, results = small_study({"a": {}, "b": {}}, epochs=1000, seeds=2)
+    (figure,) = draw(["test_accuracy"], study, results)
+    table = behind(figure, study)
+    assert len(table.rows) <= ROWS + 2
+    assert table.note == "Every 9th epoch and the last."
+    assert [row[1] for row in table.rows if row[0] == "a"][-1] == "1000"
+    assert seed_rows(figure, study)
+
+
+def test_texts_end_no_script_and_no_attribute():
+    study, results = labeled({"evil": EVIL})
+    for figure in draw([], study, results):
+        markup = figure_markup(figure, study)
+        assert markup.count("</script>") == 1
+        assert "<img src=x" not in markup
+        content_of(markup)
+    assert "<img" not in arm_controls(study)
+
+
+def test_the_script_can_stand_in_a_page():
+    assert "</script" not in in_page(vega_script()).lower()
+    assert "<!--" not in in_page(vega_script())
+    assert "expressionInterpreter" in vega_script()
