@@ -6,12 +6,13 @@ from typing import Annotated
 import typer
 
 from fairtrial import signals
-from fairtrial.api import DEFAULT_STORE
 from fairtrial.cli.options import PortOption, StoreOption
 from fairtrial.cli.output import say
 from fairtrial.errors import Terminated
+from fairtrial.store.url import DEFAULT_STORE
 from fairtrial.store.watching import WatchedStore
-from fairtrial.web.server import HOST, PORT, Server, address, is_open, listen
+from fairtrial.web.ports import HOST, PORT, address, is_open, listen
+from fairtrial.web.server import Server
 
 
 def serve(

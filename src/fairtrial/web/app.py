@@ -1,4 +1,4 @@
-"""The routes of the live page. Everything that a browser may ask for is listed here, and nothing is a path of a file."""
+"""The routes of the live page. All that a browser may ask for is listed here, and nothing is a path of a file."""
 
 import hashlib
 from collections.abc import Callable, Iterable
@@ -20,7 +20,7 @@ from fairtrial.report.page import page_script, style_sheet, vega_script
 from fairtrial.web.hub import Hub, TooManyError
 from fairtrial.web.pictures import Pictures
 from fairtrial.web.reader import ALL, Reader
-from fairtrial.web.security import Guard, say_on_stderr
+from fairtrial.web.security import BUG, Guard, say_on_stderr
 from fairtrial.web.templates import render
 from fairtrial.web.threads import Worker
 
@@ -58,7 +58,7 @@ def live_page(store: str, names: Iterable[str] = (), say: Callable[[str], object
         Route("/study/{key:str}/charts/{name:str}", pages.chart),
         Route("/static/{name:str}", pages.static),
     ]
-    app = Starlette(routes=routes, exception_handlers={HTTPException: _refuse})
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _refuse, Exception: _refuse})
     app.router.redirect_slashes = False
     return LivePage(Guard(app, names, say), hub)
 
@@ -147,7 +147,8 @@ def _key(request: Request) -> str:
 
 async def _refuse(_request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
-    return PlainTextResponse("There is no such page.\n" if status == 404 else "This request is refused.\n", status)
+    words = {404: "There is no such page.", 500: BUG}
+    return PlainTextResponse(f"{words.get(status, 'This request is refused.')}\n", status)
 
 
 @cache

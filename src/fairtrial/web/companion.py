@@ -15,10 +15,14 @@ from types import TracebackType
 from typing import Self
 
 from fairtrial.errors import FairtrialError
-from fairtrial.web.server import HOST, PORT, Server, address, listen
+from fairtrial.store.url import DatabaseURL
+from fairtrial.web.ports import HOST, PORT, address, listen
 
 #: Environment variables for the process: its listening socket, and the store, whose URL may hold a password.
 _SOCKET, _STORE = "FAIRTRIAL_SERVE_SOCKET", "FAIRTRIAL_STORE"
+
+#: What its interpreter runs: never the run's main module, and with the run's paths of modules.
+_PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from fairtrial.web import companion; companion.main()"
 
 #: How much the process gives way to training: 19 is the most.
 NICENESS = 15
@@ -74,6 +78,9 @@ class Companion:
             process.wait()
 
     def _listen(self) -> socket.socket:
+        url = DatabaseURL.of(self._store)
+        if url.is_sqlite and url.file is None:
+            raise FairtrialError("no other process can read a store in memory")
         if self._port is not None:
             return listen(HOST, self._port)
         try:
@@ -84,8 +91,8 @@ class Companion:
     def _start(self, listening: socket.socket) -> "subprocess.Popen[bytes]":
         environment = os.environ | {_SOCKET: str(listening.fileno()), _STORE: self._store}
         environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-        return subprocess.Popen(
-            [sys.executable, "-P", "-m", "fairtrial.web.companion"],  # -P: no module of the working folder
+        return subprocess.Popen(  # noqa: S603
+            [sys.executable, "-P", "-c", _PROGRAM, *map(str, sys.path)],  # -P: no module of the working folder
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -102,6 +109,8 @@ class Companion:
 
 def main() -> None:
     """Serve until the run has ended."""
+    from fairtrial.web.server import Server  # noqa: PLC0415  (loads Altair and more, which the run does not need)
+
     with suppress(OSError):
         os.nice(NICENESS)
     listening = socket.socket(fileno=int(os.environ.pop(_SOCKET)))
@@ -116,7 +125,3 @@ def main() -> None:
 
     threading.Thread(target=end_with_the_run, daemon=True).start()
     server.serve_on(listening)
-
-
-if __name__ == "__main__":
-    main()

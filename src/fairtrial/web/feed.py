@@ -9,12 +9,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
 from fairtrial.api import StudyResults
-from fairtrial.errors import FairtrialError, ReportError
+from fairtrial.errors import FairtrialError
 from fairtrial.loading import importable, rebuild
 from fairtrial.registry import CHARTS
 from fairtrial.report.grid import Grid
@@ -23,12 +23,17 @@ from fairtrial.report.views import View
 from fairtrial.spec import Study
 from fairtrial.store.watching import Mark, WatchedStore
 from fairtrial.text import one_line, visible
-from fairtrial.trial import TrialResult
 from fairtrial.web import pace
 from fairtrial.web.templates import render
 
+if TYPE_CHECKING:
+    from fairtrial.trial import TrialResult
+
 #: A page shows at most so many rows of a table, running trials, and ways in which runs were lost.
 ROWS, WORKERS, LOSSES = 200, 64, 20
+
+#: Charts that a page shows first.
+GROWING = ("test_accuracy", "training_loss")
 
 #: How many events a page lists.
 EVENTS = 12
@@ -206,12 +211,15 @@ class StudyFeed:
         if runs.study.sequential:
             from fairtrial.stats.replay import replayed  # noqa: PLC0415  (loads SciPy, which a fixed study needs later)
 
-            self._stopped = dict(replayed(runs.study, runs.results, history=runs.history).stopped)
+            replay = replayed(runs.study, runs.results, history=runs.history)
+            over = {runs.study.reference: "no arm is left to compare with"} if replay.over else {}
+            self._stopped = {**replay.stopped, **over}
         return _grids(view)
 
     def charts(self) -> tuple[str, ...]:
-        """The names of all charts that a study may have."""
-        return tuple(CHARTS.names())
+        """The names of all charts that a study may have, those that grow with each epoch first."""
+        names = CHARTS.names()
+        return *(name for name in GROWING if name in names), *(name for name in names if name not in GROWING)
 
 
 def _state(found: pace.Progress, *, running: bool) -> str:
@@ -255,8 +263,3 @@ def _loss(who: str, what: str) -> tuple[str, str, str]:
     """Who was lost, the last line of how, and all of it where it has several lines."""
     lines: Sequence[str] = what.splitlines() or [""]
     return who, lines[-1], what if len(lines) > 1 else ""
-
-
-def no_chart(error: ReportError) -> str:
-    """Say why a chart has nothing to show."""
-    return one_line(str(error))

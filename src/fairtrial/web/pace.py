@@ -1,7 +1,7 @@
 """How far a study is, and how long the rest takes, from what a store knows: when trials began and ended.
 
-A run's own display knows each batch (`fairtrial.report.forecast`); a reader of the store knows whole epochs. The pace is
-the median of the last trials' seconds for each epoch, so that one trial that was interrupted for a night counts little.
+A run's own display knows each batch (`fairtrial.report.forecast`); a reader of the store knows whole epochs. The pace
+is the median of the last trials' seconds for each epoch, so a trial that was interrupted for a night counts little.
 """
 
 from collections import Counter

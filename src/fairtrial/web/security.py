@@ -1,7 +1,7 @@
 """Guards the live page: who may ask, what may be asked, and what a browser may do with the answer.
 
-A page on loopback is in reach of every site that a browser on this machine has open. So the name that a browser believes
-to talk to is checked: a site that lets its own name point here (DNS rebinding) is refused, as is another site's script.
+A page on loopback is in reach of every site that a browser on this machine has open. So the name by which a browser
+asks is checked: a site that lets its own name point here (DNS rebinding) is refused, as is another site's script.
 Nothing can be changed by a request, and no script or style of any other origin runs in a page.
 """
 
@@ -38,6 +38,9 @@ HEADERS = {
     "X-Frame-Options": "DENY",
 }
 
+#: What a client gets to know of an error that is a bug.
+BUG = "This page can't be shown: an error of fairtrial's; the terminal of the server has it."
+
 #: Methods that are answered.
 METHODS = ("GET", "HEAD")
 
@@ -62,12 +65,15 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        if scope["type"] != "http":  # there are no web sockets here
             return
-        started = False
+        started = complete = False
 
         async def send_guarded(message: Message) -> None:
-            nonlocal started
+            nonlocal started, complete
+            complete = message["type"] == "http.response.body" and not message.get("more_body", False)
             if message["type"] == "http.response.start":
                 started = True
                 headers = MutableHeaders(scope=message)
@@ -80,11 +86,10 @@ class Guard:
         except Exception as error:
             place = _place(error)
             self._say(f"the live page: {scope['path']}: {type(error).__name__}: {error}{place}")
-            if started:
+            if not started:
+                await _answer(500, BUG)(scope, receive, send_guarded)
+            elif not complete:
                 raise ConnectionAbortedError("the answer had begun") from error
-            await _answer(500, "This page can't be shown: an error of fairtrial's; the terminal of the server has it.")(
-                scope, receive, send_guarded
-            )
 
     def _refusal(self, scope: Scope) -> ASGIApp | None:
         """What answers a request that is refused; None for one that is let in."""
