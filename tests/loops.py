@@ -14,7 +14,7 @@ import warnings
 from pathlib import Path
 
 from fairtrial import Diverged, reporting
-from fairtrial.trial import Machine
+from fairtrial.trial import Machine, Snapshot
 
 
 def machine(trial=None):
@@ -453,3 +453,21 @@ def endless_in_a_callback(trial, report):
     """Report an epoch, and never another one."""
     report({"test_acc": 0.5})
     time.sleep(600)
+
+
+def snapping(trial):
+    """Take two snapshots an epoch, and save its state; with "crash", die once in the third epoch."""
+    done = trial.load() or 0
+    progress = trial.xray_progress
+    for epoch in range(done + 1, trial.epochs + 1):
+        for _ in range(2 if trial.xray_wanted else 0):
+            progress.steps += 1
+            statistics = {"eps_1": progress.steps / 3, "odd": float("inf")}
+            parts = {"linear": statistics}, {"0.weight": statistics}
+            progress.snapshots.append(
+                Snapshot(trial.arm, trial.seed, epoch, progress.steps, statistics, *parts, ("no cosine",))
+            )
+        if epoch == 3 and "crash" in trial.settings.params and not done:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield {"train_loss": 1 / epoch, "test_acc": 0.5}
+        trial.save(epoch)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fairtrial.callbacks import Callback
     from fairtrial.checking.findings import StudyCheck
     from fairtrial.checking.running import check
+    from fairtrial.digests import digest_results
     from fairtrial.doctor import check_installation
     from fairtrial.errors import Diverged, FairtrialError
     from fairtrial.executors.inline import InlineExecutor
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from fairtrial.store.sql import SQLStore
     from fairtrial.tasks import TaskResults, load_tasks, open_tasks
     from fairtrial.training.fingerprints import fingerprint
-    from fairtrial.trial import EpochRecord, Machine, Outcome, Trial, TrialContext, TrialResult, digest_results
+    from fairtrial.trial import EpochRecord, Machine, Outcome, Snapshot, Trial, TrialContext, TrialResult
 
 __version__ = "0.1.0"
 
@@ -66,6 +67,7 @@ __all__ = [
     "RayExecutor",
     "SQLStore",
     "ScheduleSettings",
+    "Snapshot",
     "Study",
     "StudyCheck",
     "StudyResults",
@@ -105,6 +107,7 @@ _MODULES = {
     "callbacks": ("Callback",),
     "checking.findings": ("StudyCheck",),
     "checking.running": ("check",),
+    "digests": ("digest_results",),
     "doctor": ("check_installation",),
     "errors": ("Diverged", "FairtrialError"),
     "executors.inline": ("InlineExecutor",),
@@ -129,7 +132,7 @@ _MODULES = {
     "store.sql": ("SQLStore",),
     "tasks": ("TaskResults", "load_tasks", "open_tasks"),
     "training.fingerprints": ("fingerprint",),
-    "trial": ("EpochRecord", "Machine", "Outcome", "Trial", "TrialContext", "TrialResult", "digest_results"),
+    "trial": ("EpochRecord", "Machine", "Outcome", "Snapshot", "Trial", "TrialContext", "TrialResult"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fairtrial import loading
+from fairtrial.digests import digest_results
 from fairtrial.errors import FairtrialError, ReportError, StoreMissingError, StudyError, StudyNotFoundError
 from fairtrial.history import History
 from fairtrial.scheduler import plan
@@ -16,7 +17,7 @@ from fairtrial.spec.labels import under_labels
 from fairtrial.store.base import Store, StoredStudy
 from fairtrial.store.opening import opened_store
 from fairtrial.store.url import DEFAULT_STORE as DEFAULT_STORE  # noqa: PLC0414  (others import it from here)
-from fairtrial.trial import Outcome, TrialResult, digest_results
+from fairtrial.trial import Outcome, TrialResult
 
 if TYPE_CHECKING:  # slow to load, and needed by one function each
     import pandas as pd
@@ -44,12 +45,14 @@ class StudyResults:
         results: a result for each trial that has started, in the order of the plan.
         trained: how many trials the call of `run` trained.
         history: what was asked of these trials before, as the store knows it.
+        store: where the snapshots are; see `with_snapshots`.
     """
 
     study: Study
     results: tuple[TrialResult, ...]
     trained: int = 0
     history: History | None = None
+    store: str | Path | Store | None = field(default=None, compare=False)
 
     def count(self, outcome: Outcome) -> int:
         """Count the trials with an outcome."""
@@ -95,6 +98,18 @@ class StudyResults:
 
         return self._view(lambda runs: View(check_claims(runs.study, runs.results, history=runs.history)))
 
+    def with_snapshots(self, *, tensors: bool = True) -> "StudyResults":
+        """Read the snapshots of the optimizers' states into `TrialResult.snapshots`, from the store; none is trained.
+
+        Args:
+            tensors: with the statistics of single tensors, which are most of them.
+        """
+        if self.store is None or any(result.snapshots for result in self.results):
+            return self
+        with opened_store(self.store, create=False) as opened:
+            found = opened.snapshots([one.trial for one in self.results], tensors=tensors)
+        return replace(self, results=tuple(replace(one, snapshots=found.get(one.trial, ())) for one in self.results))
+
     def _view(self, make: "Callable[[StudyResults], View[Data]]") -> "View[Data]":
         """Make a view that people read under the labels of the arms, and programs under their names."""
         view = make(self)
@@ -110,20 +125,22 @@ class StudyResults:
         results = tuple(replace(result, arm=labels[result.arm]) for result in self.results)
         return replace(self, study=under_labels(self.study), results=results)
 
-    def plot(self, name: str) -> "Figure":
-        """Draw one chart, such as ``"test_accuracy"``.
+    def plot(self, name: str, **options: Any) -> "Figure":
+        """Draw one chart, such as ``"test_accuracy"``, with the options of `plots`."""
+        return self.plots(name, **options)[0]
+
+    def plots(self, *names: str, **options: Any) -> "tuple[Figure, ...]":
+        """Draw charts, or curves of recorded metrics; by default all with data. Options: `report.chart_options`.
 
         Raises:
-            ReportError: there is no such chart, or no data for it.
+            ReportError: there is no such chart, no data for it, or it does not take an option.
         """
-        return self.plots(name)[0]
-
-    def plots(self, *names: str) -> "tuple[Figure, ...]":
-        """Draw several charts; by default all that have data."""
+        from fairtrial.report.chart_options import ChartOptions  # noqa: PLC0415
         from fairtrial.report.charts import draw  # noqa: PLC0415
 
-        labeled = self._labeled()
-        return draw(names, labeled.study, labeled.results, history=self.history)
+        labeled = self._labeled().with_snapshots(tensors=False)
+        chosen = ChartOptions.of(self.study, **options)
+        return draw(names, labeled.study, labeled.results, history=self.history, options=chosen)
 
     def to_pandas(self) -> "pd.DataFrame":
         """Make a data frame with a row for each epoch record and the columns of `export`.
@@ -140,7 +157,8 @@ class StudyResults:
     def export(self, path: str | Path, rows: str = "epochs") -> None:
         """Write every epoch record to a CSV, Parquet or JSON file; the path's suffix decides.
 
-        With ``rows="trials"``, write every trial: its outcome, traceback, settings, machine and code.
+        With ``rows="trials"``, write every trial: its outcome, traceback, settings, machine and code; with
+        ``rows="snapshots"``, the statistics of its x-ray.
 
         Losses are in nats, accuracies are fractions, times are in seconds; see `fairtrial.report.export.export`.
 
@@ -152,11 +170,12 @@ class StudyResults:
     def records(self, format: str, path: Path | None = None, rows: str = "epochs") -> bytes:  # noqa: A002
         """Return every epoch record as ``"csv"``, ``"parquet"`` or ``"json"``; given a path, also write a file.
 
-        With ``rows="trials"``, every trial instead; see `export`.
+        With ``rows="trials"`` or ``rows="snapshots"``, every trial or snapshot instead; see `export`.
         """
         from fairtrial.report.export import export  # noqa: PLC0415
 
-        return export(self.study, self.results, format, path, rows)  # type: ignore[arg-type]  # unknown: an error
+        found = self.with_snapshots() if rows == "snapshots" else self
+        return export(self.study, found.results, format, path, rows)  # type: ignore[arg-type]  # unknown: an error
 
     def digest(self) -> str:
         """Digest all results but times and machines: equal if two runs gave the same numbers to the bit."""
@@ -216,6 +235,7 @@ def run(
     callbacks: "Sequence[Callback]" = (),
     retry_failed: bool = False,
     force: bool = False,
+    xray: bool = True,
 ) -> StudyResults:
     """Train the missing trials of a study; if it has ``[tuning]``, tune its arms first.
 
@@ -231,6 +251,7 @@ def run(
         force: continue although versions of torch or fairtrial, threads, processor, layers, data or your code differ
             from those of the study's earlier trials, or although the study's file was changed before its study was
             complete. Each trial records it.
+        xray: take snapshots of the optimizers' states, which change no result; see `StudyResults.with_snapshots`.
 
     Raises:
         FairtrialError: something that every trial needs is missing or damaged; nothing was trained.
@@ -255,9 +276,8 @@ def run(
     with opened_store(store) as opened, loading.importable(study):
 
         def train(one: Study) -> int:
-            return run_study(
-                one, store=opened, executor=executor, callbacks=callbacks, retry_failed=retry_failed, force=force
-            )
+            again = {"retry_failed": retry_failed, "force": force}
+            return run_study(one, store=opened, executor=executor, callbacks=callbacks, xray=xray, **again)
 
         def say(text: str) -> None:
             for callback in callbacks:
@@ -267,7 +287,7 @@ def run(
         if study.untuned:
             study, trained = tune(study, opened, train, say)
         trained += train(study)
-        return StudyResults(study, tuple(opened.results(study)), trained, opened.history(study))
+        return StudyResults(study, tuple(opened.results(study)), trained, opened.history(study), store)
 
 
 def open_results(
@@ -288,7 +308,7 @@ def open_results(
         found = study if isinstance(study, Study) else loading.load_recorded(study, overrides, opened.studies())
         if found.untuned:
             found = loading.found_tuned(found, opened.studies())
-        return StudyResults(found, tuple(opened.results(found)), history=opened.history(found))
+        return StudyResults(found, tuple(opened.results(found)), history=opened.history(found), store=store)
 
 
 def list_studies(store: str | Path | Store = DEFAULT_STORE) -> list[StoredStudy]:

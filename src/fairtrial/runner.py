@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import TypeAlias
 
 from fairtrial import signals
 from fairtrial.callbacks import Callback
@@ -14,9 +13,7 @@ from fairtrial.checkpoints import CheckpointManager
 from fairtrial.errors import ProvenanceError, StudyError, TrialRestartedError
 from fairtrial.executors.base import (
     Ended,
-    EpochFinished,
     Executor,
-    Fingerprinted,
     Message,
     NodeData,
     Progressed,
@@ -30,10 +27,11 @@ from fairtrial.executors.records import RecordRules
 from fairtrial.failpoints import failpoint
 from fairtrial.provenance import abandoned_study, changed_code, changed_keys, conditions_by_code, git_commit
 from fairtrial.reads import unread_keys
+from fairtrial.recording import Received, report, write
 from fairtrial.scheduler import Decision, Scheduler
 from fairtrial.spec import BUILT_IN, Study
 from fairtrial.spec.imported import refusal
-from fairtrial.store.base import Store, Writer
+from fairtrial.store.base import Store
 from fairtrial.trial import FINAL, Machine, Outcome, Trial, TrialResult
 
 #: Between two looks at trials that the run of another study trains.
@@ -48,6 +46,7 @@ def run_study(
     callbacks: Sequence[Callback] = (),
     retry_failed: bool = False,
     force: bool = False,
+    xray: bool = True,
 ) -> int:
     """Train the missing trials of a study, and return their number.
 
@@ -65,6 +64,7 @@ def run_study(
         force: continue although versions of torch or fairtrial, threads, processor, layers, data or the user's own code
             differ from those of the study's trials so far, or although the study's file was changed while it was
             unfinished; the trials' provenance says so.
+        xray: take snapshots of the optimizers' state, which change no result.
 
     Raises:
         FairtrialError: something that every trial needs is missing or damaged; nothing was trained.
@@ -89,7 +89,9 @@ def run_study(
     with store.lock(study):
         while True:
             try:
-                _train_missing(study, store, executor, callbacks=callbacks, stays=stays, trained=trained, force=force)
+                _train_missing(
+                    study, store, executor, callbacks=callbacks, stays=stays, trained=trained, force=force, xray=xray
+                )
                 return len(trained)
             except TrialRestartedError as error:  # a server was restarted, and another run took this one for dead
                 if str(error) in lost:
@@ -108,6 +110,7 @@ def _train_missing(
     stays: Collection[Outcome],
     trained: set[str],
     force: bool,
+    xray: bool,
 ) -> None:
     """Train the missing trials of a locked study, and add their hashes to those that were trained."""
     scheduler = _schedule(study, store)
@@ -126,7 +129,7 @@ def _train_missing(
         recorder.warn_of_changed_code()
         return
     workload = compose_workload(study, missing, checkpoints, recorder.on_download, recorder.on_progress)
-    with executor.open(workload) as session:
+    with executor.open(replace(workload, xray=xray)) as session:
         recorder.begin(decision, missing, session)
         recorder.warn(*workload.notes)
         recorder.execute(session)
@@ -160,10 +163,6 @@ def compose_workload(
     )
 
 
-#: A message that is not in the store yet, its trial and attempt, and what the user has forced.
-_Received: TypeAlias = tuple[Message, Trial, str, str]
-
-
 @dataclass
 class _Recorder:
     """Records messages about trials, calls callbacks, and submits the trials that the scheduler wants next.
@@ -193,7 +192,7 @@ class _Recorder:
         self.conditions = conditions_by_code(self.study, results, anew)
         self.reads_known = any(result.reads is not None for result in results)
         self.attempts: dict[str, str] = {}
-        self.uncommitted: list[_Received] = []
+        self.uncommitted: list[Received] = []
 
     def begin(self, decision: Decision, missing: Sequence[Trial], session: Session | None = None) -> None:
         """Record that the study runs, and submit its first trials."""
@@ -279,7 +278,7 @@ class _Recorder:
                     callback.on_trial_end(trial, result.outcome, result.detail)
         self.ended |= trained
 
-    def _receive(self, message: Message) -> _Received:
+    def _receive(self, message: Message) -> Received:
         """Assign a message to its attempt; `Started` begins one."""
         trial, forced = self.trials[message.trial_id], ""
         if isinstance(message, Started):
@@ -331,42 +330,15 @@ class _Recorder:
         with signals.delayed():
             received, self.uncommitted = self.uncommitted, []
             failpoint("runner.uncommitted")
-            self.store.write(partial(_write, received))
+            self.store.write(partial(write, received))
             failpoint("runner.committed")
             self.trained.update(message.trial_id for message, *_ in received if isinstance(message, Ended))
             for message, trial, *_ in received:
                 if isinstance(message, Ended) and message.outcome in FINAL:
                     self.checkpoints.remove(trial)  # a failed trial that is retried later can continue from them
                 for callback in self.callbacks:
-                    _report(message, trial, callback)
+                    report(message, trial, callback)
             failpoint("runner.cleared")
-
-
-def _write(received: Sequence[_Received], writer: Writer) -> None:
-    """Write messages in one transaction, which may be run again if its connection is lost."""
-    for message, trial, attempt, forced in received:
-        match message:
-            case Started(_, machine, at):
-                writer.begin(trial, attempt, machine, at, forced)
-            case Fingerprinted(_, fingerprints):
-                writer.add_fingerprints(trial, attempt, fingerprints)
-            case EpochFinished(_, record):
-                writer.add_epoch(trial, attempt, record)
-            case Ended(_, outcome, detail, at, reads):
-                writer.end(trial, attempt, outcome, detail, at, reads=reads)
-    failpoint("runner.written")
-
-
-def _report(message: Message, trial: Trial, callback: Callback) -> None:
-    match message:
-        case Started(_, machine, _):
-            callback.on_trial_start(trial, machine)
-        case EpochFinished(_, record):
-            callback.on_epoch(trial, record)
-        case Ended(_, outcome, detail, _):
-            callback.on_trial_end(trial, outcome, detail)
-        case Warned(_, text):
-            callback.on_warning(trial, text)
 
 
 def _schedule(study: Study, store: Store) -> Scheduler:

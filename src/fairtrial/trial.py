@@ -1,6 +1,6 @@
 """Trials, the context that their training loops get, and their results."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -8,6 +8,8 @@ from functools import cached_property
 from typing import Any, Protocol, TypeAlias
 
 from fairtrial.reads import RecordedSettings
+from fairtrial.snapshots import Snapshot as Snapshot  # noqa: PLC0414  (public as `fairtrial.trial.Snapshot`)
+from fairtrial.snapshots import XrayProgress
 from fairtrial.spec import BUILT_IN, FORMAT, Settings, content, digest
 
 #: Packages whose version can change a trial's numbers.
@@ -81,6 +83,7 @@ class Checkpoints(Protocol):
     """Checkpoints of one attempt at a trial; `TrialContext.save` and `TrialContext.load` use them."""
 
     fingerprints: dict[str, str]  # what the attempt has reported; saved and loaded with its state
+    xray: XrayProgress  # likewise
 
     @property
     def due(self) -> bool:
@@ -100,11 +103,15 @@ class TrialContext:
         trial: what to train.
         checkpoints: where the state is saved; None to save nothing.
         on_progress: called with the batches done in an epoch, batches in all, and metrics.
+        xray: whether the user wants snapshots.
 
     Attributes:
         trial: what to train; its arm, seeds, settings and epochs are attributes of the context too.
         fingerprints: what this attempt has reported by `fingerprint` so far.
         reads: what a user's loop has read of the settings so far; see `reads`. None for fairtrial's own.
+        xray_progress: the snapshots that this attempt has taken so far.
+        xray_wanted: whether the user wants snapshots.
+        on_epoch_end: called by executors with the number of an epoch whose record the loop has just yielded.
 
     Example:
         >>> def train(trial: TrialContext) -> Iterator[dict[str, float]]:
@@ -117,12 +124,17 @@ class TrialContext:
         trial: Trial,
         checkpoints: Checkpoints | None = None,
         on_progress: Callable[[int, int, Mapping[str, float]], None] | None = None,
+        *,
+        xray: bool = True,
     ) -> None:
         self.reads: set[str] | None = None if trial.settings.training.loop == BUILT_IN else set()
         self.trial = trial if self.reads is None else _recorded(trial, self.reads)
         self.fingerprints = {} if checkpoints is None else checkpoints.fingerprints
         self._checkpoints = checkpoints
         self._on_progress = on_progress
+        self.xray_progress = XrayProgress() if checkpoints is None else checkpoints.xray
+        self.xray_wanted = xray
+        self.on_epoch_end: Callable[[int], None] = lambda _epoch: None
 
     @property
     def arm(self) -> str:
@@ -323,6 +335,7 @@ class TrialResult:
         fingerprints: digests by name that the last attempt reported; see `TrialContext.fingerprint`.
         forced: what differed from the study's earlier trials, where the user chose to continue all the same.
         reads: what a user's training loop read of its settings, see `reads`; None where that is not known.
+        snapshots: of its optimizer's state, by rising step; only if they were asked for, see `Store.snapshots`.
     """
 
     arm: str
@@ -337,37 +350,9 @@ class TrialResult:
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     forced: str = ""
     reads: tuple[str, ...] | None = None
+    snapshots: tuple[Snapshot, ...] = ()
 
     @property
     def continued(self) -> str:
         """Under which other conditions the user chose to continue: ``forced`` without what a merge noted."""
         return self.forced.partition(CHOSEN)[0].removesuffix("; ")
-
-
-def digest_results(results: Iterable[TrialResult]) -> str:
-    """Digest the results of a study's trials, in any order: SHA-256 in hexadecimal, the same for the same results.
-
-    Arm, seed, outcome, fingerprints and all records count, and how a trial diverged. Times and machines do not; neither
-    does the message of a failure, which names files, limits and signals of one machine.
-    """
-    return digest({result.trial: _reproducible(result) for result in results})
-
-
-def _reproducible(result: TrialResult) -> dict[str, Any]:
-    return {
-        "arm": result.arm,
-        "seed": result.seed,
-        "outcome": result.outcome,
-        "seen": result.detail if result.outcome is Outcome.DIVERGED else "",
-        "fingerprints": dict(result.fingerprints),
-        "epochs": [[one.epoch, reproducible(one)] for one in result.epochs],
-    }
-
-
-def reproducible(record: EpochRecord) -> dict[str, str]:
-    """Write the metrics of an epoch but its times, to the bit."""
-    return {name: float(value).hex() for name, value in record.metrics.items() if not _is_time(name)}
-
-
-def _is_time(metric: str) -> bool:
-    return metric == "seconds" or metric.endswith("_seconds")

@@ -4,6 +4,7 @@ import hashlib
 import json
 import random
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 import loops
 from fairtrial import digest_results
 from fairtrial.errors import RecordError
-from fairtrial.executors.base import Ended, EpochFinished, Fingerprinted, Progressed, Started, Warned
+from fairtrial.executors.base import Ended, EpochFinished, Fingerprinted, Progressed, SnapshotTaken, Started, Warned
 from fairtrial.executors.inline import InlineExecutor
 from fairtrial.executors.local.executor import LocalExecutor
 from fairtrial.executors.ray.executor import RayExecutor
@@ -348,3 +349,47 @@ def test_real_training_gives_the_same_bits(kind, make_study, one_thread):
     assert [message.outcome for message in messages if isinstance(message, Ended)] == [Outcome.FINISHED] * 2
     if options:
         assert {message.machine.threads for message in messages if isinstance(message, Started)} == {1}
+
+
+def taken(messages, trial):
+    return [each.snapshot for each in messages if isinstance(each, SnapshotTaken) and each.trial_id == trial.hash]
+
+
+def test_snapshots_come_with_their_epoch(make, trials):
+    messages = execute(make(), loops.snapping, trials)
+    for trial in trials:
+        own = [each for each in messages if each.trial_id == trial.hash]
+        assert [type(each) for each in own[1:-1]] == [SnapshotTaken, SnapshotTaken, EpochFinished] * 3
+        context = TrialContext(trial)
+        list(loops.snapping(context))
+        assert taken(own, trial) == context.xray_progress.snapshots
+        assert [(one.epoch, one.step) for one in taken(own, trial)] == [(1, 1), (1, 2), (2, 3), (2, 4), (3, 5), (3, 6)]
+
+
+def test_no_snapshots_where_none_are_wanted(make, trials):
+    messages = execute(make(), loops.snapping, trials, xray=False)
+    assert not any(isinstance(each, SnapshotTaken) for each in messages)
+    assert sum(isinstance(each, EpochFinished) for each in messages) == 3 * len(trials)
+
+
+def test_snapshots_go_with_the_state_of_a_trial_that_restarts(make, make_study):
+    """In the store each is there once, whatever was delivered twice; and without them all results are the same."""
+    if isinstance(make(), InlineExecutor):
+        pytest.skip("a crash of a trial in this process is a crash of the tests")
+    options = {"checkpoint_seconds": 0, "epochs": 4, "loop": "loops:snapping"}
+    study = make_study(seeds=1, arms={"a": {}, "b": {"params": {"crash": 1}}}, training=options)
+    well, crashing = plan(study)
+    context = TrialContext(well)
+    list(loops.snapping(context))
+    expected = tuple(context.xray_progress.snapshots)
+    with SQLStore("s.db") as store:
+        run_study(study, store=store, executor=make())
+        assert store.snapshots([well.hash, crashing.hash]) == {
+            well.hash: expected,
+            crashing.hash: tuple(replace(each, arm="b") for each in expected),
+        }
+        found = digest_results(store.results(study))
+    with SQLStore("t.db") as store:
+        run_study(study, store=store, executor=make(), xray=False)
+        assert store.snapshots([well.hash, crashing.hash]) == {}
+        assert digest_results(store.results(study)) == found

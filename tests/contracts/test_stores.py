@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from fairtrial.errors import StoreError, StoreLockedError
 from fairtrial.history import NOT_COUNTED
@@ -15,7 +16,8 @@ from fairtrial.question import Question, arm_digests
 from fairtrial.scheduler import plan
 from fairtrial.spec import Origin
 from fairtrial.store.sql import SQLStore
-from fairtrial.trial import EpochRecord, Machine, Outcome
+from fairtrial.store.url import DatabaseURL
+from fairtrial.trial import EpochRecord, Machine, Outcome, Snapshot
 from store_calls import Calls
 
 MACHINE = Machine({"torch": "2"}, "processor", "cpu", 2, "system", "abc+")
@@ -177,6 +179,68 @@ def test_fingerprints_are_those_of_the_last_attempt(store, make_study):
     assert store.results(study)[0].fingerprints == {}
     Calls(store).add_fingerprints(trial, "2", {"initial_weights": "ef"})
     assert store.results(study)[0].fingerprints == {"initial_weights": "ef"}
+
+
+def snapshot(trial, step, **statistics):
+    numbers = {"eps_1": step / 7, "odd": math.inf, **statistics}
+    return Snapshot(trial.arm, trial.seed, 1, step, numbers, {"linear": numbers}, {"0.weight": numbers}, ("no cosine",))
+
+
+def test_snapshots_come_out_to_the_bit_and_only_where_asked(store, reopen, make_study):
+    study = make_study()
+    trial, other, *_ = plan(study)
+    store.add_study(study, NOW)
+    taken = [snapshot(trial, step) for step in (1, 2, 50)]
+    for one in (trial, other):
+        Calls(store).begin(one, "1", MACHINE, NOW)
+    for one in taken:
+        Calls(store).add_snapshot(trial, "1", one)
+    Calls(store).end(trial, "1", Outcome.FINISHED, "", NOW)
+    with reopen(create=False) as again:
+        assert again.snapshots([one.hash for one in plan(study)]) == {trial.hash: tuple(taken)}
+        assert again.snapshots([trial.hash], tensors=False)[trial.hash][2] == replace(taken[2], tensors={})
+        assert again.results(study)[0].snapshots == ()
+        assert again.check() == ""
+
+
+def test_snapshots_are_those_of_the_last_attempt(store, make_study):
+    """As of epoch records: those of the attempt before stay until they are replaced, or the trial ends."""
+    study = make_study()
+    trial = plan(study)[0]
+    store.add_study(study, NOW)
+    Calls(store).begin(trial, "1", MACHINE, NOW)
+    for step in (1, 2, 3):
+        Calls(store).add_snapshot(trial, "1", snapshot(trial, step))
+    Calls(store).begin(trial, "2", MACHINE, NOW)
+    Calls(store).add_snapshot(trial, "2", snapshot(trial, 2, own=2))
+    assert [one.overall.get("own") for one in store.snapshots([trial.hash])[trial.hash]] == [None, 2, None]
+    with pytest.raises(StoreError, match="another process restarted this trial"):
+        Calls(store).add_snapshot(trial, "1", snapshot(trial, 4))
+    Calls(store).end(trial, "2", Outcome.FINISHED, "", NOW)
+    assert store.snapshots([trial.hash]) == {trial.hash: (snapshot(trial, 2, own=2),)}
+    Calls(store).begin(trial, "3", MACHINE, NOW)
+    Calls(store).end(trial, "3", Outcome.FINISHED, "", NOW)
+    assert store.snapshots([trial.hash]) == {}
+    assert store.check() == ""
+
+
+def test_a_store_from_before_snapshots_goes_on(store, reopen, place, make_study):
+    study = make_study()
+    trial = plan(study)[0]
+    store.add_study(study, NOW)
+    Calls(store).begin(trial, "1", MACHINE, NOW)
+    engine = create_engine(DatabaseURL.of(place).url)
+    with engine.begin() as connection:
+        for table in ("snapshots", "xrays"):
+            connection.execute(text(f"DROP TABLE {table}"))
+    engine.dispose()
+    with reopen(create=False) as old:
+        assert old.snapshots([trial.hash]) == {}
+        assert old.check() == ""
+        assert len(old.results(study)) == 1
+    with reopen() as current:
+        Calls(current).add_snapshot(trial, "1", snapshot(trial, 1))
+        assert current.snapshots([trial.hash]) == {trial.hash: (snapshot(trial, 1),)}
 
 
 def test_only_planned_trials_begin_and_only_begun_ones_continue(store, make_study):

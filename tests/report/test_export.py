@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -14,7 +15,7 @@ from builders import MACHINE, learning, make_results, make_study
 from fairtrial.errors import ReportError
 from fairtrial.report.export import export
 from fairtrial.spec import Study
-from fairtrial.trial import Outcome
+from fairtrial.trial import Outcome, Snapshot
 
 LEARNED = ["train_loss", "train_acc", "test_loss", "test_acc", "train_seconds", "eval_seconds"]
 HEAD = ["study", "hash", "arm", "seed", "epoch"]
@@ -199,7 +200,46 @@ def test_columns_of_trials_have_one_type_each_in_parquet_and_csv(tmp_path):
     assert rows(export(study, [], "csv", rows="trials")) == []
 
 
-def test_there_are_rows_of_two_kinds():
+def test_there_are_rows_of_three_kinds():
     study = make_study(("a",))
-    with pytest.raises(ReportError, match=r'^rows = "seeds": must be epochs or trials$'):
+    with pytest.raises(ReportError, match=r'^rows = "seeds": must be one of epochs, trials, snapshots$'):
         export(study, [], "csv", rows="seeds")
+
+
+def with_snapshots(study):
+    """Results of which the first has two snapshots."""
+    first, *others = make_results(study)
+    parts = {"linear": {"eps_1": 0.25}}, {"=0.weight": {"eps_1": 0.5, "update": math.inf}}
+    taken = (Snapshot(first.arm, first.seed, 1, 1, {"eps_1": 0.125}, *parts, ("no cosine", "no update")),)
+    taken += (Snapshot(first.arm, first.seed, 2, 8, {"update": math.nan}),)
+    return [replace(first, snapshots=taken), *others]
+
+
+def test_each_part_of_a_snapshot_is_a_row():
+    study = make_study(("a", "b"))
+    rows = json.loads(export(study, with_snapshots(study), "json", rows="snapshots"))
+    head = {"study": study.name, "hash": study.hash, "arm": "a", "seed": 0, "epoch": 1, "step": 1}
+    assert rows[0] == head | {
+        "scope": "overall",
+        "part": None,
+        "eps_1": 0.125,
+        "update": None,
+        "notes": "no cosine; no update",
+    }
+    assert [(row["step"], row["scope"], row["part"]) for row in rows] == [
+        (1, "overall", None),
+        (1, "kind", "linear"),
+        (1, "tensor", "=0.weight"),
+        (8, "overall", None),
+    ]
+    table = pq.read_table(io.BytesIO(export(study, with_snapshots(study), "parquet", rows="snapshots")))
+    assert table.schema.field("step").type == pa.int64()
+    assert table.column("update").to_pylist()[2] == math.inf
+    text = export(study, with_snapshots(study), "csv", rows="snapshots").decode()
+    assert "'=0.weight" in text
+
+
+def test_without_snapshots_there_are_no_rows():
+    study = make_study(("a",))
+    assert json.loads(export(study, make_results(study), "json", rows="snapshots")) == []
+    assert export(study, make_results(study), "csv", rows="snapshots").decode().startswith("study,hash,arm,seed,epoch")

@@ -23,7 +23,7 @@ from fairtrial.scheduler import plan
 from fairtrial.spec import Origin, Study
 from fairtrial.store.sql import SQLStore
 from fairtrial.store.url import DatabaseURL
-from fairtrial.trial import EpochRecord, Machine, Outcome
+from fairtrial.trial import EpochRecord, Machine, Outcome, Snapshot
 from store_calls import Calls
 
 MACHINE = Machine({"torch": "2"}, "processor", "cpu", 2, "system", "abc+", code={"loops.py": "ab" * 32})
@@ -54,6 +54,10 @@ def fill(place):
             for epoch in (1, 2, 3):
                 metrics = {"train_loss": 1 / (number + epoch), "test_acc": epoch / 7, "train_seconds": 1.5}
                 writer.add_epoch(trial, "1", EpochRecord(trial.arm, trial.seed, epoch, metrics))
+            for step in (1, 2):
+                statistics = {"eps_1": step / 8}
+                snapshot = Snapshot(trial.arm, trial.seed, 1, step, statistics, {}, {"0.weight": statistics})
+                writer.add_snapshot(trial, "1", snapshot)
             if number < 7:
                 outcome = Outcome.FAILED if number == 5 else Outcome.FINISHED
                 writer.end(trial, "1", outcome, "a traceback" if number == 5 else "", NOW, reads=["params.pace"])
@@ -71,6 +75,7 @@ def read(place):
         return (
             [one if one.registered else replace(one, own=replace(one.own, at=NOW)) for one in histories],
             [store.results(study) for study in STUDIES],
+            store.snapshots([trial.hash for trial in plan(STUDIES[1])]),
             store.outcomes(plan(STUDIES[1])),
             store.studies(),
         )
@@ -231,6 +236,32 @@ def test_what_studies_asked_is_checked(place, execute, statement, message):
         with pytest.raises(StoreDamagedError, match=f"is damaged: {message}"):
             store.history(STUDIES[0])
         assert message in store.check()
+
+
+OF_TRIAL = TRIAL.replace("hash", "trial")
+
+
+@pytest.mark.parametrize(
+    ("statement", "problem"),
+    [
+        (f"UPDATE snapshots SET statistics = replace(statistics, '0.25', '0.5') WHERE {OF_TRIAL}", "does not match"),
+        (f"UPDATE snapshots SET tensors = replace(tensors, '0.25', '0.5') WHERE {OF_TRIAL}", "does not match"),
+        (f"UPDATE snapshots SET epoch = 2 WHERE step = 2 AND {OF_TRIAL}", "does not match"),
+        (f"DELETE FROM snapshots WHERE step = 2 AND {OF_TRIAL}", "does not match"),
+        (f"DELETE FROM snapshots WHERE {OF_TRIAL}", "does not match"),
+        (f"UPDATE xrays SET last_step = 3 WHERE {OF_TRIAL}", "does not match"),
+        (f"DELETE FROM xrays WHERE {OF_TRIAL}", "is missing"),
+    ],
+)
+def test_snapshots_are_checked(place, execute, statement, problem):
+    fill(place)
+    execute(statement)
+    trial = plan(STUDIES[0])[3].hash
+    with SQLStore(place) as store:
+        with pytest.raises(StoreDamagedError, match=f"is damaged: the x-ray of trial {trial[:12]} {problem}"):
+            store.snapshots([trial])
+        assert len(store.results(STUDIES[0])) == 8
+        assert f"the x-ray of trial {trial[:12]}" in store.check()
 
 
 def test_a_list_of_studies_that_lost_one_is_refused(execute, place):

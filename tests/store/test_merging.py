@@ -16,7 +16,8 @@ from fairtrial.errors import FairtrialError, StoreConflictError, StoreDamagedErr
 from fairtrial.maintenance import merge_stores
 from fairtrial.scheduler import plan
 from fairtrial.store.sql import SQLStore
-from fairtrial.trial import CHOSEN, EpochRecord, Machine, Outcome
+from fairtrial.trial import CHOSEN, EpochRecord, Machine, Outcome, Snapshot
+from store_calls import Calls
 
 HERE = Machine(
     {"torch": "2.12.0", "fairtrial": "0.1.0"}, "a processor", "cpu", 1, "system", code={"loops.py": "ab" * 32}
@@ -347,3 +348,30 @@ def test_a_study_in_both_keeps_its_first_and_its_last_run(make_study):
         (stored,) = store.studies()
         assert stored.last_run == NOW + 2 * HOUR
         assert store.history(study).own.at == NOW
+
+
+@pytest.mark.parametrize("others", ["s.db", "postgresql"])
+def test_snapshots_come_with_the_trials_that_are_taken(make_study, request, others):
+    study = make_study()
+    one, two, *_ = plan(study)
+    theirs = "theirs.db" if others == "s.db" else request.getfixturevalue("postgresql")
+    fill(theirs, study)
+    fill("ours.db", study, trials=[one])
+    with SQLStore("ours.db") as ours, SQLStore(theirs) as other:
+        for trial, store, eps in ((one, other, 1), (two, other, 2), (one, ours, 3)):
+            Calls(store).begin(trial, "9", HERE, NOW)
+            Calls(store).add_snapshot(trial, "9", Snapshot(trial.arm, trial.seed, 1, 1, {"eps_1": eps}))
+            store.write(lambda writer, to=trial: end(writer, to, "9"))
+    merge_stores(theirs, store="ours.db")
+    with SQLStore("ours.db", create=False) as merged:
+        found = merged.snapshots([one.hash, two.hash])
+        assert {trial: each.overall["eps_1"] for trial, (each,) in found.items()} == {one.hash: 3, two.hash: 2}
+        assert merged.check() == ""
+
+
+def end(writer, trial, attempt):
+    for epoch in range(1, 4):
+        accuracy = 0.5 + epoch / 7 + trial.seed / 100 + (trial.arm == "b") / 30
+        record = {"train_loss": 1 / 3, "test_acc": accuracy, "train_seconds": 1.0}
+        writer.add_epoch(trial, attempt, EpochRecord(trial.arm, trial.seed, epoch, record))
+    writer.end(trial, attempt, Outcome.FINISHED, "", NOW, reads=["params.pace"])

@@ -9,7 +9,7 @@ from fairtrial.errors import StoreError
 from fairtrial.history import NOT_COUNTED
 from fairtrial.scheduler import plan
 from fairtrial.store.sql import SQLStore
-from fairtrial.trial import EpochRecord, Machine, Outcome
+from fairtrial.trial import EpochRecord, Machine, Outcome, Snapshot
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -30,6 +30,7 @@ def end(writer, trials):
             writer.add_epoch(
                 trial, "1", EpochRecord(trial.arm, trial.seed, epoch, {"test_acc": 0.5 + trial.seed / 100})
             )
+        writer.add_snapshot(trial, "1", Snapshot(trial.arm, trial.seed, 2, 7, {"eps_1": 0.5}))
         writer.end(trial, "1", Outcome.FINISHED, "", NOW)
 
 
@@ -50,6 +51,7 @@ def test_a_study_goes_with_the_trials_that_no_other_shares(store, make_study):
     assert store.remove(large.hash) == found
     assert [one.name for one in store.studies()] == ["small"]
     assert store.results(large) == store.results(small) == shared
+    assert {*store.snapshots([one.hash for one in plan(large)])} == {one.hash for one in plan(small)}
     assert store.check() == ""
     with pytest.raises(StoreError, match=f"study {large.hash[:8]} is not in this store any more"):
         store.remove(large.hash)

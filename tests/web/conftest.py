@@ -68,7 +68,10 @@ class Stream:
         return next(content for event, content in self if wanted(event, content))
 
     def part(self, name, holds=lambda html: True):
-        """Wait for a part of the page whose markup is as wanted."""
+        """Wait until a part of the page is as wanted, and return its markup."""
+        known = self.last.get(("part", name))
+        if known is not None and holds(known["html"]):
+            return known["html"]
         return self.until(lambda event, got: event == "part" and got["name"] == name and holds(got["html"]))["html"]
 
     def close(self):

@@ -60,9 +60,7 @@ def test_a_running_studys_curve_grows_without_a_reload(serve, simulated, writing
             run.epoch(("baseline", 0), number)
             page.wait_for_function(f"document.querySelectorAll('{rows}').length === {number}")
         page.wait_for_function("document.querySelector('[data-part=workers]').textContent.includes('3 of 3')")
-        assert page.evaluate(
-            "window.here.isConnected"
-        )  # drawn on in place: neither the page nor the chart was loaded anew
+        assert page.evaluate("window.here.isConnected")  # drawn in place, not anew
         run.end(("baseline", 0))
         page.wait_for_function("document.querySelector('[data-part=progress]').textContent.includes('1 of 9 trials')")
         assert "left" in page.locator("[data-left]").inner_text()

@@ -52,10 +52,8 @@ def test_a_port_that_is_taken_is_said_and_the_run_goes_on():
         port = taken.getsockname()[1]
         with Companion("fairtrial.db", port, said.append):
             pass
-    assert said == [
-        f"no live page: --port {port}: another program listens there; name another, or 0 for any that is free; the "
-        "study runs without it"
-    ]
+    free = "name another, or 0 for any that is free"
+    assert said == [f"no live page: --port {port}: another program listens there; {free}; the study runs without it"]
 
 
 def test_without_a_port_a_free_one_is_taken(monkeypatch):

@@ -36,7 +36,7 @@ def test_head_has_the_headers_and_no_content(client):
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost", "LOCALHOST:1", "127.0.0.1:8484", "[::1]:8484", "lab.example", "10.1.2.3:80"]
+    "host", ["localhost", "LOCALHOST:1", "127.0.0.1:84", "[::1]:8484", "lab.example", "10.1.2.3:80"]
 )
 def test_names_that_are_answered(client, host):
     assert client.get("/", headers={"Host": host}).status_code == 200
@@ -53,9 +53,7 @@ def test_another_name_is_refused_as_it_may_be_rebound(client, host):
     check_headers(answer)
 
 
-@pytest.mark.parametrize(
-    "host", ["", "a b", "<script>", "localhost:port", "localhost@evil", "[::1", "localhost:123456"]
-)
+@pytest.mark.parametrize("host", ["", "a b", "<script>", "localhost:port", "localhost@evil", "[::1", "a:123456"])
 def test_a_host_header_that_is_none_is_refused(client, host):
     answer = client.get("/", headers={"Host": host})
     assert answer.status_code == 400

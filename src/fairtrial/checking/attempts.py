@@ -10,13 +10,14 @@ from typing import Self
 
 from fairtrial import signals
 from fairtrial.checking.probe import SEEN, Probe
+from fairtrial.digests import reproducible
 from fairtrial.executors.base import Ended, EpochFinished, Fingerprinted, Started, Workload
 from fairtrial.executors.limits import Limits
 from fairtrial.executors.local.executor import THREAD_VARIABLES
 from fairtrial.executors.local.process import WorkerProcess
 from fairtrial.executors.local.worker import WorkerJob
 from fairtrial.executors.session import CantContinue, Report, WorkerDied
-from fairtrial.trial import Machine, Outcome, Trial, TrialResult, reproducible
+from fairtrial.trial import Machine, Outcome, Trial, TrialResult
 
 #: Starts a worker; tests have a quicker one.
 start_worker = WorkerProcess

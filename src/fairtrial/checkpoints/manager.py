@@ -20,6 +20,7 @@ from fairtrial.checkpoints.serialization import pack, unpack
 from fairtrial.checkpoints.storage import Storage, open_storage
 from fairtrial.errors import CheckpointError, Stopped
 from fairtrial.failpoints import failpoint
+from fairtrial.snapshots import XrayProgress
 from fairtrial.trial import EpochRecord, Trial
 
 #: Version of the files below.
@@ -102,6 +103,7 @@ class TrialCheckpoints:
     asked_to_stop: Callable[[], bool]
     records: list[EpochRecord] = field(default_factory=list)  # so far, with those of a loaded state
     fingerprints: dict[str, str] = field(default_factory=dict)  # likewise
+    xray: XrayProgress = field(default_factory=XrayProgress)  # likewise
     damaged: dict[str, str] = field(default_factory=dict)  # what is wrong with each checkpoint that `load` skipped
     warning: str = ""  # tells the user about those
 
@@ -145,6 +147,7 @@ class TrialCheckpoints:
             "trial": self.trial.hash,
             "records": pack([dict(record.metrics) for record in self.records])[0],
             "fingerprints": dict(self.fingerprints),
+            "xray": pack(self.xray.state())[0],
             "state": tree,
             "arrays": {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)},
         }
@@ -174,6 +177,8 @@ class TrialCheckpoints:
             records = unpack(body["records"], {})
             self.records.extend(EpochRecord(arm, seed, epoch, metrics) for epoch, metrics in enumerate(records, 1))
             self.fingerprints.update(body["fingerprints"])
+            if "xray" in body:  # checkpoints of earlier versions have none
+                self.xray.restore(unpack(body["xray"], {}))
             self._warn(f"continued from {name.partition('.')[0]}")
             return unpack(body["state"], arrays)
         self._warn("started from the beginning")

@@ -128,11 +128,14 @@ def export(
         Path | None, typer.Option("--out", metavar="FILE", help="Where to write; by default standard output.")
     ] = None,
     rows: Annotated[
-        Literal["epochs", "trials"],
-        typer.Option("--rows", help="A row per epoch, or per trial with its outcome, settings, machine and code."),
+        Literal["epochs", "trials", "snapshots"],
+        typer.Option(
+            "--rows",
+            help="A row per epoch; per trial with its outcome, settings, machine and code; or per part of a snapshot.",
+        ),
     ] = "epochs",
 ) -> None:
-    """Write every epoch record, or every trial."""
+    """Write every epoch record, every trial, or every snapshot."""
     if form == "parquet" and path is None and sys.stdout.isatty():
         raise ReportError("--format parquet: writes bytes, not text; name a file with --out")
     content = api.open_results(study, overrides or [], store=store).records(form, path, rows)

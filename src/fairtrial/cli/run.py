@@ -34,6 +34,7 @@ def run(
             help="Continue although versions, threads, processor, data, your code or the study's file have changed.",
         ),
     ] = False,
+    xray: Annotated[bool, typer.Option("--xray/--no-xray", help="Take snapshots of the optimizers' states.")] = True,
     confirm: Annotated[
         bool,
         typer.Option("--confirm", help="Run the study's leading arm and its reference again, on fresh seeds."),
@@ -67,12 +68,12 @@ def run(
     commands = {one.label: [command_line(verb, one.label, store) for verb in ("plot", "failures")] for one in studies}
     os.environ.pop("FAIRTRIAL_STORE", None)  # workers inherit the environment, and it may hold a password
     done, found = [], None
-    again = {"retry_failed": retry_failed, "force": force}
+    how = {"retry_failed": retry_failed, "force": force, "xray": xray}
     try:
         with Companion(store, port, say) if serve else nullcontext():
             for loaded in studies:
                 with ProgressDisplay(console()) as display:
-                    runs = api.run(loaded, store=store, executor=chosen, callbacks=[display], **again)
+                    runs = api.run(loaded, store=store, executor=chosen, callbacks=[display], **how)
                 named_so = [line.replace(loaded.label, runs.study.label) for line in commands[loaded.label]]  # if tuned
                 found = _print_results(runs, *named_so)
                 done.append(runs)

@@ -4,7 +4,8 @@ The runner opens an `Executor` for a study's `Workload`, submits trials to the `
 carry the trial's id: its hash. A session promises:
 
 * Order. The messages of one trial are one `Started`, its `EpochFinished` records by rising epoch, and one `Ended`;
-  in between, `Fingerprinted` whenever the trial's fingerprints have changed. Messages of different trials may mix. A
+  in between, `Fingerprinted` whenever the trial's fingerprints have changed, and `SnapshotTaken` by rising step, before
+  the record of its epoch. Messages of different trials may mix. A
   trial whose worker died may restart, with a `Started` in place of its `Ended`; its records then restart from the first
   epoch, and no message of the earlier attempt follows.
 * Pauses. None where no other message is waiting: a good moment to write the earlier ones to the store.
@@ -35,7 +36,7 @@ import os
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol, TypeAlias
 
@@ -45,7 +46,7 @@ from fairtrial.executors.forks import end_if_forked, only_in
 from fairtrial.executors.records import NO_RULES, RecordRules, UnitError
 from fairtrial.executors.slots import Slots
 from fairtrial.spec.messages import show
-from fairtrial.trial import EpochRecord, Machine, Outcome, TrainingLoop, Trial, TrialContext
+from fairtrial.trial import EpochRecord, Machine, Outcome, Snapshot, TrainingLoop, Trial, TrialContext
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,14 @@ class Fingerprinted:
 
     trial_id: str
     fingerprints: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class SnapshotTaken:
+    """A trial has taken a snapshot of its optimizer's state."""
+
+    trial_id: str
+    snapshot: Snapshot
 
 
 @dataclass(frozen=True)
@@ -105,7 +114,7 @@ class Progressed:
     metrics: Mapping[str, float]
 
 
-Message: TypeAlias = Started | Fingerprinted | EpochFinished | Ended | Warned
+Message: TypeAlias = Started | Fingerprinted | SnapshotTaken | EpochFinished | Ended | Warned
 
 
 @dataclass(frozen=True)
@@ -134,6 +143,7 @@ class Workload:
     rules: RecordRules = NO_RULES  # for the records of training loops
     notes: tuple[str, ...] = ()  # what the user should know before trials start
     on_progress: Callable[[Progressed], None] = lambda _progress: None  # called with progress within epochs
+    xray: bool = True  # whether trials take snapshots of their optimizers
 
 
 class Session(AbstractContextManager["Session"], Protocol):
@@ -187,6 +197,7 @@ def run_trial(
     *,
     on_progress: Callable[[Progressed], None] = lambda _progress: None,
     pass_on: Callable[[Exception], bool] = lambda _error: False,
+    xray: bool = True,
 ) -> Generator[Message, None, None]:
     """Run one trial and turn what its training loop does into messages.
 
@@ -196,8 +207,8 @@ def run_trial(
     records than it has epochs. Closing this generator closes the training loop. What the study expects of records is in
     ``rules``.
 
-    Fingerprints come before the record of the epoch in which the loop reported them, or before the trial's end. The
-    records of a checkpoint that the loop has loaded come before its own first one.
+    Fingerprints and snapshots come before the record of their epoch, or before the trial's end. The records of a
+    checkpoint that the loop has loaded come before its own first one.
 
     A trial has no end where the loop was asked to stop (it raises `Stopped`), where checkpoints can't be written or
     read (`CheckpointError`), where a record breaks the rules of all (`RecordError`), or where ``pass_on`` says that an
@@ -208,13 +219,13 @@ def run_trial(
     def progress(batch: int, batches: int, metrics: Mapping[str, float]) -> None:
         on_progress(Progressed(trial.hash, batch, batches, metrics))
 
-    context = TrialContext(trial, checkpoints, progress)
+    context = TrialContext(trial, checkpoints, progress, xray=xray)
     outcome, detail = Outcome.FINISHED, ""
-    reported: dict[str, str] = {}
+    told = _Told()
     try:
-        with closing(_records(trial, as_generator(loop(context)), checkpoints, rules)) as records:
+        with closing(_records(context, as_generator(loop(context)), checkpoints, rules)) as records:
             for record in records:
-                yield from _news(context, reported, checkpoints)
+                yield from _news(context, told, checkpoints)
                 yield EpochFinished(trial.hash, record)
     except (CheckpointError, RecordError):
         raise
@@ -225,30 +236,43 @@ def run_trial(
             raise
         first = traceback.format_exception_only(error)[-1].partition("\n")[0]
         outcome, detail = Outcome.FAILED, f"{first}\n{''.join(traceback.format_exception(error))}"
-    yield from _news(context, reported, checkpoints)
+    yield from _news(context, told, checkpoints)
     reads = None if context.reads is None else tuple(sorted(context.reads))
     yield Ended(trial.hash, outcome, detail, datetime.now(UTC), reads)
 
 
+@dataclass
+class _Told:
+    """What has been reported of a trial so far: its fingerprints, and how many snapshots."""
+
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    snapshots: int = 0
+
+
 def _news(
-    context: TrialContext, reported: dict[str, str], checkpoints: TrialCheckpoints | None
-) -> Iterator[Warned | Fingerprinted]:
-    """Report once what is wrong with checkpoints, and fingerprints that have changed."""
+    context: TrialContext, told: _Told, checkpoints: TrialCheckpoints | None
+) -> Iterator[Warned | Fingerprinted | SnapshotTaken]:
+    """Report once what is wrong with checkpoints, fingerprints that have changed, and new snapshots."""
     if checkpoints is not None and checkpoints.warning:
         yield Warned(context.trial.hash, checkpoints.warning)
         checkpoints.warning = ""
-    if context.fingerprints != reported:
-        reported.update(context.fingerprints)
-        yield Fingerprinted(context.trial.hash, dict(reported))
+    if context.fingerprints != told.fingerprints:
+        told.fingerprints.update(context.fingerprints)
+        yield Fingerprinted(context.trial.hash, dict(told.fingerprints))
+    new = context.xray_progress.snapshots[told.snapshots :]
+    told.snapshots += len(new)
+    for snapshot in new:
+        yield SnapshotTaken(context.trial.hash, snapshot)
 
 
 def _records(
-    trial: Trial,
+    context: TrialContext,
     epochs: Generator[Mapping[str, float], None, None],
     checkpoints: TrialCheckpoints | None,
     rules: RecordRules,
 ) -> Generator[EpochRecord, None, None]:
     """Number and check what a training loop yields, after the records that were saved with its state."""
+    trial = context.trial
     records: list[EpochRecord] = checkpoints.records if checkpoints is not None else []
     epoch, owner = 0, os.getpid()
     with only_in(owner), closing(epochs):
@@ -257,6 +281,7 @@ def _records(
                 end_if_forked(owner)
                 yield from records[epoch:]
                 epoch = len(records) + 1
+                context.on_epoch_end(epoch)
                 records.append(EpochRecord(trial.arm, trial.seed, epoch, _checked(trial, metrics, epoch, rules)))
                 yield records[-1]
         except Exception:

@@ -45,7 +45,13 @@ class InlineSession(QueuedSession):
             trial, begun = self._waiting.popleft(), monotonic()
             checkpoints = work.checkpoints.open(trial) if work.checkpoints else None
             running = run_trial(
-                trial, work.loop, work.machine(trial), checkpoints, work.rules, on_progress=work.on_progress
+                trial,
+                work.loop,
+                work.machine(trial),
+                checkpoints,
+                work.rules,
+                on_progress=work.on_progress,
+                xray=work.xray,
             )
             with closing(running) as messages:
                 for message in messages:

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 import fairtrial
+from fairtrial.digests import digest_results
 from fairtrial.errors import FairtrialError
 from fairtrial.files import read_bounded
 from fairtrial.report.export import HEAD, TAIL, export
 from fairtrial.report.files import write_document
 from fairtrial.spec import Study, digest, parse_toml
 from fairtrial.spec.messages import brief
-from fairtrial.trial import EpochRecord, Machine, Outcome, TrialResult, digest_results
+from fairtrial.trial import EpochRecord, Machine, Outcome, TrialResult
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -1,4 +1,4 @@
-"""Every epoch record or every trial of a study, for other programs: CSV, Parquet, JSON."""
+"""Every epoch record, trial or snapshot of a study, for other programs: CSV, Parquet, JSON."""
 
 import json
 import math
@@ -11,13 +11,14 @@ import fairtrial
 from fairtrial.errors import ReportError
 from fairtrial.report.csv_text import csv_text
 from fairtrial.report.files import write_document
+from fairtrial.report.snapshot_rows import snapshot_rows
 from fairtrial.report.trials import Row, plain, trial_rows
 from fairtrial.spec import METRICS, Study
 from fairtrial.stats.joined import join
 from fairtrial.trial import TrialResult
 
 Format = Literal["csv", "parquet", "json"]
-Rows = Literal["epochs", "trials"]
+Rows = Literal["epochs", "trials", "snapshots"]
 
 #: Columns of every export, before the metrics and after them.
 HEAD = ("study", "hash", "arm", "seed", "epoch")
@@ -34,7 +35,8 @@ def export(
     """Write every epoch record, one row each: by arm in the study's order, then by seed and epoch.
 
     With ``rows="trials"``, write every trial that has started, with its outcome, traceback, settings, machine and code;
-    see `fairtrial.report.trials.trial_rows`.
+    see `fairtrial.report.trials.trial_rows`. With ``rows="snapshots"``, write every snapshot that the results hold; see
+    `fairtrial.report.snapshot_rows.snapshot_rows`.
 
     The columns are study, hash, arm, seed, epoch, each metric that was recorded, and the outcome of the record's trial
     (nothing for a trial that was interrupted or still runs). Losses are in nats, accuracies fractions, times seconds.
@@ -57,8 +59,13 @@ def export(
     if format not in get_args(Format):
         raise ReportError(f'export format "{format}": must be one of {", ".join(get_args(Format))}')
     if rows not in get_args(Rows):
-        raise ReportError(f'rows = "{rows}": must be {" or ".join(get_args(Rows))}')
-    columns, table = _epochs(study, results) if rows == "epochs" else _trials(study, results, nested=format == "json")
+        raise ReportError(f'rows = "{rows}": must be one of {", ".join(get_args(Rows))}')
+    if rows == "epochs":
+        columns, table = _epochs(study, results)
+    elif rows == "trials":
+        columns, table = _trials(study, results, nested=format == "json")
+    else:
+        columns, table = snapshot_rows(study, results)
     if format == "parquet":
         content = _parquet(columns, table, study)
     elif format == "csv":
@@ -129,6 +136,7 @@ def _parquet(columns: Sequence[str], rows: Sequence[Row], study: Study) -> bytes
 
     types = {column: _arrow_type([row[column] for row in rows]) for column in columns}
     types |= dict.fromkeys(("study", "hash", "arm", "outcome"), "string") | {"seed": "int64", "epoch": "int64"}
+    types |= {"step": "int64"} if "scope" in columns else {}  # of snapshots, whose texts may all be missing
     metadata = {"fairtrial.study": study.to_toml(), "fairtrial.version": fairtrial.__version__}
     schema = pa.schema([(column, types[column]) for column in columns], metadata=metadata)
     out = BytesIO()

@@ -79,11 +79,30 @@ def _verdict(data: StudyVerdict, row: Comparison) -> str:
     if row.failures is not None and row.failures.verdict(data.alpha).settled:  # the opposite of what the numbers say
         ends = f" ({level} {unit.between(low, high)})" if row.interval else ""
         return f"{row.arm}: undecided, {size}{ends}{where}, but {_more_often(data, row.failures)}"
-    # Seeds beyond the last look of a plan that spent all of alpha would be those of a new study; a note says so.
-    over = row.arm in data.spent or (data.whole and data.seeds + (row.more_seeds or 0) > max(data.looks, default=0))
-    noun = "more seed" if data.paired else "more run"
-    more = "" if row.more_seeds is None or over else f", about {count(row.more_seeds, noun)}"
+    more = f", {more}" if (more := more_needed(data, row)) else ""
     return f"{row.arm}: undecided{more} ({size}{where or ' so far'}{interval})"
+
+
+def in_short(data: StudyVerdict, row: Comparison) -> str:
+    """Write a verdict in a few words: ``better``, ``worse: fails more often``, ``undecided: about 4 more seeds``."""
+    if row.arm in data.refused:
+        return "refused"
+    if row.by_failures:
+        who = "" if row.failures is None or row.failures.side == "arm" else f"{data.reference} "
+        return f"{row.verdict.value}: {who}fails more often"
+    more = "" if row.verdict.settled else more_needed(data, row)
+    return f"{row.verdict.value}: {more}" if more else row.verdict.value
+
+
+def more_needed(data: StudyVerdict, row: Comparison) -> str:
+    """Write how many more seeds or runs an undecided arm needs: ``about 4 more seeds``; empty if nobody can tell.
+
+    Seeds beyond the last look of a plan that spent all of alpha would be those of a new study; a note says so.
+    """
+    over = row.arm in data.spent or (data.whole and data.seeds + (row.more_seeds or 0) > max(data.looks, default=0))
+    if row.more_seeds is None or over:
+        return ""
+    return f"about {count(row.more_seeds, 'more seed' if data.paired else 'more run')}"
 
 
 def _by_failures(data: StudyVerdict, row: Comparison) -> str:

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
+from fairtrial.spec.grids import value_text
+
 #: Stands where there is no such setting or no number.
 NOTHING = "-"
 
@@ -12,6 +14,32 @@ Value = TypeVar("Value")
 def or_nothing(value: Value | None, write: Callable[[Value], str]) -> str:
     """Write a value, or a hyphen where there is none."""
     return NOTHING if value is None else write(value)
+
+
+def number_text(value: object) -> str:
+    """Write a setting as people do: ``1e-8``, ``0.999``, ``64``, ``true``, ``[0.9, 0.99]``.
+
+    A number that a computation left beside a short one is written as the short one, if both agree to twelve digits:
+    three times 0.003 is ``0.009`` here, and 0.009000000000000001 to a computer.
+
+    Example:
+        >>> number_text(3 * 0.003), number_text(1e-8), number_text(0.1234567890123456)
+        ('0.009', '1e-8', '0.1234567890123456')
+    """
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(number_text, value))}]"
+    return value_text(shortest(value) if isinstance(value, float) else value)
+
+
+def shortest(value: float) -> float:
+    """The number with the fewest digits that equals one to twelve digits; the number itself if it needs more.
+
+    Example:
+        >>> shortest(0.1 + 0.2), shortest(1 / 3)
+        (0.3, 0.3333333333333333)
+    """
+    rounded = float(f"{value:.12g}")
+    return rounded if len(repr(value)) - len(repr(rounded)) >= 6 else value
 
 
 def percent(fraction: float) -> str:

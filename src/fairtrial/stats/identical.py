@@ -9,11 +9,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
+from fairtrial.digests import reproducible
 from fairtrial.spec import BUILT_IN, Study
 from fairtrial.stats.joined import Key, by_arm
 from fairtrial.stats.pairing import RESULT
 from fairtrial.stats.verdicts import Comparison, Verdict
-from fairtrial.trial import Outcome, TrialResult, reproducible
+from fairtrial.trial import Outcome, TrialResult
 
 #: The records of a trial, without times.
 Records: TypeAlias = tuple[tuple[Any, ...], ...]

@@ -9,8 +9,8 @@ A store keeps studies, trials and epoch records. It promises:
 * Threads. Any thread may use the store.
 * Trials by content. A trial is known by its hash. Studies that share a trial share its record.
 * Attempts. A new attempt at a trial keeps the epoch records of the one before until it replaces them; when a trial
-  ends, only records of its last attempt remain. Fingerprints of the attempt before are dropped at once. Reports of an
-  attempt that was superseded are refused.
+  ends, only records of its last attempt remain. The same is true of snapshots. Fingerprints of the attempt before are
+  dropped at once. Reports of an attempt that was superseded are refused.
 * Stages. What each study asks of its trials is registered when it runs, once, with what had ended by then. A stage
   never changes, and neither does which stages came before it.
 * Damage. What was written has checksums. Where a record, a study or a stage is not what was written, or is lost,
@@ -26,7 +26,7 @@ from typing import Protocol, TypeVar
 
 from fairtrial.history import History
 from fairtrial.spec import Study
-from fairtrial.trial import EpochRecord, Machine, Outcome, Trial, TrialResult
+from fairtrial.trial import EpochRecord, Machine, Outcome, Snapshot, Trial, TrialResult
 
 T = TypeVar("T")
 
@@ -87,6 +87,9 @@ class Writer(Protocol):
     def add_fingerprints(self, trial: Trial, attempt: str, fingerprints: Mapping[str, str]) -> None:
         """Record the current attempt's fingerprints in place of those it had."""
 
+    def add_snapshot(self, trial: Trial, attempt: str, snapshot: Snapshot) -> None:
+        """Record a snapshot of the current attempt."""
+
     def end(
         self,
         trial: Trial,
@@ -108,6 +111,8 @@ def add_result(writer: Writer, trial: Trial, result: TrialResult, attempt: str) 
         writer.add_fingerprints(trial, attempt, result.fingerprints)
     for record in result.epochs:
         writer.add_epoch(trial, attempt, record)
+    for snapshot in result.snapshots:
+        writer.add_snapshot(trial, attempt, snapshot)
     writer.end(trial, attempt, result.outcome, result.detail, result.ended or result.started, reads=result.reads)
 
 
@@ -164,5 +169,12 @@ class Store(AbstractContextManager["Store"], Protocol):
     def results(self, study: Study) -> list[TrialResult]:
         """Read the results of a study's trials; those that never began are left out.
 
-        The study itself need not be in the store: other studies may have trained some of its trials.
+        The study itself need not be in the store: other studies may have trained some of its trials. Snapshots are left
+        out, which can be a hundred times as much as all else.
+        """
+
+    def snapshots(self, trials: Sequence[str], *, tensors: bool = True) -> dict[str, tuple[Snapshot, ...]]:
+        """Read the snapshots of trials, by the trial's hash, those that have any; see `TrialResult.snapshots`.
+
+        Without ``tensors``, the statistics of single tensors are left out.
         """

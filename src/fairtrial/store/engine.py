@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import DBAPIError, NoSuchModuleError, OperationalError
 from sqlalchemy.pool import StaticPool
 
 from fairtrial.errors import StoreError
 from fairtrial.store.url import DatabaseURL
 
 DELETED = "the database file was deleted or replaced while it was open"
+
+#: PostgreSQL's states after which the same transaction may be tried again: serialization failure, deadlock.
+_TRY_AGAIN = {"40001", "40P01"}
 
 #: Server and client notice within two minutes that the other has gone; until then, the server keeps its locks.
 _KEEPALIVES = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_count": 6}
@@ -137,6 +140,12 @@ def is_damage(error: Exception) -> bool:
     code = getattr(cause, "sqlite_errorname", None) or getattr(cause, "sqlstate", None) or ""
     unreadable = isinstance(cause, sqlite3.Error) and str(cause).startswith(("Could not decode", "no such"))
     return unreadable or code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "XX00"))
+
+
+def is_lost(error: DBAPIError) -> bool:
+    """Whether an error means that the connection is gone, or that the same may be tried again."""
+    no_connection = isinstance(error, OperationalError) and error.statement is None
+    return error.connection_invalidated or no_connection or getattr(error.orig, "sqlstate", None) in _TRY_AGAIN
 
 
 def _obstacle(file: Path) -> str:

@@ -12,13 +12,14 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
+from fairtrial.digests import reproducible
 from fairtrial.errors import StoreConflictError, StoreError
 from fairtrial.failpoints import failpoint
 from fairtrial.spec import digest
-from fairtrial.store import queries, schema, timeline
+from fairtrial.store import queries, schema, snapshots, timeline
 from fairtrial.store.stages import stored_stages
 from fairtrial.store.writer import storable, update_trials
-from fairtrial.trial import CHOSEN, FINAL, EpochRecord, Machine, Outcome, TrialResult, reproducible
+from fairtrial.trial import CHOSEN, FINAL, EpochRecord, Machine, Outcome, TrialResult
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -186,6 +187,7 @@ class _Trials:
         ]
         if epochs:
             self.connection.execute(insert(schema.epoch_records), epochs)
+        snapshots.copy(self.connection, self.read(_reader(snapshots.stored, hashes)), taken)
 
 
 #: What a trial's result is worth, rising: not begun, unfinished, failed (it may be run again), final.

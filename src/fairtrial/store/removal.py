@@ -11,7 +11,7 @@ from sqlalchemy import Connection, delete, func, select, update
 
 from fairtrial.errors import StoreError
 from fairtrial.failpoints import failpoint
-from fairtrial.store import queries, schema
+from fairtrial.store import queries, schema, snapshots
 from fairtrial.store.writer import NEW_TRIAL, update_trials
 from fairtrial.trial import FINAL
 
@@ -71,6 +71,7 @@ def remove(connection: Connection, study: str) -> Removal:
     for chunk in queries.chunks(sorted(found.trials)):
         rows = queries.trial_rows(connection, chunk).values()
         connection.execute(delete(schema.epoch_records).where(_RECORDS.trial.in_(chunk)))
+        snapshots.remove(connection, chunk)
         kept = ("hash", "arm", "seed", "settings_digest", "ended_at")
         update_trials(connection, [{**NEW_TRIAL, **{name: getattr(one, name) for name in kept}} for one in rows])
     empty = {"toml": "", "source": None, "assignments": None}
@@ -90,6 +91,7 @@ def orphans(connection: Connection) -> tuple[Sequence[str], int]:
         own = func.sum(func.length(trials.settings) + func.length(trials.detail))
         size += connection.scalar(select(own).where(trials.hash.in_(chunk))) or 0
         size += connection.scalar(select(func.sum(func.length(_RECORDS.metrics))).where(_RECORDS.trial.in_(chunk))) or 0
+        size += snapshots.size(connection, chunk)
     return hashes, size
 
 
@@ -98,6 +100,7 @@ def remove_orphans(connection: Connection) -> None:
     hashes, _ = orphans(connection)
     for chunk in queries.chunks(hashes):
         connection.execute(delete(schema.epoch_records).where(_RECORDS.trial.in_(chunk)))
+        snapshots.remove(connection, chunk)
         connection.execute(delete(schema.trials).where(schema.trials.c.hash.in_(chunk)))
 
 

@@ -135,6 +135,32 @@ epoch_records = Table(
     Column("metrics", _JSON, nullable=False),
 )
 
+#: Of trials that have an x-ray: how many snapshots they have, and their checksum. These two tables are newer than the
+#: others: a store without them is complete, and gets them when it is next opened to write.
+xrays = Table(
+    "xrays",
+    metadata,
+    Column("trial", _HASH, ForeignKey("trials.hash"), primary_key=True),
+    Column("snapshots", Integer, nullable=False),
+    Column("last_step", Integer, nullable=False),
+    Column("records", _CHECKSUM, nullable=False),  # of its snapshots, by rising step
+    Column("checksum", _CHECKSUM, nullable=False),
+)
+
+snapshots = Table(
+    "snapshots",
+    metadata,
+    Column("trial", _HASH, ForeignKey("trials.hash"), primary_key=True),
+    Column("step", Integer, primary_key=True),
+    Column("epoch", Integer, nullable=False),
+    Column("attempt", Text, nullable=False),
+    Column("statistics", _JSON, nullable=False),  # overall, of kinds of layers, and notes
+    Column("tensors", _JSON, nullable=False),  # most of the text, and rarely read
+)
+
+#: Tables that a store of this version may lack.
+LATER = {xrays.name, snapshots.name}
+
 #: Writes a value as JSON.
 to_json = json.JSONEncoder(separators=(",", ":")).encode
 

@@ -12,34 +12,29 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from sqlalchemy import Connection, event, insert
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from fairtrial.errors import StoreDamagedError, StoreError, StoreLockedError, StoreMissingError
 from fairtrial.failpoints import failpoint
 from fairtrial.history import History
 from fairtrial.scheduler import plan
+from fairtrial.snapshots import Snapshot
 from fairtrial.spec import Study
-from fairtrial.store import locks, merging, queries, removal, schema, sharing, stages, tables
+from fairtrial.store import locks, merging, queries, removal, schema, sharing, snapshots, stages, tables
 from fairtrial.store.base import StoredStudy, Writer
 from fairtrial.store.checksums import DamageError, named
-from fairtrial.store.engine import DELETED, explain, is_damage, make_engine
+from fairtrial.store.engine import DELETED, explain, is_damage, is_lost, make_engine
 from fairtrial.store.url import DatabaseURL
 from fairtrial.store.writer import Attempts, SQLWriter, add_study
 from fairtrial.trial import Outcome, Trial, TrialResult
 
 T = TypeVar("T")
 
-#: Key of the advisory lock under which PostgreSQL's tables are made; any number that nobody else uses.
-_TABLES_KEY = 0x6661697274726961
-
 #: Between two tries to reach a server.
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 5.0
 
 #: Servers that this process has reached: only these are waited for when a store is opened; another may be misspelled.
 _REACHED: set[str] = set()
-
-#: PostgreSQL's states after which the same transaction may be tried again: serialization failure, deadlock.
-_TRY_AGAIN = {"40001", "40P01"}
 
 
 class SQLStore:
@@ -75,8 +70,9 @@ class SQLStore:
         self._one_thread = threading.RLock() if in_memory else contextlib.nullcontext()
         self._locks: list[locks.AdvisoryLock] = []
         with self._explained("can't be opened"):
-            self._engine = make_engine(self._url, patience, writes=create if writes is None else writes)
-            check, reached = partial(self._check_tables, create=create), self.name in _REACHED
+            writes = create if writes is None else writes
+            self._engine = make_engine(self._url, patience, writes=writes)
+            check, reached = partial(self._check_tables, create=create, writes=writes), self.name in _REACHED
             event.listen(self._engine, "connect", lambda *_: _REACHED.add(self.name))
             try:
                 self._retry(check) if reached else check()
@@ -115,6 +111,7 @@ class SQLStore:
             if found := self._structure(connection, "integrity_check"):
                 raise DamageError("its structure", f"is broken ({found})")
             queries.check_all(connection)
+            snapshots.check_all(connection)
             stages.all_stages(connection)
 
         try:
@@ -199,6 +196,10 @@ class SQLStore:
                 return queries.results(connection, planned or [trial.hash for trial in plan(study)])
 
         return self._read(work)
+
+    def snapshots(self, trials: Sequence[str], *, tensors: bool = True) -> dict[str, tuple[Snapshot, ...]]:
+        """Read the snapshots of trials; see `Store.snapshots`."""
+        return self._read(lambda connection: snapshots.read(connection, trials, tensors=tensors))
 
     def merge(self, sources: Sequence["SQLStore"], keep: merging.Keep | None = None) -> tuple[merging.Merged, ...]:
         """Add what other stores hold, all or nothing; see `fairtrial.maintenance.merge_stores`."""
@@ -297,8 +298,7 @@ class SQLStore:
 
     def _read(self, work: Callable[[Connection], T]) -> T:
         """Run a function that only reads: it sees one state of the database, and blocks no writer for long."""
-        # SQLite's transactions see one state anyway.
-        options = {} if self._url.is_sqlite else {"isolation_level": "REPEATABLE READ"}
+        options = {} if self._url.is_sqlite else {"isolation_level": "REPEATABLE READ"}  # as SQLite's anyway
         with self._explained("can't be read"):
             return self._retry(partial(self._transact, work, options))
 
@@ -347,7 +347,7 @@ class SQLStore:
             except DBAPIError as error:
                 now = time.monotonic()
                 give_up_at = give_up_at or now + self._patience
-                if self._url.is_sqlite or not _is_lost(error) or now > give_up_at:
+                if self._url.is_sqlite or not is_lost(error) or now > give_up_at:
                     raise
             time.sleep(min(pause, max(0.0, give_up_at - now)))
             pause = min(max(2 * pause, _FIRST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
@@ -361,18 +361,18 @@ class SQLStore:
         if self._opened is not None and not self._opened.exists():
             raise StoreError(f"the store {self.name}: {DELETED}")
 
-    def _check_tables(self, *, create: bool) -> None:
+    def _check_tables(self, *, create: bool, writes: bool) -> None:
         with self._engine.begin() as connection:
             exist = self._has_tables(connection)
-        if exist:
-            return
-        if not create:
+            if exist and (not writes or tables.complete(connection)):
+                return
+        if not exist and not create:
             raise StoreMissingError(f"{self.name} holds no studies yet")
         with self._engine.execution_options(fairtrial_write=True).begin() as connection:
-            if not self._url.is_sqlite:
-                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_TABLES_KEY})")
-            if not self._has_tables(connection):  # again: another process may have been faster
-                schema.metadata.create_all(connection)
+            tables.hold(connection)
+            exist = self._has_tables(connection)  # again: another process may have been faster
+            schema.metadata.create_all(connection)
+            if not exist:
                 connection.execute(insert(schema.schema_version).values(version=schema.VERSION, studies=0, stages=0))
 
     def _has_tables(self, connection: Connection) -> bool:
@@ -390,9 +390,3 @@ class SQLStore:
             kind = StoreDamagedError if is_damage(error) else StoreError
             line = self._url.redact(f"the store {self.name} {what}: {explain(error, self._file, self._opened)}")
             raise kind(line) from (None if self._url.has_password(str(error)) else error)
-
-
-def _is_lost(error: DBAPIError) -> bool:
-    """Whether an error means that the connection is gone, or that the same may be tried again."""
-    no_connection = isinstance(error, OperationalError) and error.statement is None
-    return error.connection_invalidated or no_connection or getattr(error.orig, "sqlstate", None) in _TRY_AGAIN

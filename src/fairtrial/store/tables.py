@@ -9,6 +9,15 @@ from fairtrial.errors import StoreError, StoreVersionError
 from fairtrial.store import schema
 from fairtrial.store.checksums import MISSING, DamageError
 
+#: Key of the advisory lock under which PostgreSQL's tables are made; any number that nobody else uses.
+_TABLES_KEY = 0x6661697274726961
+
+
+def hold(connection: Connection) -> None:
+    """Let no other process make tables until this transaction, which writes, ends."""
+    if connection.dialect.name == "postgresql":  # SQLite has one writer at a time
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_TABLES_KEY})")
+
 
 def are_there(connection: Connection, name: str, structure: Callable[[], str]) -> bool:
     """Whether fairtrial's tables exist; those of another program or version are an error.
@@ -40,9 +49,14 @@ def are_there(connection: Connection, name: str, structure: Callable[[], str]) -
             f"{name} was made by a development version of fairtrial; its records can't be read by this one: "
             "name another store with --store, or move that one away"
         )
-    if lost := sorted({*schema.metadata.tables} - tables):
+    if lost := sorted({*schema.metadata.tables} - tables - schema.LATER):
         raise DamageError(f"the table {lost[0]}", MISSING)
     return True
+
+
+def complete(connection: Connection) -> bool:
+    """Whether the tables that an older store may lack are there, too."""
+    return {*inspect(connection).get_table_names()} >= schema.LATER
 
 
 def identity(connection: Connection) -> tuple[Any, ...]:

@@ -14,9 +14,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from fairtrial.errors import StoreError, TrialRestartedError
 from fairtrial.scheduler import plan
 from fairtrial.spec import Study, content, digest
-from fairtrial.store import queries, schema
+from fairtrial.store import queries, schema, snapshots
 from fairtrial.store.checksums import EMPTY, MISMATCH, DamageError, extend, record_of
-from fairtrial.trial import EpochRecord, Machine, Outcome, Trial
+from fairtrial.store.snapshots import SnapshotRow
+from fairtrial.trial import EpochRecord, Machine, Outcome, Snapshot, Trial
 
 #: By a trial's hash: the attempt that a transaction found first, and those that it began itself.
 Attempts: TypeAlias = dict[str, tuple[str | None, set[str]]]
@@ -32,6 +33,7 @@ class _Changed:
     attempt: str | None  # that calls of this transaction may continue
     stored: int  # number of the last epoch record in the database
     epochs: dict[int, tuple[str, str]] = field(default_factory=dict)  # attempt and metrics of new ones, by epoch
+    snapshots: list[SnapshotRow] = field(default_factory=list)  # new ones
     ended: str | None = None  # attempt whose records alone stay, once it has ended
 
 
@@ -113,6 +115,9 @@ class SQLWriter:
     def add_fingerprints(self, trial: Trial, attempt: str, fingerprints: Mapping[str, str]) -> None:
         self._check(trial, attempt).row["fingerprints"] = schema.to_json(dict(fingerprints))
 
+    def add_snapshot(self, trial: Trial, attempt: str, snapshot: Snapshot) -> None:
+        self._check(trial, attempt).snapshots.append(snapshots.encode(attempt, snapshot))
+
     def end(
         self,
         trial: Trial,
@@ -127,6 +132,7 @@ class SQLWriter:
         known = None if reads is None else schema.to_json([storable(name) for name in reads])
         changed.row |= {"outcome": outcome.value, "detail": storable(detail), "ended_at": at, "reads": known}
         changed.epochs = {epoch: one for epoch, one in changed.epochs.items() if one[0] == attempt}
+        changed.snapshots = [one for one in changed.snapshots if one.attempt == attempt]
         changed.ended = attempt
 
     def flush(self) -> None:
@@ -140,6 +146,10 @@ class SQLWriter:
         ]
         if epochs:
             self._connection.execute(_EPOCH[self._connection.dialect.name], epochs)
+        taken = {trial: changed.snapshots for trial, changed in self._changed.items() if changed.snapshots}
+        ended = {trial: changed.ended for trial, changed in self._changed.items() if changed.ended is not None}
+        if taken or ended:
+            snapshots.write(self._connection, taken, ended)
         update_trials(self._connection, [changed.row for changed in self._changed.values()])
 
     def _add_records(self, trial: str, changed: _Changed) -> None:

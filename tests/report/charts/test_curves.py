@@ -1,14 +1,16 @@
 """The numbers behind the figures."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builders import learning, make_results, make_study
+from builders import MACHINE, learning, make_results, make_study
 from fairtrial.errors import ReportError
-from fairtrial.report.charts.learning_curves import curve_data
+from fairtrial.report.curves import curve_data
+from fairtrial.spec.imported import IMPORTED_FROM
 from fairtrial.trial import Outcome
 
 
@@ -74,8 +76,33 @@ def test_gaps_of_single_seeds_and_epochs():
             return {"test_acc": math.nan if seed else 0.5}
         return {} if epoch == 3 else {"test_acc": 0.4}
 
-    points = curve_data(study, make_results(study, curve), "test_acc").curves[0].points
-    assert [(point.epoch, len(point.values), point.mean) for point in points] == [(1, 2, 0.4), (2, 1, 0.5)]
+    (found,) = curve_data(study, make_results(study, curve), "test_acc").curves
+    assert [(point.epoch, len(point.values), point.mean) for point in found.points] == [(1, 2, 0.4)]
+    assert found.tails == {0: {1: 0.4, 2: 0.5}}
+
+
+def test_a_mean_ends_with_the_first_trial_that_ends():
+    study = make_study(("a", "b"), seeds=3, epochs=6)
+    data = curve_data(study, make_results(study, epochs={("a", 1): 3}), "test_acc")
+    a, b = data.curves
+    assert [point.epoch for point in a.points] == [1, 2, 3]
+    assert {seed: list(values) for seed, values in a.tails.items()} == {0: [3, 4, 5, 6], 2: [3, 4, 5, 6]}
+    assert (len(b.points), dict(b.tails), b.seeds) == (6, {}, 3)
+
+
+def test_a_metric_that_only_some_trials_record_is_that_of_those():
+    study = make_study(("a",), seeds=3, epochs=2)
+    results = make_results(study, lambda arm, seed, epoch: {"test_acc": 0.5} | ({"norm": 1.0} if seed else {}))
+    (found,) = curve_data(study, results, "norm").curves
+    assert (found.seeds, [len(point.values) for point in found.points]) == (2, [2, 2])
+
+
+def test_runs_that_were_imported_as_one_value_have_no_epoch():
+    study = make_study(("a", "b"), seeds=2, epochs=1)
+    elsewhere = replace(MACHINE, system=f"{IMPORTED_FROM}runs.csv")
+    results = [replace(one, machine=elsewhere) for one in make_results(study)]
+    with pytest.raises(ReportError, match="imported as one value each, without epochs"):
+        curve_data(study, results, "test_acc")
 
 
 def test_an_arm_without_trials_and_a_metric_that_nobody_reports():

@@ -7,7 +7,8 @@ import pytest
 
 from fairtrial.errors import ReportError
 from fairtrial.report.charts import draw
-from fairtrial.report.charts.sensitivity import LOOKS, sensitivity_data
+from fairtrial.report.charts.sensitivity import sensitivity_data
+from fairtrial.report.style import VERDICT_SHAPES, config
 from fairtrial.spec import Study
 from fairtrial.stats.comparison import compare
 from fairtrial.stats.verdicts import Verdict
@@ -50,11 +51,11 @@ def test_every_level_is_drawn_in_points_with_its_interval():
     study, results = make(evidence={"margin": 0.02})
     found = compare(study, results)
     rows, whole = panels(study, results)
-    band, zero, area, line, seeds, bars, points = rows[0]
+    band, zero, area, line, seeds, bars, *points = rows[0]
     assert band == ("rect", [{"low": -2.0, "high": 2.0}])
     assert zero == ("rule", [{"y": 0.0}])
     own = {row.arm: row for row in found.comparisons}
-    means = {row["arm"]: row["y"] for row in points[1]}
+    means = {row["arm"]: row["y"] for _, layer in points for row in layer}
     expected = {arm: 100 * own[arm].mean_difference for arm in ("beta2_0p9", "beta2_0p99", "beta2_0p9999")}
     assert means == pytest.approx({"default": 0.0, **expected})
     assert [row["low"] for row in bars[1]] == pytest.approx([100 * own[arm].interval[0] for arm in expected])
@@ -108,4 +109,6 @@ def test_without_three_values_there_is_nothing_to_draw():
 
 
 def test_every_verdict_has_a_look():
-    assert {verdict.value for verdict in Verdict} < set(LOOKS)
+    names = {verdict.value for verdict in Verdict}
+    assert names < set(VERDICT_SHAPES)
+    assert all(set(VERDICT_SHAPES) <= set(config(theme)["style"]) for theme in ("light", "dark"))

@@ -63,12 +63,14 @@ class WorkerJob:
     checkpoints: CheckpointManager | None
     memory_limit: int | None
     rules: RecordRules = NO_RULES
+    xray: bool = True
 
     @classmethod
     def of(cls, workload: Workload, threads: int, memory_limit: int | None) -> Self:
         """Take what a worker needs from a workload."""
         set_up = None if workload.set_up is None else partial(workload.set_up, threads)
-        return cls(workload.loop, workload.machine, set_up, workload.checkpoints, memory_limit, workload.rules)
+        loop, machine, checkpoints = workload.loop, workload.machine, workload.checkpoints
+        return cls(loop, machine, set_up, checkpoints, memory_limit, workload.rules, workload.xray)
 
 
 class Outbox:
@@ -191,7 +193,14 @@ def _run(trial: Trial, job: WorkerJob, outbox: Outbox, inbox: Inbox) -> None:
     checkpoints = job.checkpoints.open(trial, inbox.stop.is_set) if job.checkpoints else None
     machine = job.machine(trial)
     messages = run_trial(
-        trial, job.loop, machine, checkpoints, job.rules, on_progress=outbox.progress, pass_on=ran_out_of_memory
+        trial,
+        job.loop,
+        machine,
+        checkpoints,
+        job.rules,
+        on_progress=outbox.progress,
+        pass_on=ran_out_of_memory,
+        xray=job.xray,
     )
     try:
         for message in messages:

@@ -8,15 +8,14 @@ import altair as alt
 
 from fairtrial.errors import ReportError
 from fairtrial.history import History
-from fairtrial.measures import measure
 from fairtrial.registry import CHARTS
-from fairtrial.report.charts import Chart
+from fairtrial.report.chart_options import Size
+from fairtrial.report.charts import Chart, Words
 from fairtrial.report.charts.differences import difference_data, warnings
 from fairtrial.report.charts.sensitivity import WORDS
-from fairtrial.report.style import Rows, chart_text, frame, header, over
-from fairtrial.report.words import percent
+from fairtrial.report.style import LINE, Rows, chart_text, frame, over
+from fairtrial.report.words import number_text, percent
 from fairtrial.spec import Study
-from fairtrial.spec.grids import value_text
 from fairtrial.stats.comparison import StudyVerdict
 from fairtrial.stats.paired import fate
 from fairtrial.stats.sensitivity import Level, changes, is_number, level_of
@@ -24,9 +23,6 @@ from fairtrial.trial import TrialResult
 
 #: Pixels of a cell's width and height.
 CELL = (78, 46)
-
-#: Worse, equal, better: two colors of Okabe and Ito's palette with white between them.
-WORSE, EQUAL, BETTER = "#D55E00", "#ffffff", "#0072B2"
 
 
 @dataclass(frozen=True)
@@ -39,7 +35,9 @@ class HeatMap:
     cells: dict[tuple[float, float], Level]  # of horizontal and vertical value; the level's own is the horizontal one
 
 
-def heat_map_data(study: Study, results: Sequence[TrialResult], *, history: History | None = None) -> HeatMap:
+def heat_map_data(
+    study: Study, results: Sequence[TrialResult], *, history: History | None = None, measure: str | None = None
+) -> HeatMap:
     """Collect the verdicts over the two settings that vary together in most arms.
 
     Raises:
@@ -58,7 +56,7 @@ def heat_map_data(study: Study, results: Sequence[TrialResult], *, history: Hist
     if 2 * len(places) < len(values[one]) * len(values[other]):
         raise ReportError(f"too few arms combine values of {one} and {other} for a heat map")
     across, up = (one, other) if len(values[one]) >= len(values[other]) else (other, one)
-    found = difference_data(study, results, history=history).found
+    found = difference_data(study, results, history=history, measure=measure).found
     rows = {row.arm: row for row in found.comparisons}
     cells = {
         (float(place[across]), float(place[up])): level_of(arm, float(place[across]), rows.get(arm), found)
@@ -67,48 +65,57 @@ def heat_map_data(study: Study, results: Sequence[TrialResult], *, history: Hist
     return HeatMap(found, (across, up), (values[across], values[up]), cells)
 
 
-def draw_heat_map(study: Study, data: HeatMap) -> alt.LayerChart:
+def draw_heat_map(study: Study, data: HeatMap, *, size: Size | None = None) -> alt.LayerChart:
     """Draw the differences from the reference as colors, with the numbers and the verdicts in words."""
+    del study
+    across, up = map(_words, data.keys)
+    width, height = size or (pixels * len(values) for pixels, values in zip(CELL, data.values, strict=True))
+    return alt.LayerChart(layer=list(_layers(data, across, up, height)), width=width, height=height, config=frame())
+
+
+def words(study: Study, data: HeatMap) -> Words:
+    """Say what is drawn."""
     found, (across, up) = data.found, map(_words, data.keys)
-    title = f"{measure(found.metric).label}, by {across} and {up}"
-    head = header(
-        title[:1].upper() + title[1:],
+    label = study.measure(found.metric).label
+    lines = (
         *warnings(found),
-        f"{study.label}. Each cell: mean difference from {found.reference}{_unit(found)}, and the verdict.",
+        f"{study.name}. Each cell: mean difference from {found.reference}{_unit(found)}, and the verdict.",
         *_intervals(data),
     )
-    width, height = (size * len(values) for size, values in zip(CELL, data.values, strict=True))
-    layers = list(_layers(data, across, up))
-    return alt.LayerChart(layer=layers, width=width, height=height, title=head, config=frame())
+    verdicts = Counter(cell.verdict for cell in data.cells.values() if cell.verdict != "reference")
+    counts = ", ".join(f"{number} {verdict}" for verdict, number in verdicts.items())
+    alt_text = f"Difference of {label} from {found.reference} for each combination of {across} and {up}: {counts}."
+    wide = max(60, min(LINE, 15 * len(data.values[0])))
+    return Words(f"{label[:1].upper()}{label[1:]}, by {across} and {up}", lines, alt_text, wide)
 
 
-def _layers(data: HeatMap, across: str, up: str) -> Iterator[alt.Chart]:
+def _layers(data: HeatMap, across: str, up: str, height: float) -> Iterator[alt.Chart]:
     found, factor = data.found, data.found.unit.factor
-    columns, lines = ([value_text(value) for value in values] for values in data.values)
+    columns, lines = ([number_text(value) for value in values] for values in data.values)
     axis = alt.Axis(labelAngle=0, ticks=False, domain=False, grid=False)
     x = alt.X("x:O", sort=columns, title=chart_text(across), axis=axis, scale=alt.Scale(padding=0.03))
     y = alt.Y("y:O", sort=lines[::-1], title=chart_text(up), axis=axis, scale=alt.Scale(padding=0.03))
     most = max([abs(cell.difference or 0.0) for cell in data.cells.values()]) * factor or 1.0
-    colors = [WORSE, EQUAL, BETTER] if found.larger_is_better else [BETTER, EQUAL, WORSE]
     bar = alt.Legend(
         title=found.unit.difference or None,
-        gradientLength=min(200, CELL[1] * len(lines)),
+        gradientLength=min(200, height),
         offset=16,
         titleFontWeight="normal",
     )
-    color = alt.Color("z:Q", scale=alt.Scale(domain=[-most, 0.0, most], range=colors, interpolate="rgb"), legend=bar)
+    ends = [-most, 0.0, most] if found.larger_is_better else [most, 0.0, -most]
+    color = alt.Color("z:Q", scale=alt.Scale(domain=ends, range="diverging", interpolate="rgb"), legend=bar)
     rows: Rows = [
-        {"x": value_text(key[0]), "y": value_text(key[1]), "arm": cell.arm, **_cell(cell, found, most)}
+        {"x": number_text(key[0]), "y": number_text(key[1]), "arm": cell.arm, **_cell(cell, found, most)}
         for key, cell in data.cells.items()
     ]
     known = [row for row in rows if row["z"] is not None]
-    yield over([row for row in rows if row["z"] is None], alt.Chart().mark_rect(color="#e0e0e0")).encode(x, y)
+    yield over([row for row in rows if row["z"] is None], alt.Chart().mark_rect(style="grid")).encode(x, y)
     yield over(known, alt.Chart().mark_rect()).encode(x, y, color)
     own = [row for row in rows if row["words"] == "reference"]
-    yield over(own, alt.Chart().mark_rect(filled=False, stroke="#000000", strokeWidth=1.8)).encode(x, y)
-    for ink in ("#000000", "#ffffff"):
-        number = alt.Chart().mark_text(fontSize=13, dy=-7, color=ink)
-        words = alt.Chart().mark_text(fontSize=10, dy=9, color=ink)
+    yield over(own, alt.Chart().mark_rect(style="ink", filled=False, strokeWidth=1.8)).encode(x, y)
+    for ink in ("ink", "on-color"):
+        number = alt.Chart().mark_text(style=ink, fontSize=13, dy=-7)
+        words = alt.Chart().mark_text(style=ink, fontSize=10, dy=9)
         inked = [row for row in rows if row["ink"] == ink]
         yield over([row for row in inked if row not in own], number).encode(x, y, text="number:N")
         yield over(inked, words).encode(x, y, text="words:N")
@@ -118,12 +125,12 @@ def _cell(cell: Level, found: StudyVerdict, most: float) -> dict[str, object]:
     lost = ", ".join(f"{number} {fate(how)}" for how, number in cell.lost.items())
     words = f"{cell.verdict}, {lost}" if lost else cell.verdict
     if cell.difference is None:
-        return {"z": None, "number": "", "words": lost or words, "ink": "#000000"}
+        return {"z": None, "number": "", "words": lost or words, "ink": "ink"}
     amount = cell.difference * found.unit.factor
     text = found.unit.number(cell.difference)
     # White letters are easier to read on the darker end of each color.
-    ink = "#ffffff" if abs(amount) > 0.75 * most else "#000000"
-    return {"z": amount, "number": text if text.startswith("-") else f"+{text}", "words": words, "ink": ink}
+    ink = "on-color" if abs(amount) > 0.75 * most else "ink"
+    return {"z": amount, "number": f"−{text[1:]}" if text.startswith("-") else f"+{text}", "words": words, "ink": ink}
 
 
 def _words(key: str) -> str:
@@ -150,4 +157,14 @@ def _intervals(data: HeatMap) -> Iterator[str]:
 
 
 _ABOUT = "The measure over two settings that vary together: a color, a number and a verdict for each combination."
-CHARTS.register("heat_map")(Chart("heat_map", heat_map_data, draw_heat_map, _ABOUT, has_verdicts=True))
+CHARTS.register("heat_map")(
+    Chart(
+        "heat_map",
+        heat_map_data,
+        draw_heat_map,
+        _ABOUT,
+        has_verdicts=True,
+        words=words,
+        options=frozenset({"measure", "size"}),
+    )
+)

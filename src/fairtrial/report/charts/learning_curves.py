@@ -1,240 +1,227 @@
-"""Learning curves: a metric per epoch, for each arm a line, a band over seeds and points; a legend shows all three."""
+"""Learning curves: a metric per epoch, for each arm a line, a band over seeds and points.
+
+Up to six arms share a plot, with a second one beside it of the last epochs where they differ too little to be seen in
+the first. Up to twelve have a plot each, with all others in gray behind; more are drawn in groups by where they end.
+"""
 
 import math
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 import altair as alt
 
-from fairtrial.errors import ReportError
 from fairtrial.registry import CHARTS
-from fairtrial.report.charts import Chart
-from fairtrial.report.style import CROSS, WIDTH, LineStyle, Rows, channels, chart_text, frame, header, line_styles, over
+from fairtrial.report.axes import Span, joined, padded, robust
+from fairtrial.report.chart_options import Size
+from fairtrial.report.charts import Chart, Drawing, Words
+from fairtrial.report.curve_plots import Frame, behind, curve_layers, later_start, legend, spans, y_domain
+from fairtrial.report.curves import ArmCurve, CurveData, Point, Value, curve_data
+from fairtrial.report.dots import dots
+from fairtrial.report.style import LINE, WIDTH, chart_text, frame, shortened
 from fairtrial.report.words import count
 from fairtrial.spec import Study
-from fairtrial.spec.metrics import PERCENT, RECORDED_PERCENT, Metric
-from fairtrial.stats.joined import join
-from fairtrial.stats.paired import PairedData, fate
-from fairtrial.trial import Outcome, TrialResult
+from fairtrial.spec.metrics import Metric, Unit
 
-#: Pixels of the plot's height, and between the lines of the legend.
-HEIGHT, LEADING = 270, 20
+__all__ = ["ArmCurve", "CurveData", "Point", "curve_data", "learning_curves"]
 
-#: About this many points mark a line (more would hide its dashes); more bands than this are drawn fainter.
-MARKED, CROWD = 12, 6
+#: Pixels of the plot's height; of each of two plots' width; of small plots' width and height; of groups' plots.
+HEIGHT, HALF, SMALL, GROUP = 270, 320, (200, 140), (300, 200)
 
-_POINT = alt.Chart().mark_point(filled=True, opacity=1, size=36)
+#: So many arms share a plot; so many have a small one each; so many groups of six are drawn of more.
+TOGETHER, EACH, GROUPS = 6, 12, 6
 
-#: The ends of an axis.
-Domain: TypeAlias = tuple[float, float]
+#: How many times as large differences must be in the plot of the last epochs, to have one.
+ZOOM = 2.5
 
-
-@dataclass(frozen=True)
-class Point:
-    """One arm at one epoch: mean, lowest and highest value over the finished trials that have a finite one."""
-
-    epoch: int  # from 1
-    mean: float
-    low: float
-    high: float
-    values: Mapping[int, float]  # by seed
+_OPTIONS = frozenset({"arms", "size", "log"})
 
 
-@dataclass(frozen=True)
-class ArmCurve:
-    """One arm's learning curve."""
-
-    arm: str
-    points: tuple[Point, ...]  # one for each epoch at which some finished trial has a value, ascending
-    #: Finite values, by seed and epoch, of trials that are in no mean: they diverged, did not learn or fell behind.
-    lost: Mapping[int, Mapping[int, float]]
-    fates: Mapping[str, int]  # how many of the lost ones did what, in words
-    omitted: int  # failed, interrupted or running trials, which are not shown
-
-
-@dataclass(frozen=True)
-class CurveData:
-    """A metric over the epochs of a study, in its recorded unit: a curve for each arm, also for those without data."""
-
-    metric: str
-    curves: tuple[ArmCurve, ...]
-
-    @property
-    def epochs(self) -> int:
-        """The last epoch that has a value; 0 if none has."""
-        means = {point.epoch for curve in self.curves for point in curve.points}
-        return max(means.union(*(values for curve in self.curves for values in curve.lost.values())), default=0)
-
-
-def curve_data(study: Study, results: Sequence[TrialResult], metric: str) -> CurveData:
-    """Collect a metric's curves.
-
-    Raises:
-        ReportError: there is nothing to draw.
-        ValueError: a result is not of this study, or one trial is there twice.
-    """
-    trials = list(join(study, results).values())
-    evidence = study.evidence
-    paired = PairedData.of(study, results, evidence.metric, evidence.target).sifted(study.seeds)
-    data = CurveData(metric, tuple(_curve(arm.name, trials, metric, paired) for arm in study.arms))
-    if not data.epochs:
-        raise ReportError(f"no finished or diverged trial has recorded `{metric}`")
-    return data
-
-
-def _curve(arm: str, trials: Sequence[TrialResult], metric: str, paired: PairedData) -> ArmCurve:
-    own = [trial for trial in trials if trial.arm == arm]
-    ended = {trial.seed: _values(trial, metric) for trial in own if trial.outcome is Outcome.FINISHED}
-    finished = {seed: values for seed, values in ended.items() if (arm, seed) not in paired.not_learned}
-    lost = {trial.seed: _values(trial, metric) for trial in own if trial.outcome is Outcome.DIVERGED}
-    lost |= {seed: values for seed, values in ended.items() if seed not in finished}
-    points = []
-    for epoch in sorted({epoch for values in finished.values() for epoch in values}):
-        values = {seed: each[epoch] for seed, each in finished.items() if epoch in each}
-        mean = math.fsum(values.values()) / len(values)
-        points.append(Point(epoch, mean, min(values.values()), max(values.values()), values))
-    fates = Counter(fate(paired.lost[arm, seed]) for seed in lost)
-    return ArmCurve(arm, tuple(points), lost, fates, omitted=len(own) - len(finished) - len(lost))
-
-
-def _values(trial: TrialResult, metric: str) -> dict[int, float]:
-    """A trial's finite values by epoch, ascending."""
-    values = {record.epoch: record.metrics.get(metric, math.nan) for record in trial.epochs}
-    return {epoch: values[epoch] for epoch in sorted(values) if math.isfinite(values[epoch])}
-
-
-def learning_curves(metric: str, *, name: str, axis: str = "") -> Chart[CurveData]:
+def learning_curves(
+    metric: str, *, name: str, axis: str = "", title: str = "", value: Value | None = None, about: str = ""
+) -> Chart[CurveData]:
     """Make the chart of a metric per epoch: a line for each arm, with a band over seeds.
 
     A line is the mean over an arm's finished trials, the band around it spans the lowest to the highest seed: all of
-    the data, not a confidence interval. A trial that diverged, did not learn or fell behind is a faint line that
-    ends in a cross. Failed and unfinished
-    trials are left out, and the figure says so. The title of the vertical axis is by default the metric's name in
-    words, and its unit.
+    the data, not a confidence interval. It ends where not all of them have a value. A trial that diverged, did not
+    learn or fell behind is a faint line that ends in a cross. Failed and unfinished trials are left out, and the figure
+    says so.
+
+    Args:
+        metric: the metric of the epochs.
+        name: of the chart.
+        axis: title of the vertical axis; by default the metric's name in words, and its unit.
+        title: of the chart.
+        value: computes what is drawn from an epoch's metrics; by default it is the metric.
+        about: what the table of charts says.
     """
     label = Metric.named(metric).label
     label = label[:1].upper() + label[1:]
-    title = f"{label} per epoch"
+    title = title or f"{label} per epoch"
+
+    def data(study: Study, results: Sequence[object], arms: Sequence[str] = ()) -> CurveData:
+        return curve_data(study, results, metric, arms=arms, value=value)  # type: ignore[arg-type]
+
     return Chart(
         name,
-        data=lambda study, results: curve_data(study, results, metric),
-        draw=lambda study, data: _draw(study, data, title, axis or label),
-        about=f"{title}: a line for each arm, with a band over seeds.",
+        data=data,
+        draw=partial(_draw, axis=axis or label),
+        about=about or f"{title}: a line for each arm, with a band over seeds.",
+        words=partial(_words, title=title),
+        options=_OPTIONS,
     )
 
 
-def _draw(study: Study, data: CurveData, title: str, axis: str) -> alt.HConcatChart:
+def _draw(study: Study, data: CurveData, *, axis: str, size: Size | None = None, log: bool = False) -> Drawing:
     """Draw the curves of all arms; every layer's rows are in the chart itself."""
     unit = study.metric(data.metric).unit
-    axis = chart_text(f"{axis} ({unit.name})".removesuffix(" ()"))
-    labels = {curve.arm: _label(curve, study.seeds) for curve in data.curves}
-    styles = line_styles(list(labels), study.reference)
-    step = 0.6 / len(data.curves) if data.epochs == 1 else 0.0  # a single epoch would put all arms on one spot
-    shifts = [(at - (len(data.curves) - 1) / 2) * step for at in range(len(data.curves))]
-    lines = [row for at, curve in enumerate(data.curves) for row in _line(curve, unit.factor, shifts[at], first=at)]
-    broken = [row for at, curve in enumerate(data.curves) for row in _broken(curve, unit.factor, shifts[at])]
-    # An accuracy can't run away; where values can, diverged trials don't stretch the axis.
-    domain = _domain(lines, broken, bounded=unit is PERCENT or unit is RECORDED_PERCENT)
-    beyond = any(row["last"] and not _within(row["y"], domain) for row in broken)
-    head = header(title, f"{study.label}. {_caption(data)}", *_remarks(data, beyond))
-    plot = alt.LayerChart(layer=_plot(data.epochs, axis, styles, lines, broken, domain), width=WIDTH, height=HEIGHT)
-    legend = alt.LayerChart(layer=_legend(labels, styles, data.epochs), width=44, height=LEADING * len(labels))
-    return alt.HConcatChart(hconcat=[plot, legend], spacing=18, title=head, config=frame())
+    title = chart_text(f"{axis} ({unit.name})".removesuffix(" ()"))
+    if data.epochs == 1:
+        return dots(study, data, title, unit.factor, size)
+    number = len(data.curves)
+    ends = _ends(data, unit, log=log)
+    arms = [arm.name for arm in study.arms]
+    axes = Frame(title, unit, 1, data.epochs, ends, arms, study.reference, log, data.most_seeds)
+    if number <= TOGETHER:
+        return _together(study, data, axes, size)
+    return _small(study, data, axes, size) if number <= EACH else _groups(study, data, axes, size)
 
 
-def _plot(  # noqa: PLR0917
-    epochs: int, axis: str, styles: Mapping[str, LineStyle], lines: Rows, broken: Rows, domain: Domain
-) -> list[alt.Chart]:
-    banded = {row["arm"] for row in lines if row["n"] > 1}
-    bands = [row for row in lines if row["arm"] in banded]
-    inside = [row for row in broken if _within(row["y"], domain)]
-    padding = 0.03 * (epochs - 1) or 0.5  # for the points at either end
-    ends = alt.Scale(domain=(1 - padding, epochs + padding), nice=False, zero=False)
-    x = alt.X("x:Q", title="Epoch", scale=ends, axis=_ticks(epochs))
-    scale = alt.Scale(domain=domain, nice=True, zero=False, clamp=True)
-    mean, low, value = (alt.Y(f"{field}:Q", title=axis, scale=scale) for field in ("mean", "low", "y"))
-    color, dash, shape = channels(styles)
-    # A band has no area at a single epoch, so a bar is drawn there; many overlapping bands must be fainter.
-    area = alt.Chart().mark_area(opacity=0.15 if len(banded) <= CROWD else 0.08)
-    band = alt.Chart().mark_rule(opacity=0.5) if epochs == 1 else area
-    thin, cross = alt.Chart().mark_line(strokeWidth=0.9, opacity=0.6), alt.Chart().mark_point(shape=CROSS, size=60)
-    return [
-        over(bands, band).encode(x, low, alt.Y2("high:Q"), color),
-        over(inside, thin).encode(x, value, color, dash, detail="seed:N"),
-        over(lines, alt.Chart().mark_line(strokeWidth=1.8)).encode(x, mean, color, dash),
-        over([row for row in lines if row["marked"]], _POINT).encode(x, mean, color, shape),
-        over([row for row in broken if row["last"]], cross).encode(x, value, color, opacity=alt.value(1)),
-    ]
+def _ends(data: CurveData, unit: Unit, *, log: bool) -> Span:
+    """The ends of the vertical axis; small plots leave out more of the first epochs, for there is none of the last."""
+    if len(data.curves) <= TOGETHER:
+        return y_domain(data, unit, log=log)
+    return y_domain(data, unit, log=log, first=later_start(data, unit), early=5.0)
 
 
-def _legend(labels: Mapping[str, str], styles: Mapping[str, LineStyle], epochs: int) -> list[alt.Chart]:
-    """Draw the legend by hand: Vega's own shows no dashes beside point shapes."""
-    color, dash, shape = channels(styles)
-    names: Rows = [
-        {"arm": arm, "label": label, "at": (row + 0.4) * LEADING} for row, (arm, label) in enumerate(labels.items())
-    ]
-    ends = [row | {"x": x} for row in names for x in (0, 36)] if epochs > 1 else []
-    x, y = alt.X("x:Q", scale=None, axis=None), alt.Y("at:Q", scale=None, axis=None)
-    return [
-        over(ends, alt.Chart().mark_line(strokeWidth=1.8)).encode(x, y, color, dash),
-        over(names, _POINT).encode(y, color, shape, x=alt.value(18)),
-        over(names, alt.Chart().mark_text(align="left", fontSize=11)).encode(y, x=alt.value(44), text="label:N"),
-    ]
+def _together(study: Study, data: CurveData, axes: Frame, size: Size | None) -> alt.HConcatChart:
+    """Draw all arms in one plot, and the last epochs in another if that shows what the first does not."""
+    zoomed = None if axes.log else _zoom(data, axes)
+    width, height = size or (HALF if zoomed else WIDTH, HEIGHT)
+    plots = [alt.LayerChart(layer=curve_layers(data.curves, axes), width=width, height=height)]
+    if zoomed:
+        layers = curve_layers(data.curves, zoomed)
+        head = alt.TitleParams(f"Epochs {zoomed.first} to {zoomed.last}", fontSize=11, offset=4)
+        plots.append(alt.LayerChart(layer=layers, width=width, height=height, title=head))
+    labels = {curve.arm: _label(curve, data, study.seeds) for curve in data.curves}
+    alone = [curve.arm for curve in data.curves if curve.seeds == 1 < data.most_seeds]
+    return alt.HConcatChart(hconcat=[*plots, legend(labels, axes, alone)], spacing=18, config=frame())
 
 
-def _line(curve: ArmCurve, factor: float, shift: float, first: int) -> Iterator[dict[str, Any]]:
-    """Make a line's rows; where points are thinned out, each arm's begin at another epoch, off the others'."""
-    every, last = math.ceil(len(curve.points) / MARKED), len(curve.points) - 1
-    for index, point in enumerate(curve.points):
-        values = {"mean": point.mean * factor, "low": point.low * factor, "high": point.high * factor}
-        row = {"arm": curve.arm, "epoch": point.epoch, "x": point.epoch + shift, "n": len(point.values), **values}
-        yield row | {"marked": index % every == first % every or index == last}
+def _zoom(data: CurveData, axes: Frame) -> Frame | None:
+    """The axes of the last third of the epochs, fitted to arms that end close together; None if they show no more."""
+    first = axes.last - max(2, math.ceil(axes.last / 3) - 1)
+    if first <= 1:
+        return None
+    own = spans(data.curves, axes.unit.factor, first)
+    if not own:
+        return None
+    span, _ = robust(own, squashed=2.5)
+    low, high = (limit * axes.unit.factor for limit in axes.unit.limits)
+    domain = padded(span, 0.06, (max(low, 0.0) if span[0] >= 0.0 else low, high))
+    if (axes.domain[1] - axes.domain[0]) < ZOOM * (domain[1] - domain[0]):
+        return None
+    return Frame("", axes.unit, first, axes.last, domain, axes.arms, axes.reference, most_seeds=axes.most_seeds)
 
 
-def _broken(curve: ArmCurve, factor: float, shift: float) -> Iterator[dict[str, Any]]:
-    for seed, values in curve.lost.items():
-        for epoch, value in values.items():
-            row = {"arm": curve.arm, "seed": seed, "epoch": epoch, "x": epoch + shift, "y": value * factor}
-            yield row | {"last": epoch == max(values)}
+def _small(study: Study, data: CurveData, axes: Frame, size: Size | None) -> alt.ConcatChart:
+    """Draw a plot for each arm, with the others behind it."""
+    width, height = size or SMALL
+    own = next((curve for curve in data.curves if curve.arm == study.reference), None)
+    panels = []
+    for at, curve in enumerate(data.curves):
+        others = [other for other in data.curves if other.arm not in {curve.arm, study.reference}]
+        axes_here = axes if at % 4 == 0 else _untitled(axes)
+        layers = [behind(others, axes_here)]
+        if own is not None and curve is not own:
+            layers.append(behind([own], axes_here, "ink", 1.4))
+        layers += curve_layers([curve], axes_here, color="ink" if curve is own else "equivalent")
+        head = alt.TitleParams(
+            chart_text(shortened(_label(curve, data, study.seeds), 34)), fontSize=10.5, offset=4, anchor="start"
+        )
+        panels.append(alt.LayerChart(layer=layers, width=width, height=height, title=head))
+    return alt.ConcatChart(concat=panels, columns=4, spacing=14, config=frame())
 
 
-def _domain(lines: Rows, broken: Rows, *, bounded: bool) -> Domain:
-    """Span all finished trials, and the diverged ones unless they would dwarf those."""
-    own = [row[key] for row in lines for key in ("low", "high")]
-    other = [row["y"] for row in broken]
-    if own and not bounded:
-        span = max(own) - min(own)
-        other = [value for value in other if min(own) - span <= value <= max(own) + span]
-    low, high = min(own + other), max(own + other)
-    padding = 0.04 * (high - low) or 0.05 * abs(high) or 1.0
-    return low - padding, high + padding
+def _groups(study: Study, data: CurveData, axes: Frame, size: Size | None) -> alt.ConcatChart:
+    """Draw groups of six arms that end near each other, best first, each beside the reference."""
+    width, height = size or GROUP
+    groups, _ = grouped(study, data)
+    own = [curve for curve in data.curves if curve.arm == study.reference]
+    total, panels = len(data.curves), []
+    for start, group in groups:
+        arms = [study.reference, *(curve.arm for curve in group if curve.arm != study.reference)]
+        here = Frame(axes.title, axes.unit, 1, axes.last, axes.domain, arms, study.reference, axes.log, axes.most_seeds)
+        shown = [*own, *(curve for curve in group if curve.arm != study.reference)]
+        labels = {curve.arm: _label(curve, data, study.seeds) for curve in shown}
+        alone = [curve.arm for curve in shown if curve.seeds == 1 < data.most_seeds]
+        head = alt.TitleParams(f"{start} to {start + len(group) - 1} of {total}", fontSize=11, offset=4)
+        plot = alt.LayerChart(layer=curve_layers(shown, here), width=width, height=height, title=head)
+        panels.append(alt.HConcatChart(hconcat=[plot, legend(labels, here, alone)], spacing=10))
+    return alt.ConcatChart(concat=panels, columns=2, spacing=20, config=frame())
 
 
-def _within(value: float, domain: Domain) -> bool:
-    return domain[0] <= value <= domain[1]
+def grouped(study: Study, data: CurveData) -> tuple[list[tuple[int, list[ArmCurve]]], int]:
+    """Sort arms by their last mean, best first, into groups of six.
+
+    Returns:
+        Each group that is drawn with the number of its first arm, from 1; and how many arms are not drawn: those in the
+        middle, where there are too many.
+    """
+    higher = study.metric(data.metric).direction != "lower"
+    ranked = sorted(
+        data.curves,
+        key=lambda curve: -math.inf if not curve.points else curve.points[-1].mean * (1 if higher else -1),
+        reverse=True,
+    )
+    groups = [(at + 1, ranked[at : at + TOGETHER]) for at in range(0, len(ranked), TOGETHER)]
+    if len(groups) <= GROUPS:
+        return groups, 0
+    half = GROUPS // 2
+    return [*groups[:half], *groups[-half:]], sum(len(group) for _, group in groups[half:-half])
 
 
-def _ticks(last: int) -> alt.Axis:
-    """Mark whole epochs, at most about twelve, in steps of 1, 2 or 5 times a power of ten."""
-    power = 10 ** max(0, int(math.log10(max(last / 12, 1))))
-    step = next(power * factor for factor in (1, 2, 5, 10) if last / (power * factor) <= 12)
-    return alt.Axis(values=[epoch for epoch in range(1, last + 1) if epoch % step == 0], format="d", grid=False)
+def _untitled(axes: Frame) -> Frame:
+    return Frame(
+        "", axes.unit, axes.first, axes.last, axes.domain, axes.arms, axes.reference, axes.log, axes.most_seeds
+    )
 
 
-def _label(curve: ArmCurve, seeds: int) -> str:
-    """Name an arm in the legend, with its lost trials."""
-    if lost := [f"{number} of {seeds} {how}" for how, number in curve.fates.items()]:
-        return f"{curve.arm} ({', '.join(lost)})"
-    return curve.arm if curve.points else f"{curve.arm} (no data)"
+def _label(curve: ArmCurve, data: CurveData, seeds: int) -> str:
+    """Name an arm in the legend, with its number of seeds if that is 1 among more, and its lost trials."""
+    said = ["1 seed"] if curve.seeds == 1 < data.most_seeds else []
+    said += [f"{number} of {seeds} {how}" for how, number in curve.fates.items()]
+    if said:
+        return f"{curve.arm} ({', '.join(said)})"
+    return curve.arm if curve.seeds else f"{curve.arm} (no data)"
+
+
+def _words(study: Study, data: CurveData, *, title: str) -> Words:
+    """Say what is drawn."""
+    lines = [f"{study.name}. {_caption(data)}", *_layout(study, data), *_remarks(study, data)]
+    wide = {True: LINE + 30, False: LINE}[len(data.curves) > TOGETHER]
+    return Words(title, tuple(lines), _in_words(study, data, title), wide)
+
+
+def _in_words(study: Study, data: CurveData, title: str) -> str:
+    """Describe the picture in a sentence: where each arm ends, or between which values all do."""
+    unit = study.metric(data.metric).unit
+    ends = {curve.arm: curve.points[-1].mean for curve in data.curves if curve.points}
+    name = unit.name if unit.name == "%" else f" {unit.name}".rstrip()
+    if not ends:
+        return f"{title} of {count(len(data.curves), 'arm')}; no trial finished."
+    if len(ends) <= EACH:
+        text = "; ".join(f"{arm} {unit.number(value)}{name}" for arm, value in ends.items())
+    else:
+        low, high = (unit.number(pick(ends.values())) for pick in (min, max))
+        text = f"between {low} and {high}{name}"
+    return f"{title} of {count(len(data.curves), 'arm')} over {count(data.epochs, 'epoch')}; means at the end: {text}."
 
 
 def _caption(data: CurveData) -> str:
     """Say what line and band are."""
-    counts = sorted({len(point.values) for curve in data.curves for point in curve.points})
+    counts = sorted({curve.seeds for curve in data.curves if curve.points})
     if not counts:
-        return "No trial finished."
+        return "No trial finished." if not any(curve.seeds for curve in data.curves) else "Thin lines: single seeds."
     if counts == [1]:
         return "One run an arm: the spread between seeds is not known."
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
@@ -242,14 +229,48 @@ def _caption(data: CurveData) -> str:
     return f"{mean}: mean of {seeds} seeds; {band}: lowest to highest seed."
 
 
-def _remarks(data: CurveData, beyond: bool) -> Iterator[str]:
+def _layout(study: Study, data: CurveData) -> Iterator[str]:
+    """Say how many arms are drawn, where not all are in one plot."""
+    if data.epochs == 1 or len(data.curves) <= TOGETHER:
+        return
+    if len(data.curves) <= EACH:
+        yield f"Each plot: one arm in blue, {study.reference} in black or white, all others in gray."
+    else:
+        _, hidden = grouped(study, data)
+        more = f"; {hidden} in the middle are not drawn" if hidden else ""
+        yield (
+            f"{len(data.curves)} arms in groups of {TOGETHER} by their last mean, each with {study.reference}{more}. "
+            "Choose arms with --arm."
+        )
+
+
+def _remarks(study: Study, data: CurveData) -> Iterator[str]:
+    unit = study.metric(data.metric).unit
+    domain = _ends(data, unit, log=False)
+    beyond = [span for span in spans(data.curves, unit.factor) if span[0] < domain[0] or span[1] > domain[1]]
+    if data.epochs > 1 and beyond:
+        yield f"Lines leave the plot where they would squash the rest; all values: {_all(data, unit.factor)}."
+    if any(curve.seeds == 1 < data.most_seeds for curve in data.curves):
+        yield "Dashed with open points: the mean of one seed, which is no mean."
     if fates := " or ".join(dict.fromkeys(how for curve in data.curves for how in curve.fates)):
-        edge = " A × on the frame stands for a value beyond it." if beyond else ""
+        values = [
+            value * unit.factor for curve in data.curves for each in curve.lost.values() for value in each.values()
+        ]
+        edge = (
+            " A × on the frame stands for a value beyond it."
+            if any(not domain[0] <= v <= domain[1] for v in values)
+            else ""
+        )
         yield f"Thin line to ×: a trial that {fates}; it enters no mean.{edge}"
-    if any(len({len(point.values) for point in curve.points}) > 1 for curve in data.curves):
-        yield "Some trials have fewer epochs: where they end, a line is the mean of the others."
+    if any(curve.tails for curve in data.curves):
+        yield "A line ends where not all of its seeds have a value; beyond, thin lines are single seeds."
     if omitted := sum(curve.omitted for curve in data.curves):
         yield f"Left out: {count(omitted, 'failed or unfinished trial')}."
+
+
+def _all(data: CurveData, factor: float) -> str:
+    low, high = joined(spans(data.curves, factor))
+    return f"{low:.3g} to {high:.3g}"
 
 
 #: Figure 1 and Figure 2 of the paper.

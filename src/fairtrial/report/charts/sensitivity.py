@@ -7,12 +7,12 @@ import altair as alt
 
 from fairtrial.errors import ReportError
 from fairtrial.history import History
-from fairtrial.measures import measure
 from fairtrial.registry import CHARTS
-from fairtrial.report.charts import Chart
-from fairtrial.report.charts.differences import difference_data, remark, warnings
-from fairtrial.report.style import CROSS, WIDTH, Rows, chart_text, frame, header, over
-from fairtrial.report.words import percent
+from fairtrial.report.chart_options import Size
+from fairtrial.report.charts import Chart, Words
+from fairtrial.report.charts.differences import difference_data, margin_span, remark, warnings
+from fairtrial.report.style import CROSS, LINE, VERDICT_SHAPES, WIDTH, Rows, chart_text, frame, over
+from fairtrial.report.words import number_text, percent
 from fairtrial.spec import Study
 from fairtrial.stats.comparison import StudyVerdict
 from fairtrial.stats.paired import fate
@@ -21,16 +21,6 @@ from fairtrial.trial import TrialResult
 
 #: Pixels of a panel's height, and of its width where there are several, two in a row.
 HEIGHT, NARROW = 260, 350
-
-#: Color and shape of a level by its verdict, from Okabe and Ito's palette.
-LOOKS: Mapping[str, tuple[str, str]] = {
-    "reference": ("#000000", "diamond"),
-    "better": ("#009E73", "triangle-up"),
-    "equivalent": ("#0072B2", "circle"),
-    "non-inferior": ("#0072B2", "circle"),
-    "undecided": ("#8c8c8c", "square"),
-    "worse": ("#D55E00", "triangle-down"),
-}
 
 #: What people call settings whose names are short.
 WORDS = {"lr": "learning rate", "eps": "epsilon"}
@@ -46,32 +36,44 @@ class SensitivityData:
 
 
 def sensitivity_data(
-    study: Study, results: Sequence[TrialResult], *, history: History | None = None
+    study: Study, results: Sequence[TrialResult], *, history: History | None = None, measure: str | None = None
 ) -> SensitivityData:
     """Collect what the verdicts say of each setting.
 
     Raises:
         ReportError: no setting takes three values, or no arm has a difference.
     """
-    data = difference_data(study, results, history=history)
+    data = difference_data(study, results, history=history, measure=measure)
     settings = sensitivities(study, data.found)
     if not settings:
         raise ReportError("no setting takes three values or more with all others as in the reference")
     return SensitivityData(data.found, settings, {arm.arm: arm.by_seed for arm in data.arms})
 
 
-def draw_sensitivity(study: Study, data: SensitivityData) -> alt.ConcatChart:
+def draw_sensitivity(study: Study, data: SensitivityData, *, size: Size | None = None) -> alt.ConcatChart:
     """Draw a panel for each setting: points with intervals, the seeds, and the curve with its band."""
-    found = data.found
-    names = " and ".join(dict.fromkeys(words_of(each) for each in data.settings))
-    title = f"Sensitivity to {names}: {measure(found.metric).label}"
-    head = header(title, *warnings(found), f"{study.label}. {_caption(data)}", remark(found))
-    width = WIDTH if len(data.settings) == 1 else NARROW
+    del study
+    width, height = size or (WIDTH if len(data.settings) == 1 else NARROW, HEIGHT)
     panels = [
-        alt.LayerChart(layer=list(_panel(data, each, first=at % 2 == 0)), width=width, height=HEIGHT)
+        alt.LayerChart(layer=list(_panel(data, each, first=at % 2 == 0)), width=width, height=height)
         for at, each in enumerate(data.settings)
     ]
-    return alt.ConcatChart(concat=panels, columns=2, spacing=24, title=head, config=frame())
+    return alt.ConcatChart(concat=panels, columns=2, spacing=24, config=frame())
+
+
+def words(study: Study, data: SensitivityData) -> Words:
+    """Say what is drawn."""
+    found = data.found
+    names = " and ".join(dict.fromkeys(words_of(each) for each in data.settings))
+    label = study.measure(found.metric).label
+    lines = (*warnings(found), f"{study.name}. {_caption(data)}", remark(found))
+    levels = [f"{words_of(each)}: {_levels_in_words(each)}" for each in data.settings]
+    alt_text = f"Difference of {label} from {found.reference} against {names}; {'; '.join(levels)}."
+    return Words(f"Sensitivity to {names}: {label}", lines, alt_text, LINE if len(data.settings) == 1 else 150)
+
+
+def _levels_in_words(each: Sensitivity) -> str:
+    return ", ".join(f"{number_text(level.value)} {level.verdict}" for level in each.levels)
 
 
 def words_of(found: Sensitivity) -> str:
@@ -87,18 +89,17 @@ def _panel(data: SensitivityData, each: Sensitivity, *, first: bool) -> Iterator
     x = _x(each)
     y, low = (alt.Y(f"{key}:Q", title=title, scale=domain) for key in ("y", "low"))
     if found.margin is not None:
-        start = 0.0 if found.one_sided and not found.larger_is_better else -found.margin * factor
-        end = 0.0 if found.one_sided and found.larger_is_better else found.margin * factor
-        band = alt.Chart().mark_rect(color="#0072B2", opacity=0.12)
+        start, end = margin_span(found)
+        band = alt.Chart().mark_rect(style="margin", opacity=0.14)
         yield over([{"low": start, "high": end}], band).encode(y=low, y2="high:Q")
-    yield over([{"y": 0.0}], alt.Chart().mark_rule(color="#333333", strokeWidth=1)).encode(y=y)
+    yield over([{"y": 0.0}], alt.Chart().mark_rule(style="ink", strokeWidth=1)).encode(y=y)
     if each.curve is not None:
         curve: Rows = [
             {"x": _place(value, each), "y": mean * factor, "low": below * factor, "high": above * factor}
             for value, mean, below, above in zip(*vars(each.curve).values(), strict=True)
         ]
-        yield over(curve, alt.Chart().mark_area(color="#000000", opacity=0.13)).encode(x, low, alt.Y2("high:Q"))
-        yield over(curve, alt.Chart().mark_line(color="#000000", strokeWidth=1.6)).encode(x, y)
+        yield over(curve, alt.Chart().mark_area(style="ink", opacity=0.13)).encode(x, low, alt.Y2("high:Q"))
+        yield over(curve, alt.Chart().mark_line(style="ink", strokeWidth=1.6)).encode(x, y)
     yield from _levels(data, each, x, y, low)
 
 
@@ -115,22 +116,26 @@ def _levels(data: SensitivityData, each: Sensitivity, x: alt.X, y: alt.Y, low: a
         for level in each.levels
         for seed, value in data.by_seed.get(level.arm, {}).items()
     ]
-    points: Rows = [
-        {"x": _place(level.value, each), "y": level.difference * factor, "verdict": level.verdict, "arm": level.arm}
-        for level in each.levels
-        if level.difference is not None and not level.lost and level.verdict in LOOKS
+    yield over(seeds, alt.Chart().mark_point(style="faint", size=14, opacity=0.8, strokeWidth=0.8)).encode(x, y)
+    yield over(bars, alt.Chart().mark_rule(style="ink", strokeWidth=1.5)).encode(x, low, alt.Y2("high:Q"))
+    used = [
+        word for word in VERDICT_SHAPES if any(level.verdict == word for one in data.settings for level in one.levels)
     ]
-    yield over(seeds, alt.Chart().mark_point(color="#555555", size=14, opacity=0.55, strokeWidth=0.8)).encode(x, y)
-    yield over(bars, alt.Chart().mark_rule(color="#000000", strokeWidth=1.5)).encode(x, low, alt.Y2("high:Q"))
-    used = [word for word in LOOKS if any(word == level.verdict for one in data.settings for level in one.levels)]
-    legend = alt.Legend(title=None, orient="right", symbolSize=60, labelFontSize=11)
-    color = alt.Color("verdict:N", scale=alt.Scale(domain=used, range=[LOOKS[word][0] for word in used]), legend=legend)
-    shape = alt.Shape("verdict:N", scale=alt.Scale(domain=used, range=[LOOKS[word][1] for word in used]), legend=legend)
-    yield over(points, alt.Chart().mark_point(filled=True, opacity=1, size=75)).encode(x, y, color, shape)
+    shapes = alt.Scale(domain=used, range=[VERDICT_SHAPES[word] for word in used])
+    legend = alt.Legend(title=None, orient="right", symbolSize=60)
+    shape = alt.Shape("verdict:N", scale=shapes, legend=legend)
+    for verdict in used:
+        points: Rows = [
+            {"x": _place(level.value, each), "y": level.difference * factor, "verdict": verdict, "arm": level.arm}
+            for level in each.levels
+            if level.difference is not None and not level.lost and level.verdict == verdict
+        ]
+        mark = alt.Chart().mark_point(style=verdict, filled=True, opacity=1, size=75)
+        yield over(points, mark).encode(x, y, shape)
     lost = [_lost(level, each, data) for level in each.levels if level.lost or level.verdict == "refused"]
     if lost:
-        yield over(lost, alt.Chart().mark_point(shape=CROSS, size=60, color="#D55E00", opacity=1)).encode(x, y)
-        text = alt.Chart().mark_text(fontSize=10, color="#333333", dy=-10, lineBreak="\n")
+        yield over(lost, alt.Chart().mark_point(style="worse", shape=CROSS, size=60, opacity=1)).encode(x, y)
+        text = alt.Chart().mark_text(style="text", fontSize=10, dy=-10)
         yield over(lost, text).encode(x, y, text="words:N")
 
 
@@ -188,4 +193,14 @@ def _caption(data: SensitivityData) -> str:
 
 
 _ABOUT = "The measure against each setting that takes three values or more, with intervals and a smooth curve."
-CHARTS.register("sensitivity")(Chart("sensitivity", sensitivity_data, draw_sensitivity, _ABOUT, has_verdicts=True))
+CHARTS.register("sensitivity")(
+    Chart(
+        "sensitivity",
+        sensitivity_data,
+        draw_sensitivity,
+        _ABOUT,
+        has_verdicts=True,
+        words=words,
+        options=frozenset({"measure", "size"}),
+    )
+)

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from fairtrial.report.charts import Figure
 from fairtrial.report.page.behind import Behind, behind, seed_rows
 from fairtrial.report.page.environment import render
+from fairtrial.report.style import config
 from fairtrial.spec import Study
 
 
@@ -74,7 +75,8 @@ def _shown(figure: Figure, study: Study, identifier: str) -> Shown:
     subtitle = head.get("subtitle", ())
     caption = (subtitle,) if isinstance(subtitle, str) else tuple(subtitle)
     alt = getattr(figure, "alt", "") or " ".join([f"{title}.", *caption])
-    content = {"spec": spec, "seeds": seed_rows(figure, study)}
+    own = spec.get("config") == config("light")
+    content = {"spec": spec, "seeds": seed_rows(figure, study), "dark": config("dark") if own else None}
     identifier = _identifier(identifier or f"figure-{figure.name}")
     return Shown(identifier, title, caption, alt, _picture(spec), content, behind(figure, study))
 

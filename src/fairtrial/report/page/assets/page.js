@@ -223,7 +223,8 @@
       this.zooms = this.zooming ? addZoom(spec) : [];
       fit(spec, this.picture.width || Number(this.picture.getAttribute("width")), this.space());
       spec.config = { ...spec.config, aria: false };
-      return isDark() ? { ...darken(spec), config: lighten(darken(spec.config)) } : spec;
+      if (!isDark()) return spec;
+      return { ...darken(spec), config: this.content.dark ? { ...this.content.dark, aria: false } : lighten(darken(spec.config)) };
     }
 
     space() { return this.element.clientWidth || innerWidth; }
