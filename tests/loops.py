@@ -455,6 +455,38 @@ def endless_in_a_callback(trial, report):
     time.sleep(600)
 
 
+#: The numbers of cores that this process was told, the last of them now.
+CORES = [1]
+
+
+def use_cores(number):
+    """Take a number of cores down."""
+    CORES.append(number)
+
+
+def seeing_cores(trial):
+    """Yield the number of cores whenever it has become another: as many times as there are epochs."""
+    seen = trial.settings.params.get("first", 1)
+    for _ in range(trial.epochs):
+        deadline = time.monotonic() + 60
+        while CORES[-1] == seen and time.monotonic() < deadline:
+            time.sleep(0.01)
+        seen = CORES[-1]
+        yield {"train_loss": 1.0, "cores": seen}
+
+
+def once_there_is_go(trial):
+    """Wait for a file named go."""
+    while not Path("go").exists():
+        time.sleep(0.01)
+    yield {"train_loss": 1.0, "cores": CORES[-1]}
+
+
+def seeing_or_waiting(trial):
+    """Be `seeing_cores` for the arm `a`, or else `once_there_is_go`."""
+    return (seeing_cores if trial.arm == "a" else once_there_is_go)(trial)
+
+
 def snapping(trial):
     """Take two snapshots an epoch, and save its state; with "crash", die once in the third epoch."""
     done = trial.load() or 0

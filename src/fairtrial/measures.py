@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 
 from fairtrial.registry import MEASURES
-from fairtrial.spec import Target
+from fairtrial.spec import Study, Target
 from fairtrial.spec.measures import Measure, find_measure
 from fairtrial.spec.metrics import EPOCHS, LOSS, PERCENT, PLAIN, SECONDS, Direction, Metric, finite
 from fairtrial.trial import EpochRecord
@@ -221,3 +221,14 @@ def _until(target: Target, epochs: Sequence[EpochRecord]) -> Sequence[EpochRecor
         if value is not None and sign * value >= sign * target.value:
             return epochs[: index + 1]
     return None
+
+
+def compares_times(study: Study) -> bool:
+    """Tell whether a study asks about seconds, which idle cores that help some trials would distort.
+
+    Example:
+        >>> compares_times(fairtrial.load("paper")), compares_times(fairtrial.load("quick"))
+        (True, False)
+    """
+    asked = {study.evidence.metric, *(also.metric for also in study.evidence.also or ())}
+    return any(study.measure(name).unit == SECONDS for name in asked | {claim.metric for claim in study.claims})

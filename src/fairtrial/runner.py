@@ -156,6 +156,7 @@ def compose_workload(
         set_up=machine.set_up_worker,
         gpus=machine.gpus(),
         environment=machine.show_one_gpu,
+        use_cores=machine.sharing_cores(study),
         data=NodeData(partial(datasets.gather, data), partial(datasets.install, data)) if data else None,
         rules=RecordRules.of(study),
         notes=notes,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builders import PAPER_ARMS, make_results, make_study
+from builders import PAPER_ARMS, learning, make_results, make_study
 from fairtrial.errors import ReportError
 from fairtrial.report import screen
 from fairtrial.report.grid import Column, Grid
@@ -86,6 +86,15 @@ def test_what_did_not_finish_stands_where_the_mean_would_or_beside_it():
     assert re.search(r"^a .* 3/3$", output, re.MULTILINE)
     assert "Diverged and failed trials enter no mean." in output
     assert "Unfinished: interrupted, or still running." in output
+
+
+def test_times_that_idle_cores_have_shortened_are_said():
+    study = make_study(("a", "b"), seeds=2)
+    assert "idle cores" not in text(study)
+    helped = {("a", 1): {"helped_seconds": 9.0}, ("b", 1): {"helped_seconds": 2.0}}
+    results = make_results(study, lambda arm, seed, epoch: learning(arm, seed, epoch) | helped.get((arm, seed), {}))
+    found = " ".join(text(study, results).split())
+    assert "Times: idle cores helped with part of 2 trials, which took less time for it." in found
 
 
 def test_runs_that_the_measure_lost_are_counted_beside_the_seeds():

@@ -139,6 +139,8 @@ class Workload:
     set_up: Callable[[int], None] | None = None  # called first in each worker process, with its number of threads
     gpus: int = 0  # of this machine
     environment: Callable[[int], Mapping[str, str]] | None = None  # variables of a local worker, by its number from 0
+    # Called in a worker, from any thread, with the cores that its trial may use for now: this must change no record.
+    use_cores: Callable[[int], None] | None = None
     data: NodeData | None = None
     rules: RecordRules = NO_RULES  # for the records of training loops
     notes: tuple[str, ...] = ()  # what the user should know before trials start
@@ -281,7 +283,7 @@ def _records(
                 end_if_forked(owner)
                 yield from records[epoch:]
                 epoch = len(records) + 1
-                context.on_epoch_end(epoch)
+                context.end_epoch(epoch)
                 records.append(EpochRecord(trial.arm, trial.seed, epoch, _checked(trial, metrics, epoch, rules)))
                 yield records[-1]
         except Exception:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from fairtrial.report.settings import adam_columns, differing_columns
-from fairtrial.report.words import NOTHING
+from fairtrial.report.words import NOTHING, count
 from fairtrial.spec import Measure
 from fairtrial.stats.claims import StudyClaims
 from fairtrial.stats.comparison import StudyVerdict
@@ -167,4 +167,8 @@ def _notes(summary: StudySummary) -> tuple[str, ...]:
         )
     if any(arm.interrupted for arm in summary.arms):
         notes.append("Unfinished: interrupted, or still running.")
+    if summary.helped and any(each.name == "seconds" for each in summary.measures):
+        notes.append(
+            f"Times: idle cores helped with part of {count(summary.helped, 'trial')}, which took less time for it."
+        )
     return tuple(notes)

@@ -83,6 +83,7 @@ class StudySummary:
     arms: tuple[ArmSummary, ...]  # in the study's order, including arms without any trial
     measures: tuple[Measure, ...]  # in the order of the table
     alerts: tuple[str, ...] = ()  # what can make a comparison of its arms false, a sentence each; see `stats.alerts`
+    helped: int = 0  # trials that idle cores have helped: their times are shorter
 
 
 def summarize(study: Study, results: Sequence[TrialResult]) -> StudySummary:
@@ -105,6 +106,7 @@ def summarize(study: Study, results: Sequence[TrialResult]) -> StudySummary:
         ),
         measures=measures,
         alerts=(*alerts(study, results), *outlier_alerts(data, study.measure(study.evidence.metric).unit)),
+        helped=sum(any("helped_seconds" in record.metrics for record in result.epochs) for result in results),
     )
 
 

@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 
@@ -10,8 +11,10 @@ import torch
 
 import fairtrial
 from fairtrial import sources
-from fairtrial.spec import BUILT_IN
+from fairtrial.measures import compares_times
+from fairtrial.spec import BUILT_IN, Study
 from fairtrial.training.kernels import compiler, library
+from fairtrial.training.kernels.assistance import use_cores
 from fairtrial.training.learner import choose_device
 from fairtrial.training.loop import load_once
 from fairtrial.trial import Machine, Trial
@@ -55,6 +58,14 @@ def set_up_worker(threads: int) -> None:
     """Set up a worker before its first trial."""
     torch.set_num_threads(threads)
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32, on CUDA too
+
+
+def sharing_cores(study: Study) -> Callable[[int], None] | None:
+    """What a worker calls when its trial may use another number of cores; None where nothing must help trials.
+
+    Cores that help change no number but the times of the trials that they help, which a study may ask about.
+    """
+    return None if compares_times(study) else use_cores
 
 
 def gpus() -> int:

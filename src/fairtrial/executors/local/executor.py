@@ -66,7 +66,11 @@ class LocalExecutor:
         """Open a session for a study; a StudyError refuses a training loop that workers can't import."""
         check_importable(workload.trials)
         slots = choose_slots(len(workload.trials), self._workers, self._threads, gpus=workload.gpus)
-        return LocalSession(workload, slots, self.limits)
+        # One thread a worker: several are a choice of the user's, by which products are divided.
+        shared = (
+            1 if slots.threads > 1 or self.limits.memory is not None else min(slots.cores, self._workers or slots.cores)
+        )
+        return LocalSession(workload, slots, self.limits, shared)
 
 
 class LocalSession(QueuedSession):
@@ -77,6 +81,8 @@ class LocalSession(QueuedSession):
       module: scripts need no ``if __name__ == "__main__"``, and what they define can't be a training loop.
     * A worker that dies is replaced, and its trial is retried once. A worker that is silent for too long is killed and
       counts as dead; what it may still report is not read.
+    * Once fewer trials are left than cores, each running trial may use its share of them, until another one starts.
+      Cores that the user gave no worker stay free; where memory is limited there is no help, as it takes a little.
     * Each worker has a process group of its own: Ctrl-C on a terminal reaches this process alone.
     * Leaving the context ends the workers. Those that run a trial which can save its state get three seconds for it;
       then they are killed. What a training loop has started ends with its worker, and all end with this process, even
@@ -85,10 +91,11 @@ class LocalSession(QueuedSession):
 
     slots: Slots
 
-    def __init__(self, workload: Workload, slots: Slots, limits: Limits) -> None:
+    def __init__(self, workload: Workload, slots: Slots, limits: Limits, shared: int = 1) -> None:
         super().__init__(workload)
         self.slots = slots
         self._limits = limits
+        self._shared = shared  # cores for all trials together
         self._job = pickle.dumps(WorkerJob.of(workload, slots.threads, limits.memory))
         self._workers: dict[int, WorkerProcess] = {}
         self._checked = monotonic()
@@ -103,6 +110,7 @@ class LocalSession(QueuedSession):
         try:
             self._checked = monotonic()
             self._assign()
+            self._share_cores()
             while self._busy():
                 numbers = {worker.connection: number for number, worker in self._workers.items()}
                 ready = wait([*numbers], 0)
@@ -112,6 +120,7 @@ class LocalSession(QueuedSession):
                     ready = wait([*numbers], min(SECONDS_A_CHECK, max(0.0, left)))
                 yield from self._read([numbers[connection] for connection in ready if connection in numbers])
                 self._assign()
+                self._share_cores()
             yield None
         except GeneratorExit:
             self._dismiss(self._busy())
@@ -140,6 +149,15 @@ class LocalSession(QueuedSession):
                 with signals.delayed():  # a signal now would leave a worker that nobody knows
                     self._workers[number] = WorkerProcess(self._job, variables, self._limits)
             self._workers[number].give(trial)
+
+    def _share_cores(self) -> None:
+        """Tell the busy workers how many cores each may use now."""
+        if self._workload.use_cores is None:
+            return
+        busy = self._busy()
+        more = bool(self._waiting or self._alone)  # trials that will take a core each, or all the memory there is
+        for number in busy:
+            self._workers[number].use_cores(1 if more or self._lone else max(1, self._shared // len(busy)))
 
     def _read(self, ready: Collection[int]) -> Iterator[Message]:
         """Read a report of each worker that has one, and check all workers."""

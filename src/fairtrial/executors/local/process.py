@@ -18,7 +18,7 @@ from typing import cast
 from fairtrial.errors import FairtrialError
 from fairtrial.executors.base import Ended, EpochFinished, Started
 from fairtrial.executors.limits import Limits, format_seconds
-from fairtrial.executors.local.worker import STOP, WHERE
+from fairtrial.executors.local.worker import CORES, STOP, WHERE
 from fairtrial.executors.session import CantContinue, Report, WorkerDied
 from fairtrial.trial import Outcome, Trial
 
@@ -68,6 +68,7 @@ class WorkerProcess:
         self._deadline = math.inf
         self._epochs = 0
         self._silent = 0.0
+        self._cores = 1
         try:
             with ExitStack() as undo:
                 self._crash_log = undo.enter_context(tempfile.TemporaryFile())
@@ -180,6 +181,12 @@ class WorkerProcess:
     def ask_to_stop(self) -> None:
         """Ask the worker to end as soon as its trial has saved its state, without waiting for it."""
         self._send(STOP)
+
+    def use_cores(self, number: int) -> None:
+        """Let the worker's trials use so many cores from now on."""
+        if number != self._cores:
+            self._cores = number
+            self._send(CORES + str(number).encode())
 
     def drain(self) -> bool:
         """Discard what the worker has sent; False once it can't send any more."""

@@ -1,7 +1,8 @@
 """The inside of a worker process: trials come in through its pipe one at a time, reports go back.
 
 The parent sends pickles over a socket pair: first a `WorkerJob`, then a trial whenever the worker is free. `STOP` asks
-the worker to end as soon as its trial has saved its state; closing the pipe ends it at once.
+the worker to end as soon as its trial has saved its state; closing the pipe ends it at once. `CORES`, at any time, says
+how many cores its trial may use from now on.
 """
 
 import ctypes
@@ -40,6 +41,9 @@ SECONDS_A_BEAT = 1.0
 #: What the parent sends to have a worker save its state and end; no pickle begins so.
 STOP = b"stop"
 
+#: What the parent sends, followed by a number, for the cores that the worker's trial may use; no pickle begins so.
+CORES = b"cores "
+
 #: Makes a worker write its Python traceback to its crash log, even if Python's threads can't run.
 WHERE = signal.SIGUSR1
 
@@ -64,13 +68,14 @@ class WorkerJob:
     memory_limit: int | None
     rules: RecordRules = NO_RULES
     xray: bool = True
+    use_cores: Callable[[int], None] | None = None
 
     @classmethod
     def of(cls, workload: Workload, threads: int, memory_limit: int | None) -> Self:
         """Take what a worker needs from a workload."""
         set_up = None if workload.set_up is None else partial(workload.set_up, threads)
-        loop, machine, checkpoints = workload.loop, workload.machine, workload.checkpoints
-        return cls(loop, machine, set_up, checkpoints, memory_limit, workload.rules, workload.xray)
+        loop, machine, checkpoints, rules = workload.loop, workload.machine, workload.checkpoints, workload.rules
+        return cls(loop, machine, set_up, checkpoints, memory_limit, rules, workload.xray, workload.use_cores)
 
 
 class Outbox:
@@ -117,17 +122,35 @@ class Inbox:
         self._connection = connection
         self._queue: SimpleQueue[bytes] = SimpleQueue()
         self.stop = threading.Event()  # set once the parent wants the running trial to save its state and end
+        self._cores = 1
+        self._use_cores: Callable[[int], None] | None = None
+        self._lock = threading.Lock()
 
     def get(self) -> object:
         """Wait for what the parent sends next; None if it asks this worker to end."""
         content = self._queue.get()
         return None if content == STOP else pickle.loads(content)  # noqa: S301  (from the parent, over our own pipe)
 
+    def follow(self, use_cores: Callable[[int], None]) -> None:
+        """Pass on from now on how many cores the trial may use, and what the parent has said of it before."""
+        with self._lock:
+            self._use_cores = use_cores
+            use_cores(self._cores)
+
+    def _set_cores(self, number: int) -> None:
+        with self._lock:
+            self._cores = number
+            if self._use_cores is not None:
+                self._use_cores(number)
+
     def listen(self) -> None:
         """Receive until the parent is gone; then end this process, whatever it is doing."""
         try:
             while True:
                 content = self._connection.recv_bytes()
+                if content.startswith(CORES):
+                    self._set_cores(int(content[len(CORES) :]))
+                    continue
                 if content == STOP:
                     self.stop.set()
                 self._queue.put(content)
@@ -176,6 +199,8 @@ def _work(outbox: Outbox, inbox: Inbox) -> None:
             job.set_up()
         if job.memory_limit is not None:
             limit_memory(job.memory_limit)
+        if job.use_cores is not None:
+            inbox.follow(job.use_cores)
         while (trial := cast("Trial | None", inbox.get())) is not None:
             failpoint("worker.trial")
             _run(trial, job, outbox, inbox)

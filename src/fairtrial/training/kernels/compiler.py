@@ -24,10 +24,10 @@ SWITCH = "FAIRTRIAL_KERNELS"
 COMPILERS = ("g++", "clang++", "c++")
 
 #: No -ffast-math: NaN and infinities must be kept.
-FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-pthread", "-shared", "-fPIC")
 
-#: Tried in turn: not every compiler knows its processor or has OpenMP (without it, kernels use one thread).
-EXTRAS = (("-march=native", "-fopenmp"), ("-march=native",), ())
+#: Tried in turn: not every compiler knows its processor.
+EXTRAS = (("-march=native",), ())
 
 _SECONDS = 300
 

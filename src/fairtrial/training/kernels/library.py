@@ -6,6 +6,7 @@ here: `layers` has checked the inputs. A call releases the interpreter's lock.
 
 import ctypes
 import math
+import os
 from collections.abc import Sequence
 from enum import IntEnum
 from functools import cache
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from fairtrial.training.kernels import assistance
 from fairtrial.training.kernels.cache import KernelsUnavailableError, Library
 from fairtrial.training.kernels.compiler import find_compiler, library
 
@@ -200,11 +202,16 @@ class Kernels:
         real, product = _REALS[dtype]
         handle = _load(library(real))
         self._forward = handle.chain_forward
-        self._forward.argtypes = (_POINTER, _INDEX, _POINTER, _POINTER, _POINTER, _INT)
+        self._forward.argtypes = (_POINTER, _INDEX, _POINTER, _POINTER, _POINTER, _INT, _INT)
         self._backward = handle.chain_backward
-        self._backward.argtypes = (_POINTER, _INDEX, _POINTER, _POINTER, _POINTER, _POINTER, _POINTER, _INT)
-        self._forward.restype = self._backward.restype = None
-        self._product = _blas(product)
+        self._backward.argtypes = (_POINTER, _INDEX, _POINTER, _POINTER, _POINTER, _POINTER, _POINTER, _INT, _INT)
+        handle.use_openmp.argtypes = (_POINTER,)
+        self._forward.restype = self._backward.restype = handle.use_openmp.restype = None
+        self._product = _of_torch(product)
+        openmp = _of_torch("omp_set_num_threads")
+        handle.use_openmp(openmp)
+        # Else BLAS may compute a product otherwise in another thread, with other rounding.
+        self._may_share = openmp is not None or self._product is None or os.environ.get("OMP_NUM_THREADS") == "1"
         self.instructions = _INSTRUCTIONS[handle.vector_bytes()]
 
     def forward(self, chain: Chain, images: Tensor) -> tuple[Tensor, Tape]:
@@ -214,7 +221,7 @@ class Kernels:
         )
         tape = chain.lay_out(images, output)
         self._forward(
-            tape.units, len(chain.units), images.data_ptr(), output.data_ptr(), self._product, torch.get_num_threads()
+            tape.units, len(chain.units), images.data_ptr(), output.data_ptr(), self._product, *self._threads()
         )
         return output, tape
 
@@ -228,9 +235,16 @@ class Kernels:
         start, step = buffers.data_ptr(), chain.largest * buffers.element_size()
         self._backward(
             tape.units, len(chain.units), images.data_ptr(), gradient.data_ptr(),
-            (_POINTER * 2)(start, start + step), _address(at_images), self._product, torch.get_num_threads(),
+            (_POINTER * 2)(start, start + step), _address(at_images), self._product, *self._threads(),
         )  # fmt: skip
         return at_images, gradients
+
+    def _threads(self) -> tuple[bool, int]:
+        """Whether BLAS has threads of its own, and how many threads everything else may use."""
+        threads = torch.get_num_threads()
+        if threads > 1:
+            return True, threads
+        return False, assistance.cores() if self._may_share else 1
 
 
 def compute(kernels: Kernels, chain: Chain, images: Tensor) -> Tensor:
@@ -286,8 +300,8 @@ def _aligned(numbers: int) -> int:
     return (numbers + 15) // 16 * 16
 
 
-def _blas(name: str) -> int | None:
-    """Find a function of torch's own BLAS; None if torch does not export it."""
+def _of_torch(name: str) -> int | None:
+    """Find a function of torch's own BLAS or OpenMP; None if torch does not export it."""
     folder = Path(torch.__file__).parent / "lib"
     for file in sorted(folder.glob("*torch_cpu.*")):
         try:

@@ -22,14 +22,16 @@ std::vector<T> tap_rows(const T* weight, Index channels) {
 // output = after(convolution(before(input))). With `moments`, the mean and the squared deviations of the output too.
 template <class T>
 void depthwise_forward(const T* input, const Norm<T>& before, const T* weight, const Norm<T>& after, const Shape& s,
-                       T* output, double* moments, int threads) {
+                       T* output, double* moments, const Threads& threads) {
   const std::vector<T> taps = tap_rows(weight, s.channels);
-  std::vector<Moments<T>> parts(moments ? threads : 0, Moments<T>(s.channels));
-  each_part(s.images, threads, [&](int part, Index begin, Index end) {
-    const Forward<T> pass{input, before, taps.data(), after, s, output, moments ? &parts[part] : nullptr};
-    if (!forward_small(pass, begin, end)) forward(pass, begin, end);
+  OutputSums<T> counted(moments ? s.channels : 0);
+  each_channels<T>(threads, s.channels, [&](Channels range) {
+    const Forward<T> pass{input, before, taps.data(), after, s, output, moments ? &counted : nullptr, range};
+    if (!forward_small(pass)) forward(pass);
   });
-  if (moments) Moments<T>::merge(parts, s.channels, moments, moments + s.channels);
+  if (!moments) return;
+  set_moments(counted.origin.data(), counted.sums.all(0), counted.sums.all(1), s.images * s.out_pixels(), s.channels,
+              moments, moments + s.channels);
 }
 
 // The gradients at the input of the convolution (behind `before`'s activation) and of its weight. With `sums`, what
@@ -37,20 +39,18 @@ void depthwise_forward(const T* input, const Norm<T>& before, const T* weight, c
 template <class T>
 void depthwise_backward(const T* gradient, const NormBehind<T>& behind, const T* input, const Norm<T>& before,
                         const T* weight, const Shape& s, T* input_gradient, T* weight_gradient, double* sums,
-                        int threads) {
+                        const Threads& threads) {
   const std::vector<T> taps = tap_rows(weight, s.channels);
-  std::vector<Totals<T>> parts;
-  parts.reserve(threads);
-  for (int part = 0; part < threads; ++part) parts.emplace_back(s.channels);
-  each_part(s.images, threads, [&](int part, Index begin, Index end) {
-    const Backward<T> pass{gradient, behind, input, before, taps.data(), s, input_gradient, &parts[part]};
-    if (!backward_small(pass, begin, end)) backward(pass, begin, end);
+  ChannelSums<T> totals(kTotals, s.channels);
+  each_channels<T>(threads, s.channels, [&](Channels range) {
+    const Backward<T> pass{gradient, behind, input, before, taps.data(), s, input_gradient, &totals, range};
+    if (!backward_small(pass)) backward(pass);
   });
-  for (int part = 1; part < threads; ++part) parts[0].add(parts[part]);
-  const std::vector<double>& all = parts[0].all;
   for (Index c = 0; c < s.channels; ++c)
-    for (int tap = 0; tap < 9; ++tap) weight_gradient[c * 9 + tap] = T(all[tap * s.channels + c]);
-  if (sums) std::copy(all.begin() + 9 * s.channels, all.end(), sums);
+    for (int tap = 0; tap < 9; ++tap) weight_gradient[c * 9 + tap] = T(totals.all(tap)[c]);
+  if (!sums) return;
+  std::copy(totals.all(kFirst), totals.all(kFirst) + s.channels, sums);
+  std::copy(totals.all(kSecond), totals.all(kSecond) + s.channels, sums + s.channels);
 }
 
 }  // namespace fairtrial

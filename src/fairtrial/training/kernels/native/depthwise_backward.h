@@ -15,29 +15,10 @@ struct NormBehind {
   const T *coefficients, *output;
 };
 
-// Eleven sums a channel: the gradients of the nine weights, and the two of `add_gradients`. In T for some pixels, in
-// double for all.
-template <class T>
-struct Totals {
-  std::vector<T> few;
-  std::vector<double> all;
+// The sums of a backward pass: the gradients of the nine weights, and the two of `add_gradients`.
+constexpr int kTotals = 11, kFirst = 9, kSecond = 10;
 
-  explicit Totals(Index channels) : few(11 * channels), all(11 * channels) {}
-
-  void flush() {
-    T* __restrict from = few.data();
-    double* __restrict to = all.data();
-    for (std::size_t i = 0; i < few.size(); ++i) {
-      to[i] += from[i];
-      from[i] = T(0);
-    }
-  }
-  void add(const Totals& other) {
-    for (std::size_t i = 0; i < all.size(); ++i) all[i] += other.all[i];
-  }
-};
-
-// All that a backward pass reads and writes.
+// All that a backward pass over some channels reads and writes.
 template <class T>
 struct Backward {
   const T* gradient;
@@ -47,7 +28,8 @@ struct Backward {
   const T* taps;
   Shape shape;
   T* input_gradient;
-  Totals<T>* totals;
+  ChannelSums<T>* totals;
+  Channels range;
 };
 
 // Reads one slab of the gradient at the convolution's own output.
@@ -79,9 +61,9 @@ class InputSlab {
   using V = typename S::Vector;
 
   InputSlab(const Backward<T>& pass, Index c)
-      : finish_(pass.before, c), channels_(pass.shape.channels), input_(pass.input), output_(pass.input_gradient),
-        sums_(pass.totals->few.data() + 9 * channels_ + c), first_(S::load(sums_)),
-        second_(S::load(sums_ + channels_)) {}
+      : finish_(pass.before, c), input_(pass.input), output_(pass.input_gradient),
+        to_first_(pass.totals->few(kFirst) + c), to_second_(pass.totals->few(kSecond) + c), first_(S::load(to_first_)),
+        second_(S::load(to_second_)) {}
 
   // Calls gather(value) for the gradient at a pixel of that value.
   template <class Gather>
@@ -95,29 +77,28 @@ class InputSlab {
     second_ += gradient * (raw - finish_.mean);
   }
   void leave() const {
-    S::store(sums_, first_);
-    S::store(sums_ + channels_, second_);
+    S::store(to_first_, first_);
+    S::store(to_second_, second_);
   }
 
  private:
   SlabNorm<T, S> finish_;
-  Index channels_;
   const T* input_;
-  T *output_, *sums_;
+  T *output_, *to_first_, *to_second_;
   V first_, second_;
 };
 
 template <class T, class Compute>
-void each_block(const Backward<T>& pass, const Blocks& blocks, Index begin, Index end, Compute compute) {
+void each_block(const Backward<T>& pass, const Blocks& blocks, Compute compute) {
   Index waiting = 0;
-  blocks.each(begin, end, [&](const Block& block) {
+  blocks.each(pass.shape.images, [&](const Block& block) {
     compute(block);
     waiting += block.rows() * pass.shape.width;
     if (waiting < kRowsInT) return;
-    pass.totals->flush();
+    pass.totals->flush(pass.range);
     waiting = 0;
   });
-  pass.totals->flush();
+  pass.totals->flush(pass.range);
 }
 
 // Zeros before the gradient's first row and column, for the pixels whose windows would begin there.
@@ -154,12 +135,12 @@ class TapSlab {
  public:
   using V = typename S::Vector;
 
-  TapSlab(const Backward<T>& pass, Index c) : channels_(pass.shape.channels), few_(pass.totals->few.data() + c) {
+  TapSlab(const Backward<T>& pass, Index c) : totals_(*pass.totals), c_(c) {
 #pragma GCC unroll 9
     for (int tap = 0; tap < 9; ++tap) {
       if (tap / 3 % Stride != Phase) continue;
-      weights_[tap] = S::load(pass.taps + tap * channels_ + c);
-      sums_[tap] = S::load(few_ + tap * channels_);
+      weights_[tap] = S::load(pass.taps + tap * pass.shape.channels + c);
+      sums_[tap] = S::load(totals_.few(tap) + c);
     }
   }
   // The gradient at a pixel. `rows` point to the gradient of the window that holds it first, for each tap's row.
@@ -177,12 +158,12 @@ class TapSlab {
   void leave() const {
 #pragma GCC unroll 9
     for (int tap = 0; tap < 9; ++tap)
-      if (tap / 3 % Stride == Phase) S::store(few_ + tap * channels_, sums_[tap]);
+      if (tap / 3 % Stride == Phase) S::store(totals_.few(tap) + c_, sums_[tap]);
   }
 
  private:
-  Index channels_;
-  T* few_;
+  const ChannelSums<T>& totals_;
+  Index c_;
   V weights_[9], sums_[9];
 };
 
@@ -222,7 +203,7 @@ void gather(S, const Backward<T>& pass, const PaddedRows<T, S> padded, const Bor
 
 // For strides 1 and 2.
 template <class T>
-void backward_gathering(const Backward<T>& pass, Index begin, Index end) {
+void backward_gathering(const Backward<T>& pass) {
   const Shape& s = pass.shape;
   const Blocks blocks(s, s.height);
   const Border border{(2 - s.top) / s.stride, (2 - s.left) / s.stride};
@@ -231,11 +212,11 @@ void backward_gathering(const Backward<T>& pass, Index begin, Index end) {
   const auto end_of = [&](Index y) { return (y - 1 + s.top) / s.stride + 1 + border.rows; };
   const Index rows = blocks.whole() ? end_of(s.height) : (blocks.rows + 1) / s.stride + 1;
   const Index columns = (s.width - 1 + s.left) / s.stride + 1;
-  Scratch<T> scratch(rows, std::max(columns, s.out_width) + border.columns, s.channels, blocks);
-  each_block(pass, blocks, begin, end, [&](const Block& block) {
+  Scratch<T> scratch(rows, std::max(columns, s.out_width) + border.columns, pass.range, blocks);
+  each_block(pass, blocks, [&](const Block& block) {
     const Index from = block.top == 0 ? 0 : std::max(first_of(block.top), end_of(block.top));
     const Index to = end_of(block.bottom);
-    each_slab<T>(s.channels, [&](auto slab, Index c) {
+    each_slab<T>(pass.range, [&](auto slab, Index c) {
       const auto padded = scratch.of(slab, c);
       bring_gradient(slab, pass, padded, border, block, from, to, c);
       if (s.stride == 1) return gather<1, 0>(slab, pass, padded, border, block, c);
@@ -247,10 +228,10 @@ void backward_gathering(const Backward<T>& pass, Index begin, Index end) {
 
 // For strides of 3 and more, with which a pixel lies in one window at most.
 template <class T>
-void backward_apart(const Backward<T>& pass, Index begin, Index end) {
+void backward_apart(const Backward<T>& pass) {
   const Shape& s = pass.shape;
-  each_block(pass, Blocks(s, s.height), begin, end, [&](const Block& block) {
-    each_slab<T>(s.channels, [&](auto slab, Index c) {
+  each_block(pass, Blocks(s, s.height), [&](const Block& block) {
+    each_slab<T>(pass.range, [&](auto slab, Index c) {
       using S = decltype(slab);
       const GradientSlab<T, S> gradient(pass, c);
       InputSlab<T, S> input(pass, c);
@@ -261,11 +242,11 @@ void backward_apart(const Backward<T>& pass, Index begin, Index end) {
         const bool held = tap_y < 3 && tap_x < 3 && i < s.out_height && j < s.out_width;
         input.visit(pixel * s.channels + c, 0, [&](auto value) {
           if (!held) return decltype(value){};
-          const Index image = pixel / s.in_pixels(), tap = (tap_y * 3 + tap_x) * s.channels + c;
+          const Index image = pixel / s.in_pixels(), tap = tap_y * 3 + tap_x;
           const auto there = gradient.get(((image * s.out_height + i) * s.out_width + j) * s.channels + c, 0);
-          T* sum = pass.totals->few.data() + tap;
+          T* sum = pass.totals->few(int(tap)) + c;
           S::store(sum, S::load(sum) + there * value);
-          return there * S::load(pass.taps + tap);
+          return there * S::load(pass.taps + tap * s.channels + c);
         });
       }
       input.leave();
@@ -274,9 +255,9 @@ void backward_apart(const Backward<T>& pass, Index begin, Index end) {
 }
 
 template <class T>
-void backward(const Backward<T>& pass, Index begin, Index end) {
-  if (pass.shape.stride < 3) return backward_gathering(pass, begin, end);
-  backward_apart(pass, begin, end);
+void backward(const Backward<T>& pass) {
+  if (pass.shape.stride < 3) return backward_gathering(pass);
+  backward_apart(pass);
 }
 
 }  // namespace fairtrial

@@ -33,10 +33,10 @@ struct Blocks {
   bool whole() const { return rows == height; }
 
   template <class Body>
-  void each(Index begin, Index end, Body body) const {
-    for (Index image = begin; image < end; image += images)
+  void each(Index batch, Body body) const {
+    for (Index image = 0; image < batch; image += images)
       for (Index top = 0; top < height; top += rows)
-        body(Block{image, std::min(images, end - image), top, std::min(top + rows, height)});
+        body(Block{image, std::min(images, batch - image), top, std::min(top + rows, height)});
   }
 };
 
@@ -61,26 +61,26 @@ struct PaddedRows {
   T* row(Index image, Index number) const { return begin + (image * rows + (number & mask)) * width * S::width; }
 };
 
-// Memory for the padded rows of a block. Where blocks are whole images, they all use the same; slabs of each width have
+// Memory for the padded rows of a block, for some channels. Where blocks are whole images, they all use the same; slabs of each width have
 // a region of their own, so that what one wrote never lies in another's border. Where they are not, each slab keeps the
 // rows that the next block reads too: row n lies in place n modulo a power of two.
 template <class T>
 class Scratch {
  public:
-  Scratch(Index rows, Index width, Index channels, const Blocks& blocks)
-      : rows_(rows), width_(width), images_(blocks.images), rolling_(!blocks.whole()), mask_(-1) {
+  Scratch(Index rows, Index width, Channels range, const Blocks& blocks)
+      : rows_(rows), width_(width), first_(range.begin), images_(blocks.images), rolling_(!blocks.whole()), mask_(-1) {
     if (rolling_) {
       for (rows_ = 1; rows_ < rows;) rows_ *= 2;
       mask_ = rows_ - 1;
     }
-    memory_.resize((rolling_ ? channels : 2 * kWhole) * image_size() * images_ + 64 / sizeof(T));
+    memory_.resize((rolling_ ? range.end - range.begin : 2 * kWhole) * image_size() * images_ + 64 / sizeof(T));
     const auto address = reinterpret_cast<std::uintptr_t>(memory_.data());
     begin_ = memory_.data() + (64 - address % 64) % 64 / sizeof(T);
   }
 
   template <class S>
   PaddedRows<T, S> of(S, Index c) {
-    const Index before = rolling_ ? c : 2 * (kWhole - S::width);
+    const Index before = rolling_ ? c - first_ : 2 * (kWhole - S::width);
     return {begin_ + before * image_size() * images_, rows_, width_, mask_};
   }
 
@@ -89,7 +89,7 @@ class Scratch {
 
   Index image_size() const { return rows_ * width_; }
 
-  Index rows_, width_, images_;
+  Index rows_, width_, first_, images_;
   bool rolling_;
   Index mask_;
   std::vector<T> memory_;

@@ -5,7 +5,16 @@
 
 namespace fairtrial {
 
-// All that a forward pass reads and writes. `moments` may be null.
+// Sums of deviations of the output from an origin, and of their squares.
+template <class T>
+struct OutputSums {
+  Zeros<T> origin;
+  ChannelSums<T> sums;
+
+  explicit OutputSums(Index channels) : origin(channels), sums(2, channels) {}
+};
+
+// All that a forward pass over some channels reads and writes. `counted` may be null.
 template <class T>
 struct Forward {
   const T* input;
@@ -14,7 +23,8 @@ struct Forward {
   Norm<T> after;
   Shape shape;
   T* output;
-  Moments<T>* moments;
+  OutputSums<T>* counted;
+  Channels range;
 };
 
 // Takes one slab's output to memory, through the norm, and counts it if it is to be counted.
@@ -26,9 +36,9 @@ class OutputSlab {
   OutputSlab(const Forward<T>& pass, Index c)
       : finishes_(pass.after.rows || std::isfinite(pass.after.cut.low)), finish_(pass.after, c) {
     if constexpr (Counts) {
-      origin_ = S::load(&pass.moments->origin[c]);
-      first_ = S::load(&pass.moments->sums.few_first[c]);
-      second_ = S::load(&pass.moments->sums.few_second[c]);
+      origin_ = S::load(pass.counted->origin.data() + c);
+      first_ = S::load(pass.counted->sums.few(0) + c);
+      second_ = S::load(pass.counted->sums.few(1) + c);
     }
   }
   void put(T* to, V value) {
@@ -42,8 +52,8 @@ class OutputSlab {
   }
   void leave(const Forward<T>& pass, Index c) const {
     if constexpr (Counts) {
-      S::store(&pass.moments->sums.few_first[c], first_);
-      S::store(&pass.moments->sums.few_second[c], second_);
+      S::store(pass.counted->sums.few(0) + c, first_);
+      S::store(pass.counted->sums.few(1) + c, second_);
     }
   }
 
@@ -53,28 +63,28 @@ class OutputSlab {
   V origin_{}, first_{}, second_{};
 };
 
-// Calls compute(Block, counts) for every block. With moments the first block is computed twice: its mean is what
-// deviations are taken from.
+// Calls compute(Block, counts) for every block. Where the output is counted, the first block is computed twice: its mean
+// is what deviations are taken from.
 template <class T, class Compute>
-void each_block(const Forward<T>& pass, const Blocks& blocks, Index begin, Index end, Compute compute) {
-  if (!pass.moments) return blocks.each(begin, end, [&](const Block& block) { compute(block, std::false_type{}); });
+void each_block(const Forward<T>& pass, const Blocks& blocks, Compute compute) {
   const Shape& s = pass.shape;
-  Moments<T>& moments = *pass.moments;
+  if (!pass.counted) return blocks.each(s.images, [&](const Block& block) { compute(block, std::false_type{}); });
   Index waiting = 0;
-  blocks.each(begin, end, [&](const Block& block) {
+  bool first = true;
+  blocks.each(s.images, [&](const Block& block) {
     const Index pixels = block.rows() * s.out_width;
-    if (moments.rows == 0) {
+    if (first) {
       compute(block, std::false_type{});
-      moments.set_origin(pass.output + block.image * s.out_pixels() * s.channels, std::min<Index>(pixels, 16));
+      set_origin(pass.output, pixels, s.channels, pass.range, pass.counted->origin.data());
+      first = false;
     }
     compute(block, std::true_type{});
-    moments.rows += pixels;
     waiting += pixels;
     if (waiting < kRowsInT) return;
-    moments.sums.flush();
+    pass.counted->sums.flush(pass.range);
     waiting = 0;
   });
-  moments.sums.flush();
+  pass.counted->sums.flush(pass.range);
 }
 
 // Brings one slab of the padded rows `from` to `to` into the scratch, finished.
@@ -132,15 +142,15 @@ void convolve(S, const Forward<T>& pass, const PaddedRows<T, S> padded, const Bl
 }
 
 template <class T>
-void forward(const Forward<T>& pass, Index begin, Index end) {
+void forward(const Forward<T>& pass) {
   const Shape& s = pass.shape;
   const Blocks blocks(s, s.out_height);
-  Scratch<T> scratch((blocks.rows - 1) * s.stride + 3, (s.out_width - 1) * s.stride + 3, s.channels, blocks);
-  each_block(pass, blocks, begin, end, [&](const Block& block, auto counts) {
+  Scratch<T> scratch((blocks.rows - 1) * s.stride + 3, (s.out_width - 1) * s.stride + 3, pass.range, blocks);
+  each_block(pass, blocks, [&](const Block& block, auto counts) {
     // Of the rows in the scratch, the block above has brought some.
     const Index from = block.top == 0 ? 0 : std::max(block.top * s.stride, (block.top - 1) * s.stride + 3);
     const Index to = (block.bottom - 1) * s.stride + 3;
-    each_slab<T>(s.channels, [&](auto slab, Index c) {
+    each_slab<T>(pass.range, [&](auto slab, Index c) {
       const auto padded = scratch.of(slab, c);
       bring(slab, pass, padded, block, from, to, c);
       convolve<decltype(counts)::value>(slab, pass, padded, block, c);

@@ -91,12 +91,11 @@ void backward_small_slab(S, const Backward<T>& pass, const Block block, Index c)
   const Index in_ahead = block.images * in_step, out_ahead = block.images * out_step;
   const GradientSlab<T, S> gradient(pass, c);
   InputSlab<T, S> input(pass, c);
-  T* few = pass.totals->few.data() + c;
   V weights[9], sums[9];
   each_number<9>([&](auto tap) FAIRTRIAL_INLINE {
     if constexpr (Map::uses(tap)) {
       weights[tap] = S::load(pass.taps + tap * step + c);
-      sums[tap] = S::load(few + tap * step);
+      sums[tap] = S::load(pass.totals->few(tap) + c);
     }
   });
   for (Index image = block.image; image < block.image + block.images; ++image) {
@@ -119,16 +118,16 @@ void backward_small_slab(S, const Backward<T>& pass, const Block block, Index c)
     });
   }
   each_number<9>([&](auto tap) FAIRTRIAL_INLINE {
-    if constexpr (Map::uses(tap)) S::store(few + tap * step, sums[tap]);
+    if constexpr (Map::uses(tap)) S::store(pass.totals->few(tap) + c, sums[tap]);
   });
   input.leave();
 }
 
 template <class Map, class T>
-bool forward_if(const Forward<T>& pass, Index begin, Index end) {
+bool forward_if(const Forward<T>& pass) {
   if (!Map::fits(pass.shape)) return false;
-  each_block(pass, Blocks(pass.shape, Map::out_size), begin, end, [&](const Block& block, auto counts) {
-    each_slab<T>(pass.shape.channels, [&](auto slab, Index c) {
+  each_block(pass, Blocks(pass.shape, Map::out_size), [&](const Block& block, auto counts) {
+    each_slab<T>(pass.range, [&](auto slab, Index c) {
       forward_small_slab<Map, decltype(counts)::value>(slab, pass, block, c);
     });
   });
@@ -136,10 +135,10 @@ bool forward_if(const Forward<T>& pass, Index begin, Index end) {
 }
 
 template <class Map, class T>
-bool backward_if(const Backward<T>& pass, Index begin, Index end) {
+bool backward_if(const Backward<T>& pass) {
   if (!Map::fits(pass.shape)) return false;
-  each_block(pass, Blocks(pass.shape, pass.shape.height), begin, end, [&](const Block& block) {
-    each_slab<T>(pass.shape.channels, [&](auto slab, Index c) { backward_small_slab<Map>(slab, pass, block, c); });
+  each_block(pass, Blocks(pass.shape, pass.shape.height), [&](const Block& block) {
+    each_slab<T>(pass.range, [&](auto slab, Index c) { backward_small_slab<Map>(slab, pass, block, c); });
   });
   return true;
 }
@@ -147,14 +146,14 @@ bool backward_if(const Backward<T>& pass, Index begin, Index end) {
 // Do what is to be done and say so, if the maps are small enough. Maps of 4x4 pixels gain
 // nothing from this: backward, they need more registers than there are.
 template <class T>
-bool forward_small(const Forward<T>& pass, Index begin, Index end) {
-  return forward_if<Small<1, 1, 1>>(pass, begin, end) || forward_if<Small<2, 1, 1>>(pass, begin, end) ||
-         forward_if<Small<2, 2, 1>>(pass, begin, end);
+bool forward_small(const Forward<T>& pass) {
+  return forward_if<Small<1, 1, 1>>(pass) || forward_if<Small<2, 1, 1>>(pass) ||
+         forward_if<Small<2, 2, 1>>(pass);
 }
 template <class T>
-bool backward_small(const Backward<T>& pass, Index begin, Index end) {
-  return backward_if<Small<1, 1, 1>>(pass, begin, end) || backward_if<Small<2, 1, 1>>(pass, begin, end) ||
-         backward_if<Small<2, 2, 1>>(pass, begin, end);
+bool backward_small(const Backward<T>& pass) {
+  return backward_if<Small<1, 1, 1>>(pass) || backward_if<Small<2, 1, 1>>(pass) ||
+         backward_if<Small<2, 2, 1>>(pass);
 }
 
 }  // namespace fairtrial

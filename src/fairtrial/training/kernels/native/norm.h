@@ -4,14 +4,9 @@
 // cut((y - mean) * scale + shift); subtracting first keeps the digits of channels with a large mean.
 #pragma once
 
-#include "vectors.h"
+#include "sums.h"
 
 namespace fairtrial {
-
-// Pixels that a pass reads together: a channel's coefficients are loaded once for all of them.
-constexpr Index kRowsTogether = 8;
-// Pixels whose sums are kept in T before they go into doubles.
-constexpr Index kRowsInT = 128;
 
 // A norm and its activation, or the activation alone where `rows` is null.
 template <class T>
@@ -64,116 +59,12 @@ struct SlabNormBack {
   }
 };
 
-// Two sums a channel over pixels: in T for a few pixels, in double for all.
+// The two sums of batch norm's own backward pass: of the gradient behind the activation, and of its product with the
+// centered input. The first pixel begins a group, of this number.
 template <class T>
-struct Sums {
-  Index channels;
-  std::vector<T> few_first, few_second;
-  std::vector<double> first, second;
-
-  explicit Sums(Index channels)
-      : channels(channels), few_first(channels), few_second(channels), first(channels), second(channels) {}
-
-  // Adds what prepare(Slab, channel)(place, first&, second&) adds, for each pixel and slab.
-  template <class Prepare>
-  void add(Index rows, Prepare prepare) {
-    for (Index begin = 0; begin < rows; begin += kRowsInT) {
-      const Index end = std::min(begin + kRowsInT, rows);
-      for (Index top = begin; top < end; top += kRowsTogether)
-        add_few(top, std::min(top + kRowsTogether, end), prepare);
-      flush();
-    }
-  }
-
-  // Moves what was summed in T to the doubles.
-  void flush() {
-    for (Index c = 0; c < channels; ++c) {
-      first[c] += few_first[c];
-      second[c] += few_second[c];
-      few_first[c] = few_second[c] = T(0);
-    }
-  }
-
- private:
-  template <class Prepare>
-  void add_few(Index top, Index end, Prepare& prepare) {
-    each_slab<T>(channels, [&](auto slab, Index c) {
-      using S = decltype(slab);
-      const auto add_one = prepare(slab, c);
-      auto one = S::load(&few_first[c]), two = S::load(&few_second[c]);
-      for (Index row = top; row < end; ++row) add_one(row * channels + c, one, two);
-      S::store(&few_first[c], one);
-      S::store(&few_second[c], two);
-    });
-  }
-};
-
-// The sums of all parts, in order: a row of the first, a row of the second.
-template <class T>
-void sum_parts(const std::vector<Sums<T>>& parts, Index channels, double* rows) {
-  std::fill(rows, rows + 2 * channels, 0.0);
-  for (const Sums<T>& part : parts) {
-    for (Index c = 0; c < channels; ++c) {
-      rows[c] += part.first[c];
-      rows[channels + c] += part.second[c];
-    }
-  }
-}
-
-// Mean and sum of squared deviations of each channel, in one pass. Deviations are taken from the mean of the first few
-// pixels, which keeps the digits that a sum of plain squares would lose (Chan, Golub & LeVeque 1983, The American
-// Statistician 37).
-template <class T>
-struct Moments {
-  Sums<T> sums;
-  std::vector<T> origin;
-  Index rows = 0;
-
-  explicit Moments(Index channels) : sums(channels), origin(channels) {}
-
-  void add(const T* values, Index count) {
-    if (rows == 0) set_origin(values, std::min<Index>(count, 16));
-    rows += count;
-    const T* from = origin.data();
-    sums.add(count, [=](auto slab, Index c) {
-      using S = decltype(slab);
-      return [values, middle = S::load(from + c)](Index place, auto& first, auto& second) {
-        const auto deviation = S::load(values + place) - middle;
-        first += deviation;
-        second += deviation * deviation;
-      };
-    });
-  }
-
-  // Merges the moments of parts into `mean` and `squares`, by the updating formula of the same paper.
-  static void merge(const std::vector<Moments>& parts, Index channels, double* mean, double* squares) {
-    std::fill(mean, mean + channels, 0.0);
-    std::fill(squares, squares + channels, 0.0);
-    double before = 0;
-    for (const Moments& part : parts) {
-      if (part.rows == 0) continue;
-      const double count = double(part.rows), after = before + count;
-      for (Index c = 0; c < channels; ++c) {
-        const double offset = part.sums.first[c] / count, step = double(part.origin[c]) + offset - mean[c];
-        mean[c] += step * count / after;
-        squares[c] += part.sums.second[c] - offset * part.sums.first[c] + step * step * before * count / after;
-      }
-      before = after;
-    }
-  }
-
-  // Sets what deviations are taken from.
-  void set_origin(const T* values, Index count) {
-    const T share = T(1) / T(count);
-    for (Index row = 0; row < count; ++row)
-      for (Index c = 0; c < sums.channels; ++c) origin[c] += values[row * sums.channels + c] * share;
-  }
-};
-
-// Adds to `sums`, a channel: the gradient behind the activation, and its product with the centered input.
-template <class T>
-void add_gradients(Sums<T>& sums, const T* gradient, const T* input, const Norm<T>& norm, Index rows) {
-  sums.add(rows, [&](auto slab, Index c) {
+void add_gradients(GroupSums<T>& sums, Index group, const T* gradient, const T* input, const Norm<T>& norm, Index rows,
+                   const Threads& threads) {
+  sums.add(group, rows, threads, [&](auto slab, Index c) {
     using S = decltype(slab);
     return [=, back = SlabNorm<T, S>(norm, c)](Index place, auto& first, auto& second) {
       const auto value = S::load(input + place), inner = back.inner(value, S::load(gradient + place));
@@ -186,8 +77,9 @@ void add_gradients(Sums<T>& sums, const T* gradient, const T* input, const Norm<
 // For every pixel and slab, output = prepare(Slab, channel)(place); a few pixels at a time, so that what `prepare`
 // loads serves all of them.
 template <class T, class Prepare>
-void each_place(Index rows, Index channels, T* output, int threads, Prepare prepare) {
-  each_part(rows, threads, [&](int, Index begin, Index end) {
+void each_place(Index rows, Index channels, T* output, const Threads& threads, Prepare prepare) {
+  const Index least = std::max<Index>(1, kLeastNumbers / channels);
+  threads.each_range(rows, least, kRowsTogether, [&](Index begin, Index end) {
     for (Index top = begin; top < end; top += kRowsTogether) {
       const Index bottom = std::min(top + kRowsTogether, end);
       each_slab<T>(channels, [&](auto slab, Index c) {

@@ -1,15 +1,18 @@
-// Vectors of channels, and work divided between threads.
+// Vectors of channels, and memory for them.
 //
 // Every array is NHWC: the channels of a pixel lie side by side. A "slab" is as many neighboring channels as a vector
 // register holds; kernels go through the channels slab by slab.
 #pragma once
 
-#include <algorithm>
 #include <cmath>
-#include <cstdint>
 #include <cstring>
 #include <limits>
+#include <memory>
+#include <new>
+#include <type_traits>
 #include <vector>
+
+#include "threads.h"
 
 #if defined(__AVX512F__)
 #define FAIRTRIAL_VECTOR_BYTES 64
@@ -20,8 +23,6 @@
 #endif
 
 namespace fairtrial {
-
-using Index = std::int64_t;
 
 // N neighboring channels of type T.
 template <class T, int N>
@@ -38,27 +39,78 @@ struct Slab {
   static Vector all(T value) { return Vector{} + value; }
 };
 
+// Neighboring channels, or all of them.
+struct Channels {
+  Index begin, end;
+};
+
+// Numbers in a cache line. Threads divide channels by whole lines, so that no two write into the same, and that the
+// slabs are those of an undivided pass.
+template <class T>
+constexpr Index kLine = 64 / sizeof(T);
+
+template <class T>
+constexpr Index whole_lines(Index numbers) {
+  return (numbers + kLine<T> - 1) / kLine<T> * kLine<T>;
+}
+
 // Calls body(Slab, first channel) for each slab: whole registers, then at most one half, then single channels.
 template <class T, class Body>
-inline void each_slab(Index channels, Body body) {
+inline void each_slab(Channels channels, Body body) {
   constexpr int whole = FAIRTRIAL_VECTOR_BYTES / sizeof(T), half = whole / 2;
-  Index channel = 0;
-  for (; channel + whole <= channels; channel += whole) body(Slab<T, whole>{}, channel);
-  if (channel + half <= channels) {
+  Index channel = channels.begin;
+  for (; channel + whole <= channels.end; channel += whole) body(Slab<T, whole>{}, channel);
+  if (channel + half <= channels.end) {
     body(Slab<T, half>{}, channel);
     channel += half;
   }
-  for (; channel < channels; ++channel) body(Slab<T, 1>{}, channel);
+  for (; channel < channels.end; ++channel) body(Slab<T, 1>{}, channel);
+}
+template <class T, class Body>
+inline void each_slab(Index channels, Body body) {
+  each_slab<T>(Channels{0, channels}, body);
 }
 
-// Calls body(part, begin, end) for `parts` nearly equal parts of `items`, a thread each. The division depends on the
-// two numbers alone, so that sums over parts, taken in order, are the same in every run.
-template <class Body>
-inline void each_part(Index items, int parts, Body body) {
-  if (parts == 1) return body(0, Index{0}, items);
-#pragma omp parallel for num_threads(parts) schedule(static, 1)
-  for (int part = 0; part < parts; ++part) body(part, items * part / parts, items * (part + 1) / parts);
+// Calls task(Channels) for all channels, divided between threads.
+template <class T, class Task>
+void each_channels(const Threads& threads, Index channels, const Task& task) {
+  const Index lines = (channels + kLine<T> - 1) / kLine<T>;
+  const Index parts = threads.count() == 1 ? 1 : std::min<Index>(lines, 2 * threads.count());
+  threads.each(parts, [&](Index part) {
+    const Index begin = lines * part / parts * kLine<T>, end = lines * (part + 1) / parts * kLine<T>;
+    task(Channels{begin, std::min(end, channels)});
+  });
 }
+
+// Room for numbers that are written before they are read: unlike a vector, it is not filled with zeros first. It begins
+// at a cache line.
+template <class T>
+class Room {
+ public:
+  explicit Room(Index numbers = 0) { make(numbers); }
+
+  void make(Index numbers) {
+    if (numbers <= size_) return;
+    begin_.reset(static_cast<T*>(::operator new(sizeof(T) * std::size_t(numbers), kAligned)));
+    size_ = numbers;
+  }
+  T* data() const { return begin_.get(); }
+
+ private:
+  static constexpr std::align_val_t kAligned{64};
+  struct Free {
+    void operator()(T* numbers) const { ::operator delete(numbers, kAligned); }
+  };
+
+  Index size_ = 0;
+  std::unique_ptr<T, Free> begin_;
+};
+
+// The same, filled with zeros.
+template <class T>
+struct Zeros : Room<T> {
+  explicit Zeros(Index numbers) : Room<T>(numbers) { std::fill(this->data(), this->data() + numbers, T(0)); }
+};
 
 // The activation, as the interval that values are cut to. Cutting passes NaN, and so does the gradient at a NaN.
 template <class T>
