@@ -60,12 +60,12 @@ def test_a_running_studys_curve_grows_without_a_reload(serve, simulated, writing
     run = writing(simulated)
     run.begin(("baseline", 0), ("better", 0))
     run.epoch(("baseline", 0), 1)
-    rows = '[data-name="test_accuracy"] .chart-data tbody tr'
+    rows = '[data-name="running"] .chart-data tbody tr'
     with serve("fairtrial.db") as url, run.store.lock(simulated):
         page = (visited := visit(f"{url}/study/{simulated.hash}")).page
-        drawn(page)
+        drawn(page, "running")
         assert page.locator(rows).count() == 1
-        page.evaluate("window.here = document.querySelector('[data-name=test_accuracy] [data-chart]')")
+        page.evaluate("window.here = document.querySelector('[data-name=running] [data-chart]')")
         for number in (2, 3):
             run.epoch(("baseline", 0), number)
             until(page, f"document.querySelectorAll('{rows}').length === {number}")

@@ -48,9 +48,12 @@ def test_a_finished_study_is_shown_whole(serve, ran, stream):
         lost = events.part("failures")
         assert "simulated failure" in lost
         assert "Traceback" in lost
-        chart = get(f"{url}/study/{ran.hash}/charts/test_accuracy")
+        chart = get(f"{url}/study/{ran.hash}/chart?name=test_accuracy")
         assert "Test accuracy" in chart
-        assert "nothing" not in chart
+        assert chart.count("<figure") == 1
+        assert '"html":""' in get(f"{url}/study/{ran.hash}/chart?name=running")
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            get(f"{url}/study/{ran.hash}/chart?name=os:system")
 
 
 def test_a_page_is_told_what_happens_and_nothing_twice(serve, simulated, stream, writing):

@@ -15,7 +15,6 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from fairtrial.errors import FairtrialError
-from fairtrial.registry import CHARTS
 from fairtrial.report.page import page_script, style_sheet, vega_script
 from fairtrial.web.hub import Hub, TooManyError
 from fairtrial.web.pictures import Pictures
@@ -55,7 +54,7 @@ def live_page(store: str, names: Iterable[str] = (), say: Callable[[str], object
         Route("/events", pages.events),
         Route("/study/{key:str}", pages.study),
         Route("/study/{key:str}/events", pages.study_events),
-        Route("/study/{key:str}/charts/{name:str}", pages.chart),
+        Route("/study/{key:str}/chart", pages.chart),
         Route("/static/{name:str}", pages.static),
     ]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _refuse, Exception: _refuse})
@@ -116,11 +115,9 @@ class _Pages:
 
     async def chart(self, request: Request) -> Response:
         """A chart of a study, as markup in JSON."""
-        key, name = _key(request), request.path_params["name"]
-        if name not in CHARTS.names():
-            raise HTTPException(404)
-        feed = self._hub.reader.feeds.get(key)
-        found = None if feed is None else await self._pictures.picture(feed, name)
+        feed, name = self._hub.reader.feeds.get(_key(request)), request.query_params.get("name", "")
+        known = feed is not None and name in feed.charts()
+        found = await self._pictures.picture(feed, name) if feed is not None and known else None
         if found is None:
             raise HTTPException(404)
         return JSONResponse(found)

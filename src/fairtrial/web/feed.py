@@ -24,6 +24,7 @@ from fairtrial.spec import Study
 from fairtrial.store.watching import Mark, WatchedStore
 from fairtrial.text import one_line, visible
 from fairtrial.web import pace
+from fairtrial.web.running import NAME
 from fairtrial.web.templates import render
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ ROWS, WORKERS, LOSSES = 200, 64, 20
 
 #: Charts that a page shows first.
 GROWING = ("test_accuracy", "training_loss")
+#: Metrics that these show.
+DRAWN = ("test_acc", "train_loss")
 
 #: How many events a page lists.
 EVENTS = 12
@@ -218,8 +221,12 @@ class StudyFeed:
 
     def charts(self) -> tuple[str, ...]:
         """The names of all charts that a study may have, those that grow with each epoch first."""
-        names = CHARTS.names()
-        return *(name for name in GROWING if name in names), *(name for name in names if name not in GROWING)
+        if self.snapshot is None:
+            return ()
+        study, known = self.snapshot.runs.study, CHARTS.names()
+        own = [metric for name in study.evidence.directions for metric in study.measure(name).metrics]
+        own = [metric for metric in own if metric not in DRAWN]
+        return tuple(dict.fromkeys([NAME, *(name for name in GROWING if name in known), *own, *known]))
 
 
 def _state(found: pace.Progress, *, running: bool) -> str:

@@ -1,5 +1,6 @@
 """The charts of a study's page, each drawn when a page wants it, once for each state of the results."""
 
+from dataclasses import replace
 from functools import partial
 
 from fairtrial.errors import FairtrialError
@@ -7,7 +8,9 @@ from fairtrial.loading import importable
 from fairtrial.report.page import figure_markup
 from fairtrial.spec.labels import under_labels
 from fairtrial.text import one_line
+from fairtrial.trial import TrialResult
 from fairtrial.web.feed import Snapshot, StudyFeed
+from fairtrial.web.running import NAME, running_chart
 from fairtrial.web.threads import Worker
 
 #: A chart's markup, empty where there is nothing to draw, and then the reason.
@@ -48,7 +51,14 @@ def _draw(snapshot: Snapshot, name: str) -> Picture:
     study = snapshot.runs.study
     try:
         with importable(study):
-            figure = snapshot.runs.plot(name)
-            return {"html": str(figure_markup(figure, under_labels(study), f"chart-{name}")), "reason": ""}
+            shown = under_labels(study)
+            figure = running_chart(shown, _labeled(snapshot)) if name == NAME else snapshot.runs.plot(name)
+            return {"html": str(figure_markup(figure, shown, f"chart-{name}")), "reason": ""}
     except FairtrialError as error:
         return {"html": "", "reason": one_line(str(error))}
+
+
+def _labeled(snapshot: Snapshot) -> list[TrialResult]:
+    """The results under the labels of the arms."""
+    labels = {arm.name: arm.label or arm.name for arm in snapshot.runs.study.arms}
+    return [replace(result, arm=labels[result.arm]) for result in snapshot.runs.results if result.arm in labels]

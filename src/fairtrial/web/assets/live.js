@@ -65,7 +65,7 @@
     fetching = true;
     const slot = waiting.shift(), wanted = number;
     try {
-      const answer = await fetch(`${live.dataset.chartsAt}${encodeURIComponent(slot.name)}`);
+      const answer = await fetch(`${live.dataset.chartsAt}?name=${encodeURIComponent(slot.name)}`);
       if (answer.ok) {
         show(slot, await answer.json());
         slot.number = wanted;
