@@ -55,7 +55,7 @@
   }, { rootMargin: "400px" });
 
   function want(slot) {
-    if (!slot.near || slot.number >= number || waiting.includes(slot)) return;
+    if (!(slot.near || slot.empty) || slot.number >= number || waiting.includes(slot)) return;
     waiting.push(slot);
     next();
   }
@@ -78,7 +78,7 @@
 
   function show(slot, chart) {
     slot.element.classList.add("filled");
-    slot.element.hidden = !chart.html;
+    slot.empty = slot.element.hidden = !chart.html;
     if (!chart.html) return;
     const fresh = parse(chart.html);
     const before = slot.element.querySelector("[data-chart]"), after = fresh.querySelector("[data-chart]");
@@ -106,12 +106,10 @@
         element.className = "chart-slot";
         element.dataset.name = name;
         shelf.append(element);
-        slots.set(name, { name, element, number: 0, near: false });
+        slots.set(name, { name, element, number: 0, near: false, empty: false });
         near.observe(element);
       }
-      const slot = slots.get(name);
-      if (slot.element.hidden) { slot.element.hidden = false; slot.element.classList.remove("filled"); }
-      want(slot);
+      want(slots.get(name));
     }
   }
 
