@@ -55,7 +55,7 @@
   }, { rootMargin: "400px" });
 
   function want(slot) {
-    if (!(slot.near || slot.empty) || slot.number >= number || waiting.includes(slot)) return;
+    if (!(slot.near || slot.empty || !slot.number) || slot.number >= number || waiting.includes(slot)) return;
     waiting.push(slot);
     next();
   }
@@ -79,7 +79,7 @@
   function show(slot, chart) {
     slot.element.classList.add("filled");
     slot.empty = slot.element.hidden = !chart.html;
-    if (!chart.html) return;
+    if (!chart.html) { slot.element.textContent = ""; return; }
     const fresh = parse(chart.html);
     const before = slot.element.querySelector("[data-chart]"), after = fresh.querySelector("[data-chart]");
     if (!before || before.querySelectorAll("figcaption, [data-seeds]").length !== after.querySelectorAll("figcaption, [data-seeds]").length) {
@@ -105,6 +105,7 @@
         const element = document.createElement("div");
         element.className = "chart-slot";
         element.dataset.name = name;
+        element.textContent = "Drawing a chart.";
         shelf.append(element);
         slots.set(name, { name, element, number: 0, near: false, empty: false });
         near.observe(element);

@@ -221,7 +221,7 @@
       if (this.seeds) addSeeds(spec, this.content.seeds);
       addTooltips(spec);
       this.zooms = this.zooming ? addZoom(spec) : [];
-      fit(spec, this.picture.width || Number(this.picture.getAttribute("width")), this.space());
+      fit(spec, Number(this.picture.getAttribute("width")), this.space());
       spec.config = { ...spec.config, aria: false };
       if (!isDark()) return spec;
       return { ...darken(spec), config: this.content.dark ? { ...this.content.dark, aria: false } : lighten(darken(spec.config)) };
