@@ -230,6 +230,9 @@ def test_nothing_hostile_gets_out_of_runs_made_elsewhere(fairtrial_command):
         ["table", "evil.toml", "--format", TERMINAL],
         ["verdict", "evil.toml", "--metric", TERMINAL],
         ["plot", "evil.toml", TERMINAL],
+        ["serve", "--store", f"{TERMINAL}.db"],
+        ["serve", "--port", TERMINAL],
+        ["run", "quick", "--port", TERMINAL],
         [TERMINAL],
     ],
 )
