@@ -74,6 +74,11 @@ class Stream:
             return known["html"]
         return self.until(lambda event, got: event == "part" and got["name"] == name and holds(got["html"]))["html"]
 
+    def charts(self):
+        """The names of the charts, once there are any."""
+        known = self.last.get(("charts", None))
+        return (known or self.until(lambda event, _: event == "charts"))["names"]
+
     def close(self):
         self._answer.close()
 

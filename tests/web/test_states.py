@@ -50,8 +50,7 @@ def test_a_study_in_any_state_has_its_page(serve, stream, study):
         events = stream(f"{url}/study/{study.hash}/events")
         assert "Complete" in events.part("status")
         told = [events.part(name) for name in ("progress", "workers", "table", "failures", "events")]
-        charts = events.until(lambda event, _: event == "charts")
-        drawn = pictures(url, study, charts["names"])
+        drawn = pictures(url, study, events.charts())
         assert all(one["html"] or one["reason"] for one in drawn.values())
     assert said == []
     assert "error of fairtrial" not in "".join(told)
@@ -67,7 +66,7 @@ def test_a_study_that_has_not_begun_and_one_that_was_interrupted(serve, stream, 
         run.epoch(("baseline", 0), 1)
         assert "Not running" in events.part("status", lambda html: "Not running" in html)
         assert "Interrupted" in events.part("workers", lambda html: "baseline" in html)
-        events.until(lambda event, _: event == "charts")
+        assert events.charts()
         assert "running trial" in pictures(url, simulated, ["running"])["running"]["html"]
     assert said == []
 
@@ -82,9 +81,7 @@ def test_hostile_names_are_escaped_in_every_part(serve, stream, simulated):
     with serve("fairtrial.db", said=(said := [])) as url:
         events = stream(f"{url}/study/{study.hash}/events")
         parts = [events.part(name) for name in ("progress", "verdicts", "arms", "table", "claims", "failures")]
-        charts = events.until(lambda event, _: event == "charts") if ("charts", None) not in events.last else None
-        names = (charts or events.last["charts", None])["names"]
-        parts += [one["html"] for one in pictures(url, study, names).values()]
+        parts += [one["html"] for one in pictures(url, study, events.charts()).values()]
     text = "".join(parts)
     assert "&lt;script&gt;" in text
     assert "<script>" not in text
