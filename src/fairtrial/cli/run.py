@@ -50,6 +50,9 @@ def run(
         bool, typer.Option("--serve", help="Show the study in a browser while it runs; see fairtrial serve.")
     ] = False,
     port: options.PortOption = None,
+    tensorboard: options.TensorBoardOption = None,
+    mlflow: options.MLflowOption = None,
+    wandb: options.WandbOption = None,
 ) -> None:
     """Train the missing trials of a study, or of each of its tasks, and print the results."""
     if port is not None and not serve:
@@ -64,6 +67,7 @@ def run(
     else:
         studies = [*by_task.values()] or [api.load(study, overrides or [], store=store)]
     named = study, overrides or [], store
+    trackers = options.make_trackers(tensorboard, mlflow, wandb, say)
     _say_what_looks_leave(studies, store)
     commands = {one.label: [command_line(verb, one.label, store) for verb in ("plot", "failures")] for one in studies}
     os.environ.pop("FAIRTRIAL_STORE", None)  # workers inherit the environment, and it may hold a password
@@ -73,7 +77,7 @@ def run(
         with Companion(store, port, say) if serve else nullcontext():
             for loaded in studies:
                 with ProgressDisplay(console()) as display:
-                    runs = api.run(loaded, store=store, executor=chosen, callbacks=[display], **how)
+                    runs = api.run(loaded, store=store, executor=chosen, callbacks=[display, *trackers], **how)
                 named_so = [line.replace(loaded.label, runs.study.label) for line in commands[loaded.label]]  # if tuned
                 found = _print_results(runs, *named_so)
                 done.append(runs)
