@@ -49,6 +49,12 @@ COMMANDS = (
         "Write a report of a study: a page that needs no network, with its figures, tables and data as files.",
     ),
     Entry("export", "results", "export", "Write every epoch record, every trial, or every snapshot."),
+    Entry(
+        "xray",
+        "xray",
+        "xray",
+        "Show what each arm's optimizer did: how much epsilon and the betas mattered, in words and tables.",
+    ),
     Entry("digest", "results", "digest_study", "Print a digest of the results."),
     Entry("judge", "judge", "judge", "Judge runs that were made elsewhere: is a difference real, or luck?"),
     Entry(
