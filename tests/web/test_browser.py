@@ -149,7 +149,12 @@ def test_what_the_reader_opened_stays_open_as_the_page_goes_on(serve, simulated,
 
 def test_a_server_that_ends_is_said_and_what_came_last_stays(serve, ran, visit):
     with serve("fairtrial.db") as url:
-        page = visit(f"{url}/").page
-        page.wait_for_selector("table.studies a")
+        page = (visited := visit(f"{url}/study/{ran.hash}")).page
+        drawn(page)
+    asked = len(visited.requests)
     until(page, "document.querySelector('[data-connection]').textContent.includes('does not answer')")
-    assert page.locator("table.studies a").count() == 1
+    assert page.locator("[data-part=table] table").count() == 1
+    page.wait_for_timeout(1500)
+    assert (
+        len(visited.requests) - asked < 30
+    )  # charts that are left are asked for once, and the events every few seconds

@@ -55,7 +55,7 @@
   }, { rootMargin: "400px" });
 
   function want(slot) {
-    if (!(slot.near || slot.empty || !slot.number) || slot.number >= number || waiting.includes(slot)) return;
+    if (!(slot.near || slot.empty || !slot.number) || slot.tried >= number || waiting.includes(slot)) return;
     waiting.push(slot);
     next();
   }
@@ -64,6 +64,7 @@
     if (fetching || !waiting.length) return;
     fetching = true;
     const slot = waiting.shift(), wanted = number;
+    slot.tried = wanted;  // once for each state of the results: a server that has ended is not asked again and again
     try {
       const answer = await fetch(`${live.dataset.chartsAt}?name=${encodeURIComponent(slot.name)}`);
       if (answer.ok) {
@@ -107,7 +108,7 @@
         element.dataset.name = name;
         element.textContent = "Drawing a chart.";
         shelf.append(element);
-        slots.set(name, { name, element, number: 0, near: false, empty: false });
+        slots.set(name, { name, element, number: 0, tried: 0, near: false, empty: false });
         near.observe(element);
       }
       want(slots.get(name));
@@ -142,7 +143,7 @@
   function connect() {
     if (source) return;
     source = new EventSource(live.dataset.live);
-    source.addEventListener("hello", (event) => { skew = JSON.parse(event.data).now - Date.now(); say("Live: this page follows the store."); tell(); });
+    source.addEventListener("hello", (event) => { skew = JSON.parse(event.data).now - Date.now(); say("Live: this page follows the store."); tell(); slots.forEach((slot) => { slot.tried = slot.number; want(slot); }); });
     source.addEventListener("part", (event) => { const { name, html } = JSON.parse(event.data); fill(name, html); });
     source.addEventListener("charts", (event) => charts(JSON.parse(event.data)));
     source.addEventListener("problem", (event) => {
