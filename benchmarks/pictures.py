@@ -3,8 +3,8 @@
     python benchmarks/pictures.py docs/schedules.parquet differences docs/schedules.svg
     python benchmarks/pictures.py docs/sensitivity.parquet sensitivity docs/sensitivity.svg
 
-The file has the study with its records. What a store knows beside them, such as fingerprints and when a margin was set, it
-has not; so a picture is as exploratory as the verdicts of `fairtrial verdict` on a study that was never registered.
+The file has the study with its records. What a store knows beside them, such as fingerprints and when a margin was set,
+it has not; so a picture is as exploratory as the verdicts of `fairtrial verdict` on a study that was never registered.
 """
 
 import argparse
