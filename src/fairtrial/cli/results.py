@@ -132,10 +132,10 @@ def plot(
     plain = (charts or ["differences"]) == ["differences"] and not any(options.values())
     over_tasks = tasks.open_tasks(study, overrides or [], store=store) if plain else None
     if over_tasks:
-        label, figures = f"{over_tasks.name}-tasks", (over_tasks.plot(),)
+        label, figures = f"{over_tasks.name}-tasks", [over_tasks.plot()]
     else:
         results = api.open_results(study, overrides or [], store=store)
-        label, figures = results.study.label.replace("@", "-"), results.plots(*(charts or []), **options)
+        label, figures = results.study.label.replace("@", "-"), [*results.plots(*(charts or []), **options)]
     for figure in figures:
         for path in write(figure, folder or Path("figures") / label):
             out(str(path))
