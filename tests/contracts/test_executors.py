@@ -346,6 +346,9 @@ def test_real_training_gives_the_same_bits(kind, make_study, one_thread):
     options = {} if kind[0] is InlineExecutor else {"set_up": set_up_worker}
     messages = execute(kind[0](), training.run, plan(study), machine=describe_machine, **options)
     assert digest(messages) == digest(expected)
+    for trial in plan(study):
+        assert taken(messages, trial) == taken(expected, trial)
+        assert [one.step for one in taken(messages, trial)] == [4]
     assert [message.outcome for message in messages if isinstance(message, Ended)] == [Outcome.FINISHED] * 2
     if options:
         assert {message.machine.threads for message in messages if isinstance(message, Started)} == {1}

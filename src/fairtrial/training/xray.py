@@ -138,11 +138,16 @@ class Xray:
         """Take a snapshot of the state alone where the end of an epoch was not foreseen."""
         begun, progress = perf_counter(), self.trial.xray_progress
         counted = self._counted()
-        unseen = not progress.steps and counted
-        progress.steps = progress.steps or counted
+        expected = self.schedule.steps_per_epoch * epoch or counted
+        unseen = counted > progress.steps and expected > progress.steps and (self.schedule.known or not progress.steps)
+        progress.steps = expected if unseen else progress.steps
         last = progress.snapshots[-1].step if progress.snapshots else 0
         if last != progress.steps and self.schedule.ends_epoch(progress, last=epoch == self.trial.epochs):
-            why = "the steps were not seen, as in a compiled step" if unseen else "its last step was not known before"
+            why = (
+                "the steps were not seen, as in compiled steps or graphs"
+                if unseen
+                else "its last step was not known before"
+            )
             self._take(None, [f"update, cosine and noise scale at the end of epoch {epoch}: {why}"], epoch)
         self.schedule.end_epoch(progress)
         self.seconds += perf_counter() - begun
@@ -309,7 +314,7 @@ def _lacking(whole: Sums, overall: Mapping[str, float], optimizer: str) -> list[
     if "update_rms_over_lr" not in overall:
         notes.append("update over the learning rate: the learning rate is 0 or unknown")
     if not whole.gradient:
-        notes.append(f"cosine and noise scale: {optimizer} keeps no exp_avg, or has taken no step before")
+        notes.append(f"cosine and noise scale: {optimizer} has no average of gradients from before this step")
     elif "noise_scale" not in overall:
         notes.append("noise scale: one step does not tell gradient and noise apart here")
     return notes
@@ -331,7 +336,7 @@ def _is_within(frame: FrameType | None, other: FrameType) -> bool:
 
 
 def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".partition("\n")[0]
+    return f"{type(error).__name__}: {error}".partition("\n")[0][:300]
 
 
 def attach(
