@@ -133,6 +133,22 @@ def test_figures_are_written_where_it_says(fairtrial, study):
     assert {str(path.parent) for path in paths} == {f"figures/{load(study).label.replace('@', '-')}"}
 
 
+@pytest.mark.slow
+def test_a_report_is_written_where_it_says(fairtrial, study):
+    fairtrial("run", study)
+    status, out, _ = fairtrial("report", study, "--out", "mine")
+    assert (status, out) == (0, "mine/index.html\n")
+    assert Path(out.strip()).stat().st_size > 100_000
+    status, out, _ = fairtrial("report", study)
+    assert out == f"{load(study).label.replace('@', '-')}-report/index.html\n"
+    Path("other").mkdir()
+    Path("other/file").write_text("mine")
+    status, _, err = fairtrial("report", study, "--out", "other")
+    assert status == 1
+    assert err == "fairtrial: other: holds other files; name an empty or a new folder, or that of an earlier report\n"
+    assert [path.name for path in Path("other").iterdir()] == ["file"]
+
+
 def test_ls_lists_studies_and_how_far_each_is(fairtrial, study):
     _, out, _ = fairtrial("ls")
     shipped = "paper, paper-large-map, paper-pretrained, quick, schedules, schedules-adam, sensitivity"

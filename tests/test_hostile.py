@@ -230,6 +230,8 @@ def test_nothing_hostile_gets_out_of_runs_made_elsewhere(fairtrial_command):
         ["table", "evil.toml", "--format", TERMINAL],
         ["verdict", "evil.toml", "--metric", TERMINAL],
         ["plot", "evil.toml", TERMINAL],
+        ["report", TERMINAL],
+        ["report", "evil.toml", "--out", f"fairtrial.db/{TERMINAL}"],
         [TERMINAL],
     ],
 )
@@ -276,6 +278,52 @@ def test_html_and_charts_hold_no_live_text(fairtrial_command, tmp_path):
             check_text(str(path))
 
 
+def test_a_report_holds_no_live_text_and_stays_in_its_folder(fairtrial_command):
+    fairtrial_command("run", "evil.toml")
+    before = set(Path.cwd().rglob("*"))
+    out, _ = fairtrial_command("report", "evil.toml", "--out", "report")
+    assert out == "report/index.html\n"
+    made = {path for path in Path.cwd().rglob("*") if path not in before and "__pycache__" not in str(path)}
+    folder = Path.cwd() / "report"
+    assert all(path == folder or folder in path.parents for path in made)
+    page = Path("report/index.html").read_text(encoding="utf-8")
+    assert page.count("<script") - page.count('<script type="application/json"') == 2 + page.count('"<script')
+    body = page.partition("<main")[2].partition("</main>")[0]
+    check_text(body)
+    parsed = Page(re.sub(r"<script type=.application/json.*?</script>", "", body, flags=re.DOTALL))
+    assert parsed.tags <= {
+        *("div", "p", "h1", "h2", "h3", "h4", "section", "details", "summary", "figure", "figcaption", "bdi", "footer"),
+        *(
+            "table",
+            "thead",
+            "tbody",
+            "tr",
+            "th",
+            "td",
+            "span",
+            "strong",
+            "ul",
+            "ol",
+            "li",
+            "br",
+            "dl",
+            "dt",
+            "dd",
+            "pre",
+        ),
+        *("button", "label", "input", "select", "option", "img"),
+    }
+    assert not {name for name in parsed.attributes if name.startswith("on")}
+    assert not re.search(r'src="(?!data:image/svg)', body)
+    for path in Path("report/tables").iterdir():
+        text = path.read_text(encoding="utf-8")
+        {".csv": check_csv, ".md": check_markdown, ".tex": check_latex}[path.suffix](text)
+    for path in Path("report/data").glob("*.csv"):
+        check_csv(path.read_text(encoding="utf-8"))
+    for path in made:
+        check_text(str(path.relative_to(Path.cwd())))
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_the_live_view_shows_escapes(fairtrial_command, terminal):
     out = io.StringIO()
@@ -301,7 +349,7 @@ def test_the_live_view_shows_escapes(fairtrial_command, terminal):
 
 @pytest.mark.parametrize("by_variable", [True, False])
 @pytest.mark.parametrize("place", ["postgresql:/ada:s3cret@host/runs", "postgres//ada:s3cret@h/d", "ada:s3cret@h"])
-@pytest.mark.parametrize("command", ["run", "plan", "check", "table", "plot", "export", "ls", "doctor"])
+@pytest.mark.parametrize("command", ["run", "plan", "check", "table", "plot", "report", "export", "ls", "doctor"])
 def test_no_command_shows_the_password_of_a_mistyped_store(fairtrial_command, monkeypatch, command, place, by_variable):
     monkeypatch.setattr("fairtrial.doctor._layers", lambda: ("good", ""))  # slow, and about something else
     words = [command] if command in {"ls", "doctor"} else [command, "evil.toml"]

@@ -229,7 +229,13 @@ def test_the_documentation_has_the_table(registry):
         ),
         ("MODELS", ["mlp", "mobilenet_v2", "resnet18", "resnet20", "small_cnn"]),
         ("DATASETS", ["cifar10", "cifar100", "digits", "fashion_mnist", "image_folder", "mnist", "npz", "table"]),
-        ("CHARTS", ["differences", "heat_map", "sensitivity", "test_accuracy", "training_loss"]),
+        (
+            "CHARTS",
+            [
+                *("differences", "generalization_gap", "heat_map", "history", "noise", "overfitting", "seeds"),
+                *("sensitivity", "test_accuracy", "time_accuracy", "training_loss"),
+            ],
+        ),
         ("EXECUTORS", ["inline", "local", "ray"]),
     ],
 )

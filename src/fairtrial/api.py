@@ -79,7 +79,9 @@ class StudyResults:
         Raises:
             ReportError: no such measure.
         """
-        return self._view(lambda runs: _verdict(runs, metric))
+        from fairtrial.report.views import verdict_view  # noqa: PLC0415
+
+        return self._view(lambda runs: verdict_view(runs.study, runs.results, metric, runs.history))
 
     def confirmation(self) -> Study:
         """Build a study that compares the leading arm with the reference on fresh seeds.
@@ -142,6 +144,19 @@ class StudyResults:
         chosen = ChartOptions.of(self.study, **options)
         return draw(names, labeled.study, labeled.results, history=self.history, options=chosen)
 
+    def report(self, folder: str | Path) -> list[Path]:
+        """Write a report into a folder: a page that needs no network, figures, tables and data; finished or not.
+
+        Returns:
+            The files, the page first.
+
+        Raises:
+            ReportError: the folder can't be written, or holds other files than an earlier report.
+        """
+        from fairtrial.report.page.folder import write_report  # noqa: PLC0415
+
+        return write_report(self.study, self.with_snapshots(tensors=False).results, Path(folder), self.history)
+
     def to_pandas(self) -> "pd.DataFrame":
         """Make a data frame with a row for each epoch record and the columns of `export`.
 
@@ -189,23 +204,6 @@ class StudyResults:
 
     def _repr_html_(self) -> str:
         return self.table()._repr_html_()
-
-
-def _verdict(runs: StudyResults, metric: str | None) -> "View[StudyVerdict]":
-    from fairtrial.report.views import View  # noqa: PLC0415
-    from fairtrial.stats.comparison import compare  # noqa: PLC0415
-    from fairtrial.stats.noise import split_noise  # noqa: PLC0415
-    from fairtrial.stats.questions import answer_questions  # noqa: PLC0415
-    from fairtrial.stats.sensitivity import sensitivities  # noqa: PLC0415
-
-    noise = split_noise(runs.study, runs.results, metric=metric)
-    asked = [also.metric for also in runs.study.evidence.also or ()]
-    planned = metric is None or metric in asked
-    found = compare(runs.study, runs.results, metric=None if planned else metric, history=runs.history)
-    answers = answer_questions(runs.study, runs.results, found) if planned else ()
-    if metric in asked:
-        return View(answers[asked.index(metric)].verdicts[0], noise)
-    return View(found, noise, answers, sensitivities(runs.study, found))
 
 
 def load(source: str | Path, overrides: Sequence[str] = (), *, store: str | Path | Store | None = None) -> Study:

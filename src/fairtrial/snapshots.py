@@ -40,12 +40,14 @@ class XrayProgress:
     Attributes:
         snapshots: in order of their steps.
         steps: the steps that the optimizer has taken.
+        epochs: the epochs that have ended.
         epoch_steps: the steps of the first epoch, once it has ended.
         missed: why the next snapshot comes later than planned; empty if it does not.
     """
 
     snapshots: list[Snapshot] = field(default_factory=list)
     steps: int = 0
+    epochs: int = 0
     epoch_steps: int = 0
     missed: str = ""
 
@@ -57,7 +59,8 @@ class XrayProgress:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Restore what `state` has read; the list stays the same object."""
         self.snapshots[:] = [Snapshot(**{**table, "notes": tuple(table["notes"])}) for table in state["snapshots"]]
-        self.steps, self.epoch_steps, self.missed = state["steps"], state["epoch_steps"], state["missed"]
+        self.steps, self.epochs, self.epoch_steps = state["steps"], state["epochs"], state["epoch_steps"]
+        self.missed = state["missed"]
 
 
 def _table(snapshot: Snapshot) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, Protocol, TypeAlias
 
 from fairtrial.reads import RecordedSettings
+from fairtrial.registry import import_name
 from fairtrial.snapshots import Snapshot as Snapshot  # noqa: PLC0414  (public as `fairtrial.trial.Snapshot`)
 from fairtrial.snapshots import XrayProgress
 from fairtrial.spec import BUILT_IN, FORMAT, Settings, content, digest
@@ -103,7 +104,7 @@ class TrialContext:
         trial: what to train.
         checkpoints: where the state is saved; None to save nothing.
         on_progress: called with the batches done in an epoch, batches in all, and metrics.
-        xray: whether the user wants snapshots.
+        xray: whether `xray` does anything.
 
     Attributes:
         trial: what to train; its arm, seeds, settings and epochs are attributes of the context too.
@@ -111,7 +112,7 @@ class TrialContext:
         reads: what a user's loop has read of the settings so far; see `reads`. None for fairtrial's own.
         xray_progress: the snapshots that this attempt has taken so far.
         xray_wanted: whether the user wants snapshots.
-        on_epoch_end: called by executors with the number of an epoch whose record the loop has just yielded.
+        on_epoch_end: called by `end_epoch`.
 
     Example:
         >>> def train(trial: TrialContext) -> Iterator[dict[str, float]]:
@@ -134,7 +135,7 @@ class TrialContext:
         self._on_progress = on_progress
         self.xray_progress = XrayProgress() if checkpoints is None else checkpoints.xray
         self.xray_wanted = xray
-        self.on_epoch_end: Callable[[int], None] = lambda _epoch: None
+        self.on_epoch_end: Callable[[int], None] | None = None
 
     @property
     def arm(self) -> str:
@@ -247,6 +248,33 @@ class TrialContext:
             if not value:
                 raise ValueError(f"fingerprint {name} is empty")
         self.fingerprints.update(digests)
+
+    def xray(self, optimizer: Any, network: Any = None, *, steps_per_epoch: int | None = None) -> Any:
+        """Take snapshots of an optimizer's state from now on; they change no result. `fairtrial xray` shows them.
+
+        Call it once the optimizer is made, and again if the loop makes another one.
+
+        Args:
+            optimizer: a ``torch.optim.Optimizer``.
+            network: the ``torch.nn.Module`` that it trains; it names the tensors and the kinds of layers.
+            steps_per_epoch: steps of the optimizer in each epoch. By default they are counted in the first, whose last
+                step then has no statistics of its update.
+
+        Returns:
+            The `fairtrial.training.xray.Xray`, which a loop may ignore.
+
+        Example:
+            >>> optimizer = torch.optim.Adam(network.parameters(), lr=trial.settings.optimizer.lr)  # doctest: +SKIP
+            >>> trial.xray(optimizer, network)                                                      # doctest: +SKIP
+        """
+        attach = import_name("fairtrial.training.xray:attach")  # of a layer above, which alone knows torch
+        return attach(self, optimizer, network, steps_per_epoch=steps_per_epoch)
+
+    def end_epoch(self, epoch: int) -> None:
+        """Note that the loop has yielded the record of an epoch; executors call it, and a loop need not."""
+        self.xray_progress.epochs = epoch
+        if self.on_epoch_end is not None:
+            self.on_epoch_end(epoch)
 
 
 def _recorded(trial: Trial, reads: set[str]) -> Trial:

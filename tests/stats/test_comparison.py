@@ -408,7 +408,7 @@ def test_why_an_arm_stopped_is_said():
     wild = by_arm(compare(study, results))["wild"]
     assert wild.caveats[:2] == (
         "It diverged at seeds 0, 1 and 2 and a did not, which counts against it.",
-        "Of 3 seeds it lost 3 and a 0: the failure rates do not differ significantly (p = 1, over all arms and looks).",
+        "Of 3 seeds it lost 3 and a 0: the failure rates can't be told apart (p = 1, over all arms and looks).",
     )
     assert "Without a pair there is no interval and no verdict. It got no further seeds." in wild.caveats
 

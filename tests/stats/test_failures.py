@@ -94,7 +94,7 @@ def test_it_takes_no_alpha_from_other_verdicts(arms, rate):
 @pytest.mark.parametrize(
     ("lost", "p", "said"),
     [
-        ((3, 2), 0.58, "the failure rates do not differ significantly (p = 0.58, over all arms and looks)."),
+        ((3, 2), 0.58, "the failure rates can't be told apart (p = 0.58, over all arms and looks)."),
         ((8, 0), 0.0001, "the failure rates differ (p < 0.001, over all arms and looks)."),
         ((8, 8), 1.0, None),
     ],
@@ -134,7 +134,7 @@ def test_means_and_failures_of_unpaired_runs_err_together_in_at_most_alpha(rate,
 def test_failures_of_unpaired_runs_are_told_in_runs():
     found = compare_rates(2, 5, 0, 6, arms=1)
     assert tuple(failure_caveats(found, "a", Verdict.UNDECIDED, 0.05)) == (
-        "It lost 2 of 5 runs, and a 0 of 6: the failure rates do not differ significantly (p = 0.36, over all arms).",
+        "It lost 2 of 5 runs, and a 0 of 6: the failure rates can't be told apart (p = 0.36, over all arms).",
     )
     assert tuple(failure_caveats(compare_rates(3, 3, 6, 6, arms=1), "a", Verdict.UNDECIDED, 0.05)) == ()
     [said] = failure_caveats(compare_rates(0, 5, 0, 6, arms=1), "a", Verdict.BETTER, 0.05)

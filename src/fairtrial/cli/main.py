@@ -41,6 +41,12 @@ COMMANDS = (
         "Print the tracebacks of failed trials, and how all other runs without a comparable number were lost.",
     ),
     Entry("plot", "results", "plot", "Draw charts of a study as PNG, SVG and PDF."),
+    Entry(
+        "report",
+        "report",
+        "report",
+        "Write a report of a study: a page that needs no network, with its figures, tables and data as files.",
+    ),
     Entry("export", "results", "export", "Write every epoch record, or every trial."),
     Entry("digest", "results", "digest_study", "Print a digest of the results."),
     Entry("judge", "judge", "judge", "Judge runs that were made elsewhere: is a difference real, or luck?"),

@@ -103,17 +103,34 @@ def plot(
     ] = None,
     overrides: OverridesOption = None,
     store: StoreOption = DEFAULT_STORE,
+    *,
     folder: Annotated[
         Path | None,
         typer.Option("--out", metavar="FOLDER", help="Where to write; by default figures/NAME-HASH."),
     ] = None,
+    measure: Annotated[
+        str | None,
+        typer.Option("--measure", "--metric", metavar="NAME", help="Draw this measure or metric, not the study's."),
+    ] = None,
+    arms: Annotated[
+        list[str] | None, typer.Option("--arm", metavar="ARM", help="Draw this arm, by name or label; repeatable.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="WxH", help="Width and height of a plot in pixels, such as 600x400.")
+    ] = None,
+    title: Annotated[str | None, typer.Option(metavar="TEXT", help="The title of the chart.")] = None,
+    log: Annotated[bool, typer.Option("--log", help="A logarithmic axis.")] = False,
 ) -> None:
-    """Draw charts of a study as PNG, SVG and PDF."""
+    """Draw charts of a study as PNG, SVG and PDF.
+
+    Without a name, every chart is drawn that has data and takes the options.
+    """
     from fairtrial.report.charts import write  # noqa: PLC0415  (loads Altair)
 
     results = api.open_results(study, overrides or [], store=store)
     target = folder or Path("figures") / results.study.label.replace("@", "-")
-    for chart in results.plots(*(charts or [])):
+    options = {"measure": measure, "arms": arms or (), "size": size, "title": title, "log": log}
+    for chart in results.plots(*(charts or []), **options):
         for path in write(chart, target):
             out(str(path))
 

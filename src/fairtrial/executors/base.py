@@ -283,7 +283,7 @@ def _records(
                 end_if_forked(owner)
                 yield from records[epoch:]
                 epoch = len(records) + 1
-                context.on_epoch_end(epoch)
+                context.end_epoch(epoch)
                 records.append(EpochRecord(trial.arm, trial.seed, epoch, _checked(trial, metrics, epoch, rules)))
                 yield records[-1]
         except Exception:

@@ -1,19 +1,70 @@
-"""What a study will cost, how fast a machine is, and the results of `fairtrial doctor`, as text and JSON."""
+"""What a study cost or will cost, how fast a machine is, and the results of `fairtrial doctor`, as text and JSON."""
 
 import dataclasses
 import json
+import math
 import platform
+import statistics
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from fairtrial.doctor import CheckResult, CheckStatus
 from fairtrial.estimate import Estimate, SeedOption
+from fairtrial.report.grid import Grid, columns
 from fairtrial.report.words import count, duration, or_nothing
 from fairtrial.spec import Study
+from fairtrial.stats.joined import by_arm, join
+from fairtrial.trial import TrialResult
 
 if TYPE_CHECKING:  # the module itself loads torch
     from fairtrial.training.bench import Bench
+
+
+def cost_grid(study: Study, results: Sequence[TrialResult]) -> Grid:
+    """Lay out what the runs of each arm took: training and evaluation, as the loop timed them.
+
+    Whether arms differ in time is a question for verdicts on a measure of time; runs that shared a machine with other
+    work took longer for that.
+    """
+    trials = by_arm(join(study, results).values())
+    rows = [_ArmCost.of(arm.name, trials.get(arm.name, [])) for arm in study.arms]
+    table: list[tuple[str, str, Callable[[_ArmCost], str]]] = [
+        ("arm", "arm", lambda row: row.arm),
+        ("trials", "trials", lambda row: str(row.trials)),
+        ("epochs", "epochs", lambda row: str(row.epochs)),
+        ("epoch", "time of\nan epoch", lambda row: or_nothing(row.epoch, "{:.3g} s".format)),
+        ("total", "in all", lambda row: or_nothing(row.seconds or None, duration)),
+    ]
+    known = [row.seconds for row in rows if row.seconds]
+    lead = (f"{duration(math.fsum(known))} of training and evaluation in all, over {count(len(results), 'trial')}.",)
+    notes = ("Times as the loop reports them, of all trials; those that shared a machine with other work took longer.",)
+    if not known:
+        lead = ("No run has recorded how long it took (train_seconds).",)
+        return Grid(f"{study.label}: cost", (), (), lead)
+    return Grid(f"{study.label}: cost", columns(rows, table), notes, lead)
+
+
+@dataclasses.dataclass(frozen=True)
+class _ArmCost:
+    """What the trials of an arm took."""
+
+    arm: str
+    trials: int
+    epochs: int
+    epoch: float | None  # median seconds of an epoch
+    seconds: float
+
+    @classmethod
+    def of(cls, arm: str, trials: Sequence[TrialResult]) -> "_ArmCost":
+        records = [record.metrics for trial in trials for record in trial.epochs]
+        times = [
+            each["train_seconds"] + each.get("eval_seconds", 0.0)
+            for each in records
+            if math.isfinite(each.get("train_seconds", math.nan))
+        ]
+        middle = statistics.median(times) if times else None
+        return cls(arm, len(trials), len(records), middle, math.fsum(times))
 
 
 def plan_text(study: Study, cost: Estimate, store: str) -> str:

@@ -39,13 +39,14 @@ class Frame:
     reference: str
     log: bool = False
     most_seeds: int = 1
+    ticks: int = 12  # at most, on the axis of epochs
 
     @property
     def x(self) -> alt.X:
         """The axis of epochs."""
         padding = 0.03 * (self.last - self.first) or 0.5  # for the points at either end
         ends = alt.Scale(domain=(self.first - padding, self.last + padding), nice=False, zero=False)
-        return alt.X("epoch:Q", title="Epoch", scale=ends, axis=epoch_axis(self.last, self.first))
+        return alt.X("epoch:Q", title="Epoch", scale=ends, axis=epoch_axis(self.last, self.first, self.ticks))
 
     def y(self, field: str) -> alt.Y:
         """The axis of the metric, for one of the fields."""
@@ -137,7 +138,15 @@ def later_start(data: CurveData, unit: Unit) -> int:
     return start if all_high - all_low > 1.4 * (high - low) else 1
 
 
-def curve_layers(curves: Sequence[ArmCurve], frame: Frame, *, seeds: bool = False, color: str = "") -> list[alt.Chart]:
+def curve_layers(
+    curves: Sequence[ArmCurve],
+    frame: Frame,
+    *,
+    seeds: bool = False,
+    color: str = "",
+    mean: str = "",
+    dash: Sequence[float] = (1, 0),
+) -> list[alt.Chart]:
     """Draw bands, lines and points of some arms.
 
     Args:
@@ -145,6 +154,8 @@ def curve_layers(curves: Sequence[ArmCurve], frame: Frame, *, seeds: bool = Fals
         frame: the axes.
         seeds: whether to draw a thin line for each seed in place of a band.
         color: a style for all of them, in place of a color, dash and shape for each arm.
+        mean: a style for the lines of means, where it is another one.
+        dash: of the lines of means, with a color.
     """
     factor = frame.unit.factor
     rows = [row for at, curve in enumerate(curves) for row in _line(curve, factor, frame, at)]
@@ -153,16 +164,18 @@ def curve_layers(curves: Sequence[ArmCurve], frame: Frame, *, seeds: bool = Fals
     single = [row for row in rows if row["alone"]]
     several = [row for row in rows if not row["alone"]]
     banded = {row["arm"] for row in rows if row["n"] > 1}
-    hue, dash, shape = channels(frame.arms, frame.reference)
-    own: list[Any] = [] if color else [hue, dash]
+    hue, strokes, shape = channels(frame.arms, frame.reference)
+    own: list[Any] = [] if color else [hue, strokes]
     look: dict[str, Any] = {"style": color} if color else {}
-    x, mean, value = frame.x, frame.y("mean"), frame.y("y")
+    x, middle, value = frame.x, frame.y("mean"), frame.y("y")
+    main: dict[str, Any] = {"style": mean} if mean else look
     area = alt.Chart().mark_area(clip=True, opacity=0.16 if len(banded) <= CROWD else 0.07, **look)
     thin = alt.Chart().mark_line(clip=True, strokeWidth=0.9, opacity=0.65, **look)
-    thick = alt.Chart().mark_line(clip=True, strokeWidth=1.9, **look)
-    dashed = alt.Chart().mark_line(clip=True, strokeWidth=1.4, strokeDash=[3, 3], **look)
-    dot = alt.Chart().mark_point(clip=True, filled=True, opacity=1, size=30, **look)
-    ring = alt.Chart().mark_point(clip=True, filled=False, opacity=1, size=30, strokeWidth=1.2, **look)
+    pattern = list(dash) if color else alt.Undefined
+    thick = alt.Chart().mark_line(clip=True, strokeWidth=1.9, strokeDash=pattern, **main)
+    dashed = alt.Chart().mark_line(clip=True, strokeWidth=1.4, strokeDash=[3, 3], **main)
+    dot = alt.Chart().mark_point(clip=True, filled=True, opacity=1, size=30, **main)
+    ring = alt.Chart().mark_point(clip=True, filled=False, opacity=1, size=30, strokeWidth=1.2, **main)
     cross = alt.Chart().mark_point(shape=CROSS, size=50, strokeWidth=1.5, opacity=1, **look)
     hues = [] if color else [hue]
     layers = []
@@ -174,10 +187,10 @@ def curve_layers(curves: Sequence[ArmCurve], frame: Frame, *, seeds: bool = Fals
         layers.append(over(bands, area).encode(x, frame.y("low"), alt.Y2("high:Q"), *hues, detail="arm:N"))
     layers += [
         over([*tails, *lost], thin).encode(x, value, *own, detail=["arm:N", "seed:N"]),
-        over(several, thick).encode(x, mean, *own, detail="arm:N"),
-        over(single, dashed).encode(x, mean, *hues, detail="arm:N"),
-        over([row for row in several if row["marked"]], dot).encode(x, mean, *hues, *([] if color else [shape])),
-        over([row for row in single if row["marked"]], ring).encode(x, mean, *hues, *([] if color else [shape])),
+        over(several, thick).encode(x, middle, *own, detail="arm:N"),
+        over(single, dashed).encode(x, middle, *hues, detail="arm:N"),
+        over([row for row in several if row["marked"]], dot).encode(x, middle, *hues, *([] if color else [shape])),
+        over([row for row in single if row["marked"]], ring).encode(x, middle, *hues, *([] if color else [shape])),
         over([row for row in lost if row["last"]], cross).encode(x, frame.y("edge"), *hues),
     ]
     return [layers[0], *(layer for layer in layers[1:] if '"values": "[]"' not in layer.data.to_json())]

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from fairtrial.errors import ReportError
 from fairtrial.spec import Study
 from fairtrial.spec.imported import IMPORTED_FROM
+from fairtrial.spec.measures import find_measure
+from fairtrial.spec.metrics import Unit
 from fairtrial.stats.joined import join
 from fairtrial.stats.paired import PairedData, fate
 from fairtrial.trial import Outcome, TrialResult
@@ -50,6 +52,12 @@ class CurveData:
 
     metric: str
     curves: tuple[ArmCurve, ...]
+    unit: Unit | None = None  # where it is not that of the metric
+    label: str = ""  # of the vertical axis, where the values are not simply those of the metric
+
+    def unit_in(self, study: Study) -> Unit:
+        """The unit of the values."""
+        return self.unit or study.metric(self.metric).unit
 
     @property
     def epochs(self) -> int:
@@ -95,6 +103,37 @@ def curve_data(
     if not data.epochs:
         raise ReportError(f"no finished or diverged trial has recorded `{metric}`")
     return data
+
+
+def metric_of(study: Study, results: Sequence[TrialResult], measure: str | None = None) -> str:
+    """The metric of the epochs behind a measure, by default the study's; a metric's own name stays as it is.
+
+    Where that is unknown, because a user has programmed the measure, it is the first of test accuracy, test loss and
+    whatever else was recorded.
+    """
+    recorded = {name for result in results for record in result.epochs for name in record.metrics}
+    if measure in recorded:
+        return str(measure)
+    found = find_measure(measure or study.evidence.metric)
+    target = study.evidence.target
+    known = (*(found.metrics if found else ()), *((target.metric,) if found and found.needs_target and target else ()))
+    usual = ("test_acc", "val_acc", "test_loss", "val_loss", "train_loss")
+    return next((name for name in (*known, *usual, *sorted(recorded)) if name in recorded), "test_acc")
+
+
+def train_and_test(results: Sequence[TrialResult]) -> tuple[str, str]:
+    """Find a metric that was recorded of both training and test data, or of validation data in place of these.
+
+    Raises:
+        ReportError: there is none.
+    """
+    recorded = {name for result in results for record in result.epochs for name in record.metrics}
+    kinds = ("acc", "loss", *sorted(name.removeprefix("train_") for name in recorded if name.startswith("train_")))
+    for kind in kinds:
+        for other in ("test", "val"):
+            if kind != "seconds" and {f"train_{kind}", f"{other}_{kind}"} <= recorded:
+                return f"train_{kind}", f"{other}_{kind}"
+    raise ReportError("no metric was recorded of both training and test data, such as `train_acc` and `test_acc`")
 
 
 def without_epochs(study: Study, trials: Sequence[TrialResult]) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 from fairtrial.errors import ReportError
+from fairtrial.history import History
 from fairtrial.report.claims import claims_grid, claims_table
 from fairtrial.report.formats import comma_separated, latex, markdown, summary_table
 from fairtrial.report.grid import Grid, grid, printable
@@ -13,14 +14,37 @@ from fairtrial.report.questions import answer_grid, answer_table
 from fairtrial.report.screen import screen_text
 from fairtrial.report.sensitivity import sensitivity_grid, sensitivity_table
 from fairtrial.report.verdicts import noise_grid, verdict_grid, verdict_table
+from fairtrial.spec import Study
 from fairtrial.stats.claims import StudyClaims
-from fairtrial.stats.comparison import StudyVerdict
-from fairtrial.stats.noise import ArmNoise
-from fairtrial.stats.questions import Answer
-from fairtrial.stats.sensitivity import Sensitivity
+from fairtrial.stats.comparison import StudyVerdict, compare
+from fairtrial.stats.noise import ArmNoise, split_noise
+from fairtrial.stats.questions import Answer, answer_questions
+from fairtrial.stats.sensitivity import Sensitivity, sensitivities
 from fairtrial.stats.summary import StudySummary
+from fairtrial.trial import TrialResult
 
 Data = TypeVar("Data", bound=StudySummary | StudyVerdict | StudyClaims)
+
+
+def verdict_view(
+    study: Study, results: Sequence[TrialResult], metric: str | None, history: History | None
+) -> "View[StudyVerdict]":
+    """Compare arms, and answer the study's further questions.
+
+    Args:
+        study: the study.
+        results: of its trials.
+        metric: another measure than the study's own; None for that.
+        history: what was asked of these trials before.
+    """
+    noise = split_noise(study, results, metric=metric)
+    asked = [also.metric for also in study.evidence.also or ()]
+    planned = metric is None or metric in asked
+    found = compare(study, results, metric=None if planned else metric, history=history)
+    answers = answer_questions(study, results, found) if planned else ()
+    if metric in asked:
+        return View(answers[asked.index(metric)].verdicts[0], noise)
+    return View(found, noise, answers, sensitivities(study, found))
 
 
 class View(Generic[Data]):

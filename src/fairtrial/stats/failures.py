@@ -94,7 +94,7 @@ def failure_caveats(found: Failures, reference: str, verdict: Verdict, alpha: fl
         return  # nothing of either to compare, which is said where the seeds are named
     if found.arm or found.reference:
         p = "p < 0.001" if found.p_adjusted < 0.001 else f"p = {found.p_adjusted:.2g}"
-        differ = "do not differ significantly" if found.p_adjusted > alpha else "differ"
+        differ = "can't be told apart" if found.p_adjusted > alpha else "differ"
         counts = f"Of {found.seeds} seeds it lost {found.arm} and {reference} {found.reference}"
         if unpaired:
             theirs = f"{reference} {found.reference} of {found.reference_runs}"

@@ -11,7 +11,7 @@ runs' means less that, over T. Whatever drifts within a run counts as jitter.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ from fairtrial.measures import within_last_epoch
 from fairtrial.spec import Study
 from fairtrial.spec.measures import Measure
 from fairtrial.spec.metrics import LARGEST
+from fairtrial.stats.joined import Key
 from fairtrial.stats.paired import PairedData
 from fairtrial.stats.variance import FloatArray
 from fairtrial.trial import EpochRecord, TrialResult
@@ -96,13 +97,10 @@ def find_jitter(
     if not metric or not measure.name.endswith(f"_{metric}"):
         return None
     runs = {(one.arm, one.seed): one.epochs for one in results if (one.arm, one.seed) in data.values}
-    within = min((len(within_last_epoch(epochs, metric)) for epochs in runs.values()), default=0)
-    epochs = min((len(epochs) for epochs in runs.values()), default=0)
-    is_within = within >= LEAST_WITHIN
-    number = within if is_within else next((last for least, last in EPOCHS.items() if epochs >= least), 0)
-    if not number:
+    ends = end_evaluations(runs, metric)
+    if ends is None:
         return None
-    traces = {key: _trace(epochs, metric, number, within_epoch=is_within) for key, epochs in runs.items()}
+    number, is_within, traces = ends.number, ends.within_epoch, ends.traces
     missing = np.full(number, np.nan)
     table = np.array(
         [
@@ -119,6 +117,32 @@ def find_jitter(
     steadier = f"mean_last_epoch_{metric}" if is_within else f"mean_last{number}_{metric}"
     own = _own_variance(measure, split, number, data.differences(study.reference, arms, data.seeds))
     return Jitter(metric, number, is_within, split, steadier, split.variance(number) / own) if own else None
+
+
+@dataclass(frozen=True)
+class Ends:
+    """The last evaluations of some runs, the one at the end of training last, as many of each."""
+
+    number: int
+    within_epoch: bool  # whether they are within the last epoch; if not, each is at the end of an epoch
+    traces: Mapping[Key, FloatArray]  # by arm and seed; NaN where one is missing
+
+
+def end_evaluations(runs: Mapping[Key, Sequence[EpochRecord]], metric: str) -> Ends | None:
+    """Take the evaluations at the ends of runs that jitter is estimated from; None if there are too few.
+
+    Args:
+        runs: their records in order, by arm and seed.
+        metric: of the epochs.
+    """
+    within = min((len(within_last_epoch(epochs, metric)) for epochs in runs.values()), default=0)
+    epochs = min((len(epochs) for epochs in runs.values()), default=0)
+    is_within = within >= LEAST_WITHIN
+    number = within if is_within else next((last for least, last in EPOCHS.items() if epochs >= least), 0)
+    if not number:
+        return None
+    traces = {key: _trace(epochs, metric, number, within_epoch=is_within) for key, epochs in runs.items()}
+    return Ends(number, is_within, traces)
 
 
 def split_variance(differences: FloatArray) -> Split | None:

@@ -158,7 +158,7 @@ def overhead(trial: Trial, steps: int = 60) -> float:
     Learner.step = timed_step  # type: ignore[method-assign, assignment]
     try:
         before = perf_counter()
-        (record,) = loop.train(TrialContext(short))
+        (record,) = loop.train(TrialContext(short, xray=False))
         whole = perf_counter() - before
     finally:
         Learner.step = step  # type: ignore[method-assign]

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from fairtrial.spec import ModelSettings
 from fairtrial.spec.metrics import EMA, RECALIBRATED
 from fairtrial.spec.settings import Training
 from fairtrial.training import datasets
@@ -15,6 +16,8 @@ from fairtrial.training.losses import Accumulator, Objective
 
 #: Images per forward pass of an evaluation: enough to keep the cores busy, few enough to stay in their caches.
 EVALUATION_BATCH = 500
+#: Test images of which an x-ray measures the loss along the way.
+SAMPLE = 128
 #: Training batches from which statistics of batch norm are recomputed: of 64 images, they leave a variance within 2%.
 RECALIBRATION_BATCHES = 100
 
@@ -81,6 +84,20 @@ def _evaluate_in_all_ways(
         with learner.average.applied():
             metrics |= evaluate_all(learner, held_out, EMA)
     return metrics
+
+
+def along_the_way(learner: Learner, model: ModelSettings, dataset: datasets.Dataset) -> dict[str, float]:
+    """Measure the loss on up to `SAMPLE` test images, evenly spaced, for an x-ray; training goes on as if it had not.
+
+    Of a model of the user's own nothing is measured: its evaluation might change it.
+    """
+    if ":" in model.name:
+        return {}
+    images = len(dataset.test)
+    some = torch.arange(0, images, -(-images // SAMPLE))
+    with evaluated_weights(learner.optimizer, learner.network):
+        tally = evaluate(learner.network, dataset.test, learner.device, some, learner.objective)
+    return {"test_loss": tally.read("test")["test_loss"]}
 
 
 def evaluated_images(training: Training, dataset: datasets.Dataset) -> int:

@@ -15,12 +15,14 @@ from fairtrial.training import datasets, precision, state
 from fairtrial.training.allocator import keep_freed_memory
 from fairtrial.training.augmentation import augment
 from fairtrial.training.closures import evaluated_weights
-from fairtrial.training.evaluation import evaluate_all, evaluate_epoch, evaluations_within, held_out_sets
+from fairtrial.training.evaluation import along_the_way, evaluate_all, evaluate_epoch, evaluations_within, held_out_sets
 from fairtrial.training.fingerprints import fingerprint
 from fairtrial.training.kernels.assistance import helped_seconds
 from fairtrial.training.learner import Learner
+from fairtrial.training.losses import Accumulator
 from fairtrial.training.randomness import random_state, set_random_state
 from fairtrial.training.state import TrainingPosition
+from fairtrial.training.xray import Xray
 from fairtrial.trial import TrialContext
 
 #: Steps between two checks that the loss is still finite. A check waits for an accelerator, but not for a CPU.
@@ -66,12 +68,14 @@ def train(trial: TrialContext) -> Iterator[dict[str, float]]:
         batch_order=fingerprint((str(epoch), order) for epoch, order in enumerate(orders, start=1)),
     )
     position = state.load(trial, learner)
+    steps = -(-len(dataset.train) // trial.settings.training.batch_size)
+    xray = trial.xray(learner.optimizer, learner.network, steps_per_epoch=steps)
     while position.epoch <= trial.epochs:
         helped = helped_seconds()
         order = batch_order(trial.order_seed, position.epoch, len(dataset.train))
         batches = torch.split(order, trial.settings.training.batch_size)
         with precision.in_force(trial.settings.training.precision, learner.device):
-            metrics = _train_epoch(trial, learner, position, dataset, batches)
+            metrics = _train_epoch(trial, learner, position, dataset, batches, xray)
             trained = perf_counter()
             metrics |= position.evaluations | evaluate_epoch(learner, trial.settings.training, dataset, batches)
         learner.schedule.end_epoch(metrics)
@@ -91,12 +95,13 @@ def batch_order(seed: int, epoch: int, images: int) -> Tensor:
     return torch.from_numpy(np.random.Generator(np.random.PCG64(sequence)).permutation(images))
 
 
-def _train_epoch(
+def _train_epoch(  # noqa: PLR0917
     trial: TrialContext,
     learner: Learner,
     position: TrainingPosition,
     dataset: datasets.Dataset,
     order: Sequence[Tensor],
+    xray: Xray,
 ) -> dict[str, float]:
     """Train an epoch from a position to its end, and update the position; return ``train_loss`` and ``train_acc``."""
     device, tally, data = learner.device, position.tally, trial.settings.data
@@ -120,6 +125,9 @@ def _train_epoch(
                 )
             tally.add(*learner.step(inputs, labels), labels)
             position.batch += 1
+            if xray.fresh:
+                _add_losses(xray, learner, tally, trial.settings.model, dataset)
+            started += xray.spent()
             is_check = position.batch % CHECK_STEPS == 0 or position.batch == len(order)
             if is_check and not math.isfinite(loss := tally.loss.item()):
                 raise Diverged(f"train_loss is {loss} in epoch {position.epoch}, by batch {position.batch}")
@@ -141,6 +149,18 @@ def _train_epoch(
     metrics = tally.read("train")
     position.seconds += perf_counter() - started
     return metrics
+
+
+def _add_losses(
+    xray: Xray, learner: Learner, tally: Accumulator, model: spec.ModelSettings, dataset: datasets.Dataset
+) -> None:
+    """Add the losses so far to the snapshot that was just taken."""
+    begun = perf_counter()
+    losses = along_the_way(learner, model, dataset)
+    xray.add_losses(train_loss=tally.read("train")["train_loss"], **losses)
+    if not losses:
+        xray.note("test loss along the way: not measured of a model of your own, which its evaluation might change")
+    xray.seconds += perf_counter() - begun
 
 
 def load_once(settings: spec.DataSettings) -> datasets.Dataset:

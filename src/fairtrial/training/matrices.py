@@ -1,6 +1,6 @@
 """Muon for matrices together with AdamW for other weights: two of torch's optimizers as one."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -48,6 +48,14 @@ class MuonAndAdamW(torch.optim.Optimizer):
                 ordered = _in_memory_order(parameter, parameter)
                 ordered.copy_(matrix.view(ordered.shape))
         return loss
+
+    def held(self) -> Iterator[tuple[nn.Parameter, dict[str, Any], dict[str, Any]]]:
+        """List the parameters, each with its group and with what torch's optimizer keeps of it."""
+        of_matrix = {id(matrix): parameter for parameter, matrix in self._matrices}
+        for part in self._parts:
+            for group in part.param_groups:
+                for one in group["params"]:
+                    yield of_matrix.get(id(one), one), group, part.state.get(one) or {}
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of the parameters."""

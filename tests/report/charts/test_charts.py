@@ -40,7 +40,7 @@ def test_an_unknown_name_is_told_what_there_is():
 def test_a_chart_without_data_is_refused_by_name_and_left_out_else():
     study = make_study(("a",), seeds=1)
     results = make_results(study, lambda arm, seed, epoch: {"train_loss": 1.0})
-    assert [figure.name for figure in draw([], study, results)] == ["training_loss"]
+    assert [figure.name for figure in draw([], study, results)] == ["seeds", "training_loss"]
     with pytest.raises(ReportError, match="no finished or diverged trial has recorded `test_acc`"):
         draw(["test_accuracy"], study, results)
 

@@ -1,14 +1,15 @@
 """Charts of a study, one module each: first the data, tested as numbers, then the drawing."""
 
 import base64
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, get_args
 
 import altair as alt
+import vl_convert
 
 from fairtrial.errors import ReportError
 from fairtrial.history import History
@@ -83,8 +84,9 @@ class Figure:
     def _repr_mimebundle_(self, **_include_exclude: object) -> dict[str, Any]:
         """Give a notebook the interactive chart, and a picture if it can't draw that; neither loads anything."""
         major = alt.SCHEMA_VERSION.lstrip("v").partition(".")[0]
-        picture = base64.b64encode(_render(self.chart, "png")).decode()
-        return {f"application/vnd.vegalite.v{major}+json": self.chart.to_dict(), "image/png": picture}
+        spec = self.chart.to_dict()
+        picture = base64.b64encode(_render(spec, "png")).decode()
+        return {f"application/vnd.vegalite.v{major}+json": spec, "image/png": picture}
 
 
 def draw(
@@ -143,8 +145,9 @@ def write(figure: Figure, folder: Path) -> list[Path]:
         raise ReportError(f"{folder}: can't be made: {error.strerror}") from error
     stem = re.sub(r"[^\w.-]", "_", figure.name)
     paths = {form: folder / f"{stem}.{form}" for form in get_args(Format)}
+    spec = figure.chart.to_dict()
     for form, path in paths.items():
-        write_document(path, _render(figure.chart, form))
+        write_document(path, _render(spec, form))
     return list(paths.values())
 
 
@@ -206,11 +209,8 @@ def _figure(
     return Figure(chart.name, drawing, data, *map(chart_text, (title, caption, words.alt)))
 
 
-def _render(chart: Drawing, form: Format) -> bytes:
+def _render(spec: dict[str, Any], form: Format) -> bytes:
+    text = json.dumps(spec)
     if form == "svg":
-        text = StringIO()
-        chart.save(text, format=form)
-        return text.getvalue().encode()
-    out = BytesIO()
-    chart.save(out, format=form, ppi=216)
-    return out.getvalue()
+        return vl_convert.vegalite_to_svg(text).encode()
+    return vl_convert.vegalite_to_png(text, ppi=216) if form == "png" else vl_convert.vegalite_to_pdf(text)

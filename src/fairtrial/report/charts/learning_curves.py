@@ -6,6 +6,7 @@ the first. Up to twelve have a plot each, with all others in gray behind; more a
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import altair as alt
@@ -17,7 +18,8 @@ from fairtrial.report.charts import Chart, Drawing, Words
 from fairtrial.report.curve_plots import Frame, behind, curve_layers, later_start, legend, spans, y_domain
 from fairtrial.report.curves import ArmCurve, CurveData, Point, Value, curve_data
 from fairtrial.report.dots import dots
-from fairtrial.report.style import LINE, WIDTH, chart_text, frame, shortened
+from fairtrial.report.panels import grid, panel
+from fairtrial.report.style import LINE, WIDTH, chart_text, frame
 from fairtrial.report.words import count
 from fairtrial.spec import Study
 from fairtrial.spec.metrics import Metric, Unit
@@ -64,21 +66,27 @@ def learning_curves(
     return Chart(
         name,
         data=data,
-        draw=partial(_draw, axis=axis or label),
+        draw=partial(draw_curves, axis=axis or label),
         about=about or f"{title}: a line for each arm, with a band over seeds.",
-        words=partial(_words, title=title),
+        words=partial(curve_words, title=title),
         options=_OPTIONS,
     )
 
 
-def _draw(study: Study, data: CurveData, *, axis: str, size: Size | None = None, log: bool = False) -> Drawing:
+def axis_title(metric: str, unit: Unit, label: str = "") -> str:
+    """Name an axis: ``Test accuracy (%)``."""
+    words = label or Metric.named(metric).label
+    return chart_text(f"{words[:1].upper()}{words[1:]} ({unit.name})".removesuffix(" ()"))
+
+
+def draw_curves(study: Study, data: CurveData, *, axis: str, size: Size | None = None, log: bool = False) -> Drawing:
     """Draw the curves of all arms; every layer's rows are in the chart itself."""
-    unit = study.metric(data.metric).unit
-    title = chart_text(f"{axis} ({unit.name})".removesuffix(" ()"))
+    unit = data.unit_in(study)
+    title = axis_title(data.metric, unit, axis)
     if data.epochs == 1:
         return dots(study, data, title, unit.factor, size)
     number = len(data.curves)
-    ends = _ends(data, unit, log=log)
+    ends = ends_of(data, unit, log=log)
     arms = [arm.name for arm in study.arms]
     axes = Frame(title, unit, 1, data.epochs, ends, arms, study.reference, log, data.most_seeds)
     if number <= TOGETHER:
@@ -86,9 +94,12 @@ def _draw(study: Study, data: CurveData, *, axis: str, size: Size | None = None,
     return _small(study, data, axes, size) if number <= EACH else _groups(study, data, axes, size)
 
 
-def _ends(data: CurveData, unit: Unit, *, log: bool) -> Span:
-    """The ends of the vertical axis; small plots leave out more of the first epochs, for there is none of the last."""
-    if len(data.curves) <= TOGETHER:
+def ends_of(data: CurveData, unit: Unit, *, log: bool, alone: bool | None = None) -> Span:
+    """The ends of the vertical axis; small plots leave out more of the first epochs, for there is none of the last.
+
+    ``alone`` says whether there is one plot; by default that depends on the number of arms.
+    """
+    if len(data.curves) <= TOGETHER if alone is None else alone:
         return y_domain(data, unit, log=log)
     return y_domain(data, unit, log=log, first=later_start(data, unit), early=5.0)
 
@@ -130,16 +141,14 @@ def _small(study: Study, data: CurveData, axes: Frame, size: Size | None) -> alt
     panels = []
     for at, curve in enumerate(data.curves):
         others = [other for other in data.curves if other.arm not in {curve.arm, study.reference}]
-        axes_here = axes if at % 4 == 0 else _untitled(axes)
+        axes_here = replace(axes, ticks=6, title=axes.title if at % 4 == 0 else "")
         layers = [behind(others, axes_here)]
         if own is not None and curve is not own:
             layers.append(behind([own], axes_here, "ink", 1.4))
         layers += curve_layers([curve], axes_here, color="ink" if curve is own else "equivalent")
-        head = alt.TitleParams(
-            chart_text(shortened(_label(curve, data, study.seeds), 34)), fontSize=10.5, offset=4, anchor="start"
-        )
-        panels.append(alt.LayerChart(layer=layers, width=width, height=height, title=head))
-    return alt.ConcatChart(concat=panels, columns=4, spacing=14, config=frame())
+        more = ", ".join(_said(curve, data, study.seeds))
+        panels.append(panel(layers, curve.arm, (width, height), more))
+    return grid(panels)
 
 
 def _groups(study: Study, data: CurveData, axes: Frame, size: Size | None) -> alt.ConcatChart:
@@ -180,22 +189,20 @@ def grouped(study: Study, data: CurveData) -> tuple[list[tuple[int, list[ArmCurv
     return [*groups[:half], *groups[-half:]], sum(len(group) for _, group in groups[half:-half])
 
 
-def _untitled(axes: Frame) -> Frame:
-    return Frame(
-        "", axes.unit, axes.first, axes.last, axes.domain, axes.arms, axes.reference, axes.log, axes.most_seeds
-    )
-
-
 def _label(curve: ArmCurve, data: CurveData, seeds: int) -> str:
-    """Name an arm in the legend, with its number of seeds if that is 1 among more, and its lost trials."""
+    """Name an arm in the legend, with what is to be said of it."""
+    said = _said(curve, data, seeds)
+    return f"{curve.arm} ({', '.join(said)})" if said else curve.arm
+
+
+def _said(curve: ArmCurve, data: CurveData, seeds: int) -> list[str]:
+    """Say that an arm has one seed where others have more, what happened to lost trials, or that there are no data."""
     said = ["1 seed"] if curve.seeds == 1 < data.most_seeds else []
     said += [f"{number} of {seeds} {how}" for how, number in curve.fates.items()]
-    if said:
-        return f"{curve.arm} ({', '.join(said)})"
-    return curve.arm if curve.seeds else f"{curve.arm} (no data)"
+    return said or ([] if curve.seeds else ["no data"])
 
 
-def _words(study: Study, data: CurveData, *, title: str) -> Words:
+def curve_words(study: Study, data: CurveData, *, title: str) -> Words:
     """Say what is drawn."""
     lines = [f"{study.name}. {_caption(data)}", *_layout(study, data), *_remarks(study, data)]
     wide = {True: LINE + 30, False: LINE}[len(data.curves) > TOGETHER]
@@ -204,7 +211,7 @@ def _words(study: Study, data: CurveData, *, title: str) -> Words:
 
 def _in_words(study: Study, data: CurveData, title: str) -> str:
     """Describe the picture in a sentence: where each arm ends, or between which values all do."""
-    unit = study.metric(data.metric).unit
+    unit = data.unit_in(study)
     ends = {curve.arm: curve.points[-1].mean for curve in data.curves if curve.points}
     name = unit.name if unit.name == "%" else f" {unit.name}".rstrip()
     if not ends:
@@ -245,8 +252,8 @@ def _layout(study: Study, data: CurveData) -> Iterator[str]:
 
 
 def _remarks(study: Study, data: CurveData) -> Iterator[str]:
-    unit = study.metric(data.metric).unit
-    domain = _ends(data, unit, log=False)
+    unit = data.unit_in(study)
+    domain = ends_of(data, unit, log=False)
     beyond = [span for span in spans(data.curves, unit.factor) if span[0] < domain[0] or span[1] > domain[1]]
     if data.epochs > 1 and beyond:
         yield f"Lines leave the plot where they would squash the rest; all values: {_all(data, unit.factor)}."

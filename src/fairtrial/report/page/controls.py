@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from fairtrial.report.page.environment import render
-from fairtrial.report.style import LineStyle, chart_text, line_styles
+from fairtrial.report.style import DARK_PALETTE, PALETTE, LineStyle, chart_text, line_styles
 from fairtrial.spec import Study
 
 
@@ -15,6 +15,11 @@ class ArmSwitch:
 
     name: str
     style: LineStyle
+
+    @property
+    def dark(self) -> str:
+        """Its color on a dark page."""
+        return DARK_PALETTE[PALETTE.index(self.style.color)]
 
     @property
     def dashes(self) -> str:

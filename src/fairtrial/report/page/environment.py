@@ -6,11 +6,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from fairtrial.report.html import html
+from fairtrial.text import visible
 
 
 @cache
 def environment() -> Environment:
     """Make the environment; its templates are ``report/page/templates/*.html``.
+
+    In every text, control characters and such as turn its direction around are written as escapes.
 
     The filter ``grid`` writes a `Grid` as a table with class names. The filter ``tojson``, Jinja's own, writes a value
     so that no text in it ends the script element around it.
@@ -21,9 +24,14 @@ def environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_printable,
     )
     made.filters["grid"] = lambda grid: Markup(html(grid, classes=True))  # noqa: S704  (html escapes every text)
     return made
+
+
+def _printable(value: object) -> object:
+    return value if isinstance(value, Markup) or not isinstance(value, str) else visible(value)
 
 
 def render(template: str, **values: object) -> Markup:

@@ -32,7 +32,7 @@ class Shown:
 
     identifier: str
     title: str
-    caption: tuple[str, ...]
+    caption: str
     alt: str
     picture: Picture
     content: Mapping[str, Any]  # what the page's script reads
@@ -68,21 +68,13 @@ def figure_choice(
 
 
 def _shown(figure: Figure, study: Study, identifier: str) -> Shown:
-    spec = figure.chart.to_dict()
-    head = spec.pop("title", None) or {}
-    head = head if isinstance(head, dict) else {"text": head}
-    title = _line(head.get("text", figure.name))
-    subtitle = head.get("subtitle", ())
-    caption = (subtitle,) if isinstance(subtitle, str) else tuple(subtitle)
-    alt = getattr(figure, "alt", "") or " ".join([f"{title}.", *caption])
-    own = spec.get("config") == config("light")
-    content = {"spec": spec, "seeds": seed_rows(figure, study), "dark": config("dark") if own else None}
+    spec = figure.spec()
+    spec.pop("title", None)  # the page has it as a heading
+    title = figure.title or figure.name
+    content = {"spec": spec, "dark": config("dark"), "seeds": seed_rows(figure, study)}
     identifier = _identifier(identifier or f"figure-{figure.name}")
-    return Shown(identifier, title, caption, alt, _picture(spec), content, behind(figure, study))
-
-
-def _line(text: str | Sequence[str]) -> str:
-    return text if isinstance(text, str) else " ".join(text)
+    table = behind(figure, study)
+    return Shown(identifier, title, figure.caption, figure.alt or title, _picture(spec), content, table)
 
 
 def _identifier(text: str) -> str:

@@ -1,12 +1,6 @@
 // Draws the charts of a page and makes its controls work. No eval, no network, no markup made of text.
 "use strict";
 (() => {
-  // Colors of charts on a light background, and what stands for them on a dark one.
-  const DARK = {
-    "white": "#14171a", "#ffffff": "#14171a", "#000000": "#f2f4f6", "black": "#f2f4f6", "#333333": "#c9d0d6",
-    "#444444": "#b3bac1", "#666666": "#a0a8af", "#555555": "#a9b1b8", "#888888": "#8a939b", "#e6e6e6": "#2d3338",
-    "#0072b2": "#3f9ad6",
-  };
   // What rows of charts call things, in words; the rest of their keys are for drawing only.
   const WORDS = {
     arm: "Arm", epoch: "Epoch", seed: "Seed", mean: "Mean", low: "Lowest", high: "Highest", n: "Seeds",
@@ -33,23 +27,6 @@
     if (node === null || typeof node !== "object") return;
     change(node);
     for (const [key, value] of Object.entries(node)) if (key !== "datasets" && key !== "values") walk(value, change);
-  }
-
-  function darken(node) {
-    if (typeof node === "string") return DARK[node.toLowerCase()] ?? node;
-    if (Array.isArray(node)) return node.map(darken);
-    if (node === null || typeof node !== "object") return node;
-    return Object.fromEntries(Object.entries(node).map(([key, value]) =>
-      [key, key === "datasets" || key === "values" || key === "data" || key === "domain" ? value : darken(value)]));
-  }
-
-  // Inks that a chart leaves to Vega, which takes black.
-  function lighten(config) {
-    const ink = DARK["#333333"], names = { labelColor: ink, titleColor: ink };
-    const text = { axis: names, header: names, legend: names, title: { color: ink, subtitleColor: ink }, text: { color: ink } };
-    const all = { ...config };
-    for (const [key, value] of Object.entries(text)) all[key] = { ...value, ...config?.[key] };
-    return all;
   }
 
   const parsed = (values) => (typeof values === "string" ? JSON.parse(values) : values);
@@ -292,9 +269,8 @@
   const redraw = () => charts.forEach((chart) => { if (chart.result) chart.draw(); });
 
   function inkSwatches() {
-    for (const line of document.querySelectorAll("[data-ink]")) {
-      const ink = line.dataset.ink;
-      line.setAttribute("stroke", isDark() ? DARK[ink.toLowerCase()] ?? ink : ink);
+    for (const line of document.querySelectorAll("[data-light]")) {
+      line.setAttribute("stroke", isDark() ? line.dataset.dark : line.dataset.light);
     }
   }
 
