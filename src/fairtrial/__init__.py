@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     from fairtrial.stats.verdicts import Comparison, Verdict
     from fairtrial.store.sql import SQLStore
     from fairtrial.tasks import TaskResults, load_tasks, open_tasks
+    from fairtrial.trackers.mlflow import MLflowTracker
+    from fairtrial.trackers.tensorboard import TensorBoardTracker
+    from fairtrial.trackers.wandb import WandbTracker
     from fairtrial.training.fingerprints import fingerprint
     from fairtrial.trial import EpochRecord, Machine, Outcome, Snapshot, Trial, TrialContext, TrialResult
 
@@ -59,6 +62,7 @@ __all__ = [
     "FairtrialError",
     "InlineExecutor",
     "LocalExecutor",
+    "MLflowTracker",
     "Machine",
     "Measure",
     "ModelSettings",
@@ -72,11 +76,13 @@ __all__ = [
     "StudyCheck",
     "StudyResults",
     "TaskResults",
+    "TensorBoardTracker",
     "Trial",
     "TrialContext",
     "TrialResult",
     "Verdict",
     "View",
+    "WandbTracker",
     "bench",
     "check",
     "check_installation",
@@ -131,6 +137,9 @@ _MODULES = {
     "stats.verdicts": ("Comparison", "Verdict"),
     "store.sql": ("SQLStore",),
     "tasks": ("TaskResults", "load_tasks", "open_tasks"),
+    "trackers.mlflow": ("MLflowTracker",),
+    "trackers.tensorboard": ("TensorBoardTracker",),
+    "trackers.wandb": ("WandbTracker",),
     "training.fingerprints": ("fingerprint",),
     "trial": ("EpochRecord", "Machine", "Outcome", "Snapshot", "Trial", "TrialContext", "TrialResult"),
 }

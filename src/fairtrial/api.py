@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fairtrial import loading
+from fairtrial.callbacks import Callback, closing
 from fairtrial.digests import digest_results
 from fairtrial.errors import FairtrialError, ReportError, StoreMissingError, StudyError, StudyNotFoundError
 from fairtrial.history import History
@@ -22,7 +23,6 @@ from fairtrial.trial import Outcome, TrialResult
 if TYPE_CHECKING:  # slow to load, and needed by one function each
     import pandas as pd
 
-    from fairtrial.callbacks import Callback
     from fairtrial.estimate import Estimate
     from fairtrial.executors.base import Executor
     from fairtrial.report.charts import Figure
@@ -230,7 +230,7 @@ def run(
     *,
     store: str | Path | Store = DEFAULT_STORE,
     executor: "Executor | None" = None,
-    callbacks: "Sequence[Callback]" = (),
+    callbacks: Sequence[Callback] = (),
     retry_failed: bool = False,
     force: bool = False,
     xray: bool = True,
@@ -282,10 +282,14 @@ def run(
                 callback.on_warning(None, text)
 
         trained = 0
-        if study.untuned:
-            study, trained = tune(study, opened, train, say)
-        trained += train(study)
-        return StudyResults(study, tuple(opened.results(study)), trained, opened.history(study), store)
+        with closing(callbacks):
+            if study.untuned:
+                study, trained = tune(study, opened, train, say)
+            trained += train(study)
+            runs = StudyResults(study, tuple(opened.results(study)), trained, opened.history(study), store)
+            for callback in callbacks:
+                callback.on_results(runs)
+            return runs
 
 
 def open_results(

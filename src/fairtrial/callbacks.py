@@ -1,10 +1,15 @@
 """Callbacks: called while a study runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from fairtrial.executors.slots import Slots
 from fairtrial.spec import Study
 from fairtrial.trial import EpochRecord, Machine, Outcome, Trial
+
+if TYPE_CHECKING:
+    from fairtrial.api import StudyResults
 
 
 class Callback:
@@ -40,3 +45,19 @@ class Callback:
         Its verdict is settled after this many seeds; or it can't be, because too many of its or the reference's trials
         diverged, failed or share no fingerprints; or it is the reference, and no other arm continues.
         """
+
+    def on_results(self, runs: "StudyResults") -> None:
+        """A call of `fairtrial.run` has trained all that was missing: its results, which know their verdicts."""
+
+    def on_close(self) -> None:
+        """A call of `fairtrial.run` is over, also if an error or Ctrl-C ended it; nothing is called after this."""
+
+
+@contextmanager
+def closing(callbacks: Sequence[Callback]) -> Iterator[None]:
+    """Tell callbacks when a call is over, whatever ended it."""
+    try:
+        yield
+    finally:
+        for callback in callbacks:
+            callback.on_close()

@@ -93,7 +93,7 @@ def test_what_an_interrupted_session_logged_after_the_step_of_the_next_is_void(t
         for step, content in events:
             event = b"\x10" + bytes([step]) + content
             size = struct.pack("<Q", len(event))
-            checks = [struct.pack("<I", event_files._masked_crc32c(part)) for part in (size, event)]
+            checks = [struct.pack("<I", event_files.masked_crc32c(part)) for part in (size, event)]
             chunks += [size, checks[0], event, checks[1]]
         (tmp_path / name).write_bytes(b"".join(chunks))
 

@@ -47,7 +47,7 @@ COMMANDS = (
         "report",
         "Write a report of a study: a page that needs no network, with its figures, tables and data as files.",
     ),
-    Entry("export", "results", "export", "Write every epoch record, or every trial."),
+    Entry("export", "results", "export", "Write every epoch record, every trial, or every snapshot."),
     Entry("digest", "results", "digest_study", "Print a digest of the results."),
     Entry("judge", "judge", "judge", "Judge runs that were made elsewhere: is a difference real, or luck?"),
     Entry(
@@ -82,10 +82,19 @@ COMMANDS = (
 
 
 class Command(TyperCommand):
-    """A command that refuses an option given twice, unless it is repeatable: the first value would be ignored."""
+    """A command that refuses an option given twice, unless it is repeatable: the first value would be ignored.
+
+    An option whose name for its value is in brackets, such as ``--wandb [PROJECT]``, may have none.
+    """
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
         """Parse the arguments."""
+        optional = {option.opts[0] for option in self.params if str(option.metavar).startswith("[")}
+        following = [*args, "-"][1:]
+        args = [
+            f"{arg}=" if arg in optional and after.startswith("-") else arg
+            for arg, after in zip(args, following, strict=True)
+        ]
         _, _, given = self.make_parser(ctx).parse_args(list(args))
         for option, times in Counter(given).items():
             if times > 1 and not getattr(option, "multiple", True) and not getattr(option, "is_flag", False):

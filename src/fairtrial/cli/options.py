@@ -12,6 +12,7 @@ from fairtrial.executors.limits import parse_bytes, parse_seconds
 from fairtrial.registry import EXECUTORS, UnknownNameError
 
 if TYPE_CHECKING:
+    from fairtrial.callbacks import Callback
     from fairtrial.executors.base import Executor
 
 T = TypeVar("T")
@@ -95,6 +96,22 @@ CheckpointsOption = Annotated[
         help="Folder or URL for the checkpoints of running trials, shared by all nodes; by default beside the store.",
     ),
 ]
+TensorBoardOption = Annotated[
+    str | None,
+    typer.Option("--tensorboard", metavar="FOLDER", help="Write TensorBoard's event files to a folder, too."),
+]
+MLflowOption = Annotated[
+    str | None,
+    typer.Option("--mlflow", metavar="URI", help="Log to MLflow, too: http://HOST:PORT or sqlite:///mlflow.db."),
+]
+WandbOption = Annotated[
+    str | None,
+    typer.Option(
+        "--wandb",
+        metavar="[PROJECT]",
+        help="Log to Weights & Biases, too; by default to a project named like the study.",
+    ),
+]
 #: Of runs that were made elsewhere.
 ArmOption = Annotated[
     str | None,
@@ -153,3 +170,23 @@ def make_executor(name: str, **options: object) -> "Executor":
         raise FairtrialError(f"--{option.replace('_', '-')}: requires --executor {' or '.join(others)}")
     made: Executor = executor(**given)
     return made
+
+
+def make_trackers(
+    tensorboard: str | None, mlflow: str | None, wandb: str | None, say: Callable[[str], None]
+) -> "list[Callback]":
+    """Construct the trackers that are asked for; what any of them lacks is a FairtrialError, before anything runs."""
+    found: list[Callback] = []
+    if tensorboard is not None:
+        from fairtrial.trackers.tensorboard import TensorBoardTracker  # noqa: PLC0415  (few runs have trackers)
+
+        found.append(TensorBoardTracker(tensorboard, say))
+    if mlflow is not None:
+        from fairtrial.trackers.mlflow import MLflowTracker  # noqa: PLC0415
+
+        found.append(MLflowTracker(mlflow, say))
+    if wandb is not None:
+        from fairtrial.trackers.wandb import WandbTracker  # noqa: PLC0415
+
+        found.append(WandbTracker(wandb or None, say))
+    return found

@@ -44,6 +44,9 @@ def run(
     executor: options.ExecutorOption = "local",
     address: options.AddressOption = None,
     checkpoints: options.CheckpointsOption = None,
+    tensorboard: options.TensorBoardOption = None,
+    mlflow: options.MLflowOption = None,
+    wandb: options.WandbOption = None,
 ) -> None:
     """Train the missing trials of a study, or of each of its tasks, and print the results."""
     limits = {"time_limit": time_limit, "memory_limit": memory_limit}
@@ -56,6 +59,7 @@ def run(
     else:
         studies = [*by_task.values()] or [api.load(study, overrides or [], store=store)]
     named = study, overrides or [], store
+    trackers = options.make_trackers(tensorboard, mlflow, wandb, say)
     _say_what_looks_leave(studies, store)
     commands = {one.label: [command_line(verb, one.label, store) for verb in ("plot", "failures")] for one in studies}
     os.environ.pop("FAIRTRIAL_STORE", None)  # workers inherit the environment, and it may hold a password
@@ -63,11 +67,12 @@ def run(
     try:
         for loaded in studies:
             with ProgressDisplay(console()) as display:
+                heard = [display, *trackers]
                 runs = api.run(
                     loaded,
                     store=store,
                     executor=chosen,
-                    callbacks=[display],
+                    callbacks=heard,
                     retry_failed=retry_failed,
                     force=force,
                     xray=xray,

@@ -15,6 +15,8 @@ from fairtrial.files import open_regular
 from fairtrial.importers.protobuf import fields, floats, of_field, signed, text
 from fairtrial.spec.messages import brief
 
+#: In the name of a file in which fairtrial itself notes a study's verdicts for TensorBoard: no run of anything.
+NO_RUN = ".fairtrial-verdicts."
 #: Bytes of an event that is read; larger ones, such as graphs, are passed over.
 _LARGEST = 2**24
 #: Bytes of an event whose content is checked as well as its length: scalars are smaller, and images would take long.
@@ -81,7 +83,7 @@ def _records(file: Any) -> Iterator[bytes | None]:
             return
         size, checksum = struct.unpack("<QI", header)
         at = file.tell() - 12
-        if checksum != _masked_crc32c(header[:8]):
+        if checksum != masked_crc32c(header[:8]):
             raise ValueError(f"a wrong checksum at byte {at:,}")
         if size > _LARGEST:
             file.seek(size, 1)
@@ -92,7 +94,7 @@ def _records(file: Any) -> Iterator[bytes | None]:
         if len(footer) < 4:
             yield None
             return
-        if 0 < len(content) <= _LARGEST_CHECKED and struct.unpack("<I", footer)[0] != _masked_crc32c(content):
+        if 0 < len(content) <= _LARGEST_CHECKED and struct.unpack("<I", footer)[0] != masked_crc32c(content):
             raise ValueError(f"a wrong checksum at byte {at:,}")
         yield content
 
@@ -195,7 +197,7 @@ def _crc32c_table() -> list[int]:
 _TABLE = _crc32c_table()
 
 
-def _masked_crc32c(content: bytes) -> int:
+def masked_crc32c(content: bytes) -> int:
     """The checksum of TFRecord: CRC-32C (Castagnoli), rotated by 15 bits, plus a constant."""
     table, crc = _TABLE, 0xFFFFFFFF
     for byte in content:

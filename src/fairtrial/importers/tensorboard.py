@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fairtrial.errors import RunsError
 from fairtrial.importers.base import Given, Importer, Source
-from fairtrial.importers.event_files import EventLog
+from fairtrial.importers.event_files import NO_RUN, EventLog
 from fairtrial.importers.folders import files_in, has_files, labels_of, naturally
 from fairtrial.importers.tracked import Run, Steps, note_on_repeats, source_of
 from fairtrial.importers.yaml_files import load_yaml
@@ -64,7 +64,7 @@ def open_events(given: Given) -> Source:
 
 
 def _is_event_file(name: str) -> bool:
-    return ".tfevents." in name and not name.endswith(".profile-empty")
+    return ".tfevents." in name and not name.endswith(".profile-empty") and NO_RUN not in name
 
 
 def _scan(path: Path, files: list[Path]) -> _Folder:

@@ -20,6 +20,8 @@ Steps: TypeAlias = Mapping[int, Mapping[str, float]]
 MOST_RUNS, MOST_COLUMNS = 100_000, 20_000
 #: Characters of a setting that is a list or a table.
 _LONGEST = 1_000
+#: The type of a run in which fairtrial itself notes a study's verdicts for W&B: no run of anything.
+SUMMARY = "fairtrial verdicts"
 #: Rows of a batch.
 _ROWS = 2**15
 

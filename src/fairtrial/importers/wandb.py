@@ -11,7 +11,7 @@ from fairtrial.errors import RunsError
 from fairtrial.importers import tables
 from fairtrial.importers.base import Given, Importer, Source, path_of
 from fairtrial.importers.folders import files_in, naturally
-from fairtrial.importers.tracked import Run, Steps, note_on_repeats, number, source_of
+from fairtrial.importers.tracked import SUMMARY, Run, Steps, note_on_repeats, number, source_of
 from fairtrial.importers.wandb_files import RunFile, numbers
 from fairtrial.registry import IMPORTERS
 from fairtrial.spec.messages import brief
@@ -60,6 +60,7 @@ def _open_folder(path: Path) -> Source:
     for file in files:  # of one run that was resumed: the folders' names begin with the time of the start
         by_run.setdefault(file.stem.removeprefix("run-"), []).append(file)
     scans = {name: _scan(files) for name, files in by_run.items()}
+    scans = {name: scan for name, scan in scans.items() if scan.labels.get("job_type") != SUMMARY}
     notes = note_on_repeats({name for scan in scans.values() for name in scan.repeated})
     if killed := sum(scan.status == "running" for scan in scans.values()):
         notes.append(f"{killed} of {len(scans)} runs have no end: they were killed, or are still running.")
@@ -146,7 +147,8 @@ def _open_project(name: str) -> Source:
     except ImportError as error:
         raise RunsError(f"wandb:{brief(name)}: needs W&B's library: pip install 'fairtrial[wandb]'") from error
     try:
-        runs = [_server_run(run) for run in wandb.Api(timeout=_TIMEOUT_SECONDS).runs(name)]
+        found = wandb.Api(timeout=_TIMEOUT_SECONDS).runs(name)
+        runs = [_server_run(run) for run in found if getattr(run, "job_type", None) != SUMMARY]
     except (wandb.Error, OSError, ValueError, TypeError, AttributeError) as error:
         raise RunsError(f"wandb:{brief(name)}: {_reason(error)}") from error
     return source_of(f"wandb:{name}", runs)

@@ -7,7 +7,9 @@ from typing import Any
 
 from fairtrial.report.charts import Figure
 from fairtrial.report.charts.differences import Differences
+from fairtrial.report.charts.history import Histories
 from fairtrial.report.charts.learning_curves import CurveData, Point
+from fairtrial.report.charts.overfitting import TrainTest
 from fairtrial.report.style import chart_text
 from fairtrial.report.words import NOTHING
 from fairtrial.spec import Study
@@ -36,12 +38,16 @@ def behind(figure: Figure, study: Study) -> Behind:
         return _of_curves(figure.data, study)
     if isinstance(figure.data, Differences):
         return _of_differences(figure.data)
+    if isinstance(figure.data, TrainTest):
+        return _of_train_test(figure.data, study)
+    if isinstance(figure.data, Histories):
+        return _of_histories(figure.data)
     return _of_rows(figure.chart.to_dict())
 
 
 def seed_rows(figure: Figure, study: Study) -> list[dict[str, object]]:
     """List each seed's points of learning curves, for who wants to see them; none of other charts or if too many."""
-    if not isinstance(figure.data, CurveData):
+    if not isinstance(figure.data, CurveData) or figure.name == "seeds":  # which shows them anyway
         return []
     factor = study.metric(figure.data.metric).unit.factor
     rows = [
@@ -96,6 +102,30 @@ def _of_differences(data: Differences) -> Behind:
         f"by {'seed' if data.found.paired else 'run'}",
     )
     return Behind(head, tuple(tuple(map(one_line, row)) for row in rows))
+
+
+def _of_train_test(data: TrainTest, study: Study) -> Behind:
+    """Make the table of two metrics: that of each, with the metric's name in the second column."""
+    parts = [(curves.metric, _of_curves(curves, study)) for curves in (data.train, data.test)]
+    rows = tuple((row[0], metric, *row[1:]) for metric, table in parts for row in table.rows)
+    every = -(-len(rows) // ROWS)
+    head = parts[0][1].head
+    note = " ".join(dict.fromkeys(table.note for _, table in parts if table.note))
+    return Behind((head[0], "metric", *head[1:]), rows[:: max(1, every)], note)
+
+
+def _of_histories(data: Histories) -> Behind:
+    unit = data.found.unit
+    name = f" ({unit.difference})".removesuffix(" ()")
+    rows = []
+    for arm in data.arms:
+        for look in arm.looks:
+            ends = "" if look.interval is None else unit.between(*look.interval)
+            rows.append((arm.arm, str(look.seeds), number(look.mean * unit.factor), ends or NOTHING, look.verdict))
+    head = ("arm", "seeds", f"mean difference{name}", f"interval{name}", "verdict")
+    every = -(-len(rows) // ROWS) or 1
+    note = f"Every {every}th of {len(rows)} looks." if every > 1 else ""
+    return Behind(head, tuple(tuple(map(one_line, row)) for row in rows[::every]), note)
 
 
 def _of_rows(spec: Mapping[str, Any]) -> Behind:

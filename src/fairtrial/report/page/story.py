@@ -15,7 +15,7 @@ from fairtrial.report.page.fixed import held_fixed, proved
 from fairtrial.report.page.items import Bullets, Charts, Facts, Folded, Item, Plain, Section, Table, listed, words
 from fairtrial.report.page.material import XRAY, Material
 from fairtrial.report.page.methods import methods
-from fairtrial.report.page.origin import how_to_repeat, identity, reported_with, trained_on, trials_text
+from fairtrial.report.page.origin import how_to_repeat, identity, machines, reported_with, trained_on, trials_text
 from fairtrial.report.words import count
 from fairtrial.spec.metrics import Metric
 from fairtrial.stats.joined import join
@@ -24,10 +24,13 @@ from fairtrial.trial import Outcome
 
 #: Where charts that this module does not name belong, by how their names begin; others are in the section of curves.
 _PLACES = {
-    "verdicts": ("differences", "sensitivity", "heat_map", "history", "sequential"),
-    "overfitting": ("train_test", "train_against", "generalization", "gap", "overfitting"),
-    "cost": ("time", "cost", "seconds"),
+    "verdicts": ("differences", "history", "sensitivity", "heat_map", "noise"),
+    "overfitting": ("overfitting", "train_test", "generalization", "gap"),
+    "cost": ("time", "cost"),
 }
+
+#: Up to so many kinds of machines are listed at once; more on demand.
+UNFOLDED = 4
 
 
 def story(material: Material) -> tuple[Section, ...]:
@@ -223,15 +226,15 @@ def origin_section(material: Material) -> Section:
     """Provenance, how to repeat it, and a methods paragraph."""
     named, shown = material.named, material.shown
     text, works = methods(shown.study, shown.results, shown.verdict.data, shown.claims)
+    setups = tuple(trained_on(named.results))
+    head = f"What trained: {count(len(machines(named.results)), 'setup')}"
+    trained = (Folded(head, setups),) if len(setups) > UNFOLDED else (words(f"{head}.", look="subhead"), *setups)
     return Section(
         "provenance",
         "Provenance, repetition and methods",
         (
             identity(named.study, named.results, digest_results(named.results)),
-            Folded(
-                f"What trained: {count(len({str(one.machine) for one in named.results}), 'setup')}",
-                tuple(trained_on(named.results)),
-            ),
+            *trained,
             Folded("What made this report", (reported_with(),)),
             *how_to_repeat(named.study),
             words("Methods, to paste into a paper:", look="subhead"),
@@ -242,11 +245,12 @@ def origin_section(material: Material) -> Section:
 
 
 def _others(material: Material, place: str, used: set[str]) -> list[Item]:
-    return [
-        Charts(f"chart-{name}", ((figure.name, figure),))
-        for name, figure in material.charts.items()
-        if name not in used and name not in material.recorded and _place(name) == place
-    ]
+    """The charts of a place, in the order in which `_PLACES` has them."""
+    starts = _PLACES[place]
+    names = [name for name in material.charts if _place(name) == place and name not in {*used, *material.recorded}]
+    names.sort(key=lambda name: next(at for at, start in enumerate(starts) if name.startswith(start)))
+    figures = [material.charts[name] for name in names]
+    return [Charts(f"chart-{figure.name}", ((figure.name, figure),)) for figure in figures]
 
 
 def _place(name: str) -> str | None:

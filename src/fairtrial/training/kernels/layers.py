@@ -50,10 +50,10 @@ def accelerate(model: nn.Module) -> nn.Module:
     for module in model.modules():
         if "forward" in vars(module):  # someone has replaced this object's forward pass
             continue
-        if type(module) in _FAST:
-            module.__class__ = _FAST[type(module)]
+        if type(module) in FAST:
+            module.__class__ = FAST[type(module)]
         elif isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
-            module.__class__ = _fast_sequential(type(module))  # type: ignore[arg-type]  # classes are hashable
+            module.__class__ = fast_sequential(type(module))  # type: ignore[arg-type]  # classes are hashable
     for dtype in {parameter.dtype for parameter in model.parameters() if parameter.device.type == "cpu"}:
         library.load(dtype)  # now, not within the first step, which someone may time
     return model
@@ -100,13 +100,14 @@ class FastBiasedBatchNorm2d(_Fast, BiasedBatchNorm2d):
     """`BiasedBatchNorm2d`, fast."""
 
 
-_FAST: dict[type[nn.Module], type[nn.Module]] = {
+#: The fast class of each class of layers.
+FAST: dict[type[nn.Module], type[nn.Module]] = {
     nn.Conv2d: FastConv2d,
     OneSidedConv2d: FastOneSidedConv2d,
     nn.BatchNorm2d: FastBatchNorm2d,
     BiasedBatchNorm2d: FastBiasedBatchNorm2d,
 }
-_CHAINED = {*_FAST.values(), *ACTIVATIONS}
+_CHAINED = {*FAST.values(), *ACTIVATIONS}
 _CONVS, _NORMS = (FastConv2d, FastOneSidedConv2d), (FastBatchNorm2d, FastBiasedBatchNorm2d)
 
 
@@ -131,7 +132,7 @@ class FastSequential(nn.Sequential):
 
 
 @cache
-def _fast_sequential(kind: type[nn.Sequential]) -> type[FastSequential]:
+def fast_sequential(kind: type[nn.Sequential]) -> type[FastSequential]:
     """The fast subclass of a class of sequences, with its other methods."""
     if kind is nn.Sequential:
         return FastSequential
@@ -139,7 +140,7 @@ def _fast_sequential(kind: type[nn.Sequential]) -> type[FastSequential]:
 
 
 def _new_sequential(kind: type[nn.Sequential]) -> FastSequential:
-    fast = _fast_sequential(kind)  # type: ignore[arg-type]
+    fast = fast_sequential(kind)  # type: ignore[arg-type]
     return fast.__new__(fast)
 
 
@@ -176,7 +177,7 @@ class _Part:
 
     def take(self, layer: nn.Module) -> bool:
         """Append a layer to the chain if possible."""
-        if _is_hooked(layer):
+        if is_hooked(layer):
             return False
         last = self.triples[-1] if self.triples else Triple()
         activation = ACTIVATIONS.get(type(layer))
@@ -202,7 +203,7 @@ _PARTS: weakref.WeakKeyDictionary[nn.Module, tuple[list[Any], list[_Part]]] = we
 def _parts_of(sequence: nn.Sequential) -> list[_Part]:
     """Divide a sequence into parts; cached until its layers change."""
     leaves = [*_leaves(sequence)]
-    made_of = [*leaves, *map(type, leaves), *map(_is_hooked, leaves)]
+    made_of = [*leaves, *map(type, leaves), *map(is_hooked, leaves)]
     known = _PARTS.get(sequence)
     if known is None or known[0] != made_of:
         known = _PARTS[sequence] = made_of, _divide(leaves)
@@ -238,13 +239,13 @@ def _divide(layers: Iterable[nn.Module]) -> list[_Part]:
 def _leaves(sequence: nn.Sequential) -> Iterator[nn.Module]:
     """The layers of a sequence and of sequences within it."""
     for layer in sequence:
-        if isinstance(layer, FastSequential) and not _is_hooked(layer):
+        if isinstance(layer, FastSequential) and not is_hooked(layer):
             yield from _leaves(layer)
         else:
             yield layer
 
 
-def _is_hooked(module: nn.Module) -> bool:
+def is_hooked(module: nn.Module) -> bool:
     """Whether a module has hooks, or another forward pass of its own."""
     # torch has no public name for these; its own Module.__call__ checks the same.
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)  # noqa: SLF001

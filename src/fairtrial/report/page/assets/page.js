@@ -69,7 +69,7 @@
         const rows = rowsOf(spec, unit.data ?? data);
         if (type === "line" && view.layer && measured(unit.encoding?.y) && rows.length && rows.length <= 3000) {
           const encoding = { x: unit.encoding.x, y: unit.encoding.y };
-          const layer = { mark: { type: "point", opacity: 0, size: 130, tooltip: { content: "data" } }, encoding };
+          const layer = { mark: { type: "point", opacity: 0, size: 130, clip: true, tooltip: { content: "data" } }, encoding };
           if (unit.data) layer.data = unit.data;
           more.push(layer);
         }
@@ -88,9 +88,9 @@
     if (color) encoding.color = color;
     if (strokeDash) encoding.strokeDash = strokeDash;
     const data = { values: visible(rows) };
-    target.view.layer.push({ data, mark: { type: "line", strokeWidth: 0.9, opacity: 0.55 }, encoding });
+    target.view.layer.push({ data, mark: { type: "line", strokeWidth: 0.9, opacity: 0.55, clip: true }, encoding });
     const { strokeDash: _, ...points } = encoding;
-    target.view.layer.push({ data, mark: { type: "point", opacity: 0, size: 80, tooltip: { content: "data" } }, encoding: points });
+    target.view.layer.push({ data, mark: { type: "point", opacity: 0, size: 80, clip: true, tooltip: { content: "data" } }, encoding: points });
   }
 
   function addZoom(spec) {
@@ -199,9 +199,8 @@
       addTooltips(spec);
       this.zooms = this.zooming ? addZoom(spec) : [];
       fit(spec, this.picture.width || Number(this.picture.getAttribute("width")), this.space());
-      spec.config = { ...spec.config, aria: false };
-      if (!isDark()) return spec;
-      return { ...darken(spec), config: this.content.dark ? { ...this.content.dark, aria: false } : lighten(darken(spec.config)) };
+      spec.config = { ...(isDark() ? this.content.dark : spec.config), aria: false };
+      return spec;
     }
 
     space() { return this.element.clientWidth || innerWidth; }
@@ -220,9 +219,18 @@
       this.result?.finalize();
       this.result = result;
       this.live.replaceChildren(frame);
+      this.shrink(frame.querySelector("svg"));
       this.element.classList.add("drawn");
       this.width = this.space();
       if (this.live.scrollWidth > this.live.clientWidth + 1) this.live.tabIndex = 0; else this.live.removeAttribute("tabindex");
+    }
+
+    // A chart that is still a little too wide is scaled down; one that is much too wide is scrolled.
+    shrink(svg) {
+      const width = Number(svg?.getAttribute("width")), height = Number(svg?.getAttribute("height")), space = this.space();
+      if (!(width > space) || width > 1.6 * space) return;
+      svg.setAttribute("width", space);
+      svg.setAttribute("height", (height * space) / width);
     }
 
     step(kind) {
