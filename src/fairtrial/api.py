@@ -386,11 +386,10 @@ def fetch_data(
 
 def bench(study: Study, *, threads: int = 1) -> "Bench":
     """Time training steps of a study's first arm on this machine, with fast and plain layers."""
-    from fairtrial.executors.slots import usable_cores  # noqa: PLC0415  (nothing else here needs executors)
     from fairtrial.training import bench as training_bench  # noqa: PLC0415
 
     with loading.importable(study):
-        return training_bench.bench(study, threads=threads, cores=usable_cores())
+        return training_bench.bench(study, threads=threads)
 
 
 def progress_text(trials: int, outcomes: Mapping[Outcome, int], started: int, *, sequential: bool) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import pickle
 import statistics
 import subprocess
@@ -60,10 +61,13 @@ _MEASURE = (
 )
 
 
-def bench(study: spec.Study, *, threads: int = 1, cores: int = 1, rounds: int = ROUNDS) -> Bench:
-    """Measure the cost of a training step on this machine, for a study's first arm; fetch its data if necessary."""
+def bench(study: spec.Study, *, threads: int = 1, cores: int | None = None, rounds: int = ROUNDS) -> Bench:
+    """Measure the cost of a training step on this machine, for a study's first arm; fetch its data if necessary.
+
+    With one thread also that of a step that idle cores help, so many in all, by default all that this process has.
+    """
     torch.set_num_threads(threads)
-    cores = cores if threads == 1 else 1
+    cores = 1 if threads > 1 else cores or _cores_of_process()
     keep_freed_memory()  # for all sides: neither layers nor products should pay for page faults
     prepare.prepare(study)
     trial = plan(study)[0]
@@ -199,6 +203,10 @@ def _interleave(sides: Sequence[Callable[[], object]], rounds: int, repeats: int
         for side, seconds in zip(sides, times, strict=True):
             seconds.extend(_seconds(side) for _ in range(repeats))
     return [statistics.median(seconds[repeats:]) for seconds in times]
+
+
+def _cores_of_process() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _with_cores(cores: int, action: Callable[[], object]) -> None:
