@@ -61,11 +61,17 @@ end = "{name}"
 {key} = {value}
 """
 LOOP = f"""
-from fairtrial import Diverged
+from fairtrial import Diverged, Snapshot
 HOSTILE = {f"{TERMINAL}{HTML}{MARKUP}{VEGA}"!r}
 METRIC = {METRIC!r}
 def train(trial):
     for epoch in (1, 2):
+        found = {{"update_rms_over_lr": 0.5, "eps_over_10pct": 0.1, "log10_sqrt_vhat_p50": -3.0, "=cmd": 1.0}}
+        found[HOSTILE] = 2.0
+        parts = {{HOSTILE: found}}, {{HOSTILE: found, "=1+1": found}}
+        trial.xray_progress.snapshots.append(
+            Snapshot(trial.arm, trial.seed, epoch, epoch * 9, found, *parts, (HOSTILE,))
+        )
         if epoch == 2 and trial.arm == "c":
             raise Diverged(HOSTILE)
         if epoch == 2 and trial.arm == "d":
@@ -164,7 +170,12 @@ def test_nothing_hostile_gets_out_of_any_command(fairtrial_command):
         for form in [*FORMATS][: 5 if command == "table" else 4]:
             out, _ = fairtrial_command(command, "evil.toml", "--format", form)
             FORMATS[form](out)
-    for rows in ("epochs", "trials"):
+    for form, check in FORMATS.items():
+        out, _ = fairtrial_command("xray", "evil.toml", "--format", form)
+        check(out)
+        assert out
+    check_text(fairtrial_command("xray", "evil.toml", "--arm", "b")[0])
+    for rows in ("epochs", "trials", "snapshots"):
         check_csv(fairtrial_command("export", "evil.toml", "--rows", rows)[0])
         json.loads(fairtrial_command("export", "evil.toml", "--rows", rows, "--format", "json")[0])
     lost, _ = fairtrial_command("failures", "evil.toml")
@@ -230,6 +241,11 @@ def test_nothing_hostile_gets_out_of_runs_made_elsewhere(fairtrial_command):
         ["table", "evil.toml", "--format", TERMINAL],
         ["verdict", "evil.toml", "--metric", TERMINAL],
         ["plot", "evil.toml", TERMINAL],
+        ["serve", "--store", f"{TERMINAL}.db"],
+        ["serve", "--port", TERMINAL],
+        ["run", "quick", "--port", TERMINAL],
+        ["xray", "evil.toml", "--arm", TERMINAL],
+        ["xray", TERMINAL],
         ["report", TERMINAL],
         ["report", "evil.toml", "--out", f"fairtrial.db/{TERMINAL}"],
         [TERMINAL],
@@ -254,7 +270,7 @@ def test_a_store_that_others_wrote(fairtrial_command):
 def test_html_and_charts_hold_no_live_text(fairtrial_command, tmp_path):
     fairtrial_command("run", "evil.toml")
     results = fairtrial.open_results("evil.toml")
-    for view in (results.table(), results.verdict(), results.claims()):
+    for view in (results.table(), results.verdict(), results.claims(), results.xray()):
         page = Page(view.html())
         assert page.tags <= {"div", "strong", "ul", "li", "br", "table", "thead", "tbody", "tr", "th", "td", "span"}
         assert page.attributes <= {"style"}
@@ -262,7 +278,7 @@ def test_html_and_charts_hold_no_live_text(fairtrial_command, tmp_path):
         check_text(re.sub(r"\x1b\[[\d;]*m", "", view.text(60, color=True)))
         check_text(repr(view))
     hostile = next(name for name in results.results[0].epochs[0].metrics if name == METRIC)
-    for figure in results.plots("test_accuracy", "differences", hostile, "../loss"):
+    for figure in results.plots("test_accuracy", "differences", hostile, "../loss", "xray_updates", "xray_layers"):
         spec = json.dumps(figure.chart.to_dict(), ensure_ascii=False)
         check_text(spec)
         assert not re.search(r"<[/!]", spec)
@@ -349,7 +365,9 @@ def test_the_live_view_shows_escapes(fairtrial_command, terminal):
 
 @pytest.mark.parametrize("by_variable", [True, False])
 @pytest.mark.parametrize("place", ["postgresql:/ada:s3cret@host/runs", "postgres//ada:s3cret@h/d", "ada:s3cret@h"])
-@pytest.mark.parametrize("command", ["run", "plan", "check", "table", "plot", "report", "export", "ls", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["run", "plan", "check", "table", "plot", "report", "export", "xray", "ls", "doctor"]
+)
 def test_no_command_shows_the_password_of_a_mistyped_store(fairtrial_command, monkeypatch, command, place, by_variable):
     monkeypatch.setattr("fairtrial.doctor._layers", lambda: ("good", ""))  # slow, and about something else
     words = [command] if command in {"ls", "doctor"} else [command, "evil.toml"]

@@ -24,8 +24,9 @@ from fairtrial.spec import Study
 from fairtrial.spec.settings import REGISTRIES
 
 SOURCE = Path(__file__).parents[1] / "src" / "fairtrial"
-#: Who imports by name: the registries, the package's lazy names, and Ray, which may be missing.
-BY_NAME = {"registry.py", "__init__.py", *(f"executors/ray/{name}.py" for name in ("cluster", "private", "task"))}
+#: Who imports by name: the registries, the package's lazy names, commands, and Ray, which may be missing.
+BY_NAME = {"registry.py", "__init__.py", "cli/main.py"}
+BY_NAME |= {f"executors/ray/{name}.py" for name in ("cluster", "private", "task")}
 USERS = '''
 from fairtrial.spec import OptimizerSettings
 
@@ -234,9 +235,10 @@ def test_the_documentation_has_the_table(registry):
             [
                 *("differences", "generalization_gap", "heat_map", "history", "noise", "overfitting", "seeds"),
                 *("sensitivity", "test_accuracy", "time_accuracy", "training_loss"),
+                *("xray_epsilon", "xray_layers", "xray_losses", "xray_sqrt_vhat", "xray_updates"),
             ],
         ),
-        ("EXECUTORS", ["inline", "local", "ray"]),
+        ("EXECUTORS", ["auto", "cuda", "inline", "local", "ray"]),
     ],
 )
 def test_a_fresh_process_knows_every_entry(registry, names):

@@ -1,22 +1,22 @@
 """The Python interface: load a study, run it, read its results. The command line calls the same functions."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fairtrial import loading
 from fairtrial.callbacks import Callback, closing
 from fairtrial.digests import digest_results
-from fairtrial.errors import FairtrialError, ReportError, StoreMissingError, StudyError, StudyNotFoundError
+from fairtrial.errors import FairtrialError, StoreMissingError, StudyError, StudyNotFoundError
 from fairtrial.history import History
+from fairtrial.progress import progress_text
 from fairtrial.scheduler import plan
 from fairtrial.spec import Study
 from fairtrial.spec.labels import under_labels
 from fairtrial.store.base import Store, StoredStudy
-from fairtrial.store.opening import opened_store
+from fairtrial.store.opening import opened_store, read_snapshots
 from fairtrial.store.url import DEFAULT_STORE as DEFAULT_STORE  # noqa: PLC0414  (others import it from here)
 from fairtrial.trial import Outcome, TrialResult
 
@@ -27,13 +27,14 @@ if TYPE_CHECKING:  # slow to load, and needed by one function each
     from fairtrial.executors.base import Executor
     from fairtrial.report.charts import Figure
     from fairtrial.report.views import View
+    from fairtrial.report.xray import StudyXray
     from fairtrial.stats.claims import StudyClaims
     from fairtrial.stats.comparison import StudyVerdict
     from fairtrial.stats.summary import StudySummary
     from fairtrial.training.bench import Bench
     from fairtrial.training.datasets import FetchedDataset
 
-Data = TypeVar("Data", bound="StudySummary | StudyVerdict | StudyClaims")
+Data = TypeVar("Data", bound="StudySummary | StudyVerdict | StudyClaims | StudyXray")
 
 
 @dataclass(frozen=True, repr=False)
@@ -101,16 +102,23 @@ class StudyResults:
         return self._view(lambda runs: View(check_claims(runs.study, runs.results, history=runs.history)))
 
     def with_snapshots(self, *, tensors: bool = True) -> "StudyResults":
-        """Read the snapshots of the optimizers' states into `TrialResult.snapshots`, from the store; none is trained.
-
-        Args:
-            tensors: with the statistics of single tensors, which are most of them.
-        """
+        """Read `TrialResult.snapshots` from the store; without ``tensors``, those of single tensors are left out."""
         if self.store is None or any(result.snapshots for result in self.results):
             return self
-        with opened_store(self.store, create=False) as opened:
-            found = opened.snapshots([one.trial for one in self.results], tensors=tensors)
+        found = read_snapshots(self.store, [one.trial for one in self.results], tensors=tensors)
         return replace(self, results=tuple(replace(one, snapshots=found.get(one.trial, ())) for one in self.results))
+
+    def xray(self, arm: str | None = None) -> "View[StudyXray]":
+        """Show what the arms' optimizers did, or one arm's: how much epsilon and the betas mattered.
+
+        Raises:
+            ReportError: there is no such arm, or no trial has snapshots.
+        """
+        from fairtrial.report.views import View  # noqa: PLC0415
+        from fairtrial.report.xray import place_of, xray_of  # noqa: PLC0415
+
+        at = None if arm is None else place_of(self.study, arm)
+        return self._view(lambda runs: View(xray_of(runs.study, runs.with_snapshots(tensors=False).results, at)))
 
     def _view(self, make: "Callable[[StudyResults], View[Data]]") -> "View[Data]":
         """Make a view that people read under the labels of the arms, and programs under their names."""
@@ -140,7 +148,9 @@ class StudyResults:
         from fairtrial.report.chart_options import ChartOptions  # noqa: PLC0415
         from fairtrial.report.charts import draw  # noqa: PLC0415
 
-        labeled = self._labeled().with_snapshots(tensors=False)
+        labeled = self._labeled()
+        if not names or any(name.startswith("xray_") or ":" in name for name in names):
+            labeled = labeled.with_snapshots(tensors=False)
         chosen = ChartOptions.of(self.study, **options)
         return draw(names, labeled.study, labeled.results, history=self.history, options=chosen)
 
@@ -163,11 +173,9 @@ class StudyResults:
         Raises:
             ReportError: pandas is not installed.
         """
-        try:
-            import pandas as pd  # noqa: PLC0415
-        except ImportError as error:
-            raise ReportError("to_pandas needs pandas: pip install pandas") from error
-        return pd.read_parquet(BytesIO(self.records("parquet")))
+        from fairtrial.report.export import data_frame  # noqa: PLC0415
+
+        return data_frame(lambda: self.records("parquet"))
 
     def export(self, path: str | Path, rows: str = "epochs") -> None:
         """Write every epoch record to a CSV, Parquet or JSON file; the path's suffix decides.
@@ -242,8 +250,8 @@ def run(
     Args:
         study: what to run.
         store: a file, a database URL or a store, which stays open.
-        executor: what runs trials; by default ``LocalExecutor()``: worker processes on this machine. Workers do not
-            import the script that calls this, so it needs no ``if __name__ == "__main__"``.
+        executor: what runs trials; by default ``AutoExecutor()``: GPUs, or worker processes on this machine. They do
+            not import the script that calls this, so it needs no ``if __name__ == "__main__"``.
         callbacks: called as the study runs.
         retry_failed: train failed trials again. Diverged ones are results, and stay.
         force: continue although versions of torch or fairtrial, threads, processor, layers, data or your code differ
@@ -390,11 +398,3 @@ def bench(study: Study, *, threads: int = 1) -> "Bench":
 
     with loading.importable(study):
         return training_bench.bench(study, threads=threads)
-
-
-def progress_text(trials: int, outcomes: Mapping[Outcome, int], started: int, *, sequential: bool) -> str:
-    """Write how far a study is: ``7 of 10 trials, 1 diverged, 1 interrupted or running``."""
-    parts = [f"{sum(outcomes.values())} of {'at most ' if sequential else ''}{trials} trials"]
-    parts += [f"{number} {outcome}" for outcome, number in outcomes.items() if number and outcome != Outcome.FINISHED]
-    parts += [f"{started} interrupted or running"] if started else []
-    return ", ".join(parts)

@@ -1,9 +1,9 @@
 """How far long computations are: told to whoever shows it, and to nobody otherwise."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
@@ -43,3 +43,11 @@ def report(done: int, total: int, what: str) -> None:
     """Tell how far a computation is; after its last step ``done`` is ``total``."""
     if (show := _SHOWN_BY.get()) is not None:
         show(done, total, what)
+
+
+def progress_text(trials: int, outcomes: Mapping[Any, int], started: int, *, sequential: bool) -> str:
+    """Write how far a study is: ``7 of 10 trials, 1 diverged, 1 interrupted or running``."""
+    parts = [f"{sum(outcomes.values())} of {'at most ' if sequential else ''}{trials} trials"]
+    parts += [f"{number} {outcome}" for outcome, number in outcomes.items() if number and outcome != "finished"]
+    parts += [f"{started} interrupted or running"] if started else []
+    return ", ".join(parts)

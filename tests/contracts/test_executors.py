@@ -16,6 +16,7 @@ import loops
 from fairtrial import digest_results
 from fairtrial.errors import RecordError
 from fairtrial.executors.base import Ended, EpochFinished, Fingerprinted, Progressed, SnapshotTaken, Started, Warned
+from fairtrial.executors.cuda.executor import CudaExecutor
 from fairtrial.executors.inline import InlineExecutor
 from fairtrial.executors.local.executor import LocalExecutor
 from fairtrial.executors.ray.executor import RayExecutor
@@ -31,6 +32,7 @@ EXECUTORS = {
     "inline": (InlineExecutor, 1),
     "one worker": (partial(LocalExecutor, workers=1), 1),
     "two workers": (partial(LocalExecutor, workers=2), 2),
+    "one process a GPU": (partial(CudaExecutor, trials_per_gpu=1), 1),
     "ray": (partial(RayExecutor, workers=2), 2),
 }
 
@@ -346,6 +348,9 @@ def test_real_training_gives_the_same_bits(kind, make_study, one_thread):
     options = {} if kind[0] is InlineExecutor else {"set_up": set_up_worker}
     messages = execute(kind[0](), training.run, plan(study), machine=describe_machine, **options)
     assert digest(messages) == digest(expected)
+    for trial in plan(study):
+        assert taken(messages, trial) == taken(expected, trial)
+        assert [one.step for one in taken(messages, trial)] == [4]
     assert [message.outcome for message in messages if isinstance(message, Ended)] == [Outcome.FINISHED] * 2
     if options:
         assert {message.machine.threads for message in messages if isinstance(message, Started)} == {1}

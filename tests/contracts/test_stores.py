@@ -15,6 +15,7 @@ from fairtrial.history import NOT_COUNTED
 from fairtrial.question import Question, arm_digests
 from fairtrial.scheduler import plan
 from fairtrial.spec import Origin
+from fairtrial.store.opening import read_snapshots
 from fairtrial.store.sql import SQLStore
 from fairtrial.store.url import DatabaseURL
 from fairtrial.trial import EpochRecord, Machine, Outcome, Snapshot
@@ -222,6 +223,10 @@ def test_snapshots_are_those_of_the_last_attempt(store, make_study):
     Calls(store).end(trial, "3", Outcome.FINISHED, "", NOW)
     assert store.snapshots([trial.hash]) == {}
     assert store.check() == ""
+
+
+def test_of_a_store_that_is_gone_there_are_no_snapshots():
+    assert read_snapshots("gone.db", ["ab"]) == {}
 
 
 def test_a_store_from_before_snapshots_goes_on(store, reopen, place, make_study):

@@ -215,6 +215,28 @@ def test_an_error_in_a_step_is_said_and_the_x_ray_goes_on(dense):
     assert not any("late" in note for note in taken[2].notes)
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_steps_that_no_hook_sees_leave_the_state_at_the_ends_of_epochs(dense, known):
+    """As of steps that were captured into a CUDA graph, or compiled."""
+
+    def replaying(trial):
+        network = network_of()
+        optimizer = torch.optim.Adam(network.parameters())
+        own = trial.xray(optimizer, network, steps_per_epoch=4 if known else None)
+        own._handles, handles = [], own._handles
+        for handle in handles:
+            handle.remove()
+        for epoch in range(2):
+            for number in range(4):
+                one_step(network, optimizer, 4 * epoch + number)
+            yield {"test_acc": 0.5}
+
+    taken = snapshots_of(run_trial(some_trial(epochs=2), replaying, MACHINE))
+    assert [(one.epoch, one.step) for one in taken][: 2 if known else 1] == [(1, 4), (2, 8)][: 2 if known else 1]
+    assert all("log10_sqrt_vhat_p50" in one.overall for one in taken)
+    assert "the steps were not seen, as in compiled steps or graphs" in taken[0].notes[0]
+
+
 def test_a_class_that_derives_from_another_takes_one_step_at_a_time(dense):
     class Decaying(torch.optim.Adam):
         def step(self, closure=None):

@@ -30,6 +30,7 @@ class Entry(NamedTuple):
 COMMANDS = (
     Entry("run", "run", "run", "Train the missing trials of a study, or of each of its tasks, and print the results."),
     Entry("plan", "run", "plan_study", "Estimate what a study will cost on this machine."),
+    Entry("serve", "serve", "serve", "Show the store's studies in a browser, live."),
     Entry("check", "check", "check_study", "Check a study's training loop before its trials cost anything."),
     Entry("table", "results", "table", "Print the results: mean and spread for each arm."),
     Entry("verdict", "results", "verdict", "Compare each arm with the reference."),
@@ -48,6 +49,12 @@ COMMANDS = (
         "Write a report of a study: a page that needs no network, with its figures, tables and data as files.",
     ),
     Entry("export", "results", "export", "Write every epoch record, every trial, or every snapshot."),
+    Entry(
+        "xray",
+        "xray",
+        "xray",
+        "Show what each arm's optimizer did: how much epsilon and the betas mattered, in words and tables.",
+    ),
     Entry("digest", "results", "digest_study", "Print a digest of the results."),
     Entry("judge", "judge", "judge", "Judge runs that were made elsewhere: is a difference real, or luck?"),
     Entry(

@@ -13,6 +13,7 @@ from fairtrial import api, loading
 from fairtrial.cli.options import JSONOption, OverridesOption, StoreOption, StudyArgument
 from fairtrial.cli.output import console, out, out_document, say
 from fairtrial.errors import StoreDamagedError
+from fairtrial.progress import progress_text
 from fairtrial.spec import parse_toml
 from fairtrial.store.url import DEFAULT_STORE, redact_url
 from fairtrial.templates import TEMPLATES, write_template
@@ -53,7 +54,7 @@ def list_studies(store: StoreOption = DEFAULT_STORE) -> None:
     grid = Table("study", "last run (UTC)", "done", box=None, pad_edge=False, header_style="bold")
     for study in stored:
         sequential = isinstance(parse_toml(study.toml).get("seeds"), dict)
-        progress = api.progress_text(study.trials, study.outcomes, study.started, sequential=sequential)
+        progress = progress_text(study.trials, study.outcomes, study.started, sequential=sequential)
         damaged = ", damaged" if study.damage else ""
         grid.add_row(Text(one_line(study.label)), f"{study.last_run:%Y-%m-%d %H:%M}", progress + damaged)
     if stored:

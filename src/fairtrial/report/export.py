@@ -2,10 +2,10 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import fairtrial
 from fairtrial.errors import ReportError
@@ -16,6 +16,9 @@ from fairtrial.report.trials import Row, plain, trial_rows
 from fairtrial.spec import METRICS, Study
 from fairtrial.stats.joined import join
 from fairtrial.trial import TrialResult
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Format = Literal["csv", "parquet", "json"]
 Rows = Literal["epochs", "trials", "snapshots"]
@@ -142,3 +145,12 @@ def _parquet(columns: Sequence[str], rows: Sequence[Row], study: Study) -> bytes
     out = BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), out)
     return out.getvalue()
+
+
+def data_frame(write: Callable[[], bytes]) -> "pd.DataFrame":
+    """Make a data frame of what a function writes as Parquet; a ReportError if pandas is not installed."""
+    try:
+        import pandas as pd  # noqa: PLC0415  (optional)
+    except ImportError as error:
+        raise ReportError("to_pandas needs pandas: pip install pandas") from error
+    return pd.read_parquet(BytesIO(write()))

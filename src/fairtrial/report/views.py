@@ -14,6 +14,8 @@ from fairtrial.report.questions import answer_grid, answer_table
 from fairtrial.report.screen import screen_text
 from fairtrial.report.sensitivity import sensitivity_grid, sensitivity_table
 from fairtrial.report.verdicts import noise_grid, verdict_grid, verdict_table
+from fairtrial.report.xray import StudyXray
+from fairtrial.report.xray_tables import xray_csv, xray_grids, xray_table
 from fairtrial.spec import Study
 from fairtrial.stats.claims import StudyClaims
 from fairtrial.stats.comparison import StudyVerdict, compare
@@ -23,7 +25,11 @@ from fairtrial.stats.sensitivity import Sensitivity, sensitivities
 from fairtrial.stats.summary import StudySummary
 from fairtrial.trial import TrialResult
 
-Data = TypeVar("Data", bound=StudySummary | StudyVerdict | StudyClaims)
+Data = TypeVar("Data", bound=StudySummary | StudyVerdict | StudyClaims | StudyXray)
+
+
+#: What has CSV.
+_TABLES = (StudySummary, StudyXray)
 
 
 def verdict_view(
@@ -48,13 +54,13 @@ def verdict_view(
 
 
 class View(Generic[Data]):
-    """A study's table, verdicts or tested claims, as people and programs read them.
+    """A study's table, verdicts, tested claims or x-ray, as people and programs read them.
 
     Text, Markdown, LaTeX and HTML show accuracies in percent and their differences in points; JSON and CSV have
     fractions.
 
     Args:
-        data: what `summarize`, `compare` or `check_claims` returned.
+        data: what `summarize`, `compare`, `check_claims` or `xray_of` returned.
         noise: for verdicts, what `fairtrial.stats.noise.split_noise` returned; shown below them.
         answers: for verdicts, what `fairtrial.stats.questions.answer_questions` returned; shown below them.
         settings: for verdicts, what `fairtrial.stats.sensitivity.sensitivities` returned; shown below them.
@@ -83,7 +89,7 @@ class View(Generic[Data]):
     @property
     def formats(self) -> tuple[str, ...]:
         """Every format of `write`; only tables have CSV."""
-        return ("text", "markdown", "latex", "html", "json", *(["csv"] if isinstance(self.data, StudySummary) else []))
+        return ("text", "markdown", "latex", "html", "json", *(["csv"] if isinstance(self.data, _TABLES) else []))
 
     def write(self, format: str = "text", *, width: int = 80, color: bool = False) -> str:  # noqa: A002
         """Write it in one of `formats`, with one line break at the end; width and color are for text only.
@@ -121,6 +127,8 @@ class View(Generic[Data]):
             table = summary_table(self.data)
         elif isinstance(self.data, StudyClaims):
             table = claims_table(self.data)
+        elif isinstance(self.data, StudyXray):
+            table = xray_table(self.data)
         else:
             table = verdict_table(self.data, self._noise)
             if self.answers:
@@ -130,11 +138,13 @@ class View(Generic[Data]):
         return json.dumps(table, indent=2, allow_nan=False) + "\n"
 
     def csv(self) -> str:
-        """Write one row for each arm.
+        """Write one row for each arm; of an x-ray, for each moment and kind of layer.
 
         Raises:
             ReportError: it is not a table.
         """
+        if isinstance(self.data, StudyXray):
+            return xray_csv(self.data)
         if not isinstance(self.data, StudySummary):
             raise ReportError("only a study's table can be written as CSV; verdicts and claims as JSON")
         return comma_separated(self.data)
@@ -156,6 +166,8 @@ class View(Generic[Data]):
             return [grid(self.data)]
         if isinstance(self.data, StudyClaims):
             return [claims_grid(self.data, screen=screen)]
+        if isinstance(self.data, StudyXray):
+            return xray_grids(self.data)
         noise = [noise_grid(self.data, self._noise)] if self._noise else []
         answers = [answer_grid(answer, self.data, screen=screen) for answer in self.answers]
         settings = [sensitivity_grid(self.data, self.settings)] if self.settings else []

@@ -1,10 +1,12 @@
 """Opens a store that is given by its file, its URL, or as an object."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from fairtrial.errors import StoreMissingError
+from fairtrial.snapshots import Snapshot
 from fairtrial.store.base import Store
 from fairtrial.store.sql import SQLStore
 
@@ -33,3 +35,14 @@ def opened_store(store: str | Path | S, *, create: bool = True, writes: bool | N
             yield opened
     else:
         yield store
+
+
+def read_snapshots(
+    store: str | Path | Store, trials: Sequence[str], *, tensors: bool = True
+) -> dict[str, tuple[Snapshot, ...]]:
+    """Read the snapshots of trials, by hash, as `Store.snapshots`; none if the store is not there any more."""
+    try:
+        with opened_store(store, create=False) as opened:
+            return opened.snapshots(trials, tensors=tensors)
+    except StoreMissingError:
+        return {}

@@ -41,7 +41,7 @@ class Schedule:
 
     def ends_epoch(self, progress: XrayProgress, *, last: bool) -> bool:
         """Whether the end of an epoch that has come without a snapshot needs one: always that of the last epoch."""
-        return last or (not self.known and _affordable(progress, progress.steps))
+        return last or (progress.steps in self.steps if self.known else _affordable(progress, progress.steps))
 
     def end_epoch(self, progress: XrayProgress) -> None:
         """Count the steps of an epoch that has ended."""
