@@ -78,7 +78,12 @@ def test_commands_in_the_documents_are_understood(words):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_options_in_the_documents_exist(page):
-    known = {option for command in GROUP.commands.values() for item in command.params for option in item.opts}
+    known = {
+        option
+        for command in GROUP.commands.values()
+        for item in command.params
+        for option in [*item.opts, *item.secondary_opts]
+    }
     named = re.findall(r"`(--[a-z-]+)[^`]*`", page.read_text(encoding="utf-8"))
     assert {option for option in named if option not in known} == set()
 

@@ -238,7 +238,7 @@ def test_the_documentation_has_the_table(registry):
                 *("xray_epsilon", "xray_layers", "xray_losses", "xray_sqrt_vhat", "xray_updates"),
             ],
         ),
-        ("EXECUTORS", ["inline", "local", "ray"]),
+        ("EXECUTORS", ["auto", "cuda", "inline", "local", "ray"]),
     ],
 )
 def test_a_fresh_process_knows_every_entry(registry, names):

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from fairtrial.digests import digest_results
     from fairtrial.doctor import check_installation
     from fairtrial.errors import Diverged, FairtrialError
+    from fairtrial.executors.auto import AutoExecutor
+    from fairtrial.executors.cuda.executor import CudaExecutor
     from fairtrial.executors.inline import InlineExecutor
     from fairtrial.executors.local.executor import LocalExecutor
     from fairtrial.executors.ray.executor import RayExecutor
@@ -53,8 +55,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AutoExecutor",
     "Callback",
     "Comparison",
+    "CudaExecutor",
     "DataSettings",
     "DataSize",
     "Diverged",
@@ -117,6 +121,8 @@ _MODULES = {
     "doctor": ("check_installation",),
     "errors": ("Diverged", "FairtrialError"),
     "executors.inline": ("InlineExecutor",),
+    "executors.auto": ("AutoExecutor",),
+    "executors.cuda.executor": ("CudaExecutor",),
     "executors.local.executor": ("LocalExecutor",),
     "executors.ray.executor": ("RayExecutor",),
     "judging": ("extend_study", "import_runs", "judge_runs"),

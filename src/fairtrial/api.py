@@ -250,8 +250,8 @@ def run(
     Args:
         study: what to run.
         store: a file, a database URL or a store, which stays open.
-        executor: what runs trials; by default ``LocalExecutor()``: worker processes on this machine. Workers do not
-            import the script that calls this, so it needs no ``if __name__ == "__main__"``.
+        executor: what runs trials; by default ``AutoExecutor()``: GPUs, or worker processes on this machine. They do
+            not import the script that calls this, so it needs no ``if __name__ == "__main__"``.
         callbacks: called as the study runs.
         retry_failed: train failed trials again. Diverged ones are results, and stay.
         force: continue although versions of torch or fairtrial, threads, processor, layers, data or your code differ

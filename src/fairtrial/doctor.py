@@ -87,7 +87,8 @@ def _versions() -> _Finding:
 
 
 def _processor() -> _Finding:
-    from fairtrial.training.machine import describe_process, gpus  # noqa: PLC0415
+    from fairtrial.training.devices import gpus  # noqa: PLC0415
+    from fairtrial.training.machine import describe_process  # noqa: PLC0415
 
     machine, cores = describe_process(), usable_cores()
     gpu = f"{gpus()} x {machine.device}" if gpus() else "no GPU"

@@ -11,6 +11,7 @@ from fairtrial import signals
 from fairtrial.callbacks import Callback
 from fairtrial.checkpoints import CheckpointManager
 from fairtrial.errors import ProvenanceError, StudyError, TrialRestartedError
+from fairtrial.executors.auto import AutoExecutor
 from fairtrial.executors.base import (
     Ended,
     Executor,
@@ -22,7 +23,6 @@ from fairtrial.executors.base import (
     Warned,
     Workload,
 )
-from fairtrial.executors.local.executor import LocalExecutor
 from fairtrial.executors.records import RecordRules
 from fairtrial.failpoints import failpoint
 from fairtrial.provenance import abandoned_study, changed_code, changed_keys, conditions_by_code, git_commit
@@ -57,8 +57,8 @@ def run_study(
         study: what to run. In a sequential study, arms stop after a seed at which their verdicts are settled; see
             `scheduler.Scheduler`.
         store: contains earlier results, and gets the new ones.
-        executor: runs the trials; by default worker processes on this machine. Workers do not import the script that
-            calls this: it needs no ``if __name__ == "__main__"``, and a training loop must be in a module of its own.
+        executor: runs the trials; by default this machine, its GPUs if there are any. Workers do not import the script
+            that calls this: it needs no ``if __name__ == "__main__"``, a training loop must be in a module.
         callbacks: called as the study runs.
         retry_failed: run failed trials again. Diverged ones are results, and stay.
         force: continue although versions of torch or fairtrial, threads, processor, layers, data or the user's own code
@@ -83,7 +83,7 @@ def run_study(
     """
     if study.untuned:
         raise StudyError(f"{study.label}: its arms have yet to be tuned: run it with fairtrial.run, or fairtrial run")
-    executor = LocalExecutor() if executor is None else executor
+    executor = AutoExecutor() if executor is None else executor
     stays = FINAL if retry_failed else tuple(Outcome)
     trained, lost = set[str](), set[str]()
     with store.lock(study):
@@ -143,7 +143,7 @@ def compose_workload(
     on_progress: Callable[[Progressed], None],
 ) -> Workload:
     """Check that all that the trials need exists, and collect it for the executor; only this imports torch."""
-    from fairtrial.training import datasets, machine, prepare  # noqa: PLC0415
+    from fairtrial.training import datasets, devices, machine, prepare  # noqa: PLC0415
 
     prepare.prepare(study, progress=on_download)
     notes = prepare.compile_layers(trials)
@@ -154,8 +154,9 @@ def compose_workload(
         tuple(trials),
         checkpoints,
         set_up=machine.set_up_worker,
-        gpus=machine.gpus(),
-        environment=machine.show_one_gpu,
+        gpus=devices.gpus(),
+        environment=devices.show_one_gpu,
+        device_memory=devices.memory,
         use_cores=machine.sharing_cores(study),
         data=NodeData(partial(datasets.gather, data), partial(datasets.install, data)) if data else None,
         rules=RecordRules.of(study),

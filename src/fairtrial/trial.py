@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from enum import StrEnum
+from enum import Enum, StrEnum
 from functools import cached_property
 from typing import Any, Protocol, TypeAlias
 
@@ -30,6 +30,16 @@ class Outcome(StrEnum):
 
 #: Outcomes after which a trial never runs again, and its checkpoints are of no more use.
 FINAL = (Outcome.FINISHED, Outcome.DIVERGED)
+
+
+class Turn(Enum):
+    """What a training loop yields between two records where several trials take turns in one process.
+
+    Only fairtrial's own loop does, and only if `TrialContext.in_turns` says so.
+    """
+
+    OVER = "over"  #: it has done some work, and another trial may go on
+    WAITS = "waits"  #: it waits for its device, and has done nothing
 
 
 @dataclass(frozen=True)
@@ -105,6 +115,7 @@ class TrialContext:
         checkpoints: where the state is saved; None to save nothing.
         on_progress: called with the batches done in an epoch, batches in all, and metrics.
         xray: whether `xray` does anything.
+        in_turns: other trials run in this process, in turn with this one; see `Turn`.
 
     Attributes:
         trial: what to train; its arm, seeds, settings and epochs are attributes of the context too.
@@ -127,7 +138,9 @@ class TrialContext:
         on_progress: Callable[[int, int, Mapping[str, float]], None] | None = None,
         *,
         xray: bool = True,
+        in_turns: bool = False,
     ) -> None:
+        self.in_turns = in_turns
         self.reads: set[str] | None = None if trial.settings.training.loop == BUILT_IN else set()
         self.trial = trial if self.reads is None else _recorded(trial, self.reads)
         self.fingerprints = {} if checkpoints is None else checkpoints.fingerprints
@@ -285,7 +298,7 @@ def _recorded(trial: Trial, reads: set[str]) -> Trial:
 
 
 #: A training loop, fairtrial's own or a user's: yields the metrics of each epoch.
-TrainingLoop: TypeAlias = Callable[[TrialContext], Iterator[Mapping[str, float]]]
+TrainingLoop: TypeAlias = Callable[[TrialContext], Iterator[Mapping[str, float] | Turn]]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import loops
 from fairtrial import digest_results
 from fairtrial.errors import RecordError
 from fairtrial.executors.base import Ended, EpochFinished, Fingerprinted, Progressed, SnapshotTaken, Started, Warned
+from fairtrial.executors.cuda.executor import CudaExecutor
 from fairtrial.executors.inline import InlineExecutor
 from fairtrial.executors.local.executor import LocalExecutor
 from fairtrial.executors.ray.executor import RayExecutor
@@ -31,6 +32,7 @@ EXECUTORS = {
     "inline": (InlineExecutor, 1),
     "one worker": (partial(LocalExecutor, workers=1), 1),
     "two workers": (partial(LocalExecutor, workers=2), 2),
+    "one process a GPU": (partial(CudaExecutor, trials_per_gpu=1), 1),
     "ray": (partial(RayExecutor, workers=2), 2),
 }
 

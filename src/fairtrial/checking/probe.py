@@ -18,7 +18,7 @@ from typing import Any
 from fairtrial.checkpoints import CheckpointManager, TrialCheckpoints
 from fairtrial.errors import Stopped
 from fairtrial.executors.base import as_generator
-from fairtrial.trial import TrainingLoop, Trial, TrialContext
+from fairtrial.trial import TrainingLoop, Trial, TrialContext, Turn
 
 #: Begins the names of what is seen, among fingerprints.
 SEEN = "seen "
@@ -104,6 +104,8 @@ class Probe:
                     for new, record in enumerate(records, start=1):
                         done = new + (watched.loaded if watched is not None else 0)
                         _tell(trial, {f"weights {done}": seen.weights, "threads": _changed(threads, _threads())})
+                        if isinstance(record, Turn):  # of trials beside others alone, which are not tried
+                            continue
                         yield record
                         if wanted <= done < trial.epochs:  # at its last epoch a loop must end by itself
                             break

@@ -83,7 +83,9 @@ def gate(
     threads: options.ThreadsOption = None,
     time_limit: options.TimeLimitOption = None,
     memory_limit: options.MemoryLimitOption = None,
-    executor: options.ExecutorOption = "local",
+    executor: options.ExecutorOption = "auto",
+    trials_per_gpu: options.TrialsPerGpuOption = None,
+    device: options.DeviceOption = None,  # noqa: ARG001  (its callback has chosen it)
     address: options.AddressOption = None,
     checkpoints: options.CheckpointsOption = None,
 ) -> None:
@@ -107,6 +109,7 @@ def gate(
         else:
             run = options.make_executor(
                 executor, workers=workers, threads=threads, address=address, checkpoints=checkpoints,
+                trials_per_gpu=trials_per_gpu,
                 time_limit=time_limit, memory_limit=memory_limit,
             )  # fmt: skip
             study = api.load(source, overrides or [], store=store)

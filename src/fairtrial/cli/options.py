@@ -1,6 +1,7 @@
 """Arguments and options that commands share."""
 
 import inspect
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from fairtrial.executors.base import Executor
 
 T = TypeVar("T")
+
+#: Chooses the device; see `fairtrial.training.devices`, whose import would take a second.
+DEVICE_VARIABLE = "FAIRTRIAL_DEVICE"
 
 StudyArgument = Annotated[
     str,
@@ -82,7 +86,30 @@ ExecutorOption = Annotated[
     typer.Option(
         "--executor",
         metavar="NAME",
-        help="Where trials run: local (worker processes on this machine), ray (a cluster) or inline (this process).",
+        help="Where trials run: auto (this machine, its GPUs if there are any), local (worker processes), cuda (GPUs, "
+        "with many trials each), ray (a cluster) or inline (this process).",
+    ),
+]
+TrialsPerGpuOption = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, help="Trials to run side by side on each GPU; by default 16, if it has memory."),
+]
+
+
+def _choose_device(name: str | None) -> str | None:
+    """Choose the device of this process and of all that it starts; training checks the name."""
+    if name is not None:
+        os.environ[DEVICE_VARIABLE] = name
+    return name
+
+
+DeviceOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        callback=_choose_device,
+        help="Where to train: cpu, cuda (all GPUs), cuda:1 (that one) or mps; by default all GPUs, if there are any. "
+        f"{DEVICE_VARIABLE} chooses it, too.",
     ),
 ]
 AddressOption = Annotated[

@@ -41,7 +41,9 @@ def run(
     threads: options.ThreadsOption = None,
     time_limit: options.TimeLimitOption = None,
     memory_limit: options.MemoryLimitOption = None,
-    executor: options.ExecutorOption = "local",
+    executor: options.ExecutorOption = "auto",
+    trials_per_gpu: options.TrialsPerGpuOption = None,
+    device: options.DeviceOption = None,  # noqa: ARG001  (its callback has chosen it)
     address: options.AddressOption = None,
     checkpoints: options.CheckpointsOption = None,
     tensorboard: options.TensorBoardOption = None,
@@ -51,7 +53,13 @@ def run(
     """Train the missing trials of a study, or of each of its tasks, and print the results."""
     limits = {"time_limit": time_limit, "memory_limit": memory_limit}
     chosen = options.make_executor(
-        executor, workers=workers, threads=threads, address=address, checkpoints=checkpoints, **limits
+        executor,
+        workers=workers,
+        threads=threads,
+        trials_per_gpu=trials_per_gpu,
+        address=address,
+        checkpoints=checkpoints,
+        **limits,
     )
     by_task = {} if confirm else tasks.load_tasks(study, overrides or [])
     if confirm:
@@ -123,6 +131,7 @@ def plan_study(
     *,
     workers: options.WorkersOption = None,
     threads: options.ThreadsOption = None,
+    device: options.DeviceOption = None,  # noqa: ARG001  (its callback has chosen it)
     spread: Annotated[
         float | None,
         typer.Option(

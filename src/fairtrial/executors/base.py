@@ -46,7 +46,7 @@ from fairtrial.executors.forks import end_if_forked, only_in
 from fairtrial.executors.records import NO_RULES, RecordRules, UnitError
 from fairtrial.executors.slots import Slots
 from fairtrial.spec.messages import show
-from fairtrial.trial import EpochRecord, Machine, Outcome, Snapshot, TrainingLoop, Trial, TrialContext
+from fairtrial.trial import EpochRecord, Machine, Outcome, Snapshot, TrainingLoop, Trial, TrialContext, Turn
 
 
 @dataclass(frozen=True)
@@ -139,6 +139,7 @@ class Workload:
     set_up: Callable[[int], None] | None = None  # called first in each worker process, with its number of threads
     gpus: int = 0  # of this machine
     environment: Callable[[int], Mapping[str, str]] | None = None  # variables of a local worker, by its number from 0
+    device_memory: Callable[[], tuple[int, int]] | None = None  # of a worker's GPU: bytes free, and taken by the worker
     # Called in a worker, from any thread, with the cores that its trial may use for now: this must change no record.
     use_cores: Callable[[int], None] | None = None
     data: NodeData | None = None
@@ -216,17 +217,42 @@ def run_trial(
     read (`CheckpointError`), where a record breaks the rules of all (`RecordError`), or where ``pass_on`` says that an
     exception ends the process, not just the trial.
     """
+    turns = run_in_turns(
+        trial, loop, machine, checkpoints, rules, on_progress=on_progress, pass_on=pass_on, xray=xray, in_turns=False
+    )
+    with closing(turns) as messages:
+        for message in messages:
+            if not isinstance(message, Turn):  # there is none; this says so to a type checker
+                yield message
+
+
+def run_in_turns(
+    trial: Trial,
+    loop: TrainingLoop,
+    machine: Machine,
+    checkpoints: TrialCheckpoints | None = None,
+    rules: RecordRules = NO_RULES,
+    *,
+    on_progress: Callable[[Progressed], None] = lambda _progress: None,
+    pass_on: Callable[[Exception], bool] = lambda _error: False,
+    xray: bool = True,
+    in_turns: bool = True,
+) -> Generator[Message | Turn, None, None]:
+    """Run one trial beside others of this process: as `run_trial`, but with a `Turn` wherever another may go on."""
     yield Started(trial.hash, machine, datetime.now(UTC))
 
     def progress(batch: int, batches: int, metrics: Mapping[str, float]) -> None:
         on_progress(Progressed(trial.hash, batch, batches, metrics))
 
-    context = TrialContext(trial, checkpoints, progress, xray=xray)
+    context = TrialContext(trial, checkpoints, progress, xray=xray, in_turns=in_turns)
     outcome, detail = Outcome.FINISHED, ""
     told = _Told()
     try:
         with closing(_records(context, as_generator(loop(context)), checkpoints, rules)) as records:
             for record in records:
+                if isinstance(record, Turn):
+                    yield record
+                    continue
                 yield from _news(context, told, checkpoints)
                 yield EpochFinished(trial.hash, record)
     except (CheckpointError, RecordError):
@@ -269,10 +295,10 @@ def _news(
 
 def _records(
     context: TrialContext,
-    epochs: Generator[Mapping[str, float], None, None],
+    epochs: Generator[Mapping[str, float] | Turn, None, None],
     checkpoints: TrialCheckpoints | None,
     rules: RecordRules,
-) -> Generator[EpochRecord, None, None]:
+) -> Generator[EpochRecord | Turn, None, None]:
     """Number and check what a training loop yields, after the records that were saved with its state."""
     trial = context.trial
     records: list[EpochRecord] = checkpoints.records if checkpoints is not None else []
@@ -281,6 +307,9 @@ def _records(
         try:
             for metrics in epochs:
                 end_if_forked(owner)
+                if isinstance(metrics, Turn):
+                    yield metrics
+                    continue
                 yield from records[epoch:]
                 epoch = len(records) + 1
                 context.end_epoch(epoch)
@@ -297,7 +326,7 @@ def _records(
         raise ValueError(missing)
 
 
-def as_generator(epochs: object) -> Generator[Mapping[str, float], None, None]:
+def as_generator(epochs: object) -> Generator[Mapping[str, float] | Turn, None, None]:
     """Give any iterator the close method that generators have; refuse what a loop without ``yield`` returns."""
     if isinstance(epochs, Mapping) or not isinstance(epochs, Iterable):
         raise TypeError(

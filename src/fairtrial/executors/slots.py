@@ -16,11 +16,12 @@ class Slots:
     workers: int
     threads: int
     cores: int
+    gpus: int = 0  # whose processes have several trials each; 0 if each trial has a process
 
     @property
     def crowded(self) -> bool:
         """Whether there are more threads than cores, so that trials wait for each other."""
-        return self.workers * self.threads > self.cores
+        return (self.gpus or self.workers) * self.threads > self.cores
 
 
 def choose_slots(

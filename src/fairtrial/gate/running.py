@@ -11,9 +11,9 @@ from fairtrial import api
 from fairtrial.api import StudyResults
 from fairtrial.callbacks import Callback
 from fairtrial.errors import StudyError
+from fairtrial.executors.auto import AutoExecutor
 from fairtrial.executors.base import Executor
 from fairtrial.executors.limits import format_seconds
-from fairtrial.executors.local.executor import LocalExecutor
 from fairtrial.gate import studies
 from fairtrial.gate.baseline import Baseline, BaselineError, read_baseline, under_study, write_baseline
 from fairtrial.gate.budget import TimeUp, Within
@@ -54,7 +54,7 @@ def gate(
         baseline: a file that `save_baseline` wrote. The study's reference, trained with the code as it is now, is
             compared with its own runs in there, seed by seed.
         store: gets the trials; what is there of the same code is not trained again.
-        executor: what runs trials; by default ``LocalExecutor()``.
+        executor: what runs trials; by default ``AutoExecutor()``.
         callbacks: called as the study runs.
         alpha: the probability of each wrong answer, over all arms and looks; by default the study's.
         max_seeds: the plan's last look; by default the study's seeds.
@@ -69,7 +69,7 @@ def gate(
         1
     """
     begun = monotonic()
-    timed = Within(LocalExecutor() if executor is None else executor, max_seconds)
+    timed = Within(AutoExecutor() if executor is None else executor, max_seconds)
     known = None if baseline is None else read_baseline(Path(baseline))
     if known is None:
         gated, said = studies.arms_study(study, not_worse_than, alpha, max_seeds), list[str]()
@@ -131,7 +131,7 @@ def save_baseline(
         path: the file, such as ``baseline.parquet``.
         seeds: how many; by default the study's.
         store: gets the trials, which are known by the code that they ran.
-        executor: what runs trials; by default ``LocalExecutor()``.
+        executor: what runs trials; by default ``AutoExecutor()``.
         callbacks: called as the study runs.
 
     Raises:

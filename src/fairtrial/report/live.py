@@ -338,5 +338,7 @@ def _workers(slots: Slots | None, machine: Machine) -> str:
     """Write how many trials run side by side: ``2 workers with 1 thread each``."""
     if slots is None:
         return count(machine.threads, "thread")
+    if slots.gpus:
+        return f"{count(slots.workers, 'trial')} side by side, one process a GPU"
     workers = f"{count(slots.workers, 'worker')} with {count(slots.threads, 'thread')} each"
     return workers + (f", more than its {count(slots.cores, 'core')} can run at once" if slots.crowded else "")

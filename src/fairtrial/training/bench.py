@@ -22,7 +22,7 @@ from fairtrial.training.allocator import keep_freed_memory
 from fairtrial.training.evaluation import EVALUATION_BATCH, evaluate, evaluated_images
 from fairtrial.training.kernels import library
 from fairtrial.training.learner import Learner
-from fairtrial.trial import Trial, TrialContext
+from fairtrial.trial import Trial, TrialContext, Turn
 
 #: Rounds of a comparison; in each round every side runs in turn, so that a drift in the machine's speed affects all.
 ROUNDS = 7
@@ -151,6 +151,7 @@ def overhead(trial: Trial, steps: int = 60) -> float:
         whole = perf_counter() - before
     finally:
         Learner.step = step  # type: ignore[method-assign]
+    assert not isinstance(record, Turn)  # only trials beside others yield it
     return 1 - (sum(seconds) + record["eval_seconds"]) / whole
 
 

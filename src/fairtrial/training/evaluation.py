@@ -1,6 +1,8 @@
 """Evaluate a network: as it is, with batch-norm statistics recomputed, and with averaged weights."""
 
 from collections.abc import Mapping, Sequence
+from time import perf_counter
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +15,35 @@ from fairtrial.training.averages import recalibrated
 from fairtrial.training.closures import evaluated_weights
 from fairtrial.training.learner import Learner
 from fairtrial.training.losses import Accumulator, Objective
+from fairtrial.training.xray import Xray
 
 #: Images per forward pass of an evaluation: enough to keep the cores busy, few enough to stay in their caches.
 EVALUATION_BATCH = 500
+#: The same on a GPU, which has more to fill.
+EVALUATION_BATCH_OF_GPU = 1000
 #: Test images of which an x-ray measures the loss along the way.
 SAMPLE = 128
 #: Training batches from which statistics of batch norm are recomputed: of 64 images, they leave a variance within 2%.
 RECALIBRATION_BATCHES = 100
+
+
+class Evaluate(Protocol):
+    """What measures a network's loss and accuracy on images: `evaluate`, or `graphed.RecordedTraining.evaluate`."""
+
+    def __call__(
+        self,
+        network: nn.Module,
+        images: datasets.ImageSet,
+        device: torch.device,
+        indices: Tensor | None = None,
+        objective: Objective = ...,
+    ) -> Accumulator:
+        """Return the sums, which may have to be waited for."""
+
+
+def evaluation_batch(device: torch.device) -> int:
+    """Images per forward pass of an evaluation on a device."""
+    return EVALUATION_BATCH if device.type == "cpu" else EVALUATION_BATCH_OF_GPU
 
 
 @torch.inference_mode()
@@ -36,7 +60,7 @@ def evaluate(
     """
     network.eval()
     tally = objective.accumulator(device)
-    for rows in torch.split(torch.arange(len(images)) if indices is None else indices, EVALUATION_BATCH):
+    for rows in torch.split(torch.arange(len(images)) if indices is None else indices, evaluation_batch(device)):
         inputs, labels = (tensor.to(device) for tensor in images.batch(rows))
         outputs = network(inputs)
         tally.add(objective.plain.loss(outputs, labels), outputs, labels)
@@ -44,17 +68,23 @@ def evaluate(
     return tally
 
 
-def evaluate_all(learner: Learner, held_out: Mapping[str, datasets.ImageSet], prefix: str = "") -> dict[str, float]:
-    """Evaluate on all held-out images: ``{prefix}test_loss`` and so on."""
-    metrics: dict[str, float] = {}
-    for name, images in held_out.items():
-        metrics |= evaluate(learner.network, images, learner.device, objective=learner.objective).read(prefix + name)
-    return metrics
+def evaluate_all(
+    learner: Learner, held_out: Mapping[str, datasets.ImageSet], prefix: str = "", measure: Evaluate = evaluate
+) -> dict[str, Accumulator]:
+    """Evaluate on all held-out images: the sums for ``{prefix}test`` and so on."""
+    return {
+        prefix + name: measure(learner.network, images, learner.device, objective=learner.objective)
+        for name, images in held_out.items()
+    }
 
 
 def evaluate_epoch(
-    learner: Learner, training: Training, dataset: datasets.Dataset, order: Sequence[Tensor]
-) -> dict[str, float]:
+    learner: Learner,
+    training: Training,
+    dataset: datasets.Dataset,
+    order: Sequence[Tensor],
+    measure: Evaluate = evaluate,
+) -> dict[str, Accumulator]:
     """Evaluate at the end of an epoch, in all the ways that a study asks for; training goes on as if it had not.
 
     Args:
@@ -63,27 +93,38 @@ def evaluate_epoch(
         dataset: has the images.
         order: the epoch's training batches, by their positions; the first full ones recalibrate batch norm, and on
             their images ``recalibrated_train_loss`` and ``recalibrated_train_acc`` are measured.
+        measure: evaluates on some images.
+
+    Returns:
+        The sums by the beginnings of their metrics' names; see `read_all`.
     """
     with evaluated_weights(learner.optimizer, learner.network):
-        return _evaluate_in_all_ways(learner, training, dataset, order)
+        return _evaluate_in_all_ways(learner, training, dataset, order, measure)
+
+
+def read_all(sums: Mapping[str, Accumulator]) -> dict[str, float]:
+    """Read all metrics of an evaluation: ``test_loss`` and so on."""
+    return {name: value for prefix, one in sums.items() for name, value in one.read(prefix).items()}
 
 
 def _evaluate_in_all_ways(
-    learner: Learner, training: Training, dataset: datasets.Dataset, order: Sequence[Tensor]
-) -> dict[str, float]:
+    learner: Learner, training: Training, dataset: datasets.Dataset, order: Sequence[Tensor], measure: Evaluate
+) -> dict[str, Accumulator]:
     held_out = held_out_sets(dataset)
-    metrics = evaluate_all(learner, held_out)
+    sums = evaluate_all(learner, held_out, measure=measure)
     if training.recalibrate_batch_norm:
         full = [batch for batch in order if len(batch) == len(order[0])][:RECALIBRATION_BATCHES]
         inputs = (dataset.train.batch(batch)[0].to(learner.device) for batch in full)
         with recalibrated(learner.network, inputs):
-            metrics |= evaluate_all(learner, held_out, RECALIBRATED)
-            tally = evaluate(learner.network, dataset.train, learner.device, torch.cat(full), learner.objective)
-            metrics |= tally.read(f"{RECALIBRATED}train")
+            sums |= evaluate_all(learner, held_out, RECALIBRATED, measure)
+            rows = torch.cat(full)
+            sums[f"{RECALIBRATED}train"] = measure(
+                learner.network, dataset.train, learner.device, rows, learner.objective
+            )
     if learner.average is not None:
         with learner.average.applied():
-            metrics |= evaluate_all(learner, held_out, EMA)
-    return metrics
+            sums |= evaluate_all(learner, held_out, EMA, measure)
+    return sums
 
 
 def along_the_way(learner: Learner, model: ModelSettings, dataset: datasets.Dataset) -> dict[str, float]:
@@ -98,6 +139,18 @@ def along_the_way(learner: Learner, model: ModelSettings, dataset: datasets.Data
     with evaluated_weights(learner.optimizer, learner.network):
         tally = evaluate(learner.network, dataset.test, learner.device, some, learner.objective)
     return {"test_loss": tally.read("test")["test_loss"]}
+
+
+def add_losses(
+    xray: Xray, learner: Learner, tally: Accumulator, model: ModelSettings, dataset: datasets.Dataset
+) -> None:
+    """Add the losses so far to the snapshot that was just taken."""
+    begun = perf_counter()
+    losses = along_the_way(learner, model, dataset)
+    xray.add_losses(train_loss=tally.read("train")["train_loss"], **losses)
+    if not losses:
+        xray.note("test loss along the way: not measured of a model of your own, which its evaluation might change")
+    xray.seconds += perf_counter() - begun
 
 
 def evaluated_images(training: Training, dataset: datasets.Dataset) -> int:

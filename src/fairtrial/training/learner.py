@@ -11,6 +11,7 @@ from fairtrial.spec import ModelSettings
 from fairtrial.training import datasets, precision
 from fairtrial.training.averages import WeightAverage
 from fairtrial.training.closures import has_modes, step_with_closure
+from fairtrial.training.devices import choose_device
 from fairtrial.training.kernels.gains import accelerate_if_it_suits, gains
 from fairtrial.training.kernels.layers import accelerate
 from fairtrial.training.losses import Objective
@@ -41,7 +42,8 @@ class Learner:
         network = build_network(settings.model, dataset, trial.weights_seed).to(device)
         if settings.optimizer.uses_closure:  # many of these flatten weights and gradients, which other layouts forbid
             network = network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        if fast and settings.training.precision == "float32" and gains(network):  # the fast layers have no other
+        only = settings.training.precision == "float32" and device.type == "cpu"  # the fast layers have no other
+        if fast and only and gains(network):
             network = accelerate(network) if ":" not in settings.model.name else _suited(network, dataset, device)
         network = precision.apply(network, settings.training.precision, device)
         optimizer = settings.optimizer.build(network.parameters())
@@ -68,16 +70,25 @@ class Learner:
         Returns the mean loss without label smoothing, shape (), and the outputs, such as logits (batch, classes), both
         before the step.
         """
+        loss, outputs = self.update(inputs, labels)
+        self.after_update()
+        return loss, outputs
+
+    def update(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Take the part of a step that a device does: all but the schedule and the average. Returns as `step`."""
         gradient = partial(self._gradient, inputs, labels)
         if self.uses_closure:
             loss, outputs = step_with_closure(self.optimizer, gradient, self.network, self.device)
         else:
             loss, outputs = gradient()
             self.optimizer.step()
+        return self.objective.recorded(loss, outputs, labels), outputs
+
+    def after_update(self) -> None:
+        """Take the part of a step that follows: set the rate of the next one, and average the weights."""
         self.schedule.step()
         if self.average is not None:
             self.average.update()
-        return self.objective.recorded(loss, outputs, labels), outputs
 
     def _gradient(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Put the gradient of the mean loss into the parameters; return the loss and the outputs."""
@@ -124,8 +135,3 @@ def _suited(network: nn.Module, dataset: datasets.Dataset, device: torch.device)
 def build_network(settings: ModelSettings, dataset: datasets.Dataset, seed: int) -> nn.Module:
     """Make a network for a data set."""
     return settings.build(classes=dataset.classes, image_size=dataset.image_size, channels=dataset.channels, seed=seed)
-
-
-def choose_device() -> torch.device:
-    """Choose the first CUDA device if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,8 +1,8 @@
 """Train one trial: a generator of epoch records."""
 
-import math
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache, partial
 from time import perf_counter
 
 import numpy as np
@@ -10,31 +10,40 @@ import torch
 from torch import Tensor
 
 from fairtrial import spec
-from fairtrial.errors import Diverged
-from fairtrial.training import datasets, precision, state
+from fairtrial.training import datasets, state
 from fairtrial.training.allocator import keep_freed_memory
 from fairtrial.training.augmentation import augment
+from fairtrial.training.checks import CHECK_STEPS, REPORT_SECONDS, check_loss
 from fairtrial.training.closures import evaluated_weights
-from fairtrial.training.evaluation import along_the_way, evaluate_all, evaluate_epoch, evaluations_within, held_out_sets
+from fairtrial.training.devices import choose_device
+from fairtrial.training.evaluation import (
+    Evaluate,
+    add_losses,
+    evaluate,
+    evaluate_all,
+    evaluate_epoch,
+    evaluations_within,
+    held_out_sets,
+    read_all,
+)
 from fairtrial.training.fingerprints import fingerprint
+from fairtrial.training.graphed import RecordedTraining, prepare_optimizer, why_not_recorded
+from fairtrial.training.graphs import recorder_for
 from fairtrial.training.kernels.assistance import helped_seconds
 from fairtrial.training.learner import Learner
 from fairtrial.training.losses import Accumulator
+from fairtrial.training.placement import on_device
 from fairtrial.training.randomness import random_state, set_random_state
 from fairtrial.training.state import TrainingPosition
+from fairtrial.training.surroundings import Surroundings, surrounded
 from fairtrial.training.xray import Xray
-from fairtrial.trial import TrialContext
-
-#: Steps between two checks that the loss is still finite. A check waits for an accelerator, but not for a CPU.
-CHECK_STEPS = 50
-#: Seconds between two progress reports within an epoch.
-REPORT_SECONDS = 0.2
+from fairtrial.trial import TrialContext, Turn
 
 # Independent streams of random numbers. The initial weights take the seed itself.
 _ORDER, _NOISE = 1, 2
 
 
-def train(trial: TrialContext) -> Iterator[dict[str, float]]:
+def train(trial: TrialContext) -> Iterator[dict[str, float] | Turn]:
     """Train one arm at one seed with fairtrial's own loop.
 
     The initial weights depend only on the seed, the order of batches and dropout on the seed and the epoch, so all arms
@@ -42,6 +51,8 @@ def train(trial: TrialContext) -> Iterator[dict[str, float]]:
     the first step, of the orders of all epochs, and, as ``final_weights``, of the result. Two runs on one machine with
     as many threads give the same bits, even if one was interrupted: the trial's state is offered for saving after each
     epoch, see `TrialContext.save`, and saved within one whenever a checkpoint is due.
+
+    On a GPU the training step and evaluations are recorded as graphs, see `graphed`, where that is possible.
 
     Args:
         trial: what to train; `prepare.prepare` has put its data in the cache.
@@ -53,14 +64,21 @@ def train(trial: TrialContext) -> Iterator[dict[str, float]]:
         idle cores have helped, ``helped_seconds``, for how long. Losses are cross entropies in nats, accuracies
         fractions. Where a study asks for them, the same of other evaluations:
         ``recalibrated_test_acc``, ``ema_test_acc`` and, in the last epoch, ``eval1_test_acc`` and so on; see
-        `evaluation`.
+        `evaluation`. In between, a `Turn` after each step if the trial takes turns with others; then times include
+        theirs.
 
     Raises:
         Diverged: the training loss is no longer finite.
         Stopped: the study was asked to stop; the trial's state is saved.
     """
     keep_freed_memory()
-    dataset = load_once(trial.settings.data)
+    around = Surroundings(trial.settings.training.precision, choose_device(), in_turns=trial.in_turns)
+    yield from surrounded(_train(trial), around)
+
+
+def _train(trial: TrialContext) -> Generator[dict[str, float] | Turn, None, None]:
+    settings, device = trial.settings, choose_device()
+    dataset = load_on(settings.data, device)
     learner = Learner.build(trial.trial, dataset)
     orders = (batch_order(trial.order_seed, epoch, len(dataset.train)) for epoch in range(1, trial.epochs + 1))
     trial.fingerprint(
@@ -68,16 +86,33 @@ def train(trial: TrialContext) -> Iterator[dict[str, float]]:
         batch_order=fingerprint((str(epoch), order) for epoch, order in enumerate(orders, start=1)),
     )
     position = state.load(trial, learner)
-    steps = -(-len(dataset.train) // trial.settings.training.batch_size)
-    xray = trial.xray(learner.optimizer, learner.network, steps_per_epoch=steps)
+    recorder = None if why_not_recorded(settings) else recorder_for(device)
+    if recorder is not None or (device.type == "cuda" and not why_not_recorded(settings)):
+        prepare_optimizer(learner, settings)  # whether or not graphs are on: they must not change the bits
+    xray = trial.xray(
+        learner.optimizer, learner.network, steps_per_epoch=-(-len(dataset.train) // settings.training.batch_size)
+    )
+    recorded = None if recorder is None else RecordedTraining(trial, learner, dataset, recorder, xray)
+    measure = evaluate if recorded is None else recorded.evaluate
     while position.epoch <= trial.epochs:
         helped = helped_seconds()
         order = batch_order(trial.order_seed, position.epoch, len(dataset.train))
-        batches = torch.split(order, trial.settings.training.batch_size)
-        with precision.in_force(trial.settings.training.precision, learner.device):
-            metrics = _train_epoch(trial, learner, position, dataset, batches, xray)
-            trained = perf_counter()
-            metrics |= position.evaluations | evaluate_epoch(learner, trial.settings.training, dataset, batches)
+        batches = torch.split(order, settings.training.batch_size)
+        within = {
+            batch: partial(_evaluate_now, learner, dataset, prefix, measure)
+            for batch, prefix in evaluations_within(settings.training, position.epoch, len(batches)).items()
+        }
+        with _own_random_numbers(trial, position, device):
+            if recorded is None:
+                yield from _train_epoch(trial, learner, position, dataset, order=batches, evaluations=within, xray=xray)
+            else:
+                yield from recorded.train(position, order, within)
+        metrics = position.tally.read("train")
+        trained = perf_counter()
+        sums = evaluate_epoch(learner, settings.training, dataset, batches, measure)
+        if recorded is not None:
+            yield from recorded.until_done()
+        metrics |= position.evaluations | read_all(sums)
         learner.schedule.end_epoch(metrics)
         evaluation = position.evaluation_seconds + perf_counter() - trained
         metrics |= {"train_seconds": position.seconds, "eval_seconds": evaluation}
@@ -95,77 +130,89 @@ def batch_order(seed: int, epoch: int, images: int) -> Tensor:
     return torch.from_numpy(np.random.Generator(np.random.PCG64(sequence)).permutation(images))
 
 
-def _train_epoch(  # noqa: PLR0917
+@contextmanager
+def _own_random_numbers(trial: TrialContext, position: TrainingPosition, device: torch.device) -> Iterator[None]:
+    """Have dropout draw what seed and epoch say, from the position on; the global states are the user's."""
+    noise = np.random.SeedSequence([trial.order_seed, _NOISE, position.epoch]).generate_state(1, np.uint64)[0]
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(int(noise >> np.uint64(1)))
+        set_random_state(position.random, device)
+        yield
+
+
+def _evaluate_now(
+    learner: Learner, dataset: datasets.Dataset, prefix: str, measure: Evaluate
+) -> dict[str, Accumulator]:
+    """Evaluate within an epoch."""
+    with evaluated_weights(learner.optimizer, learner.network):
+        return evaluate_all(learner, held_out_sets(dataset), prefix, measure)
+
+
+def _train_epoch(
     trial: TrialContext,
     learner: Learner,
     position: TrainingPosition,
     dataset: datasets.Dataset,
+    *,
     order: Sequence[Tensor],
+    evaluations: Mapping[int, Callable[[], dict[str, Accumulator]]],
     xray: Xray,
-) -> dict[str, float]:
-    """Train an epoch from a position to its end, and update the position; return ``train_loss`` and ``train_acc``."""
+) -> Generator[Turn, None, None]:
+    """Train an epoch from a position to its end, operation by operation, and update the position."""
     device, tally, data = learner.device, position.tally, trial.settings.data
-    evaluations = evaluations_within(trial.settings.training, position.epoch, len(order))
     reported = started = perf_counter()
-    noise = np.random.SeedSequence([trial.order_seed, _NOISE, position.epoch]).generate_state(1, np.uint64)[0]
-    with torch.random.fork_rng():  # dropout uses the global state, which is the user's
-        torch.manual_seed(int(noise >> np.uint64(1)))
-        set_random_state(position.random, device)
-        for indices in order[position.batch :]:
-            inputs, labels = (tensor.to(device) for tensor in dataset.train.batch(indices))
-            if data.augment:
-                inputs, labels = augment(
-                    inputs,
-                    labels,
-                    data,
-                    classes=dataset.classes,
-                    seed=trial.order_seed,
-                    epoch=position.epoch,
-                    batch=position.batch,
-                )
-            tally.add(*learner.step(inputs, labels), labels)
-            position.batch += 1
-            if xray.fresh:
-                _add_losses(xray, learner, tally, trial.settings.model, dataset)
-            started += xray.spent()
-            is_check = position.batch % CHECK_STEPS == 0 or position.batch == len(order)
-            if is_check and not math.isfinite(loss := tally.loss.item()):
-                raise Diverged(f"train_loss is {loss} in epoch {position.epoch}, by batch {position.batch}")
-            if perf_counter() - reported > REPORT_SECONDS:
-                trial.progress(position.batch, len(order), **tally.read("train"))
-                reported = perf_counter()
-            if position.batch in evaluations:
-                before = perf_counter()
-                with evaluated_weights(learner.optimizer, learner.network):
-                    position.evaluations |= evaluate_all(learner, held_out_sets(dataset), evaluations[position.batch])
-                took = perf_counter() - before
-                position.evaluation_seconds, started = position.evaluation_seconds + took, started + took
-            if trial.checkpoint_due:
-                position.random = random_state(device)
-                tally.loss.item()  # waits for an accelerator, whose time counts
-                position.seconds += perf_counter() - started
-                state.save(trial, learner, position)
-                started = perf_counter()  # saving does not count as training
-    metrics = tally.read("train")
+    for indices in order[position.batch :]:
+        inputs, labels = (tensor.to(device) for tensor in dataset.train.batch(indices))
+        if data.augment:
+            inputs, labels = augment(
+                inputs,
+                labels,
+                data,
+                classes=dataset.classes,
+                seed=trial.order_seed,
+                epoch=position.epoch,
+                batch=position.batch,
+            )
+        tally.add(*learner.step(inputs, labels), labels)
+        position.batch += 1
+        if xray.fresh:
+            add_losses(xray, learner, tally, trial.settings.model, dataset)
+        started += xray.spent()
+        if position.batch % CHECK_STEPS == 0 or position.batch == len(order):
+            check_loss(tally, position.epoch, position.batch)
+        if perf_counter() - reported > REPORT_SECONDS:
+            trial.progress(position.batch, len(order), **tally.read("train"))
+            reported = perf_counter()
+        if position.batch in evaluations:
+            before = perf_counter()
+            position.evaluations |= read_all(evaluations[position.batch]())
+            took = perf_counter() - before
+            position.evaluation_seconds, started = position.evaluation_seconds + took, started + took
+        if trial.checkpoint_due:
+            position.random = random_state(device)
+            tally.loss.item()  # waits for an accelerator, whose time counts
+            position.seconds += perf_counter() - started
+            state.save(trial, learner, position)
+            started = perf_counter()  # saving does not count as training
+        if trial.in_turns:
+            yield Turn.OVER
+    tally.loss.item()
     position.seconds += perf_counter() - started
-    return metrics
-
-
-def _add_losses(
-    xray: Xray, learner: Learner, tally: Accumulator, model: spec.ModelSettings, dataset: datasets.Dataset
-) -> None:
-    """Add the losses so far to the snapshot that was just taken."""
-    begun = perf_counter()
-    losses = along_the_way(learner, model, dataset)
-    xray.add_losses(train_loss=tally.read("train")["train_loss"], **losses)
-    if not losses:
-        xray.note("test loss along the way: not measured of a model of your own, which its evaluation might change")
-    xray.seconds += perf_counter() - begun
 
 
 def load_once(settings: spec.DataSettings) -> datasets.Dataset:
     """Load a data set once per process, however it is augmented; `prepare.prepare` has verified it."""
     return _load(datasets.unaugmented(settings))
+
+
+@lru_cache(maxsize=4)
+def _load_on(settings: spec.DataSettings, device: torch.device) -> datasets.Dataset:
+    return on_device(_load(settings), device)
+
+
+def load_on(settings: spec.DataSettings, device: torch.device) -> datasets.Dataset:
+    """Load a data set once per process onto a device, for all trials that train there."""
+    return load_once(settings) if device.type == "cpu" else _load_on(datasets.unaugmented(settings), device)
 
 
 @lru_cache(maxsize=4)

@@ -24,7 +24,8 @@ class Accumulator(ABC):
     def empty(cls, device: torch.device) -> Self:
         """Start from nothing."""
         sums = [one.name for one in fields(cls) if one.name != "images"]
-        return cls(images=0, **{name: torch.zeros((), dtype=torch.float64, device=device) for name in sums})
+        dtype = torch.float32 if device.type == "mps" else torch.float64  # which Apple's GPUs lack
+        return cls(images=0, **{name: torch.zeros((), dtype=dtype, device=device) for name in sums})
 
     @abstractmethod
     def add(self, loss: Tensor, outputs: Tensor, labels: Tensor) -> None:
@@ -34,6 +35,19 @@ class Accumulator(ABC):
     def read(self, name: str) -> dict[str, float]:
         """Read means, such as ``{name}_loss``."""
 
+    def assign(self, other: "Accumulator") -> None:
+        """Take the values of other sums of the same shapes, in place: recorded work goes on adding to these."""
+        for name, value in vars(other).items():
+            if isinstance(value, Tensor):
+                getattr(self, name).copy_(value)
+            else:
+                setattr(self, name, value)
+
+    def on_host(self) -> Self:
+        """Copy the sums to the CPU, without waiting for their device; read them once that has done its work so far."""
+        copies: dict[str, Any] = {name: _on_host(one) for name, one in vars(self).items() if isinstance(one, Tensor)}
+        return replace(self, **copies)
+
     def state_dict(self) -> dict[str, Any]:
         """Write the sums, to save them."""
         return dict(vars(self))
@@ -42,6 +56,13 @@ class Accumulator(ABC):
         """Read what `state_dict` has written, onto the device of the sums."""
         for name, value in state.items():
             setattr(self, name, value.to(self.loss.device) if isinstance(value, Tensor) else value)
+
+
+def _on_host(tensor: Tensor) -> Tensor:
+    if tensor.device.type != "cuda":
+        return tensor.detach().cpu().clone()
+    pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    return pinned.copy_(tensor.detach(), non_blocking=True)
 
 
 @dataclass
@@ -55,7 +76,7 @@ class ClassAccumulator(Accumulator):
 
         Of an image that was mixed from two, the share of the predicted class counts.
         """
-        self.loss += loss.double() * len(labels)
+        self.loss += loss.to(self.loss.dtype) * len(labels)
         predicted = outputs.argmax(dim=1)
         is_mixed = labels.is_floating_point()
         self.correct += labels.gather(1, predicted[:, None]).sum() if is_mixed else (predicted == labels).sum()
@@ -78,9 +99,9 @@ class RegressionAccumulator(Accumulator):
 
     def add(self, loss: Tensor, outputs: Tensor, labels: Tensor) -> None:
         """Count one batch: mean loss, shape (); outputs and labels, (batch, targets)."""
-        values = labels.double()
-        errors = outputs.reshape(labels.shape).double() - values
-        self.loss = self.loss + loss.double() * len(labels)
+        values = labels.to(self.loss.dtype)
+        errors = outputs.reshape(labels.shape).to(self.loss.dtype) - values
+        self.loss = self.loss + loss.to(self.loss.dtype) * len(labels)
         self.absolute = self.absolute + errors.abs().sum(0)
         self.squared = self.squared + errors.square().sum(0)
         self.first = self.first if self.images else values[0]
@@ -95,7 +116,7 @@ class RegressionAccumulator(Accumulator):
         Smith 1998, eq. 1.3.4), averaged over the targets; of a target that does not vary, 0.
         """
         spread = self.squares - self.total.square() / self.images
-        r2 = torch.where(spread > 0, 1 - self.squared / spread.clamp(min=torch.finfo(torch.float64).tiny), 0.0)
+        r2 = torch.where(spread > 0, 1 - self.squared / spread.clamp(min=torch.finfo(spread.dtype).tiny), 0.0)
         mae = self.absolute.mean() / self.images
         return {
             f"{name}_loss": self.loss.item() / self.images,

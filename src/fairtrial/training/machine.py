@@ -1,7 +1,6 @@
 """Describe and set up the process that trains."""
 
 import importlib.metadata
-import os
 import platform
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,9 +12,10 @@ import fairtrial
 from fairtrial import sources
 from fairtrial.measures import compares_times
 from fairtrial.spec import BUILT_IN, Study
+from fairtrial.training import devices
+from fairtrial.training.devices import choose_device
 from fairtrial.training.kernels import compiler, library
 from fairtrial.training.kernels.assistance import use_cores
-from fairtrial.training.learner import choose_device
 from fairtrial.training.loop import load_once
 from fairtrial.trial import Machine, Trial
 
@@ -48,7 +48,7 @@ def _unchanging() -> Machine:
     return Machine(
         versions={"fairtrial": fairtrial.__version__, "python": platform.python_version(), **versions},
         processor=compiler.processor()["model name"],
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        device=devices.describe(device),
         threads=torch.get_num_threads(),
         system=platform.platform(),
     )
@@ -66,20 +66,3 @@ def sharing_cores(study: Study) -> Callable[[int], None] | None:
     Cores that help change no number but the times of the trials that they help, which a study may ask about.
     """
     return None if compares_times(study) else use_cores
-
-
-def gpus() -> int:
-    """Count the CUDA devices that this process sees."""
-    return torch.cuda.device_count() if torch.cuda.is_available() else 0
-
-
-def show_one_gpu(worker: int) -> dict[str, str]:
-    """Make the environment in which a worker (from 0) sees one of this process's CUDA devices; more workers share them.
-
-    Not measured: none of this has been run on a machine with CUDA.
-    """
-    count = gpus()
-    if not count:
-        return {}
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
-    return {"CUDA_VISIBLE_DEVICES": visible.split(",")[worker % count]}

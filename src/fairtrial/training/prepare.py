@@ -12,16 +12,18 @@ from fairtrial import sources, spec
 from fairtrial.errors import StudyError
 from fairtrial.registry import NotFoundError, import_name
 from fairtrial.training import augmentation, datasets, precision
+from fairtrial.training.devices import choose_device
+from fairtrial.training.graphed import why_not_recorded
 from fairtrial.training.kernels import compiler, library
 from fairtrial.training.kernels.cache import KernelsUnavailableError, UnsoundError
-from fairtrial.training.learner import build_network, choose_device
+from fairtrial.training.learner import build_network
 from fairtrial.training.loop import train
 from fairtrial.training.probing import probe
 from fairtrial.training.schedules.own import OwnSchedule
-from fairtrial.trial import TrainingLoop, Trial, TrialContext
+from fairtrial.trial import TrainingLoop, Trial, TrialContext, Turn
 
 
-def run(trial: TrialContext) -> Iterator[Mapping[str, float]]:
+def run(trial: TrialContext) -> Iterator[Mapping[str, float] | Turn]:
     """Run a trial with the training loop that its settings name; return each epoch's metrics.
 
     A user's loop may set torch's number of threads: the next trial of this process has its own again.
@@ -31,7 +33,7 @@ def run(trial: TrialContext) -> Iterator[Mapping[str, float]]:
     return _restoring_threads(epochs) if name != spec.BUILT_IN and isinstance(epochs, Iterator) else epochs
 
 
-def _restoring_threads(epochs: Iterator[Mapping[str, float]]) -> Iterator[Mapping[str, float]]:
+def _restoring_threads(epochs: Iterator[Mapping[str, float] | Turn]) -> Iterator[Mapping[str, float] | Turn]:
     threads = torch.get_num_threads()
     try:
         yield from epochs
@@ -97,10 +99,14 @@ def compile_layers(trials: Iterable[Trial]) -> tuple[str, ...]:
     """Compile the fast layers of fairtrial's own loop before workers start; return what a user should know of it.
 
     They are compiled however few steps are ahead: layers that are not give other bits, so a study must not depend on
-    what its machine happens to have compiled before.
+    what its machine happens to have compiled before. On a GPU there are none, and what is to be known is which trials
+    have no graphs.
     """
-    if not any(trial.settings.training.loop == spec.BUILT_IN for trial in trials):
+    ours = [trial for trial in trials if trial.settings.training.loop == spec.BUILT_IN]
+    if not ours:
         return ()
+    if choose_device().type != "cpu":
+        return _not_recorded(ours)
     notes: tuple[str, ...] = ()
     try:
         compiler.is_cached("float")
@@ -110,6 +116,18 @@ def compile_layers(trials: Iterable[Trial]) -> tuple[str, ...]:
         pass
     library.path()
     return notes
+
+
+def _not_recorded(trials: Iterable[Trial]) -> tuple[str, ...]:
+    """Say of which arms a GPU gets each operation by itself, and why."""
+    if choose_device().type != "cuda":
+        return ()
+    arms: dict[str, list[str]] = {}
+    for trial in trials:
+        if why := why_not_recorded(trial.settings):
+            arms.setdefault(why, []).append(trial.arm)
+    named = {why: ", ".join(dict.fromkeys(names)) for why, names in arms.items()}
+    return tuple(f"no CUDA graphs for {names}, which will be slower: {why}" for why, names in named.items())
 
 
 def prepare(study: spec.Study, progress: datasets.DownloadProgress | None = None) -> tuple[datasets.Dataset, ...]:

@@ -66,7 +66,10 @@ class FactorSchedule:
         if self._settings.watched is not None:
             factor *= self._settings.after_records(self._watched)
         for group, full in zip(self._optimizer.param_groups, self._full, strict=True):
-            group["lr"] = full * factor
+            if isinstance(group["lr"], torch.Tensor):  # on a GPU, where a recorded step reads it
+                group["lr"].fill_(full * factor)
+            else:
+                group["lr"] = full * factor
 
 
 class SteppedSchedule:

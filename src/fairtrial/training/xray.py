@@ -6,12 +6,12 @@ numbers. What it computes is in `statistics`, and when in `schedule_of`.
 
 import sys
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import perf_counter
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -31,6 +31,8 @@ from fairtrial.training.statistics import (
 )
 from fairtrial.training.xray_schedule import Schedule, schedule_of, unknown_schedule
 from fairtrial.trial import Snapshot, TrialContext
+
+T = TypeVar("T")
 
 #: Of a model with more weights than this, only some of each large tensor are read, evenly spaced in its memory.
 MOST_COORDINATES = 1 << 22
@@ -68,6 +70,7 @@ class Xray:
     seconds: float = 0.0
     _before: dict[int, _Before] | None = None
     _failed: str = ""
+    _skips: bool = False  # while a step is recorded or repeated
     _frame: FrameType | None = None  # the call of step that has not returned yet, or has raised an error
     _handles: list[Any] = field(default_factory=list)
 
@@ -97,6 +100,23 @@ class Xray:
         spent, self.seconds = self.seconds, 0.0
         return spent
 
+    @property
+    def due(self) -> bool:
+        """Whether the next step is one to look at: the optimizer must then be called, and not a recording of it."""
+        progress = self.trial.xray_progress
+        return bool(self._handles) and (bool(progress.missed) or self.schedule.is_due(progress))
+
+    def unseen(self, step: Callable[[], T]) -> T:
+        """Take and count a step that is recorded, or repeated from a recording: no call of the optimizer counts."""
+        self._skips = True
+        try:
+            result = step()
+        finally:
+            self._skips = False
+        self.fresh = False
+        self.trial.xray_progress.steps += bool(self._handles)
+        return result
+
     def note(self, text: str) -> None:
         """Add to the last snapshot why something could not be computed."""
         snapshots = self.trial.xray_progress.snapshots
@@ -104,7 +124,7 @@ class Xray:
 
     def _on_step(self, *_: object) -> None:
         """Read what a step will change, if it is one to look at."""
-        if _untouchable():
+        if self._skips or _untouchable():
             return
         frame = sys._getframe(1)  # noqa: SLF001  (the call of step; torch gives hooks nothing that tells calls apart)
         if self._frame is not None and _is_within(frame, self._frame):
@@ -123,7 +143,7 @@ class Xray:
 
     def _on_stepped(self, *_: object) -> None:
         """Take the snapshot of a step."""
-        if _untouchable() or sys._getframe(1) is not self._frame:  # noqa: SLF001
+        if self._skips or _untouchable() or sys._getframe(1) is not self._frame:  # noqa: SLF001
             return
         begun, progress = perf_counter(), self.trial.xray_progress
         progress.steps += 1

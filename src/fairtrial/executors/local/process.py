@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from time import monotonic, sleep
-from typing import cast
+from typing import ClassVar, cast
 
 from fairtrial.errors import FairtrialError
 from fairtrial.executors.base import Ended, EpochFinished, Started
@@ -33,10 +33,7 @@ SECONDS_TO_TRACE = 0.5
 
 #: What the interpreter of a worker runs. It never sees the parent's main module, so a script needs no
 #: ``if __name__ == "__main__"``; and the parent's ``sys.path`` is in place before anything is imported.
-_PROGRAM = (
-    "import sys; sys.path[:] = sys.argv[3:]; from fairtrial.executors.local import worker; "
-    "worker.main(int(sys.argv[1]), int(sys.argv[2]))"
-)
+_PROGRAM = "import sys; sys.path[:] = sys.argv[3:]; from {module} import main; main(int(sys.argv[1]), int(sys.argv[2]))"
 
 #: Leads a worker's process group. A terminal that closes, or an orphaned group, must not end the leader first.
 #:
@@ -60,6 +57,8 @@ class WorkerProcess:
 
     Its ``connection`` is readable when there is a report, or when the worker has ended.
     """
+
+    module: ClassVar = "fairtrial.executors.local.worker"  # whose function `main` is the inside
 
     def __init__(self, job: bytes, environment: Mapping[str, str], limits: Limits) -> None:
         self.trial: Trial | None = None  # the one that it runs; None if it is free, or dead
@@ -86,7 +85,14 @@ class WorkerProcess:
                     undo.callback(_kill_group, leader)
                     fds = (theirs.fileno(), self._crash_log.fileno())
                     self._process = subprocess.Popen(  # noqa: S603
-                        [sys.executable, "-P", "-c", _PROGRAM, *map(str, fds), *map(str, sys.path)],
+                        [
+                            sys.executable,
+                            "-P",
+                            "-c",
+                            _PROGRAM.format(module=self.module),
+                            *map(str, fds),
+                            *map(str, sys.path),
+                        ],
                         pass_fds=fds,
                         stdin=subprocess.DEVNULL,
                         env=os.environ | environment,
@@ -95,7 +101,11 @@ class WorkerProcess:
                 self._resources = undo.pop_all()
         except OSError as error:
             raise FairtrialError(f"a worker process can't be started: {error.strerror or error}") from error
+        self.start()
         self._send(job)
+
+    def start(self) -> None:
+        """Set up what a subclass has; called once, before the worker is given anything."""
 
     def give(self, trial: Trial) -> None:
         """Give a trial to a free worker."""

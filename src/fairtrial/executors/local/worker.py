@@ -69,13 +69,15 @@ class WorkerJob:
     rules: RecordRules = NO_RULES
     xray: bool = True
     use_cores: Callable[[int], None] | None = None
+    device_memory: Callable[[], tuple[int, int]] | None = None  # bytes that are free, and that this process has taken
 
     @classmethod
     def of(cls, workload: Workload, threads: int, memory_limit: int | None) -> Self:
         """Take what a worker needs from a workload."""
         set_up = None if workload.set_up is None else partial(workload.set_up, threads)
         loop, machine, checkpoints, rules = workload.loop, workload.machine, workload.checkpoints, workload.rules
-        return cls(loop, machine, set_up, checkpoints, memory_limit, rules, workload.xray, workload.use_cores)
+        of_device = workload.use_cores, workload.device_memory
+        return cls(loop, machine, set_up, checkpoints, memory_limit, rules, workload.xray, *of_device)
 
 
 class Outbox:
@@ -84,7 +86,7 @@ class Outbox:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._lock = threading.Lock()
-        self._next_progress = 0.0
+        self._next_progress: dict[str, float] = {}  # of each trial, on the monotonic clock
         self._owner = os.getpid()
 
     def send(self, report: Report | None) -> None:
@@ -110,8 +112,8 @@ class Outbox:
     def progress(self, progress: Progressed) -> None:
         """Send progress as plain numbers, unless the last was sent just now."""
         now = monotonic()
-        if now >= self._next_progress:
-            self._next_progress = now + SECONDS_A_REPORT
+        if now >= self._next_progress.get(progress.trial_id, 0.0):
+            self._next_progress[progress.trial_id] = now + SECONDS_A_REPORT
             self.send(replace(progress, metrics={name: float(value) for name, value in progress.metrics.items()}))
 
 
@@ -130,6 +132,11 @@ class Inbox:
         """Wait for what the parent sends next; None if it asks this worker to end."""
         content = self._queue.get()
         return None if content == STOP else pickle.loads(content)  # noqa: S301  (from the parent, over our own pipe)
+
+    @property
+    def has_some(self) -> bool:
+        """Whether there is something to get without waiting."""
+        return not self._queue.empty()
 
     def follow(self, use_cores: Callable[[int], None]) -> None:
         """Pass on from now on how many cores the trial may use, and what the parent has said of it before."""
@@ -158,10 +165,11 @@ class Inbox:
             os._exit(ABANDONED)
 
 
-def main(pipe: int, crash_log: int) -> None:
+def main(pipe: int, crash_log: int, work: Callable[[Outbox, Inbox], None] | None = None) -> None:
     """Work until the parent asks this process to stop, closes the pipe, or dies; both arguments are file descriptors.
 
-    The crash log gets the Python traceback if native code crashes, or on `WHERE`.
+    The crash log gets the Python traceback if native code crashes, or on `WHERE`. The work is to run one trial after
+    another, or what is given.
     """
     streams.install()  # a training loop's output that can't be written must not end its trial
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the runner to handle
@@ -178,7 +186,7 @@ def main(pipe: int, crash_log: int) -> None:
     outbox, inbox = Outbox(connection), Inbox(connection)
     for thread in (inbox.listen, outbox.beat):
         threading.Thread(target=thread, name=f"fairtrial-{thread.__name__}", daemon=True).start()
-    _work(outbox, inbox)
+    (work or _work)(outbox, inbox)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # threads that the training loop has left running must not delay the exit

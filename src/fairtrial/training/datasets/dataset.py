@@ -50,6 +50,7 @@ class ImageSet:
             >>> images.shape, images.max() <= 1
             (torch.Size([64, 3, 32, 32]), tensor(True))
         """
+        indices = indices.to(self.labels.device)
         rows = indices if self.index is None else self.index.index_select(0, indices)
         images, labels = self.pixels.index_select(0, rows), self.labels.index_select(0, indices)
         if images.dtype.itemsize > 1:

@@ -1,0 +1,34 @@
+"""Put a data set's tensors on a device, once for all trials there."""
+
+from dataclasses import replace
+
+import torch
+
+from fairtrial.training.datasets import Dataset, ImageSet
+
+
+def on_device(dataset: Dataset, device: torch.device) -> Dataset:
+    """Copy a data set to a device; parts that share their images go on sharing them.
+
+    The images stay bytes: CIFAR-10 takes 184 MB. An error of torch's says that a device has no room for them.
+    """
+    copies: dict[int, torch.Tensor] = {}
+
+    def copy(tensor: torch.Tensor | None) -> torch.Tensor | None:
+        if tensor is None:
+            return None
+        if tensor.data_ptr() not in copies:
+            copies[tensor.data_ptr()] = tensor.to(device)
+        return copies[tensor.data_ptr()]
+
+    def move(part: ImageSet) -> ImageSet:
+        pixels, index, labels = (copy(one) for one in (part.pixels, part.index, part.labels))
+        assert pixels is not None
+        assert labels is not None
+        return ImageSet(pixels, index, labels)
+
+    held_out = None if dataset.validation is None else move(dataset.validation)
+    moved = replace(dataset, train=move(dataset.train), test=move(dataset.test), validation=held_out)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)  # other trials read the copies on other streams
+    return moved

@@ -1,0 +1,92 @@
+"""Training loops that take turns in one process, for tests: what only fairtrial's own loop does otherwise."""
+
+import time
+from pathlib import Path
+
+import loops
+from fairtrial.trial import Turn
+
+#: The trials that run in this process.
+RUNNING = set()
+
+#: Turns in an epoch.
+STEPS = 5
+
+
+class OutOfMemoryError(RuntimeError):
+    """Has the name of torch's."""
+
+
+def steps():
+    """The turns of an epoch: some work, and some waiting."""
+    for _ in range(STEPS):
+        yield Turn.WAITS
+        yield Turn.OVER
+
+
+def mixed(trial):
+    """Do what `loops.mixed` does, in turns."""
+    for metrics in loops.mixed(trial):
+        yield from steps()
+        yield metrics
+
+
+def filling_gpu(trial):
+    """Have no memory beside more than two others, and none for an arm named `big` beside any."""
+    yield from _beside_others(trial, 1 if trial.arm == "big" else 3)
+
+
+def _beside_others(trial, most):
+    RUNNING.add(trial.trial.hash)
+    try:
+        for _ in range(trial.epochs):
+            yield from steps()
+            if len(RUNNING) > most:
+                raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB.")
+            yield {"test_acc": 0.5}
+    finally:
+        RUNNING.discard(trial.trial.hash)
+
+
+def breaking_gpu(trial):
+    """Have the arm `bad` report an error of CUDA's, in each attempt."""
+    for _ in range(trial.epochs):
+        yield from steps()
+        if trial.arm == "bad":
+            raise RuntimeError("CUDA error: an illegal memory access was encountered\nCompile with ...")
+        yield {"test_acc": 0.5}
+
+
+def slow(trial):
+    """Have the arm `slow` take longer than any limit."""
+    while trial.arm == "slow":
+        time.sleep(0.01)
+        yield Turn.OVER
+    for _ in range(trial.epochs):
+        yield from steps()
+        yield {"test_acc": 0.5}
+
+
+def saving(trial):
+    """Save the state in each turn where that is due; count attempts and epochs in files."""
+    done, own = trial.load() or 0, f"{trial.arm}{trial.seed}"
+    with Path(f"attempts-{own}").open("a") as file:
+        file.write(f"{done}\n")
+    for epoch in range(done, trial.epochs):
+        yield from steps()
+        while not Path("go").exists() and epoch == 1:
+            yield Turn.WAITS
+            if trial.checkpoint_due:
+                trial.save(epoch)
+        yield {"test_acc": 0.5 + epoch / 10}
+        trial.save(epoch + 1)
+
+
+def recorded(trial):
+    """Train by recorded steps on a CPU, too."""
+    from fairtrial.training import graphs, loop  # the other loops need no torch, whose import takes a second
+    from fairtrial.training.kernels import library
+
+    library.load = lambda dtype: None  # of which the stand-in sees no operations
+    loop.recorder_for = lambda device: graphs.recorder_for(device) or graphs.OperationRecorder()
+    yield from loop.train(trial)
