@@ -1,5 +1,6 @@
 """Charts as markup: words, numbers, and nothing that a text could break."""
 
+import base64
 import json
 import re
 
@@ -96,3 +97,19 @@ def test_the_script_can_stand_in_a_page():
     assert "</script" not in in_page(vega_script()).lower()
     assert "<!--" not in in_page(vega_script())
     assert "expressionInterpreter" in vega_script()
+
+
+def test_pictures_keep_a_hundredth_of_a_pixel_and_rows_six_digits():
+    study, results = small_study()
+    (figure,) = draw(["test_accuracy"], study, results)
+    markup = figure_markup(figure, study)
+    svg = base64.b64decode(re.search(r'src="data:image/svg\+xml;base64,([^"]+)"', markup)[1]).decode()
+    drawn = " ".join(re.findall(r' d="([^"]*)"', svg))
+    assert len(drawn) > 1000
+    assert not re.search(r"\.\d{3}", drawn)
+    before = figure.spec()["datasets"]
+    for name, rows in content_of(markup)["spec"]["datasets"].items():
+        for row, whole in zip(rows, json.loads(before[name]), strict=True):
+            assert row.keys() == whole.keys()
+            for key, value in whole.items():
+                assert row[key] == (pytest.approx(value, rel=1e-5) if isinstance(value, float) else value)

@@ -128,6 +128,8 @@ def test_dark_and_light_change_by_a_button(visit, page_file):
 def test_a_phone_needs_no_scrolling_sideways(visit, page_file):
     page = drawn(visit(page_file, viewport={"width": 360, "height": 740}))
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    narrow = "[...document.querySelectorAll('.choice.chosen .chart-live, [data-chart]:not(.choice *) .chart-live')]"
+    assert page.evaluate(f"{narrow}.map((one) => one.scrollWidth - one.clientWidth)") == [0] * 4
 
 
 def test_without_a_script_and_in_print_there_are_pictures(visit, page_file):

@@ -62,7 +62,7 @@ def test_no_word_of_significance(usual):
 
 def test_no_x_ray_says_how_to_get_one(usual):
     study, results, _ = usual
-    assert "no snapshots of the optimizer's state. To record them" in told(study, results, "xray")
+    assert "no snapshots of the optimizer's state. `fairtrial run` takes them unless" in told(study, results, "xray")
 
 
 def test_machines_that_trained_are_apart_from_the_one_that_reports(usual):
@@ -123,7 +123,7 @@ def test_imported_runs(tmp_path):
     assert "made elsewhere" in told(study, results, "fixed")
     assert "fairtrial can&#39;t repeat them" in page
     assert "What trained these runs is not known" in page
-    assert "run the study with --xray" not in page
+    assert "takes them unless" not in page
 
 
 def test_labels_are_shown_and_names_are_in_files():

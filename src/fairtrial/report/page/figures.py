@@ -16,6 +16,10 @@ from fairtrial.report.page.environment import render
 from fairtrial.report.style import config
 from fairtrial.spec import Study
 
+#: Attributes of an SVG that draw, and numbers in them with more than a hundredth of a pixel.
+_DRAWN = re.compile(r' (?:d|transform)="[^"]*"')
+_LONG = re.compile(r"-?\d+\.\d{3,}(?![\de])")
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -70,11 +74,30 @@ def figure_choice(
 def _shown(figure: Figure, study: Study, identifier: str) -> Shown:
     spec = figure.spec()
     spec.pop("title", None)  # the page has it as a heading
+    spec["datasets"] = {name: lean(rows) for name, rows in spec.get("datasets", {}).items()}
     title = figure.title or figure.name
-    content = {"spec": spec, "dark": config("dark"), "seeds": seed_rows(figure, study)}
+    content = {"spec": spec, "dark": config("dark"), "seeds": lean(seed_rows(figure, study))}
     identifier = _identifier(identifier or f"figure-{figure.name}")
     table = behind(figure, study)
     return Shown(identifier, title, figure.caption, figure.alt or title, _picture(spec), content, table)
+
+
+def lean(rows: object) -> object:
+    """Round the numbers of a chart's rows, given as JSON text or as rows, to six digits: more are not seen.
+
+    Example:
+        >>> lean('[{"arm": "a", "y": 61.950684993777244}]')
+        [{'arm': 'a', 'y': 61.9507}]
+    """
+    return _shorter(json.loads(rows) if isinstance(rows, str) else rows)
+
+
+def _shorter(value: object) -> object:
+    if isinstance(value, list):
+        return [_shorter(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _shorter(item) for key, item in value.items()}
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def _identifier(text: str) -> str:
@@ -85,5 +108,6 @@ def _picture(spec: Mapping[str, Any]) -> Picture:
     svg = vl_convert.vegalite_to_svg(json.dumps(spec))
     size = re.search(r'width="([\d.]+)" height="([\d.]+)"', svg)
     assert size is not None  # Vega writes both
+    svg = _DRAWN.sub(lambda found: _LONG.sub(lambda digits: f"{float(digits[0]):.2f}", found[0]), svg)
     source = f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
     return Picture(source, round(float(size[1])), round(float(size[2])))

@@ -168,7 +168,11 @@ def xray_section(material: Material) -> Section:
         Charts(f"chart-{name}", ((figure.name, figure),)) for name, figure in figures.items()
     )
     if not items:
-        how = "" if material.named.study.imported else " To record them, run the study with --xray; see docs/xray.md."
+        how = (
+            " `fairtrial run` takes them unless it is told --no-xray; a loop of your own calls trial.xray(optimizer). "
+            "Runs that were trained without stay as they are; see docs/xray.md."
+        )
+        how = "" if material.named.study.imported else how
         items = (words(f"These runs have no snapshots of the optimizer's state.{how}", look="note"),)
     return Section("xray", "X-ray: what the optimizer did inside", items)
 

@@ -198,7 +198,7 @@
       if (this.seeds) addSeeds(spec, this.content.seeds);
       addTooltips(spec);
       this.zooms = this.zooming ? addZoom(spec) : [];
-      fit(spec, this.picture.width || Number(this.picture.getAttribute("width")), this.space());
+      fit(spec, Number(this.picture.getAttribute("width")), this.space()); // not its own width, which is as shown
       spec.config = { ...(isDark() ? this.content.dark : spec.config), aria: false };
       return spec;
     }
