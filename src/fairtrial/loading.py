@@ -61,7 +61,7 @@ def load_recorded(source: str | Path, overrides: Sequence[str], stored: Sequence
     """
     named = [study for study in stored if study.name == source]
     if named and not overrides and not _is_file(source):
-        return _rebuild(named[0])
+        return rebuild(named[0])
     study = load(source, overrides, stored)
     if study.untuned:
         return found_tuned(study, stored)
@@ -161,7 +161,7 @@ def _read(path: Path) -> str:
 
 def _load_stored(reference: str, overrides: Sequence[str], stored: Sequence[StoredStudy]) -> Study:
     if found := _named(reference, stored):
-        study = _rebuild(found[0])
+        study = rebuild(found[0])
         return _build(found[0].toml, found[0].label, Origin(None, tuple(overrides))) if overrides else study
     labels = "@" in reference
     known = dict.fromkeys([*shipped_studies(), *(study.label if labels else study.name for study in stored)])
@@ -197,8 +197,8 @@ def find_stored(reference: str, stored: Sequence[StoredStudy]) -> StoredStudy:
     return found[0]
 
 
-def _rebuild(found: StoredStudy) -> Study:
-    """Build a study from the store.
+def rebuild(found: StoredStudy) -> Study:
+    """Build a study from its record in a store.
 
     Raises:
         StudyError: another release has other defaults or trains differently, so its records are not this study's.

@@ -30,6 +30,7 @@ class Entry(NamedTuple):
 COMMANDS = (
     Entry("run", "run", "run", "Train the missing trials of a study, or of each of its tasks, and print the results."),
     Entry("plan", "run", "plan_study", "Estimate what a study will cost on this machine."),
+    Entry("serve", "serve", "serve", "Show the store's studies in a browser, live."),
     Entry("check", "check", "check_study", "Check a study's training loop before its trials cost anything."),
     Entry("table", "results", "table", "Print the results: mean and spread for each arm."),
     Entry("verdict", "results", "verdict", "Compare each arm with the reference."),

@@ -123,6 +123,10 @@ CheckpointsOption = Annotated[
         help="Folder or URL for the checkpoints of running trials, shared by all nodes; by default beside the store.",
     ),
 ]
+PortOption = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=0, max=65535, help="The live page's port, by default 8484; 0 is any free one."),
+]
 TensorBoardOption = Annotated[
     str | None,
     typer.Option("--tensorboard", metavar="FOLDER", help="Write TensorBoard's event files to a folder, too."),

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,10 +11,11 @@ from fairtrial import api, signals, tasks
 from fairtrial.cli import options
 from fairtrial.cli.output import command_line, complain, console, out, say, this_command
 from fairtrial.cli.results import print_view, say_how_to_go_on
-from fairtrial.errors import StoreMissingError, StudyNotFoundError, Terminated
+from fairtrial.errors import FairtrialError, StoreMissingError, StudyNotFoundError, Terminated
 from fairtrial.report.live import ProgressDisplay
 from fairtrial.spec import Study
 from fairtrial.store.url import DEFAULT_STORE, redact_url
+from fairtrial.web.companion import Companion
 
 if TYPE_CHECKING:
     from fairtrial.stats.comparison import StudyVerdict
@@ -46,11 +48,17 @@ def run(
     device: options.DeviceOption = None,  # noqa: ARG001  (its callback has chosen it)
     address: options.AddressOption = None,
     checkpoints: options.CheckpointsOption = None,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Show the study in a browser while it runs; see fairtrial serve.")
+    ] = False,
+    port: options.PortOption = None,
     tensorboard: options.TensorBoardOption = None,
     mlflow: options.MLflowOption = None,
     wandb: options.WandbOption = None,
 ) -> None:
     """Train the missing trials of a study, or of each of its tasks, and print the results."""
+    if port is not None and not serve:
+        raise FairtrialError("--port: requires --serve")
     limits = {"time_limit": time_limit, "memory_limit": memory_limit}
     chosen = options.make_executor(
         executor,
@@ -72,22 +80,15 @@ def run(
     commands = {one.label: [command_line(verb, one.label, store) for verb in ("plot", "failures")] for one in studies}
     os.environ.pop("FAIRTRIAL_STORE", None)  # workers inherit the environment, and it may hold a password
     done, found = [], None
+    how = {"retry_failed": retry_failed, "force": force, "xray": xray}
     try:
-        for loaded in studies:
-            with ProgressDisplay(console()) as display:
-                heard = [display, *trackers]
-                runs = api.run(
-                    loaded,
-                    store=store,
-                    executor=chosen,
-                    callbacks=heard,
-                    retry_failed=retry_failed,
-                    force=force,
-                    xray=xray,
-                )
-            named_so = [line.replace(loaded.label, runs.study.label) for line in commands[loaded.label]]  # if tuned now
-            found = _print_results(runs, *named_so)
-            done.append(runs)
+        with Companion(store, port, say) if serve else nullcontext():
+            for loaded in studies:
+                with ProgressDisplay(console()) as display:
+                    runs = api.run(loaded, store=store, executor=chosen, callbacks=[display, *trackers], **how)
+                named_so = [line.replace(loaded.label, runs.study.label) for line in commands[loaded.label]]  # if tuned
+                found = _print_results(runs, *named_so)
+                done.append(runs)
     except (KeyboardInterrupt, Terminated) as end:
         say(f"interrupted; every finished epoch is in {redact_url(store)}. To resume:\n  {this_command()}")
         raise typer.Exit(signals.exit_status(end)) from None

@@ -42,7 +42,10 @@ def behind(figure: Figure, study: Study) -> Behind:
         return _of_train_test(figure.data, study)
     if isinstance(figure.data, Histories):
         return _of_histories(figure.data)
-    return _of_rows(figure.chart.to_dict())
+    if isinstance(figure.data, list):  # rows, as they are drawn
+        return _of_rows(figure.data)
+    sets = [rows for rows in map(_parsed, _sources(figure.chart.to_dict())) if rows]
+    return _of_rows(max(sets, key=lambda rows: (len(rows) * len(_columns(rows)), len(rows)), default=[]))
 
 
 def seed_rows(figure: Figure, study: Study) -> list[dict[str, object]]:
@@ -128,10 +131,8 @@ def _of_histories(data: Histories) -> Behind:
     return Behind(head, tuple(tuple(map(one_line, row)) for row in rows[::every]), note)
 
 
-def _of_rows(spec: Mapping[str, Any]) -> Behind:
-    """Make the table of a chart of any other kind, from the largest set of rows that it draws."""
-    sets = [rows for rows in map(_parsed, _sources(spec)) if rows]
-    rows = max(sets, key=lambda rows: (len(rows) * len(_columns(rows)), len(rows)), default=[])
+def _of_rows(rows: Sequence[Mapping[str, Any]]) -> Behind:
+    """Make the table of rows, which of a chart of any other kind are the largest set that it draws."""
     keys = _columns(rows)
     every = max(1, -(-len(rows) // ROWS))
     body = tuple(tuple(one_line(number(row.get(key))) for key in keys) for row in rows[::every])
