@@ -449,12 +449,19 @@ def test_a_run_of_one_arm_prints_no_verdict(fairtrial, study):
     assert "against a" not in out
 
 
+def test_a_device_that_is_none_is_one_line(fairtrial, study, monkeypatch):
+    monkeypatch.setenv("FAIRTRIAL_DEVICE", "cpu")  # so that the option's own setting ends with this test
+    message = refused(fairtrial, "run", study, "--device", "cuda:x")
+    assert message.startswith("device 'cuda:x' (of --device or FAIRTRIAL_DEVICE): must be cpu, cuda, cuda:0 and so on")
+    assert fairtrial("run", study, "--device", "cpu")[0] == 0
+
+
 def test_an_executor_is_chosen_and_refuses_the_options_of_others(fairtrial, study):
     assert fairtrial("run", study, "--executor", "inline")[0] == 0
     message = refused(fairtrial, "run", study, "--address", "auto")
     assert message == "--address: requires --executor ray"
     message = refused(fairtrial, "run", study, "--executor", "inline", "--time-limit", "5s")
-    assert message == "--time-limit: requires --executor local or ray"
+    assert message == "--time-limit: requires --executor auto or cuda or local or ray"
     assert "known" in refused(fairtrial, "run", study, "--executor", "slurm")
 
 

@@ -66,7 +66,7 @@ def test_claim_3(page, overall, epochs):
     for name in ("train_loss", "test_loss"):
         low, base = (overall.loc[arm, common * STEPS][name] for arm in ("low_beta2", "baseline"))
         assert f"{low:.3f}" in page
-        assert f"{base:.3f})" in page
+        assert f"(baseline {base:.3f})" in page
 
 
 def test_weights_without_a_gradient(page, overall, records):

@@ -63,4 +63,5 @@ def test_all_examples_are_run_and_on_the_page():
     modules = {name.replace(".toml", ".py") for name in PRINTS if name.endswith(".toml")}  # what a study's file names
     assert files == {*PRINTS, *modules}
     tables = {path.name for path in FOLDER.glob("*.csv")}  # docs/judging.md has commands for them, which are run, too
+    tables |= {path.name for path in FOLDER.glob("*.ipynb")}  # tests/report/test_notebook.py executes it
     assert files | tables == set(re.findall(r"\]\(([^/]*?)\)", (FOLDER / "README.md").read_text(encoding="utf-8")))

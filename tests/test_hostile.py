@@ -241,6 +241,10 @@ def test_nothing_hostile_gets_out_of_runs_made_elsewhere(fairtrial_command):
         ["table", "evil.toml", "--format", TERMINAL],
         ["verdict", "evil.toml", "--metric", TERMINAL],
         ["plot", "evil.toml", TERMINAL],
+        ["plot", "evil.toml", "--arm", TERMINAL],
+        ["plot", "evil.toml", "--measure", TERMINAL],
+        ["plot", "evil.toml", "--size", TERMINAL],
+        ["plot", "evil.toml", "--title", TERMINAL],
         ["serve", "--store", f"{TERMINAL}.db"],
         ["serve", "--port", TERMINAL],
         ["run", "quick", "--port", TERMINAL],
@@ -278,7 +282,15 @@ def test_html_and_charts_hold_no_live_text(fairtrial_command, tmp_path):
         check_text(re.sub(r"\x1b\[[\d;]*m", "", view.text(60, color=True)))
         check_text(repr(view))
     hostile = next(name for name in results.results[0].epochs[0].metrics if name == METRIC)
-    for figure in results.plots("test_accuracy", "differences", hostile, "../loss", "xray_updates", "xray_layers"):
+    figures = (
+        results.plots(hostile, "../loss") + results.plots() + results.plots("differences", title=TERMINAL + MARKUP)
+    )
+    assert {"differences", "seeds", "test_accuracy", "xray_updates", "xray_layers"} <= {
+        figure.name for figure in figures
+    }
+    for figure in figures:
+        for text in (figure.title, figure.caption, figure.alt):
+            check_text(text)
         spec = json.dumps(figure.chart.to_dict(), ensure_ascii=False)
         check_text(spec)
         assert not re.search(r"<[/!]", spec)

@@ -155,3 +155,25 @@ def test_a_task_that_was_looked_at_more_often_decides_how_looks_count(results, f
 def test_runs_that_are_not_paired_have_no_mean_over_tasks(file):
     with pytest.raises(StudyError, match=r"evidence.paired = false: the mean over \[tasks\] is taken at each seed"):
         fairtrial.load_tasks(file, ["evidence.paired=false"])
+
+
+def test_the_verdict_plot_shows_all_tasks_together_and_each(results):
+    figure = results.plot()
+    over, easy, hard = figure.data.values()
+    assert list(figure.data) == ["over all tasks", "easy", "hard"]
+    for data, found in (
+        (over, results.verdict().data),
+        *zip((easy, hard), results.verdict().answers[0].verdicts, strict=True),
+    ):
+        assert [(arm.arm, arm.mean, arm.interval) for arm in data.arms] == [
+            (row.arm, row.mean_difference, row.interval) for row in found.comparisons
+        ]
+    b = over.arms[0].by_seed
+    assert b == pytest.approx(
+        {seed: (easy.arms[0].by_seed[seed] + hard.arms[0].by_seed[seed]) / 2 for seed in range(5)}
+    )
+    assert sum(b.values()) / 5 == pytest.approx(over.arms[0].mean)
+    assert 1 not in over.arms[1].by_seed
+    titles = [part["title"]["text"] for part in figure.chart.to_dict()["vconcat"]]
+    assert titles == ["over all tasks", "easy", "hard"]
+    assert figure.title == "Final test accuracy: difference from a, over all tasks and on each"

@@ -241,6 +241,7 @@ def run(
     callbacks: Sequence[Callback] = (),
     retry_failed: bool = False,
     force: bool = False,
+    progress: bool | None = None,
     xray: bool = True,
 ) -> StudyResults:
     """Train the missing trials of a study; if it has ``[tuning]``, tune its arms first.
@@ -257,6 +258,8 @@ def run(
         force: continue although versions of torch or fairtrial, threads, processor, layers, data or your code differ
             from those of the study's earlier trials, or although the study's file was changed before its study was
             complete. Each trial records it.
+        progress: show how far the study is: as a bar in a notebook, as text on standard error elsewhere. By default in
+            notebooks alone.
         xray: take snapshots of the optimizers' states, which change no result; see `StudyResults.with_snapshots`.
 
     Raises:
@@ -272,6 +275,7 @@ def run(
         >>> runs  # doctest: +SKIP
         <StudyResults quick@943dd38e: 10 of 10 trials>
     """
+    from fairtrial.report.notebook import progress_callbacks  # noqa: PLC0415
     from fairtrial.runner import run_study  # noqa: PLC0415  (what only reads results does without it)
     from fairtrial.tuning import tune  # noqa: PLC0415
 
@@ -279,6 +283,7 @@ def run(
         raise StudyError(f"run({study!r}): needs a study, such as fairtrial.load({study!r})")
     if executor is not None and (isinstance(executor, type) or not hasattr(executor, "open")):
         raise FairtrialError(f"executor = {executor!r}: must be an executor, such as fairtrial.LocalExecutor()")
+    callbacks = (*progress_callbacks(progress), *callbacks)
     with opened_store(store) as opened, loading.importable(study):
 
         def train(one: Study) -> int:
@@ -364,13 +369,7 @@ def estimate_cost(
     study = found.study
     with loading.importable(study):
         return estimate(
-            study,
-            found.results,
-            history=found.history,
-            workers=workers,
-            threads=threads,
-            spread=spread,
-            tuned=tuned,
+            study, found.results, history=found.history, workers=workers, threads=threads, spread=spread, tuned=tuned
         )
 
 

@@ -13,16 +13,23 @@ from fairtrial.store.base import Store
 from fairtrial.store.url import DEFAULT_STORE
 
 if TYPE_CHECKING:
+    from fairtrial.report.charts import Figure
     from fairtrial.report.views import View
     from fairtrial.stats.comparison import StudyVerdict
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TaskResults:
-    """The results of each task's study, by the task's name."""
+    """The results of each task's study, by the task's name. A notebook shows them as their verdicts."""
 
     name: str
     tasks: Mapping[str, StudyResults]
+
+    def __repr__(self) -> str:
+        return f"<TaskResults {self.name}: {', '.join(self.tasks)}>"
+
+    def _repr_html_(self) -> str:
+        return self.verdict()._repr_html_()
 
     @property
     def study(self) -> Study:
@@ -47,6 +54,19 @@ class TaskResults:
         overall = over_tasks(contrasts, self.name, alpha)
         each = [replace(main, tasks=(task,)) for task, main in mains.items()]
         return View(overall, answers=[Answer("tasks", alpha, tuple(each))])
+
+    def plot(self) -> "Figure":
+        """Draw the verdict plot over all tasks, and on each.
+
+        Raises:
+            StudyError: the tasks differ in their arms, reference, seeds, measure or margin.
+            ReportError: on some task no arm has a pair with a result.
+        """
+        from fairtrial.report.charts.differences import difference_data  # noqa: PLC0415  (loads Altair)
+        from fairtrial.report.task_plot import draw_tasks  # noqa: PLC0415
+
+        each = {task: difference_data(one.study, one.results, history=one.history) for task, one in self.tasks.items()}
+        return draw_tasks(self.verdict().data, each, self.study.measure(self.study.evidence.metric).label)
 
 
 def load_tasks(source: str | Path, overrides: Sequence[str] = ()) -> dict[str, Study]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from builders import learning, make_results, make_study
 from fairtrial.api import StudyResults
 from fairtrial.report.formats import latex
-from fairtrial.report.grid import Grid
+from fairtrial.report.grid import Column, Grid
 from fairtrial.report.views import View
 from fairtrial.stats.summary import StudySummary, summarize
 from fairtrial.trial import Outcome
@@ -69,7 +69,8 @@ class TestLatex:
         summary = make(make_study(("a",), seeds=2))
         summary = StudySummary(**{**vars(summary), "study": name})
         caption = next(line for line in write(summary, "latex").splitlines() if r"\caption" in line)
-        bare = re.sub(r"\\(textbackslash|textasciitilde|textasciicircum)\{\}|\\[&%$#_{}]|\$(\\pm|[<>|])\$", "", caption)
+        escapes = r"\\(textbackslash|textasciitilde|textasciicircum)\{\}|\\[&%$#_{}]|\$(\\pm|[<>|]|-\d[\d.]*)\$"
+        bare = re.sub(escapes, "", caption)
         assert re.fullmatch(r"\s*\\caption\{[^\\{}$&#^_~%]*\}", bare)
 
     def test_names_numbers_and_gaps_are_typeset(self):
@@ -100,8 +101,40 @@ class TestLatex:
 
     def test_no_package_but_booktabs(self):
         used = set(re.findall(r"\\([a-z]+)", write(make(make_study(SGD), ended={("sgd", 0): None}), "latex"), re.I))
-        plain = {"begin", "end", "centering", "caption", "shortstack", "pm", "beta", "epsilon", "times", "usepackage"}
-        assert used <= plain | {"toprule", "midrule", "bottomrule"}
+        plain = {"begin", "end", "centering", "caption", "label", "shortstack", "pm", "beta", "epsilon", "times"}
+        small = {"usepackage", "par", "medskip", "footnotesize", "raggedright", "small", "setlength", "tabcolsep"}
+        assert used <= plain | small | {"toprule", "midrule", "bottomrule"}
+
+    def test_the_caption_says_what_it_is_and_the_sentences_stand_below(self):
+        output = write(make(), "latex")
+        study = make_study()
+        assert rf"\caption{{made\_up@{study.hash[:8]}: results of each arm.}}" in output
+        assert r"\label{tab:made-up}" in output
+        below = next(line for line in output.splitlines() if r"\raggedright" in line)
+        assert "Mean $\\pm$ sample standard deviation over 3 of 3 seeds an arm." in below
+        assert output.index(r"\end{tabular}") < output.index(below) < output.index(r"\end{table}")
+
+    def test_labels_hold_nothing_that_latex_obeys(self):
+        for name in ("a}\\input{x", "ß β", "", "%#", "x" * 500):
+            label = re.search(r"\\label\{(.*)\}", latex(Grid(name, (), ())))[1]
+            assert re.fullmatch(r"tab:[a-z0-9-]{1,60}", label)
+
+    def test_a_minus_is_no_hyphen(self):
+        output = latex(Grid("-0.24 to 5.16, (-1.5), 2026-11-27, high-beta, 1e-8, seeds 3-5, x-2", (), ()))
+        assert r"$-0.24$ to 5.16, ($-1.5$), 2026-11-27, high-beta, 1e-8, seeds 3-5, x-2" in output
+
+    def test_wide_tables_are_set_closer(self):
+        def written(cell, more=0):
+            names = Column("claim", ("claim",), (("1",), ("2",)))
+            texts = Column("between", ("between",), ((cell,), ("x",)))
+            numbers = [Column(str(at), (str(at),), (("-1.25 to 3.5",), ("1",))) for at in range(more)]
+            return latex(Grid("study@01234567: claims", (names, texts, *numbers), ()))
+
+        assert r"\tabcolsep" not in written("a short text")
+        assert r"\small\setlength{\tabcolsep}" in written("a short text", 4)
+        wide = written("a text of more than twenty letters beside others", 4)
+        assert r"\footnotesize\setlength{\tabcolsep}" in wide
+        assert r"\begin{tabular}{lp{0.18\linewidth}rrrr}" in wide
 
 
 class TestCsv:
@@ -198,6 +231,8 @@ class TestJson:
         ("10⁻³ & 5%", r"10$^{-3}$ \& 5\%"),
         ("λ, Λ and ε_max", r"$\lambda$, $\Lambda$ and $\epsilon$\_max"),
         ("x₁", "x$_1$"),
+        ("β1", r"$\beta_1$"),
+        ("β_12 and β2", r"$\beta_{12}$ and $\beta_2$"),
     ],
 )
 def test_labels_in_latex(label, tex):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from builders import PAPER_ARMS, make_study
 from fairtrial.report.settings import adam_columns, differing_columns, write
 from fairtrial.stats.summary import summarize
+from fairtrial.testing import simulated_results, simulated_study
 
 
 def differing(arms, **sections):
@@ -38,7 +39,7 @@ def test_written_short_and_exact(value, text):
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_a_written_float_reads_back(value):
-    assert float(write(value)) == value
+    assert float(write(value)) == pytest.approx(value, rel=1e-12, abs=0.0)
 
 
 def test_the_papers_arms_differ_in_adams_settings_alone():
@@ -136,3 +137,21 @@ def test_three_betas_are_no_epsilon_and_any_key_of_a_function_has_a_column(tmp_p
         "betas": ("-", "[0.9, 0.99, 0.999]", "[0.8, 0.9, 0.7]"),
         "more": ("-", "-", "2"),
     }
+
+
+def test_what_a_computation_left_beside_a_short_number_is_not_shown():
+    assert write(3 * 0.003) == "0.009"
+    assert write(0.1 + 0.2) == "0.3"
+    assert write([0.1 + 0.2, 1e-8]) == "[0.3, 1e-8]"
+    assert float(write(1 / 3)) == 1 / 3
+
+
+def test_numbers_that_would_read_the_same_and_are_not_have_all_their_digits():
+    arms = {name: {"optimizer": {"lr": lr}} for name, lr in (("a", 0.3), ("b", 0.1 + 0.2), ("c", 0.7))}
+    assert differing(arms) == {"lr": ("0.3", "0.30000000000000004", "0.7")}
+
+
+def test_an_argument_that_repeats_the_arms_names_has_no_column():
+    study = simulated_study({"a": {}, "b": {"mean": 0.9}}, seeds=2)
+    columns = differing_columns(summarize(study, simulated_results(study)))
+    assert [column.key for column in columns] == ["params.mean"]

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from builders import MACHINE, make_results, make_study
+from builders import MACHINE, learning, make_results, make_study
 from fairtrial.report.views import View
 from fairtrial.stats.alerts import alerts
 from fairtrial.stats.claims import check_claims
@@ -74,3 +74,14 @@ def test_only_trials_that_count_are_looked_at():
     study = make_study(("a", "b"), seeds=2)
     failed = dict.fromkeys((("a", 1), ("b", 1)), Outcome.FAILED)
     assert alerts(study, with_code(study, lambda seed: {"loop.py": str(seed)}, ended=failed)) == ()
+
+
+@pytest.mark.parametrize("asking", [{"evidence": {"metric": "seconds"}}, {"claims": [CLAIM | {"metric": "seconds"}]}])
+def test_a_study_that_compares_times_says_which_trials_idle_cores_have_helped(asking):
+    def curve(arm, seed, epoch):
+        return learning(arm, seed, epoch) | ({"helped_seconds": 5.0} if (arm, seed) == ("b", 2) and epoch > 1 else {})
+
+    study, other = make_study(("a", "b"), seeds=3, **asking), make_study(("a", "b"), seeds=3)
+    said = "Idle cores helped to train b seed 2: times that they took do not compare with the others'."
+    assert alerts(study, make_results(study, curve)) == (said,)
+    assert alerts(study, make_results(study)) == alerts(other, make_results(other, curve)) == ()

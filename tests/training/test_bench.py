@@ -1,6 +1,7 @@
 """Measuring a machine: what is measured, and that it adds up. No time is asserted."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from fairtrial.report.costs import bench_text, to_json
 from fairtrial.scheduler import plan
 from fairtrial.spec import Study
 from fairtrial.training import bench
+from fairtrial.training.kernels import assistance
 
 
 def test_the_matrix_products_of_a_step():
@@ -34,17 +36,21 @@ def test_the_json_is_a_contract():
         "data": {"name": "digits"},
         "model": {"width": 0.25},
     }
-    measured = bench.bench(Study.from_dict(table), rounds=1)
+    measured = bench.bench(Study.from_dict(table), rounds=1, cores=2)
     told = json.loads(to_json(measured))
     assert {"plain", "fast", "matmul_ms", "step_over_matmul", "overhead_share", "worker_private_bytes", "path"} <= set(
         told
     )
-    assert set(told["plain"]) == set(told["fast"]) == {"step_ms", "images_per_second"}
+    assert set(told["plain"]) == set(told["fast"]) == set(told["helped"]) == {"step_ms", "images_per_second"}
+    assert told["cores"] == 2
     assert told["fast"]["images_per_second"] == pytest.approx(64 / told["fast"]["step_ms"] * 1e3)
     assert told["step_over_matmul"] == pytest.approx(told["fast"]["step_ms"] / told["matmul_ms"])
     assert 0 < told["overhead_share"] < 1
     assert told["worker_private_bytes"] is None or told["worker_private_bytes"] > 1e6
     assert "matrix products" in bench_text(measured)
+    assert "with 2 cores" in bench_text(measured)
+    assert "with 2 cores" not in bench_text(replace(measured, helped=None, cores=1))
+    assert assistance.cores() == 1
 
 
 def test_the_overhead_of_a_study_that_holds_images_out():

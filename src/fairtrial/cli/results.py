@@ -123,15 +123,21 @@ def plot(
 ) -> None:
     """Draw charts of a study as PNG, SVG and PDF.
 
-    Without a name, every chart is drawn that has data and takes the options.
+    Without a name, every chart is drawn that has data and takes the options. Of a file with tasks, it is the verdict
+    plot over all tasks and on each.
     """
     from fairtrial.report.charts import write  # noqa: PLC0415  (loads Altair)
 
-    results = api.open_results(study, overrides or [], store=store)
-    target = folder or Path("figures") / results.study.label.replace("@", "-")
-    options = {"measure": measure, "arms": arms or (), "size": size, "title": title, "log": log}
-    for chart in results.plots(*(charts or []), **options):
-        for path in write(chart, target):
+    options: dict[str, Any] = {"measure": measure, "arms": arms or (), "size": size, "title": title, "log": log}
+    plain = (charts or ["differences"]) == ["differences"] and not any(options.values())
+    over_tasks = tasks.open_tasks(study, overrides or [], store=store) if plain else None
+    if over_tasks:
+        label, figures = f"{over_tasks.name}-tasks", [over_tasks.plot()]
+    else:
+        results = api.open_results(study, overrides or [], store=store)
+        label, figures = results.study.label.replace("@", "-"), [*results.plots(*(charts or []), **options)]
+    for figure in figures:
+        for path in write(figure, folder or Path("figures") / label):
             out(str(path))
 
 

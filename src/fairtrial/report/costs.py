@@ -109,6 +109,7 @@ def bench_text(measured: "Bench") -> str:
     rows = {
         "plain layers": f"{plain.step_ms:.1f} ms a step, {plain.images_per_second:.0f} images/s",
         "fast layers": f"{fast.step_ms:.1f} ms a step, {fast.images_per_second:.0f} images/s",
+        **_helped(measured),
         "fast over plain": f"{plain.step_ms / fast.step_ms:.2f} times the speed",
         "matrix products": f"{measured.matmul_ms:.1f} ms; the fast step is {measured.step_over_matmul:.2f} times that",
         "outside steps": f"{measured.overhead_share:.1%} of a short trial",
@@ -117,6 +118,14 @@ def bench_text(measured: "Bench") -> str:
         "machine": f"{platform.platform()}, {count(measured.threads, 'thread')}",
     }
     return "\n".join(f"{name:22} {value}" for name, value in rows.items())
+
+
+def _helped(measured: "Bench") -> dict[str, str]:
+    if measured.helped is None:
+        return {}
+    helped, times = measured.helped, measured.fast.step_ms / measured.helped.step_ms
+    speed = f"{helped.step_ms:.1f} ms a step, {helped.images_per_second:.0f} images/s; {times:.2f} times the speed"
+    return {f"with {measured.cores} cores": f"{speed}, for the last trials of a study"}
 
 
 def result_text(result: CheckResult, width: int) -> str:

@@ -13,6 +13,12 @@ from fairtrial.report.settings import adam_columns, differing_columns
 from fairtrial.report.words import NOTHING
 from fairtrial.stats.summary import ArmSummary, StudySummary
 
+#: So many characters fit in a line of a LaTeX table at its usual size; of so many more, texts beside it are broken.
+ROOMY, CLOSE = 66, 84
+
+#: Words of more characters than this get a column that breaks lines, in tables that are wider than `CLOSE`.
+LONG = 20
+
 #: Symbols in labels, and LaTeX's commands for them in math.
 _SYMBOLS = {
     "→": "to",
@@ -56,8 +62,12 @@ _LATEX = str.maketrans(
 _GREEK = "α-νξπρσ-ωΓΔΘΛΞΠΣΥΦΨΩ"
 _BELOW, _ABOVE = "₀-₉", "⁰¹²³⁴-⁹⁻"
 _DIGITS = str.maketrans("₀₁₂₃₄₅₆₇₈₉⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "01234567890123456789-")
-_MATH = re.compile(rf"[{_GREEK}][{_BELOW}]*[{_ABOVE}]*|[{_BELOW}]+|[{_ABOVE}]+")
-_MATH_PARTS = re.compile(rf"([{_GREEK}]?)([{_BELOW}]*)([{_ABOVE}]*)")
+#: Digits that follow a Greek letter are its subscript: β1, β_1 and β₁ are the same.
+_INDEX = rf"(?:(?:\\_)?\d+|[{_BELOW}]*)"
+_MATH = re.compile(rf"[{_GREEK}]{_INDEX}[{_ABOVE}]*|[{_BELOW}]+|[{_ABOVE}]+")
+_MATH_PARTS = re.compile(rf"([{_GREEK}]?)({_INDEX})([{_ABOVE}]*)")
+#: A hyphen before a number that is no range, date or part of a name is a minus.
+_MINUS = re.compile(r"(?<![\w.$\\-])-(\d[\d.]*)")
 _LATEX_TITLES = {"beta1": r"$\beta_1$", "beta2": r"$\beta_2$", "eps": r"$\epsilon$"}
 
 
@@ -76,18 +86,23 @@ def markdown(grid: Grid) -> str:
 
 
 def latex(grid: Grid) -> str:
-    """Write a floating table that needs only the package booktabs; its caption has the sentences."""
-    aligned = "".join("l" if column.key in LEFT else "r" for column in grid.columns)
+    """Write a floating table that needs only the package booktabs; the sentences stand below it, in small print."""
+    width = sum(map(_characters, grid.columns))
+    aligned = "".join(_alignment(column, width) for column in grid.columns)
+    size = r"\footnotesize" if width > CLOSE else r"\small"
     rows = [
         " & ".join(_latex_cell(column, cell) for column, cell in zip(grid.columns, row, strict=True))
         for row in cells_by_row(grid.columns)
     ]
+    below = _tex(_prose([*grid.lead, *grid.notes]))
     text = "\n".join(
         [
             r"% needs \usepackage{booktabs}",
             r"\begin{table}",
             r"  \centering",
-            rf"  \caption{{{_tex(_prose([*grid.first, grid.label, *grid.lead, *grid.notes]))}}}",
+            rf"  \caption{{{_tex(_prose([*grid.first, _latex_caption(grid)]))}}}",
+            rf"  \label{{{_latex_label(grid)}}}",
+            *([rf"  {size}\setlength{{\tabcolsep}}{{3pt}}"] if width > ROOMY else []),
             rf"  \begin{{tabular}}{{{aligned}}}",
             r"    \toprule",
             rf"    {' & '.join(map(_latex_title, grid.columns))} \\",
@@ -95,6 +110,7 @@ def latex(grid: Grid) -> str:
             *(rf"    {_row_start(row)}{row} \\" for row in rows),
             r"    \bottomrule",
             r"  \end{tabular}",
+            *([rf"  \par\medskip{{\footnotesize\raggedright {below}\par}}"] if below else []),
             r"\end{table}",
             "",
         ]
@@ -156,14 +172,39 @@ def _prose(sentences: Sequence[str]) -> str:
     return " ".join(line if line.endswith((".", "!", "?")) else f"{line}." for line in lines)
 
 
+def _characters(column: Column) -> int:
+    """How wide a column is, with what separates it from the next."""
+    return 2 + max(len(text) for text in (*column.title, *(" ".join(cell) for cell in column.cells)))
+
+
+def _alignment(column: Column, width: int) -> str:
+    """Align words to the left and numbers to the right; long words in a wide table break."""
+    words = column.key != "arm" and any(len(re.findall(r"[A-Za-z]", " ".join(cell))) > LONG for cell in column.cells)
+    if width > CLOSE and words:
+        return r"p{0.18\linewidth}"
+    return "l" if column.key in LEFT else "r"
+
+
+def _latex_caption(grid: Grid) -> str:
+    """Say what the table shows; the label of a study's table names the study alone."""
+    return f"{grid.label}: results of each arm" if grid.columns and ":" not in grid.label else grid.label
+
+
+def _latex_label(grid: Grid) -> str:
+    """Make a label for references, of the study's name and what the table shows, without the hash."""
+    words = re.sub(r"@[0-9a-f]{8}", "", grid.label).lower()
+    slug = re.sub(r"[^a-z0-9]+", "-", words)[:60].strip("-")
+    return f"tab:{slug or 'table'}"
+
+
 def _tex(text: str) -> str:
-    r"""Escape text for LaTeX; Greek letters, subscripts and superscripts become math.
+    r"""Escape text for LaTeX; Greek letters, subscripts and superscripts become math, and so does a minus.
 
     Example:
-        >>> print(_tex("β₁ = 10⁻³ & ε_max"))
-        $\beta_1$ = 10$^{-3}$ \& $\epsilon$\_max
+        >>> print(_tex("β1 = 10⁻³ & ε_max, -0.5"))
+        $\beta_1$ = 10$^{-3}$ \& $\epsilon$\_max, $-0.5$
     """
-    return _MATH.sub(_math, text.translate(_LATEX))
+    return _MATH.sub(_math, _MINUS.sub(r"$-\1$", text.translate(_LATEX)))
 
 
 def _typeset(char: str) -> bool:
@@ -179,7 +220,7 @@ def _math(found: re.Match[str]) -> str:
         name = name.replace("LAMDA", "LAMBDA")
         written = f"\\{name.lower() if case == 'SMALL' else name.capitalize()}"
     for mark, part in zip("_^", digits, strict=True):
-        plain = part.translate(_DIGITS)
+        plain = part.translate(_DIGITS).removeprefix("\\_")
         written += f"{mark}{plain if len(plain) == 1 else f'{{{plain}}}'}" if plain else ""
     return f"${written}$"
 

@@ -195,6 +195,18 @@ class ProgressDisplay(Callback):
         self._console.print(Text(one_line(text), style), soft_wrap=True)
 
 
+class TextProgress(ProgressDisplay):
+    """Shows progress on standard error for as long as a call of `fairtrial.run` takes."""
+
+    def __init__(self) -> None:
+        super().__init__(Console(stderr=True, highlight=False, soft_wrap=True))
+        self.__enter__()
+
+    def on_close(self) -> None:
+        """Remove what moves."""
+        self.__exit__()
+
+
 class TrialRows(Progress):
     """A row for the study and for each running trial, fitted to the width of the screen."""
 

@@ -6,8 +6,7 @@ from typing import Any
 
 from fairtrial.measures import measure
 from fairtrial.report.grid import Grid, label
-from fairtrial.report.words import percent
-from fairtrial.spec.grids import value_text
+from fairtrial.report.words import number_text, percent
 from fairtrial.stats.comparison import StudyVerdict
 from fairtrial.stats.paired import fate
 from fairtrial.stats.sensitivity import Level, Sensitivity
@@ -20,7 +19,7 @@ def sensitivity_grid(data: StudyVerdict, found: Sequence[Sensitivity]) -> Grid:
 
 
 def _sentence(data: StudyVerdict, found: Sensitivity) -> Iterator[str]:
-    ends = f"{found.name} from {value_text(found.levels[0].value)} to {value_text(found.levels[-1].value)}"
+    ends = f"{found.name} from {number_text(found.levels[0].value)} to {number_text(found.levels[-1].value)}"
     if found.spread is None:
         yield f"{ends}: fewer than three values have an interval, so there is no curve"
     elif found.spread[0] > 0.0:
@@ -44,7 +43,7 @@ def _word(level: Level) -> str:
 
 
 def _range(levels: Sequence[Level]) -> str:
-    first, last = value_text(levels[0].value), value_text(levels[-1].value)
+    first, last = number_text(levels[0].value), number_text(levels[-1].value)
     return first if first == last else f"{first} to {last}"
 
 

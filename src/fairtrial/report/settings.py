@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fairtrial.report.words import NOTHING
+from fairtrial.report.words import NOTHING, shortest
 from fairtrial.spec import BUILT_IN, flatten
 from fairtrial.spec.settings import REGISTRIES
 from fairtrial.stats.summary import StudySummary
+from fairtrial.text import one_line
 
 #: Settings whose null has a meaning.
 _NULLS = {"data.train": "all", "data.test": "all"}
@@ -28,8 +29,15 @@ class SettingColumn:
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """The values as people read them."""
-        return tuple(_NULLS.get(self.key, NOTHING) if value is None else self._cell(value) for value in self.values)
+        """The values as people read them; all digits of numbers that would read the same and are not."""
+        shown = [_NULLS.get(self.key, NOTHING) if value is None else self._cell(value) for value in self.values]
+        alike: dict[str, set[str]] = {}
+        for text, value in zip(shown, self.values, strict=True):
+            alike.setdefault(text, set()).add(repr(value))
+        exact = [
+            len(alike[text]) > 1 and isinstance(value, float) for text, value in zip(shown, self.values, strict=True)
+        ]
+        return tuple(repr(value) if full else text for text, value, full in zip(shown, self.values, exact, strict=True))
 
     def _cell(self, value: object) -> str:
         return str(value)[:8] if self.key in {"model.weights_sha256", "data.path_sha256"} else write(value)
@@ -59,11 +67,18 @@ def differing_columns(summary: StudySummary) -> tuple[SettingColumn, ...]:
             del arm["optimizer.betas"]
     every = dict.fromkeys(key for section in sections for arm in flat for key in arm if key.startswith(f"{section}."))
     keys = [key for key in every if key != "optimizer.eps" and _differ(flat, key)]
+    names = [_text(arm.arm) for arm in summary.arms]
+    # An argument of the loop that names the arm, as imported runs and simulated ones have it, says nothing more.
+    keys = [key for key in keys if not (key.startswith("params.") and [_text(arm.get(key)) for arm in flat] == names)]
     short = Counter(map(_title, keys))
     titles = [_title(key) if short[_title(key)] == 1 else key for key in keys]
     return tuple(
         SettingColumn(key, title, tuple(arm.get(key) for arm in flat)) for key, title in zip(keys, titles, strict=True)
     )
+
+
+def _text(value: object) -> str:
+    return one_line(str(value))
 
 
 def _pair(betas: object) -> Sequence[object] | None:
@@ -72,11 +87,16 @@ def _pair(betas: object) -> Sequence[object] | None:
 
 
 def write(value: object) -> str:
-    """Write a setting as short as is exact: ``1e-8``, ``0.9``, ``1``, ``true``, ``[5, 8]``."""
+    """Write a setting as short as is exact to twelve digits: ``1e-8``, ``0.9``, ``1``, ``true``, ``[5, 8]``.
+
+    Example:
+        >>> write(3 * 0.003)
+        '0.009'
+    """
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        return re.sub(r"e\+?(-?)0*", r"e\1", repr(value).removesuffix(".0"))
+        return re.sub(r"e\+?(-?)0*", r"e\1", repr(shortest(value)).removesuffix(".0"))
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(write, value))}]"
     return str(value)

@@ -147,7 +147,7 @@ def config(theme: Theme = "light") -> dict[str, Any]:
         "padding": 8,
         "view": {"stroke": None},
         "axis": axis | lines | words,
-        "legend": words | {"labelFontSize": 11},
+        "legend": words | {"labelFontSize": 11, "symbolBaseFillColor": inks.text, "symbolBaseStrokeColor": inks.text},
         "header": header | words,
         "title": title | subtitle,
         "range": {"category": list(inks.palette), "diverging": list(inks.diverging)},

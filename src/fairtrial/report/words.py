@@ -39,7 +39,7 @@ def shortest(value: float) -> float:
         (0.3, 0.3333333333333333)
     """
     rounded = float(f"{value:.12g}")
-    return rounded if len(repr(value)) - len(repr(rounded)) >= 6 else value
+    return rounded if len(repr(value)) - len(repr(rounded)) >= 8 else value
 
 
 def percent(fraction: float) -> str:

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
+from fairtrial.measures import compares_times
 from fairtrial.reads import unread_keys
 from fairtrial.spec import Study
 from fairtrial.spec.imported import IMPORTED_FROM
@@ -38,6 +39,7 @@ def alerts(study: Study, results: Sequence[TrialResult]) -> tuple[str, ...]:
         *_forced(own),
         *(() if study.imported else _ended_early(study, finished)),
         *identical_arms(study, results),
+        *_helped(study, own),
         *_unread(study, own),
         *tuning_alerts(study),
     )
@@ -78,6 +80,15 @@ def _ended_early(study: Study, finished: Sequence[TrialResult]) -> Iterator[str]
             early.append(f"{arm.name} after {after} of {planned} epochs at {seed_list(sorted(lengths))}")
     if early:
         yield f"Trials ended early: {', '.join(early)}. Final values and times compare trainings of different lengths."
+
+
+def _helped(study: Study, results: Sequence[TrialResult]) -> Iterator[str]:
+    """Say in a study that compares times which trials idle cores have helped: for another study, or an earlier one."""
+    trials = [one for one in results if any("helped_seconds" in record.metrics for record in one.epochs)]
+    if trials and compares_times(study):
+        named = ", ".join(f"{one.arm} seed {one.seed}" for one in trials[:_NAMED])
+        more = ", ..." if len(trials) > _NAMED else ""
+        yield f"Idle cores helped to train {named}{more}: times that they took do not compare with the others'."
 
 
 def of_aa_arms(study: Study, rows: Sequence[Comparison]) -> tuple[str, ...]:

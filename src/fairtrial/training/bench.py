@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import pickle
 import statistics
 import subprocess
@@ -21,6 +22,7 @@ from fairtrial.training import datasets, loop, prepare
 from fairtrial.training.allocator import keep_freed_memory
 from fairtrial.training.evaluation import EVALUATION_BATCH, evaluate, evaluated_images
 from fairtrial.training.kernels import library
+from fairtrial.training.kernels.assistance import use_cores
 from fairtrial.training.learner import Learner
 from fairtrial.trial import Trial, TrialContext, Turn
 
@@ -42,6 +44,8 @@ class Bench:
 
     plain: Side  # with torch's own layers, channels last
     fast: Side  # with fairtrial's layers
+    helped: Side | None  # the same with the help of idle cores, as the last trials of a study have it; None without any
+    cores: int  # of that
     matmul_ms: float  # milliseconds of the matrix products of the same step, alone: the limit
     step_over_matmul: float  # the fast step as a multiple of that
     overhead_share: float  # of a trial's time, what is neither a training step nor an evaluation
@@ -57,9 +61,13 @@ _MEASURE = (
 )
 
 
-def bench(study: spec.Study, *, threads: int = 1, rounds: int = ROUNDS) -> Bench:
-    """Measure the cost of a training step on this machine, for a study's first arm; fetch its data if necessary."""
+def bench(study: spec.Study, *, threads: int = 1, cores: int | None = None, rounds: int = ROUNDS) -> Bench:
+    """Measure the cost of a training step on this machine, for a study's first arm; fetch its data if necessary.
+
+    With one thread also that of a step that idle cores help, so many in all, by default all that this process has.
+    """
     torch.set_num_threads(threads)
+    cores = 1 if threads > 1 else cores or _cores_of_process()
     keep_freed_memory()  # for all sides: neither layers nor products should pay for page faults
     prepare.prepare(study)
     trial = plan(study)[0]
@@ -68,8 +76,13 @@ def bench(study: spec.Study, *, threads: int = 1, rounds: int = ROUNDS) -> Bench
     fast, plain = (Learner.build(trial, dataset, fast=fast) for fast in (True, False))
     inputs, labels = (tensor.to(fast.device) for tensor in dataset.train.batch(torch.arange(batch)))
     products = matrix_products(plain.network, inputs)
-    sides = (lambda: plain.step(inputs, labels), lambda: fast.step(inputs, labels), lambda: [do() for do in products])
-    plain_s, fast_s, matmul_s = _interleave(sides, rounds)
+    sides = (
+        lambda: plain.step(inputs, labels),
+        lambda: fast.step(inputs, labels),
+        lambda: _with_cores(cores, lambda: fast.step(inputs, labels)),
+        lambda: [do() for do in products],
+    )
+    plain_s, fast_s, helped_s, matmul_s = _interleave(sides, rounds)
     # Not by multiprocessing, which would import the script that calls this.
     measured = subprocess.run(  # noqa: S603
         [sys.executable, "-P", "-c", _MEASURE, *sys.path],
@@ -81,6 +94,8 @@ def bench(study: spec.Study, *, threads: int = 1, rounds: int = ROUNDS) -> Bench
     return Bench(
         plain=Side(plain_s * 1e3, batch / plain_s),
         fast=Side(fast_s * 1e3, batch / fast_s),
+        helped=Side(helped_s * 1e3, batch / helped_s) if cores > 1 else None,
+        cores=cores,
         matmul_ms=matmul_s * 1e3,
         step_over_matmul=fast_s / matmul_s,
         overhead_share=overhead(trial),
@@ -189,6 +204,19 @@ def _interleave(sides: Sequence[Callable[[], object]], rounds: int, repeats: int
         for side, seconds in zip(sides, times, strict=True):
             seconds.extend(_seconds(side) for _ in range(repeats))
     return [statistics.median(seconds[repeats:]) for seconds in times]
+
+
+def _cores_of_process() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _with_cores(cores: int, action: Callable[[], object]) -> None:
+    """Call an action with the help of other cores."""
+    use_cores(cores)
+    try:
+        action()
+    finally:
+        use_cores(1)
 
 
 def _seconds(action: Callable[[], object]) -> float:

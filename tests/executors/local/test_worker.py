@@ -1,5 +1,7 @@
 """What a worker sends."""
 
+import subprocess
+import sys
 from multiprocessing import Pipe
 
 import pytest
@@ -48,3 +50,15 @@ def test_a_worker_without_a_parent_ends(pipe, monkeypatch):
     connection.close()
     line.progress(Progressed("a trial", 1, 9, {}))
     assert ended == [worker.ABANDONED]
+
+
+def test_a_worker_loads_nothing_that_only_reports_and_stores_need():
+    """Each worker would load it again: SciPy, tables, charts and databases take seconds on a busy machine."""
+    code = (
+        "import sys; from fairtrial.executors.local import worker; from fairtrial.training import machine, prepare; "
+        "machine.set_up_worker(1); machine.describe_process(); "
+        "slow = ('scipy', 'pandas', 'pyarrow', 'altair', 'sqlalchemy', 'rich', 'typer', 'jinja2', 'PIL', 'sklearn'); "
+        "print(*(name for name in slow if name in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

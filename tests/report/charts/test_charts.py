@@ -64,9 +64,12 @@ def test_a_users_own_chart(tmp_path, monkeypatch):
 
 
 def test_a_notebook_shows_a_figure(figure):
-    interactive, picture = figure._repr_mimebundle_().values()
+    data, metadata = figure._repr_mimebundle_()
+    (interactive,) = [value for kind, value in data.items() if kind.startswith("application/vnd.vegalite.")]
     assert interactive["$schema"].startswith("https://vega.github.io/schema/vega-lite/")
-    assert base64.b64decode(picture).startswith(b"\x89PNG")
+    assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
+    assert metadata["image/png"]["alt"] == data["text/plain"] == figure.alt
+    assert 300 < metadata["image/png"]["width"] < 900  # as wide as on a screen, three pixels each
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,13 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, get_args
 
 import altair as alt
 import vl_convert
+from PIL import Image
 
 from fairtrial.errors import ReportError
 from fairtrial.history import History
@@ -24,6 +26,9 @@ from fairtrial.trial import TrialResult
 Data = TypeVar("Data")
 Drawing: TypeAlias = alt.LayerChart | alt.HConcatChart | alt.VConcatChart | alt.ConcatChart
 Format: TypeAlias = Literal["png", "svg", "pdf"]
+
+#: Dots per inch of a picture: three for each of its pixels on a screen.
+PPI = 216
 
 
 @dataclass(frozen=True)
@@ -81,12 +86,19 @@ class Figure:
     def __repr__(self) -> str:
         return f"<Figure {self.name}>"
 
-    def _repr_mimebundle_(self, **_include_exclude: object) -> dict[str, Any]:
+    def _repr_mimebundle_(self, **_include_exclude: object) -> tuple[dict[str, Any], dict[str, Any]]:
         """Give a notebook the interactive chart, and a picture if it can't draw that; neither loads anything."""
         major = alt.SCHEMA_VERSION.lstrip("v").partition(".")[0]
         spec = self.chart.to_dict()
-        picture = base64.b64encode(_render(spec, "png")).decode()
-        return {f"application/vnd.vegalite.v{major}+json": spec, "image/png": picture}
+        picture = _render(spec, "png")
+        with Image.open(BytesIO(picture)) as image:
+            width = round(image.width * 72 / PPI)
+        data = {
+            f"application/vnd.vegalite.v{major}+json": spec,
+            "image/png": base64.b64encode(picture).decode(),
+            "text/plain": self.alt or repr(self),
+        }
+        return data, {"image/png": {"width": width, "alt": self.alt}}
 
 
 def draw(
@@ -213,4 +225,4 @@ def _render(spec: dict[str, Any], form: Format) -> bytes:
     text = json.dumps(spec)
     if form == "svg":
         return vl_convert.vegalite_to_svg(text).encode()
-    return vl_convert.vegalite_to_png(text, ppi=216) if form == "png" else vl_convert.vegalite_to_pdf(text)
+    return vl_convert.vegalite_to_png(text, ppi=PPI) if form == "png" else vl_convert.vegalite_to_pdf(text)

@@ -254,9 +254,10 @@ def _layout(study: Study, data: CurveData) -> Iterator[str]:
 def _remarks(study: Study, data: CurveData) -> Iterator[str]:
     unit = data.unit_in(study)
     domain = ends_of(data, unit, log=False)
-    beyond = [span for span in spans(data.curves, unit.factor) if span[0] < domain[0] or span[1] > domain[1]]
+    every = spans(data.curves, unit.factor)
+    beyond = every if any(low < domain[0] or high > domain[1] for low, high in every) else []
     if data.epochs > 1 and beyond:
-        yield f"Lines leave the plot where they would squash the rest; all values: {_all(data, unit.factor)}."
+        yield leaving(beyond)
     if any(curve.seeds == 1 < data.most_seeds for curve in data.curves):
         yield "Dashed with open points: the mean of one seed, which is no mean."
     if fates := " or ".join(dict.fromkeys(how for curve in data.curves for how in curve.fates)):
@@ -275,9 +276,10 @@ def _remarks(study: Study, data: CurveData) -> Iterator[str]:
         yield f"Left out: {count(omitted, 'failed or unfinished trial')}."
 
 
-def _all(data: CurveData, factor: float) -> str:
-    low, high = joined(spans(data.curves, factor))
-    return f"{low:.3g} to {high:.3g}"
+def leaving(every: Sequence[Span]) -> str:
+    """Say that not all values are in the plot."""
+    low, high = joined(every)
+    return f"Lines leave the plot where they would squash the rest; all values: {low:.3g} to {high:.3g}."
 
 
 #: Figure 1 and Figure 2 of the paper.

@@ -9,8 +9,8 @@ from fairtrial.registry import CHARTS
 from fairtrial.report.axes import joined
 from fairtrial.report.chart_options import Size
 from fairtrial.report.charts import Chart, Words
-from fairtrial.report.charts.learning_curves import axis_title, ends_of
-from fairtrial.report.curve_plots import Frame, curve_layers
+from fairtrial.report.charts.learning_curves import axis_title, ends_of, leaving
+from fairtrial.report.curve_plots import Frame, curve_layers, spans
 from fairtrial.report.curves import ArmCurve, CurveData, curve_data, train_and_test
 from fairtrial.report.panels import chosen, columns, grid, left_out, line_length, panel, size_of
 from fairtrial.report.style import Rows, over
@@ -90,9 +90,15 @@ def words(study: Study, data: TrainTest) -> Words:
     unit = study.metric(data.test.metric).unit
     kind = study.metric(data.test.metric).label.partition(" ")[2] or data.test.metric
     lines = [f"{study.name}. Lines: mean over seeds; bands: lowest to highest seed."]
+    for one in (data.test, data.train):
+        own = study.metric(one.metric).unit
+        every, ends = spans(one.curves, own.factor), ends_of(one, own, log=False, alone=False)
+        if data.test.epochs > 1 and any(low < ends[0] or high > ends[1] for low, high in every):
+            lines.append(leaving([*every, *spans(data.train.curves, own.factor)]))
+            break
     lines += left_out(data.arms)
-    ends = [_ends(train, test, unit) for train, test in data.arms if train.points and test.points]
-    said = "; ".join(ends) if len(ends) <= 12 else f"{len(ends)} arms"
+    last = [_ends(train, test, unit) for train, test in data.arms if train.points and test.points]
+    said = "; ".join(last) if len(last) <= 12 else f"{len(last)} arms"
     alt_text = f"Training against test {kind} per epoch; at the end, training and test: {said}."
     return Words(f"Training against test: {kind}", tuple(lines), alt_text, line_length(len(data.arms)))
 

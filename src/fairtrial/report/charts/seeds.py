@@ -8,8 +8,8 @@ import altair as alt
 from fairtrial.registry import CHARTS
 from fairtrial.report.chart_options import Size
 from fairtrial.report.charts import Chart, Words
-from fairtrial.report.charts.learning_curves import axis_title, ends_of
-from fairtrial.report.curve_plots import Frame, curve_layers
+from fairtrial.report.charts.learning_curves import axis_title, ends_of, leaving
+from fairtrial.report.curve_plots import Frame, curve_layers, spans
 from fairtrial.report.curves import ArmCurve, CurveData, curve_data, metric_of
 from fairtrial.report.dots import dots
 from fairtrial.report.panels import chosen, columns, grid, left_out, line_length, panel, size_of
@@ -64,6 +64,10 @@ def words(study: Study, data: CurveData) -> Words:
     """Say what is drawn."""
     label = study.metric(data.metric).label
     lines = [f"{study.name}. Thin lines: one seed each; thick: their mean; × ends a trial that was lost."]
+    unit = study.metric(data.metric).unit
+    every, ends = spans(data.curves, unit.factor), ends_of(data, unit, log=False, alone=False)
+    if data.epochs > 1 and any(low < ends[0] or high > ends[1] for low, high in every):
+        lines.append(leaving(every))
     lines += left_out(data.curves)
     ranges = [f"{curve.arm} {unit_range(study, data, curve)}" for curve in data.curves if curve.points]
     said = "; ".join(ranges) if len(ranges) <= 12 else f"{len(ranges)} arms"
