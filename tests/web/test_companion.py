@@ -106,7 +106,8 @@ def test_no_process_is_left_however_the_run_ends(running, number, eventually):
     whole = psutil.Process(process.pid).children(recursive=True)
     assert any("companion" in " ".join(one.cmdline()) for one in whole)
     process.send_signal(number)
-    assert process.wait(60) == (-number if number == signal.SIGKILL else 128 + number)
+    # Python itself ends with the signal where Ctrl-C came while a library ran text as code, however it was handled.
+    assert process.wait(60) in ({-number} if number == signal.SIGKILL else {-number, 128 + number})
     eventually(lambda: not [one for one in whole if one.is_running() and one.status() != psutil.STATUS_ZOMBIE])
 
 
