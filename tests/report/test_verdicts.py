@@ -63,6 +63,12 @@ def test_a_verdict_is_a_sentence():
     assert said["dead"] == "dead: undecided, no seed has a result of it and baseline; diverged in 5 of 5 trials"
 
 
+def test_before_a_seed_is_complete_no_arm_is_said_to_lack_results():
+    study = simulated_study(ARMS, seeds=2)
+    two = [result for result in simulated_results(study) if result.arm in {"baseline", "up"}]
+    assert sentences(compare(study, two))["up"] == "up: undecided, no seed is complete yet"
+
+
 def test_of_a_loss_better_is_lower_and_said_as_a_gain():
     said = sentences(verdict(evidence={"metric": "final_train_loss"}))
     assert re.match(r"up is better than baseline by 0\.\d{4} \(95% interval 0\.\d{4} to 0\.\d{4}\)", said["up"])

@@ -6,6 +6,7 @@ import urllib.request
 
 import pytest
 
+from fairtrial.executors.inline import InlineExecutor
 from fairtrial.runner import run_study
 from fairtrial.spec import Study
 from fairtrial.store.sql import SQLStore
@@ -89,3 +90,24 @@ def test_hostile_names_are_escaped_in_every_part(serve, stream, simulated):
     assert "\u202e" not in text
     assert "\x1b" not in text
     assert said == []
+
+
+@pytest.mark.slow
+def test_the_x_ray_is_drawn_from_the_snapshots_in_the_store(serve, stream):
+    study = Study(
+        name="seen",
+        reference="a",
+        seeds=1,
+        data={"name": "digits", "train": 200, "test": 50},
+        model={"name": "mlp"},
+        training={"epochs": 1},
+        optimizer={"name": "adam", "lr": 0.01},
+        arms={"a": {}, "b": {"optimizer": {"eps": 1e-3}}},
+    )
+    with SQLStore("fairtrial.db") as store:
+        run_study(study, store=store, executor=InlineExecutor())
+    with serve("fairtrial.db") as url:
+        events = stream(f"{url}/study/{study.hash}/events")
+        drawn = pictures(url, study, [name for name in events.charts() if name.startswith("xray_")])
+    assert {"xray_sqrt_vhat", "xray_epsilon", "xray_updates", "xray_layers", "xray_losses"} <= set(drawn)
+    assert all(one["html"] for one in drawn.values()), drawn

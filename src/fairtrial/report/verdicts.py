@@ -55,7 +55,8 @@ def _verdict(data: StudyVerdict, row: Comparison) -> str:
     if row.mean_difference is None and not data.paired:
         return f"{row.arm}: undecided, no run of it or of {data.against} has a result"
     if row.mean_difference is None:
-        return f"{row.arm}: undecided, no seed has a result of it and {data.against}"
+        none = f"no seed has a result of it and {data.against}" if data.seeds else "no seed is complete yet"
+        return f"{row.arm}: undecided, {none}"
     unit, level = data.unit, f"{percent(1 - data.interval_alpha)} interval"
     mean, (low, high) = row.mean_difference, row.interval or (0.0, 0.0)
     if mean < 0:  # turned as the sentence says it: above 0 is better if it says better, and worse if it says worse

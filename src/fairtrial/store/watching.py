@@ -96,6 +96,9 @@ class WatchedStore(SQLStore):
         url: a file's path or a database URL, as of `SQLStore`.
         patience: seconds to wait for another process that uses the database, and for a server that went away.
 
+    Attributes:
+        url: as given, for whoever opens the store once more.
+
     Example:
         >>> with SQLStore("watched.db"), WatchedStore("watched.db") as watched:
         ...     watched.version() == watched.version(), watched.listed()
@@ -104,6 +107,7 @@ class WatchedStore(SQLStore):
 
     def __init__(self, url: str, *, patience: float = 2.0) -> None:
         super().__init__(url, create=False, patience=patience, writes=False)
+        self.url = url
 
     def version(self) -> tuple[Any, ...]:
         """Return what differs whenever something was written since; equal while nothing was.

@@ -186,7 +186,7 @@ class StudyFeed:
         for result in store.read_trials(list(new)):
             self._results[result.trial] = new[result.trial], result
         results = tuple(self._results[mark.trial][1] for mark in begun if mark.trial in self._results)
-        runs = StudyResults(study, results, history=store.history(study))
+        runs = StudyResults(study, results, store=store.url, history=store.history(study))
         self.snapshot = Snapshot(self.snapshot.number + 1 if self.snapshot else 1, runs)
         with importable(study):
             for name, make in self._slow_parts(runs).items():
