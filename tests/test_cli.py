@@ -127,8 +127,10 @@ def test_figures_are_written_where_it_says(fairtrial, study):
     assert status == 0
     paths = [Path(line) for line in out.splitlines()]
     assert sorted({path.suffix for path in paths}) == [".pdf", ".png", ".svg"]
-    assert sorted({path.stem for path in paths}) == ["differences", "test_accuracy", "training_loss"]
-    assert len(paths) == 9
+    assert sorted({path.stem for path in paths}) == [
+        "differences", "generalization_gap", "overfitting", "seeds", "test_accuracy", "time_accuracy", "training_loss",
+    ]  # fmt: skip
+    assert len(paths) == 21
     assert all(path.stat().st_size > 1000 for path in paths)
     assert {str(path.parent) for path in paths} == {f"figures/{load(study).label.replace('@', '-')}"}
 
@@ -560,7 +562,7 @@ def test_an_option_that_takes_one_value_can_be_given_once(fairtrial, command, op
 
 def test_the_options_that_may_be_repeated_are_known():
     options = {option.opts[0] for command in COMMANDS.values() for option in command.params if option.multiple}
-    assert options == {"--set"}
+    assert options == {"--allow-host", "--arm", "--set"}
 
 
 def test_a_single_arm_is_compared_with_a_constant(fairtrial, study):

@@ -11,11 +11,12 @@ import pytest
 
 from fairtrial import signals
 from fairtrial.checkpoints import CheckpointManager
+from fairtrial.digests import digest_results
 from fairtrial.errors import Terminated
 from fairtrial.scheduler import plan
 from fairtrial.store.sql import SQLStore
 from fairtrial.store.writer import SQLWriter
-from fairtrial.trial import Outcome, digest_results
+from fairtrial.trial import Outcome
 
 PATIENCE = 120  # seconds after which a test gives up; nothing waits that long unless it is broken
 LONG = {"checkpoint_seconds": 0, "epochs": 4, "loop": "mine:train"}

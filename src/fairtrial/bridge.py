@@ -72,7 +72,8 @@ class _Training:
         self._thread = threading.Thread(target=self._run, name="fairtrial-training", daemon=True)
         self._records: SimpleQueue[tuple[Mapping[str, float]] | None] = SimpleQueue()  # None: there are no more
         self._turns: SimpleQueue[None] = SimpleQueue()
-        self._paused = self._stopped = self._ended = False
+        self._paused = self._stopped = self._ended = self._begun = False
+        self._beginning = threading.Lock()  # so that nothing interrupts the thread before it can deal with it
         self._error: BaseException | None = None
 
     def epochs(self) -> Iterator[Mapping[str, float]]:
@@ -97,7 +98,9 @@ class _Training:
     def _run(self) -> None:
         """Train, in the thread."""
         try:
-            if not self._stopped:
+            with self._beginning:
+                self._begun = not self._stopped
+            if self._begun:
                 self._context.run(self._train, self._report)
         except BaseException as error:  # noqa: BLE001  (raised in the other thread)
             self._error = error
@@ -116,7 +119,9 @@ class _Training:
     def _stop(self) -> None:
         """Have the training end, and wait for it."""
         thread = self._thread
-        if thread.ident is not None and not self._paused:  # it trains, or is about to leave `_report`
+        with self._beginning:
+            self._stopped = self._stopped or not self._begun
+        if self._begun and not self._paused:  # it trains, or is about to leave `_report`
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(GeneratorExit))
         self._stopped = True
         self._turns.put(None)

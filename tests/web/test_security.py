@@ -143,5 +143,6 @@ def test_no_more_pages_are_followed_than_the_server_can(serve, ran, stream, monk
         first, _ = stream(f"{url}/events"), stream(f"{url}/events")
         with pytest.raises(urllib.error.HTTPError) as refused:
             stream(f"{url}/events")
+        refused.value.close()
         assert refused.value.code == 503
         assert first.part("studies")

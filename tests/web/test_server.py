@@ -52,8 +52,9 @@ def test_a_finished_study_is_shown_whole(serve, ran, stream):
         assert "Test accuracy" in chart
         assert chart.count("<figure") == 1
         assert '"html":""' in get(f"{url}/study/{ran.hash}/chart?name=running")
-        with pytest.raises(urllib.error.HTTPError, match="404"):
+        with pytest.raises(urllib.error.HTTPError, match="404") as refused:
             get(f"{url}/study/{ran.hash}/chart?name=os:system")
+        refused.value.close()
 
 
 def test_a_page_is_told_what_happens_and_nothing_twice(serve, simulated, stream, writing):
@@ -200,6 +201,7 @@ def test_a_study_that_is_removed_is_said_and_comes_back(serve, ran, stream):
         assert events.part("status", lambda html: "no longer in this store" in html)
         with pytest.raises(urllib.error.HTTPError) as missing:
             get(f"{url}/study/{ran.hash}")
+        missing.value.close()
         assert missing.value.code == 404
         store.add_study(ran, datetime.now(UTC))
         assert events.part("status", lambda html: "Not begun" in html)

@@ -35,7 +35,7 @@ def choose_slots(
 
     Example:
         >>> choose_slots(trials=10, workers=None, threads=4, cores=8)
-        Slots(workers=2, threads=4, cores=8)
+        Slots(workers=2, threads=4, cores=8, gpus=0)
     """
     check_counts(workers=workers, threads=threads)
     cores = cores or usable_cores()

@@ -110,6 +110,7 @@ class ServerStore:
             with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310
                 answer = json.loads(response.read(_LARGEST_ANSWER))  # a longer one is no JSON
         except urllib.error.HTTPError as error:
+            error.close()
             raise RunsError(f"{brief(self.name, 200)}: {_refused(error.code)}") from error
         except OSError as error:
             reason = getattr(error, "reason", error)

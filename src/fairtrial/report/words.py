@@ -20,11 +20,11 @@ def number_text(value: object) -> str:
     """Write a setting as people do: ``1e-8``, ``0.999``, ``64``, ``true``, ``[0.9, 0.99]``.
 
     A number that a computation left beside a short one is written as the short one, if both agree to twelve digits:
-    three times 0.003 is ``0.009`` here, and 0.009000000000000001 to a computer.
+    three times 0.003 is ``9e-3`` here, and 0.009000000000000001 to a computer.
 
     Example:
         >>> number_text(3 * 0.003), number_text(1e-8), number_text(0.1234567890123456)
-        ('0.009', '1e-8', '0.1234567890123456')
+        ('9e-3', '1e-8', '0.1234567890123456')
     """
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(number_text, value))}]"

@@ -78,7 +78,7 @@ def _safe(name: str) -> str:
 
     Example:
         >>> _safe("low_beta2"), _safe("../a b")
-        ('low_beta2', '_.._a_b-2b9bbe48')
+        ('low_beta2', '_.._a_b-2c2c791a')
     """
     safe = re.sub(r"[^\w.-]", "_", name.replace("@", "-"), flags=re.ASCII)[:_LONGEST]
     safe = f"_{safe}" if not safe or safe[0] in ".-" else safe

@@ -131,7 +131,8 @@ def _answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=_PROBE_SECONDS):  # noqa: S310  (the user's own W&B)
             return True
-    except urllib.error.HTTPError:
+    except urllib.error.HTTPError as refusal:
+        refusal.close()
         return True
     except (OSError, ValueError):
         return False
