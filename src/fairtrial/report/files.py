@@ -21,3 +21,15 @@ def write_document(path: Path, content: bytes) -> None:
             write_atomically(path.resolve(), content)
     except OSError as error:
         raise ReportError(f"{path}: can't be written: {error.strerror or error}") from error
+
+
+def replace_document(path: Path, content: bytes) -> None:
+    """Write one of the files of a folder whole or not at all; a link, a pipe or a device of that name is replaced.
+
+    Raises:
+        ReportError: the folder is missing, or the file can't be written.
+    """
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise ReportError(f"{path}: can't be written: {error.strerror or error}") from error

@@ -101,6 +101,16 @@ class TestFiles:
         _, svg, _ = write(accuracy, tmp_path)
         assert "1 of 1 diverged" in svg.read_text()
 
+    def test_a_link_of_a_files_name_is_replaced_and_not_followed(self, figure, tmp_path):
+        (tmp_path / "victim").write_text("mine")
+        stem = write(figure, tmp_path / "f")[1]
+        stem.unlink()
+        stem.symlink_to(tmp_path / "victim")
+        write(figure, tmp_path / "f")
+        assert stem.read_text().startswith("<svg")
+        assert not stem.is_symlink()
+        assert (tmp_path / "victim").read_text() == "mine"
+
     def test_errors_are_one_line(self, figure, tmp_path):
         (tmp_path / "file").touch()
         with pytest.raises(ReportError, match=r"file: can't be made: File exists$"):

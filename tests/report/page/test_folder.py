@@ -1,6 +1,8 @@
 """The report's folder: files that other programs read, and nothing of the user's lost."""
 
 import json
+import os
+import shutil
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -104,6 +106,35 @@ class TestFolders:
         (tmp_path / "r" / "notes.txt").write_text("mine")
         write_report(*small, tmp_path / "r")
         assert (tmp_path / "r" / "notes.txt").read_text() == "mine"
+
+    def test_a_link_or_a_pipe_in_a_files_place_is_replaced_and_not_followed(self, small, tmp_path):
+        write_report(*small, tmp_path / "r")
+        victim = tmp_path / "victim"
+        victim.write_text("mine")
+        for name in ("tables/results.csv", "data/study.toml", "index.html"):
+            (tmp_path / "r" / name).unlink()
+            (tmp_path / "r" / name).symlink_to(victim)
+        (tmp_path / "r/tables/results.md").unlink()
+        os.mkfifo(tmp_path / "r/tables/results.md")
+        for path in write_report(*small, tmp_path / "r"):
+            assert path.is_file()
+            assert not path.is_symlink()
+        assert victim.read_text() == "mine"
+
+    @pytest.mark.parametrize("name", ["figures", "tables", "data"])
+    def test_a_linked_folder_is_refused(self, small, tmp_path, name):
+        write_report(*small, tmp_path / "r")
+        (tmp_path / "elsewhere").mkdir()
+        shutil.rmtree(tmp_path / "r" / name)
+        (tmp_path / "r" / name).symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(ReportError, match=rf"^\S*/r/{name}: is a link, which would lead out of [^\n]*$"):
+            write_report(*small, tmp_path / "r")
+        assert not list((tmp_path / "elsewhere").iterdir())
+
+    def test_a_pipe_is_no_mark_of_a_report(self, small, tmp_path):
+        os.mkfifo(tmp_path / "report.json")
+        with pytest.raises(ReportError, match="holds other files"):
+            write_report(*small, tmp_path)
 
     def test_a_file_is_no_folder(self, small, tmp_path):
         (tmp_path / "r").write_text("mine")

@@ -17,7 +17,7 @@ from fairtrial.errors import ReportError
 from fairtrial.history import History
 from fairtrial.registry import CHARTS, did_you_mean
 from fairtrial.report.chart_options import ChartOptions, takers
-from fairtrial.report.files import write_document
+from fairtrial.report.files import replace_document
 from fairtrial.report.style import LINE, Theme, chart_text, config, header
 from fairtrial.spec import Study
 from fairtrial.spec.metrics import METRICS
@@ -37,7 +37,7 @@ class Words:
 
     title: str
     lines: tuple[str, ...]  # below the title: the study's name, what is drawn how, and what is left out
-    alt: str  # one sentence: what the picture shows, for who can't see it
+    alt: str  # one sentence: what the picture shows, for readers who can't see it
     width: int = LINE  # characters that fit in a line
 
 
@@ -146,7 +146,8 @@ def draw(
 def write(figure: Figure, folder: Path) -> list[Path]:
     """Write ``NAME.png`` (216 dots per inch), ``NAME.svg`` and ``NAME.pdf`` to a folder, which is made if missing.
 
-    In the files' names, underscores stand for what could lead out of the folder: a metric may be called ``../loss``.
+    A link of such a name is replaced, not followed. In the files' names, underscores stand for what could lead out of
+    the folder: a metric may be called ``../loss``.
 
     Raises:
         ReportError: a file can't be written.
@@ -159,7 +160,7 @@ def write(figure: Figure, folder: Path) -> list[Path]:
     paths = {form: folder / f"{stem}.{form}" for form in get_args(Format)}
     spec = figure.chart.to_dict()
     for form, path in paths.items():
-        write_document(path, _render(spec, form))
+        replace_document(path, _render(spec, form))
     return list(paths.values())
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fairtrial.errors import ReportError
+from fairtrial.files import read_bounded
 from fairtrial.history import History
 from fairtrial.report.charts import write
 from fairtrial.report.export import export
-from fairtrial.report.files import write_document
+from fairtrial.report.files import replace_document
 from fairtrial.report.page.document import document
 from fairtrial.report.page.material import Material
 from fairtrial.report.page.rows import claims_csv, verdicts_csv
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 #: The page, the folders beside it, and the file by which a folder is known as a report's.
 PAGE, FIGURES, TABLES, DATA, MARK = "index.html", "figures", "tables", "data", "report.json"
 
+#: A mark of more bytes is no report's.
+MARK_BYTES = 2**24
+
 
 def write_report(
     study: Study, results: Sequence[TrialResult], folder: Path, history: History | None = None
@@ -32,8 +36,8 @@ def write_report(
 
     The folder gets ``index.html``, one file that opens without a network, and beside it ``figures/`` (PNG, SVG, PDF),
     ``tables/`` (CSV, Markdown, LaTeX), ``data/`` (every epoch and every trial as CSV and Parquet, the study as TOML)
-    and ``report.json``, which lists the files. A folder of an earlier report is written over; of a folder with other
-    files nothing is touched.
+    and ``report.json``, which lists the files. A folder of an earlier report is written over, and links in the
+    place of its files are replaced, not followed; of a folder with other files nothing is touched.
 
     Args:
         study: the study.
@@ -69,7 +73,7 @@ def check_folder(folder: Path) -> None:
     """Refuse a folder that holds anything but an earlier report, before anything is computed.
 
     Raises:
-        ReportError: it does, or it is a file, or it can't be read.
+        ReportError: it does, or it is a file, or it can't be read; or a folder of the earlier report is now a link.
     """
     try:
         if not folder.exists():
@@ -81,11 +85,14 @@ def check_folder(folder: Path) -> None:
         raise ReportError(f"{folder}: can't be read: {error.strerror or error}") from error
     if names and not _is_report(folder / MARK):
         raise ReportError(f"{folder}: holds other files; name an empty or a new folder, or that of an earlier report")
+    for name in (FIGURES, TABLES, DATA):
+        if (folder / name).is_symlink():
+            raise ReportError(f"{folder / name}: is a link, which would lead out of the report's folder; remove it")
 
 
 def _is_report(path: Path) -> bool:
     try:
-        return bool(json.loads(path.read_text(encoding="utf-8"))["made_by"] == "fairtrial report")
+        return bool(json.loads(read_bounded(path, MARK_BYTES))["made_by"] == "fairtrial report")
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -131,7 +138,7 @@ def _make(folder: Path) -> None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    write_document(path, content)
+    replace_document(path, content)
 
 
 def folder_name(study: Study) -> str:
