@@ -21,7 +21,7 @@ LENGTH = 782
 def snapshot(trial, step, **overall):
     """A snapshot of a trial whose epochs have `LENGTH` steps."""
     epoch = -(-step // LENGTH)
-    numbers = {"eps": 1e-8, "beta1": 0.9, "beta2": 0.999, "eps_over_1pct": 0.2, "eps_over_10pct": 0.01}
+    numbers = {"lr": 0.001, "eps": 1e-8, "beta1": 0.9, "beta2": 0.999, "eps_over_1pct": 0.2, "eps_over_10pct": 0.01}
     numbers |= {"eps_over_100pct": 0.0, "update_rms_over_lr": 0.1, "update_over_weight": 0.001, "signal": 0.1}
     numbers |= {f"log10_sqrt_vhat_p{each}": -4 + each / 50 for each in (5, 25, 50, 75, 95)} | {"cosine": 0.02}
     numbers |= {
@@ -75,16 +75,31 @@ def test_what_epsilon_means_follows_from_named_thresholds(shares, halved, meanin
 
 
 def test_steps_are_compared_with_the_references_after_the_same_epoch():
-    own = ArmXray("low_beta2", (moment(1, update_rms_over_lr=0.23), moment(2, update_rms_over_lr=0.3)))
-    reference = ArmXray("baseline", (moment(1, update_rms_over_lr=0.13),))
+    own = ArmXray(
+        "low_beta2", (moment(1, update_rms_over_lr=0.23, lr=0.01), moment(2, update_rms_over_lr=0.3, lr=0.01))
+    )
+    reference = ArmXray("baseline", (moment(1, update_rms_over_lr=0.13, lr=0.01),))
     assert steps_in_words(own, reference) == (
         "a step changes a weight by 0.23 learning rates after epoch 1, 0.3 after epoch 2 (root mean square), 1.8 times "
         "baseline's after epoch 1"
     )
-    alike = ArmXray("b", (moment(1, update_rms_over_lr=0.14),))
+    alike = ArmXray("b", (moment(1, update_rms_over_lr=0.14, lr=0.01),))
     assert steps_in_words(alike, reference).endswith("within 10% of baseline's after epoch 1")
     assert "baseline's" not in steps_in_words(reference, reference)
     assert steps_in_words(ArmXray("x", (moment(1, eps=1.0),)), reference) == ""
+
+
+def test_steps_of_different_learning_rates_are_compared_with_these():
+    """Else steps that differ by 100 would be called alike."""
+    reference = ArmXray("x0.001", (moment(1, update_rms_over_lr=0.1, lr=0.001),))
+    large = ArmXray("x0.1", (moment(1, update_rms_over_lr=0.095, lr=0.1),))
+    assert steps_in_words(large, reference) == (
+        "a step changes a weight by 0.095 learning rates after epoch 1 (root mean square); at its learning rate of 0.1 "
+        "that is 95 times x0.001's after epoch 1"
+    )
+    unknown = ArmXray("groups", (moment(1, update_rms_over_lr=0.1),))
+    for own, other in ((unknown, reference), (large, unknown)):
+        assert steps_in_words(own, other).endswith("after epoch 1 (root mean square)")
 
 
 def test_how_far_the_betas_reach_back():
@@ -106,6 +121,34 @@ def test_means_are_over_seeds(study):
     assert own.last.overall["update_rms_over_lr"] == pytest.approx(0.2)
     assert own.last.seeds == 3
     assert own.notes == ("no average yet (at step 1)",)
+
+
+def test_an_arm_that_stopped_within_its_first_epoch_has_no_end_of_an_epoch(study):
+    results = [
+        replace(one, epochs=(), outcome=None, snapshots=tuple(each for each in one.snapshots if each.step < LENGTH))
+        if one.arm == "large_eps"
+        else one
+        for one in xrayed(study)
+    ]
+    found = xray_of(study, results)
+    stopped = found.arm("large_eps")
+    assert [(one.label, round(one.at, 3)) for one in stopped.moments] == [("step 1", 0.001), ("step 50", 0.064)]
+    assert "after step 1, 1% after step 50" in epsilon_in_words(stopped)
+    assert epsilon_in_words(stopped).endswith("(at most 5% of coordinates at every moment)")
+    assert steps_in_words(stopped, found.arm("baseline")).endswith("within 10% of baseline's after step 50")
+
+
+def test_epochs_of_different_lengths_end_where_their_last_snapshot_is(study):
+    """Those of 120, 100 and 140 steps, as `tests/training/test_xray.py` has them: step 100 ends no epoch."""
+    places = ((1, 100), (2, 220), (3, 340), (3, 360))
+    results = [
+        replace(one, snapshots=tuple(replace(snapshot(one, step), epoch=epoch) for epoch, step in places))
+        for one in make_results(study)
+    ]
+    own = xray_of(study, results).arm("baseline")
+    assert [one.label for one in own.moments] == ["step 100", "epoch 2", "step 340", "epoch 3"]
+    assert [one.at for one in own.epochs] == [2.0, 3.0]
+    assert 2 < own.moments[2].at < 3
 
 
 def test_every_format_has_the_words_first(study):
@@ -144,6 +187,11 @@ def test_labels_are_for_people_and_names_for_programs():
     view = StudyResults(study, tuple(xrayed(study))).xray("b")
     assert "Large epsilon:" in view.text()
     assert [arm["arm"] for arm in json.loads(view.json())["arms"]] == ["b"]
+
+
+def test_the_noise_scale_says_at_how_many_moments_it_was_estimated(study):
+    text = View(xray_of(study, xrayed(study, lambda arm, seed, step: {"noise_scale": float(step)}))).text(400)
+    assert "gradient noise scale, estimated at 5 moments: 1 to 3,100 batches" in text
 
 
 def test_without_snapshots_the_error_says_why(study):

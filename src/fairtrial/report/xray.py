@@ -123,7 +123,8 @@ def xray_of(study: Study, results: Sequence[TrialResult], place: int | None = No
     """
     wanted = [arm.name for number, arm in enumerate(study.arms) if place in {None, number}]
     trials = [trial for trial in join(study, results).values() if trial.snapshots]
-    found = [_arm(name, [trial for trial in trials if trial.arm == name]) for name in wanted]
+    every = _ends(trials)
+    found = [_arm(name, [trial for trial in trials if trial.arm == name], every) for name in wanted]
     if not any(one.moments for one in found):
         whose = "its trials have" if place is None else f"arm {wanted[0]} has"
         raise ReportError(
@@ -143,13 +144,39 @@ def xray_of(study: Study, results: Sequence[TrialResult], place: int | None = No
     )
 
 
-def _arm(name: str, trials: Sequence[TrialResult]) -> ArmXray:
+def _ends(trials: Sequence[TrialResult]) -> dict[int, int]:
+    """The last step of each epoch that has ended in one of these trials with a snapshot at its end.
+
+    That is the last snapshot of an epoch that has a record. In the first epoch of a loop that did not say how many
+    steps an epoch has, it may be one of the steps 1, 2, 5, 10, ... instead: later epochs show that it was longer.
+    """
+    found: dict[int, int] = {}
+    for trial in trials:
+        recorded = {record.epoch for record in trial.epochs}
+        last = {one.epoch: one.step for one in trial.snapshots if one.epoch in recorded}
+        if 1 in last and str(last[1]).rstrip("0") in {"1", "2", "5"}:
+            longest = max(step / epoch for epoch, step in last.items())
+            if last[1] < longest * (1 - 1e-9):
+                del last[1]
+        for epoch, step in last.items():
+            found[epoch] = max(step, found.get(epoch, 0))
+    return found
+
+
+def _arm(name: str, trials: Sequence[TrialResult], every: Mapping[int, int]) -> ArmXray:
+    """Collect an arm's x-ray; where none of its epochs has ended, those of other trials tell how long an epoch is."""
     by_step: dict[int, list[Snapshot]] = {}
     for trial in trials:
         for snapshot in trial.snapshots:
             by_step.setdefault(snapshot.step, []).append(snapshot)
-    length = max((each.step / each.epoch for trial in trials for each in trial.snapshots), default=1.0)
-    moments = tuple(_moment(by_step[step], length) for step in sorted(by_step))
+    own = _ends(trials)
+    ends = own or every
+    known = [step / epoch for epoch, step in ends.items()]
+    length = max(known or [each.step / each.epoch for trial in trials for each in trial.snapshots], default=1.0)
+    moments = tuple(
+        _moment(by_step[step], _passed(by_step[step][0], ends, length), own.get(by_step[step][0].epoch) == step)
+        for step in sorted(by_step)
+    )
     noted: dict[str, set[int]] = {}
     for trial in trials:
         for each in trial.snapshots:
@@ -167,14 +194,25 @@ def _where(steps: Sequence[int], labels: Mapping[int, str]) -> str:
     return f" (at {labels[steps[0]]})" if len(steps) == 1 else f" (at {len(steps)} of {len(labels)} moments)"
 
 
-def _moment(snapshots: Sequence[Snapshot], length: float) -> Moment:
+def _passed(one: Snapshot, ends: Mapping[int, int], length: float) -> float:
+    """How many epochs had passed at a snapshot: by where its epoch began and ended, or by an epoch's length."""
+    begin = ends.get(one.epoch - 1) if one.epoch > 1 else 0
+    end = ends.get(one.epoch)
+    if end == one.step:
+        return float(one.epoch)
+    if begin is None or end is None or not begin < one.step < end:
+        return one.step / length
+    return one.epoch - 1 + (one.step - begin) / (end - begin)
+
+
+def _moment(snapshots: Sequence[Snapshot], at: float, ends_epoch: bool) -> Moment:
     first = snapshots[0]
     kinds = dict.fromkeys(kind for one in snapshots for kind in one.kinds)
     return Moment(
         first.epoch,
         first.step,
-        first.step / length,
-        math.isclose(first.step, first.epoch * length, rel_tol=1e-9),
+        at,
+        ends_epoch,
         len(snapshots),
         _mean([one.overall for one in snapshots]),
         {kind: _mean([one.kinds[kind] for one in snapshots if kind in one.kinds]) for kind in kinds},
@@ -213,7 +251,7 @@ def _facts(own: ArmXray, reference: ArmXray | None, batch_size: int) -> Iterator
         low, high = (number(pick(scales)) for pick in (min, max))
         images = f" of {batch_size} examples" if batch_size else ""
         between = low if low == high else f"{low} to {high}"
-        yield f"gradient noise scale, at {count(len(scales), 'moment')} that tell it: {between} batches{images}"
+        yield f"gradient noise scale, estimated at {count(len(scales), 'moment')}: {between} batches{images}"
 
 
 def epsilon_in_words(own: ArmXray) -> str:
@@ -238,7 +276,8 @@ def epsilon_in_words(own: ArmXray) -> str:
     most = max(one.overall["eps_over_10pct"] for one in moments)
     rules = max(one.overall.get("eps_over_100pct", 0.0) for one in moments)
     if most <= HARDLY:
-        meaning = f"it can hardly slow this model down (at most {percent(HARDLY)} of coordinates at every epoch's end)"
+        when = "every epoch's end" if last.ends_epoch else "every moment"
+        meaning = f"it can hardly slow this model down (at most {percent(HARDLY)} of coordinates at {when})"
     elif rules >= RULES:
         meaning = f"it at least halves the step of {percent(rules)} of them at worst: it rules this optimizer"
     else:
@@ -255,7 +294,10 @@ def _most_silent(own: ArmXray) -> str:
 
 
 def steps_in_words(own: ArmXray, reference: ArmXray | None) -> str:
-    """Say how long steps are, and beside the reference's after the last epoch that both have."""
+    """Say how long steps are, and beside the reference's after the last epoch that both have.
+
+    Steps are compared with their learning rates, so only where these are known.
+    """
     moments = [one for one in own.epochs if _RMS in one.overall]
     if not moments:
         return ""
@@ -265,15 +307,21 @@ def steps_in_words(own: ArmXray, reference: ArmXray | None) -> str:
     text += " (root mean square)"
     if reference is None or reference.arm == own.arm:
         return text
-    others = {one.epoch: one.overall[_RMS] for one in reference.epochs if one.overall.get(_RMS)}
-    shared = [one for one in moments if one.epoch in others]
+    others = {one.label: one.overall for one in reference.moments if one.overall.get(_RMS) and "lr" in one.overall}
+    shared = [one for one in moments if one.label in others and "lr" in one.overall]
     if not shared:
         return text
     at = shared[-1]
-    ratio = at.overall[_RMS] / others[at.epoch]
+    own_lr, lr = at.overall["lr"], others[at.label]["lr"]
+    ratio = at.overall[_RMS] / others[at.label][_RMS]
+    if own_lr != lr:
+        ratio *= own_lr / lr
+        text += f"; at its learning rate of {number_text(own_lr)} that is"
+    else:
+        text += ","
     alike = f"within {percent(ALIKE)} of {reference.arm}'s"
     compared = alike if abs(ratio - 1) < ALIKE else f"{number(ratio)} times {reference.arm}'s"
-    return f"{text}, {compared} after {at.label}"
+    return f"{text} {compared} after {at.label}"
 
 
 def memory_in_words(own: ArmXray) -> str:

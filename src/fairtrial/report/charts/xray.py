@@ -1,6 +1,6 @@
 """Charts of the x-ray: what the optimizer of each arm did over the steps of training.
 
-The horizontal axis counts epochs, and is logarithmic where snapshots within the first epoch would else share one spot.
+The horizontal axis counts epochs, and is logarithmic where snapshots within the first epoch would otherwise overlap.
 """
 
 from collections.abc import Callable, Iterator, Sequence
