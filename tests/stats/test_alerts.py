@@ -70,6 +70,14 @@ def test_a_setting_that_only_trials_without_a_result_read_is_read(outcome):
     assert alerts(study, told) == ()
 
 
+def test_no_setting_is_called_unread_while_the_first_trial_of_an_arm_still_runs():
+    study = make_study({"a": {}, "b": {"params": {"width": 2}}}, training={"loop": "my:train"})
+    results = make_results(study, ended={("b", seed): None for seed in range(3)})
+    told = [replace(one, reads=None if one.arm == "b" else ()) for one in results]
+    assert alerts(study, told) == ()
+    assert alerts(study, [one for one in told if one.arm == "a"]) == ()
+
+
 def test_only_trials_that_count_are_looked_at():
     study = make_study(("a", "b"), seeds=2)
     failed = dict.fromkeys((("a", 1), ("b", 1)), Outcome.FAILED)

@@ -1,6 +1,7 @@
 """The thread that sends: its order, its patience, what it says, and how it ends."""
 
 import threading
+import time
 
 import pytest
 
@@ -100,3 +101,20 @@ def test_what_waits_is_bounded(sender, monkeypatch):
     go.set()
     sender.close(10)
     assert sender.messages() == ["receiver: 3 messages about trials were not logged"]
+
+
+def test_closing_waits_so_long_in_all_however_many_jobs_a_slow_receiver_takes(sender):
+    sent = []
+    for number in range(100):
+        sender.put(lambda number=number: (time.sleep(0.05), sent.append(number)))
+    began = time.monotonic()
+    sender.close(0.5)
+    assert time.monotonic() - began < 3
+    (said,) = sender.messages()
+    lost = int(said.removeprefix("receiver: ").split()[0])
+    assert 0 < lost < 100
+    sender.put(lambda: sent.append("later"))
+    sender.close(10)
+    assert sent[-1] == "later"
+    assert 100 - lost <= len(sent) - 1 <= 100 - lost + 1  # the job that was being sent may have got through
+    assert sender.messages() == []

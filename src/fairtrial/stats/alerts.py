@@ -179,7 +179,9 @@ def _forced(results: Sequence[TrialResult]) -> Iterator[str]:
 
 
 def _unread(study: Study, results: Sequence[TrialResult]) -> Iterator[str]:
-    """Name the settings in which arms differ and that no trial, finished or not, has read; none before one finished."""
+    """Name the settings in which arms differ and that no trial has read; none before a trial of each arm has ended."""
+    if not {arm.name for arm in study.arms} <= {one.arm for one in results if one.outcome is not None}:
+        return  # the first trial of an arm may read them yet
     finished = any(one.outcome is Outcome.FINISHED and one.reads is not None for one in results)
     known = [one.reads for one in results if one.reads is not None] if finished else []
     keys = unread_keys(study, {name for reads in known for name in reads}) if known else ()

@@ -3,7 +3,7 @@
 import queue
 import threading
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from fairtrial.store.url import redact_words
 from fairtrial.text import one_line
@@ -35,9 +35,8 @@ class Sender:
         self._lock = threading.Lock()
         self._said: set[str] = set()
         self._messages: list[str] = []
-        self._done = self._lost = 0
-        self._gave_up = False
-        self._ending = threading.Event()
+        self._lost = 0
+        self._ending, self._dropped = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
 
     def put(self, job: Job) -> None:
@@ -46,9 +45,11 @@ class Sender:
             self._lost += 1
             return
         if self._thread is None:
-            self._gave_up = False
-            self._ending.clear()
-            self._thread = threading.Thread(target=self._run, name=f"fairtrial {self.name}", daemon=True)
+            self._ending, self._dropped = threading.Event(), threading.Event()
+            arguments = (self._jobs, self._ending, self._dropped)
+            self._thread = threading.Thread(
+                target=self._run, args=arguments, name=f"fairtrial {self.name}", daemon=True
+            )
             self._thread.start()
         self._jobs.put(job)
 
@@ -59,32 +60,30 @@ class Sender:
         return said
 
     def close(self, seconds: float) -> None:
-        """Wait until all is sent, but so long only for a job; what is left then is dropped, and counted."""
+        """Wait until all is sent, but so long only in all; what is left then is dropped, and counted."""
         thread, self._thread = self._thread, None
         if thread is not None:
             self._ending.set()
             self._jobs.put(None)
-            before = -1
-            while thread.is_alive() and before != self._done:
-                before = self._done
-                thread.join(seconds)
-            if thread.is_alive():  # within a call that does not return; it ends with the process
-                self._lost += self._jobs.qsize()
+            thread.join(seconds)
+            if thread.is_alive():  # within a call, after which it ends; if that does not return, with the process
+                self._dropped.set()
+                self._lost += self._jobs.qsize()  # with its end instead of the job that is being sent
                 self._jobs = queue.SimpleQueue()
         if self._lost:
             self._say("lost", f"{self.name}: {self._lost} messages about trials were not logged")
             self._lost = 0
 
-    def _run(self) -> None:
-        jobs, gave_up = self._jobs, False
-        while (job := jobs.get()) is not None:
-            if gave_up or not self._send(job):
-                gave_up = gave_up or self._gave_up
+    def _run(self, jobs: "queue.SimpleQueue[Job | None]", ending: threading.Event, dropped: threading.Event) -> None:
+        gave_up = False
+        while (job := jobs.get()) is not None and not dropped.is_set():
+            how = "silent" if gave_up else self._send(job, ending)
+            gave_up = how == "silent"
+            if how != "sent" and not dropped.is_set():  # what was dropped is counted already
                 self._lost += 1
-            self._done += not gave_up
 
-    def _send(self, job: Job) -> bool:
-        """Carry out a job; tell whether that worked."""
+    def _send(self, job: Job, ending: threading.Event) -> Literal["sent", "refused", "silent"]:
+        """Carry out a job; tell how that went."""
         pause = FIRST_PAUSE
         while True:
             try:
@@ -93,15 +92,14 @@ class Sender:
                 if not self._is_temporary(error):
                     first = one_line(str(error).strip().partition("\n")[0]) or type(error).__name__
                     self._say("refused", f"{self.name}: something was not logged: {redact_words(first)[:200]}")
-                    return False
+                    return "refused"
                 self._say("silent", f"{self.name} does not answer; training goes on without it")
-                if self._ending.is_set():
-                    self._gave_up = True
-                    return False
-                self._ending.wait(pause)  # if the run ends meanwhile, there is one more attempt
+                if ending.is_set():
+                    return "silent"
+                ending.wait(pause)  # if the run ends meanwhile, there is one more attempt
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
-                return True
+                return "sent"
 
     def _say(self, kind: str, text: str) -> None:
         """Keep a message for the thread that trains, the first of its kind."""
