@@ -95,6 +95,8 @@ class Hub:
                 client.news.set()
         if self._watching is not None:
             self._watching.cancel()
+        # Once neither thread uses the store any more: a connection that is in use when its store closes stays open.
+        self.drawer.later(lambda: self._looker.later(self.reader.close))
 
     async def follow(self, key: str) -> AsyncIterator[str]:
         """Follow a page's events, as text of ``text/event-stream``: first all that are known, then what is new.

@@ -22,7 +22,7 @@ class Worker:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._tasks: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._tasks: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
     async def call(self, work: Callable[[], T]) -> T:
@@ -38,11 +38,15 @@ class Worker:
             else:
                 _tell(loop, _set_result, found, result)
 
+        self.later(task)
+        return await found
+
+    def later(self, work: Callable[[], object]) -> None:
+        """Run a function in the thread after all that was asked before; nobody waits for it."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name=f"fairtrial {self._name}", daemon=True)
             self._thread.start()
-        self._tasks.put(task)
-        return await found
+        self._tasks.put(work)
 
     def _run(self) -> None:
         while True:

@@ -11,6 +11,7 @@ from fairtrial.report.page.items import Facts, Folded, Words
 from fairtrial.report.page.material import Material
 from fairtrial.report.page.origin import machines, reported_with, trained_on
 from fairtrial.report.page.story import SECTIONS, story
+from fairtrial.testing import simulated_results, simulated_study
 from report.page.pages import small_study
 
 CLAIM = {"id": "1", "text": "low_beta2 is behind.", "arm": "low_beta2", "against": "baseline", "direction": "lower"}
@@ -112,6 +113,36 @@ def test_an_unfinished_study_and_one_that_has_not_begun():
     assert "Running or interrupted: baseline, seed 2" in told(study, some, "losses")
     assert "No trial of this study has started yet." in document(Material.of(study, []))
     document(Material.of(study, some))
+
+
+def test_the_methods_say_only_what_there_is():
+    study, results = small_study()
+    nothing = told(study, [replace(one, outcome=None, ended=None) for one in results], "provenance").splitlines()
+    assert "No run has ended yet." in nothing
+    assert not any("compared" in line for line in nothing)
+    assert "confidence intervals" in told(study, results, "provenance")
+    one_seed = told(study, [one for one in results if one.seed == 0], "provenance")
+    assert "Arms were compared with baseline on " in one_seed
+    assert "confidence intervals" not in one_seed
+
+
+def test_the_methods_count_the_seeds_of_a_sequential_study():
+    study = simulated_study({"a": {}, "b": {"mean": 0.6}, "c": {}}, seeds={"min": 3, "max": 12})
+    results = [one for one in simulated_results(study) if one.seed < {"a": 7, "b": 3, "c": 7}[one.arm]]
+    said = told(study, results, "provenance")
+    planned = (
+        f"By plan an arm gets {study.min_seeds} to 12 seeds and stops once its verdict is settled; 3 to 7 were run."
+    )
+    assert planned in said
+
+
+def test_how_to_repeat_and_the_files_beside_hold_for_a_page_saved_alone(usual):
+    study, results, page = usual
+    where = "Run these in the report's folder, or save the study's file below as data/study.toml."
+    lines = told(study, results, "provenance").splitlines()
+    assert where in lines
+    assert page.index("Run these in the report") < page.index("fairtrial run data/study.toml")
+    assert "with figures, tables and data as files in the same folder; this page needs none of them." in page
 
 
 def test_imported_runs(tmp_path):

@@ -62,9 +62,11 @@ def methods(
         numbers = [cited.setdefault(key, len(cited) + 1) for key in keys if key in _WORKS]
         return f" [{', '.join(map(str, numbers))}]" if numbers else ""
 
-    text = " ".join(
-        [*_training(study, results, cite), *_statistics(study, found, claims, cite), *_software(study, results, cite)]
-    )
+    if any(result.outcome is not None for result in results):
+        trained, analyzed = _training(study, results, cite), _statistics(study, results, found, claims, cite)
+        text = " ".join([*trained, *analyzed, *_software(study, results, cite)])
+    else:
+        text = "No run has ended yet."
     works = tuple(f"[{number}] {_WORKS[key]}" for key, number in cited.items())
     own = f"fairtrial {fairtrial.__version__}: controlled comparisons of training settings. Software, MIT license."
     return text, (*works, f"[{len(cited) + 1}] {own}")
@@ -115,36 +117,47 @@ def _entries(names: set[str], cite: Cite) -> str:
     return listed([f"{name}{cite(name)}" for name in sorted(names)], 6)
 
 
-def _statistics(study: Study, found: StudyVerdict, claims: StudyClaims | None, cite: Cite) -> Iterator[str]:
+def _statistics(
+    study: Study, results: Sequence[TrialResult], found: StudyVerdict, claims: StudyClaims | None, cite: Cite
+) -> Iterator[str]:
     label = measure(found.metric).label
     if not found.comparisons:
         yield f"The measure is {label}."
         return
-    level = percent(1 - found.interval_alpha)
     beforehand = ", set before there were results" if found.set_beforehand and not found.exploratory else ""
-    if found.paired:
-        several = len(found.comparisons) > 1
-        together = "all arms and all planned looks" if len(found.looks) > 1 else "all arms" if several else "one arm"
-        works = [*(["repeated"] if len(found.looks) > 1 else []), *(["dunnett"] if several else [])]
-        yield (
-            f"Arms were compared with {found.against} on {label}{beforehand}, by differences within seeds, with "
-            f"{level} confidence intervals that are simultaneous over {together}{cite(*works)}."
-        )
-    else:
-        yield (
-            f"Arms were compared with {found.against} on {label}{beforehand}, by differences of means between "
-            f"unpaired runs, with {level} confidence intervals{cite('welch')} that are simultaneous over all arms."
-        )
+    way = "by differences within seeds" if found.paired else "by differences of means between unpaired runs"
+    intervals = _intervals(found, cite) if any(row.interval is not None for row in found.comparisons) else ""
+    yield f"Arms were compared with {found.against} on {label}{beforehand}, {way}{intervals}."
     if found.margin is not None:
         yield f"Differences within {found.unit.amount(found.margin)} were taken not to matter."
     if study.sequential:
-        yield f"An arm got {study.min_seeds} to {study.seeds} seeds, and stopped once its verdict was settled."
+        yield (
+            f"By plan an arm gets {study.min_seeds} to {study.seeds} seeds and stops once its verdict is settled; "
+            f"{_seeds_run(study, results)} run."
+        )
     if claims is not None and claims.claims:
         were = "claims were" if len(claims.claims) > 1 else "claim was"
         rate = percent(claims.alpha)
         yield f"{len(claims.claims)} {were} tested, at an error rate of {rate} for all of them together."
     if found.exploratory:
         yield f"The comparison is exploratory: {'; '.join(found.exploratory)}."
+
+
+def _intervals(found: StudyVerdict, cite: Cite) -> str:
+    level = percent(1 - found.interval_alpha)
+    if not found.paired:
+        return f", with {level} confidence intervals{cite('welch')} that are simultaneous over all arms"
+    several = len(found.comparisons) > 1
+    together = "all arms and all planned looks" if len(found.looks) > 1 else "all arms" if several else "one arm"
+    works = [*(["repeated"] if len(found.looks) > 1 else []), *(["dunnett"] if several else [])]
+    return f", with {level} confidence intervals that are simultaneous over {together}{cite(*works)}"
+
+
+def _seeds_run(study: Study, results: Sequence[TrialResult]) -> str:
+    """Count the seeds of each arm whose run has ended: ``3 to 8 were``."""
+    ended = [len({one.seed for one in results if one.arm == arm.name and one.outcome}) for arm in study.arms]
+    low, high = min(ended), max(ended)
+    return f"{low} to {high} were" if low < high else f"{low} {'was' if low == 1 else 'were'}"
 
 
 def _software(study: Study, results: Sequence[TrialResult], cite: Cite) -> Iterator[str]:

@@ -13,6 +13,9 @@ from fairtrial.spec import BUILT_IN, Study
 from fairtrial.spec.imported import IMPORTED_FROM
 from fairtrial.trial import Machine, TrialResult
 
+#: The study as a report's folder has it.
+_FILE = "data/study.toml"
+
 
 def machines(results: Sequence[TrialResult]) -> list[Machine]:
     """List the distinct machines that trained, in the order of the results; not those of imported runs."""
@@ -86,7 +89,7 @@ def how_to_repeat(study: Study) -> list[Item]:
             "data/ has what was read."
         )
         return [words(told, *study.imported.notes)]
-    name = study.name if _ships(study) else "data/study.toml"
+    name = study.name if _ships(study) else _FILE
     commands = [
         f"fairtrial run {shlex.quote(name)} --store again.db",
         f"fairtrial digest {shlex.quote(name)} --store again.db",
@@ -98,7 +101,11 @@ def how_to_repeat(study: Study) -> list[Item]:
         f"The training loop {', '.join(sorted(loops))} must be importable beside the study's file." if loops else ""
     )
     file = Folded("The study's file", (Plain(study.to_toml(), "The study as TOML"),))
-    return [Plain("\n".join(commands), "Commands that repeat the study"), words(note, needed), file]
+    items: list[Item] = [Plain("\n".join(commands), "Commands that repeat the study"), words(note, needed), file]
+    if name == _FILE:
+        where = f"Run these in the report's folder, or save the study's file below as {_FILE}."
+        items.insert(0, words(where))
+    return items
 
 
 def _ships(study: Study) -> bool:
