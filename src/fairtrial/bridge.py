@@ -121,7 +121,7 @@ class _Training:
         thread = self._thread
         with self._beginning:
             self._stopped = self._stopped or not self._begun
-        if self._begun and not self._paused:  # it trains, or is about to leave `_report`
+        if self._begun and thread.ident is not None and not self._paused:  # it trains, or is about to leave `_report`
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(GeneratorExit))
         self._stopped = True
         self._turns.put(None)
