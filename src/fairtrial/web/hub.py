@@ -145,7 +145,7 @@ class Hub:
                 problem = one_line(str(error))
             except Exception as error:  # noqa: BLE001  (pages must go on; the server's terminal has it)
                 self._say(f"the live page: {type(error).__name__}: {error}")
-                problem = "The store can't be shown: an error of fairtrial's; the terminal of the server has it."
+                problem = "The store can't be shown: an error of fairtrial's own, which fairtrial serve prints."
             for topic in open_topics.values():
                 topic.put("problem", "", {"text": problem})
             if not problem:

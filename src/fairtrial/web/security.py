@@ -39,7 +39,7 @@ HEADERS = {
 }
 
 #: What a client gets to know of an error that is a bug.
-BUG = "This page can't be shown: an error of fairtrial's; the terminal of the server has it."
+BUG = "This page can't be shown: an error of fairtrial's own, which fairtrial serve prints."
 
 #: Methods that are answered.
 METHODS = ("GET", "HEAD")
