@@ -123,6 +123,32 @@ def test_they_are_those_of_the_definitions(kind, dtype, monkeypatch):
             assert found[name] == pytest.approx(wanted[name], **tolerance), (snapshot.step, name)
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_the_penalty_of_adamax_is_part_of_its_averaged_gradient(known, monkeypatch):
+    class Unknown(torch.optim.Optimizer):
+        step = torch.optim.Adamax.step
+        _init_group = torch.optim.Adamax._init_group
+
+    monkeypatch.setattr(xray_schedule, "SPACING", 1)
+    weights, gradients = problem(np.float64)
+    part, decay = nn.Parameter(torch.tensor(weights)), 0.1
+    optimizer = torch.optim.Adamax([part], lr=LR, betas=(BETA1, BETA2), weight_decay=decay)
+    if not known:
+        optimizer = Unknown([part], optimizer.defaults)
+    trial = TrialContext(some_trial(epochs=1))
+    trial.xray(optimizer, steps_per_epoch=STEPS)
+    m = 0 * weights
+    for gradient in gradients:
+        before, g = m, gradient + decay * part.detach().numpy()
+        m = BETA1 * m + (1 - BETA1) * g
+        part.grad = torch.tensor(gradient)
+        optimizer.step()
+    last, wanted = trial.xray_progress.snapshots[-1], before @ g / np.linalg.norm(before) / np.linalg.norm(g)
+    note = "cosine and noise scale: not known whether weight decay is part of the average"
+    assert (note in last.notes) is not known
+    assert bool(last.overall["cosine"] == pytest.approx(float(wanted), rel=2e-3)) is known
+
+
 def test_parts_add_up():
     """Statistics of tensors and kinds are those of their coordinates alone."""
     weights, gradients = problem(np.float64)

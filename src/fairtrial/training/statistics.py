@@ -195,6 +195,16 @@ def beta(group: dict[str, Any], index: int) -> float | None:
     return float(betas[index]) if isinstance(betas, tuple | list) and len(betas) > index else None
 
 
+def decoupled(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> bool | None:
+    """Whether weight decay is no part of the averaged gradient; None if that is not known."""
+    if "decoupled_weight_decay" in group:
+        return bool(group["decoupled_weight_decay"])
+    if isinstance(optimizer, torch.optim.AdamW):
+        return True
+    known = torch.optim.Adam, torch.optim.Adamax, torch.optim.NAdam, torch.optim.RAdam
+    return False if isinstance(optimizer, known) else None
+
+
 def epsilon(optimizer: torch.optim.Optimizer, group: dict[str, Any], steps: float) -> float | None:
     """Epsilon beside sqrt(vhat), if the group has one."""
     eps, beta2 = group.get("eps"), beta(group, 1)

@@ -22,6 +22,7 @@ from fairtrial.training.statistics import (
     Sums,
     add_moments,
     beta,
+    decoupled,
     dot,
     epsilon,
     flat,
@@ -193,7 +194,7 @@ class Xray:
             gradient = flat(one.parameter.grad, one.parameter, stride)
             if scale is not None:
                 gradient = gradient / float(scale)
-            _add_gradient(sums, one, weights, gradient, stride)
+            _add_gradient(sums, one, weights, gradient, stride, decoupled=decoupled(self.optimizer, one.group))
             before[id(one.parameter)] = _Before(weights, sums, float(one.group.get("lr", float("nan"))))
         return before
 
@@ -227,13 +228,16 @@ class Xray:
             sums.coordinates = one.parameter.numel()
             if before and id(one.parameter) in before:
                 _add_change(sums, one, before[id(one.parameter)], stride)
+            decays = before and one.group.get("weight_decay") and "exp_avg" in one.state
+            if decays and decoupled(self.optimizer, one.group) is None:
+                notes["cosine and noise scale: not known whether weight decay is part of the average"] = None
             for note in self._add_state(sums, one, stride, has_squares=has_squares):
                 notes[note] = None
             whole.add(sums)
             kinds[one.kind].add(sums)
             tensors[one.name] = sums
         if every > 1:
-            notes[f"of large tensors every {every}th weight was read"] = None
+            notes[f"of large tensors one weight in {every} was read"] = None
         shown = sorted(tensors, key=lambda name: -tensors[name].coordinates)[:MOST_TENSORS]
         if len(shown) < len(tensors):
             notes[f"single tensors: only the {MOST_TENSORS} largest are shown"] = None
@@ -296,11 +300,13 @@ def _every(everything: list[Held]) -> int:
     return max(1, -(-sum(one.parameter.numel() for one in everything) // MOST_COORDINATES))
 
 
-def _add_gradient(sums: Sums, one: Held, weights: Array, gradient: Array, every: int) -> None:
+def _add_gradient(
+    sums: Sums, one: Held, weights: Array, gradient: Array, every: int, *, decoupled: bool | None
+) -> None:
     """Add what the gradient of a step tells beside the average of those before it."""
     group = one.group
     decay = group.get("weight_decay", 0.0)
-    if decay and not group.get("decoupled_weight_decay", True):  # an L2 penalty is part of the averaged gradient
+    if decay and decoupled is False:  # an L2 penalty is part of the averaged gradient
         gradient = gradient + float(decay) * weights
     if group.get("maximize"):
         gradient = -gradient
