@@ -258,7 +258,7 @@ def test_a_class_that_derives_from_another_takes_one_step_at_a_time(dense):
 
 
 def test_an_error_of_its_own_ends_no_training(dense, monkeypatch):
-    def fail(*_):
+    def fail(*_, **__):
         raise MemoryError("no room")
 
     trial, network = TrialContext(some_trial(epochs=1)), network_of()
