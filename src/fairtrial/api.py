@@ -279,12 +279,9 @@ def run(
     from fairtrial.runner import run_study  # noqa: PLC0415  (what only reads results does without it)
     from fairtrial.tuning import tune  # noqa: PLC0415
 
-    if not isinstance(study, Study):
-        raise StudyError(f"run({study!r}): needs a study, such as fairtrial.load({study!r})")
-    if executor is not None and (isinstance(executor, type) or not hasattr(executor, "open")):
-        raise FairtrialError(f"executor = {executor!r}: must be an executor, such as fairtrial.LocalExecutor()")
+    _check_run(study, executor)
     callbacks = (*progress_callbacks(progress), *callbacks)
-    with opened_store(store) as opened, loading.importable(study):
+    with opened_store(store) as opened, loading.importable(study), closing(callbacks):
 
         def train(one: Study) -> int:
             again = {"retry_failed": retry_failed, "force": force}
@@ -295,14 +292,26 @@ def run(
                 callback.on_warning(None, text)
 
         trained = 0
-        with closing(callbacks):
-            if study.untuned:
-                study, trained = tune(study, opened, train, say)
-            trained += train(study)
-            runs = StudyResults(study, tuple(opened.results(study)), trained, opened.history(study), store)
-            for callback in callbacks:
-                callback.on_results(runs)
-            return runs
+        if study.untuned:
+            study, trained = tune(study, opened, train, say)
+        trained += train(study)
+        runs = StudyResults(study, tuple(opened.results(study)), trained, opened.history(study), store)
+        for callback in callbacks:
+            callback.on_results(runs)
+        return runs
+
+
+def _check_run(study: Study, executor: object) -> None:
+    """Refuse what can't be run, in one line."""
+    if not isinstance(study, Study):
+        raise StudyError(f"run({study!r}): needs a study, such as fairtrial.load({study!r})")
+    if study.tuning_round is not None:  # its looks count for nothing, so only `tune` may decide what is in it
+        raise StudyError(
+            f"{study.label}: tuning_round = {study.tuning_round}: rounds are run by [tuning]; run the study that is "
+            "tuned, or leave tuning_round out"
+        )
+    if executor is not None and (isinstance(executor, type) or not hasattr(executor, "open")):
+        raise FairtrialError(f"executor = {executor!r}: must be an executor, such as fairtrial.LocalExecutor()")
 
 
 def open_results(
