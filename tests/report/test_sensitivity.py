@@ -4,7 +4,7 @@ import json
 import re
 from dataclasses import replace
 
-from fairtrial.api import StudyResults
+from fairtrial.results import StudyResults
 from fairtrial.spec import Study
 from fairtrial.testing import simulated_results
 from fairtrial.trial import Outcome

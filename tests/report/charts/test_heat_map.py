@@ -89,5 +89,5 @@ def test_a_cell_has_one_arm():
     params = {"mean": 0.8, "noise_sd": 1.0}
     assert heat_map_data(*make(grid, params=params)).cells
     study, results = make(grid, params=params, arms={"default": {}, "low": {"params": {"mean": 0.7}}})
-    with pytest.raises(ReportError, match="as an integer and as a fraction"):
+    with pytest.raises(ReportError, match="one as an integer and one as a fraction"):
         heat_map_data(study, results)

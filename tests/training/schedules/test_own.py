@@ -139,9 +139,8 @@ def test_what_a_scheduler_refuses_is_one_line_before_any_training():
 def test_a_schedule_for_too_few_steps_is_refused_before_any_training(schedule, message):
     cycle = {"name": "torch.optim.lr_scheduler:OneCycleLR", "max_lr": 0.1, **schedule}
     data = {"name": "digits", "train": 380}  # and batches of 64
-    short = Study(
-        name="s", reference="a", data=data, model={"name": "mlp"}, training={"epochs": 3}, schedule=cycle, arms={"a": {}}
-    )
+    parts = {"data": data, "model": {"name": "mlp"}, "training": {"epochs": 3}, "schedule": cycle}
+    short = Study(name="s", reference="a", arms={"a": {}}, **parts)
     if message is None:
         assert prepare.prepare(short)
         return
