@@ -503,3 +503,14 @@ def snapping(trial):
             os.kill(os.getpid(), signal.SIGKILL)
         yield {"train_loss": 1 / epoch, "test_acc": 0.5}
         trial.save(epoch)
+
+
+def holding_a_gpu(trial):
+    """Say which device this process was given, and wait for a file."""
+    Path(f"began-{trial.arm}{trial.seed}").touch()
+    while not Path("go").exists():
+        time.sleep(0.01)
+    yield {
+        "told": float(os.environ["FAIRTRIAL_DEVICE"] == "cuda"),
+        "shown": len(os.environ.get("CUDA_VISIBLE_DEVICES", "")),
+    }

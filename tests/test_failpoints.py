@@ -27,7 +27,7 @@ import fairtrial.runner
 import loops
 from fairtrial.executors.base import Workload
 
-def compose(study, trials, checkpoints, on_download, on_progress):  # without torch, which takes seconds to load
+def compose(study, trials, checkpoints, on_download, on_progress, *, elsewhere):  # torch takes seconds to load
     return Workload(loops.keeping, loops.machine, tuple(trials), checkpoints)
 
 fairtrial.runner.compose_workload = compose

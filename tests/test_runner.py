@@ -485,7 +485,7 @@ def test_a_trial_that_is_taken_over_again_and_again_ends_the_run(make_study):
 
 
 def test_a_warning_about_data_is_no_download_and_a_total_is_above_zero(store, make_study, monkeypatch):
-    def compose(study, trials, checkpoints, on_download, on_progress):
+    def compose(study, trials, checkpoints, on_download, on_progress, *, elsewhere):
         on_download(0, 0, "a damaged array was set aside")
         on_download(1, None, "archive")
         on_download(1, 4, "archive")

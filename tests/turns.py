@@ -1,5 +1,7 @@
 """Training loops that take turns in one process, for tests: what only fairtrial's own loop does otherwise."""
 
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -90,3 +92,34 @@ def recorded(trial):
     library.load = lambda dtype: None  # of which the stand-in sees no operations
     loop.recorder_for = lambda device: graphs.recorder_for(device) or graphs.OperationRecorder()
     yield from loop.train(trial)
+
+
+def recorded_on_cpu(trial):
+    """Do the same where a process was told to use a GPU that it does not have."""
+    os.environ["FAIRTRIAL_DEVICE"] = "cpu"
+    yield from recorded(trial)
+
+
+def looking_around(trial):
+    """Report what a process sees, and how many trials it runs side by side."""
+    RUNNING.add(trial.trial.hash)
+    for _ in range(trial.epochs):
+        yield from steps()
+        yield {
+            "pid": os.getpid(),
+            "gpu": int(os.environ["CUDA_VISIBLE_DEVICES"]),
+            "beside": len(RUNNING),
+            "told": float(os.environ["FAIRTRIAL_DEVICE"] == "cuda"),
+        }
+    RUNNING.discard(trial.trial.hash)
+
+
+def dying_once(trial):
+    """Have the arm `own` or `parent` kill its process, or that process's parent, once in its second epoch."""
+    for epoch in range(trial.epochs):
+        yield from steps()
+        if epoch == 1 and trial.arm in {"own", "parent"} and not Path("died").exists():
+            Path("died").touch()
+            os.kill(os.getpid() if trial.arm == "own" else os.getppid(), signal.SIGKILL)
+            time.sleep(60)
+        yield {"test_acc": 0.5}

@@ -22,6 +22,7 @@ from fairtrial.executors.base import (
     Started,
     Warned,
     Workload,
+    device_elsewhere,
 )
 from fairtrial.executors.records import RecordRules
 from fairtrial.failpoints import failpoint
@@ -128,7 +129,10 @@ def _train_missing(
         recorder.begin(decision, missing)
         recorder.warn_of_changed_code()
         return
-    workload = compose_workload(study, missing, checkpoints, recorder.on_download, recorder.on_progress)
+    elsewhere = device_elsewhere(executor)
+    workload = compose_workload(
+        study, missing, checkpoints, recorder.on_download, recorder.on_progress, elsewhere=elsewhere
+    )
     with executor.open(replace(workload, xray=xray)) as session:
         recorder.begin(decision, missing, session)
         recorder.warn(*workload.notes)
@@ -141,12 +145,17 @@ def compose_workload(
     checkpoints: CheckpointManager,
     on_download: Callable[[int, int | None, str], None],
     on_progress: Callable[[Progressed], None],
+    *,
+    elsewhere: str | None = None,
 ) -> Workload:
-    """Check that all that the trials need exists, and collect it for the executor; only this imports torch."""
+    """Check that all that the trials need exists, and collect it for the executor; only this imports torch.
+
+    The kind of device is that of other machines, if the trials run there; None for this machine's.
+    """
     from fairtrial.training import datasets, devices, machine, prepare  # noqa: PLC0415
 
-    prepare.prepare(study, progress=on_download)
-    notes = prepare.compile_layers(trials)
+    prepare.prepare(study, progress=on_download, elsewhere=elsewhere is not None)
+    notes = prepare.compile_layers(trials, elsewhere)
     data = {trial.settings.data.name for trial in trials if trial.settings.training.loop == BUILT_IN}
     return Workload(
         prepare.run,
@@ -154,7 +163,7 @@ def compose_workload(
         tuple(trials),
         checkpoints,
         set_up=machine.set_up_worker,
-        gpus=devices.gpus(),
+        gpus=devices.gpus() if elsewhere is None else 0,
         environment=devices.show_one_gpu,
         device_memory=devices.memory,
         use_cores=machine.sharing_cores(study),

@@ -183,6 +183,10 @@ class Instead:
         self.checkpoints = executor.checkpoints
         self._executor, self._changes = executor, changes
 
+    def device(self) -> str | None:
+        """The kind of device that trials get, if that is another machine's."""
+        return base.device_elsewhere(self._executor)
+
     def open(self, workload: Workload) -> Session:
         """Open a session for a study, with the changes."""
         return self._executor.open(replace(workload, **self._changes))

@@ -83,7 +83,7 @@ import loops
 from fairtrial.callbacks import Callback
 from fairtrial.executors.base import Workload
 
-def compose(study, trials, checkpoints, on_download, on_progress):  # without torch, which takes seconds to load
+def compose(study, trials, checkpoints, on_download, on_progress, *, elsewhere):  # torch takes seconds to load
     return Workload(loops.keeping_until_go, loops.machine, tuple(trials), checkpoints)
 
 class Telling(Callback):

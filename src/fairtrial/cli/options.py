@@ -10,6 +10,7 @@ import typer
 
 from fairtrial.errors import FairtrialError
 from fairtrial.executors.limits import parse_bytes, parse_seconds
+from fairtrial.executors.slots import DEVICE_VARIABLE
 from fairtrial.registry import EXECUTORS, UnknownNameError
 
 if TYPE_CHECKING:
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from fairtrial.executors.base import Executor
 
 T = TypeVar("T")
-
-#: Chooses the device; see `fairtrial.training.devices`, whose import would take a second.
-DEVICE_VARIABLE = "FAIRTRIAL_DEVICE"
 
 StudyArgument = Annotated[
     str,

@@ -178,6 +178,18 @@ class Executor(Protocol):
         """
 
 
+def device_elsewhere(executor: Executor) -> str | None:
+    """Ask an executor for the kind of device (``"cpu"``, ``"cuda"``) that trials get on other machines than this one.
+
+    None where they run on this machine: such executors need no method `device`.
+
+    Raises:
+        FairtrialError: the other machines can't be reached.
+    """
+    ask: Callable[[], str | None] | None = getattr(executor, "device", None)
+    return ask() if ask else None
+
+
 def check_importable(trials: Iterable[Trial]) -> None:
     """Refuse training loops that worker processes can't import, with a StudyError that names two ways that work."""
     for name in dict.fromkeys(trial.settings.training.loop for trial in trials):

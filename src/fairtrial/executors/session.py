@@ -108,16 +108,20 @@ class QueuedSession:
     def _may_retry(self, trial: Trial, cause: str) -> bool:
         """Whether a trial that lost its worker may run again; a FairtrialError after `FALSE_STARTS` false starts."""
         if trial.hash not in self._started:
-            self._false_starts[trial.hash] += 1
-            if self._false_starts[trial.hash] == FALSE_STARTS:
-                first = cause.partition("\n")[0]
-                raise FairtrialError(f"workers die before they can start a trial: {first}; see its output")
+            self._count_false_start(trial.hash, cause)
             return True
         self._started.remove(trial.hash)
         if trial.hash in self._causes:
             return False
         self._causes[trial.hash] = [cause]
         return True
+
+    def _count_false_start(self, what: str, cause: str) -> None:
+        """Count that a worker died before it could start a trial; a FairtrialError after `FALSE_STARTS` of the same."""
+        self._false_starts[what] += 1
+        if self._false_starts[what] == FALSE_STARTS:
+            first = cause.partition("\n")[0]
+            raise FairtrialError(f"workers die before they can start a trial: {first}; see its output")
 
     def _lost(self, number: int, lost: list[Trial], died: WorkerDied) -> Iterator[Message]:  # noqa: ARG002
         """Run the trial of a worker that has died again; the worker has a number, and one trial at a time."""

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from fairtrial.errors import FairtrialError
 
+#: The variable that chooses the device; see `fairtrial.training.devices`, whose import would take a second.
+DEVICE_VARIABLE = "FAIRTRIAL_DEVICE"
+
 #: At most so many workers, or threads of each.
 MOST = 10_000
 

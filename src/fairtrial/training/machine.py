@@ -12,7 +12,7 @@ import fairtrial
 from fairtrial import sources
 from fairtrial.measures import compares_times
 from fairtrial.spec import BUILT_IN, Study
-from fairtrial.training import devices
+from fairtrial.training import devices, precision
 from fairtrial.training.devices import choose_device
 from fairtrial.training.kernels import compiler, fused, library
 from fairtrial.training.kernels.assistance import use_cores
@@ -34,6 +34,7 @@ def describe_machine(trial: Trial) -> Machine:
     machine = replace(describe_process(), code=sources.code_of(settings.entries))
     if settings.training.loop != BUILT_IN:
         return machine
+    precision.check(settings.training.precision, choose_device())
     computed_by = {"cpu": library.path, "cuda": fused.path}.get(choose_device().type, lambda: "torch's own")()
     if settings.training.precision != "float32":  # torch's own by the setting, in which arms may differ
         computed_by = ""

@@ -96,18 +96,19 @@ def _forgets_to_yield(loop: object) -> bool:
     return all(isinstance(value, ast.Dict | ast.Constant | None) for value in returned)
 
 
-def compile_layers(trials: Iterable[Trial]) -> tuple[str, ...]:
+def compile_layers(trials: Iterable[Trial], device: str | None = None) -> tuple[str, ...]:
     """Compile the fast layers of fairtrial's own loop before workers start; return what a user should know of it.
 
     They are compiled however few steps are ahead: layers that are not give other bits, so a study must not depend on
     what its machine happens to have compiled before. On a GPU there are none, and what is to be known is which trials
-    have no graphs.
+    have no graphs. The kind of device is that of the machines that train; by default this one's.
     """
     ours = [trial for trial in trials if trial.settings.training.loop == spec.BUILT_IN]
     if not ours:
         return ()
-    if choose_device().type != "cpu":
-        return _not_recorded(ours)
+    device = device or choose_device().type
+    if device != "cpu":
+        return _not_recorded(ours) if device == "cuda" else ()
     notes: tuple[str, ...] = ()
     try:
         compiler.is_cached("float")
@@ -121,8 +122,6 @@ def compile_layers(trials: Iterable[Trial]) -> tuple[str, ...]:
 
 def _not_recorded(trials: Iterable[Trial]) -> tuple[str, ...]:
     """Say of which arms a GPU gets each operation by itself, and why."""
-    if choose_device().type != "cuda":
-        return ()
     arms: dict[str, list[str]] = {}
     for trial in trials:
         if why := why_not_recorded(trial.settings):
@@ -131,7 +130,9 @@ def _not_recorded(trials: Iterable[Trial]) -> tuple[str, ...]:
     return tuple(f"no CUDA graphs for {names}, which will be slower: {why}" for why, names in named.items())
 
 
-def prepare(study: spec.Study, progress: datasets.DownloadProgress | None = None) -> tuple[datasets.Dataset, ...]:
+def prepare(
+    study: spec.Study, progress: datasets.DownloadProgress | None = None, *, elsewhere: bool = False
+) -> tuple[datasets.Dataset, ...]:
     """Make sure that everything the trials need is available, and return the data sets of fairtrial's own loop.
 
     Data and weights are fetched and verified, users' models are tried, and their training loops are imported.
@@ -148,7 +149,8 @@ def prepare(study: spec.Study, progress: datasets.DownloadProgress | None = None
         find(settings.training.loop, fresh=True)
         if settings.training.loop != spec.BUILT_IN:
             continue
-        precision.check(settings.training.precision, choose_device())
+        if not elsewhere:  # other machines that train check their own devices
+            precision.check(settings.training.precision, choose_device())
         data = datasets.unaugmented(settings.data)
         if data not in loaded:
             loaded[data] = datasets.load(data, progress=progress)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator
 from time import sleep
 from typing import TypeAlias, cast
 
-from fairtrial.errors import CheckpointError, RecordError, Stopped
+from fairtrial.errors import CheckpointError, FairtrialError, RecordError, Stopped
 from fairtrial.executors.base import Ended, EpochFinished, Message, run_in_turns
 from fairtrial.executors.local import worker
 from fairtrial.executors.local.memory import describe, ran_out_of_memory
@@ -139,6 +139,8 @@ def _work(outbox: Outbox, inbox: Inbox) -> None:
                     return
                 turns.add(trial)
             turns.round()
+    except FairtrialError as error:  # of this machine: it lacks a device, say, and all trials would meet the same
+        outbox.send(CantContinue(error))
     except Exception as error:
         if not ends_process(error):
             raise

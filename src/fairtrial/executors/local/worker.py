@@ -24,7 +24,7 @@ from typing import Self, cast
 
 from fairtrial import streams
 from fairtrial.checkpoints import CheckpointManager
-from fairtrial.errors import CheckpointError, RecordError, Stopped
+from fairtrial.errors import CheckpointError, FairtrialError, RecordError, Stopped
 from fairtrial.executors.base import Ended, EpochFinished, Progressed, Workload, run_trial
 from fairtrial.executors.local.memory import describe, hit_limit, limit_memory, ran_out_of_memory
 from fairtrial.executors.records import NO_RULES, RecordRules
@@ -214,6 +214,8 @@ def _work(outbox: Outbox, inbox: Inbox) -> None:
             _run(trial, job, outbox, inbox)
     except Stopped:
         return
+    except FairtrialError as error:  # of this machine: it lacks a device, say, and all trials would meet the same
+        outbox.send(CantContinue(error))
     except Exception as error:
         if not ran_out_of_memory(error):
             raise

@@ -19,24 +19,32 @@ from fairtrial.executors.ray.private import private_ray
 #: Seconds that a cluster gets to answer, at first and later.
 PATIENCE = 5.0
 
+#: The smallest part of a GPU that Ray can reserve is one of so many.
+_RAYS_STEPS = 10_000
+
 
 class RayCluster:
     """A connection to Ray: this process's, if it has one; else to an address; else to a Ray that is started here.
 
     A FairtrialError says that Ray is not installed, or that the cluster can't be reached. The attribute ``local`` tells
-    whether Ray was started here, with so many cores.
+    whether Ray was started here, with so many cores and GPUs.
     """
 
-    def __init__(self, address: str | None, cores: int) -> None:
+    def __init__(self, address: str | None, cores: int, gpus: int = 0) -> None:
         check_installed()
         self.ray: Any = importlib.import_module("ray")  # Any, because its types know only some of its options
         self.lost = False
         self._closing = ExitStack()
         self.local = address is None and not self.ray.is_initialized()
         if not self.ray.is_initialized():
-            self._connect(address, cores)
+            self._connect(address, cores, gpus)
         host, _, port = str(self.ray.get_runtime_context().gcs_address).rpartition(":")
         self._gcs = host.strip("[]"), int(port)
+
+    @staticmethod
+    def connected() -> bool:
+        """Whether this process has a connection already."""
+        return bool(importlib.import_module("ray").is_initialized())
 
     def check(self) -> None:
         """Raise a FairtrialError if the cluster's control service is gone: Ray would wait a minute, then exit."""
@@ -52,21 +60,30 @@ class RayCluster:
             "rerun the command to resume"
         )
 
-    def room(self, threads: int, gpus: float) -> int:
-        """Count the trials that fit on the living nodes, with so many cores and GPUs each."""
+    def room(self, threads: int, per_gpu: int) -> int:
+        """Count the tasks that fit on the living nodes, with so many cores each, and so many to a GPU; 0: without."""
         room = 0
-        for node in self.ray.nodes():
-            if node["Alive"]:
-                has = node["Resources"]
-                fit = int(has.get("CPU", 0) // threads)
-                room += min(fit, int(has.get("GPU", 0) / gpus)) if gpus else fit
+        for has in self._resources():
+            fit = int(has.get("CPU", 0) // threads)
+            room += min(fit, int(has.get("GPU", 0) * per_gpu)) if per_gpu else fit
         return room
+
+    def gpus(self) -> int:
+        """Count the GPUs of the living nodes."""
+        return int(sum(has.get("GPU", 0) for has in self._resources()))
+
+    def nodes(self) -> int:
+        """Count the living nodes."""
+        return len(self._resources())
+
+    def _resources(self) -> list[dict[str, float]]:
+        return [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
 
     def close(self) -> None:
         """End the connection, and a Ray that was started here; a connection that existed before stays."""
         self._closing.close()
 
-    def _connect(self, address: str | None, cores: int) -> None:
+    def _connect(self, address: str | None, cores: int, gpus: int) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no calls home
         logging.getLogger("ray").setLevel(logging.CRITICAL)
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
@@ -75,7 +92,7 @@ class RayCluster:
             with ExitStack() as undo, _sigterm_kept():
                 undo.enter_context(_no_pages())
                 if address is None:
-                    undo.enter_context(private_ray(self.ray, cores, **options))
+                    undo.enter_context(private_ray(self.ray, cores, gpus, **options))
                 else:
                     _check_address(address)
                     self.ray.init(address, **options)
@@ -102,6 +119,14 @@ def _job_config(ray: Any) -> Any:
             return super()._serialize()
 
     return JobConfig()
+
+
+def share_of_gpu(per_gpu: int) -> float:
+    """The GPU that Ray reserves for each of so many tasks; 0 for none.
+
+    Ray counts in steps of 1/10,000, and rounds: three times 0.3333 fit on a GPU, seven times 1/7 would not.
+    """
+    return (_RAYS_STEPS // per_gpu) / _RAYS_STEPS if per_gpu else 0
 
 
 def check_installed() -> None:

@@ -49,8 +49,8 @@ for _ in range(100):  # workers may still write for seconds
 
 
 @contextmanager
-def private_ray(ray: Any, cores: int, **options: Any) -> Iterator[None]:
-    """Start a Ray with so many cores and other options of ``ray.init``, and end it after the context."""
+def private_ray(ray: Any, cores: int, gpus: int = 0, **options: Any) -> Iterator[None]:
+    """Start a Ray with so many cores and GPUs, and other options of ``ray.init``, and end it after the context."""
     temporary = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
     if len(os.fsencode(temporary)) > _LONGEST_FOLDER:
         temporary = "/tmp"  # noqa: S108  (the folder below gets a random name, and is made for this user alone)
@@ -62,6 +62,7 @@ def private_ray(ray: Any, cores: int, **options: Any) -> Iterator[None]:
                     ray.init(
                         "local",
                         num_cpus=cores,
+                        num_gpus=gpus,
                         object_store_memory=OBJECT_STORE,
                         include_dashboard=False,
                         _temp_dir=f"{folder}/r",  # below ours: Ray opens its own to everybody

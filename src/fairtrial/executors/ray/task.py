@@ -76,16 +76,12 @@ def run_task(spec: TaskSpec, trial: bytes, data: Sequence[Any]) -> Iterator[byte
     ``data`` is a reference to the data for nodes that can't download them, if any; in a list, so that Ray does not send
     the data along with every task.
     """
-    if spec.version != fairtrial.__version__:
-        raise FairtrialError(
-            f"node {platform.node()} has fairtrial {fairtrial.__version__}, but this machine has {spec.version}: "
-            "install the same version on every node"
-        )
     try:
         worker = _worker(spec, data)
         worker.give(pickle.loads(trial))  # noqa: S301  (from the machine that runs the study)
         while worker.trials:
-            yield pickle.dumps(_reports(worker))
+            if reports := listen(worker):
+                yield pickle.dumps(reports)
     except KeyboardInterrupt:  # so Ray cancels a task
         return
     finally:
@@ -97,12 +93,7 @@ def _worker(spec: TaskSpec, data: Sequence[Any]) -> WorkerProcess:
     """Find this process's worker, or start one that serves the session."""
     if _SLOT.session != spec.session:
         _SLOT.clear()
-        here = [entry for entry in spec.path if Path(entry).exists()]  # modules and files, as far as this node has them
-        sys.path[:] = [*here, *(entry for entry in sys.path if entry not in here)]
-        with suppress(OSError):
-            os.chdir(spec.folder)
-        if spec.place is not None:
-            _place_once(spec.session, spec.place, data)
+        settle(spec, data)
         _SLOT.session = spec.session
     if _SLOT.worker is not None and _SLOT.worker.dead():  # between two trials, so that none has lost it
         _SLOT.clear()
@@ -111,15 +102,36 @@ def _worker(spec: TaskSpec, data: Sequence[Any]) -> WorkerProcess:
     return _SLOT.worker
 
 
-def _reports(worker: WorkerProcess) -> list[Report]:
-    """Wait for a report, and take all others that are ready: that saves most messages among quick trials."""
+def settle(spec: TaskSpec, data: Sequence[Any]) -> None:
+    """Prepare this process of Ray's, and its node, for a session; see `TaskSpec` and `run_task`.
+
+    Raises:
+        FairtrialError: this node has another version of fairtrial.
+    """
+    if spec.version != fairtrial.__version__:
+        raise FairtrialError(
+            f"node {platform.node()} has fairtrial {fairtrial.__version__}, but this machine has {spec.version}: "
+            "install the same version on every node"
+        )
+    here = [entry for entry in spec.path if Path(entry).exists()]  # modules and files, as far as this node has them
+    sys.path[:] = [*here, *(entry for entry in sys.path if entry not in here)]
+    with suppress(OSError):
+        os.chdir(spec.folder)
+    if spec.place is not None:
+        _place_once(spec.session, spec.place, data)
+
+
+def listen(worker: WorkerProcess) -> list[Report]:
+    """Wait a moment for a report, and take all others that are ready: that saves most messages among quick trials."""
     reports: list[Report] = []
-    while worker.trials and (not reports or worker.connection.poll()):
+    while worker.trials:
         ready = wait([worker.connection], SECONDS_A_CHECK)
         new = [worker.read() if ready else None]
         if worker.alive:
             new.append(worker.check(0.0 if ready else SECONDS_A_CHECK))
         reports += [report for report in new if report is not None]
+        if not worker.trials or not worker.connection.poll():
+            break
     return reports
 
 
