@@ -29,6 +29,10 @@ TURNS_TO_SETTLE = 20
 #: How much more memory than a settled trial has taken must be free for the next one; it evaluates larger batches.
 SPARE = 2.0
 
+#: Texts in plain RuntimeErrors of torch, cuBLAS, cuDNN and Triton that mean the same. cuDNN finds no engine, too, where
+#: none has the memory that it needs.
+OF_GPU = ("CUDA error", "CUDA driver error", "Triton Error [CUDA]", "cuDNN error", "unable to find an engine")
+
 #: The messages of a trial, and where others may have their turn.
 Turned: TypeAlias = Generator[Message | Turn, None, None]
 
@@ -148,7 +152,8 @@ def _work(outbox: Outbox, inbox: Inbox) -> None:
 def ends_process(error: BaseException) -> bool:
     """Whether an error is no trial's own: no memory left, or an error of CUDA, after which a process can't use it."""
     by_name = any(base.__name__ == "AcceleratorError" for base in type(error).__mro__)
-    return by_name or ran_out_of_memory(error) or (isinstance(error, RuntimeError) and "CUDA error" in str(error))
+    by_text = isinstance(error, RuntimeError) and any(text in str(error) for text in OF_GPU)
+    return by_name or by_text or ran_out_of_memory(error)
 
 
 def _died(error: BaseException) -> WorkerDied:
