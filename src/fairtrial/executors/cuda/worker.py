@@ -4,6 +4,7 @@ Trials come in through its pipe at any time, and each starts as soon as there is
 An error of the GPU, or no memory left, ends the process: its parent runs all its trials again, fewer side by side.
 """
 
+import gc
 import sys
 import traceback
 from collections import Counter, deque
@@ -134,6 +135,7 @@ def _work(outbox: Outbox, inbox: Inbox) -> None:
     try:
         if job.set_up is not None:
             job.set_up()
+        gc.freeze()  # what is loaded by now stays; so that what a trial leaves is soon found
         turns = Turns(outbox, start, job.device_memory) if job.device_memory else Turns(outbox, start)
         while True:
             while turns.idle or inbox.has_some:
