@@ -151,7 +151,7 @@ def test_another_version_on_a_node_is_refused(make_study, monkeypatch):
 
 
 def test_more_than_a_node_has_is_refused_in_time(make_study, monkeypatch):
-    monkeypatch.setattr("fairtrial.executors.ray.executor.SECONDS_WITHOUT_NODES", 1.0)
+    monkeypatch.setattr("fairtrial.executors.ray.session.SECONDS_WITHOUT_NODES", 1.0)
     with pytest.raises(FairtrialError, match=r"^the Ray cluster has no node with 64 cores$"):
         execute(RayOfTwo(threads=64), loops.good, plan(make_study()))
 

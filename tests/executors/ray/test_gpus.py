@@ -112,8 +112,10 @@ def test_a_death_counts_against_none_of_many_trials(trials, whose, what):
     assert warning.startswith(what)
     assert warning.endswith(", with 2 trials in one process; they go on 1 at a time")
     (doomed,) = [trial for trial in some if trial.arm == whose]
-    assert story(messages, doomed) == [Started, 1, Started, 1, 2, 3, Ended]
-    assert sum(isinstance(one, Started) for one in messages) == 6
+    assert story(messages, doomed)[-5:] == [Started, 1, 2, 3, Ended]
+    if whose == "own":  # Ray's process takes with it what it has not passed on
+        assert story(messages, doomed)[:-5] == [Started, 1]
+        assert sum(isinstance(one, Started) for one in messages) == 6
 
 
 def test_a_time_limit_ends_one_trial_and_the_others_go_on(trials):
@@ -182,7 +184,7 @@ def test_loops_of_ones_own_have_parts_of_a_gpu(make_study, monkeypatch, trials_p
         monkeypatch.setenv("FAIRTRIAL_DEVICE", device)
     some = plan(make_study(seeds=3, training={"epochs": 1, "loop": "loops:holding_a_gpu"}))
     deadline, messages = time.monotonic() + PATIENCE, []
-    with opened(RayExecutor(trials_per_gpu=trials_per_gpu), loops.holding_a_gpu) as session:
+    with opened(RayExecutor(trials_per_gpu=trials_per_gpu), loops.holding_a_gpu, trials=tuple(some)) as session:
         submit(session, *some)
         for message in session.messages():
             messages += [message] if message else []

@@ -1,4 +1,4 @@
-"""Runs trials as tasks of a Ray cluster."""
+"""Runs trials on a Ray cluster: as tasks, or many side by side on each of its GPUs."""
 
 from fairtrial.executors.ray.executor import RayExecutor
 

@@ -1,4 +1,4 @@
-"""Runs trials as tasks of a Ray cluster, or of a Ray on this machine: ``pip install "fairtrial[ray]"``."""
+"""Runs trials on a Ray cluster, or on a Ray on this machine: ``pip install "fairtrial[ray]"``."""
 
 import os
 from contextlib import closing
@@ -18,7 +18,7 @@ from fairtrial.registry import EXECUTORS
 
 @EXECUTORS.register("ray")
 class RayExecutor:
-    """Runs trials as Ray tasks.
+    """Runs trials as Ray tasks or, on GPUs, many side by side beside a Ray actor.
 
     On nodes with the same files, training loops are found by this process's ``sys.path``. Others need the same version
     of fairtrial, and the module of a training loop, installed.
