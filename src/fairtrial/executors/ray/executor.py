@@ -18,7 +18,7 @@ from fairtrial.registry import EXECUTORS
 
 @EXECUTORS.register("ray")
 class RayExecutor:
-    """Runs trials as Ray tasks or, on GPUs, many side by side beside a Ray actor.
+    """Runs trials on a Ray cluster, many side by side on each of its GPUs.
 
     On nodes with the same files, training loops are found by this process's ``sys.path``. Others need the same version
     of fairtrial, and the module of a training loop, installed.
