@@ -7,11 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from fairtrial import api, judging, signals
 from fairtrial.cli import options
-from fairtrial.cli.output import GATE_ERROR, complain, console, out, out_document, say, show_traceback, this_command
+from fairtrial.cli.output import (
+    GATE_ERROR,
+    complain,
+    console,
+    out,
+    out_document,
+    say,
+    screen,
+    show_traceback,
+    this_command,
+)
 from fairtrial.errors import FairtrialError, Terminated
 from fairtrial.report.live import ProgressDisplay
 from fairtrial.spec import Study
@@ -213,6 +222,4 @@ def _write(found: "Gate", markdown: str | None, junit: str | None) -> None:
         elif path is not None:
             write_document(Path(path), content)
     if "-" not in {markdown, junit}:
-        screen = Console()
-        color = screen.is_terminal and not screen.is_dumb_terminal
-        print(report.gate_text(found, screen.width, color=color), end="")  # noqa: T201  (colors are escape codes)
+        print(report.gate_text(found, **screen()), end="")  # noqa: T201  (colors are escape codes)

@@ -9,7 +9,7 @@ import typer
 
 from fairtrial import api, tasks
 from fairtrial.cli.options import JSONOption, OverridesOption, StoreOption, StudyArgument
-from fairtrial.cli.output import complain, out, out_document, run_again, run_with_seeds, say
+from fairtrial.cli.output import complain, out, out_document, run_again, run_with_seeds, say, screen
 from fairtrial.errors import ReportError
 from fairtrial.spec import Study
 from fairtrial.store.url import DEFAULT_STORE
@@ -197,8 +197,4 @@ def say_how_to_go_on(named: Named, study: Study, verdict: "StudyVerdict") -> Non
 
 def print_view(view: "View[Any]", form: str = "text") -> None:
     """Print results in a format; text fits the screen."""
-    from rich.console import Console  # noqa: PLC0415  (beside what computes them)
-
-    screen = Console()
-    text = view.write(form, width=screen.width, color=screen.is_terminal and not screen.is_dumb_terminal)
-    print(text, end="")  # noqa: T201  (colors are escape codes, and views hold no others)
+    print(view.write(form, **screen()), end="")  # noqa: T201  (colors are escape codes, and views hold no others)
