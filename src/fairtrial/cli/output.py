@@ -80,6 +80,11 @@ def this_command() -> str:
     return shlex.join(["fairtrial", *(redact_url(word) for word in sys.argv[1:])])
 
 
+def say_how_to_resume(store: str) -> None:
+    """Say that a command which trains was interrupted, what is kept, and how to go on."""
+    say(f"interrupted; every finished epoch is in {redact_url(store)}. To resume:\n  {this_command()}")
+
+
 def run_with_seeds(study: str, overrides: Sequence[str], store: str, least: int, most: int) -> str:
     """Write the command that runs a study, as it was named, with a range of seeds instead of its own number."""
     seeds = [text for text in overrides if text.replace(".", "=").replace(" ", "").startswith("seeds=")]
