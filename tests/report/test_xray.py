@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 
 from builders import make_results, make_study
-from fairtrial.api import StudyResults
 from fairtrial.errors import ReportError
 from fairtrial.report.views import View
 from fairtrial.report.xray import ArmXray, Moment, epsilon_in_words, memory_in_words, number, steps_in_words, xray_of
+from fairtrial.results import StudyResults
 from fairtrial.spec import Study
 from fairtrial.trial import Snapshot
 

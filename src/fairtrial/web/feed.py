@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from fairtrial.api import StudyResults
 from fairtrial.errors import FairtrialError
 from fairtrial.loading import importable, rebuild
 from fairtrial.registry import CHARTS
 from fairtrial.report.grid import Grid
 from fairtrial.report.losses import loss_lines
 from fairtrial.report.views import View
+from fairtrial.results import StudyResults
 from fairtrial.spec import Study
 from fairtrial.store.watching import Mark, WatchedStore
 from fairtrial.text import one_line, visible

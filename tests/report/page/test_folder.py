@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 
 from builders import make_study
-from fairtrial.api import StudyResults
 from fairtrial.errors import ReportError
 from fairtrial.report.page.folder import folder_name, write_report
 from fairtrial.report.page.material import Material
 from fairtrial.report.page.rows import claims_csv, verdicts_csv
+from fairtrial.results import StudyResults
 from fairtrial.spec import Study
 from report.page.pages import small_study
 from report.test_xray import xrayed
