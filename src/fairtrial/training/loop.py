@@ -15,7 +15,7 @@ from fairtrial.training.allocator import keep_freed_memory
 from fairtrial.training.augmentation import augment
 from fairtrial.training.checks import CHECK_STEPS, REPORT_SECONDS, check_loss
 from fairtrial.training.closures import evaluated_weights
-from fairtrial.training.devices import choose_device
+from fairtrial.training.devices import check_memory, choose_device
 from fairtrial.training.evaluation import (
     Evaluate,
     add_losses,
@@ -119,6 +119,7 @@ def _train(trial: TrialContext) -> Generator[dict[str, float] | Turn, None, None
         metrics |= position.evaluations | read_all(sums)
         learner.schedule.end_epoch(metrics)
         evaluation = position.evaluation_seconds + perf_counter() - trained
+        check_memory(device, learner.shortages)
         metrics |= {"train_seconds": position.seconds, "eval_seconds": evaluation}
         yield metrics | ({"helped_seconds": helped} if (helped := helped_seconds() - helped) else {})
         position = TrainingPosition.before(position.epoch + 1, learner)
