@@ -32,7 +32,7 @@ from fairtrial.training.graphs import recorder_for
 from fairtrial.training.kernels.assistance import helped_seconds
 from fairtrial.training.learner import Learner
 from fairtrial.training.losses import Accumulator
-from fairtrial.training.placement import on_device
+from fairtrial.training.placement import on_device, to_device
 from fairtrial.training.randomness import random_state, set_random_state
 from fairtrial.training.state import TrainingPosition
 from fairtrial.training.surroundings import Surroundings, surrounded
@@ -167,7 +167,7 @@ def _train_epoch(
     device, tally, data = learner.device, position.tally, trial.settings.data
     reported = started = perf_counter()
     for indices in order[position.batch :]:
-        inputs, labels = (tensor.to(device) for tensor in dataset.train.batch(indices))
+        inputs, labels = (tensor.to(device) for tensor in dataset.train.batch(to_device(indices, device)))
         if data.augment:
             inputs, labels = augment(
                 inputs,
