@@ -104,6 +104,8 @@ class RecordedTraining:
             for one in learner.network.modules()
             if isinstance(one, _BatchNorm) and one.momentum is not None and one.num_batches_tracked is not None
         ]
+        if learner.average is not None:
+            learner.average.hold()
         self._sums = learner.objective.accumulator(learner.device)
         self._in_graph = isinstance(self._sums, ClassAccumulator)
         self._rows: dict[int, Tensor] = {}
