@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from fairtrial.errors import ReportError
+from fairtrial.report.chart_options import ChartOptions
 from fairtrial.report.charts import draw
 from fairtrial.report.charts.heat_map import heat_map_data
 from fairtrial.spec import Study
@@ -82,3 +83,14 @@ def test_without_combinations_there_is_no_map():
     grid = {"design": "one_at_a_time", "optimizer": {"lr": [1e-4, 1e-2, 1e-3], "eps": [1e-8, 1e-7, 1e-5, 1e-4]}}
     with pytest.raises(ReportError, match=r"too few arms combine values of optimizer\.eps and optimizer\.lr"):
         draw(["heat_map"], *make(grid, arms=few))
+
+
+def test_chosen_arms_are_the_only_cells_beside_the_reference():
+    study, results = make()
+    whole = heat_map_data(study, results)
+    names = [cell.arm for key, cell in whole.cells.items() if key[0] == 1e-2]
+    (figure,) = draw(["heat_map"], study, results, options=ChartOptions(arms=tuple(names)))
+    assert {cell.arm for cell in figure.data.cells.values()} == {*names, "default"}
+    assert figure.data.found == whole.found
+    differences = {cell.arm: cell.difference for cell in whole.cells.values()}
+    assert {cell.arm: cell.difference for cell in figure.data.cells.values()}.items() <= differences.items()
