@@ -159,6 +159,12 @@
   // Narrow a chart to the space there is: plots shrink, and what stood side by side stands one below the other.
   function fit(spec, natural, space) {
     if (natural <= space) return;
+    const side = (spec.hconcat ?? []).filter((view) => view.width >= 200);
+    const less = Math.ceil((natural - space) / side.length);
+    if (side.length > 1 && side.every((view) => view.width - less >= 150)) { // still wide enough side by side
+      for (const view of side) view.width -= less;
+      return;
+    }
     if (spec.hconcat) { spec.vconcat = spec.hconcat; delete spec.hconcat; }
     const single = !spec.vconcat && !spec.concat;
     walk(spec, (node) => {
