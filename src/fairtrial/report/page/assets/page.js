@@ -204,10 +204,12 @@
     for (const [key, each] of rows) {
       if (SILENT.has(key) || typeof each === "boolean" || each === null || (key.startsWith("_") && key.length > 1)) continue;
       if (key === "x" && named.has("epoch")) continue;
+      if (key === "mean" && rows.some(([other]) => other.startsWith("mean difference"))) continue;
       const row = table.insertRow();
       const head = document.createElement("th");
       const axis = key === "x" || key === "y" ? heads[key] : undefined;
       head.textContent = axis ?? (named.has("n") ? OVER_SEEDS[key] : undefined) ?? WORDS[key] ?? key.replaceAll("_", " ");
+      head.textContent = head.textContent.charAt(0).toUpperCase() + head.textContent.slice(1);
       row.append(head);
       row.insertCell().textContent = typeof each === "number" && !Number.isInteger(each) ? Number(each.toPrecision(4)).toString() : String(each);
     }
