@@ -204,6 +204,7 @@
     for (const [key, each] of rows) {
       if (SILENT.has(key) || typeof each === "boolean" || each === null || (key.startsWith("_") && key.length > 1)) continue;
       if (key === "x" && named.has("epoch")) continue;
+      if (key.endsWith("_sort_index")) continue; // of Vega-Lite's
       if (key === "mean" && rows.some(([other]) => other.startsWith("mean difference"))) continue;
       const row = table.insertRow();
       const head = document.createElement("th");
