@@ -90,3 +90,25 @@ def recorded(trial):
     library.load = lambda dtype: None  # of which the stand-in sees no operations
     loop.recorder_for = lambda device: graphs.recorder_for(device) or graphs.OperationRecorder()
     yield from loop.train(trial)
+
+
+def filling_real_gpu(trial):
+    """Hold more than a quarter of the memory of a real GPU that this process may have."""
+    import torch
+
+    allowed = 1 << 30
+    torch.cuda.set_per_process_memory_fraction(allowed / torch.cuda.get_device_properties(0).total_memory)
+    held = torch.zeros(allowed * 3 // 10, dtype=torch.uint8, device="cuda")
+    for _ in range(trial.epochs):
+        yield from steps()
+        yield {"test_acc": 0.5 + held[0].item()}
+
+
+def breaking_real_gpu(trial):
+    """Have the arm `bad` cause a real error of CUDA: it reads a row that there is not."""
+    import torch
+
+    rows = torch.arange(4, device="cuda")
+    for _ in range(trial.epochs):
+        yield from steps()
+        yield {"test_acc": 0.5 + rows[rows + 9 * (trial.arm == "bad")].sum().item() / 100}

@@ -20,6 +20,7 @@ from fairtrial import spec
 from fairtrial.scheduler import plan
 from fairtrial.training import datasets, loop, prepare
 from fairtrial.training.allocator import keep_freed_memory
+from fairtrial.training.devices import choose_device
 from fairtrial.training.evaluation import EVALUATION_BATCH, evaluate, evaluated_images
 from fairtrial.training.kernels import library
 from fairtrial.training.kernels.assistance import use_cores
@@ -222,7 +223,7 @@ def _with_cores(cores: int, action: Callable[[], object]) -> None:
 def _seconds(action: Callable[[], object]) -> float:
     before = perf_counter()
     action()
-    if torch.cuda.is_available():
+    if choose_device().type == "cuda":
         torch.cuda.synchronize()
     return perf_counter() - before
 

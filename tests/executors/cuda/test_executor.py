@@ -170,7 +170,7 @@ def test_numbers_that_are_not_allowed(number):
 
 
 @pytest.mark.slow
-def test_the_digest_is_the_same_with_any_number_side_by_side_and_after_an_interruption(make_study):
+def test_the_digest_is_the_same_with_any_number_side_by_side_and_after_an_interruption(make_study, device):
     study = make_study(
         seeds=2,
         data={"name": "digits", "train": 70, "test": 30},
