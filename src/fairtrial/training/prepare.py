@@ -116,7 +116,7 @@ def compile_layers(trials: Iterable[Trial]) -> tuple[str, ...]:
     except KernelsUnavailableError:  # `library.path` says so
         pass
     library.path()
-    return notes
+    return notes + precision.notes({trial.settings.training.precision for trial in ours})
 
 
 def _not_recorded(trials: Iterable[Trial]) -> tuple[str, ...]:

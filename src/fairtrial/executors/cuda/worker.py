@@ -4,6 +4,7 @@ Trials come in through its pipe at any time, and each starts as soon as there is
 An error of the GPU, or no memory left, ends the process: its parent runs all its trials again, fewer side by side.
 """
 
+import gc
 import sys
 import traceback
 from collections import Counter, deque
@@ -28,6 +29,10 @@ TURNS_TO_SETTLE = 20
 
 #: How much more memory than a settled trial has taken must be free for the next one; it evaluates larger batches.
 SPARE = 2.0
+
+#: Texts in plain RuntimeErrors of torch, cuBLAS, cuDNN and Triton that mean the same. cuDNN finds no engine, too, where
+#: none has the memory that it needs.
+OF_GPU = ("CUDA error", "CUDA driver error", "Triton Error [CUDA]", "cuDNN error", "unable to find an engine")
 
 #: The messages of a trial, and where others may have their turn.
 Turned: TypeAlias = Generator[Message | Turn, None, None]
@@ -130,6 +135,7 @@ def _work(outbox: Outbox, inbox: Inbox) -> None:
     try:
         if job.set_up is not None:
             job.set_up()
+        gc.freeze()  # what is loaded by now stays; so that what a trial leaves is soon found
         turns = Turns(outbox, start, job.device_memory) if job.device_memory else Turns(outbox, start)
         while True:
             while turns.idle or inbox.has_some:
@@ -148,7 +154,8 @@ def _work(outbox: Outbox, inbox: Inbox) -> None:
 def ends_process(error: BaseException) -> bool:
     """Whether an error is no trial's own: no memory left, or an error of CUDA, after which a process can't use it."""
     by_name = any(base.__name__ == "AcceleratorError" for base in type(error).__mro__)
-    return by_name or ran_out_of_memory(error) or (isinstance(error, RuntimeError) and "CUDA error" in str(error))
+    by_text = isinstance(error, RuntimeError) and any(text in str(error) for text in OF_GPU)
+    return by_name or by_text or ran_out_of_memory(error)
 
 
 def _died(error: BaseException) -> WorkerDied:
