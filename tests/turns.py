@@ -82,16 +82,6 @@ def saving(trial):
         trial.save(epoch + 1)
 
 
-def recorded(trial):
-    """Train by recorded steps on a CPU, too."""
-    from fairtrial.training import graphs, loop  # the other loops need no torch, whose import takes a second
-    from fairtrial.training.kernels import library
-
-    library.load = lambda dtype: None  # of which the stand-in sees no operations
-    loop.recorder_for = lambda device: graphs.recorder_for(device) or graphs.OperationRecorder()
-    yield from loop.train(trial)
-
-
 def filling_real_gpu(trial):
     """Hold more than a quarter of the memory of a real GPU that this process may have."""
     import torch
@@ -112,3 +102,13 @@ def breaking_real_gpu(trial):
     for _ in range(trial.epochs):
         yield from steps()
         yield {"test_acc": 0.5 + rows[rows + 9 * (trial.arm == "bad")].sum().item() / 100}
+
+
+def recorded(trial):
+    """Train by recorded steps on a CPU, too."""
+    from fairtrial.training import graphs, loop  # the other loops need no torch, whose import takes a second
+    from fairtrial.training.kernels import library
+
+    library.load = lambda dtype: None  # of which the stand-in sees no operations
+    loop.recorder_for = lambda device: graphs.recorder_for(device) or graphs.OperationRecorder()
+    yield from loop.train(trial)
