@@ -222,7 +222,7 @@ def _with_cores(cores: int, action: Callable[[], object]) -> None:
 def _seconds(action: Callable[[], object]) -> float:
     before = perf_counter()
     action()
-    if torch.cuda.is_initialized():  # by what was timed
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # by what was timed
         torch.cuda.synchronize()
     return perf_counter() - before
 
