@@ -30,8 +30,15 @@ class CantContinue:
     error: FairtrialError
 
 
-#: What is reported about a trial that a worker runs.
-Report: TypeAlias = Message | Progressed | CantContinue | WorkerDied
+@dataclass(frozen=True)
+class Room:
+    """A worker may have so many trials side by side from now on; of the worker, not of a trial."""
+
+    trials: int
+
+
+#: What a worker reports, mostly about a trial that it runs.
+Report: TypeAlias = Message | Progressed | CantContinue | WorkerDied | Room
 
 
 class QueuedSession:

@@ -70,6 +70,7 @@ class WorkerJob:
     xray: bool = True
     use_cores: Callable[[int], None] | None = None
     device_memory: Callable[[], tuple[int, int]] | None = None  # bytes that are free, and that this process has taken
+    measures: bool = False  # whether a process with several trials finds how many pay off
 
     @classmethod
     def of(cls, workload: Workload, threads: int, memory_limit: int | None) -> Self:
