@@ -27,7 +27,7 @@ class Device:
         self.rate, self.length, self.pause, self.gib, self.now = rate, length, pause, gib, 0.0
         self.room, self.rooms, self.given = 1, [], iter(trials)
         monkeypatch.setattr(levels, "perf_counter", lambda: self.now)
-        monkeypatch.setattr(worker, "sleep", lambda seconds: self.spend(seconds))
+        monkeypatch.setattr(worker, "sleep", self.spend)
         self.turns = Turns(self, self.work, self.memory, Levels())
 
     def spend(self, seconds):
