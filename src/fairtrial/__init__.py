@@ -15,7 +15,7 @@ import importlib
 
 TYPE_CHECKING = False  # as in `typing`, which `python -m fairtrial` must not look for yet; see `__main__`
 if TYPE_CHECKING:
-    from fairtrial.api import StudyResults, bench, estimate_cost, fetch_data, list_studies, load, open_results, run
+    from fairtrial.api import bench, estimate_cost, fetch_data, list_studies, load, open_results, run
     from fairtrial.bridge import reporting
     from fairtrial.callbacks import Callback
     from fairtrial.checking.findings import StudyCheck
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fairtrial.judging import extend_study, import_runs, judge_runs
     from fairtrial.maintenance import merge_stores
     from fairtrial.report.views import View
+    from fairtrial.results import StudyResults
     from fairtrial.spec import (
         DataSettings,
         DataSize,
@@ -112,7 +113,7 @@ __all__ = [
 
 #: The module of each name; it is imported when the name is first used, so that `import fairtrial` costs nothing.
 _MODULES = {
-    "api": ("StudyResults", "bench", "estimate_cost", "fetch_data", "list_studies", "load", "open_results", "run"),
+    "api": ("bench", "estimate_cost", "fetch_data", "list_studies", "load", "open_results", "run"),
     "bridge": ("reporting",),
     "callbacks": ("Callback",),
     "checking.findings": ("StudyCheck",),
@@ -128,6 +129,7 @@ _MODULES = {
     "judging": ("extend_study", "import_runs", "judge_runs"),
     "maintenance": ("merge_stores",),
     "report.views": ("View",),
+    "results": ("StudyResults",),
     "spec": (
         "DataSettings",
         "DataSize",

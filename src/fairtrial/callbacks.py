@@ -9,7 +9,7 @@ from fairtrial.spec import Study
 from fairtrial.trial import EpochRecord, Machine, Outcome, Trial
 
 if TYPE_CHECKING:
-    from fairtrial.api import StudyResults
+    from fairtrial.results import StudyResults
 
 
 class Callback:

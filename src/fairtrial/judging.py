@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fairtrial.api import StudyResults, open_results
+from fairtrial.api import open_results
 from fairtrial.errors import RunsError, StoreError
+from fairtrial.results import StudyResults
 from fairtrial.scheduler import plan
 from fairtrial.spec import Study
 from fairtrial.stats.identical import same_records

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fairtrial import loading
-from fairtrial.api import StudyResults, open_results
+from fairtrial.api import open_results
+from fairtrial.results import StudyResults
 from fairtrial.spec import Study
 from fairtrial.store.base import Store
 from fairtrial.store.url import DEFAULT_STORE

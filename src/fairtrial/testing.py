@@ -32,11 +32,12 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from fairtrial.api import StudyResults, load
+from fairtrial.api import load
 from fairtrial.errors import Diverged, FairtrialError
 from fairtrial.executors import base
 from fairtrial.executors.base import Executor, Session, Workload
 from fairtrial.executors.inline import InlineExecutor
+from fairtrial.results import StudyResults
 from fairtrial.scheduler import plan
 from fairtrial.spec import Study
 from fairtrial.trial import Machine, Trial, TrialContext, TrialResult

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import learning, make_results, make_study
-from fairtrial.api import StudyResults
 from fairtrial.report.formats import latex
 from fairtrial.report.grid import Column, Grid
 from fairtrial.report.views import View
+from fairtrial.results import StudyResults
 from fairtrial.stats.summary import StudySummary, summarize
 from fairtrial.trial import Outcome
 

@@ -4,7 +4,7 @@ import json
 import re
 from dataclasses import replace
 
-from fairtrial.api import StudyResults
+from fairtrial.results import StudyResults
 from fairtrial.spec import Study
 from fairtrial.testing import simulated_results
 from fairtrial.trial import Outcome
@@ -62,3 +62,24 @@ def test_json_has_levels_and_the_curve():
     assert "sensitivity" not in json.loads(
         verdict(grid={"params": {"mean": [0.7, 0.75]}}, reference="mean_0p7", arms={}).json()
     )
+
+
+def test_an_integer_and_the_same_fraction_are_two_arms_of_which_there_is_no_curve():
+    one_and_one = {"default": {}, "integer": {"params": {"mean": 1}}, "fraction": {"params": {"mean": 1.0}}}
+    shown = verdict(arms=one_and_one, grid={"params": {"mean": [0.7, 0.75]}})
+    assert "two arms have 1, as an integer and as a fraction, so there is no curve" in shown.text(200)
+    (mean,) = json.loads(shown.json())["sensitivity"]
+    assert [level["arm"] for level in mean["levels"][-2:]] == ["fraction", "integer"]
+    assert (mean["curve"], mean["scale"]) == (None, "linear")
+    (plain,) = json.loads(verdict().json())["sensitivity"]
+    assert plain["curve"]
+
+
+def test_an_arm_may_differ_from_the_reference_in_how_a_number_is_written():
+    """A loop may tell 1 from 1.0, as scikit-learn's max_features does."""
+    params = {"mean": 1, "noise_sd": 0.002}
+    arms = {"default": {}, "fraction": {"params": {"mean": 1.0}}}
+    study = Study.from_dict(TABLE | {"params": params, "arms": arms})
+    assert study.differing_keys("default", "fraction") == ("params.mean",)
+    (mean,) = json.loads(StudyResults(study, simulated_results(study)).verdict().json())["sensitivity"]
+    assert [level["arm"] for level in mean["levels"] if level["value"] == 1] == ["default", "fraction"]

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 
 from builders import make_results, make_study
-from fairtrial.api import StudyResults
 from fairtrial.errors import ReportError
 from fairtrial.report.verdicts import sentence
 from fairtrial.report.views import View
+from fairtrial.results import StudyResults
 from fairtrial.stats.claims import check_claims
 from fairtrial.stats.comparison import compare
 from fairtrial.stats.noise import split_noise

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 
 from builders import make_results, make_study
-from fairtrial.api import StudyResults
 from fairtrial.errors import ReportError
 from fairtrial.report.views import View
 from fairtrial.report.xray import ArmXray, Moment, epsilon_in_words, memory_in_words, number, steps_in_words, xray_of
+from fairtrial.results import StudyResults
 from fairtrial.spec import Study
 from fairtrial.trial import Snapshot
 
@@ -106,9 +106,17 @@ def test_how_far_the_betas_reach_back():
     own = ArmXray("a", (moment(1, beta1=0.9, beta2=0.99, cosine=0.02), moment(2, beta1=0.9, beta2=0.99, cosine=0.04)))
     assert memory_in_words(own) == (
         "beta1 = 0.9 averages the gradient over about 10 steps; beta2 = 0.99 averages its square over about 100 steps; "
-        "a fresh gradient is mostly noise beside that average (mean cosine 0.03: below 0.1)"
+        "a fresh gradient is mostly noise beside that average (mean cosine 0.03: within 0.1 of 0)"
     )
     assert "partly in the same direction" in memory_in_words(ArmXray("a", (moment(1, beta1=0.9, cosine=0.5),)))
+    for cosine, said in (
+        (-0.09, "is mostly noise"),
+        (-0.1, "points against that average (mean cosine -0.1: -0.1 or less)"),
+    ):
+        assert f"a fresh gradient {said}" in memory_in_words(ArmXray("a", (moment(1, beta1=0.9, cosine=cosine),)))
+    assert memory_in_words(ArmXray("a", (moment(1, beta1=0.9, cosine=-0.5),))).endswith(
+        "steps overshoot and come back, an oscillation"
+    )
     assert memory_in_words(ArmXray("sgd", (moment(1, update_rms_over_lr=1.0),))) == ""
 
 

@@ -183,13 +183,17 @@ CYCLE = {"name": "torch.optim.lr_scheduler:OneCycleLR", "max_lr": 0.01, "total_s
 FURTHER_KINDS = {
     "plateau": {"schedule": PLATEAU, "epochs": 4},
     "a schedule by path, which moves beta1 too": {"schedule": CYCLE},
+    "bfloat16, depthwise": {
+        "model": {"width": 0.1},
+        "training": {"precision": "bf16", "recalibrate_batch_norm": True},
+    },
     "bfloat16, smoothed labels": {"training": {"precision": "bf16", "label_smoothing": 0.1}},
 }
 
 
 @pytest.mark.parametrize("kind", FURTHER_KINDS)
 def test_settings_that_have_a_state_or_round_otherwise_resume_to_the_same_bits(kind, monkeypatch):
-    trial = trial_of(optimizer=ADAM, model=SMALL, **FURTHER_KINDS[kind])
+    trial = trial_of(**{"optimizer": ADAM, "model": SMALL} | FURTHER_KINDS[kind])
     whole = Attempt(trial, monkeypatch)
     for steps in range(1, trial.epochs * STEPS):
         Attempt(trial, monkeypatch, stop_after=steps)

@@ -170,6 +170,14 @@ def test_a_measure_that_is_better_lower_is_minimized():
     assert 3e-3 < found["high"]["optimizer.lr"] < 3e-2
 
 
+def test_a_round_by_hand_is_refused_because_its_looks_would_count_for_nothing():
+    by_hand = {key: value for key, value in table().items() if key != "tuning"}
+    by_hand |= {"tuning_round": 1, "evidence": {"metric": "final_val_acc"}}
+    with pytest.raises(StudyError, match=r"tuning_round = 1: rounds are run by \[tuning\]; run the study that"):
+        run(Study.from_dict(by_hand))
+    assert not Path("fairtrial.db").exists()
+
+
 def test_the_mean_over_seeds_decides_and_any_lost_seed_is_no_value():
     runs = run(with_tuning(trials=3, seeds={"first": 50, "count": 2}))
     assert {seed for arm, seed, *_ in seeds_trained() if "-" in arm} == {50, 51}

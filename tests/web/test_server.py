@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from fairtrial.errors import FairtrialError
+from fairtrial.spec import Study
 from fairtrial.store.sql import SQLStore
 from fairtrial.testing import simulated_study
 from fairtrial.web import hub
@@ -107,6 +108,19 @@ def test_what_fails_while_the_page_is_open_is_listed(serve, simulated, stream, w
         run.end(("wild", 1))
         assert events.part("events", lambda html: "wild, seed 1: failed" in html)
         assert events.part("failures", lambda html: "RuntimeError: simulated failure" in html)
+
+
+def test_events_name_arms_by_their_labels(serve, simulated, stream, writing):
+    table = simulated.to_dict()
+    table["arms"]["wild"]["label"] = "Wild one"
+    study = Study.from_dict(table)
+    run = writing(study)
+    run.begin(("wild", 1))
+    with serve("fairtrial.db") as url:
+        events = stream(f"{url}/study/{study.hash}/events")
+        events.part("workers")
+        run.end(("wild", 1))
+        assert events.part("events", lambda html: "Wild one, seed 1: failed" in html)
 
 
 def test_nobody_reads_the_store_while_no_page_is_open(serve, ran, stream, monkeypatch, eventually):

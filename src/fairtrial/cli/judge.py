@@ -9,6 +9,7 @@ from fairtrial.cli import options
 from fairtrial.cli.output import command_line, say
 from fairtrial.cli.results import TextFormat, print_view
 from fairtrial.errors import RunsError
+from fairtrial.results import StudyResults
 from fairtrial.store.url import DEFAULT_STORE
 
 SourceArgument = Annotated[
@@ -104,5 +105,5 @@ def import_(
     say(f"{_progress(found)} are in the store; to train the others: {command_line('run', study, store)}")
 
 
-def _progress(found: api.StudyResults) -> str:
+def _progress(found: StudyResults) -> str:
     return repr(found).removeprefix("<StudyResults ").removesuffix(">")

@@ -13,6 +13,7 @@ from fairtrial.cli.output import command_line, complain, console, out, say, this
 from fairtrial.cli.results import print_view, say_how_to_go_on
 from fairtrial.errors import FairtrialError, StoreMissingError, StudyNotFoundError, Terminated
 from fairtrial.report.live import ProgressDisplay
+from fairtrial.results import StudyResults
 from fairtrial.spec import Study
 from fairtrial.store.url import DEFAULT_STORE, redact_url
 from fairtrial.web.companion import Companion
@@ -101,7 +102,7 @@ def run(
     _exit_if_failed(done)
 
 
-def _exit_if_failed(done: Sequence[api.StudyResults]) -> None:
+def _exit_if_failed(done: Sequence[StudyResults]) -> None:
     """Say how many trials failed, and how to train them again, and end with status 1; without any, return."""
     if failed := sum(len(runs.failures()) for runs in done):
         trials = sum(len(runs.results) for runs in done)
@@ -110,7 +111,7 @@ def _exit_if_failed(done: Sequence[api.StudyResults]) -> None:
         raise typer.Exit(1)
 
 
-def _print_results(runs: api.StudyResults, plot: str, failures: str) -> "StudyVerdict | None":
+def _print_results(runs: StudyResults, plot: str, failures: str) -> "StudyVerdict | None":
     """Print a study's table and verdicts, and the commands that show more; return the verdicts, if there are any."""
     found = None
     print_view(runs.table())

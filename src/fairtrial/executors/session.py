@@ -126,6 +126,16 @@ class QueuedSession:
         self._causes[trial.hash] = [cause]
         return True
 
+    def _lost(self, number: int, lost: list[Trial], died: WorkerDied) -> Iterator[Message]:  # noqa: ARG002
+        """Run the trial of a worker that has died again; the worker has a number, and one trial at a time."""
+        yield from self._handle(lost[0], died)
+
+    def _put_back(self, trials: list[Trial]) -> None:
+        """Queue trials again that have lost their worker through no fault of theirs, in front of all others."""
+        for trial in reversed(trials):
+            self._started.discard(trial.hash)
+            self._waiting.appendleft(trial)
+
     def _end(self, end: Ended) -> Ended:
         """Forget a trial that has ended; the detail of a failure also gets the causes of its earlier losses."""
         self._started.discard(end.trial_id)
@@ -134,3 +144,30 @@ class QueuedSession:
         if end.outcome is Outcome.FAILED and causes:
             return replace(end, detail="\nprevious attempt: ".join([end.detail.rstrip(), *causes]))
         return end
+
+
+class SharingSession(QueuedSession):
+    """A queue of trials for processes that run several of them each.
+
+    A process that dies gives all its trials back, whatever it died of: nobody knows which of them is to blame. They are
+    run again, half as many side by side, which is no retry of any of them; alone, a trial is retried once.
+    """
+
+    _most: int  # trials side by side in one process, unless its number has lost one
+    _room: dict[int, int]  # the same, by the number of the process
+
+    def _lost(self, number: int, lost: list[Trial], died: WorkerDied) -> Iterator[Message]:
+        """Run the trials of a process that has died again, fewer side by side if there were several."""
+        if len(lost) == 1:
+            for message in self._handle(lost[0], WorkerDied(died.cause)):
+                if isinstance(message, Ended) and message.outcome is Outcome.FAILED:
+                    self._room[number] = self._most  # the one to blame is gone
+                yield message
+            return
+        if not any(trial.hash in self._started for trial in lost):
+            self._may_retry(lost[0], died.cause)
+        self._room[number] = len(lost) // 2
+        self._put_back(lost)
+        first = died.cause.partition("\n")[0]
+        text = f"{first}, with {len(lost)} trials in one process; they go on {self._room[number]} at a time"
+        yield Warned(lost[0].hash, text)

@@ -8,7 +8,6 @@ from pathlib import Path
 from time import monotonic
 
 from fairtrial import api
-from fairtrial.api import StudyResults
 from fairtrial.callbacks import Callback
 from fairtrial.errors import StudyError
 from fairtrial.executors.auto import AutoExecutor
@@ -18,6 +17,7 @@ from fairtrial.gate import studies
 from fairtrial.gate.baseline import Baseline, BaselineError, read_baseline, under_study, write_baseline
 from fairtrial.gate.budget import TimeUp, Within
 from fairtrial.provenance import RunConditions
+from fairtrial.results import StudyResults
 from fairtrial.scheduler import plan
 from fairtrial.spec import Study
 from fairtrial.stats.comparison import compare

@@ -18,8 +18,8 @@ from fairtrial.text import one_line
 from fairtrial.trial import EpochRecord, Machine, Outcome, Trial
 
 if TYPE_CHECKING:
-    from fairtrial.api import StudyResults
     from fairtrial.executors.slots import Slots
+    from fairtrial.results import StudyResults
 
 #: Called with what to show, by media type; the first call makes a display, later ones replace it.
 Show = Callable[[Mapping[str, str]], None]

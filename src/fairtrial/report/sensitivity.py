@@ -26,6 +26,8 @@ def _sentence(data: StudyVerdict, found: Sensitivity) -> Iterator[str]:
         yield f"{ends}: best and worst differ by {data.unit.between(*found.spread)} {data.unit.difference}".rstrip()
     else:
         yield f"{ends}: best and worst differ by at most {data.unit.amount(found.spread[1])}"
+    if found.twice is not None:
+        yield f"two arms have {number_text(found.twice)}, as an integer and as a fraction, so there is no curve"
     compared = [level for level in found.levels if level.verdict != "reference" or level.lost]
     for word, levels in groupby(compared, key=_word):
         yield f"{word} at {_range(list(levels))}"

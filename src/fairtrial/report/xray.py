@@ -28,7 +28,10 @@ RULES = 0.25
 #: Steps of two arms that differ by less than this part are called alike.
 ALIKE = 0.1
 
-#: A cosine below this is called small: the fresh gradient is mostly noise beside the averaged one.
+#: A mean cosine nearer to 0 than this is called small: the fresh gradient is mostly noise beside the averaged one. One
+#: below its negative means that the fresh gradient points back where the average came from: the steps overshoot. By the
+#: sign of this product adaptive restart tells that momentum carries too far (O'Donoghue & Candes 2015, Foundations of
+#: Computational Mathematics 15, 715-732, section 3.2: the gradient scheme).
 SMALL_COSINE = 0.1
 
 
@@ -334,10 +337,18 @@ def memory_in_words(own: ArmXray) -> str:
     cosines = [one.overall["cosine"] for one in own.epochs if "cosine" in one.overall]
     if said and cosines:
         mean = math.fsum(cosines) / len(cosines)
-        word = "mostly noise" if mean < SMALL_COSINE else "partly in the same direction"
-        small = f"below {SMALL_COSINE:g}" if mean < SMALL_COSINE else f"{SMALL_COSINE:g} or more"
-        said.append(f"a fresh gradient is {word} beside that average (mean cosine {number(mean)}: {small})")
+        said.append(f"a fresh gradient {_direction(mean)}")
     return "; ".join(said)
+
+
+def _direction(cosine: float) -> str:
+    """Say how fresh gradients lie beside averaged ones."""
+    mean, least = f"mean cosine {number(cosine)}", f"{SMALL_COSINE:g}"
+    if cosine <= -SMALL_COSINE:
+        return f"points against that average ({mean}: -{least} or less): steps overshoot and come back, an oscillation"
+    if cosine < SMALL_COSINE:
+        return f"is mostly noise beside that average ({mean}: within {least} of 0)"
+    return f"is partly in the same direction as that average ({mean}: {least} or more)"
 
 
 def number(value: float) -> str:

@@ -1,7 +1,7 @@
 """What a study says: sections, arms, and the TOML around them."""
 
 from fairtrial.spec.evidence import ALL_OTHERS, Claim, Evidence, JointClaim, Noise, Target
-from fairtrial.spec.hashing import FORMAT, content, digest
+from fairtrial.spec.hashing import FORMAT, content, digest, same
 from fairtrial.spec.measures import Measure, better
 from fairtrial.spec.metrics import METRICS
 from fairtrial.spec.overrides import flatten, override, parse_toml
@@ -36,4 +36,5 @@ __all__ = [
     "flatten",
     "override",
     "parse_toml",
+    "same",
 ]

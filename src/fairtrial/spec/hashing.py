@@ -40,13 +40,26 @@ def content(settings: Settings) -> dict[str, Any]:
 
 def digest(table: Mapping[str, Any]) -> str:
     """SHA-256, in hexadecimal, of a table written as JSON with sorted keys and no spaces."""
-    text = json.dumps(table, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_json(table).encode()).hexdigest()
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def same(one: object, other: object) -> bool:
+    """Tell whether two values of a setting are one, to the digest and to a training loop: 1, 1.0 and true are three."""
+    return one == other and _json(one) == _json(other)
 
 
 def differing(own: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, ...]:
-    """Name the dotted keys in which two tables of settings differ."""
-    sections = [key for key in {**own, **other} if own.get(key) != other.get(key)]
+    """Name the dotted keys in which two tables of settings differ.
+
+    Example:
+        >>> differing({"params": {"depth": 1, "width": 2}}, {"params": {"depth": 1.0, "width": 2}})
+        ('params.depth',)
+    """
+    sections = [key for key in {**own, **other} if not same(own.get(key), other.get(key))]
     own, other = (dict(flatten({key: one[key] for key in sections if key in one})) for one in (own, other))
-    differ = [key for key in {**own, **other} if own.get(key) != other.get(key)]
+    differ = [key for key in {**own, **other} if not same(own.get(key), other.get(key))]
     return tuple(key for key in differ if not isinstance(own.get(key, other.get(key)), Mapping))  # no empty table

@@ -35,7 +35,7 @@ def take_labels(arms: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, str], 
 def under_labels(study: "Study") -> "Study":
     """Copy a study with its arms' labels in place of their names, for reports; its hash stays.
 
-    Results need the labels too; see `fairtrial.api.StudyResults`.
+    Results need the labels too; see `fairtrial.results.StudyResults`.
     """
     labels = {arm.name: arm.label or arm.name for arm in study.arms}
     arms = tuple(arm.model_copy(update={"name": labels[arm.name], "label": ""}) for arm in study.arms)

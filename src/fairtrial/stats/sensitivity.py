@@ -20,11 +20,12 @@ the curve's shape, and no measurement.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fairtrial.spec import Study, content, flatten
+from fairtrial.spec import Study, content, flatten, same
 from fairtrial.stats.comparison import StudyVerdict
 from fairtrial.stats.variance import FloatArray
 from fairtrial.stats.verdicts import Comparison
@@ -92,7 +93,7 @@ class Sensitivity:
         key: the setting, such as ``"optimizer.eps"``; the betas are ``optimizer.beta1`` and ``optimizer.beta2``.
         scale: on which its values are spread most evenly.
         levels: its values, ascending, the reference's among them.
-        curve: None with fewer than three levels that are whole.
+        curve: None with fewer than three levels that are whole, or if two arms have one number; see `twice`.
         spread: within this the highest of the true means at these values minus the lowest lies; None without a curve.
         best: the arms that may be the best of these: of all others one is better; empty without a curve.
     """
@@ -108,6 +109,12 @@ class Sensitivity:
     def name(self) -> str:
         """The setting's name without its section."""
         return self.key.rpartition(".")[2]
+
+    @property
+    def twice(self) -> float | None:
+        """A number that two arms have, one as an integer and one as a fraction, which a loop may tell apart."""
+        pairs = pairwise(level.value for level in self.levels)
+        return next((value for value, following in pairs if value == following), None)
 
     @property
     def candidates(self) -> tuple[Level, ...]:
@@ -138,17 +145,17 @@ def sensitivities(study: Study, found: StudyVerdict) -> tuple[Sensitivity, ...]:
         ('params.mean', [0.8])
     """
     changed, own = changes(study)
-    axes: dict[str, dict[float, str]] = {}
+    axes: dict[str, list[tuple[float, str]]] = {}
     for arm, keys in changed.items():
         if len(keys) == 1:
             ((key, value),) = keys.items()
             if is_number(value) and is_number(own.get(key)):
-                axes.setdefault(key, {float(own[key]): study.reference})[float(value)] = arm
+                axes.setdefault(key, [(float(own[key]), study.reference)]).append((float(value), arm))
     rows = {row.arm: row for row in found.comparisons}
     return tuple(
-        _sensitivity(key, [level_of(arm, value, rows.get(arm), found) for value, arm in sorted(levels.items())], found)
+        _sensitivity(key, [level_of(arm, value, rows.get(arm), found) for value, arm in sorted(levels)], found)
         for key, levels in axes.items()
-        if len(levels) >= FEWEST
+        if len({value for value, _ in levels}) >= FEWEST
     )
 
 
@@ -160,7 +167,7 @@ def changes(study: Study) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     settings = {arm.name: _flat(content(arm.settings)) for arm in study.arms if arm.name not in study.twins}
     own = settings.pop(study.reference)
     differ = {
-        arm: {key: table.get(key) for key in {**own, **table} if table.get(key) != own.get(key)}
+        arm: {key: table.get(key) for key in {**own, **table} if not same(table.get(key), own.get(key))}
         for arm, table in settings.items()
     }
     return differ, own
@@ -190,7 +197,7 @@ def level_of(arm: str, value: float, row: Comparison | None, found: StudyVerdict
 
 
 def _sensitivity(key: str, levels: Sequence[Level], found: StudyVerdict) -> Sensitivity:
-    scale = scale_of([level.value for level in levels])
+    scale = scale_of(sorted({level.value for level in levels}))
     whole = [level for level in levels if level.whole]
     if len(whole) < FEWEST:
         return Sensitivity(key, scale, tuple(levels), None, None, ())
@@ -200,7 +207,9 @@ def _sensitivity(key: str, levels: Sequence[Level], found: StudyVerdict) -> Sens
     better = low.max() if found.larger_is_better else high.min()
     best = high >= better if found.larger_is_better else low <= better
     chosen = tuple(level.arm for level, may in zip(whole, best, strict=True) if may)
-    return Sensitivity(key, scale, tuple(levels), _curve(whole, scale, found), spread, chosen)
+    twice = len({level.value for level in levels}) < len(levels)
+    curve = None if twice else _curve(whole, scale, found)
+    return Sensitivity(key, scale, tuple(levels), curve, spread, chosen)
 
 
 def scale_of(values: Sequence[float]) -> Scale:

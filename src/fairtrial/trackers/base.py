@@ -16,7 +16,7 @@ from fairtrial.trackers.sender import Sender
 from fairtrial.trial import EpochRecord, Machine, Outcome, Trial
 
 if TYPE_CHECKING:
-    from fairtrial.api import StudyResults
+    from fairtrial.results import StudyResults
 
 #: Seconds that a tracker may delay the end of a run, whatever its server does.
 EXIT_SECONDS = 10.0

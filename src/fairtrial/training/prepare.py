@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import math
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from types import FunctionType
@@ -19,7 +20,7 @@ from fairtrial.training.kernels.cache import KernelsUnavailableError, UnsoundErr
 from fairtrial.training.learner import build_network
 from fairtrial.training.loop import train
 from fairtrial.training.probing import probe
-from fairtrial.training.schedules.own import OwnSchedule
+from fairtrial.training.rates import try_schedule
 from fairtrial.trial import TrainingLoop, Trial, TrialContext, Turn
 
 
@@ -115,7 +116,7 @@ def compile_layers(trials: Iterable[Trial]) -> tuple[str, ...]:
     except KernelsUnavailableError:  # `library.path` says so
         pass
     library.path()
-    return notes
+    return notes + precision.notes({trial.settings.training.precision for trial in ours})
 
 
 def _not_recorded(trials: Iterable[Trial]) -> tuple[str, ...]:
@@ -157,8 +158,7 @@ def prepare(study: spec.Study, progress: datasets.DownloadProgress | None = None
             raise StudyError(f'model.name = "{settings.model.name}": takes images, and {data.name} has none; {advice}')
         if problem := settings.batches_problem(len(loaded[data].train)):
             raise StudyError(problem)
-        if isinstance(settings.schedule, OwnSchedule):  # only the scheduler knows which values it takes
-            settings.schedule.build(settings.optimizer.build([torch.nn.Parameter(torch.zeros(2, 2))]))
+        try_schedule(settings, math.ceil(len(loaded[data].train) / settings.training.batch_size))
         settings.model.fetch(progress)
         if ":" in settings.model.name + settings.data.name or settings.data.size is None:  # nobody has tried the two
             probe(settings, loaded[data])

@@ -1,13 +1,19 @@
 """Set the learning rate of each step, as a schedule's settings describe."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
 from torch.optim.lr_scheduler import LRScheduler
 
-from fairtrial.spec import ScheduleSettings
+from fairtrial.errors import StudyError
+from fairtrial.spec import ScheduleSettings, Settings
+from fairtrial.spec.messages import refusal
 from fairtrial.training.schedules.own import OwnSchedule
+
+#: Steps of a scheduler that are tried before a training: at 2 to 30 microseconds each, seconds at most.
+MOST_TRIED = 100_000
 
 
 class Schedule(Protocol):
@@ -104,3 +110,29 @@ def build_schedule(
     if isinstance(settings, OwnSchedule):
         return SteppedSchedule(settings.build(optimizer), steps_per_epoch if settings.per == "epoch" else 1)
     return FactorSchedule(settings, optimizer, steps_per_epoch=steps_per_epoch, epochs=epochs)
+
+
+def try_schedule(settings: Settings, steps_per_epoch: int) -> None:
+    """Step a scheduler of anybody's through a whole training, without a network.
+
+    Only the scheduler knows for how many steps it is made, and would fail in the middle of the training. Of a training
+    with more than `MOST_TRIED` steps, those are tried.
+
+    Raises:
+        StudyError: it fails at a step, or can't be made.
+    """
+    schedule, epochs = settings.schedule, settings.training.epochs
+    if not isinstance(schedule, OwnSchedule):
+        return
+    scheduler = schedule.build(settings.optimizer.build([torch.nn.Parameter(torch.zeros(2, 2))]))
+    steps = epochs if schedule.per == "epoch" else epochs * steps_per_epoch
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of schedulers whose optimizer takes no step
+        for step in range(1, min(steps, MOST_TRIED) + 1):
+            try:
+                scheduler.step()
+            except Exception as error:
+                length = f"{epochs} epochs" + (f" of {steps_per_epoch} steps" if schedule.per == "step" else "")
+                raise StudyError(
+                    f'schedule.name = "{schedule.name}": fails at step {step} of {steps} ({length}): {refusal(error)}'
+                ) from error

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 
 from fairtrial.errors import FairtrialError
 from fairtrial.report.page import page_script, style_sheet, vega_script
+from fairtrial.web.errors import Errors
 from fairtrial.web.hub import Hub, TooManyError
 from fairtrial.web.pictures import Pictures
 from fairtrial.web.reader import ALL, Reader
@@ -44,10 +45,10 @@ def live_page(store: str, names: Iterable[str] = (), say: Callable[[str], object
     Args:
         store: a file's path or a database URL. It need not exist yet: pages say so until it does.
         names: host names to answer to besides localhost and IP addresses.
-        say: called with a line about an error that is a bug.
+        say: called with a line about each kind of error that is a bug.
     """
-    reader = Reader(store)
-    hub = Hub(reader, say)
+    errors = Errors(say)
+    hub = Hub(Reader(store), errors)
     pages = _Pages(hub)
     routes = [
         Route("/", pages.home),
@@ -59,7 +60,7 @@ def live_page(store: str, names: Iterable[str] = (), say: Callable[[str], object
     ]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _refuse, Exception: _refuse})
     app.router.redirect_slashes = False
-    return LivePage(Guard(app, names, say), hub)
+    return LivePage(Guard(app, names, errors), hub)
 
 
 class _Pages:

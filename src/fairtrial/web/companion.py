@@ -1,7 +1,8 @@
 """Serves the live page beside a run, in a process of its own, of low priority, that ends with the run's.
 
 The run takes the port, so that it can say at once where the page is, or why there is none; the process inherits it. The
-run holds the other end of a pipe, which closes when it ends, however it ends: then this process ends, too.
+run holds the other end of a pipe, which closes when it ends, however it ends: then this process ends, too. Through a
+second pipe come lines about the page's errors, which the run says: only it knows where its progress bars are.
 """
 
 import os
@@ -48,6 +49,7 @@ class Companion:
     def __init__(self, store: str, port: int | None, say: Callable[[str], object]) -> None:
         self._store, self._port, self._say = store, port, say
         self._process: subprocess.Popen[bytes] | None = None
+        self._watcher: threading.Thread | None = None
         self._ending = False
 
     def __enter__(self) -> Self:
@@ -58,7 +60,8 @@ class Companion:
         except (FairtrialError, OSError) as error:
             self._say(f"no live page: {error}; the study runs without it")
         else:
-            threading.Thread(target=self._watch, args=(self._process,), daemon=True).start()
+            self._watcher = threading.Thread(target=self._watch, args=(self._process,), daemon=True)
+            self._watcher.start()
         return self
 
     def __exit__(
@@ -76,6 +79,8 @@ class Companion:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        if self._watcher is not None:
+            self._watcher.join(PATIENCE)
 
     def _listen(self) -> socket.socket:
         url = DatabaseURL.of(self._store)
@@ -94,7 +99,7 @@ class Companion:
         return subprocess.Popen(  # noqa: S603
             [sys.executable, "-P", "-c", _PROGRAM, *map(str, sys.path)],  # -P: no module of the working folder
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             pass_fds=[listening.fileno()],
             env=environment,
@@ -102,9 +107,19 @@ class Companion:
         )
 
     def _watch(self, process: "subprocess.Popen[bytes]") -> None:
+        assert process.stdout is not None
+        with process.stdout as lines:
+            for line in lines:
+                self._say(line.decode(errors="replace").rstrip("\n"))
         status = process.wait()
         if not self._ending:
             self._say(f"the live page has ended (status {status}); the study goes on, and fairtrial serve shows it")
+
+
+def _tell_the_run(line: str) -> None:
+    with suppress(OSError):  # the run may have ended
+        sys.stdout.buffer.write(f"{line}\n".encode(errors="replace"))
+        sys.stdout.buffer.flush()
 
 
 def main() -> None:
@@ -114,7 +129,7 @@ def main() -> None:
     with suppress(OSError):
         os.nice(NICENESS)
     listening = socket.socket(fileno=int(os.environ.pop(_SOCKET)))
-    server = Server.of(os.environ.pop(_STORE), say=lambda _line: None)
+    server = Server.of(os.environ.pop(_STORE), say=_tell_the_run)
 
     def end_with_the_run() -> None:
         while sys.stdin.buffer.read(1024):

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from fairtrial.api import StudyResults
 from fairtrial.errors import FairtrialError
 from fairtrial.loading import importable, rebuild
 from fairtrial.registry import CHARTS
 from fairtrial.report.grid import Grid
 from fairtrial.report.losses import loss_lines
 from fairtrial.report.views import View
+from fairtrial.results import StudyResults
 from fairtrial.spec import Study
 from fairtrial.store.watching import Mark, WatchedStore
 from fairtrial.text import one_line, visible
@@ -125,10 +125,15 @@ class StudyFeed:
             elif not mark.open:
                 self._reports.pop(mark.trial, None)
             if known is not None and known.outcome is None and mark.outcome in {"diverged", "failed"}:
-                self._events.append(Event(now, f"{mark.arm}, seed {mark.seed}: {mark.outcome}"))
+                self._events.append(Event(now, f"{self._label(mark.arm)}, seed {mark.seed}: {mark.outcome}"))
         if marks != self._marks:
             self.stale = True
         self._marks = marks
+
+    def _label(self, name: str) -> str:
+        """An arm as the page calls it."""
+        arms = self._study.arms if self._study is not None else ()
+        return next((arm.label or arm.name for arm in arms if arm.name == name), name)
 
     def _parts(self, study: Study, running: bool) -> dict[str, Markup]:
         epochs = {arm.name: arm.settings.training.epochs for arm in study.arms}
@@ -209,7 +214,9 @@ class StudyFeed:
         if self._verdicts:
             for arm, word in words.items():
                 if self._verdicts.get(arm, word) != word:
-                    self._events.append(Event(datetime.now(UTC), f"{arm}: now {word}, was {self._verdicts[arm]}"))
+                    self._events.append(
+                        Event(datetime.now(UTC), f"{self._label(arm)}: now {word}, was {self._verdicts[arm]}")
+                    )
         self._verdicts = words
         if runs.study.sequential:
             from fairtrial.stats.replay import replayed  # noqa: PLC0415  (loads SciPy, which a fixed study needs later)

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -14,8 +14,11 @@ from fairtrial.errors import FairtrialError
 from fairtrial.report.page import arm_controls
 from fairtrial.spec.labels import under_labels
 from fairtrial.text import one_line
+from fairtrial.web.errors import Errors
 from fairtrial.web.feed import StudyFeed
-from fairtrial.web.reader import ALL, Reader
+from fairtrial.web.reader import ALL, KEPT, Reader
+from fairtrial.web.security import BUG
+from fairtrial.web.templates import render
 from fairtrial.web.threads import Worker
 
 #: Seconds between two looks at the store, and the least between two drawings of a study.
@@ -51,6 +54,11 @@ class Topic:
         self.drawing: asyncio.Task[None] | None = None
         self.draw_after = 0.0
 
+    @property
+    def idle(self) -> bool:
+        """Whether it is not being drawn."""
+        return self.drawing is None or self.drawing.done()
+
     def put(self, event: str, name: str, content: Mapping[str, Any]) -> None:
         """Keep an event, and tell the clients if it is new."""
         key, text = f"{event} {name}", f"event: {event}\ndata: {json.dumps(content)}\n\n"
@@ -72,14 +80,14 @@ class Hub:
 
     Args:
         reader: reads the store.
-        say: called with a line about an error that is a bug.
+        errors: says those that are bugs.
     """
 
-    def __init__(self, reader: Reader, say: Callable[[str], object]) -> None:
+    def __init__(self, reader: Reader, errors: Errors) -> None:
         self.reader = reader
         self.drawer = Worker("draws charts")
         self._looker = Worker("reads the store")
-        self._say = say
+        self._errors = errors
         self._topics: dict[str, Topic] = {}
         self._watching: asyncio.Task[None] | None = None
         self._wanted = asyncio.Event()
@@ -106,6 +114,7 @@ class Hub:
         """
         if sum(len(topic.clients) for topic in self._topics.values()) >= MOST_CLIENTS:
             raise TooManyError
+        self._forget()
         topic = self._topics.setdefault(key, Topic())
         client = Client()
         client.pending = dict.fromkeys(topic.events)
@@ -126,6 +135,12 @@ class Hub:
         finally:
             topic.clients.discard(client)
 
+    def _forget(self) -> None:
+        """Drop the oldest topics that nobody follows and that are not being drawn, but for a few."""
+        unused = [key for key, topic in self._topics.items() if not topic.clients and topic.idle]
+        for key in unused[: max(0, len(unused) - KEPT)]:
+            del self._topics[key]
+
     def _watch(self) -> None:
         self._wanted.set()
         if self._watching is None or self._watching.done():
@@ -140,12 +155,12 @@ class Hub:
             try:
                 found = await self._looker.call(partial(self.reader.look, open_topics))
                 for key, parts in found.items():
-                    self._topics[key].parts(parts)
+                    open_topics[key].parts(parts)
             except FairtrialError as error:
                 problem = one_line(str(error))
             except Exception as error:  # noqa: BLE001  (pages must go on; the server's terminal has it)
-                self._say(f"the live page: {type(error).__name__}: {error}")
-                problem = "The store can't be shown: an error of fairtrial's own, which fairtrial serve prints."
+                self._errors.tell(error)
+                problem = BUG
             for topic in open_topics.values():
                 topic.put("problem", "", {"text": problem})
             if not problem:
@@ -157,8 +172,7 @@ class Hub:
     def _draw_what_is_due(self, topics: Mapping[str, Topic]) -> None:
         for key, topic in topics.items():
             feed = self.reader.feeds.get(key) if key != ALL else None
-            idle = topic.drawing is None or topic.drawing.done()
-            if feed is not None and feed.stale and idle and time.monotonic() >= topic.draw_after:
+            if feed is not None and feed.stale and topic.idle and time.monotonic() >= topic.draw_after:
                 topic.drawing = asyncio.get_running_loop().create_task(self._draw(feed, topic))
 
     async def _draw(self, feed: StudyFeed, topic: Topic) -> None:
@@ -176,12 +190,8 @@ class Hub:
         except FairtrialError:
             feed.stale = True  # the next look says what is wrong with the store
         except Exception as error:  # noqa: BLE001
-            self._say(f"the live page: {type(error).__name__}: {error}")
-            topic.put(
-                "part",
-                "verdicts",
-                {"name": "verdicts", "html": "<p>These can't be shown: an error of fairtrial's.</p>"},
-            )
+            self._errors.tell(error)
+            topic.parts({"verdicts": render("reason.html", reason=BUG)})
         took = time.monotonic() - began
         topic.draw_after = time.monotonic() + max(DRAW, took / DRAW_SHARE - took)
 

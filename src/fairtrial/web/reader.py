@@ -18,7 +18,7 @@ ALL = ""
 #: The list of studies shows so many; which of them are being run is looked up at every so manyth look without a change.
 STUDIES, LOOKS = 200, 5
 
-#: Feeds of so many studies that nobody looks at any more are kept, for those who come back.
+#: What is known of so many studies that nobody looks at any more is kept, for those who come back.
 KEPT = 4
 
 

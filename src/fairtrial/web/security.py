@@ -7,12 +7,14 @@ Nothing can be changed by a request, and no script or style of any other origin 
 
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from ipaddress import ip_address
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fairtrial.web.errors import Errors
 
 #: Scripts and styles are files of this server; pictures may also be in the page itself.
 POLICY = "; ".join(
@@ -39,7 +41,7 @@ HEADERS = {
 }
 
 #: What a client gets to know of an error that is a bug.
-BUG = "This page can't be shown: an error of fairtrial's own, which fairtrial serve prints."
+BUG = "This can't be shown because of an error in fairtrial; the terminal in which fairtrial runs says which."
 
 #: Methods that are answered.
 METHODS = ("GET", "HEAD")
@@ -55,13 +57,13 @@ class Guard:
         app: what answers requests that are let in.
         names: the host names to answer to, besides ``localhost`` and any IP address. An address can't be made to point
             elsewhere as a name can.
-        say: called with a line about an error that is a bug.
+        errors: says those that are bugs.
     """
 
-    def __init__(self, app: ASGIApp, names: Iterable[str] = (), say: Callable[[str], object] = print) -> None:
+    def __init__(self, app: ASGIApp, names: Iterable[str], errors: Errors) -> None:
         self._app = app
         self._names = {"localhost", *(name.lower().rstrip(".") for name in names)}
-        self._say = say
+        self._errors = errors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -84,8 +86,7 @@ class Guard:
         try:
             await (self._refusal(scope) or self._app)(scope, receive, send_guarded)
         except Exception as error:
-            place = _place(error)
-            self._say(f"the live page: {scope['path']}: {type(error).__name__}: {error}{place}")
+            self._errors.tell(error, scope["path"])
             if not started:
                 await _answer(500, BUG)(scope, receive, send_guarded)
             elif not complete:
@@ -120,14 +121,6 @@ class Guard:
 
 def _answer(status: int, text: str, **headers: str) -> PlainTextResponse:
     return PlainTextResponse(f"{text}\n", status, headers=headers)
-
-
-def _place(error: BaseException) -> str:
-    """Where an error was raised, for a bug report: the last line of its traceback."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return "" if trace is None else f" ({trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno})"
 
 
 def say_on_stderr(line: str) -> None:

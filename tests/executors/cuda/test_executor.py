@@ -144,7 +144,7 @@ def test_leaving_early_ends_the_process(trials):
         messages = session.messages()
         while not isinstance(next(messages), Started):
             pass
-        (process,) = session._processes.values()
+        (process,) = session._workers.values()
         assert not process.ended()
         messages.close()
         assert process.ended()

@@ -82,3 +82,12 @@ def test_without_combinations_there_is_no_map():
     grid = {"design": "one_at_a_time", "optimizer": {"lr": [1e-4, 1e-2, 1e-3], "eps": [1e-8, 1e-7, 1e-5, 1e-4]}}
     with pytest.raises(ReportError, match=r"too few arms combine values of optimizer\.eps and optimizer\.lr"):
         draw(["heat_map"], *make(grid, arms=few))
+
+
+def test_a_cell_has_one_arm():
+    grid = {"params": {"mean": [0.7, 0.9], "noise_sd": [1, 2]}}
+    params = {"mean": 0.8, "noise_sd": 1.0}
+    assert heat_map_data(*make(grid, params=params)).cells
+    study, results = make(grid, params=params, arms={"default": {}, "low": {"params": {"mean": 0.7}}})
+    with pytest.raises(ReportError, match="one as an integer and one as a fraction"):
+        heat_map_data(study, results)

@@ -2,10 +2,10 @@
 
 from markupsafe import Markup
 
-from fairtrial.api import StudyResults
 from fairtrial.report.charts import draw
 from fairtrial.report.page import arm_controls, environment, figure_choice, figure_markup, page_script, style_sheet
 from fairtrial.report.page.assets import in_page, vega_script
+from fairtrial.results import StudyResults
 from fairtrial.spec import Study
 from fairtrial.testing import simulated_results, simulated_study
 

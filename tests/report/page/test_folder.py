@@ -10,13 +10,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from fairtrial.api import StudyResults
+from builders import make_study
 from fairtrial.errors import ReportError
 from fairtrial.report.page.folder import folder_name, write_report
 from fairtrial.report.page.material import Material
 from fairtrial.report.page.rows import claims_csv, verdicts_csv
+from fairtrial.results import StudyResults
 from fairtrial.spec import Study
 from report.page.pages import small_study
+from report.test_xray import xrayed
 
 CLAIM = {
     "id": "1",
@@ -76,6 +78,25 @@ def test_the_data_are_those_of_the_store(written):
     _, results = small_study(claims=[CLAIM])
     assert len(epochs) == sum(len(result.epochs) for result in results)
     assert len(pd.read_csv(folder / "data/trials.csv")) == len(results)
+
+
+def test_the_x_ray_is_in_words_and_tables_on_the_page_and_in_files(tmp_path, monkeypatch):
+    monkeypatch.setattr("fairtrial.report.page.folder.write", lambda figure, folder: [])
+    table = make_study(("baseline", "large_eps"), seeds=2).to_dict()
+    table["arms"]["large_eps"]["label"] = "Large ε"
+    study = Study.from_dict(table)
+    results = xrayed(study)
+    write_report(study, results, tmp_path / "r")
+    page = (tmp_path / "r" / "index.html").read_text(encoding="utf-8")
+    section = page.partition('<section id="xray"')[2].partition("</section>")[0]
+    assert "<li>Large ε:<br>epsilon 1e-8 exceeds 10% of sqrt(vhat) in 1% of coordinates" in section
+    assert section.index("mostly noise") < section.index("<figure") < section.index("x-ray by kind of layer")
+    rows = pd.read_csv(tmp_path / "r/tables/xray.csv")
+    assert set(rows["arm"]) == {"baseline", "large_eps"}
+    assert "Large ε" in (tmp_path / "r/tables/xray.md").read_text(encoding="utf-8")
+    assert "\\begin{table}" in (tmp_path / "r/tables/xray.tex").read_text(encoding="utf-8")
+    write_report(study, [replace(one, snapshots=()) for one in results], tmp_path / "without")
+    assert not (tmp_path / "without/tables/xray.csv").exists()
 
 
 class TestFolders:

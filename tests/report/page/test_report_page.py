@@ -2,10 +2,10 @@
 
 import pytest
 
-from fairtrial.api import StudyResults
 from fairtrial.report.page.document import document
 from fairtrial.report.page.folder import PAGE
 from fairtrial.report.page.material import Material
+from fairtrial.results import StudyResults
 from report.page.pages import EVIL, labeled, small_study
 
 CLAIM = {

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from fairtrial.api import StudyResults
 from fairtrial.imported import Asked, import_study
 from fairtrial.report.page.document import document
 from fairtrial.report.page.items import Facts, Folded, Words
 from fairtrial.report.page.material import Material
 from fairtrial.report.page.origin import machines, reported_with, trained_on
 from fairtrial.report.page.story import SECTIONS, story
+from fairtrial.results import StudyResults
 from fairtrial.testing import simulated_results, simulated_study
 from report.page.pages import small_study
 

@@ -125,3 +125,25 @@ def test_what_a_scheduler_refuses_is_one_line_before_any_training():
     )
     with pytest.raises(StudyError, match='lr_scheduler:CyclicLR": optimizer must support momentum'):
         prepare.prepare(refused)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        ({"total_steps": 15}, "fails at step 16 of 18 (3 epochs of 6 steps): Tried to step 16 times"),
+        ({"total_steps": 2, "per": "epoch"}, "fails at step 3 of 3 (3 epochs): Tried to step 3 times"),
+        ({"total_steps": 18}, None),
+        ({"total_steps": 3, "per": "epoch"}, None),
+    ],
+)
+def test_a_schedule_for_too_few_steps_is_refused_before_any_training(schedule, message):
+    cycle = {"name": "torch.optim.lr_scheduler:OneCycleLR", "max_lr": 0.1, **schedule}
+    data = {"name": "digits", "train": 380}  # and batches of 64
+    parts = {"data": data, "model": {"name": "mlp"}, "training": {"epochs": 3}, "schedule": cycle}
+    short = Study(name="s", reference="a", arms={"a": {}}, **parts)
+    if message is None:
+        assert prepare.prepare(short)
+        return
+    with pytest.raises(StudyError) as caught:
+        prepare.prepare(short)
+    assert message in str(caught.value)

@@ -1,25 +1,26 @@
 """Runs trials in worker processes on this machine, as many side by side as there are workers."""
 
 import pickle
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
 from multiprocessing.connection import wait
 from time import monotonic
+from typing import ClassVar
 
 from fairtrial import signals
 from fairtrial.executors.base import Message, Workload, check_importable
 from fairtrial.executors.limits import Limits
 from fairtrial.executors.local.process import WorkerProcess, end_all
 from fairtrial.executors.local.worker import WorkerJob
-from fairtrial.executors.session import QueuedSession, Report
+from fairtrial.executors.session import CantContinue, QueuedSession, Report, WorkerDied
 from fairtrial.executors.slots import Slots, check_counts, choose_slots
 from fairtrial.registry import EXECUTORS
-from fairtrial.trial import Trial
 
 #: Seconds between two checks whether a worker has died unnoticed.
 SECONDS_A_CHECK = 1.0
 
-#: Seconds that workers get to save their state and end when the study is stopped.
-SECONDS_TO_STOP = 3.0
+#: Seconds that a worker gets to save its state and end when the study is stopped, and more for each further trial.
+SECONDS_TO_STOP, SECONDS_A_SAVE = 3.0, 1.0
 
 #: Variables by which the numeric libraries learn, when they are loaded, how many threads they may start.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -90,6 +91,7 @@ class LocalSession(QueuedSession):
     """
 
     slots: Slots
+    process: ClassVar[type[WorkerProcess]] = WorkerProcess
 
     def __init__(self, workload: Workload, slots: Slots, limits: Limits, shared: int = 1) -> None:
         super().__init__(workload)
@@ -97,6 +99,7 @@ class LocalSession(QueuedSession):
         self._limits = limits
         self._shared = shared  # cores for all trials together
         self._job = pickle.dumps(WorkerJob.of(workload, slots.threads, limits.memory))
+        self._room = dict.fromkeys(range(slots.workers), 1)  # trials that each worker may have, by its number
         self._workers: dict[int, WorkerProcess] = {}
         self._checked = monotonic()
         self._stop_by: float | None = None
@@ -130,25 +133,32 @@ class LocalSession(QueuedSession):
             raise
 
     def _busy(self) -> list[int]:
-        return [number for number, worker in self._workers.items() if worker.trial is not None]
+        return [number for number, worker in self._workers.items() if worker.trials]
+
+    def _running(self, number: int) -> int:
+        return len(self._workers[number].trials) if number in self._workers else 0
 
     def _assign(self) -> None:
-        """Give waiting trials to free workers, starting those that are needed."""
-        for number in range(self.slots.workers):
-            if number in self._workers and self._workers[number].trial is not None:
-                continue
-            trial = self._next(len(self._busy()))
+        """Give waiting trials to the workers that have the fewest, starting those that are needed."""
+        while True:
+            number = min(self._room, key=lambda one: (self._running(one) / self._room[one], one))
+            if self._running(number) >= self._room[number]:
+                return
+            trial = self._next(sum(map(self._running, self._workers)))
             if trial is None:
                 return
             if trial.hash == self._lone:  # the memory of the idle workers too
                 end_all([self._workers.pop(other) for other in [*self._workers]])
             if number not in self._workers:
-                variables = dict.fromkeys(THREAD_VARIABLES, str(self.slots.threads))
-                if self._workload.environment:
-                    variables |= self._workload.environment(number)
-                with signals.delayed():  # a signal now would leave a worker that nobody knows
-                    self._workers[number] = WorkerProcess(self._job, variables, self._limits)
+                self._workers[number] = self._start(number)
             self._workers[number].give(trial)
+
+    def _start(self, number: int) -> WorkerProcess:
+        variables = dict.fromkeys(THREAD_VARIABLES, str(self.slots.threads))
+        if self._workload.environment:
+            variables |= self._workload.environment(number)
+        with signals.delayed():  # a signal now would leave a worker that nobody knows
+            return self.process(self._job, variables, self._limits)
 
     def _share_cores(self) -> None:
         """Tell the busy workers how many cores each may use now."""
@@ -164,29 +174,40 @@ class LocalSession(QueuedSession):
         now = monotonic()
         passed, self._checked = min(now - self._checked, 2 * SECONDS_A_CHECK), now
         for number, worker in [*self._workers.items()]:
-            trial = worker.trial
             if number in ready:
-                yield from self._take_in(number, trial, worker.read())
-            trial = worker.trial
+                yield from self._take_in(number, worker.read)
             if worker.alive:
-                yield from self._take_in(number, trial, worker.check(0.0 if number in ready else passed))
+                yield from self._take_in(number, partial(worker.check, 0.0 if number in ready else passed))
 
-    def _take_in(self, number: int, trial: Trial | None, report: Report | None) -> Iterator[Message]:
-        """Forget a worker that has died, and handle its report."""
-        if not self._workers[number].alive:
+    def _take_in(self, number: int, listen: Callable[[], Report | None]) -> Iterator[Message]:
+        """Handle the report of a worker, if there is one; where the worker has died, its trials run again."""
+        worker = self._workers[number]
+        held = dict(worker.trials)
+        report = listen()
+        if not worker.alive:
             del self._workers[number]
-        if trial is not None and report is not None:
+        if report is None or not held:
+            return
+        if isinstance(report, WorkerDied):
+            yield from self._lost(number, [*held.values()], report)
+        elif isinstance(report, CantContinue):
+            raise report.error
+        elif trial := held.pop(report.trial_id, None):
             yield from self._handle(trial, report)
+            if not worker.alive:  # this one took too long, and the others are not to blame
+                self._put_back([*held.values()])
 
     def _ask_to_stop(self, numbers: Iterable[int]) -> None:
         """Ask the workers whose trials can save their state to do so and end, and end the others."""
         if self._stop_by is not None:
             return
-        self._stop_by = monotonic() + SECONDS_TO_STOP
+        numbers = [*numbers]
+        most = max(map(self._running, numbers), default=1)
+        self._stop_by = monotonic() + SECONDS_TO_STOP + SECONDS_A_SAVE * (most - 1)
         for number in numbers:
-            trial = self._workers[number].trial
-            if self._workload.checkpoints is not None and trial is not None and trial.hash in self._started:
-                self._workers[number].ask_to_stop()
+            worker = self._workers[number]
+            if self._workload.checkpoints is not None and not self._started.isdisjoint(worker.trials):
+                worker.ask_to_stop()
             else:
                 self._workers.pop(number).close()
 
@@ -195,6 +216,6 @@ class LocalSession(QueuedSession):
         busy = self._busy()
         self._ask_to_stop([number for number in numbers if number in busy])
         leaving = [self._workers.pop(number) for number in numbers if number in self._workers]
-        end_all([worker for worker in leaving if worker.trial is None])
-        end_all([worker for worker in leaving if worker.trial is not None], self._stop_by or 0.0)
+        end_all([worker for worker in leaving if not worker.trials])
+        end_all([worker for worker in leaving if worker.trials], self._stop_by or 0.0)
         self._stop_by = None

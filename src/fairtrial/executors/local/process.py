@@ -1,12 +1,12 @@
 """A worker process seen from outside: start it, talk to it, supervise it, end it, and say what it died of."""
 
-import math
 import os
 import pickle
 import signal
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
@@ -55,17 +55,18 @@ _LIKELY = dict.fromkeys((signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SI
 class WorkerProcess:
     """One worker process, started with a pickled `WorkerJob` and variables on top of this process's own.
 
-    Its ``connection`` is readable when there is a report, or when the worker has ended.
+    Its ``connection`` is readable when there is a report, or when the worker has ended. This one runs a trial at a
+    time; the ``module`` of a subclass may run several.
     """
 
     module: ClassVar = "fairtrial.executors.local.worker"  # whose function `main` is the inside
 
     def __init__(self, job: bytes, environment: Mapping[str, str], limits: Limits) -> None:
-        self.trial: Trial | None = None  # the one that it runs; None if it is free, or dead
+        self.trials: dict[str, Trial] = {}  # those that it runs, by hash, in the order given; none if it is dead
         self.alive = True  # False once it has died or was ended; nothing more is read from it
         self._limits = limits
-        self._deadline = math.inf
-        self._epochs = 0
+        self._deadlines: dict[str, float] = {}  # of trials that have started, on the monotonic clock
+        self._ended_epochs: Counter[str] = Counter()
         self._silent = 0.0
         self._cores = 1
         try:
@@ -101,15 +102,12 @@ class WorkerProcess:
                 self._resources = undo.pop_all()
         except OSError as error:
             raise FairtrialError(f"a worker process can't be started: {error.strerror or error}") from error
-        self.start()
         self._send(job)
 
-    def start(self) -> None:
-        """Set up what a subclass has; called once, before the worker is given anything."""
-
     def give(self, trial: Trial) -> None:
-        """Give a trial to a free worker."""
-        self.trial, self._deadline, self._epochs, self._silent = trial, math.inf, 0, 0.0
+        """Give a trial to the worker, beside those that it has."""
+        self.trials[trial.hash] = trial
+        self._silent = 0.0
         self._send(pickle.dumps(trial))
 
     def read(self) -> Report | None:
@@ -122,19 +120,21 @@ class WorkerProcess:
         match report:
             case WorkerDied():
                 return self._give_up(report)
-            case Started():
-                self._deadline = monotonic() + (self._limits.time or math.inf)
-            case EpochFinished():
-                self._epochs += 1
-            case Ended() | CantContinue():
-                self.trial = None
+            case Started(trial_id) if self._limits.time is not None:
+                self._deadlines[trial_id] = monotonic() + self._limits.time
+            case EpochFinished(trial_id):
+                self._ended_epochs[trial_id] += 1
+            case Ended(trial_id):
+                self._forget(trial_id)
+            case CantContinue() if len(self.trials) == 1:
+                self._forget(*self.trials)
         return report
 
     def check(self, silent: float = 0.0) -> Report | None:
-        """Check whether the worker is dead, has been silent for too long, or its trial has taken too long.
+        """Check whether the worker is dead, has been silent for too long, or a trial of it has taken too long.
 
-        The caller counts the seconds without a report since the last call, while it listens: by the clock a process
-        that was suspended would find all its workers silent.
+        All trials of such a worker are lost with it. The caller counts the seconds without a report since the last
+        call, while it listens: by the clock a process that was suspended would find all its workers silent.
         """
         self._silent += silent
         if self.dead():  # its pipe may still be open, if a process that it has forked keeps it open
@@ -142,20 +142,28 @@ class WorkerProcess:
         if self._silent > self._limits.silence:
             cause = f"worker was silent for {format_seconds(self._limits.silence)}\n{self._where()}"
             return self._give_up(WorkerDied(cause.rstrip()))
-        if self.trial is None or self.seconds_left() > 0 or self.connection.poll():  # the end may be waiting
+        if self.seconds_left() > 0 or self.connection.poll():  # the end may be waiting
             return None
-        cause = f"time limit of {format_seconds(self._limits.time or 0)} exceeded in epoch {self._epochs + 1}"
-        detail = f"{cause}\n{self._where()}".rstrip()
-        return self._give_up(Ended(self.trial.hash, Outcome.FAILED, detail, datetime.now(UTC)))
+        trial_id = min(self._deadlines, key=self._deadlines.__getitem__)
+        limit, epoch = format_seconds(self._limits.time or 0), self._ended_epochs[trial_id] + 1
+        where = self._where() if len(self.trials) == 1 else ""  # of several, another may have its turn
+        detail = f"time limit of {limit} exceeded in epoch {epoch}\n{where}".rstrip()
+        return self._give_up(Ended(trial_id, Outcome.FAILED, detail, datetime.now(UTC)))
 
     def seconds_left(self) -> float:
-        """Return how many seconds the trial may still take; infinity without a trial or a limit."""
-        return math.inf if self.trial is None else self._deadline - monotonic()
+        """Return how many seconds the trial with the least time left may still take; infinity without a limit."""
+        return min(self._deadlines.values(), default=float("inf")) - monotonic()
 
     def _give_up(self, report: Report) -> Report:
-        self.alive, self.trial = False, None
+        self.alive = False
+        self._forget(*self.trials)
         self.close()
         return report
+
+    def _forget(self, *trial_ids: str) -> None:
+        for trial_id in trial_ids:
+            for known in (self.trials, self._deadlines, self._ended_epochs):
+                known.pop(trial_id, None)
 
     def ended(self) -> bool:
         """Check whether the process has ended."""
@@ -189,7 +197,7 @@ class WorkerProcess:
         return self._crash_log.read().decode(errors="replace").strip()
 
     def ask_to_stop(self) -> None:
-        """Ask the worker to end as soon as its trial has saved its state, without waiting for it."""
+        """Ask the worker to end as soon as its trials have saved their states, without waiting for it."""
         self._send(STOP)
 
     def use_cores(self, number: int) -> None:

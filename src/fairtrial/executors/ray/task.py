@@ -84,12 +84,12 @@ def run_task(spec: TaskSpec, trial: bytes, data: Sequence[Any]) -> Iterator[byte
     try:
         worker = _worker(spec, data)
         worker.give(pickle.loads(trial))  # noqa: S301  (from the machine that runs the study)
-        while worker.trial is not None:
+        while worker.trials:
             yield pickle.dumps(_reports(worker))
     except KeyboardInterrupt:  # so Ray cancels a task
         return
     finally:
-        if _SLOT.worker is not None and (not _SLOT.worker.alive or _SLOT.worker.trial is not None):
+        if _SLOT.worker is not None and (not _SLOT.worker.alive or _SLOT.worker.trials):
             _SLOT.clear(GRACE if spec.saves and _SLOT.worker.alive else 0.0)
 
 
@@ -114,7 +114,7 @@ def _worker(spec: TaskSpec, data: Sequence[Any]) -> WorkerProcess:
 def _reports(worker: WorkerProcess) -> list[Report]:
     """Wait for a report, and take all others that are ready: that saves most messages among quick trials."""
     reports: list[Report] = []
-    while worker.trial is not None and (not reports or worker.connection.poll()):
+    while worker.trials and (not reports or worker.connection.poll()):
         ready = wait([worker.connection], SECONDS_A_CHECK)
         new = [worker.read() if ready else None]
         if worker.alive:

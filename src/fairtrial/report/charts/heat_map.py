@@ -56,6 +56,11 @@ def heat_map_data(
     if 2 * len(places) < len(values[one]) * len(values[other]):
         raise ReportError(f"too few arms combine values of {one} and {other} for a heat map")
     across, up = (one, other) if len(values[one]) >= len(values[other]) else (other, one)
+    if len({(float(place[across]), float(place[up])) for place in places.values()}) < len(places):
+        raise ReportError(
+            f"two arms have the same {across} and {up}, one as an integer and one as a fraction, and a heat map "
+            "has one cell for both"
+        )
     found = difference_data(study, results, history=history, measure=measure).found
     rows = {row.arm: row for row in found.comparisons}
     cells = {

@@ -258,7 +258,7 @@ def _words_updates(study: Study, data: XrayCharts) -> Words:
     lines = (
         f"{study.name}. Left: how many learning rates a step changes a weight by.",
         "Middle: norm of a step over that of the weights.",
-        "Right: 0 where a gradient has nothing to do with those before it.",
+        "Right: 0 where a gradient has nothing to do with those before it, below 0 where it points against them.",
         *_remarks(data),
     )
     found = {one.arm: one.last.overall.get("update_rms_over_lr") for one in data.arms}

@@ -110,6 +110,8 @@ def _tables(material: Material) -> Iterator[tuple[str, bytes]]:
     }
     if material.claims is not None and material.named.claims is not None:
         views["claims"] = (material.claims, claims_csv(material.named.claims))
+    if material.xray is not None:
+        views["xray"] = (material.xray, material.xray.csv())
     for name, (view, csv) in views.items():
         yield f"{TABLES}/{name}.csv", csv.encode()
         yield f"{TABLES}/{name}.md", view.markdown().encode()

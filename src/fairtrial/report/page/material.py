@@ -12,6 +12,7 @@ from fairtrial.registry import CHARTS
 from fairtrial.report.chart_options import ChartOptions
 from fairtrial.report.charts import Figure, draw
 from fairtrial.report.views import View, verdict_view
+from fairtrial.report.xray import StudyXray, xray_of
 from fairtrial.scheduler import plan
 from fairtrial.spec import Study
 from fairtrial.spec.labels import under_labels
@@ -20,7 +21,7 @@ from fairtrial.stats.comparison import StudyVerdict
 from fairtrial.stats.summary import StudySummary, summarize
 from fairtrial.trial import TrialResult
 
-Data = TypeVar("Data", bound=StudySummary | StudyVerdict | StudyClaims)
+Data = TypeVar("Data", bound=StudySummary | StudyVerdict | StudyClaims | StudyXray)
 
 #: Charts of the x-ray have names that begin so.
 XRAY = "xray_"
@@ -50,6 +51,13 @@ class Runs:
         if not self.study.claims or len(self.study.arms) < 2:
             return None
         return check_claims(self.study, self.results, history=self.history)
+
+    @cached_property
+    def xray(self) -> StudyXray | None:
+        """What its optimizers did; None without snapshots."""
+        if not any(result.snapshots for result in self.results):
+            return None
+        return xray_of(self.study, self.results)
 
 
 @dataclass(frozen=True)
@@ -100,6 +108,13 @@ class Material:
         if self.named.claims is None or self.shown.claims is None:
             return None
         return self._labeled(View(self.named.claims), View(self.shown.claims))
+
+    @cached_property
+    def xray(self) -> View[StudyXray] | None:
+        """The x-ray; None without snapshots."""
+        if self.named.xray is None or self.shown.xray is None:
+            return None
+        return self._labeled(View(self.named.xray), View(self.shown.xray))
 
     def _labeled(self, view: View[Data], labeled: View[Data]) -> View[Data]:
         if self.named is not self.shown:

@@ -162,11 +162,11 @@ def claim_section(material: Material) -> Section:
 
 
 def xray_section(material: Material) -> Section:
-    """What the optimizer did inside, or how to record it."""
+    """What the optimizer did inside, in words, figures and tables, or how to record it."""
+    first, *others = (Table(grid) for grid in material.xray.grids()) if material.xray else (None,)
     figures = {name: figure for name, figure in material.charts.items() if name.startswith(XRAY)}
-    items: tuple[Item, ...] = tuple(
-        Charts(f"chart-{name}", ((figure.name, figure),)) for name, figure in figures.items()
-    )
+    charts = [Charts(f"chart-{name}", ((figure.name, figure),)) for name, figure in figures.items()]
+    items: tuple[Item, ...] = (first, *charts, *others) if first else ()
     if not items:
         how = (
             " `fairtrial run` takes them unless it is told --no-xray; a loop of your own calls trial.xray(optimizer). "

@@ -39,7 +39,4 @@ class Adafactor(TorchOptimizer):
 
     def build(self, parameters: "Iterable[torch.nn.Parameter]") -> "torch.optim.Optimizer":
         """Make torch's Adafactor; its first epsilon is that of the weights' type, as by default."""
-        import torch  # noqa: PLC0415  (settings are read without it)
-
-        arguments = self.model_dump(exclude={"name", "eps"})
-        return torch.optim.Adafactor(parameters, eps=(None, self.eps), **arguments)
+        return self._make(parameters, **self.model_dump(exclude={"name", "eps"}), eps=(None, self.eps))

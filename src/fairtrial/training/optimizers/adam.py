@@ -7,7 +7,7 @@ from pydantic import StrictBool
 
 from fairtrial.registry import OPTIMIZERS
 from fairtrial.spec.numbers import BelowOne, NonNegative, Positive
-from fairtrial.spec.sections import OptimizerSettings
+from fairtrial.training.optimizers.base import TorchOptimizer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @OPTIMIZERS.register("adam")
-class Adam(OptimizerSettings):
+class Adam(TorchOptimizer):
     r"""Adam (Kingma & Ba 2014, algorithm 1).
 
     With ``eps_convention = "torch"``, it is algorithm 1 of the paper and torch.optim.Adam:
@@ -56,10 +56,8 @@ class Adam(OptimizerSettings):
 
     def build(self, parameters: "Iterable[torch.nn.Parameter]") -> "torch.optim.Optimizer":
         """Make torch's optimizer with its fused kernels, which read and write each parameter once."""
-        import torch  # noqa: PLC0415  (settings are read without it)
-
         arguments = self.model_dump(include={"lr", "betas", "eps", "weight_decay", "amsgrad"})
-        optimizer: torch.optim.Optimizer = getattr(torch.optim, self.torch_class)(parameters, fused=True, **arguments)
+        optimizer = self._make(parameters, fused=True, **arguments)
         if self.eps_convention == "keras":
             _use_epsilon_hat(optimizer)
         return optimizer

@@ -1,6 +1,6 @@
 """What the settings of torch's optimizers share."""
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from fairtrial.spec.sections import OptimizerSettings
 
@@ -18,9 +18,12 @@ class TorchOptimizer(OptimizerSettings):
 
     def build(self, parameters: "Iterable[torch.nn.Parameter]") -> "torch.optim.Optimizer":
         """Make torch's optimizer."""
+        return self._make(parameters, **self.model_dump(exclude={"name"}))
+
+    def _make(self, parameters: "Iterable[torch.nn.Parameter]", **arguments: Any) -> "torch.optim.Optimizer":
+        """Make the optimizer from its arguments."""
         import torch  # noqa: PLC0415  (settings are read without it)
 
-        made: torch.optim.Optimizer = getattr(torch.optim, self.torch_class)(
-            parameters, **self.model_dump(exclude={"name"})
-        )
-        return made
+        from fairtrial.training.uncompiled import uncompiled  # noqa: PLC0415  (imports torch)
+
+        return uncompiled(getattr(torch.optim, self.torch_class))(parameters, **arguments)

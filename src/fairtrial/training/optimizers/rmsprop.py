@@ -1,19 +1,14 @@
 """RMSprop."""
 
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 from fairtrial.registry import OPTIMIZERS
 from fairtrial.spec.numbers import BelowOne, NonNegative, Positive
-from fairtrial.spec.sections import OptimizerSettings
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    import torch
+from fairtrial.training.optimizers.base import TorchOptimizer
 
 
 @OPTIMIZERS.register("rmsprop")
-class RMSprop(OptimizerSettings):
+class RMSprop(TorchOptimizer):
     r"""RMSprop (Tieleman & Hinton 2012, as torch writes it).
 
     .. math:: v \leftarrow \alpha v + (1 - \alpha) g^2, \qquad
@@ -27,15 +22,11 @@ class RMSprop(OptimizerSettings):
         weight_decay: L2 penalty, added to the gradient.
     """
 
+    torch_class: ClassVar = "RMSprop"
+
     lr: Positive = 1e-2
     alpha: BelowOne = 0.99
     eps: NonNegative = 1e-8
     momentum: BelowOne = 0.0
     centered: bool = False
     weight_decay: NonNegative = 0.0
-
-    def build(self, parameters: "Iterable[torch.nn.Parameter]") -> "torch.optim.Optimizer":
-        """Make torch's RMSprop."""
-        import torch  # noqa: PLC0415  (settings are read without it)
-
-        return torch.optim.RMSprop(parameters, **self.model_dump(exclude={"name"}))

@@ -1,22 +1,17 @@
 """Stochastic gradient descent."""
 
-from typing import TYPE_CHECKING, Self
+from typing import ClassVar, Self
 
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
 from fairtrial.registry import OPTIMIZERS
 from fairtrial.spec.numbers import BelowOne, NonNegative, Positive
-from fairtrial.spec.sections import OptimizerSettings
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    import torch
+from fairtrial.training.optimizers.base import TorchOptimizer
 
 
 @OPTIMIZERS.register("sgd")
-class SGD(OptimizerSettings):
+class SGD(TorchOptimizer):
     """Stochastic gradient descent with optional momentum (Sutskever et al. 2013, as torch writes it).
 
     Attributes:
@@ -24,6 +19,8 @@ class SGD(OptimizerSettings):
         nesterov: look ahead along the velocity; requires momentum.
         weight_decay: L2 penalty, added to the gradient.
     """
+
+    torch_class: ClassVar = "SGD"
 
     lr: Positive = 1e-2
     momentum: BelowOne = 0.0
@@ -35,9 +32,3 @@ class SGD(OptimizerSettings):
         if self.nesterov and self.momentum == 0:
             raise PydanticCustomError("nesterov", "nesterov = true needs a momentum above 0")
         return self
-
-    def build(self, parameters: "Iterable[torch.nn.Parameter]") -> "torch.optim.Optimizer":
-        """Make torch's SGD."""
-        import torch  # noqa: PLC0415  (settings are read without it)
-
-        return torch.optim.SGD(parameters, **self.model_dump(exclude={"name"}))

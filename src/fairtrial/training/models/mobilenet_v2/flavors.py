@@ -137,9 +137,10 @@ def make_from_seed(
     make: Callable[[], nn.Module], initialize: Callable[[nn.Module, torch.Generator], None], seed: int
 ) -> nn.Module:
     """Make a network on the CPU, channels last, whose initial weights depend on the seed only."""
-    with torch.device("meta"):  # torch would initialize the layers from the global generator
-        network = make()
-    network.to(torch.float32).to_empty(device="cpu")
+    # Torch initializes the layers from the global generator first, for nothing. To make them on the device "meta" would
+    # spare that, but give them memory by a part of torch's compiler, whose import takes far longer.
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+        network = make().to(torch.float32)
     initialize(network, torch.Generator(device="cpu").manual_seed(seed))
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's types
     return network

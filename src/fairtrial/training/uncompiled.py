@@ -1,0 +1,29 @@
+"""Torch's optimizers without torch's compiler, which fairtrial's training step never uses."""
+
+import inspect
+from functools import cache
+
+import torch
+
+#: What torch decorates so that the first call imports ``torch._dynamo``, in torch 2.13: every one but `step`.
+_DECORATED = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
+
+
+@cache
+def uncompiled(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+    """Make a class that does what one of torch's optimizers does, without importing torch's compiler.
+
+    The methods of torch's classes import it when they are first called, to tell it to leave them alone. That takes as
+    long as ``import torch``, in each process. Here they are called without that decoration.
+
+    Args:
+        kind: a class of ``torch.optim``. It is not changed.
+
+    Example:
+        >>> weights = torch.nn.Parameter(torch.ones(3))
+        >>> isinstance(uncompiled(torch.optim.Adam)([weights]), torch.optim.Adam)
+        True
+    """
+    methods = {name: inspect.unwrap(getattr(kind, name)) for name in _DECORATED}
+    step = torch.no_grad()(inspect.unwrap(kind.step))  # the other thing that its decoration does
+    return type(kind.__name__, (kind,), {**methods, "step": step, "__module__": kind.__module__})
