@@ -233,7 +233,9 @@ class _Estimator:
                 if not self.trials_per_gpu and not _pay(measured):
                     break
             work = bench_gpu.work_of_trial(arm.settings, datasets.load(arm.settings.data, verify=False))
-            self.on_gpu[kind] = _KindOnGpu(tuple(measured), work, measured[-1 if _pay(measured) else -2].trials)
+            self.on_gpu[kind] = _KindOnGpu(
+                tuple(measured), work, measured[-1 if self.trials_per_gpu or _pay(measured) else -2].trials
+            )
 
     @cached_property
     def _tuning(self) -> Sequence[str]:

@@ -32,13 +32,13 @@ class CantContinue:
 
 @dataclass(frozen=True)
 class Room:
-    """A worker may have so many trials side by side from now on; of the worker, not of a trial."""
+    """A worker tells its parent how many trials side by side it has room for from now on."""
 
     trials: int
 
 
-#: What a worker reports, mostly about a trial that it runs.
-Report: TypeAlias = Message | Progressed | CantContinue | WorkerDied | Room
+#: What is reported about a trial that a worker runs.
+Report: TypeAlias = Message | Progressed | CantContinue | WorkerDied
 
 
 class QueuedSession:
