@@ -21,6 +21,16 @@ _PLAIN |= dict.fromkeys("‘’", "'") | dict.fromkeys("“”", '"')
 _ERRORS = "fairtrial.plain"
 
 
+def encodable(text: str, encoding: str) -> str:
+    r"""Write what an encoding lacks as the standard streams do, so that its width is known before it is printed.
+
+    Example:
+        >>> print(encodable("β₁ ± 1", "ascii"))
+        \u03b2\u2081 +- 1
+    """
+    return text if text.isascii() else text.encode(encoding, _ERRORS).decode(encoding)
+
+
 class _Sink(io.FileIO):
     """A file descriptor whose writes never raise; it remembers the first error."""
 
@@ -48,7 +58,6 @@ def install() -> None:
             os.fstat(number)
         except OSError:
             os.set_inheritable(os.open(os.devnull, mode), True)  # the lowest free number, which is this one
-    codecs.register_error(_ERRORS, _replace)
     sys.stdout, sys.stderr = _tolerant(1, sys.stdout), _tolerant(2, sys.stderr)
 
 
@@ -88,3 +97,6 @@ def _replace(error: UnicodeError) -> tuple[str, int]:
         raise error
     chars = error.object[error.start : error.end]
     return "".join(_PLAIN.get(char) or escape(char) for char in chars), error.end
+
+
+codecs.register_error(_ERRORS, _replace)

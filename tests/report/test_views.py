@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+import fairtrial
 from fairtrial.errors import ReportError
 from fairtrial.report.grid import Column, Grid
 from fairtrial.report.html import html
@@ -114,3 +115,16 @@ def test_a_study_without_results_shows_itself():
     study = simulated_study({"a": {}, "b": {"mean": 0.9}})
     for data in (summarize(study, []), compare(study, []), check_claims(study, [])):
         assert Page(View(data).html()).text
+
+
+def test_columns_stay_aligned_where_the_screen_lacks_a_letter():
+    study = simulated_study({"plain": {}, "greek": {"mean": 0.9}}, seeds=3)
+    table = study.to_dict()
+    table["arms"]["greek"]["label"] = "β₁ = 0.5 ±"
+    labeled = fairtrial.StudyResults(type(study).from_dict(table), simulated_results(study))
+    text = labeled.table().text(100, encoding="ascii")
+    assert r"\u03b2\u2081 = 0.5 +-" in text
+    assert text.isascii() is False  # the rule, which every encoding has in one column
+    header, rule, *rows = text.splitlines()[2:6]
+    assert {len(line) for line in (header, rule, *rows)} == {len(rule)}
+    assert "β₁ = 0.5 ±" in labeled.table().text(100)

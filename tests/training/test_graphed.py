@@ -1,6 +1,8 @@
 """Training by recorded steps: the same bits as operation by operation. Where there is no GPU, through a stand-in."""
 
+import gc
 import itertools
+import weakref
 from contextlib import suppress
 
 import pytest
@@ -15,6 +17,7 @@ from fairtrial.training import graphs, loop
 from fairtrial.training.devices import choose_device
 from fairtrial.training.graphed import RECORDABLE, why_not_recorded
 from fairtrial.training.kernels import library
+from fairtrial.training.learner import Learner
 from fairtrial.trial import Machine, Outcome, TrialContext, Turn
 
 MACHINE = Machine({}, "p", "cpu", 1, "s")
@@ -196,6 +199,28 @@ def test_an_interrupted_trial_gives_the_same_bits(case, stop, operations, record
     messages = list(run_trial(trial, loop.train, MACHINE, attempt))
     records = [message.record.metrics for message in messages if isinstance(message, EpochFinished)]
     assert (without_seconds(records), attempt.fingerprints, attempt.xray.snapshots) == expected
+
+
+@pytest.mark.parametrize("changes", [{}, {"optimizer": {"lr": 1e30}}, {"training": {"ema": 0.9, "precision": "bf16"}}])
+def test_a_trial_that_has_ended_leaves_nothing_in_memory(changes, recorded, monkeypatch):
+    """On a GPU the next trial needs it; Python alone would find it at any later time."""
+    recorded()
+    made = []
+    build = Learner.build
+
+    def remembered(*arguments):
+        learner = build(*arguments)
+        made.extend([weakref.ref(learner.network), weakref.ref(learner.optimizer)])
+        return learner
+
+    monkeypatch.setattr(Learner, "build", remembered)
+    gc.disable()
+    try:
+        for message in run_in_turns(make(**changes), loop.train, MACHINE):
+            if isinstance(message, Ended):
+                assert [one() for one in made] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_a_trial_diverges_at_the_same_batch(operations, recorded):

@@ -2,27 +2,70 @@
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from fairtrial import api, judging, signals
 from fairtrial.cli import options
-from fairtrial.cli.output import GATE_ERROR, complain, console, out, out_document, say, show_traceback, this_command
+from fairtrial.cli.output import (
+    GATE_ERROR,
+    complain,
+    console,
+    out,
+    out_document,
+    say_how_to_resume,
+    screen,
+    show_traceback,
+)
 from fairtrial.errors import FairtrialError, Terminated
 from fairtrial.report.live import ProgressDisplay
 from fairtrial.spec import Study
-from fairtrial.store.url import DEFAULT_STORE, redact_url
+from fairtrial.store.url import DEFAULT_STORE
 
 if TYPE_CHECKING:
+    from fairtrial.executors.base import Executor
     from fairtrial.stats.gate import Gate
 
 
 #: Ends of names of tables of runs, which are no studies.
 _TABLES = (".csv", ".tsv", ".parquet", ".json", ".jsonl", ".ndjson", ".csv.gz")
+
+
+NotWorseThanOption = Annotated[
+    float | None,
+    typer.Option(
+        "--not-worse-than", metavar="MARGIN", help="A change that costs this or more, in the measure's unit, fails."
+    ),
+]
+BaselineOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Compare the reference under the code as it is now with these stored runs."),
+]
+SaveOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Train the reference, and save its runs as a baseline.")
+]
+SeedsOption = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Seeds of a baseline; by default the study's.")
+]
+MaxSeedsOption = Annotated[
+    int | None, typer.Option(metavar="N", min=2, help="Seeds after which it ends; by default the study's.")
+]
+AlphaOption = Annotated[
+    float | None,
+    typer.Option(metavar="ALPHA", help="Probability of each wrong decision; by default the study's, 0.05."),
+]
+ChangesOption = Annotated[
+    int,
+    typer.Option("--changes-a-month", metavar="N", min=1, help="Changes that it judges a month, for its error rates."),
+]
+MarkdownOption = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Write a summary for a pull request; - for standard output.")
+]
+JUnitOption = Annotated[str | None, typer.Option(metavar="FILE", help="Write JUnit XML; - for standard output.")]
 
 
 def gate(
@@ -36,40 +79,16 @@ def gate(
     overrides: options.OverridesOption = None,
     store: options.StoreOption = DEFAULT_STORE,
     *,
-    not_worse_than: Annotated[
-        float | None,
-        typer.Option(
-            "--not-worse-than", metavar="MARGIN", help="A change that costs this or more, in the measure's unit, fails."
-        ),
-    ] = None,
-    baseline: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Compare the reference under the code as it is now with these stored runs."),
-    ] = None,
-    save: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Train the reference, and save its runs as a baseline.")
-    ] = None,
-    seeds: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Seeds of a baseline; by default the study's.")
-    ] = None,
-    max_seeds: Annotated[
-        int | None, typer.Option(metavar="N", min=2, help="Seeds after which it ends; by default the study's.")
-    ] = None,
+    not_worse_than: NotWorseThanOption = None,
+    baseline: BaselineOption = None,
+    save: SaveOption = None,
+    seeds: SeedsOption = None,
+    max_seeds: MaxSeedsOption = None,
     max_time: options.MaxTimeOption = None,
-    alpha: Annotated[
-        float | None,
-        typer.Option(metavar="ALPHA", help="Probability of each wrong decision; by default the study's, 0.05."),
-    ] = None,
-    changes: Annotated[
-        int,
-        typer.Option(
-            "--changes-a-month", metavar="N", min=1, help="Changes that it judges a month, for its error rates."
-        ),
-    ] = 20,
-    markdown: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Write a summary for a pull request; - for standard output.")
-    ] = None,
-    junit: Annotated[str | None, typer.Option(metavar="FILE", help="Write JUnit XML; - for standard output.")] = None,
+    alpha: AlphaOption = None,
+    changes: ChangesOption = 20,
+    markdown: MarkdownOption = None,
+    junit: JUnitOption = None,
     arm: options.ArmOption = None,
     seed: options.SeedOption = None,
     measure: options.MeasureOption = None,
@@ -100,7 +119,7 @@ def gate(
     table = {name: value for name, value in columns.items() if value is not None}
     plan = {"baseline": baseline, "max-seeds": max_seeds, "max-time": max_time}
     outputs = {"markdown": markdown, "junit": junit}
-    try:
+    with _statuses(store):
         _check_source(source, table, {**plan, "save": save, "seeds": seeds, "set": overrides})
         _check_mode(save, {"seeds": seeds}, {**plan, **outputs, "not-worse-than": not_worse_than, "alpha": alpha})
         _check_outputs(markdown, junit)
@@ -109,13 +128,10 @@ def gate(
         else:
             run = options.make_executor(
                 executor, workers=workers, threads=threads, address=address, checkpoints=checkpoints,
-                trials_per_gpu=trials_per_gpu,
-                time_limit=time_limit, memory_limit=memory_limit,
+                trials_per_gpu=trials_per_gpu, time_limit=time_limit, memory_limit=memory_limit,
             )  # fmt: skip
             study = api.load(source, overrides or [], store=store)
-            os.environ.pop("FAIRTRIAL_STORE", None)  # workers inherit the environment, and it may hold a password
-            with ProgressDisplay(console()) as display:
-                where = {"store": store, "executor": run, "callbacks": [display]}
+            with _training(store, run) as where:
                 if save is not None:
                     _save(study, save, seeds, where)
                     return
@@ -124,16 +140,31 @@ def gate(
                     max_seconds=max_time, changes_a_month=changes, **where,
                 )  # fmt: skip
         _write(found, markdown, junit)
+    raise typer.Exit(found.exit_code)
+
+
+@contextmanager
+def _statuses(store: str) -> Iterator[None]:
+    """End with a status of its own, whatever happens: 1 says that the change is worse, so no error may end with it."""
+    try:
+        yield
     except FairtrialError as error:
         complain(str(error))
         raise typer.Exit(GATE_ERROR) from None
     except (KeyboardInterrupt, Terminated) as end:
-        say(f"interrupted; every finished epoch is in {redact_url(store)}. To resume:\n  {this_command()}")
+        say_how_to_resume(store)
         raise typer.Exit(signals.exit_status(end)) from None
-    except Exception as error:  # noqa: BLE001  (a traceback alone would end with status 1, which says worse)
+    except Exception as error:  # noqa: BLE001  (a traceback alone would end with status 1)
         show_traceback(type(error), error, error.__traceback__)
         raise typer.Exit(GATE_ERROR) from None
-    raise typer.Exit(found.exit_code)
+
+
+@contextmanager
+def _training(store: str, executor: "Executor") -> Iterator[dict[str, Any]]:
+    """Show progress; gives what a run needs beside its study."""
+    os.environ.pop("FAIRTRIAL_STORE", None)  # workers inherit the environment, and it may hold a password
+    with ProgressDisplay(console()) as display:
+        yield {"store": store, "executor": executor, "callbacks": [display]}
 
 
 def _gate_table(source: str, table: Mapping[str, Any], *, changes: int, **options: Any) -> "Gate":
@@ -213,6 +244,4 @@ def _write(found: "Gate", markdown: str | None, junit: str | None) -> None:
         elif path is not None:
             write_document(Path(path), content)
     if "-" not in {markdown, junit}:
-        screen = Console()
-        color = screen.is_terminal and not screen.is_dumb_terminal
-        print(report.gate_text(found, screen.width, color=color), end="")  # noqa: T201  (colors are escape codes)
+        print(report.gate_text(found, **screen()), end="")  # noqa: T201  (colors are escape codes)

@@ -51,7 +51,7 @@ COMMANDS = (
     Entry("export", "results", "export", "Write every epoch record, every trial, or every snapshot."),
     Entry(
         "xray",
-        "xray",
+        "results",
         "xray",
         "Show what each arm's optimizer did: how much epsilon and the betas mattered, in words and tables.",
     ),

@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from fairtrial.store.url import DEFAULT_STORE, redact_url, redact_words
 from fairtrial.text import one_line, visible
@@ -23,6 +23,23 @@ def console() -> "Console":
     from rich.console import Console  # noqa: PLC0415  (not needed by every command)
 
     return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class Screen(TypedDict):
+    """What standard output shows: columns, whether it has colors, and its encoding."""
+
+    width: int
+    color: bool
+    encoding: str
+
+
+def screen() -> Screen:
+    """Look at standard output."""
+    from rich.console import Console  # noqa: PLC0415  (not needed by every command)
+
+    found = Console()
+    color = found.is_terminal and not found.is_dumb_terminal
+    return Screen(width=found.width, color=color, encoding=found.encoding)
 
 
 def out(text: str) -> None:
@@ -61,6 +78,11 @@ def command_line(verb: str, study: str, store: str) -> str:
 def this_command() -> str:
     """Write the command line that started this process, without passwords."""
     return shlex.join(["fairtrial", *(redact_url(word) for word in sys.argv[1:])])
+
+
+def say_how_to_resume(store: str) -> None:
+    """Say that a command which trains was interrupted, what is kept, and how to go on."""
+    say(f"interrupted; every finished epoch is in {redact_url(store)}. To resume:\n  {this_command()}")
 
 
 def run_with_seeds(study: str, overrides: Sequence[str], store: str, least: int, most: int) -> str:

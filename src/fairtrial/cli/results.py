@@ -9,7 +9,7 @@ import typer
 
 from fairtrial import api, tasks
 from fairtrial.cli.options import JSONOption, OverridesOption, StoreOption, StudyArgument
-from fairtrial.cli.output import complain, out, out_document, run_again, run_with_seeds, say
+from fairtrial.cli.output import command_line, complain, out, out_document, run_again, run_with_seeds, say, screen
 from fairtrial.errors import ReportError
 from fairtrial.spec import Study
 from fairtrial.store.url import DEFAULT_STORE
@@ -22,6 +22,8 @@ _FORMAT = typer.Option("--format", help="Output format.")
 TextFormat = Annotated[Literal["text", "markdown", "latex", "json"], _FORMAT]
 TableFormat = Annotated[Literal["text", "markdown", "latex", "json", "csv"], _FORMAT]
 ExportFormat = Annotated[Literal["csv", "parquet", "json"], _FORMAT]
+#: The charts of an x-ray.
+XRAY_CHARTS = ("xray_sqrt_vhat", "xray_epsilon", "xray_updates", "xray_layers", "xray_losses")
 #: A study as the command line names it: name or file, overrides, store.
 Named: TypeAlias = tuple[str, Sequence[str], str]
 
@@ -73,6 +75,24 @@ def claims(
     A claim is supported, contradicted or undecided.
     """
     print_view(api.open_results(study, overrides or [], store=store).claims(), form)
+
+
+def xray(
+    study: StudyArgument,
+    overrides: OverridesOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    form: TableFormat = "text",
+    arm: Annotated[
+        str | None, typer.Option(metavar="ARM", help="One arm, at all its moments; by default all arms, at a few.")
+    ] = None,
+) -> None:
+    """Show what each arm's optimizer did: how much epsilon and the betas mattered, in words and tables.
+
+    The numbers come from snapshots that are taken during training and change none of its results.
+    """
+    print_view(api.open_results(study, overrides or [], store=store).xray(arm), form)
+    if form == "text":
+        say(f"figures: {command_line('plot', study, store)} {' '.join(XRAY_CHARTS)}")
 
 
 def failures(
@@ -197,8 +217,4 @@ def say_how_to_go_on(named: Named, study: Study, verdict: "StudyVerdict") -> Non
 
 def print_view(view: "View[Any]", form: str = "text") -> None:
     """Print results in a format; text fits the screen."""
-    from rich.console import Console  # noqa: PLC0415  (beside what computes them)
-
-    screen = Console()
-    text = view.write(form, width=screen.width, color=screen.is_terminal and not screen.is_dumb_terminal)
-    print(text, end="")  # noqa: T201  (colors are escape codes, and views hold no others)
+    print(view.write(form, **screen()), end="")  # noqa: T201  (colors are escape codes, and views hold no others)

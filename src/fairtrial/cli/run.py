@@ -1,15 +1,15 @@
 """Commands that train, or estimate what training will cost."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fairtrial import api, signals, tasks
 from fairtrial.cli import options
-from fairtrial.cli.output import command_line, complain, console, out, say, this_command
+from fairtrial.cli.output import command_line, complain, console, out, say, say_how_to_resume, this_command
 from fairtrial.cli.results import print_view, say_how_to_go_on
 from fairtrial.errors import FairtrialError, StoreMissingError, StudyNotFoundError, Terminated
 from fairtrial.report.live import ProgressDisplay
@@ -19,7 +19,25 @@ from fairtrial.store.url import DEFAULT_STORE, redact_url
 from fairtrial.web.companion import Companion
 
 if TYPE_CHECKING:
+    from fairtrial.callbacks import Callback
     from fairtrial.stats.comparison import StudyVerdict
+
+
+RetryFailedOption = Annotated[bool, typer.Option("--retry-failed", help="Train failed trials again.")]
+ForceOption = Annotated[
+    bool,
+    typer.Option(
+        "--force",
+        help="Continue although versions, threads, processor, data, your code or the study's file have changed.",
+    ),
+]
+XrayOption = Annotated[bool, typer.Option("--xray/--no-xray", help="Take snapshots of the optimizers' states.")]
+ConfirmOption = Annotated[
+    bool, typer.Option("--confirm", help="Run the study's leading arm and its reference again, on fresh seeds.")
+]
+ServeOption = Annotated[
+    bool, typer.Option("--serve", help="Show the study in a browser while it runs; see fairtrial serve.")
+]
 
 
 def run(
@@ -27,19 +45,10 @@ def run(
     overrides: options.OverridesOption = None,
     store: options.StoreOption = DEFAULT_STORE,
     *,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Train failed trials again.")] = False,
-    force: Annotated[
-        bool,
-        typer.Option(
-            "--force",
-            help="Continue although versions, threads, processor, data, your code or the study's file have changed.",
-        ),
-    ] = False,
-    xray: Annotated[bool, typer.Option("--xray/--no-xray", help="Take snapshots of the optimizers' states.")] = True,
-    confirm: Annotated[
-        bool,
-        typer.Option("--confirm", help="Run the study's leading arm and its reference again, on fresh seeds."),
-    ] = False,
+    retry_failed: RetryFailedOption = False,
+    force: ForceOption = False,
+    xray: XrayOption = True,
+    confirm: ConfirmOption = False,
     workers: options.WorkersOption = None,
     threads: options.ThreadsOption = None,
     time_limit: options.TimeLimitOption = None,
@@ -49,9 +58,7 @@ def run(
     device: options.DeviceOption = None,  # noqa: ARG001  (its callback has chosen it)
     address: options.AddressOption = None,
     checkpoints: options.CheckpointsOption = None,
-    serve: Annotated[
-        bool, typer.Option("--serve", help="Show the study in a browser while it runs; see fairtrial serve.")
-    ] = False,
+    serve: ServeOption = False,
     port: options.PortOption = None,
     tensorboard: options.TensorBoardOption = None,
     mlflow: options.MLflowOption = None,
@@ -60,38 +67,24 @@ def run(
     """Train the missing trials of a study, or of each of its tasks, and print the results."""
     if port is not None and not serve:
         raise FairtrialError("--port: requires --serve")
-    limits = {"time_limit": time_limit, "memory_limit": memory_limit}
     chosen = options.make_executor(
-        executor,
-        workers=workers,
-        threads=threads,
-        trials_per_gpu=trials_per_gpu,
-        address=address,
-        checkpoints=checkpoints,
-        **limits,
-    )
+        executor, workers=workers, threads=threads, address=address, checkpoints=checkpoints,
+        trials_per_gpu=trials_per_gpu, time_limit=time_limit, memory_limit=memory_limit,
+    )  # fmt: skip
+    named = study, overrides or [], store
     by_task = {} if confirm else tasks.load_tasks(study, overrides or [])
     if confirm:
         studies = [api.open_results(study, overrides or [], store=store).confirmation()]
     else:
         studies = [*by_task.values()] or [api.load(study, overrides or [], store=store)]
-    named = study, overrides or [], store
     trackers = options.make_trackers(tensorboard, mlflow, wandb, say)
     _say_what_looks_leave(studies, store)
-    commands = {one.label: [command_line(verb, one.label, store) for verb in ("plot", "failures")] for one in studies}
-    os.environ.pop("FAIRTRIAL_STORE", None)  # workers inherit the environment, and it may hold a password
-    done, found = [], None
-    how = {"retry_failed": retry_failed, "force": force, "xray": xray}
+    how = {"executor": chosen, "retry_failed": retry_failed, "force": force, "xray": xray}
     try:
         with Companion(store, port, say) if serve else nullcontext():
-            for loaded in studies:
-                with ProgressDisplay(console()) as display:
-                    runs = api.run(loaded, store=store, executor=chosen, callbacks=[display, *trackers], **how)
-                named_so = [line.replace(loaded.label, runs.study.label) for line in commands[loaded.label]]  # if tuned
-                found = _print_results(runs, *named_so)
-                done.append(runs)
+            done, found = _run_each(studies, store, trackers, how)
     except (KeyboardInterrupt, Terminated) as end:
-        say(f"interrupted; every finished epoch is in {redact_url(store)}. To resume:\n  {this_command()}")
+        say_how_to_resume(store)
         raise typer.Exit(signals.exit_status(end)) from None
     if by_task:
         over_tasks = tasks.of_studies(dict(zip(by_task, done, strict=True))).verdict()
@@ -100,6 +93,22 @@ def run(
     if found is not None and not confirm:
         say_how_to_go_on(named, studies[0], found)
     _exit_if_failed(done)
+
+
+def _run_each(
+    studies: Sequence[Study], store: str, trackers: "Sequence[Callback]", how: Mapping[str, Any]
+) -> "tuple[list[StudyResults], StudyVerdict | None]":
+    """Run studies one after the other and print the results of each; return these, and the last one's verdicts."""
+    commands = {one.label: [command_line(verb, one.label, store) for verb in ("plot", "failures")] for one in studies}
+    os.environ.pop("FAIRTRIAL_STORE", None)  # workers inherit the environment, and it may hold a password
+    done, found = list[StudyResults](), None
+    for loaded in studies:
+        with ProgressDisplay(console()) as display:
+            runs = api.run(loaded, store=store, callbacks=[display, *trackers], **how)
+        named_so = [line.replace(loaded.label, runs.study.label) for line in commands[loaded.label]]  # if tuned
+        found = _print_results(runs, *named_so)
+        done.append(runs)
+    return done, found
 
 
 def _exit_if_failed(done: Sequence[StudyResults]) -> None:

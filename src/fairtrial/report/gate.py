@@ -16,9 +16,9 @@ from fairtrial.text import visible
 _HEADS = {Decision.PASSED: "passed", Decision.WORSE: "failed", Decision.UNDECIDED: "undecided"}
 
 
-def gate_text(gate: Gate, width: int = 80, *, color: bool = False) -> str:
-    """Write a gate for a screen of so many columns."""
-    return screen_text(printable(gate_grid(gate)), width, color)
+def gate_text(gate: Gate, width: int = 80, *, color: bool = False, encoding: str = "utf-8") -> str:
+    """Write a gate for a screen of so many columns and this encoding."""
+    return screen_text(printable(gate_grid(gate)), width, color, encoding)
 
 
 def gate_markdown(gate: Gate) -> str:

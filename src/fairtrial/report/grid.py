@@ -54,13 +54,17 @@ class Grid:
 
 def printable(grid: Grid) -> Grid:
     """Copy a grid with every control character in it written as an escape; details keep their line breaks."""
+    return replace(mapped(grid, one_line), lead=tuple(map(visible, grid.lead)))
+
+
+def mapped(grid: Grid, write: Callable[[str], str]) -> Grid:
+    """Copy a grid with each of its texts written by a function."""
 
     def lines(texts: Iterable[str]) -> Cell:
-        return tuple(map(one_line, texts))
+        return tuple(map(write, texts))
 
     columns = (replace(one, title=lines(one.title), cells=tuple(map(lines, one.cells))) for one in grid.columns)
-    lead = tuple(map(visible, grid.lead))
-    return Grid(one_line(grid.label), tuple(columns), lines(grid.notes), lead, lines(grid.first))
+    return Grid(write(grid.label), tuple(columns), lines(grid.notes), lines(grid.lead), lines(grid.first))
 
 
 def label(data: StudySummary | StudyVerdict | StudyClaims) -> str:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from io import StringIO
 from itertools import product
 
@@ -12,11 +13,16 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Span, Text
 
-from fairtrial.report.grid import LEFT, Column, Grid, cell_color, cells_by_row, verdict_word
+from fairtrial.report.grid import LEFT, Column, Grid, cell_color, cells_by_row, mapped, verdict_word
+from fairtrial.streams import encodable
 
 
-def screen_text(grid: Grid, width: int, color: bool) -> str:
-    """Render with Rich; without color there are no escape codes and no trailing blanks."""
+def screen_text(grid: Grid, width: int, color: bool, encoding: str = "utf-8") -> str:
+    """Render with Rich; without color there are no escape codes and no trailing blanks.
+
+    What the screen's encoding lacks is replaced before the columns are aligned.
+    """
+    grid = mapped(grid, partial(encodable, encoding=encoding))
     out = StringIO()
     console = Console(
         file=out,
@@ -34,7 +40,8 @@ def screen_text(grid: Grid, width: int, color: bool) -> str:
     for sentence in grid.lead:
         console.print(*_hanging(sentence, console), sep="\n")
     for number, table in enumerate(_fitting(grid.columns, console) if grid.columns else []):
-        console.print(*([""] if grid.lead or number else []), table, sep="\n")
+        # Lines that are laid out already are not wrapped: that is slow for thousands.
+        console.print(*([""] if grid.lead or number else []), table, sep="\n", no_wrap=isinstance(table, Text))
     console.print("", Text("\n".join(grid.notes), style="dim"), sep="\n")
     lines = out.getvalue().splitlines()
     return "\n".join(lines if color else [line.rstrip() for line in lines]).strip("\n") + "\n"

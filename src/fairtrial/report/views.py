@@ -91,20 +91,29 @@ class View(Generic[Data]):
         """Every format of `write`; only tables have CSV."""
         return ("text", "markdown", "latex", "html", "json", *(["csv"] if isinstance(self.data, _TABLES) else []))
 
-    def write(self, format: str = "text", *, width: int = 80, color: bool = False) -> str:  # noqa: A002
-        """Write it in one of `formats`, with one line break at the end; width and color are for text only.
+    def write(
+        self,
+        format: str = "text",  # noqa: A002
+        *,
+        width: int = 80,
+        color: bool = False,
+        encoding: str = "utf-8",
+    ) -> str:
+        """Write it in one of `formats`, with one line break at the end; width, color, encoding are for text only.
 
         Raises:
             ReportError: there is no such format.
         """
         if format not in self.formats:
             raise ReportError(f'format = "{format}": must be one of {", ".join(self.formats)}')
-        written: str = self.text(width, color=color) if format == "text" else getattr(self, format)()
+        if format == "text":
+            return self.text(width, color=color, encoding=encoding)
+        written: str = getattr(self, format)()
         return written
 
-    def text(self, width: int = 80, *, color: bool = False) -> str:
-        """Write it for a screen of so many columns."""
-        return "\n".join(screen_text(each, width, color) for each in self.grids(screen=True))
+    def text(self, width: int = 80, *, color: bool = False, encoding: str = "utf-8") -> str:
+        """Write it for a screen of so many columns and this encoding."""
+        return "\n".join(screen_text(each, width, color, encoding) for each in self.grids(screen=True))
 
     def markdown(self) -> str:
         """Write pipe tables, with the sentences as lists around them."""

@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
+from importlib import import_module
 from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, bindparam, delete, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from fairtrial.errors import StoreError, TrialRestartedError
 from fairtrial.scheduler import plan
@@ -21,8 +22,6 @@ from fairtrial.trial import EpochRecord, Machine, Outcome, Snapshot, Trial
 
 #: By a trial's hash: the attempt that a transaction found first, and those that it began itself.
 Attempts: TypeAlias = dict[str, tuple[str | None, set[str]]]
-
-INSERT: Mapping[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
 @dataclass
@@ -53,7 +52,7 @@ def add_study(connection: Connection, study: Study, at: datetime) -> None:
 
 
 def _add_new(connection: Connection, study: Study, row: Mapping[str, Any]) -> None:
-    add, trials = INSERT[connection.dialect.name], plan(study)
+    add, trials = _insert(connection.dialect.name), plan(study)
     contents = {arm.name: content(arm.settings) for arm in study.arms}
     settings = {arm: {"settings": schema.to_json(one), "settings_digest": digest(one)} for arm, one in contents.items()}
     new = [
@@ -145,7 +144,7 @@ class SQLWriter:
             for epoch, (attempt, metrics) in changed.epochs.items()
         ]
         if epochs:
-            self._connection.execute(_EPOCH[self._connection.dialect.name], epochs)
+            self._connection.execute(_replace_epoch(self._connection.dialect.name), epochs)
         taken = {trial: changed.snapshots for trial, changed in self._changed.items() if changed.snapshots}
         ended = {trial: changed.ended for trial, changed in self._changed.items() if changed.ended is not None}
         if taken or ended:
@@ -233,10 +232,13 @@ _DROP = delete(schema.epoch_records).where(
 )
 
 
+def _insert(dialect: str) -> Any:
+    """Find the function that makes an INSERT with a database's own clauses; PostgreSQL's takes long to import."""
+    return import_module(f"sqlalchemy.dialects.{dialect}").insert
+
+
+@cache
 def _replace_epoch(dialect: str) -> Any:
-    insert = INSERT[dialect](schema.epoch_records)
+    insert = _insert(dialect)(schema.epoch_records)
     changed = {name: insert.excluded[name] for name in ("attempt", "metrics")}
     return insert.on_conflict_do_update(index_elements=["trial", "epoch"], set_=changed)
-
-
-_EPOCH = {dialect: _replace_epoch(dialect) for dialect in INSERT}

@@ -73,7 +73,11 @@ def train(trial: TrialContext) -> Iterator[dict[str, float] | Turn]:
     """
     keep_freed_memory()
     around = Surroundings(trial.settings.training.precision, choose_device(), in_turns=trial.in_turns)
-    yield from surrounded(_train(trial), around)
+    try:
+        yield from surrounded(_train(trial), around)
+    finally:
+        trial.on_epoch_end = None  # the x-ray's, which holds the optimizer
+        around.free_memory()
 
 
 def _train(trial: TrialContext) -> Generator[dict[str, float] | Turn, None, None]:

@@ -12,14 +12,15 @@ def on_device(dataset: Dataset, device: torch.device) -> Dataset:
 
     The images stay bytes: CIFAR-10 takes 184 MB. An error of torch's says that a device has no room for them.
     """
-    copies: dict[int, torch.Tensor] = {}
+    copies: dict[tuple[object, ...], torch.Tensor] = {}
 
     def copy(tensor: torch.Tensor | None) -> torch.Tensor | None:
         if tensor is None:
             return None
-        if tensor.data_ptr() not in copies:
-            copies[tensor.data_ptr()] = tensor.to(device)
-        return copies[tensor.data_ptr()]
+        key = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)  # one array may begin where another does
+        if key not in copies:
+            copies[key] = tensor.to(device)
+        return copies[key]
 
     def move(part: ImageSet) -> ImageSet:
         pixels, index, labels = (copy(one) for one in (part.pixels, part.index, part.labels))

@@ -3,8 +3,10 @@
 Trials that take turns in one process, see `fairtrial.trial.Turn`, each find these again as they left them.
 """
 
+import gc
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from traceback import clear_frames
 from typing import TypeVar
 
 import torch
@@ -46,6 +48,16 @@ class Surroundings:
                 inside.enter_context(self._random_numbers_of_gpu())
             yield
 
+    def free_memory(self) -> None:
+        """Free what a trial that has ended leaves in memory, which the next one needs.
+
+        Its tensors, hooks and graphs refer to each other in circles, and torch keeps memory for the stream that had it.
+        """
+        if self._in_turns or self._device.type == "cuda":
+            gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
     @contextmanager
     def _random_numbers(self) -> Iterator[None]:
         before = torch.get_rng_state()
@@ -71,8 +83,12 @@ class Surroundings:
 
 def surrounded(work: Generator[T, None, None], surroundings: Surroundings) -> Generator[T, None, None]:
     """Do a trial's work, each part of it within the surroundings; in between, they are those of others."""
-    with closing(_Within(work, surroundings)) as parts:
-        yield from parts
+    try:
+        with closing(_Within(work, surroundings)) as parts:
+            yield from parts
+    except Exception as error:
+        clear_frames(error.__traceback__)  # or they would keep the trial's tensors for as long as the error is known
+        raise
 
 
 class _Within(Iterator[T]):

@@ -69,14 +69,14 @@ def test_an_arm_that_settled_early_shows_the_seeds_of_its_verdict():
 def test_every_number_is_drawn_in_points():
     study, results = make(evidence={"margin": 0.02})
     found, whole = layers(study, results)
-    assert rows(found, "rect") == [{"x": -2.0, "end": 2.0}]
+    assert rows(found, "rect") == [{"start": -2.0, "end": 2.0, "margin": "2.00 points"}]
     assert rows(found, "rule", style="ink") == [{"x": 0.0}]
     data = difference_data(study, results)
     seeds = {(row["arm"], row["seed"]): row["x"] for row in rows(found, "point", style="faint")}
     assert seeds == pytest.approx({(a.arm, seed): 100 * v for a in data.arms for seed, v in a.by_seed.items()})
-    points = {row["arm"]: row["x"] for row in rows(found, "point", filled=True)}
+    points = {row["arm"]: row["start"] for row in rows(found, "point", filled=True)}
     assert points == pytest.approx({arm.arm: 100 * arm.mean for arm in data.arms})
-    bars = {row["arm"]: (row["low"], row["high"]) for row in rows(found, "rule", strokeWidth=2.4)}
+    bars = {row["arm"]: (row["start"], row["end"]) for row in rows(found, "rule", strokeWidth=2.4)}
     for arm in data.arms:
         assert bars[arm.arm] == pytest.approx([100 * end for end in arm.interval])
     low, high = next(layer["encoding"]["x"]["scale"]["domain"] for layer in whole["layer"] if "x" in layer["encoding"])
@@ -132,7 +132,14 @@ def test_an_arm_far_off_does_not_squash_the_others_and_an_arrow_says_so():
     low, high = next(layer["encoding"]["x"]["scale"]["domain"] for layer in whole["layer"] if "x" in layer["encoding"])
     assert high - low < 12
     arrows = [row for row in rows(found, "point", shape="triangle-up") if "turn" in row]
-    assert [(row["arm"], row["x"], row["turn"]) for row in arrows] == [("bad", low, -90)]
+    assert [(row["arm"], row["start"], row["turn"]) for row in arrows] == [("bad", low, -90)]
+    (bar,) = [row for row in rows(found, "rule", strokeWidth=2.4) if row["arm"] == "bad"]
+    own = difference_data(study, results).arms[-1]
+    assert bar["start"] == low
+    said = {key: text.replace("−", "-") for key, text in bar.items() if isinstance(text, str)}
+    assert said["95% interval (points)"] == "{:.2f} to {:.2f}".format(*(100 * end for end in own.interval))
+    assert said["mean difference (points)"] == f"{100 * own.mean:.2f}"
+    assert arrows[0]["95% interval (points)"] == bar["95% interval (points)"]
     assert any(
         row["arm"] == "bad" and row["words"].startswith(("−4", "−5")) for row in rows(found, "text", style="text")
     )
@@ -186,7 +193,7 @@ def test_without_a_margin_there_is_no_band_and_without_spread_no_bar():
 
 def test_a_margin_on_the_worse_side_alone():
     study, results = make(evidence={"not_worse_than": 0.02})
-    assert rows(layers(study, results)[0], "rect") == [{"x": -2.0, "end": 0.0}]
+    assert rows(layers(study, results)[0], "rect") == [{"start": -2.0, "end": 0.0, "margin": "2.00 points"}]
     assert "Shaded: on the worse side within 2.00 points, the margin." in caption(study, results)
 
 
@@ -245,6 +252,6 @@ def test_many_arms_have_a_row_each_up_to_forty(number, drawn):
 
 def test_long_names_are_shortened_and_stay_apart():
     study, results = make({"ref": {}} | {f"{'x' * 45}{at}{'y' * 45}": {"arm": str(at)} for at in range(2)})
-    names = [row["arm"] for row in rows(layers(study, results)[0], "text", fontWeight="bold")]
+    names = [row["row"] for row in rows(layers(study, results)[0], "text", fontWeight="bold")]
     assert len(set(names)) == 2
     assert all(len(name) <= 44 for name in names)

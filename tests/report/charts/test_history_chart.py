@@ -42,9 +42,12 @@ def test_every_interval_is_drawn_and_what_lies_beyond_is_said():
     (figure,) = draw(["history"], study, results)
     near, _, bad = plots(figure)
     data = figure.data.arms[0]
-    bars = {row["seeds"]: row["low"] for row in rows(near, "rule", strokeWidth=2)}
+    bars = {row["seeds"]: row["start"] for row in rows(near, "rule", strokeWidth=2)}
     assert bars == pytest.approx({look.seeds: 100 * look.interval[0] for look in data.looks})
-    assert rows(near, "rect") == [{"low": -1.0, "high": 1.0}]
+    assert rows(near, "rect") == [{"start": -1.0, "end": 1.0, "margin": "1.00 points"}]
+    said = {row["seeds"]: row["95% interval (points)"] for row in rows(near, "rule", strokeWidth=2)}
+    unit = figure.data.found.unit
+    assert said == {look.seeds: unit.between(*look.interval).replace("-", "−") for look in data.looks}
     assert bad["title"]["subtitle"] == ["worse after 3 seeds"]
     (beyond,) = rows(bad, "text")
     assert beyond["label"].startswith("↓ −")

@@ -52,16 +52,18 @@ def test_every_level_is_drawn_in_points_with_its_interval():
     found = compare(study, results)
     rows, whole = panels(study, results)
     band, zero, area, line, seeds, bars, *points = rows[0]
-    assert band == ("rect", [{"low": -2.0, "high": 2.0}])
+    assert band == ("rect", [{"start": -2.0, "end": 2.0, "margin": "2.00 points"}])
     assert zero == ("rule", [{"y": 0.0}])
     own = {row.arm: row for row in found.comparisons}
-    means = {row["arm"]: row["y"] for _, layer in points for row in layer}
+    means = {row["arm"]: row["start"] for _, layer in points for row in layer}
     expected = {arm: 100 * own[arm].mean_difference for arm in ("beta2_0p9", "beta2_0p99", "beta2_0p9999")}
     assert means == pytest.approx({"default": 0.0, **expected})
-    assert [row["low"] for row in bars[1]] == pytest.approx([100 * own[arm].interval[0] for arm in expected])
+    assert bars[1][0]["setting"] == "beta2 = 0.9"
+    assert " to " in bars[1][0]["95% interval (points)"]
+    assert [row["start"] for row in bars[1]] == pytest.approx([100 * own[arm].interval[0] for arm in expected])
     assert len(seeds[1]) == 3 * 4
     assert (area[0], line[0], area[1]) == ("area", "line", line[1])
-    assert all(row["low"] <= row["y"] <= row["high"] for row in line[1])
+    assert all(row["start"] <= row["y"] <= row["end"] for row in line[1])
     assert "beta2 and epsilon" in whole["title"]["text"]
 
 

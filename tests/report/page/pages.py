@@ -41,12 +41,12 @@ def labeled(labels, seeds=3):
     return runs.study, runs.results
 
 
-def page_of_charts(names=(), *, head=INLINE_STYLE, scripts=INLINE_SCRIPTS, study=None, results=None):
-    """Write a page with charts, and a choice of two measures."""
+def page_of_charts(names=(), *, head=INLINE_STYLE, scripts=INLINE_SCRIPTS, study=None, results=None, choice=True):
+    """Write a page with charts, and unless told otherwise a choice of two measures."""
     if study is None:
         study, results = small_study()
     body = Markup("").join(figure_markup(figure, study) for figure in draw(names, study, results))
-    two = [(name, draw([name], study, results)[0]) for name in ("train_acc", "test_loss")]
-    body += figure_choice(two, study, "other")
+    two = [(name, draw([name], study, results)[0]) for name in ("train_acc", "test_loss")] if choice else []
+    body += figure_choice(two, study, "other") if two else ""
     values = {"head": head, "arms": arm_controls(study), "body": body, "scripts": scripts}
     return environment().from_string(TEMPLATE).render(values)

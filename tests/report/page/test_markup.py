@@ -7,13 +7,17 @@ import re
 import jinja2
 import pytest
 
+from builders import make_study
 from fairtrial.report.charts import draw
 from fairtrial.report.page import arm_controls, environment, figure_markup, render, vega_script
 from fairtrial.report.page.assets import in_page
 from fairtrial.report.page.behind import ROWS, behind, seed_rows
 from fairtrial.report.views import View
+from fairtrial.spec import Study
 from fairtrial.stats.summary import summarize
+from fairtrial.testing import simulated_results
 from report.page.pages import EVIL, labeled, small_study
+from report.test_xray import LENGTH, xrayed
 
 
 def content_of(markup):
@@ -78,9 +82,53 @@ def test_a_long_table_says_what_it_leaves_out():
     (figure,) = draw(["test_accuracy"], study, results)
     table = behind(figure, study)
     assert len(table.rows) <= ROWS + 2
-    assert table.note == "Every 9th epoch and the last."
+    assert table.note == (
+        f"Every 9th epoch of each arm, and the last: {len(table.rows)} of 2,000 rows. All epochs of all runs: "
+        "fairtrial export."
+    )
     assert [row[1] for row in table.rows if row[0] == "a"][-1] == "1000"
     assert seed_rows(figure, study)
+
+
+def test_no_table_leaves_rows_out_without_saying_so():
+    arms = {f"arm{number:02d}": {"mean": 0.6 + number / 100} for number in range(20)}
+    study, results = small_study(arms, epochs=9, seeds=2)
+    (figure,) = draw(["overfitting"], study, results)
+    table = behind(figure, study)
+    assert len({row[:2] for row in table.rows}) == 40
+    assert {row[2] for row in table.rows} == {"1", "3", "5", "7", "9"}
+    assert table.note.startswith("Every second epoch of each arm and metric, and the last: 200 of 360 rows.")
+    few, results = small_study({"a": {}, "b": {}}, epochs=100, seeds=2)
+    (figure,) = draw(["test_accuracy"], few, results)
+    assert (len(behind(figure, few).rows), behind(figure, few).note) == (200, "")
+
+
+def test_the_tables_behind_the_x_ray_have_every_panel():
+    study = make_study(("baseline", "large_eps"), seeds=1)
+    for figure in draw(
+        ["xray_sqrt_vhat", "xray_epsilon", "xray_updates", "xray_layers", "xray_losses"], study, xrayed(study)
+    ):
+        table = behind(figure, study)
+        kinds = 2 if figure.name == "xray_layers" else 1
+        assert len(table.rows) == 2 * 5 * kinds
+        assert len(table.head) == len(table.rows[0])
+        assert "-" not in {cell for row in table.rows for cell in row}
+    (figure,) = draw(["xray_epsilon"], study, xrayed(study))
+    assert behind(figure, study).rows[2] == ("baseline", "1", str(LENGTH), "20", "1", "0")
+
+
+def test_the_table_behind_a_sensitivity_has_each_value_with_its_interval():
+    grid = {"optimizer": {"beta2": [0.9, 0.99, 0.999, 0.9999], "eps": [1e-8, 1e-6, 1e-4]}}
+    table = {"name": "s", "reference": "default", "seeds": 3, "arms": {"default": {}}, "grid": grid}
+    study = Study.from_dict(table | {"training": {"loop": "fairtrial.testing:simulate", "epochs": 1}})
+    results = simulated_results(study)
+    figures = draw(["sensitivity", "heat_map"], study, results)
+    tables = [behind(figure, study) for figure in figures]
+    assert tables[0].head == ("setting", "value", "arm", "mean difference (points)", "interval (points)", "verdict")
+    assert {row[0] for row in tables[0].rows} == {"beta2", "eps"}
+    assert tables[1].head[2:] == tables[0].head[2:]
+    assert len(tables[1].rows) == 12
+    assert sum(" to " in row[4] for row in tables[1].rows) == 11
 
 
 def test_texts_end_no_script_and_no_attribute():

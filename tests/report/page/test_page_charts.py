@@ -7,8 +7,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from markupsafe import Markup
 
+from builders import make_study
 from fairtrial.report.page import page_script, style_sheet, vega_script
-from report.page.pages import EVIL, labeled, page_of_charts
+from fairtrial.stats.comparison import compare
+from report.page.pages import EVIL, labeled, page_of_charts, small_study
+from report.test_xray import xrayed
 
 CHART, CURVE = "#figure-differences", "#figure-test_accuracy"
 POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:"
@@ -100,6 +103,73 @@ def test_it_zooms_by_keyboard(visit, page_file):
 def test_hovering_says_what_a_point_is(visit, page_file):
     page = drawn(visit(page_file))
     assert {"Arm", "Epoch", "Mean"} <= set(re.findall("Arm|Epoch|Mean", hover_first_point(page)))
+
+
+def tooltip_of(page, chart, mark):
+    """What the page says of the first mark of a kind; its rows by their heads."""
+    page.locator(f"{chart} .chart-live svg {mark}").first.hover(force=True)
+    page.wait_for_selector(".chart-tooltip", state="visible")
+    cells = page.locator(".chart-tooltip tr").all()
+    return {row.locator("th").text_content(): row.locator("td").text_content() for row in cells}
+
+
+def test_a_bar_says_its_whole_interval_where_the_axis_cuts_it(visit, tmp_path):
+    arms = {"ref": {}, "a": {"mean": 0.801}, "b": {"mean": 0.799}, "bad": {"mean": 0.3}}
+    study, results = small_study(arms)
+    path = tmp_path / "page.html"
+    path.write_text(page_of_charts(["differences"], study=study, results=results, choice=False))
+    visited = visit(path)
+    page = drawn(visited)
+    (own,) = [row for row in compare(study, results).comparisons if row.arm == "bad"]
+    low, high = (f"{100 * end:.2f}".replace("-", "−") for end in own.interval)
+    marks = page.locator(f"{CHART} .chart-live svg .mark-symbol path")
+    found = []
+    for at in range(marks.count()):
+        marks.nth(at).hover(force=True)
+        text = page.locator(".chart-tooltip").text_content()
+        found += [text] if "95% interval (points)" in text and "bad" in text else []
+    assert found
+    assert all(f"{low} to {high}" in text and "owest" not in text and "turn" not in text for text in found)
+    assert visited.errors == []
+
+
+def test_axes_name_the_values_in_tooltips(visit, tmp_path):
+    study = make_study(("baseline", "large_eps"), seeds=1)
+    path = tmp_path / "page.html"
+    path.write_text(page_of_charts(["xray_updates"], study=study, results=xrayed(study), choice=False))
+    page = drawn(visit(path))
+    assert {"Arm", "Epochs (log scale)", "Root mean square", "Step"} == set(
+        tooltip_of(page, "#figure-xray_updates", ".mark-symbol path")
+    )
+
+
+LONG = "an_arm_with_a_name_of_more_than_forty_characters_which_rows_shorten"
+
+
+def test_panels_and_rows_of_an_arm_leave_with_it(visit, tmp_path):
+    study = make_study(("baseline", LONG), seeds=2)
+    path = tmp_path / "page.html"
+    path.write_text(
+        page_of_charts(
+            ["differences", "xray_sqrt_vhat", "overfitting"], study=study, results=xrayed(study), choice=False
+        )
+    )
+    visited = visit(path)
+    page = drawn(visited)
+    charts = ("#figure-differences", "#figure-xray_sqrt_vhat", "#figure-overfitting")
+    assert all("an_arm_with" in " ".join(texts(page, chart)) for chart in charts)
+    page.locator("[data-arms] summary").click()
+    page.locator(f'[data-arm="{LONG}"]').uncheck()
+    for chart in charts:
+        page.wait_for_function(f"!document.querySelector('{chart} .chart-live').textContent.includes('an_arm_with')")
+    assert "baseline" in " ".join(texts(page, charts[1]))
+    assert page.locator(f"{charts[1]} .chart-live svg .role-axis-title").count() == 2  # one panel's
+    page.locator('[data-arm="baseline"]').uncheck()
+    page.locator(f'[data-arm="{LONG}"]').check()
+    page.wait_for_function(f"document.querySelector('{charts[1]} .chart-live').textContent.includes('sqrt(vhat)')")
+    page.wait_for_function(f"document.querySelector('{charts[1]} .chart-live').textContent.includes('an_arm_with')")
+    assert "sqrt(vhat)" in texts(page, charts[1])
+    assert visited.errors == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

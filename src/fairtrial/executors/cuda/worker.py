@@ -5,6 +5,7 @@ Unless the user has given a number, the process finds how many trials pay off, a
 An error of the GPU, or no memory left, ends the process: its parent runs all its trials again, fewer side by side.
 """
 
+import gc
 import sys
 import traceback
 from collections import Counter, deque
@@ -27,6 +28,10 @@ SECONDS_A_WAIT = 0.0001
 
 #: How much more memory than a settled trial has taken must be free for the next one; it evaluates larger batches.
 SPARE = 2.0
+
+#: Texts in plain RuntimeErrors of torch, cuBLAS, cuDNN and Triton that mean the same. cuDNN finds no engine, too, where
+#: none has the memory that it needs.
+OF_GPU = ("CUDA error", "CUDA driver error", "Triton Error [CUDA]", "cuDNN error", "unable to find an engine")
 
 #: The messages of a trial, and where others may have their turn.
 Turned: TypeAlias = Generator[Message | Turn, None, None]
@@ -156,6 +161,7 @@ def _work(outbox: Outbox, inbox: Inbox) -> None:
     try:
         if job.set_up is not None:
             job.set_up()
+        gc.freeze()  # what is loaded by now stays; so that what a trial leaves is soon found
         memory = job.device_memory or (lambda: (0, 0))
         turns = Turns(outbox, start, memory, Levels() if job.measures else None)
         while True:
@@ -175,7 +181,8 @@ def _work(outbox: Outbox, inbox: Inbox) -> None:
 def ends_process(error: BaseException) -> bool:
     """Whether an error is no trial's own: no memory left, or an error of CUDA, after which a process can't use it."""
     by_name = any(base.__name__ == "AcceleratorError" for base in type(error).__mro__)
-    return by_name or ran_out_of_memory(error) or (isinstance(error, RuntimeError) and "CUDA error" in str(error))
+    by_text = isinstance(error, RuntimeError) and any(text in str(error) for text in OF_GPU)
+    return by_name or by_text or ran_out_of_memory(error)
 
 
 def _died(error: BaseException) -> WorkerDied:

@@ -15,6 +15,7 @@ from fairtrial.report.axes import Span, clipped, padded, robust, within
 from fairtrial.report.chart_options import Size
 from fairtrial.report.charts import Chart, Words
 from fairtrial.report.style import CROSS, LINE, VERDICT_SHAPES, WIDTH, Rows, chart_text, frame, over, shortened
+from fairtrial.report.verdict_marks import in_tooltip, margin_row, margin_span
 from fairtrial.report.verdicts import in_short, within_margin
 from fairtrial.report.words import count, percent
 from fairtrial.spec import Study
@@ -156,34 +157,30 @@ def rows_chart(data: Differences, look: alt.Config | None, size: Size | None = N
             scale=alt.Scale(domain=domain, nice=False, zero=False, clamp=True),
             axis=alt.Axis(tickCount=7, labelFlush=False),
         )
-        for field in ("x", "low")
+        for field in ("x", "start")
     )
-    layers = [*_background(found, x, domain), *_rows(data, (x, low), domain, width, height / max(len(shown), 1))]
+    layers = [*_background(found, x, low, domain), *_rows(data, (x, low), domain, width, height / max(len(shown), 1))]
     return alt.LayerChart(layer=layers, width=width, height=height, config=look or alt.Undefined)
 
 
-def _background(found: StudyVerdict, x: alt.X, domain: Span) -> Iterator[alt.Chart]:
+def _background(found: StudyVerdict, x: alt.X, low: alt.X, domain: Span) -> Iterator[alt.Chart]:
     """Draw the margin's band and the line of no difference."""
     if found.margin is not None:
-        start, end = clipped(margin_span(found), domain)
-        yield over([{"x": start, "end": end}], alt.Chart().mark_rect(style="margin", opacity=0.14)).encode(
-            x=x, x2="end:Q"
-        )
+        band = alt.Chart().mark_rect(style="margin", opacity=0.14)
+        yield over([margin_row(found, domain)], band).encode(x=low, x2="end:Q")
     yield over([{"x": 0.0}], alt.Chart().mark_rule(style="ink", strokeWidth=1)).encode(x=x)
 
 
-def margin_span(found: StudyVerdict) -> Span:
-    """The differences that do not matter, as they are drawn: on both sides, or on the worse side alone."""
-    end = (found.margin or 0.0) * found.unit.factor
-    low = 0.0 if found.one_sided and not found.larger_is_better else -end
-    return low, 0.0 if found.one_sided and found.larger_is_better else end
+def _place(arm: ArmDifferences, names: Mapping[str, str]) -> dict[str, str]:
+    """The arm, by which a page leaves its rows out, and the row that it has in the plot."""
+    return {"arm": arm.arm, "row": names[arm.arm]}
 
 
 def _rows(data: Differences, axes: tuple[alt.X, alt.X], domain: Span, width: float, step: float) -> Iterator[alt.Chart]:
     factor, roomy = data.found.unit.factor, step >= ROW * 0.8
     names = row_names(data.shown)
     y = alt.Y(
-        "arm:N",
+        "row:N",
         sort=list(names.values()),
         title=None,
         axis=alt.Axis(domain=False, ticks=False, labelLimit=280, labelPadding=10, grid=False),
@@ -191,7 +188,7 @@ def _rows(data: Differences, axes: tuple[alt.X, alt.X], domain: Span, width: flo
     up, down = (-7, 8) if roomy else (0, 0)
     size = 64 if roomy else 44
     seeds: Rows = [
-        {"arm": names[arm.arm], "seed": seed, "x": value * factor}
+        {**_place(arm, names), "seed": seed, "x": value * factor}
         for arm in data.shown
         for seed, value in arm.by_seed.items()
         if within(value * factor, domain)
@@ -199,15 +196,14 @@ def _rows(data: Differences, axes: tuple[alt.X, alt.X], domain: Span, width: flo
     dot = alt.Chart().mark_point(style="faint", filled=False, opacity=0.9, size=20, yOffset=down, strokeWidth=1)
     yield over(seeds, dot).encode(axes[0], y)
     for verdict, shape in VERDICT_SHAPES.items():
-        rows = [arm for arm in data.shown if arm.verdict == verdict]
-        if rows:
-            yield from _of_verdict(rows, verdict, shape, names, factor, domain, axes, y, up, size)
+        if any(arm.verdict == verdict for arm in data.shown):
+            yield from _of_verdict(data, verdict, shape, names, factor, domain, axes, y, up, size)
     yield from _lost(data, names, y, width, down)
     yield from _labels(data, names, y, width, (up, down) if roomy else None)
 
 
 def _of_verdict(  # noqa: PLR0917  (one layer's looks)
-    arms: Sequence[ArmDifferences],
+    data: Differences,
     verdict: str,
     shape: str,
     names: Mapping[str, str],
@@ -219,34 +215,35 @@ def _of_verdict(  # noqa: PLR0917  (one layer's looks)
     size: float,
 ) -> Iterator[alt.Chart]:
     """Draw means and intervals; where they go beyond the axis, an arrow."""
+    arms = [arm for arm in data.shown if arm.verdict == verdict]
     bars: Rows = []
     arrows: Rows = []
+    means: Rows = []
+    found = data.found
     for arm in arms:
-        ends = [value * factor for value in (arm.interval or (() if arm.mean is None else (arm.mean, arm.mean)))]
+        mean = None if arm.mean is None else arm.mean * factor
+        ends = [end * factor for end in arm.interval] if arm.interval else [] if mean is None else [mean, mean]
         if not ends:
             continue
         low, high = clipped((ends[0], ends[1]), domain)
-        bars += [{"arm": names[arm.arm], "low": low, "high": high, "seeds": len(arm.by_seed)}] if arm.interval else []
-        arrows += [{"arm": names[arm.arm], "x": domain[0], "turn": -90}] if ends[0] < domain[0] else []
-        arrows += [{"arm": names[arm.arm], "x": domain[1], "turn": 90}] if ends[1] > domain[1] else []
-    means: Rows = [
-        {"arm": names[arm.arm], "x": arm.mean * factor, "words": arm.words}
-        for arm in arms
-        if arm.mean is not None and within(arm.mean * factor, domain)
-    ]
+        row = {**_place(arm, names), **in_tooltip(found, arm.interval, arm.mean), "words": arm.words}
+        bars += [row | {"start": low, "end": high, "seeds": len(arm.by_seed)}] if arm.interval else []
+        arrows += [row | {"start": domain[0], "turn": -90}] if ends[0] < domain[0] else []
+        arrows += [row | {"start": domain[1], "turn": 90}] if ends[1] > domain[1] else []
+        means += [row | {"start": mean}] if mean is not None and within(mean, domain) else []
     rule = alt.Chart().mark_rule(style=verdict, strokeWidth=2.4, yOffset=up)
     point = alt.Chart().mark_point(style=verdict, filled=True, opacity=1, size=size, yOffset=up, shape=shape)
     arrow = alt.Chart().mark_point(style=verdict, filled=True, opacity=1, size=52, yOffset=up, shape="triangle-up")
-    yield over(bars, rule).encode(axes[1], alt.X2("high:Q"), y)
-    yield over(means, point).encode(axes[0], y)
+    yield over(bars, rule).encode(axes[1], alt.X2("end:Q"), y)
+    yield over(means, point).encode(axes[1], y)
     if arrows:
-        yield over(arrows, arrow).encode(axes[0], y, angle=alt.Angle("turn:Q", scale=None))
+        yield over(arrows, arrow).encode(axes[1], y, angle=alt.Angle("turn:Q", scale=None))
 
 
 def _lost(data: Differences, names: Mapping[str, str], y: alt.Y, width: float, down: float) -> Iterator[alt.Chart]:
     """Draw a cross for each trial without a result, at the worse edge of the plot."""
     places = [6 + 11 * at if data.found.larger_is_better else width - 6 - 11 * at for at in range(CROSSES)]
-    rows: Rows = [{"arm": names[arm.arm], "at": at} for arm in data.shown for at in places[: arm.losses]]
+    rows: Rows = [{**_place(arm, names), "at": at} for arm in data.shown for at in places[: arm.losses]]
     if rows:
         cross = alt.Chart().mark_point(style="worse", shape=CROSS, size=36, strokeWidth=1.6, opacity=1, yOffset=down)
         yield over(rows, cross).encode(x=alt.X("at:Q", scale=None, axis=None), y=y)
@@ -258,13 +255,13 @@ def _labels(
     """Write verdicts in their colors, with the numbers below them, or before them where a row is low."""
     up, down = offsets or (0, 0)
     numbers: Rows = [
-        {"arm": names[arm.arm], "words": numbers_of(arm, data.found.unit)} for arm in data.shown if arm.mean is not None
+        {**_place(arm, names), "words": numbers_of(arm, data.found.unit)} for arm in data.shown if arm.mean is not None
     ]
     places = (width + 12, width + 12)
     if not offsets and numbers:
         places = (width + 24 + 5.8 * max(len(row["words"]) for row in numbers), width + 12)
     for verdict in VERDICT_SHAPES:
-        rows: Rows = [{"arm": names[arm.arm], "words": arm.words} for arm in data.shown if arm.verdict == verdict]
+        rows: Rows = [{**_place(arm, names), "words": arm.words} for arm in data.shown if arm.verdict == verdict]
         text = alt.Chart().mark_text(style=verdict, align="left", fontSize=11, fontWeight="bold", yOffset=up)
         if rows:
             yield over(rows, text).encode(y=y, x=alt.value(places[0]), text="words:N")

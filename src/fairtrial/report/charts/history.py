@@ -8,12 +8,13 @@ import altair as alt
 from fairtrial.errors import ReportError
 from fairtrial.history import History
 from fairtrial.registry import CHARTS
-from fairtrial.report.axes import Span, clipped, joined, padded, robust, within
+from fairtrial.report.axes import Span, joined, padded, robust, within
 from fairtrial.report.chart_options import Size
 from fairtrial.report.charts import Chart, Words
-from fairtrial.report.charts.differences import margin_span, remark, warnings
+from fairtrial.report.charts.differences import remark, warnings
 from fairtrial.report.panels import chosen, columns, grid, left_out, line_length, panel, size_of
 from fairtrial.report.style import VERDICT_SHAPES, Rows, over
+from fairtrial.report.verdict_marks import in_tooltip, margin_row, margin_span
 from fairtrial.report.words import count, percent
 from fairtrial.spec import Study
 from fairtrial.stats.comparison import StudyVerdict, compare
@@ -112,17 +113,16 @@ def _layers(arm: ArmHistory, found: StudyVerdict, domain: Span, last: int, title
         axis=alt.Axis(format="d", tickMinStep=1, tickCount=6, grid=False),
     )
     scale = alt.Scale(domain=domain, nice=True, zero=False)
-    mean, low = (alt.Y(f"{field}:Q", title=title, scale=scale) for field in ("mean", "low"))
+    mean, low = (alt.Y(f"{field}:Q", title=title, scale=scale) for field in ("mean", "start"))
     if found.margin is not None:
-        start, end = clipped(margin_span(found), domain)
         band = alt.Chart().mark_rect(style="margin", opacity=0.14)
-        yield over([{"low": start, "high": end}], band).encode(y=low, y2="high:Q")
+        yield over([margin_row(found, domain)], band).encode(y=low, y2="end:Q")
     yield over([{"mean": 0.0}], alt.Chart().mark_rule(style="ink", strokeWidth=1)).encode(y=mean)
     rows: Rows = []
     for look in arm.looks:
         row = {"arm": arm.arm, "seeds": look.seeds, "mean": look.mean * factor, "verdict": look.verdict}
         ends = (look.interval[0] * factor, look.interval[1] * factor) if look.interval else (row["mean"], row["mean"])
-        rows.append(row | {"low": ends[0], "high": ends[1]})
+        rows.append(row | in_tooltip(found, look.interval, look.mean) | {"start": ends[0], "end": ends[1]})
     for verdict, shape in VERDICT_SHAPES.items():
         own = [row for row in rows if row["verdict"] == verdict]
         if own:
@@ -131,7 +131,7 @@ def _layers(arm: ArmHistory, found: StudyVerdict, domain: Span, last: int, title
             point = alt.Chart().mark_point(
                 style=verdict, shape=shape, filled=True, opacity=1, size=70 if settled else 26, clip=True
             )
-            yield over(own, bar).encode(x, low, alt.Y2("high:Q"))
+            yield over(own, bar).encode(x, low, alt.Y2("end:Q"))
             yield over(own, point).encode(x, mean)
 
     if rows and not any(within(row["mean"], domain) for row in rows):

@@ -108,7 +108,7 @@ def draw_noise(study: Study, data: Noise, *, size: Size | None = None) -> alt.La
     factor = data.unit.factor
     names = {one.arm: shortened(chart_text(one.arm), 40) for one in shown}
     rows: Rows = [
-        {"arm": names[one.arm], "part": part, "x": value * factor}
+        {"arm": one.arm, "row": names[one.arm], "part": part, "x": value * factor}
         for one in shown
         for part, value in _values(one).items()
     ]
@@ -116,9 +116,14 @@ def draw_noise(study: Study, data: Noise, *, size: Size | None = None) -> alt.La
     ends = (0.0, padded((0.0, max(row["x"] for row in rows)), 0.08)[1])
     x = alt.X("x:Q", title=title, scale=alt.Scale(domain=ends, nice=True))
     axis = alt.Axis(domain=False, ticks=False, labelLimit=280, labelPadding=10, grid=False)
-    y = alt.Y("arm:N", sort=list(names.values()), title=None, axis=axis)
+    y = alt.Y("row:N", sort=list(names.values()), title=None, axis=axis)
     reach: Rows = [
-        {"arm": names[one.arm], "x": min(_values(one).values()) * factor, "end": max(_values(one).values()) * factor}
+        {
+            "arm": one.arm,
+            "row": names[one.arm],
+            "x": min(_values(one).values()) * factor,
+            "end": max(_values(one).values()) * factor,
+        }
         for one in shown
     ]
     layers = [over(reach, alt.Chart().mark_rule(style="faint", strokeWidth=1)).encode(x, alt.X2("end:Q"), y)]
@@ -127,7 +132,7 @@ def draw_noise(study: Study, data: Noise, *, size: Size | None = None) -> alt.La
         if own:
             mark = alt.Chart().mark_point(style=style, shape=shape, filled=True, opacity=1, size=64)
             layers.append(over(own, mark).encode(x, y))
-    shares: Rows = [{"arm": names[one.arm], "words": share(one.split)} for one in shown if one.split]
+    shares: Rows = [{"arm": one.arm, "row": names[one.arm], "words": share(one.split)} for one in shown if one.split]
     text = alt.Chart().mark_text(style="text", align="left", fontSize=10.5)
     layers.append(over(shares, text).encode(y=y, x=alt.value(width + 12), text="words:N"))
     return alt.LayerChart(layer=layers, width=width, height=height, config=frame())

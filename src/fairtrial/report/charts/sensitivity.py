@@ -10,8 +10,9 @@ from fairtrial.history import History
 from fairtrial.registry import CHARTS
 from fairtrial.report.chart_options import Size
 from fairtrial.report.charts import Chart, Words
-from fairtrial.report.charts.differences import difference_data, margin_span, remark, warnings
+from fairtrial.report.charts.differences import difference_data, remark, warnings
 from fairtrial.report.style import CROSS, LINE, VERDICT_SHAPES, WIDTH, Rows, chart_text, frame, over
+from fairtrial.report.verdict_marks import in_tooltip, margin_row
 from fairtrial.report.words import number_text, percent
 from fairtrial.spec import Study
 from fairtrial.stats.comparison import StudyVerdict
@@ -87,18 +88,17 @@ def _panel(data: SensitivityData, each: Sensitivity, *, first: bool) -> Iterator
     title = chart_text(f"Difference from {found.reference}{unit}") if first else None
     domain = alt.Scale(domain=_domain(data), nice=True, zero=False)
     x = _x(each)
-    y, low = (alt.Y(f"{key}:Q", title=title, scale=domain) for key in ("y", "low"))
+    y, low = (alt.Y(f"{key}:Q", title=title, scale=domain) for key in ("y", "start"))
     if found.margin is not None:
-        start, end = margin_span(found)
         band = alt.Chart().mark_rect(style="margin", opacity=0.14)
-        yield over([{"low": start, "high": end}], band).encode(y=low, y2="high:Q")
+        yield over([margin_row(found, _domain(data))], band).encode(y=low, y2="end:Q")
     yield over([{"y": 0.0}], alt.Chart().mark_rule(style="ink", strokeWidth=1)).encode(y=y)
     if each.curve is not None:
         curve: Rows = [
-            {"x": _place(value, each), "y": mean * factor, "low": below * factor, "high": above * factor}
+            {"x": _place(value, each), "y": mean * factor, "start": below * factor, "end": above * factor}
             for value, mean, below, above in zip(*vars(each.curve).values(), strict=True)
         ]
-        yield over(curve, alt.Chart().mark_area(style="ink", opacity=0.13)).encode(x, low, alt.Y2("high:Q"))
+        yield over(curve, alt.Chart().mark_area(style="ink", opacity=0.13)).encode(x, low, alt.Y2("end:Q"))
         yield over(curve, alt.Chart().mark_line(style="ink", strokeWidth=1.6)).encode(x, y)
     yield from _levels(data, each, x, y, low)
 
@@ -107,17 +107,23 @@ def _levels(data: SensitivityData, each: Sensitivity, x: alt.X, y: alt.Y, low: a
     """Draw what was measured: seeds, intervals, means by their verdicts, and where trials were lost."""
     factor = data.found.unit.factor
     bars: Rows = [
-        {"x": _place(level.value, each), "low": level.interval[0] * factor, "high": level.interval[1] * factor}
+        _level(level, each, data.found) | {"start": level.interval[0] * factor, "end": level.interval[1] * factor}
         for level in each.levels
         if level.interval and level.verdict != "reference"
     ]
     seeds: Rows = [
-        {"x": _place(level.value, each), "seed": seed, "y": value * factor}
+        {
+            "x": _place(level.value, each),
+            "arm": level.arm,
+            "setting": _setting(level, each),
+            "seed": seed,
+            "y": value * factor,
+        }
         for level in each.levels
         for seed, value in data.by_seed.get(level.arm, {}).items()
     ]
     yield over(seeds, alt.Chart().mark_point(style="faint", size=14, opacity=0.8, strokeWidth=0.8)).encode(x, y)
-    yield over(bars, alt.Chart().mark_rule(style="ink", strokeWidth=1.5)).encode(x, low, alt.Y2("high:Q"))
+    yield over(bars, alt.Chart().mark_rule(style="ink", strokeWidth=1.5)).encode(x, low, alt.Y2("end:Q"))
     used = [
         word for word in VERDICT_SHAPES if any(level.verdict == word for one in data.settings for level in one.levels)
     ]
@@ -126,17 +132,28 @@ def _levels(data: SensitivityData, each: Sensitivity, x: alt.X, y: alt.Y, low: a
     shape = alt.Shape("verdict:N", scale=shapes, legend=legend)
     for verdict in used:
         points: Rows = [
-            {"x": _place(level.value, each), "y": level.difference * factor, "verdict": verdict, "arm": level.arm}
+            _level(level, each, data.found) | {"start": level.difference * factor, "verdict": verdict}
             for level in each.levels
             if level.difference is not None and not level.lost and level.verdict == verdict
         ]
         mark = alt.Chart().mark_point(style=verdict, filled=True, opacity=1, size=75)
-        yield over(points, mark).encode(x, y, shape)
+        yield over(points, mark).encode(x, low, shape)
     lost = [_lost(level, each, data) for level in each.levels if level.lost or level.verdict == "refused"]
     if lost:
-        yield over(lost, alt.Chart().mark_point(style="worse", shape=CROSS, size=60, opacity=1)).encode(x, y)
+        yield over(lost, alt.Chart().mark_point(style="worse", shape=CROSS, size=60, opacity=1)).encode(x, low)
         text = alt.Chart().mark_text(style="text", fontSize=10, dy=-10)
-        yield over(lost, text).encode(x, y, text="words:N")
+        yield over(lost, text).encode(x, low, text="words:N")
+
+
+def _level(level: Level, each: Sensitivity, found: StudyVerdict) -> dict[str, object]:
+    """What a mark says of a value: its arm, and the difference with its interval."""
+    said = in_tooltip(found, level.interval, level.difference) if level.verdict != "reference" else {}
+    own = {"arm": level.arm, "setting": _setting(level, each), **said}
+    return {"x": _place(level.value, each), **own}
+
+
+def _setting(level: Level, each: Sensitivity) -> str:
+    return f"{words_of(each)} = {number_text(level.value)}"
 
 
 def _lost(level: Level, each: Sensitivity, data: SensitivityData) -> dict[str, object]:
@@ -146,7 +163,7 @@ def _lost(level: Level, each: Sensitivity, data: SensitivityData) -> dict[str, o
     worst = low if data.found.larger_is_better else high
     words = ", ".join(f"{number} {fate(how)}" for how, number in level.lost.items()) or "refused"
     y = worst if at is None else at * data.found.unit.factor
-    return {"x": _place(level.value, each), "y": y, "words": words, "arm": level.arm}
+    return _level(level, each, data.found) | {"start": y, "words": words}
 
 
 def _place(value: float, each: Sensitivity) -> float:

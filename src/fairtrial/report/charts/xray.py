@@ -195,8 +195,12 @@ def _bands(one: ArmXray, data: XrayCharts, scale: alt.Scale, size: Size, *, firs
     for moment in one.moments:
         values = {f"p{each}": _root(each)(moment.overall) for each in (5, 25, 50, 75, 95)}
         if all(value is not None for value in values.values()):
-            rows.append({"x": moment.at, **values})
-    epsilon = [{"x": moment.at, "eps": moment.overall["eps"]} for moment in one.moments if moment.overall.get("eps")]
+            rows.append({"arm": one.arm, "x": moment.at, "step": moment.step, **values})
+    epsilon: Rows = [
+        {"arm": one.arm, "x": moment.at, "step": moment.step, "eps": moment.overall["eps"]}
+        for moment in one.moments
+        if moment.overall.get("eps")
+    ]
     x = _epochs(data)
 
     def y(field: str) -> alt.Y:

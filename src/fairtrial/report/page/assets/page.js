@@ -3,10 +3,12 @@
 (() => {
   // What rows of charts call things, in words; the rest of their keys are for drawing only.
   const WORDS = {
-    arm: "Arm", epoch: "Epoch", seed: "Seed", mean: "Mean", low: "Lowest", high: "Highest", n: "Seeds",
-    words: "Verdict", y: "Value", value: "Value", verdict: "Verdict", step: "Step", seeds: "Seeds",
+    arm: "Arm", epoch: "Epoch", seed: "Seed", mean: "Mean", low: "Low", high: "High", n: "Seeds", x: "Value",
+    words: "Verdict", y: "Value", value: "Value", verdict: "Verdict", step: "Step", seeds: "Seeds", setting: "Setting",
+    margin: "Margin", eps: "epsilon",
   };
-  const SILENT = new Set(["marked", "last", "at", "label", "end", "first", "detail"]);
+  const OVER_SEEDS = { low: "Lowest", high: "Highest" }; // in rows that count seeds
+  const SILENT = new Set(["marked", "last", "at", "label", "start", "end", "edge", "turn", "row", "ink", "first", "detail"]);
   const root = document.documentElement;
   root.classList.add("js");
 
@@ -31,6 +33,32 @@
 
   const parsed = (values) => (typeof values === "string" ? JSON.parse(values) : values);
   const visible = (rows) => (Array.isArray(rows) ? rows.filter((row) => !hiddenArms.has(row?.arm)) : rows);
+
+  // Leave out panels that show nothing but arms that are not shown; if none were left, all stay and are empty.
+  function dropHidden(spec) {
+    if (!hiddenArms.size) return;
+    const armsOf = (view) => {
+      const arms = new Set();
+      walk(view, (node) => { for (const row of node.data ? rowsOf(spec, node.data) : []) if (row?.arm !== undefined) arms.add(row.arm); });
+      return arms;
+    };
+    walk(spec, (node) => {
+      for (const key of ["hconcat", "vconcat", "concat"]) {
+        if (!node[key]) continue;
+        const some = node[key].map(armsOf);
+        const shown = (arms) => [...arms].some((arm) => !hiddenArms.has(arm));
+        if (!some.some(shown)) continue;
+        const title = titleOf(node[key][0]);
+        node[key] = node[key].filter((_, at) => !some[at].size || shown(some[at]));
+        if (key === "concat") node[key].filter((_, at) => at % (node.columns ?? Infinity) === 0).forEach((view) => giveTitle(view, title));
+      }
+    });
+  }
+
+  // The title of a vertical axis, which only the first panel of a row has.
+  const vertical = (view) => (view.layer ?? [view]).map((unit) => unit.encoding?.y).filter((y) => measured(y));
+  const titleOf = (view) => vertical(view).find((y) => y.title)?.title;
+  const giveTitle = (view, title) => vertical(view).forEach((y) => { if (title && !y.title) y.title = title; });
 
   function rowsOf(spec, data) {
     if (!data) return [];
@@ -58,11 +86,26 @@
     return found;
   }
 
-  // Points carry what a reader sees on hovering; a line has invisible ones, for it is one thing to Vega.
+  // Points carry what a reader sees on hovering; a line has invisible ones, for it is one thing to Vega. What the axes
+  // call their fields is returned by the names of marks; panels without a title go by the one before them.
   function addTooltips(spec) {
+    const heads = new Map(), titles = {};
+    const name = (unit) => {
+      const own = {};
+      for (const channel of ["x", "y"]) {
+        const axis = unit.encoding?.[channel];
+        if (!measured(axis)) continue;
+        if (axis.title) titles[channel] = String(axis.title).replace(/^\u2190[^\u2003]*\u2003+|\u2003+[^\u2003]*\u2192$/g, "");
+        own[axis.field] = titles[channel];
+      }
+      unit.name = `drawing${heads.size}`;
+      heads.set(`${unit.name}_marks`, own);
+      return unit;
+    };
     for (const { view, units, data } of plots(spec)) {
       const more = [];
       for (const unit of units) {
+        if (view.layer) name(unit);
         if (unit.mark.tooltip !== undefined || unit.encoding?.tooltip) continue;
         const type = typeOf(unit.mark);
         if (["point", "circle", "square", "rule", "bar", "rect", "tick"].includes(type)) marked(unit, { tooltip: { content: "data" } });
@@ -71,11 +114,12 @@
           const encoding = { x: unit.encoding.x, y: unit.encoding.y };
           const layer = { mark: { type: "point", opacity: 0, size: 130, clip: true, tooltip: { content: "data" } }, encoding };
           if (unit.data) layer.data = unit.data;
-          more.push(layer);
+          more.push(name(layer));
         }
       }
       if (view.layer) view.layer.push(...more);
     }
+    return heads;
   }
 
   function addSeeds(spec, rows) {
@@ -130,16 +174,16 @@
   }
 
   let bubble = null;
-  function tooltip(_handler, event, item, value) {
-    const hide = value === null || value === undefined || value === "" || (typeof value === "object" && !Object.keys(value).length);
+  function tooltip(event, value, heads) {
+    const told = value === null || value === undefined || value === "" ? null : describe(value, heads);
     if (!bubble) {
       bubble = document.createElement("div");
       bubble.className = "chart-tooltip";
       document.body.append(bubble);
     }
-    bubble.hidden = hide;
-    if (hide) return;
-    bubble.replaceChildren(describe(value));
+    bubble.hidden = !told?.rows.length;
+    if (bubble.hidden) return;
+    bubble.replaceChildren(told);
     const box = bubble.getBoundingClientRect();
     const left = Math.min(event.clientX + 14, innerWidth - box.width - 6);
     const above = event.clientY - box.height - 12;
@@ -147,7 +191,7 @@
     bubble.style.top = `${above > 6 ? above : event.clientY + 16}px`;
   }
 
-  function describe(value) {
+  function describe(value, heads) {
     const table = document.createElement("table");
     const rows = typeof value === "object" ? Object.entries(value) : [["", value]];
     const named = new Set(rows.map(([key]) => key));
@@ -156,7 +200,8 @@
       if (key === "x" && named.has("epoch")) continue;
       const row = table.insertRow();
       const head = document.createElement("th");
-      head.textContent = key === "x" ? "Value" : WORDS[key] ?? key.replaceAll("_", " ");
+      const axis = key === "x" || key === "y" ? heads[key] : undefined;
+      head.textContent = axis ?? (named.has("n") ? OVER_SEEDS[key] : undefined) ?? WORDS[key] ?? key.replaceAll("_", " ");
       row.append(head);
       row.insertCell().textContent = typeof each === "number" && !Number.isInteger(each) ? Number(each.toPrecision(4)).toString() : String(each);
     }
@@ -191,12 +236,14 @@
 
     spec() {
       const spec = structuredClone(this.content.spec);
-      const datasets = Object.entries(spec.datasets ?? {}).map(([name, values]) => [name, visible(parsed(values))]);
-      spec.datasets = Object.fromEntries(datasets);
-      walk(spec, (node) => { if (node.data?.values) node.data = { ...node.data, values: visible(parsed(node.data.values)) }; });
+      spec.datasets = Object.fromEntries(Object.entries(spec.datasets ?? {}).map(([name, values]) => [name, parsed(values)]));
+      walk(spec, (node) => { if (node.data?.values) node.data = { ...node.data, values: parsed(node.data.values) }; });
+      dropHidden(spec);
+      for (const [name, rows] of Object.entries(spec.datasets)) spec.datasets[name] = visible(rows);
+      walk(spec, (node) => { if (node.data?.values) node.data.values = visible(node.data.values); });
       walk(spec, (node) => { if (node.data?.format?.type === "json") node.data = (({ format, ...data }) => data)(node.data); });
       if (this.seeds) addSeeds(spec, this.content.seeds);
-      addTooltips(spec);
+      this.heads = addTooltips(spec);
       this.zooms = this.zooming ? addZoom(spec) : [];
       fit(spec, Number(this.picture.getAttribute("width")), this.space()); // not its own width, which is as shown
       spec.config = { ...(isDark() ? this.content.dark : spec.config), aria: false };
@@ -211,7 +258,8 @@
     }
 
     async drawn() {
-      const options = { mode: "vega-lite", renderer: "svg", actions: false, ast: true, defaultStyle: false, tooltip, loader };
+      const tell = (_handler, event, item, value) => tooltip(event, value, this.heads.get(item?.mark?.name) ?? {});
+      const options = { mode: "vega-lite", renderer: "svg", actions: false, ast: true, defaultStyle: false, tooltip: tell, loader };
       this.live.hidden = false;
       const frame = document.createElement("div");
       frame.setAttribute("aria-hidden", "true"); // the element around it has the words, the table below the numbers
