@@ -14,8 +14,8 @@ from fairtrial.executors.slots import Slots, check_counts, usable_cores
 from fairtrial.registry import EXECUTORS
 from fairtrial.spec import BUILT_IN
 
-#: Trials side by side on each GPU of a cluster, where nobody measures how many pay off, unless a user says otherwise. On
-#: an H200, 16 were as fast together as 32, and four reached three quarters of it (docs/gpu.md).
+#: Trials side by side on each GPU of a cluster, where nobody measures how many pay off, unless a user says otherwise.
+#: On an H200, 16 were as fast together as 32, and four reached three quarters of it (docs/gpu.md).
 TRIALS_PER_GPU = 16
 
 
