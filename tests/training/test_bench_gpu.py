@@ -57,10 +57,10 @@ def test_trials_train_and_evaluate_in_turns_without_end(recorders, settings):
 
 
 def test_the_json_and_the_table_have_both_kinds_of_layers(recorders, monkeypatch):
-    switched = []
-    monkeypatch.setattr(fused, "is_available", lambda: switched.append(os.environ.get("FAIRTRIAL_KERNELS")) or True)
+    monkeypatch.setattr(fused, "is_available", lambda: True)
     monkeypatch.setattr(fused, "path", lambda: "Triton's programs (0)")
     monkeypatch.setattr(bench_gpu, "_memory", lambda *_: (3 << 20, 5 << 30))
+    monkeypatch.setattr(devices, "memory", lambda: (1 << 30, 0))
     monkeypatch.delenv("FAIRTRIAL_KERNELS", raising=False)
     measured = bench_gpu.bench_gpu(Study.from_dict(TINY), counts=(1, 2), seconds=0.1)
     assert "FAIRTRIAL_KERNELS" not in os.environ
