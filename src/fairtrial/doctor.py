@@ -141,15 +141,13 @@ def _gpu_layers() -> _Finding:
     """Say with which layers a GPU trains, and why not with the fast ones."""
     from fairtrial.training.kernels import compiler, fused  # noqa: PLC0415
 
-    compilers = [os.environ["CC"]] if os.environ.get("CC") else ["gcc", "clang"]
     if fused.is_available():
-        if any(map(shutil.which, compilers)):
-            return GOOD, fused.path()
-        need = f"needs a C compiler (looked for {' and '.join(compilers)}): install one, or set {compiler.SWITCH}=off"
-        return NOTE, f"{fused.path()}, which {need}"
-    if importlib.util.find_spec("triton") is None:
-        return NOTE, "torch's own layers, several times slower: Triton is not installed; pip install triton"
-    return GOOD, f"torch's own layers, as {compiler.SWITCH}=off asks"
+        return GOOD, fused.path()
+    if os.environ.get(compiler.SWITCH, "").lower() == "off":
+        return GOOD, f"torch's own layers, as {compiler.SWITCH}=off asks"
+    missing = importlib.util.find_spec("triton") is None
+    why = "Triton is not installed; pip install triton" if missing else fused.obstacle()
+    return NOTE, f"torch's own layers, several times slower: {why}"
 
 
 def _memory() -> _Finding:
