@@ -1,7 +1,7 @@
 """Makes an ordinary study and its results of runs that were made elsewhere."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 
 from fairtrial.errors import RunsError, StudyError
 from fairtrial.importers.base import Given, open_source
-from fairtrial.importers.question import EACH_ROW, Question
+from fairtrial.importers.notes import Notes
+from fairtrial.importers.question import Question
 from fairtrial.importers.runs import Run, Runs, collect, seed_order
 from fairtrial.registry import did_you_mean
 from fairtrial.scheduler import plan
@@ -22,9 +23,6 @@ from fairtrial.spec.messages import brief, show
 from fairtrial.spec.metrics import PERCENT, PLAIN, UNITS, Direction, Metric, Unit, finite, may_be_percent, own_unit
 from fairtrial.text import one_line
 from fairtrial.trial import EpochRecord, Machine, Outcome, Trial, TrialContext, TrialResult
-
-#: Of arms, columns and the like, so many are named.
-_NAMED = 4
 
 
 def made_elsewhere(trial: TrialContext) -> NoReturn:
@@ -148,7 +146,6 @@ class _Importing:
         self._names = _names(runs.arms)
         self._reference = self._find_reference()
         ended = [run for run in runs.runs if run.ended != "running"]
-        self._running = len(runs.runs) - len(ended)
         self._by_arm: dict[str, dict[str, Run]] = {arm: {} for arm in runs.arms}
         for run in ended:
             self._by_arm[run.arm][run.seed] = run
@@ -204,8 +201,10 @@ class _Importing:
             evidence["direction"] = measured.direction
         if asked.margin is not None:
             evidence["margin"] = float(asked.margin)
+        used = {arm: self._used(arm) for arm in self._all.arms}
+        notes = Notes(self._all, self._by_arm, self._shared, used, measured.unit)
         source = {"digest": self._all.digest[:16]}  # so that runs of another file are other trials
-        imported = {"source": self._source, "digest": self._all.digest, "notes": [*self._notes()]}
+        imported = {"source": self._source, "digest": self._all.digest, "notes": [*notes.sentences()]}
         imported |= {"arms": [one_line(arm) for arm in self._all.arms] if len(self._names) <= MOST_ENTRIES else []}
         imported |= {"seeds": [*map(one_line, self._shared)] if self._paired else []}
         try:
@@ -251,115 +250,6 @@ class _Importing:
             epochs=records[:MOST_EPOCHS],
         )
 
-    def _notes(self) -> Iterator[str]:
-        """Say what is unknown of these runs, and what was done with them, a sentence each."""
-        yield from (one_line(note) for note in self._question.source.notes)
-        yield self._pairing()
-        yield from self._rows()
-        yield from self._measurements()
-        yield from self._early()
-        yield from self._units()
-        if self._all.differing:
-            beside = " and ".join(brief(column) for column in self._question.arm if column.isprintable())
-            columns = [f"{brief(column)} ({_values(own)})" for column, own in self._all.differing.items()]
-            more = f" and {len(columns) - _NAMED} more columns" if columns[_NAMED:] else ""
-            yield f"Beside {beside or 'the arm'}, arms differ in {', '.join(columns[:_NAMED])}{more}."
-        if self._all.unread:
-            yield f"Whether arms differ in {_counted(self._all.unread, 'further column')} was not looked at."
-
-    def _pairing(self) -> str:
-        """Say why runs are paired or not, and what that rests on."""
-        if self._question.seed is None:
-            kind = "Runs are not paired, because no column of seeds is named"
-            found = [column for column in self._question.others if column.lower().rpartition(".")[2] == "seed"]
-            return f"{kind}; --seed {brief(found[0])} would pair them." if found else f"{kind}."
-        every = {seed for runs in self._by_arm.values() for seed in runs}
-        if not self._paired:
-            number = f"{len(self._shared)} seed{'' if len(self._shared) == 1 else 's'}"
-            return f"Runs are not paired, because all arms share {number if self._shared else 'no seed'}."
-        by = "row" if self._question.by_row else "seed"
-        paired = f"Runs are paired by {by}; whether those of one {by} share initial weights and data is unknown."
-        if len(every) > len(self._shared):
-            alone = {brief(arm): len(runs) - len(self._shared) for arm, runs in self._by_arm.items()}
-            left = [f"{_counted(number, 'run')} of {arm}" for arm, number in alone.items() if number]
-            failed = sum(run.ended == "failed" for run in self._all.runs if run.seed not in self._shared)
-            more = f" and of {len(left) - _NAMED} more arms" if left[_NAMED:] else ""
-            lacking = [brief(arm) for arm, runs in self._by_arm.items() if len(runs) < len(every)]
-            paired += (
-                f" Only {len(self._shared)} of {len(every)} seeds are those of every arm, and only these are compared. "
-                f"Left out: {', '.join(left[:_NAMED])}{more} (not in {', '.join(lacking[:_NAMED])}"
-                f"{', ...' if lacking[_NAMED:] else ''}; a run that failed needs a row without a value)."
-            )
-            paired += f" Of these, {_counted(failed, 'run')} failed, which counts for nothing here." if failed else ""
-        shown = [*self._shared]
-        if shown != [str(index) for index in range(len(shown))] and not self._question.by_row:
-            text = ", ".join(map(brief, shown[:10])) + (", ..." if shown[10:] else "")
-            paired += f" Seeds 0 to {len(shown) - 1} are {text} there."
-        return paired
-
-    def _rows(self) -> Iterator[str]:
-        """Say what became of rows that are not simply runs."""
-        runs, question = self._all, self._question
-        if question.group is not None:
-            what = "" if question.group == EACH_ROW else f" ({brief(question.group)})"
-            yield (
-                f"{runs.rows:,} rows of {len(runs.runs):,} runs are repeated measurements{what}: the mean of a run "
-                "counts, once."
-            )
-        if runs.repeated:
-            yield f"{_counted(runs.repeated, 'row')} exactly like another one counted once."
-        if runs.unnamed:
-            yield f"{_counted(runs.unnamed, 'row')} without an arm left out."
-        if self._running:
-            yield f"{_counted(self._running, 'run')} still running left out."
-        if runs.again:
-            yield f"{_counted(runs.again, 'run')} failed without a value and run again, which counts in its place."
-        used = [run for arm in runs.arms for run in self._used(arm)]
-        if empty := sum(run.ended == "failed" and not run.values for run in used):
-            yield f"{_counted(empty, 'run')} without a value of {brief(question.column)} lost, like failed ones."
-        if runs.thinned:
-            yield "Of so many epochs, only those that decide the measure were kept."
-
-    def _measurements(self) -> Iterator[str]:
-        """Say which column looks as if rows were repeated measurements, and not runs."""
-        question = self._question
-        if question.group is None and question.epoch is None and (column := question.measurements) is not None:
-            yield (
-                f"Each row counts as a run; if {brief(column)} tells measurements of one run apart, they are no "
-                f"independent runs: write --group {brief(column)}, and --seed with the column of the run's seed."
-            )
-
-    def _units(self) -> Iterator[str]:
-        """Name arms whose values look like fractions where others are percent."""
-        if self._measured.unit != "percent":
-            return
-        largest = dict.fromkeys(self._by_arm, 0.0)
-        for run in self._all.runs:
-            largest[run.arm] = max(largest[run.arm], *(abs(value) for value in run.values if finite(value)), 0.0)
-        small = ", ".join([brief(arm) for arm, value in largest.items() if 0 < value <= 1][:_NAMED])
-        if small and max(largest.values()) > 10:
-            yield f"All values of {small} are at most 1, and others are larger than 10: are all of them in percent?"
-
-    def _early(self) -> Iterator[str]:
-        """Name arms whose runs ended at an earlier epoch than others."""
-        if self._question.epoch is None:
-            return
-        used = [run for arm in self._all.arms for run in self._used(arm) if run.ended == "finished"]
-        last = max((run.epochs[-1] for run in used), default=0.0)
-        early: dict[str, list[float]] = {}
-        for run in used:
-            if run.epochs[-1] < last:
-                early.setdefault(run.arm, []).append(run.epochs[-1])
-        if early:
-            spans = {
-                arm: f"{min(ends):g}" + f" to {max(ends):g}" * (min(ends) < max(ends)) for arm, ends in early.items()
-            }
-            named = [f"{_counted(len(early[arm]), 'run')} of {brief(arm)} at {span}" for arm, span in spans.items()]
-            final = "final values compare trainings of different lengths"
-            why = "the best of more epochs is better by luck alone" if self._question.family == "best" else final
-            shown = ", ".join(named[:_NAMED]) + (", ..." if named[_NAMED:] else "")
-            yield f"Not all runs end at {brief(self._question.epoch)} {last:g}: {shown}; {why}."
-
 
 def _names(arms: Sequence[str]) -> dict[str, str]:
     """Give each arm a name that is safe in studies and different from all others; its label stays what it was."""
@@ -385,16 +275,3 @@ def _arm(name: str, label: str) -> dict[str, Any]:
     text = one_line(label)
     shown = text if len(text) <= 200 else f"{text[:180]}... ({name})"
     return {"params": {"arm": text[:4000]}} | ({} if shown == name else {"label": shown})
-
-
-def _values(by_arm: Mapping[str, Sequence[str]]) -> str:
-    """Write what a column has in each arm: ``adam 0.001; sgd 0.1 and 0.01``."""
-    parts = [
-        f"{brief(arm)} {' and '.join(brief(value, 30) for value in own[:3])}{', ...' if own[3:] else ''}"
-        for arm, own in by_arm.items()
-    ]
-    return "; ".join(parts[:_NAMED]) + ("; ..." if parts[_NAMED:] else "")
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

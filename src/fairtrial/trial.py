@@ -356,7 +356,7 @@ class Machine:
 
 def kind_of_condition(value: str) -> str:
     """A condition without its details: torch's own layers compute the same, why ever they do."""
-    return value.partition(":")[0] if value.startswith("plain: ") else value
+    return value.partition(":")[0] if value.startswith(("plain: ", "torch's own: ")) else value
 
 
 @dataclass(frozen=True)

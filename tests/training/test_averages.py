@@ -135,3 +135,19 @@ def test_an_average_follows_tensors_that_others_have_replaced():
     with average.applied():
         assert (network.weight.item(), network.running_mean.item()) == pytest.approx((3.0, 4.0))
     assert network.weight.item() == 5.0
+
+
+def test_an_average_that_holds_its_tensors_does_not_look_for_them_again(monkeypatch):
+    network, other = (nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)) for _ in range(2))
+    other.load_state_dict(network.state_dict())
+    held, looking = WeightAverage(network, 0.9), WeightAverage(other, 0.9)
+    held.hold()
+    monkeypatch.setattr(network, "state_dict", None)
+    for _ in range(3):
+        for one, average in ((network, held), (other, looking)):
+            with torch.no_grad():
+                for parameter in one.parameters():
+                    parameter.mul_(1.5)
+            average.update()
+    pairs = zip(held.state_dict()["average"], looking.state_dict()["average"], strict=True)
+    assert all(torch.equal(ours, theirs) for ours, theirs in pairs)

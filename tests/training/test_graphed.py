@@ -223,6 +223,17 @@ def test_a_trial_that_has_ended_leaves_nothing_in_memory(changes, recorded, monk
         gc.enable()
 
 
+def test_a_shortage_of_memory_that_a_library_has_dealt_with_ends_the_trial(recorded, monkeypatch, tmp_path):
+    """cuDNN then takes another algorithm, which rounds otherwise: nothing of it may be recorded or saved."""
+    recorded()
+    asked, trial = iter([3, 4]), make()
+    monkeypatch.setattr("fairtrial.training.devices.shortages", lambda device: next(asked))
+    attempt = CheckpointManager(str(tmp_path)).open(trial, lambda: True)
+    with pytest.raises(torch.OutOfMemoryError, match="another algorithm for lack of it"):
+        list(run_trial(trial, loop.train, MACHINE, attempt, pass_on=lambda error: True))
+    assert CheckpointManager(str(tmp_path)).open(trial).load() is None
+
+
 def test_a_trial_diverges_at_the_same_batch(operations, recorded):
     trial = make(optimizer={"lr": 1e30}, training={"epochs": 5, "batch_size": 32})
     with pytest.raises(Diverged) as expected:

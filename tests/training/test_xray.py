@@ -12,7 +12,7 @@ from fairtrial.errors import Stopped
 from fairtrial.executors.base import Ended, SnapshotTaken, run_trial
 from fairtrial.registry import OPTIMIZERS
 from fairtrial.spec import Study
-from fairtrial.training import loop, xray, xray_schedule
+from fairtrial.training import loop, xray_reader, xray_schedule
 from fairtrial.training.xray_schedule import schedule_of
 from fairtrial.trial import Machine, Outcome, TrialContext
 from trials import some_trial
@@ -265,9 +265,9 @@ def test_an_error_of_its_own_ends_no_training(dense, monkeypatch):
     optimizer = torch.optim.Adam(network.parameters())
     trial.xray(optimizer, network, steps_per_epoch=5)
     with monkeypatch.context() as patch:
-        patch.setattr(xray, "_add_gradient", fail)
+        patch.setattr(xray_reader, "_add_gradient", fail)
         one_step(network, optimizer, 0)
-        patch.setattr(xray, "_add_change", fail)
+        patch.setattr(xray_reader, "_add_change", fail)
         one_step(network, optimizer, 1)
     for number in range(2, 5):
         one_step(network, optimizer, number)
@@ -300,10 +300,10 @@ def test_no_gradient_at_all_is_said(dense):
 
 
 def test_a_large_model_is_sampled_and_says_so(dense, monkeypatch):
-    monkeypatch.setattr(xray, "MOST_COORDINATES", 10_000)
+    monkeypatch.setattr(xray_reader, "MOST_COORDINATES", 10_000)
     found = []
     for most in (10_000, 1 << 22):
-        monkeypatch.setattr(xray, "MOST_COORDINATES", most)
+        monkeypatch.setattr(xray_reader, "MOST_COORDINATES", most)
         with torch.random.fork_rng():
             torch.manual_seed(0)
             network = nn.Linear(200, 300)

@@ -18,6 +18,7 @@ from fairtrial.errors import StudyError
 from fairtrial.spec import DataSettings
 from fairtrial.spec.sections import AUGMENTATIONS
 from fairtrial.training.datasets import Dataset
+from fairtrial.training.placement import to_device
 
 # The stream of random numbers, apart from those of the order of batches and of dropout.
 _STREAM = 3
@@ -109,4 +110,4 @@ def mixup(
 
 
 def _tensor(values: "np.typing.NDArray[np.int64]", like: Tensor) -> Tensor:
-    return torch.from_numpy(values).to(like.device)
+    return to_device(torch.from_numpy(values), like.device)

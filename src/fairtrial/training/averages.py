@@ -27,12 +27,19 @@ class WeightAverage:
         self._decay = decay
         self._steps = 0
         self._network = network
+        self._held: list[Tensor] | None = None
         self._average = [tensor.clone() for tensor in self._current]
 
     @property
     def _current(self) -> list[Tensor]:
         """The network's tensors as they are: an optimizer, or a network's own code, may have put others in place."""
+        if self._held is not None:
+            return self._held
         return [of.detach() for of in self._network.state_dict().values() if of.is_floating_point()]
+
+    def hold(self) -> None:
+        """Take the network to keep the tensors that it has now, as it does where steps are recorded: it saves time."""
+        self._held = self._current
 
     def update(self) -> None:
         """Take the network's present weights into the average."""

@@ -57,6 +57,20 @@ def memory() -> tuple[int, int]:
     return torch.cuda.mem_get_info(device)[0], torch.cuda.memory_reserved(device)
 
 
+def shortages(device: torch.device) -> int:
+    """Count how often this process found no memory on a device for what it asked."""
+    return int(torch.cuda.memory_stats_as_nested_dict(device)["num_ooms"]) if device.type == "cuda" else 0
+
+
+def check_memory(device: torch.device, before: int) -> None:
+    """Raise torch's error for a lack of memory if there were more shortages than before, which somebody has caught.
+
+    cuDNN does: it takes an algorithm that needs less memory, and that one rounds otherwise.
+    """
+    if shortages(device) > before:
+        raise torch.OutOfMemoryError("CUDA out of memory: convolutions may have used another algorithm for lack of it")
+
+
 def describe(device: torch.device) -> str:
     """Name a device as records do: ``"cpu"``, or the accelerator's name."""
     if device.type == "cuda":

@@ -15,6 +15,7 @@ from fairtrial.training.averages import recalibrated
 from fairtrial.training.closures import evaluated_weights
 from fairtrial.training.learner import Learner
 from fairtrial.training.losses import Accumulator, Objective
+from fairtrial.training.placement import to_device
 from fairtrial.training.xray import Xray
 
 #: Images per forward pass of an evaluation: enough to keep the cores busy, few enough to stay in their caches.
@@ -60,7 +61,8 @@ def evaluate(
     """
     network.eval()
     tally = objective.accumulator(device)
-    for rows in torch.split(torch.arange(len(images)) if indices is None else indices, evaluation_batch(device)):
+    every = to_device(torch.arange(len(images)) if indices is None else indices, device)
+    for rows in torch.split(every, evaluation_batch(device)):
         inputs, labels = (tensor.to(device) for tensor in images.batch(rows))
         outputs = network(inputs)
         tally.add(objective.plain.loss(outputs, labels), outputs, labels)
@@ -114,7 +116,7 @@ def _evaluate_in_all_ways(
     sums = evaluate_all(learner, held_out, measure=measure)
     if training.recalibrate_batch_norm:
         full = [batch for batch in order if len(batch) == len(order[0])][:RECALIBRATION_BATCHES]
-        inputs = (dataset.train.batch(batch)[0].to(learner.device) for batch in full)
+        inputs = (dataset.train.batch(to_device(batch, learner.device))[0].to(learner.device) for batch in full)
         with recalibrated(learner.network, inputs):
             sums |= evaluate_all(learner, held_out, RECALIBRATED, measure)
             rows = torch.cat(full)

@@ -24,6 +24,7 @@ from fairtrial.training.evaluation import add_losses, evaluation_batch, read_all
 from fairtrial.training.graphs import Mark, Recorder, Repeated
 from fairtrial.training.learner import Learner
 from fairtrial.training.losses import Accumulator, ClassAccumulator, Objective
+from fairtrial.training.placement import to_device
 from fairtrial.training.randomness import random_state
 from fairtrial.training.state import TrainingPosition
 from fairtrial.training.xray import Xray
@@ -103,6 +104,8 @@ class RecordedTraining:
             for one in learner.network.modules()
             if isinstance(one, _BatchNorm) and one.momentum is not None and one.num_batches_tracked is not None
         ]
+        if learner.average is not None:
+            learner.average.hold()
         self._sums = learner.objective.accumulator(learner.device)
         self._in_graph = isinstance(self._sums, ClassAccumulator)
         self._rows: dict[int, Tensor] = {}
@@ -288,13 +291,6 @@ class _Evaluation:
         inputs, labels = self._images.batch(self._rows)
         outputs = self._network(inputs)
         return self._objective.loss(outputs, labels), outputs, labels
-
-
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor of the CPU to a device, without waiting for the device."""
-    if device.type != "cuda" or tensor.device == device:
-        return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fairtrial.spec import ModelSettings
-from fairtrial.training import datasets, precision
+from fairtrial.training import datasets, devices, precision
 from fairtrial.training.averages import WeightAverage
 from fairtrial.training.closures import has_modes, step_with_closure
 from fairtrial.training.devices import choose_device
@@ -34,6 +34,7 @@ class Learner:
     uses_closure: bool = False
     parts: int = 1  # of a batch, one after the other
     clip_norm: float | None = None
+    shortages: int = 0  # of the device's memory, before its first step
 
     @classmethod
     def build(cls, trial: Trial, dataset: datasets.Dataset, *, fast: bool = True) -> "Learner":
@@ -66,6 +67,7 @@ class Learner:
             uses_closure=settings.optimizer.uses_closure,
             parts=settings.training.accumulate,
             clip_norm=settings.training.clip_norm,
+            shortages=devices.shortages(device),
         )
 
     def step(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from fairtrial.training.allocator import keep_freed_memory
 from fairtrial.training.augmentation import augment
 from fairtrial.training.checks import CHECK_STEPS, REPORT_SECONDS, check_loss
 from fairtrial.training.closures import evaluated_weights
-from fairtrial.training.devices import choose_device
+from fairtrial.training.devices import check_memory, choose_device
 from fairtrial.training.evaluation import (
     Evaluate,
     add_losses,
@@ -32,7 +32,7 @@ from fairtrial.training.graphs import recorder_for
 from fairtrial.training.kernels.assistance import helped_seconds
 from fairtrial.training.learner import Learner
 from fairtrial.training.losses import Accumulator
-from fairtrial.training.placement import on_device
+from fairtrial.training.placement import on_device, to_device
 from fairtrial.training.randomness import random_state, set_random_state
 from fairtrial.training.state import TrainingPosition
 from fairtrial.training.surroundings import Surroundings, surrounded
@@ -119,6 +119,7 @@ def _train(trial: TrialContext) -> Generator[dict[str, float] | Turn, None, None
         metrics |= position.evaluations | read_all(sums)
         learner.schedule.end_epoch(metrics)
         evaluation = position.evaluation_seconds + perf_counter() - trained
+        check_memory(device, learner.shortages)
         metrics |= {"train_seconds": position.seconds, "eval_seconds": evaluation}
         yield metrics | ({"helped_seconds": helped} if (helped := helped_seconds() - helped) else {})
         position = TrainingPosition.before(position.epoch + 1, learner)
@@ -166,7 +167,7 @@ def _train_epoch(
     device, tally, data = learner.device, position.tally, trial.settings.data
     reported = started = perf_counter()
     for indices in order[position.batch :]:
-        inputs, labels = (tensor.to(device) for tensor in dataset.train.batch(indices))
+        inputs, labels = (tensor.to(device) for tensor in dataset.train.batch(to_device(indices, device)))
         if data.augment:
             inputs, labels = augment(
                 inputs,

@@ -1,4 +1,4 @@
-"""Put a data set's tensors on a device, once for all trials there."""
+"""Put tensors on a device: a data set's once for all trials there, small ones without waiting for it."""
 
 from dataclasses import replace
 
@@ -33,3 +33,10 @@ def on_device(dataset: Dataset, device: torch.device) -> Dataset:
     if device.type == "cuda":
         torch.cuda.synchronize(device)  # other trials read the copies on other streams
     return moved
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy a tensor of the CPU to a device, without waiting for the device."""
+    if device.type != "cuda" or tensor.device.type == "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

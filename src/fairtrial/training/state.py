@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fairtrial.training import tensors as _tensors  # noqa: F401  (lets checkpoints hold tensors)
+from fairtrial.training.devices import check_memory
 from fairtrial.training.learner import Learner
 from fairtrial.training.losses import Accumulator
 from fairtrial.trial import TrialContext
@@ -35,7 +36,8 @@ class TrainingPosition:
 
 
 def save(trial: TrialContext, learner: Learner, position: TrainingPosition) -> None:
-    """Save a trial's state after the position's last batch; see `TrialContext.save` for errors."""
+    """Save a trial's state after the position's last batch; see `TrialContext.save` and `check_memory` for errors."""
+    check_memory(learner.device, learner.shortages)
     trial.save(
         {
             "network": learner.network.state_dict(),

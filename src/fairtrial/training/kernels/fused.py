@@ -4,16 +4,19 @@ All tensors are float32 and of images, shape (batch, channels, height, width), w
 """
 
 import importlib.metadata
-import importlib.util
 import os
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from math import ceil
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
+from fairtrial.text import one_line
+from fairtrial.training.devices import choose_device
 from fairtrial.training.kernels import chains, programs
 from fairtrial.training.kernels.compiler import SWITCH
 from fairtrial.training.kernels.library import Activation, Shape
@@ -27,6 +30,10 @@ SMALLEST_CHUNK, MOST_SPLITS, SPLIT_CHANNELS = 512, 64, 32
 
 #: Numbers in a tile: eight a thread with eight warps, which leaves registers for the sums of nine taps.
 TILE = 2048
+
+
+#: The first compute capability for which Triton compiles the programs.
+OLDEST_GPU = (7, 5)
 
 
 class Tiling(NamedTuple):
@@ -93,18 +100,54 @@ class Norm:
 
 
 def is_available() -> bool:
-    """Whether Triton is installed, and ``FAIRTRIAL_KERNELS=off`` does not ask for torch's own layers."""
-    return os.environ.get(SWITCH, "").lower() != "off" and importlib.util.find_spec("triton") is not None
+    """Whether Triton's programs can run here, and ``FAIRTRIAL_KERNELS=off`` does not ask for torch's own layers."""
+    if os.environ.get(SWITCH, "").lower() == "off" or find_spec("triton") is None:
+        return False
+    return _is_interpreter() or not obstacle()
 
 
 def path() -> str:
-    """Describe a GPU's layers: ``"Triton's programs (3.6.0)"``, or ``"torch's own"``."""
-    return f"Triton's programs ({importlib.metadata.version('triton')})" if is_available() else "torch's own"
+    """Describe a GPU's layers: ``"Triton's programs (3.6.0)"``, or ``"torch's own"``, with the reason if any."""
+    if is_available():
+        return f"Triton's programs ({importlib.metadata.version('triton')})"
+    return f"torch's own: {obstacle()}" if obstacle() else "torch's own"
 
 
 def is_interpreted() -> bool:
     """Whether Triton computes on the CPU, by its interpreter (``TRITON_INTERPRET=1`` when it was imported)."""
-    return is_available() and type(programs.norm_forward).__name__ == "InterpretedFunction"
+    return is_available() and _is_interpreter()
+
+
+def _is_interpreter() -> bool:
+    return type(programs.norm_forward).__name__ == "InterpretedFunction"
+
+
+@cache
+def obstacle() -> str:
+    """Find out why this process's GPU can't run the programs; empty if it can, or if there is no GPU.
+
+    Triton needs a GPU that is not too old and, for what starts a program, a C compiler and Python's headers.
+    """
+    if find_spec("triton") is None or not torch.cuda.is_available():
+        return ""
+    device = choose_device()
+    if device.type != "cuda":
+        return ""
+    if torch.cuda.get_device_capability(device) < OLDEST_GPU:
+        return f"Triton's programs need a GPU of compute capability {OLDEST_GPU[0]}.{OLDEST_GPU[1]} or higher"
+    try:
+        _try_one(device)
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
+        raise
+    except Exception as error:  # noqa: BLE001  (of a compiler, or of whatever Triton calls)
+        return f"Triton can't compile ({one_line(str(error) or type(error).__name__)[:120]})"
+    return ""
+
+
+def _try_one(device: torch.device) -> None:
+    with torch.cuda.device(device):
+        numbers = torch.ones(6, 8, device=device).unbind()
+        programs.norm_evaluate[1, 1](*numbers, 8, 1, 1e-5, ACT=0, BP=16, BC=8, num_warps=1)
 
 
 def norm(x: Tensor, after: Norm) -> Tensor:
@@ -217,6 +260,7 @@ class _Norm(torch.autograd.Function):
         return result.permute(0, 3, 1, 2)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         rows, scale, shift, saved = ctx.saved_tensors
         channels = rows.shape[-1]
@@ -267,6 +311,7 @@ class _Chain(torch.autograd.Function):
         return result.permute(0, 3, 1, 2)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         rows, z, weight, scale1, shift1, scale2, shift2, saved = ctx.saved_tensors
         shape, has_before, pixels, tiling, chunks, geometry = ctx.plan

@@ -69,9 +69,10 @@ class GpuSequential(nn.Sequential):
         if not _may_be_fast(features):
             return self._parent.forward(self, features)  # type: ignore[no-untyped-call]
         layers = [*_leaves(self)]
-        while layers:
-            count, features = _run(layers, features, self.parts_on_gpu)
-            layers = layers[count:]
+        with torch.cuda.device_of(features):  # type: ignore[no-untyped-call]  # Triton starts programs on the current one
+            while layers:
+                count, features = _run(layers, features, self.parts_on_gpu)
+                layers = layers[count:]
         return features
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
