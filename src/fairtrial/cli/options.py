@@ -92,7 +92,7 @@ ExecutorOption = Annotated[
 ]
 TrialsPerGpuOption = Annotated[
     int | None,
-    typer.Option(metavar="N", min=1, help="Trials to run side by side on each GPU; by default 16, if it has memory."),
+    typer.Option(metavar="N", min=1, help="Trials to run side by side on each GPU; by default as many as pay off."),
 ]
 
 

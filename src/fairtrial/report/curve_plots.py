@@ -10,6 +10,7 @@ import altair as alt
 from fairtrial.errors import ReportError
 from fairtrial.report.axes import Span, clipped, epoch_axis, joined, padded, robust, within
 from fairtrial.report.curves import ArmCurve, CurveData
+from fairtrial.report.panels import FLUSH
 from fairtrial.report.style import CROSS, Rows, channels, over, shortened
 from fairtrial.spec.metrics import Unit
 
@@ -51,7 +52,8 @@ class Frame:
     def y(self, field: str) -> alt.Y:
         """The axis of the metric, for one of the fields."""
         kind = {"type": "log", "nice": False} if self.log else {"nice": True, "zero": False}
-        return alt.Y(f"{field}:Q", title=self.title, scale=alt.Scale(domain=self.domain, **kind))
+        axis = alt.Axis(labelFlush=FLUSH)
+        return alt.Y(f"{field}:Q", title=self.title, scale=alt.Scale(domain=self.domain, **kind), axis=axis)
 
 
 def spans(curves: Sequence[ArmCurve], factor: float, first: int = 1, *, lost: bool = False) -> list[Span]:

@@ -16,6 +16,10 @@ MOST, MANY = 24, 13
 #: Pixels of a small plot's width and height, of few, of up to a dozen, and of many.
 SIZES = ((280, 200), (200, 140), (150, 110))
 
+#: Labels of a vertical axis so many pixels from its ends are kept within it: one that stands out at the top lifts its
+#: panel's title above those beside it.
+FLUSH = 7
+
 Item = TypeVar("Item")
 
 

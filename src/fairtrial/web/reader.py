@@ -15,7 +15,8 @@ from fairtrial.web.templates import render
 #: The page of all studies, among the keys of studies.
 ALL = ""
 
-#: The list of studies shows so many; which of them are being run is looked up at every so manyth look without a change.
+#: The list of studies shows so many; which of them are being run is looked up again
+#: after so many looks without a change.
 STUDIES, LOOKS = 200, 5
 
 #: What is known of so many studies that nobody looks at any more is kept, for those who come back.

@@ -1,4 +1,4 @@
-"""Serves the live page, and ends at once when it is asked to, whoever is connected."""
+"""Serves the live page, and ends at once when it is asked to, even while pages are open."""
 
 import asyncio
 import socket

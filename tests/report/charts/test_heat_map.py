@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from fairtrial.errors import ReportError
+from fairtrial.report.chart_options import ChartOptions
 from fairtrial.report.charts import draw
 from fairtrial.report.charts.heat_map import heat_map_data
 from fairtrial.spec import Study
@@ -91,3 +92,14 @@ def test_a_cell_has_one_arm():
     study, results = make(grid, params=params, arms={"default": {}, "low": {"params": {"mean": 0.7}}})
     with pytest.raises(ReportError, match="one as an integer and one as a fraction"):
         heat_map_data(study, results)
+
+
+def test_chosen_arms_are_the_only_cells_beside_the_reference():
+    study, results = make()
+    whole = heat_map_data(study, results)
+    names = [cell.arm for key, cell in whole.cells.items() if key[0] == 1e-2]
+    (figure,) = draw(["heat_map"], study, results, options=ChartOptions(arms=tuple(names)))
+    assert {cell.arm for cell in figure.data.cells.values()} == {*names, "default"}
+    assert figure.data.found == whole.found
+    differences = {cell.arm: cell.difference for cell in whole.cells.values()}
+    assert {cell.arm: cell.difference for cell in figure.data.cells.values()}.items() <= differences.items()

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from fairtrial.errors import ReportError
+from fairtrial.report.chart_options import ChartOptions
 from fairtrial.report.charts import draw
 from fairtrial.report.charts.sensitivity import sensitivity_data
 from fairtrial.report.style import VERDICT_SHAPES, config
@@ -114,3 +115,15 @@ def test_every_verdict_has_a_look():
     names = {verdict.value for verdict in Verdict}
     assert names < set(VERDICT_SHAPES)
     assert all(set(VERDICT_SHAPES) <= set(config(theme)["style"]) for theme in ("light", "dark"))
+
+
+def test_chosen_arms_are_drawn_with_the_curve_through_all_values():
+    study, results = make()
+    whole = sensitivity_data(study, results)
+    (figure,) = draw(["sensitivity"], study, results, options=ChartOptions(arms=("beta2_0p99",)))
+    (one,) = figure.data.settings
+    assert [level.arm for level in one.levels] == ["beta2_0p99", "default"]
+    assert one.curve == whole.settings[0].curve
+    assert set(figure.data.by_seed) == {"beta2_0p99"}
+    with pytest.raises(ReportError, match="no arm that was chosen differs from the reference in such a setting alone"):
+        draw(["sensitivity"], study, results, options=ChartOptions(arms=("default",)))

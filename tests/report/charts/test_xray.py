@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import vl_convert
 
 from builders import make_results, make_study
 from fairtrial.errors import ReportError
@@ -82,3 +83,24 @@ def test_a_study_of_one_epoch_has_a_plain_axis(study):
     figure, rows = drawn("xray_updates", study, xrayed(study, steps=(LENGTH,)))
     assert {row["x"] for row in rows if "step" in row} == {1.0}
     assert "log scale" not in json.dumps(figure.chart.to_dict())
+
+
+def test_no_label_stands_out_above_a_panel_and_lifts_its_title(study):
+    """Titles of panels side by side are level: Vega puts them above all that a panel draws."""
+    names = ["xray_sqrt_vhat", "xray_losses"]
+    epsilons = {"baseline": 1e-8, "large_eps": 0.02}
+    losses = {"train_loss": 0.53, "test_loss": 0.36}  # whose axes end below and at their last label
+    results = xrayed(study, lambda arm, seed, step: {"eps": epsilons[arm], **losses})
+    for figure in draw(names, study, results):
+        found = list(tops(vl_convert.vegalite_to_scenegraph(figure.chart.to_dict())["scenegraph"]))
+        assert len(found) == 2
+        assert max(found) - min(found) <= 1, figure.name  # the width of a line
+
+
+def tops(item, at=0.0, role=""):
+    """Where the titles of panels are, in pixels from the top."""
+    for each in item.get("items", []):
+        own = each.get("role", role)
+        if own == "title-text" and each.get("fontSize") == 11:
+            yield at + each.get("y", 0.0)
+        yield from tops(each, at + each.get("y", 0.0), own)

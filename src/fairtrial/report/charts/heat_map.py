@@ -36,14 +36,20 @@ class HeatMap:
 
 
 def heat_map_data(
-    study: Study, results: Sequence[TrialResult], *, history: History | None = None, measure: str | None = None
+    study: Study,
+    results: Sequence[TrialResult],
+    *,
+    history: History | None = None,
+    measure: str | None = None,
+    arms: Sequence[str] = (),
 ) -> HeatMap:
-    """Collect the verdicts over the two settings that vary together in most arms.
+    """Collect the verdicts over the two settings that vary together in most arms, or in most of the chosen arms.
 
     Raises:
         ReportError: no two settings vary together, or there are too few of their combinations for a map.
     """
     changed, own = changes(study)
+    changed = {arm: keys for arm, keys in changed.items() if not arms or arm in arms}
     numbers = {arm: keys for arm, keys in changed.items() if all(is_number(own.get(key)) for key in keys)}
     numbers = {arm: keys for arm, keys in numbers.items() if all(is_number(value) for value in keys.values())}
     pairs = Counter(tuple(sorted(keys)) for keys in numbers.values() if len(keys) == 2)
@@ -53,7 +59,7 @@ def heat_map_data(
     places = {arm: {**own, **keys} for arm, keys in numbers.items() if {*keys} <= {one, other}}
     places[study.reference] = own
     values = {key: tuple(sorted({float(place[key]) for place in places.values()})) for key in (one, other)}
-    if 2 * len(places) < len(values[one]) * len(values[other]):
+    if not arms and 2 * len(places) < len(values[one]) * len(values[other]):
         raise ReportError(f"too few arms combine values of {one} and {other} for a heat map")
     across, up = (one, other) if len(values[one]) >= len(values[other]) else (other, one)
     if len({(float(place[across]), float(place[up])) for place in places.values()}) < len(places):
@@ -170,6 +176,6 @@ CHARTS.register("heat_map")(
         _ABOUT,
         has_verdicts=True,
         words=words,
-        options=frozenset({"measure", "size"}),
+        options=frozenset({"measure", "arms", "size"}),
     )
 )

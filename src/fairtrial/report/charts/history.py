@@ -12,7 +12,7 @@ from fairtrial.report.axes import Span, joined, padded, robust, within
 from fairtrial.report.chart_options import Size
 from fairtrial.report.charts import Chart, Words
 from fairtrial.report.charts.differences import remark, warnings
-from fairtrial.report.panels import chosen, columns, grid, left_out, line_length, panel, size_of
+from fairtrial.report.panels import FLUSH, chosen, columns, grid, left_out, line_length, panel, size_of
 from fairtrial.report.style import VERDICT_SHAPES, Rows, over
 from fairtrial.report.verdict_marks import in_tooltip, margin_row, margin_span
 from fairtrial.report.words import count, percent
@@ -113,7 +113,8 @@ def _layers(arm: ArmHistory, found: StudyVerdict, domain: Span, last: int, title
         axis=alt.Axis(format="d", tickMinStep=1, tickCount=6, grid=False),
     )
     scale = alt.Scale(domain=domain, nice=True, zero=False)
-    mean, low = (alt.Y(f"{field}:Q", title=title, scale=scale) for field in ("mean", "start"))
+    axis = alt.Axis(labelFlush=FLUSH)
+    mean, low = (alt.Y(f"{field}:Q", title=title, scale=scale, axis=axis) for field in ("mean", "start"))
     if found.margin is not None:
         band = alt.Chart().mark_rect(style="margin", opacity=0.14)
         yield over([margin_row(found, domain)], band).encode(y=low, y2="end:Q")

@@ -114,7 +114,7 @@ def draw_noise(study: Study, data: Noise, *, size: Size | None = None) -> alt.La
     ]
     title = f"Standard deviation ({data.unit.difference})".removesuffix(" ()")
     ends = (0.0, padded((0.0, max(row["x"] for row in rows)), 0.08)[1])
-    x = alt.X("x:Q", title=title, scale=alt.Scale(domain=ends, nice=True))
+    x = alt.X("x:Q", title=title, scale=alt.Scale(domain=ends, nice=True), axis=alt.Axis(tickCount=7, labelFlush=False))
     axis = alt.Axis(domain=False, ticks=False, labelLimit=280, labelPadding=10, grid=False)
     y = alt.Y("row:N", sort=list(names.values()), title=None, axis=axis)
     reach: Rows = [

@@ -1,7 +1,7 @@
 """Sensitivity curves: the measure against each setting that takes several values, with intervals and a smooth curve."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import altair as alt
 
@@ -37,9 +37,14 @@ class SensitivityData:
 
 
 def sensitivity_data(
-    study: Study, results: Sequence[TrialResult], *, history: History | None = None, measure: str | None = None
+    study: Study,
+    results: Sequence[TrialResult],
+    *,
+    history: History | None = None,
+    measure: str | None = None,
+    arms: Sequence[str] = (),
 ) -> SensitivityData:
-    """Collect what the verdicts say of each setting.
+    """Collect what the verdicts say of each setting; of chosen arms alone, curves are still those through all values.
 
     Raises:
         ReportError: no setting takes three values, or no arm has a difference.
@@ -48,7 +53,14 @@ def sensitivity_data(
     settings = sensitivities(study, data.found)
     if not settings:
         raise ReportError("no setting takes three values or more with all others as in the reference")
-    return SensitivityData(data.found, settings, {arm.arm: arm.by_seed for arm in data.arms})
+    shown = {study.reference, *arms} if arms else {arm.name for arm in study.arms}
+    settings = tuple(
+        replace(each, levels=tuple(level for level in each.levels if level.arm in shown)) for each in settings
+    )
+    settings = tuple(each for each in settings if any(level.arm != study.reference for level in each.levels))
+    if not settings:
+        raise ReportError("no arm that was chosen differs from the reference in such a setting alone")
+    return SensitivityData(data.found, settings, {arm.arm: arm.by_seed for arm in data.arms if arm.arm in shown})
 
 
 def draw_sensitivity(study: Study, data: SensitivityData, *, size: Size | None = None) -> alt.ConcatChart:
@@ -218,6 +230,6 @@ CHARTS.register("sensitivity")(
         _ABOUT,
         has_verdicts=True,
         words=words,
-        options=frozenset({"measure", "size"}),
+        options=frozenset({"measure", "arms", "size"}),
     )
 )

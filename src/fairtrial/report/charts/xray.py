@@ -15,6 +15,7 @@ from fairtrial.registry import CHARTS
 from fairtrial.report.axes import Span, padded
 from fairtrial.report.chart_options import Size
 from fairtrial.report.charts import Chart, Drawing, Words
+from fairtrial.report.panels import FLUSH
 from fairtrial.report.style import LINE, Rows, channels, chart_text, frame, over, shortened
 from fairtrial.report.words import count, percent
 from fairtrial.report.xray import ArmXray, Moment, Statistics, StudyXray, epsilon_in_words, number, xray_of
@@ -95,8 +96,8 @@ def _lines(study: Study, data: XrayCharts, panel: _Panel, size: Size, *, axis: b
     rows = [row for at, one in enumerate(data.arms) for row in _points(one, panel, at)]
     color, dash, shape = channels([arm.name for arm in study.arms], study.reference)
     y = alt.Y("y:Q", title=panel.axis if axis else "", scale=_scale([row["y"] for row in rows], log=panel.log))
-    if panel.log:
-        y = y.axis(alt.Axis(format="~g", tickCount=5))
+    ticks = alt.Axis(format="~g", tickCount=5, labelFlush=FLUSH) if panel.log else alt.Axis(labelFlush=FLUSH)
+    y = y.axis(ticks)
     x = _epochs(data)
     line = alt.Chart().mark_line(strokeWidth=1.7)
     dot = alt.Chart().mark_point(filled=True, opacity=1, size=22)
@@ -147,7 +148,8 @@ def _epochs(data: XrayCharts) -> alt.X:
         )
     room = 0.03 * (last - first) or 0.5
     scale = alt.Scale(domain=(first - room, last + room), nice=False, zero=False)
-    return alt.X("x:Q", title="Epochs", scale=scale, axis=alt.Axis(tickCount=6, grid=False))
+    step = 1 if last - first >= 1 else alt.Undefined
+    return alt.X("x:Q", title="Epochs", scale=scale, axis=alt.Axis(tickCount=6, tickMinStep=step, grid=False))
 
 
 def _legend(study: Study, data: XrayCharts) -> alt.LayerChart:
@@ -204,7 +206,7 @@ def _bands(one: ArmXray, data: XrayCharts, scale: alt.Scale, size: Size, *, firs
     x = _epochs(data)
 
     def y(field: str) -> alt.Y:
-        axis = alt.Axis(format="~e", tickCount=6)
+        axis = alt.Axis(format="~e", tickCount=6, labelFlush=FLUSH)
         return alt.Y(f"{field}:Q", title="sqrt(vhat)" if first else "", scale=scale, axis=axis)
 
     layers = [
@@ -215,7 +217,9 @@ def _bands(one: ArmXray, data: XrayCharts, scale: alt.Scale, size: Size, *, firs
     if epsilon:
         line = alt.Chart().mark_line(style="worse", strokeWidth=1.6, strokeDash=[5, 3])
         layers.append(over(epsilon, line).encode(x, y("eps")))
-        word = alt.Chart().mark_text(style="worse", align="right", dy=-6, fontSize=10.5)
+        low, high = scale.domain  # above the line, unless that is outside the plot
+        beside = 9 if (epsilon[-1]["eps"] / low) ** 4 > (high / low) ** 3 else -6
+        word = alt.Chart().mark_text(style="worse", align="right", dy=beside, fontSize=10.5)
         layers.append(over([epsilon[-1] | {"label": "epsilon"}], word).encode(x, y("eps"), text="label:N"))
     head = alt.TitleParams(chart_text(shortened(one.arm, 30)), fontSize=11, offset=4)
     return alt.LayerChart(layer=layers, width=size[0], height=size[1], title=head)

@@ -159,6 +159,12 @@
   // Narrow a chart to the space there is: plots shrink, and what stood side by side stands one below the other.
   function fit(spec, natural, space) {
     if (natural <= space) return;
+    const side = (spec.hconcat ?? []).filter((view) => view.width >= 200);
+    const less = Math.ceil((natural - space) / side.length);
+    if (side.length > 1 && side.every((view) => view.width - less >= 150)) { // still wide enough side by side
+      for (const view of side) view.width -= less;
+      return;
+    }
     if (spec.hconcat) { spec.vconcat = spec.hconcat; delete spec.hconcat; }
     const single = !spec.vconcat && !spec.concat;
     walk(spec, (node) => {
@@ -198,10 +204,13 @@
     for (const [key, each] of rows) {
       if (SILENT.has(key) || typeof each === "boolean" || each === null || (key.startsWith("_") && key.length > 1)) continue;
       if (key === "x" && named.has("epoch")) continue;
+      if (key.endsWith("_sort_index")) continue; // of Vega-Lite's
+      if (key === "mean" && rows.some(([other]) => other.startsWith("mean difference"))) continue;
       const row = table.insertRow();
       const head = document.createElement("th");
       const axis = key === "x" || key === "y" ? heads[key] : undefined;
       head.textContent = axis ?? (named.has("n") ? OVER_SEEDS[key] : undefined) ?? WORDS[key] ?? key.replaceAll("_", " ");
+      head.textContent = head.textContent.charAt(0).toUpperCase() + head.textContent.slice(1);
       row.append(head);
       row.insertCell().textContent = typeof each === "number" && !Number.isInteger(each) ? Number(each.toPrecision(4)).toString() : String(each);
     }
