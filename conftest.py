@@ -1,4 +1,4 @@
-"""What tests and docstring examples share: a folder of their own, and names that examples use without an import."""
+"""What tests and docstring examples share: the CPU, a folder of their own, and names that examples use unimported."""
 
 import os
 
@@ -6,13 +6,29 @@ import pytest
 
 import fairtrial
 
+#: On a machine with a GPU, too, tests train on its CPU, and so do the processes that they start, but for tests marked
+#: `gpu`. Set here and not in a fixture alone, because fixtures of whole modules start processes, such as Ray's.
+ON_CPU = {"FAIRTRIAL_DEVICE": "cpu"}
+os.environ |= ON_CPU
+
 
 @pytest.fixture(autouse=True)
-def _alone(tmp_path, monkeypatch):
-    """Run each test in a folder of its own, untouched by the environment of whoever runs it."""
+def _alone(request, tmp_path, monkeypatch):
+    """Run each test in a folder of its own, untouched by the environment of whoever runs it, and on the CPU.
+
+    Tests marked `gpu` find the machine as it is.
+    """
     for name in [name for name in os.environ if name.startswith("FAIRTRIAL_") and name != "FAIRTRIAL_CACHE"]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
+    if request.node.get_closest_marker("gpu") is None:
+        for name, value in ON_CPU.items():
+            monkeypatch.setenv(name, value)
+        return
+    import torch  # noqa: PLC0415  (takes a second, which most tests need not wait for)
+
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU of NVIDIA's, and torch with CUDA")
 
 
 @pytest.fixture(scope="session", autouse=True)

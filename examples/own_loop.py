@@ -11,9 +11,11 @@ TARGETS = INPUTS.sum(1, keepdim=True).sin()
 
 def train(trial):
     """Learn the sine of a sum, and report the losses of each epoch."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"  # a worker sees one GPU, and none with --device cpu
+    inputs, targets = INPUTS.to(device), TARGETS.to(device)
     torch.manual_seed(trial.weights_seed)  # the same initial weights for all arms of a seed
     hidden = trial.settings.params["hidden"]
-    model = nn.Sequential(nn.Linear(4, hidden), nn.Tanh(), nn.Linear(hidden, 1))
+    model = nn.Sequential(nn.Linear(4, hidden), nn.Tanh(), nn.Linear(hidden, 1)).to(device)
     trial.fingerprint(initial_weights=ft.fingerprint(model.state_dict()))
     optimizer = torch.optim.Adam(model.parameters(), lr=trial.settings.optimizer.lr)
     order = torch.Generator().manual_seed(trial.order_seed)  # and the same order of batches
@@ -25,12 +27,12 @@ def train(trial):
         order.set_state(state["order"])
     for epoch in range(start, trial.epochs):
         for batch in torch.randperm(500, generator=order).split(20):
-            loss = (model(INPUTS[batch]) - TARGETS[batch]).square().mean()
+            loss = (model(inputs[batch]) - targets[batch]).square().mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
         with torch.no_grad():
-            test_loss = (model(INPUTS[500:]) - TARGETS[500:]).square().mean()
+            test_loss = (model(inputs[500:]) - targets[500:]).square().mean()
         yield {"train_loss": loss.item(), "test_loss": test_loss.item()}
         trial.save(
             {

@@ -107,6 +107,15 @@ def forked():
         yield
 
 
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request, monkeypatch):
+    """Run a test on the CPU, and once more on a GPU if there is one."""
+    import torch
+
+    monkeypatch.setenv("FAIRTRIAL_DEVICE", request.param)
+    return torch.device(request.param)
+
+
 @pytest.fixture
 def make_study():
     """Build a study of quick loops; keywords are top-level keys."""

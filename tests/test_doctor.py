@@ -23,6 +23,7 @@ def test_every_part_is_checked_and_nothing_is_left_behind():
     assert list(findings) == [
         "versions",
         "processor",
+        "GPU",
         "memory",
         "disk",
         "layers",
@@ -35,6 +36,114 @@ def test_every_part_is_checked_and_nothing_is_left_behind():
     assert f"SQLite {sqlite3.sqlite_version}" in findings["versions"].detail
     assert "can be written to" in findings["store"].detail
     assert list(Path().iterdir()) == []
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Make a machine with so many GPUs, of which torch can use all or none."""
+    from fairtrial.training import devices, gpus
+    from fairtrial.training.gpus import Gpu
+
+    def make(number, *, cuda="13.0", usable=True, chosen=""):
+        folder = Path("dev")
+        folder.mkdir()
+        for index in range(number):
+            (folder / f"nvidia{index}").touch()
+        (folder / "nvidiactl").touch()  # the driver, which needs no GPU
+        found = (Gpu("NVIDIA H200", (9, 0), 139 << 30, 140 << 30),) * (number if usable else 0)
+        monkeypatch.setattr(doctor, "DEVICES", folder)
+        monkeypatch.setattr(gpus, "find_gpus", lambda: found)
+        monkeypatch.setattr(gpus, "cuda_version", lambda: cuda)
+        monkeypatch.setattr(gpus, "has_mps", lambda: False)
+        monkeypatch.setenv(devices.VARIABLE, chosen)
+        monkeypatch.setattr(devices.torch.cuda, "is_available", lambda: bool(found))
+        monkeypatch.setattr(devices.torch.cuda, "device_count", lambda: len(found))
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("given", "state", "detail"),
+    [
+        ({"number": 0, "cuda": None}, "good", "none; trials are trained on the CPU"),
+        (
+            {"number": 1, "cuda": None, "usable": False},
+            "note",
+            "this machine has one of NVIDIA's, but torch is built without CUDA: to train on it, install a build",
+        ),
+        (
+            {"number": 1, "usable": False},
+            "note",
+            "this machine has one of NVIDIA's, but torch can't use it: check its driver, which must know CUDA 13.0",
+        ),
+        (
+            {"number": 1},
+            "good",
+            "cuda:0 NVIDIA H200 (compute capability 9.0, 139.0 of 140.0 GiB free); torch has CUDA 13.0; cuda:0 is",
+        ),
+        ({"number": 2}, "good", "all are used, with Triton's programs (0)"),
+        ({"number": 2, "chosen": "cuda:1"}, "good", "cuda:1 is used, with Triton's programs (0)"),
+        ({"number": 1, "chosen": "cpu"}, "good", "torch has CUDA 13.0; not used, as device cpu is chosen"),
+        (
+            {"number": 1, "chosen": "cuda:3"},
+            "bad",
+            "device 'cuda:3' (of --device or FAIRTRIAL_DEVICE): this machine has",
+        ),
+    ],
+)
+def test_gpus(machine, monkeypatch, given, state, detail):
+    from fairtrial.training.kernels import fused
+
+    machine(**given)
+    monkeypatch.setattr(fused, "is_available", lambda: True)
+    monkeypatch.setattr(fused, "path", lambda: "Triton's programs (0)")
+    gpu = next(one for one in check_installation() if one.part == "GPU")
+    assert gpu.state == state
+    assert detail in gpu.detail
+    if given["number"] == 0:
+        assert gpu.detail == detail
+
+
+def test_gpus_that_a_variable_hides(machine, monkeypatch):
+    machine(1, usable=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    gpu = next(one for one in check_installation() if one.part == "GPU")
+    assert "torch can't use it (CUDA_VISIBLE_DEVICES is ''): check" in gpu.detail
+
+
+@pytest.mark.parametrize(
+    ("triton", "switch", "state", "detail"),
+    [
+        (
+            None,
+            "",
+            "note",
+            "with torch's own layers, several times slower: Triton is not installed; pip install triton",
+        ),
+        (object(), "off", "good", "with torch's own layers, as FAIRTRIAL_KERNELS=off asks"),
+        (object(), "", "note", "with torch's own layers, several times slower: Triton can't compile (no gcc)"),
+    ],
+)
+def test_layers_of_a_gpu_and_why_not(machine, monkeypatch, triton, switch, state, detail):
+    from fairtrial.training.kernels import fused
+
+    machine(1)
+    monkeypatch.setenv("FAIRTRIAL_KERNELS", switch)
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: triton)
+    monkeypatch.setattr(fused, "is_available", lambda: False)
+    monkeypatch.setattr(fused, "obstacle", lambda: "Triton can't compile (no gcc)")
+    gpu = next(one for one in check_installation() if one.part == "GPU")
+    assert gpu.state == state
+    assert detail in gpu.detail
+
+
+def test_memory_of_a_machine_with_gpus(machine, monkeypatch):
+    machine(1000)
+    memory = next(one for one in check_installation() if one.part == "memory")
+    assert memory.state is CheckStatus.NOTE
+    assert memory.detail.endswith("a process for each GPU can need 4 GB of it: close other programs")
 
 
 def test_a_store_is_opened_and_checked(make_study):

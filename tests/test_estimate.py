@@ -4,6 +4,7 @@ import pytest
 from statsmodels.stats.power import TTestIndPower
 
 from builders import make_results, make_study
+from fairtrial.errors import FairtrialError
 from fairtrial.estimate import EPOCH_BYTES, TRIAL_BYTES, estimate
 from fairtrial.report.costs import plan_text
 from fairtrial.spec import Study
@@ -133,3 +134,86 @@ def test_unpaired_runs_need_more_seeds_for_the_same_difference():
     assert found[40] == pytest.approx(
         TTestIndPower().solve_power(nobs1=40, alpha=0.05, power=0.8) * 0.01 / 2**0.5, rel=0.01
     )
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Make a machine with so many GPUs; returns the numbers of trials that were timed there."""
+    from fairtrial.training import bench_gpu, devices
+
+    timed = []
+
+    def rate(trials):
+        return 100.0 * min(trials, 8)
+
+    def measure_each(trial, counts, seconds):
+        for number in counts:
+            timed.append((trial.arm, number))
+            yield bench_gpu.SideBySide(number, rate(number), 10 * rate(number), 0.0, 0.25, 3 << 20, 5 << 20)
+
+    def make(number):
+        monkeypatch.setattr(devices, "gpus", lambda: number)
+        monkeypatch.setattr(bench_gpu, "measure_each", measure_each)
+        return timed
+
+    return make
+
+
+def test_on_gpus_trials_take_turns_and_as_many_as_pay_off(gpus):
+    timed = gpus(2)
+    study = Study.from_dict(TINY | {"seeds": 10})
+    cost = estimate(study, [], seeds=())
+    assert timed == [("b", number) for number in (1, 2, 4, 8, 16)]
+    assert (cost.missing, cost.workers, cost.gpus, cost.trials_per_gpu) == (20, 2, 2, 8)
+    assert (cost.steps_per_second, cost.step_ms, cost.trial_gpu_bytes) == (800, pytest.approx(10), 3 << 20)
+    # Six steps and three evaluations of 20 images a trial; each GPU has eight trials and then two.
+    of_trial = {number: 0.25 + 6 / (100 * number) + 60 / (1000 * number) for number in (8, 2)}
+    assert cost.seconds == pytest.approx(8 * of_trial[8] + 2 * of_trial[2])
+    _, time, memory, _ = plan_text(study, cost, "s.db").splitlines()
+    assert time.endswith("with 8 trials side by side on each of 2 GPUs (800 steps a second on each, timed just now)")
+    assert memory == "memory: about 3 MiB of the GPU a trial"
+
+
+def test_a_number_of_the_users_is_not_doubted(gpus):
+    timed = gpus(1)
+    cost = estimate(Study.from_dict(TINY | {"seeds": 20}), [], trials_per_gpu=12, seeds=())
+    assert [number for _, number in timed] == [1, 2, 4, 8, 12]
+    assert cost.trials_per_gpu == 12
+    assert "with 12 trials side by side on a GPU (800 steps a second, timed just now)" in plan_text(
+        Study.from_dict(TINY), cost, "s.db"
+    )
+
+
+def test_other_kinds_of_trials_are_timed_with_one_and_as_many(gpus):
+    timed = gpus(1)
+    arms = {"a": {}, "b": {"model": {"width": 0.5}}}
+    estimate(Study.from_dict(TINY | {"arms": arms, "seeds": 5}), [])
+    assert [number for arm, number in timed if arm == "a"] == [1, 2, 4, 8, 16]
+    assert [number for arm, number in timed if arm == "b"] == [1, 8]
+    assert {arm for arm, _ in timed} == {"a", "b"}
+
+
+def test_no_more_trials_are_side_by_side_than_are_missing(gpus):
+    gpus(2)
+    cost = estimate(Study.from_dict(TINY | {"seeds": 1}), [], seeds=())
+    assert (cost.workers, cost.trials_per_gpu, cost.steps_per_second) == (2, 1, 100)
+
+
+def test_with_workers_or_a_loop_of_ones_own_a_process_has_a_trial(gpus, study, monkeypatch):
+    from fairtrial.training import bench
+
+    timed = gpus(2)
+    monkeypatch.setattr(bench, "pace", lambda trial, threads: bench.Pace(0.5, 0.0, 0.0))
+    cost = estimate(Study.from_dict(TINY | {"seeds": 3}), [], workers=4, seeds=())
+    assert (cost.workers, cost.gpus, cost.trials_per_gpu, timed) == (4, 2, None, [])
+    assert cost.seconds == pytest.approx(3 * 6 * 0.5)  # four workers on two GPUs get no more done than two
+    assert estimate(study, []).workers == 2  # one for each GPU
+    assert estimate(study, [r for r in make_results(study) if r.seed == 0], workers=4).seconds == pytest.approx(600)
+
+
+def test_trials_a_gpu_need_a_gpu(gpus):
+    gpus(0)
+    with pytest.raises(FairtrialError, match=r"^trials_per_gpu: there is no GPU to train on; leave it out$"):
+        estimate(Study.from_dict(TINY), [], trials_per_gpu=4)
+    with pytest.raises(FairtrialError, match=r"^trials_per_gpu: excludes workers"):
+        estimate(Study.from_dict(TINY), [], trials_per_gpu=4, workers=2)

@@ -69,6 +69,15 @@ def slow(trial):
         yield {"test_acc": 0.5}
 
 
+def steady(trial):
+    """Take a thousand turns of the same length, in each epoch a third of them."""
+    for _ in range(trial.epochs):
+        for _ in range(333):
+            time.sleep(0.005)
+            yield Turn.OVER
+        yield {"test_acc": 0.5}
+
+
 def saving(trial):
     """Save the state in each turn where that is due; count attempts and epochs in files."""
     done, own = trial.load() or 0, f"{trial.arm}{trial.seed}"
@@ -82,6 +91,28 @@ def saving(trial):
                 trial.save(epoch)
         yield {"test_acc": 0.5 + epoch / 10}
         trial.save(epoch + 1)
+
+
+def filling_real_gpu(trial):
+    """Hold more than a quarter of the memory of a real GPU that this process may have."""
+    import torch
+
+    allowed = 1 << 30
+    torch.cuda.set_per_process_memory_fraction(allowed / torch.cuda.get_device_properties(0).total_memory)
+    held = torch.zeros(allowed * 3 // 10, dtype=torch.uint8, device="cuda")
+    for _ in range(trial.epochs):
+        yield from steps()
+        yield {"test_acc": 0.5 + held[0].item()}
+
+
+def breaking_real_gpu(trial):
+    """Have the arm `bad` cause a real error of CUDA: it reads a row that there is not."""
+    import torch
+
+    rows = torch.arange(4, device="cuda")
+    for _ in range(trial.epochs):
+        yield from steps()
+        yield {"test_acc": 0.5 + rows[rows + 9 * (trial.arm == "bad")].sum().item() / 100}
 
 
 def recorded(trial):

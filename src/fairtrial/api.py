@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # slow to load, and needed by one function each
     from fairtrial.estimate import Estimate
     from fairtrial.executors.base import Executor
     from fairtrial.training.bench import Bench
+    from fairtrial.training.bench_gpu import GpuBench
     from fairtrial.training.datasets import FetchedDataset
 
 
@@ -157,6 +158,7 @@ def estimate_cost(
     store: str | Path | Store = DEFAULT_STORE,
     workers: int | None = None,
     threads: int | None = None,
+    trials_per_gpu: int | None = None,
     spread: float | None = None,
 ) -> "Estimate":
     """Estimate what the missing trials of a study will cost on this machine, and what other numbers of seeds would.
@@ -166,6 +168,7 @@ def estimate_cost(
         store: the store that holds earlier results, if any.
         workers: worker processes; by default as many as `run` would use.
         threads: threads of each, by default 1.
+        trials_per_gpu: trials side by side on each GPU, if there are any; by default as many as pay off.
         spread: standard deviation of a paired difference, in the metric's unit; by default that of earlier results.
     """
     from fairtrial.estimate import estimate  # noqa: PLC0415
@@ -185,7 +188,14 @@ def estimate_cost(
     study = found.study
     with loading.importable(study):
         return estimate(
-            study, found.results, history=found.history, workers=workers, threads=threads, spread=spread, tuned=tuned
+            study,
+            found.results,
+            history=found.history,
+            workers=workers,
+            threads=threads,
+            trials_per_gpu=trials_per_gpu,
+            spread=spread,
+            tuned=tuned,
         )
 
 
@@ -207,8 +217,11 @@ def fetch_data(
     return datasets.fetch(name, source=None if source is None else Path(source), progress=progress)
 
 
-def bench(study: Study, *, threads: int = 1) -> "Bench":
-    """Time training steps of a study's first arm on this machine, with fast and plain layers."""
+def bench(study: Study, *, threads: int = 1) -> "Bench | GpuBench":
+    """Time training steps of a study's first arm on this machine, with fast and plain layers.
+
+    On a GPU of NVIDIA's, time numbers of trials side by side, and measure their memory.
+    """
     from fairtrial.training import bench as training_bench  # noqa: PLC0415
 
     with loading.importable(study):

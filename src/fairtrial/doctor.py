@@ -23,6 +23,12 @@ PACKAGES = ("torch", "numpy", "scipy", "sqlalchemy", "safetensors", "altair", "v
 #: Memory that a worker may need, and free disk below which a note is made.
 WORKER_GB, FREE_GB = 1.0, 1.0
 
+#: Memory of this machine, not of a GPU, that the process of one may need: CUDA's libraries take most of it.
+GPU_PROCESS_GB = 4.0
+
+#: Where Linux shows the GPUs of NVIDIA's.
+DEVICES = Path("/dev")
+
 
 class CheckStatus(StrEnum):
     """Whether a part works, works but could be better or is optional and missing, or would make a study fail."""
@@ -59,6 +65,7 @@ def check_installation(store: str = "fairtrial.db", address: str | None = None) 
     checks: Mapping[str, Callable[[], _Finding]] = {
         "versions": _versions,
         "processor": _processor,
+        "GPU": _gpu,
         "memory": _memory,
         "disk": lambda: _disk(store),
         "layers": _layers,
@@ -95,11 +102,68 @@ def _processor() -> _Finding:
     return GOOD, f"{machine.processor}, {cores} usable {'core' if cores == 1 else 'cores'}, {gpu}"
 
 
+def _gpu() -> _Finding:
+    from fairtrial.training import devices, gpus  # noqa: PLC0415
+
+    chosen, found = devices.choose_device(), gpus.find_gpus()
+    if not found:
+        return _no_gpu(gpus.cuda_version(), has_mps=gpus.has_mps())
+    each = (
+        f"{one.name} (compute capability {'.'.join(map(str, one.capability))}, {one.free_bytes / 2**30:.1f} of "
+        f"{one.total_bytes / 2**30:.1f} GiB free)"
+        for one in found
+    )
+    named = "; ".join(f"cuda:{number} {text}" for number, text in enumerate(each))
+    detail = f"{named}; torch has CUDA {gpus.cuda_version()}"
+    if chosen.type != "cuda":
+        return GOOD, f"{detail}; not used, as device {chosen.type} is chosen"
+    used = "all are used" if 1 < len(found) == devices.gpus() else f"{chosen} is used"
+    state, layers = _gpu_layers()
+    return state, f"{detail}; {used}, with {layers}"
+
+
+def _no_gpu(cuda: str | None, *, has_mps: bool) -> _Finding:
+    """Say why no GPU of NVIDIA's is used, and what to do if there is one."""
+    if has_mps:
+        return GOOD, "one of Apple's, used with --device mps"
+    if not any(DEVICES.glob("nvidia[0-9]*")):
+        return GOOD, "none; trials are trained on the CPU"
+    if cuda is None:
+        advice = "to train on it, install a build of torch with CUDA"
+        return NOTE, f"this machine has one of NVIDIA's, but torch is built without CUDA: {advice}"
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    where = "" if visible is None else f" (CUDA_VISIBLE_DEVICES is {visible!r})"
+    advice = f"check its driver, which must know CUDA {cuda}, with nvidia-smi"
+    return NOTE, f"this machine has one of NVIDIA's, but torch can't use it{where}: {advice}"
+
+
+def _gpu_layers() -> _Finding:
+    """Say with which layers a GPU trains, and why not with the fast ones."""
+    from fairtrial.training.kernels import compiler, fused  # noqa: PLC0415
+
+    if fused.is_available():
+        return GOOD, fused.path()
+    if os.environ.get(compiler.SWITCH, "").lower() == "off":
+        return GOOD, f"torch's own layers, as {compiler.SWITCH}=off asks"
+    missing = importlib.util.find_spec("triton") is None
+    why = "Triton is not installed; pip install triton" if missing else fused.obstacle()
+    return NOTE, f"torch's own layers, several times slower: {why}"
+
+
 def _memory() -> _Finding:
+    from fairtrial.training.devices import gpus  # noqa: PLC0415
+
     meminfo = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     available = int(dict(line.split(":", 1) for line in meminfo)["MemAvailable"].split()[0]) * 1024 / 1e9
     needed, detail = WORKER_GB * usable_cores(), f"{available:.1f} GB available"
-    if available < needed:
+    if number := gpus():
+        needed = GPU_PROCESS_GB * number
+        if available < needed:
+            return (
+                NOTE,
+                f"{detail}; a process for each GPU can need {GPU_PROCESS_GB:.0f} GB of it: close other programs",
+            )
+    elif available < needed:
         return NOTE, f"{detail}; one worker per core can need {needed:.0f} GB: use fewer --workers"
     return GOOD, detail
 

@@ -70,7 +70,7 @@ class ScheduleFree(torch.optim.Optimizer):
 
 
 def make_network(*, dropout=0.0):
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         layers = [nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Dropout(dropout), nn.Linear(5, 2)]
         return nn.Sequential(*layers).double()

@@ -1,10 +1,14 @@
-"""Names and choice of devices, on a machine that is said to have some GPUs."""
+"""Names and choice of devices, on a machine that is said to have some GPUs, and on one that has."""
+
+import math
 
 import pytest
 import torch
 
 from fairtrial.errors import FairtrialError
-from fairtrial.training import devices
+from fairtrial.scheduler import plan
+from fairtrial.training import devices, loop
+from fairtrial.trial import TrialContext
 
 
 @pytest.fixture
@@ -72,6 +76,8 @@ def test_each_process_sees_one_of_the_chosen_gpus(machine, monkeypatch):
     machine(2)
     assert [devices.show_one_gpu(worker)["CUDA_VISIBLE_DEVICES"] for worker in range(3)] == ["0", "1", "0"]
     assert devices.show_one_gpu(0)[devices.VARIABLE] == "cuda"
+    machine(2, "cpu")
+    assert devices.show_one_gpu(0) == {"CUDA_VISIBLE_DEVICES": "-1"}
     machine(2, "cuda:1")
     assert devices.show_one_gpu(0)["CUDA_VISIBLE_DEVICES"] == "1"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
@@ -90,3 +96,26 @@ def test_memory_and_name_of_a_cpu(machine):
     machine(0)
     assert devices.memory() == (0, 0)
     assert devices.describe(torch.device("cpu")) == "cpu"
+
+
+@pytest.mark.gpu
+def test_memory_and_name_of_a_gpu():
+    device = devices.choose_device()
+    held = torch.zeros(1 << 20, device=device)
+    free, taken = devices.memory()
+    assert free > 0
+    assert taken >= held.numel() * held.element_size()
+    assert devices.describe(device) == torch.cuda.get_device_name()
+    assert devices.gpus() == torch.cuda.device_count()
+
+
+@pytest.mark.skipif(not torch.backends.mps.is_available(), reason="needs a GPU of Apple's")
+def test_a_trial_trains_on_apples_gpu(make_study, monkeypatch):
+    monkeypatch.setenv(devices.VARIABLE, "mps")
+    data = {"name": "digits", "train": 70, "test": 30}
+    study = make_study(
+        seeds=1, data=data, model={"width": 0.25}, training={"epochs": 2, "batch_size": 16}, arms={"a": {}}
+    )
+    records = list(loop.train(TrialContext(plan(study)[0])))
+    assert len(records) == 2
+    assert all(math.isfinite(value) for one in records for value in one.values())

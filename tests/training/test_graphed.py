@@ -1,4 +1,4 @@
-"""Training by recorded steps: the same bits as operation by operation. Where there is no GPU, through a stand-in."""
+"""Training by recorded steps: the same bits as operation by operation; on the CPU through a stand-in, and on a GPU."""
 
 import gc
 import itertools
@@ -14,7 +14,6 @@ from fairtrial.executors.base import Ended, EpochFinished, run_in_turns, run_tri
 from fairtrial.scheduler import plan
 from fairtrial.spec import Study
 from fairtrial.training import graphs, loop
-from fairtrial.training.devices import choose_device
 from fairtrial.training.graphed import RECORDABLE, why_not_recorded
 from fairtrial.training.kernels import library
 from fairtrial.training.learner import Learner
@@ -40,9 +39,9 @@ def without_seconds(records):
     return [{name: value for name, value in one.items() if not name.endswith("seconds")} for one in records]
 
 
-def train(trial):
+def train(trial, **options):
     """Train a trial alone; return what it tells, to the bit."""
-    context = TrialContext(trial)
+    context = TrialContext(trial, **options)
     return told(loop.train(context), context)
 
 
@@ -51,19 +50,19 @@ def told(records, context):
 
 
 @pytest.fixture
-def operations(monkeypatch):
+def operations(device, monkeypatch):
     """Train operation by operation, with torch's own layers."""
     monkeypatch.setattr(loop, "recorder_for", lambda device: None)
     monkeypatch.setattr(library, "load", lambda dtype: None)
 
 
 @pytest.fixture
-def recorded(monkeypatch):
+def recorded(device, monkeypatch):
     """Train by recorded steps, on a CPU too."""
 
     def switch(stand_in=graphs.OperationRecorder):
         monkeypatch.setattr(library, "load", lambda dtype: None)
-        make_one = graphs.recorder_for if choose_device().type == "cuda" else lambda _device: stand_in()
+        make_one = graphs.recorder_for if device.type == "cuda" else lambda _device: stand_in()
         monkeypatch.setattr(loop, "recorder_for", make_one)
 
     return switch
@@ -130,6 +129,7 @@ def test_the_x_ray_sees_the_steps_that_it_sees_otherwise_and_changes_none(operat
     recorded()
     records, fingerprints, snapshots = train(trial)
     assert (records, fingerprints) == seldom[:2] == expected[:2]
+    assert train(trial, xray=False) == (records, fingerprints, [])
     assert snapshots == expected[2]
     assert [one.step for one in snapshots] == [1, 2, 5, 10, 15]
     assert all({"train_loss", "test_loss", "update_rms_over_lr"} <= set(one.overall) for one in snapshots)
@@ -300,7 +300,8 @@ def test_all_optimizers_that_can_be_recorded_exist():
     assert set(RECORDABLE) <= set(OPTIMIZERS.names())
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
+@pytest.mark.parametrize("device", ["cuda"], indirect=True)
 @pytest.mark.parametrize("name", RECORDABLE)
 def test_each_optimizer_by_graphs_gives_the_bits_of_single_operations(name, operations, recorded):
     trial = make(optimizer={"name": name}, training={"epochs": 2, "batch_size": 16})

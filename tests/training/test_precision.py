@@ -12,14 +12,14 @@ from fairtrial.errors import StudyError
 from fairtrial.registry import MODELS
 from fairtrial.scheduler import plan
 from fairtrial.spec import Study
-from fairtrial.training import machine, precision, prepare
+from fairtrial.training import loop, machine, precision, prepare
 from fairtrial.training.averages import recalibrated
 from fairtrial.training.evaluation import evaluate
-from fairtrial.training.learner import Learner, choose_device
+from fairtrial.training.learner import Learner
 from fairtrial.training.loop import load_once
+from fairtrial.trial import TrialContext
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
-on_cpu = pytest.mark.skipif(choose_device().type != "cpu", reason="this machine has a GPU")
 
 
 def study(**training):
@@ -179,28 +179,25 @@ def test_other_precisions_leave_the_network_alone(name):
     assert "forward" not in vars(mine)
 
 
-@on_cpu
-def test_a_step_in_bfloat16_is_near_that_in_float32():
+def test_a_step_in_bfloat16_is_near_that_in_float32(device):
     weights = {}
     for name in ("float32", "bf16"):
         trial = plan(study(precision=name))[0]
         dataset = load_once(trial.settings.data)
         learner = Learner.build(trial, dataset)
-        loss, outputs = learner.step(*dataset.train.batch(torch.arange(32)))
+        loss, outputs = learner.step(*(one.to(device) for one in dataset.train.batch(torch.arange(32))))
         assert loss.dtype is outputs.dtype is torch.float32
         weights[name] = next(learner.network.parameters()).detach().clone()
     assert not torch.equal(weights["float32"], weights["bf16"])
     assert torch.allclose(weights["float32"], weights["bf16"], atol=0.01)
 
 
-@on_cpu
 def test_the_layers_of_bfloat16_are_no_condition_because_arms_may_differ_in_them():
     described = [machine.describe_machine(plan(study(precision=name))[0]) for name in ("float32", "bf16")]
     assert described[0].layers
     assert "layers" not in described[1].conditions
 
 
-@on_cpu
 def test_tf32_is_refused_before_anything_is_trained():
     with pytest.raises(StudyError) as caught:
         prepare.prepare(study(precision="tf32"))
@@ -216,7 +213,6 @@ def test_a_gpu_of_apples_has_float32_alone(name):
         precision.check(name, torch.device("mps"))
 
 
-@on_cpu
 @pytest.mark.parametrize("helps", [True, False])
 def test_a_processor_without_bfloat16_trains_in_it_with_a_word(helps, monkeypatch):
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: helps)
@@ -235,7 +231,6 @@ def test_the_precision_is_a_part_of_the_hash():
     assert plan(study())[0].hash != plan(study(precision="bf16"))[0].hash
 
 
-@on_cpu
 def test_two_runs_in_bfloat16_have_one_digest_with_and_without_the_x_ray():
     small = {"model": {"name": "mobilenet_v2", "width": 0.1, "dropout": 0.2}, "arms": {"a": {}}}
     training = {"epochs": 2, "batch_size": 16, "precision": "bf16", "recalibrate_batch_norm": True}
@@ -257,6 +252,19 @@ def test_an_older_gpu_is_refused_by_its_name(name, monkeypatch):
     precision.check("float32", GPU)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
     precision.check(name, GPU)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["bf16", "tf32"])
+def test_a_trial_on_a_gpu_ends_near_the_one_in_float32(name):
+    if torch.cuda.get_device_capability() < (8, 0):
+        pytest.skip("this GPU has neither precision")
+    records = {}
+    for one in ("float32", name):
+        (trial,) = plan(study(precision=one))
+        (records[one],) = loop.train(TrialContext(trial))
+    assert records[name]["train_loss"] != records["float32"]["train_loss"]
+    assert records[name]["train_loss"] == pytest.approx(records["float32"]["train_loss"], abs=0.05)
 
 
 def flags():

@@ -90,7 +90,7 @@ def test_a_resumed_trial_has_the_same_snapshots_once(stop_after):
 
 
 def network_of(inputs=8):
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return nn.Sequential(nn.Linear(inputs, 6), nn.LayerNorm(6), nn.ReLU(), nn.Linear(6, 3))
 
@@ -304,7 +304,7 @@ def test_a_large_model_is_sampled_and_says_so(dense, monkeypatch):
     found = []
     for most in (10_000, 1 << 22):
         monkeypatch.setattr(xray_reader, "MOST_COORDINATES", most)
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             network = nn.Linear(200, 300)
         trial, optimizer = TrialContext(some_trial(epochs=1)), torch.optim.Adam(network.parameters())
@@ -326,7 +326,7 @@ def test_memory_formats_and_precisions(dense):
     """Of weights in other layouts each number meets its own."""
     found = []
     for form in (torch.contiguous_format, torch.channels_last):
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             network = nn.Conv2d(3, 8, 3).to(memory_format=form)
         trial, optimizer = TrialContext(some_trial(epochs=1)), torch.optim.Adam(network.parameters())

@@ -10,6 +10,7 @@ from fairtrial.doctor import CheckStatus
 from fairtrial.estimate import estimate
 from fairtrial.executors.limits import format_bytes
 from fairtrial.executors.slots import choose_slots
+from fairtrial.report.costs import side_by_side
 from fairtrial.report.words import count, duration
 from fairtrial.scheduler import makespan, plan
 from fairtrial.spec import BUILT_IN, Study
@@ -20,10 +21,14 @@ def check_cost(study: Study, attempts: Sequence[Attempt], threads: int) -> Itera
     built_in = [arm.settings.training.loop == BUILT_IN for arm in study.arms]
     paces = {one.trial.arm: _pace(one.times) for one in attempts if one.times}
     trials = plan(study)
-    slots = choose_slots(len(trials), None, threads)
+    from fairtrial.training.devices import gpus  # noqa: PLC0415  (loads torch)
+
+    slots = choose_slots(len(trials), None, threads, gpus=gpus())
+    workers = f"{count(slots.workers, 'worker')} of {count(slots.threads, 'thread')}"
     told, seconds = [], None
     if all(built_in):
-        seconds = estimate(study, (), threads=threads, seeds=()).seconds
+        cost = estimate(study, (), threads=threads, seeds=())
+        seconds, workers = cost.seconds, side_by_side(cost)
     elif not any(built_in):  # whose epochs were short
         start, epoch = (median(each) for each in zip(*paces.values(), strict=True))
         each = [paces.get(trial.arm, (start, epoch)) for trial in trials]
@@ -35,7 +40,7 @@ def check_cost(study: Study, attempts: Sequence[Attempt], threads: int) -> Itera
             f"an epoch takes {_short(epoch)}" + (f" ({slow}: {_short(paces[slow][1])})" if len(paces) > 1 else "")
         )
     if seconds is not None:
-        size = f"{count(len(trials), 'trial')}, {count(slots.workers, 'worker')} of {count(slots.threads, 'thread')}"
+        size = f"{count(len(trials), 'trial')}, {workers}"
         told.append(f"the study takes {'at most ' if study.sequential else ''}about {duration(seconds)} ({size})")
     if most := max((int(one.seen.get("memory", "0")) for one in attempts), default=0):
         told.append(f"a worker had up to {format_bytes(most >> 20 << 20)} of memory")

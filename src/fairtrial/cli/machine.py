@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from fairtrial import api
-from fairtrial.cli.options import JSONOption, OverridesOption, StoreOption, ThreadsOption
+from fairtrial.cli.options import DeviceOption, JSONOption, OverridesOption, StoreOption, ThreadsOption
 from fairtrial.cli.output import console, out
 from fairtrial.report.live import DownloadBar
 from fairtrial.store.url import DEFAULT_STORE
@@ -16,11 +16,13 @@ def bench(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="The study whose first arm is timed.")] = "paper",
     overrides: OverridesOption = None,
     threads: ThreadsOption = None,
+    device: DeviceOption = None,  # noqa: ARG001  (its callback has chosen it)
     as_json: JSONOption = False,
 ) -> None:
     """Time training steps on this machine.
 
-    Compares fairtrial's fast layers with torch's own layers, and with a step's matrix products alone.
+    Compares fairtrial's fast layers with torch's own layers, and with a step's matrix products alone; on a GPU, numbers
+    of trials side by side, and the memory of each.
     """
     from fairtrial.report import costs  # noqa: PLC0415
 
@@ -33,11 +35,12 @@ def check_installation(
     address: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="The Ray cluster to check; by default RAY_ADDRESS.")
     ] = None,
+    device: DeviceOption = None,  # noqa: ARG001  (its callback has chosen it)
     as_json: JSONOption = False,
 ) -> None:
     """Check the installation.
 
-    Checks versions, compiler, data, store, disk and memory, Ray and PostgreSQL.
+    Checks versions, GPUs, compiler, data, store, disk and memory, Ray and PostgreSQL.
     """
     from fairtrial import doctor  # noqa: PLC0415
     from fairtrial.report.costs import result_text, to_json  # noqa: PLC0415

@@ -90,12 +90,7 @@ ExecutorOption = Annotated[
 ]
 TrialsPerGpuOption = Annotated[
     int | None,
-    typer.Option(
-        metavar="N",
-        min=1,
-        help="Trials to run side by side on each GPU; by default 16, if it has memory. On Ray, with a training loop of "
-        "your own, 1.",
-    ),
+    typer.Option(metavar="N", min=1, help="Trials to run side by side on each GPU; by default as many as pay off."),
 ]
 
 

@@ -142,6 +142,7 @@ def plan_study(
     *,
     workers: options.WorkersOption = None,
     threads: options.ThreadsOption = None,
+    trials_per_gpu: options.TrialsPerGpuOption = None,
     device: options.DeviceOption = None,  # noqa: ARG001  (its callback has chosen it)
     spread: Annotated[
         float | None,
@@ -150,16 +151,22 @@ def plan_study(
             help="Standard deviation of a paired difference, accuracies as fractions; by default from the store.",
         ),
     ] = None,
+    as_json: options.JSONOption = False,
 ) -> None:
     """Estimate what a study will cost on this machine.
 
     Also prints the smallest difference that more or fewer seeds would find.
     """
-    from fairtrial.report.costs import plan_text, seed_options_text  # noqa: PLC0415
+    from fairtrial.report.costs import plan_text, seed_options_text, to_json  # noqa: PLC0415
 
     loaded = api.load(study, overrides or [], store=store)
     _say_what_looks_leave([loaded], store)
-    cost = api.estimate_cost(loaded, store=store, workers=workers, threads=threads, spread=spread)
+    cost = api.estimate_cost(
+        loaded, store=store, workers=workers, threads=threads, trials_per_gpu=trials_per_gpu, spread=spread
+    )
+    if as_json:
+        out(to_json(cost))
+        return
     out(plan_text(loaded, cost, redact_url(store)))
     if cost.seed_options:
         source = "as given" if spread else "in the store"

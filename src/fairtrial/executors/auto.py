@@ -50,10 +50,13 @@ class AutoExecutor:
 
     def choose(self, workload: Workload) -> Executor:
         """Choose the executor of a study; a FairtrialError where what was asked for needs a GPU and there is none."""
-        if self._trials_per_gpu is not None and not workload.gpus:
+        return self._cuda if self.shares_gpus(workload.gpus, takes_turns=takes_turns(workload)) else self._local
+
+    def shares_gpus(self, gpus: int, *, takes_turns: bool) -> bool:
+        """Whether trials, which can take turns or not, would share so many GPUs; see `choose`."""
+        if self._trials_per_gpu is not None and not gpus:
             raise FairtrialError("trials_per_gpu: there is no GPU to train on; leave it out")
-        by_turns = workload.gpus > 0 and not self._by_processes and takes_turns(workload)
-        return self._cuda if by_turns else self._local
+        return gpus > 0 and not self._by_processes and takes_turns
 
     def open(self, workload: Workload) -> Session:
         """Open a session for a study."""

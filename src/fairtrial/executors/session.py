@@ -30,6 +30,13 @@ class CantContinue:
     error: FairtrialError
 
 
+@dataclass(frozen=True)
+class Room:
+    """A worker tells its parent how many trials side by side it has room for from now on."""
+
+    trials: int
+
+
 #: What is reported about a trial that a worker runs.
 Report: TypeAlias = Message | Progressed | CantContinue | WorkerDied
 

@@ -19,6 +19,7 @@ from fairtrial.trial import TrialResult
 
 if TYPE_CHECKING:  # the module itself loads torch
     from fairtrial.training.bench import Bench
+    from fairtrial.training.bench_gpu import GpuBench, SideBySide
 
 
 def cost_grid(study: Study, results: Sequence[TrialResult]) -> Grid:
@@ -76,13 +77,27 @@ def plan_text(study: Study, cost: Estimate, store: str) -> str:
         values = count(study.tuning.budget(study.reference), "value")
         lines.append(f"tuning: {cost.tuning_trials} of these trials try {values} of each arm")
     if cost.missing:
-        workers = f"{count(cost.workers, 'worker')} of {count(cost.threads, 'thread')}"
-        timed = f" ({cost.step_ms:.0f} ms a step, timed just now)" if cost.step_ms else ""
         unknown = "unknown: this training loop has not finished a trial in this store yet"
-        known = f"{at_most}about {duration(cost.seconds or 0.0)} with {workers}{timed}"
+        known = f"{at_most}about {duration(cost.seconds or 0.0)} with {side_by_side(cost)}{_timed(cost)}"
         lines.append(f"time: {unknown if cost.seconds is None else known}")
+        if cost.trial_gpu_bytes is not None:
+            lines.append(f"memory: about {cost.trial_gpu_bytes / 2**20:.0f} MiB of the GPU a trial")
         lines.append(f"disk: about {cost.bytes / 1e3:.0f} kB more in {store}")
     return "\n".join(lines)
+
+
+def side_by_side(cost: Estimate) -> str:
+    """Write what an estimate assumes: ``2 workers of 1 thread``, or ``16 trials side by side on each of 2 GPUs``."""
+    if cost.trials_per_gpu is None:
+        return f"{count(cost.workers, 'worker')} of {count(cost.threads, 'thread')}"
+    where = "a GPU" if cost.gpus == 1 else f"each of {cost.gpus} GPUs"
+    return f"{count(cost.trials_per_gpu, 'trial')} side by side on {where}"
+
+
+def _timed(cost: Estimate) -> str:
+    if cost.steps_per_second is not None:
+        return f" ({cost.steps_per_second:,.0f} steps a second{' on each' if cost.gpus > 1 else ''}, timed just now)"
+    return f" ({cost.step_ms:.0f} ms a step, timed just now)" if cost.step_ms else ""
 
 
 def seed_options_text(study: Study, options: Sequence[SeedOption], spread: float | None, source: str) -> str:
@@ -103,8 +118,47 @@ def seed_options_text(study: Study, options: Sequence[SeedOption], spread: float
     return "\n".join(lines)
 
 
-def bench_text(measured: "Bench") -> str:
+def bench_text(measured: "Bench | GpuBench") -> str:
     """Write what was measured as a small table."""
+    from fairtrial.training.bench_gpu import GpuBench  # noqa: PLC0415  (loads torch)
+
+    return _gpu_text(measured) if isinstance(measured, GpuBench) else _worker_text(measured)
+
+
+def _gpu_text(measured: "GpuBench") -> str:
+    graphs = f"none, {measured.not_recorded}" if measured.not_recorded else "each step is repeated as a graph"
+    rows = {
+        "device": f"{measured.device}, one of {measured.gpus}" if measured.gpus > 1 else measured.device,
+        "layers of a study": measured.path,
+        "graphs": graphs,
+        "precision": measured.precision,
+        "machine": f"{platform.platform()}, {count(measured.threads, 'thread')}",
+    }
+    lines = [f"{name:22} {value}" for name, value in rows.items()]
+    for title, side in (("fairtrial's layers", measured.fast), ("torch's own layers", measured.plain)):
+        if side:
+            lines += ["", f"{title}: all trials together", *_side_rows(side)]
+    return "\n".join(lines)
+
+
+def _side_rows(side: Sequence["SideBySide"]) -> list[str]:
+    names = ("trials", "steps/s", "times one", "evaluated images/s", "Python waits", "MiB a trial", "peak GiB")
+    rows = [names] + [
+        (
+            str(one.trials),
+            f"{one.steps_per_second:,.0f}",
+            f"{one.steps_per_second / side[0].steps_per_second * side[0].trials:.2f}",
+            f"{one.images_per_second:,.0f}",
+            f"{one.waited_share:.0%}",
+            or_nothing(one.bytes_per_trial, lambda size: f"{size / 2**20:.0f}"),
+            or_nothing(one.peak_bytes, lambda size: f"{size / 2**30:.1f}"),
+        )
+        for one in side
+    ]
+    return ["  ".join(f"{cell:>{len(name)}}" for cell, name in zip(row, names, strict=True)) for row in rows]
+
+
+def _worker_text(measured: "Bench") -> str:
     fast, plain, private = measured.fast, measured.plain, measured.worker_private_bytes
     rows = {
         "plain layers": f"{plain.step_ms:.1f} ms a step, {plain.images_per_second:.0f} images/s",
@@ -137,6 +191,6 @@ def result_text(result: CheckResult, width: int) -> str:
     return wrapper.fill(result.detail)
 
 
-def to_json(results: "Bench | Sequence[CheckResult]") -> str:
+def to_json(results: "Bench | GpuBench | Estimate | Sequence[CheckResult]") -> str:
     """Write results as JSON, a contract that other programs rely on."""
     return json.dumps(results, indent=2, allow_nan=False, default=dataclasses.asdict)

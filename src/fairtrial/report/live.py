@@ -100,7 +100,7 @@ class ProgressDisplay(Callback):
     def on_workers(self, slots: Slots) -> None:
         """Note how many trials will run side by side."""
         self._slots = slots
-        self._forecast.workers = slots.workers
+        self._forecast.workers = slots.gpus or slots.workers  # on a GPU, those that run count
 
     def on_trial_start(self, trial: Trial, machine: Machine) -> None:
         """Show a trial that begins; with the first one, the machine."""
@@ -351,6 +351,6 @@ def _workers(slots: Slots | None, machine: Machine) -> str:
     if slots is None:
         return count(machine.threads, "thread")
     if slots.gpus:
-        return f"{count(slots.workers, 'trial')} side by side, one process a GPU"
+        return f"up to {count(slots.workers, 'trial')} side by side, one process a GPU"
     workers = f"{count(slots.workers, 'worker')} with {count(slots.threads, 'thread')} each"
     return workers + (f", more than its {count(slots.cores, 'core')} can run at once" if slots.crowded else "")

@@ -96,7 +96,7 @@ class NotebookProgress(Callback):
 
     def on_workers(self, slots: "Slots") -> None:
         """Note how many trials will run side by side."""
-        self._forecast.workers = slots.workers
+        self._forecast.workers = slots.gpus or slots.workers  # on a GPU, those that run count
 
     def on_trial_start(self, trial: Trial, machine: Machine) -> None:  # noqa: ARG002
         """Show a trial that begins."""

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
-from importlib import import_module
 from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, bindparam, delete, select, update
+from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
 
 from fairtrial.errors import StoreError, TrialRestartedError
 from fairtrial.scheduler import plan
@@ -234,7 +234,11 @@ _DROP = delete(schema.epoch_records).where(
 
 def _insert(dialect: str) -> Any:
     """Find the function that makes an INSERT with a database's own clauses; PostgreSQL's takes long to import."""
-    return import_module(f"sqlalchemy.dialects.{dialect}").insert
+    if dialect == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert as insert_on_postgresql  # noqa: PLC0415  (see above)
+
+        return insert_on_postgresql
+    return insert_on_sqlite
 
 
 @cache

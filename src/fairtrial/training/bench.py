@@ -1,7 +1,6 @@
 """Measure training on this machine: steps with plain and fast layers, and their matrix products alone."""
 
 import json
-import math
 import os
 import pickle
 import statistics
@@ -20,7 +19,9 @@ from fairtrial import spec
 from fairtrial.scheduler import plan
 from fairtrial.training import datasets, loop, prepare
 from fairtrial.training.allocator import keep_freed_memory
-from fairtrial.training.evaluation import EVALUATION_BATCH, evaluate, evaluated_images
+from fairtrial.training.bench_gpu import GpuBench, bench_gpu, measure, work_of_trial
+from fairtrial.training.devices import choose_device
+from fairtrial.training.evaluation import EVALUATION_BATCH, evaluate
 from fairtrial.training.kernels import library
 from fairtrial.training.kernels.assistance import use_cores
 from fairtrial.training.learner import Learner
@@ -28,6 +29,9 @@ from fairtrial.trial import Trial, TrialContext, Turn
 
 #: Rounds of a comparison; in each round every side runs in turn, so that a drift in the machine's speed affects all.
 ROUNDS = 7
+
+#: Seconds for which `pace` counts steps on a GPU.
+SECONDS_ON_GPU = 1.0
 
 
 @dataclass(frozen=True)
@@ -61,11 +65,14 @@ _MEASURE = (
 )
 
 
-def bench(study: spec.Study, *, threads: int = 1, cores: int | None = None, rounds: int = ROUNDS) -> Bench:
+def bench(study: spec.Study, *, threads: int = 1, cores: int | None = None, rounds: int = ROUNDS) -> Bench | GpuBench:
     """Measure the cost of a training step on this machine, for a study's first arm; fetch its data if necessary.
 
     With one thread also that of a step that idle cores help, so many in all, by default all that this process has.
+    On a GPU of NVIDIA's, measure trials side by side instead, see `bench_gpu`.
     """
+    if choose_device().type == "cuda":
+        return bench_gpu(study, threads=threads)
     torch.set_num_threads(threads)
     cores = 1 if threads > 1 else cores or _cores_of_process()
     keep_freed_memory()  # for all sides: neither layers nor products should pay for page faults
@@ -115,14 +122,19 @@ class Pace:
 
     def trial_seconds(self, settings: spec.Settings, dataset: datasets.Dataset) -> float:
         """Estimate a whole trial's seconds."""
-        steps = settings.training.epochs * math.ceil(len(dataset.train) / settings.training.batch_size)
-        evaluated = evaluated_images(settings.training, dataset)
+        steps, evaluated = work_of_trial(settings, dataset)
         return self.start_seconds + steps * self.step_seconds + evaluated * self.image_seconds
 
 
 def pace(trial: Trial, *, threads: int = 1, steps: int = 12) -> Pace:
-    """Time a few steps and an evaluation of a trial whose data are cached; the first half of the steps is warm-up."""
+    """Time a few steps and an evaluation of a trial whose data are cached; the first half of the steps is warm-up.
+
+    On a GPU of NVIDIA's they are timed for a moment as a trial that is alone there would take them.
+    """
     torch.set_num_threads(threads)
+    if choose_device().type == "cuda":
+        alone = measure([trial], SECONDS_ON_GPU)
+        return Pace(1 / alone.steps_per_second, 1 / alone.images_per_second, alone.start_seconds)
     keep_freed_memory()
     started = perf_counter()
     dataset = datasets.load(trial.settings.data, verify=False)
@@ -222,7 +234,7 @@ def _with_cores(cores: int, action: Callable[[], object]) -> None:
 def _seconds(action: Callable[[], object]) -> float:
     before = perf_counter()
     action()
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # by what was timed
         torch.cuda.synchronize()
     return perf_counter() - before
 

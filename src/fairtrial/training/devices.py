@@ -38,10 +38,13 @@ def gpus() -> int:
 
 
 def show_one_gpu(worker: int) -> dict[str, str]:
-    """Make the environment in which a worker (from 0) sees one of the chosen GPUs; more workers share them."""
+    """Make the environment in which a worker (from 0) sees one of the chosen GPUs; more workers share them.
+
+    Where the CPU was chosen it sees none, so that training loops of users' own, whatever library they use, train there.
+    """
     numbers = _numbers()
     if not numbers:
-        return {}
+        return {"CUDA_VISIBLE_DEVICES": "-1"} if _chosen() == "cpu" else {}
     number = numbers[worker % len(numbers)]
     visible = [one for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one]
     shown = visible[number] if number < len(visible) else str(number)

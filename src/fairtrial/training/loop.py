@@ -28,7 +28,7 @@ from fairtrial.training.evaluation import (
 )
 from fairtrial.training.fingerprints import fingerprint
 from fairtrial.training.graphed import RecordedTraining, prepare_optimizer, why_not_recorded
-from fairtrial.training.graphs import recorder_for
+from fairtrial.training.graphs import Recorder, recorder_for
 from fairtrial.training.kernels.assistance import helped_seconds
 from fairtrial.training.learner import Learner
 from fairtrial.training.losses import Accumulator
@@ -90,9 +90,7 @@ def _train(trial: TrialContext) -> Generator[dict[str, float] | Turn, None, None
         batch_order=fingerprint((str(epoch), order) for epoch, order in enumerate(orders, start=1)),
     )
     position = state.load(trial, learner)
-    recorder = None if why_not_recorded(settings) else recorder_for(device)
-    if recorder is not None or (device.type == "cuda" and not why_not_recorded(settings)):
-        prepare_optimizer(learner, settings)  # whether or not graphs are on: they must not change the bits
+    recorder = prepare_recorder(learner, settings)
     xray = trial.xray(
         learner.optimizer, learner.network, steps_per_epoch=-(-len(dataset.train) // settings.training.batch_size)
     )
@@ -108,7 +106,7 @@ def _train(trial: TrialContext) -> Generator[dict[str, float] | Turn, None, None
         }
         with _own_random_numbers(trial, position, device):
             if recorded is None:
-                yield from _train_epoch(trial, learner, position, dataset, order=batches, evaluations=within, xray=xray)
+                yield from train_epoch(trial, learner, position, dataset, order=batches, evaluations=within, xray=xray)
             else:
                 yield from recorded.train(position, order, within)
         metrics = position.tally.read("train")
@@ -127,6 +125,16 @@ def _train(trial: TrialContext) -> Generator[dict[str, float] | Turn, None, None
             state.save(trial, learner, position)
     with evaluated_weights(learner.optimizer, learner.network):
         trial.fingerprint(final_weights=fingerprint(learner.network.state_dict()))
+
+
+def prepare_recorder(learner: Learner, settings: spec.Settings) -> Recorder | None:
+    """Make what records the steps of a learner at its position; None where they run operation by operation."""
+    if why_not_recorded(settings):
+        return None
+    recorder = recorder_for(learner.device)
+    if recorder is not None or learner.device.type == "cuda":
+        prepare_optimizer(learner, settings)  # whether or not graphs are on: they must not change the bits
+    return recorder
 
 
 def batch_order(seed: int, epoch: int, images: int) -> Tensor:
@@ -153,7 +161,7 @@ def _evaluate_now(
         return evaluate_all(learner, held_out_sets(dataset), prefix, measure)
 
 
-def _train_epoch(
+def train_epoch(
     trial: TrialContext,
     learner: Learner,
     position: TrainingPosition,

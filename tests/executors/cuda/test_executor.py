@@ -158,6 +158,35 @@ def test_slots_are_processes_and_the_trials_that_they_have(trials):
         assert session.slots.workers == 3
 
 
+def test_without_a_number_a_process_gets_as_many_as_it_asks_for(trials):
+    some = [trial for trial in trials(seeds=5, a=OTHER, slow={}) if trial.arm == "slow"]
+    with opened(CudaExecutor(), turns.slow, trials=tuple(some)) as session:
+        submit(session, *some)
+        starts = (one for one in session.messages() if isinstance(one, Started))
+        next(starts)
+        (process,) = session._workers.values()
+        assert len(process.trials) == 1
+        process.room = 3
+        next(starts), next(starts)
+        assert len(process.trials) == 3
+        process.room = 2  # more did not pay off
+        assert session._room_of(0) == 2
+
+
+@pytest.mark.slow
+def test_a_process_asks_for_as_many_as_pay_off(trials):
+    """Two of these get no more done than one: all turns take as long."""
+    messages = execute(CudaExecutor(), turns.steady, trials(seeds=2))
+    running, numbers = 0, []
+    for one in messages:
+        running += isinstance(one, Started) - isinstance(one, Ended)
+        numbers.append(running)
+    assert max(numbers) == 2
+    last = max(index for index, one in enumerate(messages) if isinstance(one, Started))
+    assert numbers[last] == 1  # by then one at a time is known to be best
+    assert [outcome for _, outcome in ends(messages)] == [Outcome.FINISHED] * 4
+
+
 def test_loops_of_ones_own_have_a_process_each(make_study):
     with opened(CudaExecutor(4, time_limit=9), loops.good, trials=plan(make_study())) as session:
         assert isinstance(session, LocalSession)
@@ -170,7 +199,7 @@ def test_numbers_that_are_not_allowed(number):
 
 
 @pytest.mark.slow
-def test_the_digest_is_the_same_with_any_number_side_by_side_and_after_an_interruption(make_study):
+def test_the_digest_is_the_same_with_any_number_side_by_side_and_after_an_interruption(make_study, device):
     study = make_study(
         seeds=2,
         data={"name": "digits", "train": 70, "test": 30},

@@ -6,7 +6,8 @@ import loops
 from fairtrial.errors import CheckpointError, RecordError, Stopped
 from fairtrial.executors.base import Started
 from fairtrial.executors.cuda import worker
-from fairtrial.executors.cuda.worker import TURNS_TO_SETTLE, Turns, ends_process
+from fairtrial.executors.cuda.levels import TURNS_TO_SETTLE
+from fairtrial.executors.cuda.worker import Turns, ends_process
 from fairtrial.executors.session import CantContinue
 from fairtrial.scheduler import plan
 from fairtrial.trial import Turn

@@ -84,7 +84,7 @@ class Linear(ModelSettings):
     def build(self, *, classes, image_size, channels, seed):
         import torch
 
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return torch.nn.Linear(channels, classes)
 '''

@@ -34,18 +34,14 @@ OTHERS = [(2, 576, 2), (1, 960, 1), (8, 576, 2), (4, 960, 1), (5, 7, 1), (5, 7, 
 pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array with ndim:DeprecationWarning")
 
 
-@pytest.fixture
-def device():
+@pytest.fixture(params=["cpu" if fused.is_interpreted() else pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request):
     """Where Triton's programs can run here."""
     if not fused.is_available():
         pytest.skip("Triton is not installed")
-    if fused.is_interpreted():
-        if np.lib.NumpyVersion(np.__version__) >= "2.4.0":
-            pytest.skip("Triton's interpreter takes arrays of one number for numbers, which NumPy 2.4 refuses")
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device; TRITON_INTERPRET=1 runs these tests by Triton's interpreter")
-    return torch.device("cuda")
+    if fused.is_interpreted() and np.lib.NumpyVersion(np.__version__) >= "2.4.0":
+        pytest.skip("Triton's interpreter takes arrays of one number for numbers, which NumPy 2.4 refuses")
+    return torch.device(request.param)
 
 
 def chain(channels, stride, *, before=True, conv=nn.Conv2d, norm=nn.BatchNorm2d):
@@ -344,8 +340,10 @@ def test_a_gpu_that_can_runs_them(with_gpu, monkeypatch):
     assert fused.is_available()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.gpu
 def test_learners_on_a_gpu_have_these_layers():
+    if not fused.is_available():
+        pytest.skip("Triton is not installed")
     study = Study(
         name="s",
         reference="a",

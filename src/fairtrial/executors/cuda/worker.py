@@ -1,6 +1,7 @@
 """The inside of a process that runs many trials on one device, in turn.
 
 Trials come in through its pipe at any time, and each starts as soon as there is memory for it beside those that run.
+Unless the user has given a number, the process finds how many trials pay off, and its parent gives it no more.
 An error of the GPU, or no memory left, ends the process: its parent runs all its trials again, fewer side by side.
 """
 
@@ -14,18 +15,16 @@ from typing import TypeAlias, cast
 
 from fairtrial.errors import CheckpointError, FairtrialError, RecordError, Stopped
 from fairtrial.executors.base import Ended, EpochFinished, Message, run_in_turns
+from fairtrial.executors.cuda.levels import MOST, TURNS_TO_SETTLE, Levels
 from fairtrial.executors.local import worker
 from fairtrial.executors.local.memory import describe, ran_out_of_memory
 from fairtrial.executors.local.worker import Inbox, Outbox, WorkerJob
-from fairtrial.executors.session import CantContinue, WorkerDied
+from fairtrial.executors.session import CantContinue, Room, WorkerDied
 from fairtrial.failpoints import failpoint
 from fairtrial.trial import Trial, Turn
 
 #: Seconds to sleep where all trials wait for the device.
 SECONDS_A_WAIT = 0.0001
-
-#: Turns after which a trial has taken most of the memory that it needs: its first steps are behind it.
-TURNS_TO_SETTLE = 20
 
 #: How much more memory than a settled trial has taken must be free for the next one; it evaluates larger batches.
 SPARE = 2.0
@@ -45,12 +44,17 @@ class Turns:
         outbox: where their messages go.
         start: makes the messages of a trial.
         memory: returns the bytes of the device that are free, and that this process has taken; 0 where not known.
+        levels: find how many trials pay off, which the parent is told, for it to give so many; None if it knows.
     """
 
     def __init__(
-        self, outbox: Outbox, start: Callable[[Trial], Turned], memory: Callable[[], tuple[int, int]] = lambda: (0, 0)
+        self,
+        outbox: Outbox,
+        start: Callable[[Trial], Turned],
+        memory: Callable[[], tuple[int, int]] = lambda: (0, 0),
+        levels: Levels | None = None,
     ) -> None:
-        self._outbox, self._start, self._memory = outbox, start, memory
+        self._outbox, self._start, self._memory, self._levels = outbox, start, memory, levels
         self._waiting: deque[Trial] = deque()
         self._running: dict[str, Turned] = {}
         self._turns: Counter[str] = Counter()
@@ -71,9 +75,14 @@ class Turns:
             trial = self._waiting.popleft()
             failpoint("worker.trial")
             self._running[trial.hash] = self._start(trial)
-        worked = [self._turn(trial_id, messages) for trial_id, messages in [*self._running.items()]]
-        if not any(worked):
+        worked = sum([self._turn(trial_id, messages) for trial_id, messages in [*self._running.items()]])
+        if not worked:
             sleep(SECONDS_A_WAIT)
+        elif self._levels is not None:
+            turns = {trial_id: self._turns[trial_id] for trial_id in self._running}
+            room = self._levels.after_round(turns, worked, self._fit)
+            if room is not None:
+                self._outbox.send(Room(room))
 
     def stop(self) -> None:
         """Let each trial that runs save its state and stop."""
@@ -106,14 +115,31 @@ class Turns:
             failpoint("worker.reported")
 
     def _has_room(self) -> bool:
-        """Whether one more trial has room, if it takes what those that have settled took on average."""
-        free, taken = self._memory()
-        if not self._running or not taken:
+        """Whether one more trial has room, beside what those that have not settled may still take."""
+        free, each = self._memory_left()
+        if not self._running or each == 0:
             return True
-        settled = sum(turns >= TURNS_TO_SETTLE for turns in self._turns.values())
-        if not settled:  # nobody knows yet what a trial takes
-            return False
-        return free > SPARE * taken / settled * (1 + len(self._running) - settled)
+        return free >= each * (1 + len(self._running) - self._settled())
+
+    def _fit(self) -> int:
+        """How many more trials have room, if all that run have settled."""
+        free, each = self._memory_left()
+        return MOST if each == 0 else int(free / each)
+
+    def _memory_left(self) -> tuple[int, float]:
+        """Bytes that are free, and that one more trial must find free; 0 where that is not known.
+
+        A trial takes what those that have settled took on average, the data of all included; before one has settled,
+        nobody knows what it takes, and it gets no company.
+        """
+        free, taken = self._memory()
+        if not taken:
+            return free, 0
+        settled = self._settled()
+        return free, SPARE * taken / settled if settled else float("inf")
+
+    def _settled(self) -> int:
+        return sum(turns >= TURNS_TO_SETTLE for turns in self._turns.values())
 
 
 def main(pipe: int, crash_log: int) -> None:
@@ -136,7 +162,8 @@ def _work(outbox: Outbox, inbox: Inbox) -> None:
         if job.set_up is not None:
             job.set_up()
         gc.freeze()  # what is loaded by now stays; so that what a trial leaves is soon found
-        turns = Turns(outbox, start, job.device_memory) if job.device_memory else Turns(outbox, start)
+        memory = job.device_memory or (lambda: (0, 0))
+        turns = Turns(outbox, start, memory, Levels() if job.measures else None)
         while True:
             while turns.idle or inbox.has_some:
                 trial = cast("Trial | None", inbox.get())

@@ -138,11 +138,15 @@ class LocalSession(QueuedSession):
     def _running(self, number: int) -> int:
         return len(self._workers[number].trials) if number in self._workers else 0
 
+    def _room_of(self, number: int) -> int:
+        """Trials that a worker may have now."""
+        return self._room[number]
+
     def _assign(self) -> None:
         """Give waiting trials to the workers that have the fewest, starting those that are needed."""
         while True:
-            number = min(self._room, key=lambda one: (self._running(one) / self._room[one], one))
-            if self._running(number) >= self._room[number]:
+            number = min(self._room, key=lambda one: (self._running(one) / self._room_of(one), one))
+            if self._running(number) >= self._room_of(number):
                 return
             trial = self._next(sum(map(self._running, self._workers)))
             if trial is None:

@@ -19,7 +19,7 @@ from fairtrial.errors import FairtrialError
 from fairtrial.executors.base import Ended, EpochFinished, Started
 from fairtrial.executors.limits import Limits, format_seconds
 from fairtrial.executors.local.worker import CORES, STOP, WHERE
-from fairtrial.executors.session import CantContinue, Report, WorkerDied
+from fairtrial.executors.session import CantContinue, Report, Room, WorkerDied
 from fairtrial.trial import Outcome, Trial
 
 #: Seconds that a worker whose pipe has closed gets to end itself before it is killed.
@@ -63,6 +63,7 @@ class WorkerProcess:
 
     def __init__(self, job: bytes, environment: Mapping[str, str], limits: Limits) -> None:
         self.trials: dict[str, Trial] = {}  # those that it runs, by hash, in the order given; none if it is dead
+        self.room: int | None = None  # trials that it can do with side by side, once it has said so
         self.alive = True  # False once it has died or was ended; nothing more is read from it
         self._limits = limits
         self._deadlines: dict[str, float] = {}  # of trials that have started, on the monotonic clock
@@ -111,13 +112,16 @@ class WorkerProcess:
         self._send(pickle.dumps(trial))
 
     def read(self) -> Report | None:
-        """Read the next report, waiting for it; None where it is a heartbeat."""
+        """Read the next report, waiting for it; None where it is a heartbeat or about no trial."""
         self._silent = 0.0
         try:
-            report = cast("Report | None", self.connection.recv())
+            report = cast("Report | Room | None", self.connection.recv())
         except (EOFError, OSError):
             return self._give_up(self._autopsy())
         match report:
+            case Room(trials):
+                self.room = trials
+                return None
             case WorkerDied():
                 return self._give_up(report)
             case Started(trial_id) if self._limits.time is not None:

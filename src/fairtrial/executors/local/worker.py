@@ -28,7 +28,7 @@ from fairtrial.errors import CheckpointError, FairtrialError, RecordError, Stopp
 from fairtrial.executors.base import Ended, EpochFinished, Progressed, Workload, run_trial
 from fairtrial.executors.local.memory import describe, hit_limit, limit_memory, ran_out_of_memory
 from fairtrial.executors.records import NO_RULES, RecordRules
-from fairtrial.executors.session import CantContinue, Report, WorkerDied
+from fairtrial.executors.session import CantContinue, Report, Room, WorkerDied
 from fairtrial.failpoints import failpoint
 from fairtrial.trial import Machine, TrainingLoop, Trial
 
@@ -70,6 +70,7 @@ class WorkerJob:
     xray: bool = True
     use_cores: Callable[[int], None] | None = None
     device_memory: Callable[[], tuple[int, int]] | None = None  # bytes that are free, and that this process has taken
+    measures: bool = False  # whether a process with several trials finds how many pay off
 
     @classmethod
     def of(cls, workload: Workload, threads: int, memory_limit: int | None) -> Self:
@@ -89,7 +90,7 @@ class Outbox:
         self._next_progress: dict[str, float] = {}  # of each trial, on the monotonic clock
         self._owner = os.getpid()
 
-    def send(self, report: Report | None) -> None:
+    def send(self, report: Report | Room | None) -> None:
         """Send a report, or None as a sign of life; end this process if the parent is gone.
 
         What a training loop has forked sends nothing: two processes would write into each other's reports.
