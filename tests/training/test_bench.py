@@ -25,6 +25,8 @@ def test_the_matrix_products_of_a_step():
     )
     shapes = [tuple(product().shape) for product in bench.matrix_products(network, torch.ones(2, 3, 4, 4))]
     assert shapes == [(32, 8), (8, 27), (8, 16), (16, 8), (8, 8), (2, 5), (5, 16), (2, 16)]
+    rounded = bench.matrix_products(network, torch.ones(2, 3, 4, 4), torch.bfloat16)
+    assert {product().dtype for product in rounded} == {torch.bfloat16}
 
 
 @pytest.mark.slow

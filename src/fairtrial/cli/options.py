@@ -90,7 +90,9 @@ ExecutorOption = Annotated[
 ]
 TrialsPerGpuOption = Annotated[
     int | None,
-    typer.Option(metavar="N", min=1, help="Trials to run side by side on each GPU; by default as many as pay off."),
+    typer.Option(
+        metavar="N", min=1, help="Trials to run side by side on each GPU; by default as many as pay off; on Ray 16."
+    ),
 ]
 
 

@@ -82,7 +82,8 @@ def bench(study: spec.Study, *, threads: int = 1, cores: int | None = None, roun
     batch = min(trial.settings.training.batch_size, len(dataset.train))
     fast, plain = (Learner.build(trial, dataset, fast=fast) for fast in (True, False))
     inputs, labels = (tensor.to(fast.device) for tensor in dataset.train.batch(torch.arange(batch)))
-    products = matrix_products(plain.network, inputs)
+    rounds_to_bf16 = trial.settings.training.precision == "bf16"
+    products = matrix_products(plain.network, inputs, torch.bfloat16 if rounds_to_bf16 else torch.float32)
     sides = (
         lambda: plain.step(inputs, labels),
         lambda: fast.step(inputs, labels),
@@ -107,7 +108,7 @@ def bench(study: spec.Study, *, threads: int = 1, cores: int | None = None, roun
         step_over_matmul=fast_s / matmul_s,
         overhead_share=overhead(trial),
         worker_private_bytes=private,
-        path=library.path(),
+        path="torch's own, in bf16" if rounds_to_bf16 else library.path(),
         threads=threads,
     )
 
@@ -182,7 +183,9 @@ def overhead(trial: Trial, steps: int = 60) -> float:
     return 1 - (sum(seconds) + record["eval_seconds"]) / whole
 
 
-def matrix_products(network: nn.Module, inputs: Tensor) -> list[Callable[[], Tensor]]:
+def matrix_products(
+    network: nn.Module, inputs: Tensor, dtype: torch.dtype = torch.float32
+) -> list[Callable[[], Tensor]]:
     """List the matrix products that a training step of plain layers needs, as functions to call.
 
     A linear layer or a convolution that is not depthwise is one product forward, one for the gradient of the weights
@@ -203,7 +206,8 @@ def matrix_products(network: nn.Module, inputs: Tensor) -> list[Callable[[], Ten
         hook.remove()
     products: list[Callable[[], Tensor]] = []
     for rows, inner, columns in shapes:
-        x, weight, grad = torch.rand(rows, inner), torch.rand(columns, inner), torch.rand(rows, columns)
+        sizes = (rows, inner), (columns, inner), (rows, columns)
+        x, weight, grad = (torch.rand(size, dtype=dtype) for size in sizes)
         products += [partial(torch.mm, x, weight.t()), partial(torch.mm, grad.t(), x)]
         products += [partial(torch.mm, grad, weight)] if len(products) > 2 else []
     return products
