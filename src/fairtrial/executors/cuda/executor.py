@@ -88,9 +88,8 @@ class CudaSession(SharingSession, LocalSession):
 
     def __init__(self, workload: Workload, side_by_side: int | None, threads: int, limits: Limits) -> None:
         processes = max(1, min(workload.gpus, len(workload.trials)))
-        self._most = min(
-            side_by_side or MOST, -(-len(workload.trials) // processes)
-        )  # so that all GPUs get about as many
+        share = -(-len(workload.trials) // processes)  # so that all GPUs get about as many
+        self._most = min(side_by_side or MOST, share)
         workers = min(len(workload.trials), processes * self._most)
         super().__init__(workload, Slots(workers, threads, usable_cores(), processes), limits)
         self._room = dict.fromkeys(range(processes), self._most)
