@@ -38,6 +38,12 @@ def ray_with_gpus():
     cluster.close()
 
 
+@pytest.fixture(autouse=True)
+def _any_device(monkeypatch):
+    """Let the cluster decide what trials run on, as where nobody has chosen a device."""
+    monkeypatch.delenv("FAIRTRIAL_DEVICE")
+
+
 @pytest.fixture
 def trials(make_study):
     """Trials of fairtrial's own loop, which alone takes turns; the tests give the session another."""
