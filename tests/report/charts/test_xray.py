@@ -85,6 +85,22 @@ def test_a_study_of_one_epoch_has_a_plain_axis(study):
     assert "log scale" not in json.dumps(figure.chart.to_dict())
 
 
+@pytest.mark.parametrize(("epochs", "marks"), [((2,), [2]), ((2, 3, 5), [2, 3, 4, 5]), ((2, 20), [5, 10, 15, 20])])
+def test_a_plain_axis_marks_whole_epochs_only(study, epochs, marks):
+    figure, _ = drawn("xray_updates", study, xrayed(study, steps=[LENGTH * epoch for epoch in epochs]))
+    found = [*axes_of_epochs(figure.chart.to_dict())]
+    assert len(found) >= 3
+    assert all(one == marks for one in found)
+
+
+def axes_of_epochs(part):
+    """The marks of each axis of epochs in a chart, found at any depth."""
+    if isinstance(part, dict) and part.get("title") == "Epochs":
+        yield part["axis"]["values"]
+    for inner in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+        yield from axes_of_epochs(inner)
+
+
 def test_no_label_stands_out_above_a_panel_and_lifts_its_title(study):
     """Titles of panels side by side are level: Vega puts them above all that a panel draws."""
     names = ["xray_sqrt_vhat", "xray_losses"]

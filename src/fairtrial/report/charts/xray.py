@@ -3,6 +3,7 @@
 The horizontal axis counts epochs, and is logarithmic where snapshots within the first epoch would otherwise overlap.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +13,7 @@ import altair as alt
 
 from fairtrial.errors import ReportError
 from fairtrial.registry import CHARTS
-from fairtrial.report.axes import Span, padded
+from fairtrial.report.axes import Span, epoch_axis, padded
 from fairtrial.report.chart_options import Size
 from fairtrial.report.charts import Chart, Drawing, Words
 from fairtrial.report.panels import FLUSH
@@ -148,8 +149,9 @@ def _epochs(data: XrayCharts) -> alt.X:
         )
     room = 0.03 * (last - first) or 0.5
     scale = alt.Scale(domain=(first - room, last + room), nice=False, zero=False)
-    step = 1 if last - first >= 1 else alt.Undefined
-    return alt.X("x:Q", title="Epochs", scale=scale, axis=alt.Axis(tickCount=6, tickMinStep=step, grid=False))
+    whole = math.ceil(first), math.floor(last)
+    axis = epoch_axis(whole[1], whole[0], most=6) if whole[0] <= whole[1] else alt.Axis(tickCount=6, grid=False)
+    return alt.X("x:Q", title="Epochs", scale=scale, axis=axis)
 
 
 def _legend(study: Study, data: XrayCharts) -> alt.LayerChart:
