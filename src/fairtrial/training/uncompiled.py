@@ -5,7 +5,7 @@ from functools import cache
 
 import torch
 
-#: What torch decorates so that the first call imports ``torch._dynamo``, in torch 2.13: every one but `step`.
+#: The methods that, beside `step`, import ``torch._dynamo`` when they are first called, in torch 2.13.
 _DECORATED = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
 
 
@@ -25,5 +25,5 @@ def uncompiled(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]
         True
     """
     methods = {name: inspect.unwrap(getattr(kind, name)) for name in _DECORATED}
-    step = torch.no_grad()(inspect.unwrap(kind.step))  # the other thing that its decoration does
+    step = torch.no_grad()(inspect.unwrap(kind.step))  # as its decoration does
     return type(kind.__name__, (kind,), {**methods, "step": step, "__module__": kind.__module__})
