@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from unittest.mock import patch
 
 import loops
-from fairtrial.executors.base import Workload
+from fairtrial.executors.base import Ended, EpochFinished, Workload
 from fairtrial.executors.inline import InlineExecutor
 from fairtrial.runner import run_study
 from fairtrial.spec import Study
@@ -76,3 +76,15 @@ def patient(executor):
     """Let an executor wait for silent workers 10 s and no longer; on a busy machine a sound one needs some of them."""
     executor.limits = replace(executor.limits, silence=10)
     return executor
+
+
+def told(messages):
+    """All that came of each trial but the times."""
+    found = {}
+    for one in messages:
+        match one:
+            case EpochFinished(trial_id, record):
+                found.setdefault(trial_id, []).append(repr(record))
+            case Ended(trial_id, outcome, detail):
+                found.setdefault(trial_id, []).append((outcome, detail.strip().split("\n")[-1]))
+    return found

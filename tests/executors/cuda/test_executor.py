@@ -8,7 +8,7 @@ import loops
 import turns
 from fairtrial import digest_results
 from fairtrial.errors import FairtrialError
-from fairtrial.executors.base import Ended, EpochFinished, Started, Warned
+from fairtrial.executors.base import Ended, Started, Warned
 from fairtrial.executors.cuda.executor import CudaExecutor, CudaSession
 from fairtrial.executors.inline import InlineExecutor
 from fairtrial.executors.limits import Limits
@@ -19,7 +19,7 @@ from fairtrial.scheduler import plan
 from fairtrial.store.sql import SQLStore
 from fairtrial.testing import Instead
 from fairtrial.trial import Outcome
-from workloads import arm, execute, opened, submit
+from workloads import arm, execute, opened, submit, told
 
 #: The settings of a second arm.
 OTHER = {"optimizer": {"lr": 0.01}}
@@ -42,18 +42,6 @@ def ends(messages):
 
 def warnings(messages):
     return [one.text for one in messages if isinstance(one, Warned)]
-
-
-def told(messages):
-    """All that came of each trial but the times."""
-    found = {}
-    for one in messages:
-        match one:
-            case EpochFinished(trial_id, record):
-                found.setdefault(trial_id, []).append(repr(record))
-            case Ended(trial_id, outcome, detail):
-                found.setdefault(trial_id, []).append((outcome, detail.strip().split("\n")[-1]))
-    return found
 
 
 @pytest.mark.parametrize("side_by_side", [1, 3, 16])

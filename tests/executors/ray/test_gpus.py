@@ -23,7 +23,7 @@ from fairtrial.store.sql import SQLStore
 from fairtrial.testing import Instead
 from fairtrial.training.machine import describe_machine
 from fairtrial.trial import Outcome
-from workloads import arm, execute, opened, submit
+from workloads import arm, execute, opened, submit, told
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_with_gpus")]
 
@@ -82,16 +82,6 @@ def test_each_gpu_has_one_process_with_many_trials(trials):
 
 def test_trials_that_end_in_every_way_end_as_they_do_alone(mixed_study, monkeypatch):
     monkeypatch.setattr("fairtrial.executors.ray.executor.takes_turns", lambda workload: True)
-
-    def told(messages):
-        found = {}
-        for one in messages:
-            match one:
-                case EpochFinished(trial_id, record):
-                    found.setdefault(trial_id, []).append(repr(record))
-                case Ended(trial_id, outcome, detail):
-                    found.setdefault(trial_id, []).append((outcome, detail.strip().split("\n")[-1]))
-        return found
 
     messages = execute(RayExecutor(trials_per_gpu=3), turns.mixed, plan(mixed_study))
     assert told(messages) == told(execute(InlineExecutor(), loops.mixed, plan(mixed_study)))
